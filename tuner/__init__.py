@@ -1,0 +1,22 @@
+"""Hyperparameter tuning for PyTorch vision models: one YAML file, Ray Tune, Optuna and MLflow.
+
+Attributes are imported when they are first used: ``import tuner`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.checkpoint import load as load
+
+__version__ = "0.1.0"
+
+_HOME = {"load": "tuner.checkpoint"}
+
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'tuner' has no attribute {name!r}")

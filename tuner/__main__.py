@@ -1,0 +1,118 @@
+"""The command line: one command is one function. Each imports what it needs, so that ``tuner --help`` is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.errors import UserError
+
+app = typer.Typer(
+    help="Distributed hyperparameter tuning for PyTorch vision models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback is a bug of ours, and then it is wanted whole
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment's YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as trial.epochs=1.")
+]
+
+
+@app.command()
+def run(
+    file: File,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to run on; default: RAY_ADDRESS, else a fresh local Ray.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+) -> None:
+    """Run an experiment: all trials, the record, the winner."""
+    from rich.console import Console
+
+    from tuner.spec import load
+
+    spec = load(file, overrides or ())
+    console = Console()
+    from tuner.run import prepare
+    from tuner.run import run as run_experiment
+    from tuner.summary import print_plan, print_result
+
+    if dry_run:
+        print_plan(console, *prepare(spec, console))
+        return
+    result = run_experiment(spec, source=file, address=address, console=console)
+    print_result(console, result)
+    raise typer.Exit(result.status)
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments' YAML files.")],
+    show: Annotated[bool, typer.Option("--print", help="Print each as resolved, with every default.")] = False,
+) -> None:
+    """Check experiments' files, and start nothing."""
+    from tuner.spec import load
+
+    problems = []
+    for file in files:
+        try:
+            spec = load(file)
+        except UserError as error:
+            problems += error.problems
+            continue
+        if show:
+            typer.echo(spec.to_yaml(), nl=False)
+        else:
+            trials = len(spec.plan())
+            typer.echo(f"{file}: valid, {trials} {'trial' if trials == 1 else 'trials'}")
+    if problems:
+        raise UserError(*problems)
+
+
+@app.command()
+def train(
+    file: File,
+    overrides: Overrides = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Train this trial of the plan; default: the trial of the file as it stands.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new folder for the best checkpoint; default: none is kept.")
+    ] = None,
+) -> None:
+    """Train one trial here and now, without Ray and MLflow: the place to debug."""
+    from rich.console import Console
+
+    from tuner.alone import train_alone
+    from tuner.spec import load
+
+    train_alone(load(file, overrides or ()), number=trial, output=output, console=Console())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the YAML, for editors."""
+    import json
+
+    from tuner.spec import ExperimentSpec
+
+    typer.echo(json.dumps(ExperimentSpec.model_json_schema(), indent=2))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit status."""
+    try:
+        app(arguments, prog_name="tuner")
+    except UserError as error:
+        for problem in error.problems:
+            typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+            typer.echo(str(problem), err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""One trial here and now, without Ray and MLflow."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tuner.device import keep_freed_memory, use_threads
+from tuner.display import duration
+from tuner.errors import Problem, UserError
+from tuner.spec import ExperimentSpec
+from tuner.train import Diverged, Save, fit
+
+
+def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> None:
+    """Train one trial in this process: the same numbers as under Ray, on as many threads as a trial there gets.
+
+    Args:
+        spec: The experiment.
+        number: Which trial of the plan; None for the trial of the file as it stands.
+        output: A new folder for the best checkpoint; None keeps none.
+        console: Where to write a line an epoch.
+
+    Raises:
+        UserError: There is no such trial, the folder is there already, or the data cannot be had.
+    """
+    plan = [{}] if number is None else spec.plan()
+    if number is not None and not 0 <= number < len(plan):
+        raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(plan) - 1}"))
+    if output and output.exists() and any(output.iterdir()):
+        raise UserError(Problem("is not empty", key="--output", where=str(output), hint="choose a new folder"))
+    data, message = spec.trial.data.prepare()
+    if message:
+        console.print(f"[yellow]{message}[/]", soft_wrap=True)
+    spec = spec.model_copy(update={"trial": spec.trial.model_copy(update={"data": data})})
+    config = spec.trial_config(plan[number or 0])
+    keep_freed_memory()
+    use_threads(int(spec.resources.cpu))
+    best: float | None = None
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        nonlocal best
+        value = spec.objective.of(metrics)
+        mark = ""
+        if value is not None and spec.objective.beats(value, best):
+            best, mark = value, "  best so far"
+            if output:
+                output.mkdir(parents=True, exist_ok=True)
+                save(output)
+        shown = [
+            f"{name} {metrics[name]:.4f}"
+            for name in config.metrics
+            if name.endswith(("loss", "accuracy", "error")) or name == spec.objective.metric
+        ]
+        console.print(
+            f"epoch {metrics['epoch']}/{config.epochs}  {'  '.join(shown)}  {duration(metrics['epoch_seconds'])}{mark}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    console.print(f"seed {config.seed}, {config.data.describe().name}, {config.model.kind}", highlight=False)
+    try:
+        reason = fit(config, spec.objective, report)
+    except Diverged as error:
+        console.print(f"[yellow]diverged: {error}[/]")
+        return
+    if reason:
+        console.print(reason)
+    if output:
+        console.print(f"best checkpoint: {output}", soft_wrap=True, highlight=False)

@@ -1,0 +1,74 @@
+"""Checkpoints: folders that hold a trial's weights, its state and what it was.
+
+========== ==============================================================================
+model.pt   weights, by name
+state.pt   optimizer, learning-rate schedule and progress: what is needed to go on
+trial.yaml the trial as resolved
+metrics.json metrics of the epoch that it was taken after
+========== ==============================================================================
+
+The tensors are read with ``weights_only=True``: a checkpoint from elsewhere cannot run code.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from tuner.errors import Problem, UserError
+from tuner.spec import TrialConfig
+
+_WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
+ARTIFACT = "checkpoint"
+"""Name of the artifact that holds the best checkpoint of a trial's MLflow run."""
+
+
+def save(folder: Path, trial: TrialConfig, model: nn.Module, state: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Write a checkpoint into an empty folder. `state` holds tensors and plain values only."""
+    torch.save(model.state_dict(), folder / _WEIGHTS)
+    torch.save(state, folder / _STATE)
+    (folder / _TRIAL).write_text(yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
+    (folder / _METRICS).write_text(json.dumps(metrics, indent=1))  # last: where it is, the rest is whole
+
+
+def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The weights and the state of a checkpoint, on the CPU."""
+    weights = torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True)
+    return weights, torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+
+
+def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
+    """The trial of a checkpoint and its model, on the CPU, ready to use: in eval mode, weights loaded.
+
+    Raises:
+        UserError: The folder is no whole checkpoint.
+    """
+    missing = [name for name in (_WEIGHTS, _TRIAL, _METRICS) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
+    trial = TrialConfig.model_validate(yaml.safe_load((folder / _TRIAL).read_text()))
+    model = trial.build_model()
+    model.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
+    return trial, model.eval()
+
+
+def load(source: str | Path) -> nn.Module:
+    """The model of a trial, ready to use: on the CPU, in eval mode.
+
+    It takes float32 images (N, C, H, W) in [0, 1] and normalizes them itself. It returns one tensor (N, classes), or a
+    dict of them by head where the task has several.
+
+    Args:
+        source: A checkpoint's folder, or the id of an MLflow run that has one.
+
+    Raises:
+        UserError: There is no such checkpoint or run.
+    """
+    if Path(source).is_dir():
+        return read_model(Path(source))[1]
+    from tuner.tracking import download_checkpoint
+
+    return read_model(download_checkpoint(str(source)))[1]

@@ -1,0 +1,64 @@
+"""scikit-learn's handwritten digits: 1,797 images that come with the package, so they are always there."""
+
+from functools import lru_cache
+from hashlib import md5
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from tuner.data.images import Description, ImageData, Part
+from tuner.signature import ImageShape
+
+_TOTAL = 1797
+_TEST = 360
+
+
+class Digits(ImageData):
+    """1,797 grey images of handwritten digits, 8x8 pixels, 10 classes; 360 of them are the test set."""
+
+    kind: Literal["digits"] = "digits"
+    size: int = Field(8, ge=8)
+    """Side to which the images are resized, in pixels; 8 leaves them as they are."""
+    validation: int = Field(300, ge=10, le=_TOTAL - _TEST - 10)
+    """Images held out of the training set to validate on, stratified by class."""
+
+    @property
+    def image(self) -> ImageShape:
+        side = self.canvas or self.size
+        return ImageShape(1, side, side, mean=(0.3053,), std=(0.3762,))
+
+    @property
+    def held_out(self) -> int:
+        return self.validation
+
+    def describe(self) -> Description:
+        how = f"{self.size} {self.canvas} {self.seed} {self.validation}"
+        train = _TOTAL - _TEST - self.validation
+        sizes = {"train": min(train, self.limit or train), "validation": self.validation, "test": _TEST}
+        return Description("digits", md5(how.encode()).hexdigest()[:8], "sklearn.datasets.load_digits", sizes)
+
+    def prepare(self) -> tuple[ImageData, str]:
+        return self, ""
+
+    def read(self, part: Part) -> tuple[Tensor, Tensor]:
+        from sklearn.model_selection import train_test_split
+
+        images, labels = _resized(self.size)
+        # The test set is the same whatever the seed: it belongs to the dataset, not to the experiment.
+        train, test = train_test_split(range(_TOTAL), test_size=_TEST, stratify=labels.numpy(), random_state=0)
+        index = torch.tensor(train if part == "train" else test)
+        return images[index], labels[index]
+
+
+@lru_cache(maxsize=1)
+def _resized(size: int) -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).to(torch.float32).mul(255 / 16).unsqueeze(1)  # their range is [0, 16]
+    if size != 8:
+        images = interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    return images.round().to(torch.uint8).squeeze(1), torch.from_numpy(digits.target).to(torch.int64)

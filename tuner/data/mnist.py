@@ -1,0 +1,183 @@
+"""MNIST and Fashion-MNIST, from their four original files."""
+
+import gzip
+import os
+from hashlib import md5
+from pathlib import Path
+from typing import Any, Literal
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from tuner.data.digits import Digits
+from tuner.data.images import Description, ImageData, Part
+from tuner.errors import Mistakes, Problem, UserError
+from tuner.signature import ImageShape
+
+_SIDE = 28
+_FILES = tuple(f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+_PATIENCE = 10.0  # seconds to wait for a mirror's first answer
+
+
+def data_dir() -> Path:
+    """Where datasets are looked for: TUNER_DATA_DIR, else ``~/.cache/tuner``."""
+    return Path(os.environ.get("TUNER_DATA_DIR") or "~/.cache/tuner").expanduser()
+
+
+class MNIST(ImageData):
+    """70,000 grey images of handwritten digits, 28x28 pixels, 10 classes; 10,000 of them are the test set."""
+
+    kind: Literal["mnist"] = "mnist"
+    validation: int = Field(5000, ge=10, le=59_990)
+    """Images held out of the 60,000 to validate on, stratified by class."""
+    offline: Literal["digits"] | None = None
+    """What to use where the files are not there and cannot be downloaded: scikit-learn's digits, resized."""
+
+    _mean: float = 0.1307
+    _std: float = 0.3081
+    # What torchvision knows of these datasets (a test compares them), kept here because importing it takes seconds.
+    _mirrors: tuple[str, ...] = (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "http://yann.lecun.com/exdb/mnist/",
+    )
+    _checksums: tuple[str, ...] = (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "9fb629c4189551a2d022fa330f9573f3",
+        "ec29112dd5afa0611ce80d1b7f02629c",
+    )
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The four original files and the MD5 checksum of each."""
+        return dict(zip(_FILES, self._checksums, strict=True))
+
+    @model_validator(mode="after")
+    def _fits_the_canvas(self) -> "MNIST":
+        if self.canvas is not None and self.canvas < _SIDE:
+            raise Mistakes(Problem(f"{self.canvas} is too small", key="canvas", hint=f"the images are {_SIDE} wide"))
+        return self
+
+    @property
+    def image(self) -> ImageShape:
+        side = self.canvas or _SIDE
+        return ImageShape(1, side, side, mean=(self._mean,), std=(self._std,))
+
+    @property
+    def held_out(self) -> int:
+        return self.validation
+
+    def describe(self) -> Description:
+        how = "".join(self._checksums)
+        how += f"{self.canvas} {self.seed} {self.validation}"
+        train = 60_000 - self.validation
+        sizes = {"train": min(train, self.limit or train), "validation": self.validation, "test": 10_000}
+        return Description(self.kind, md5(how.encode()).hexdigest()[:8], self._mirrors[0], sizes)
+
+    def prepare(self) -> tuple[ImageData, str]:
+        problems = self._damaged()
+        if problems:
+            raise UserError(*problems)
+        missing = self._missing()
+        if not missing:
+            return self, ""
+        try:
+            self._download(missing)
+        except (OSError, RuntimeError) as error:
+            if self.offline is None:
+                raise UserError(self._not_to_be_had(missing, error)) from None
+            shared = {name for name in ImageData.model_fields if name in self.model_fields_set}
+            digits = Digits(size=_SIDE, **{name: getattr(self, name) for name in shared})
+            return digits, (
+                f"{self.kind} is not in {data_dir()} and cannot be downloaded ({_reason(error)}): "
+                f"training on scikit-learn's digits instead, as `offline: digits` says. "
+                f"They are 1,797 images and much easier: the numbers are not those of {self.kind}."
+            )
+        return self, f"downloaded {self.kind} to {self.folder}"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the original files, where torchvision looks too."""
+        return data_dir() / type(self).__name__ / "raw"
+
+    def read(self, part: Part) -> tuple[Tensor, Tensor]:
+        prefix = "train" if part == "train" else "t10k"
+        images = _idx(self.folder / f"{prefix}-images-idx3-ubyte.gz", header=16).reshape(-1, _SIDE, _SIDE)
+        labels = _idx(self.folder / f"{prefix}-labels-idx1-ubyte.gz", header=8)
+        return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+    def _missing(self) -> list[str]:
+        return [name for name in self.checksums if not (self.folder / name).is_file()]
+
+    def _damaged(self) -> list[Problem]:
+        problems = []
+        for name, expected in self.checksums.items():
+            path = self.folder / name
+            if not path.is_file():
+                continue
+            found = md5(path.read_bytes()).hexdigest()
+            if found != expected:
+                message = f"is damaged: its MD5 checksum is {found}, expected {expected}"
+                hint = "delete it: it is downloaded again where there is a network"
+                problems.append(Problem(message, where=str(path), hint=hint))
+        return problems
+
+    def _download(self, names: list[str]) -> None:
+        from torchvision.datasets.utils import download_url
+
+        mirror = _first_that_answers([f"{mirror}{names[0]}" for mirror in self._mirrors]).removesuffix(names[0])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            # Under another name until it is whole, so that a download cut short is never taken for the file.
+            part = f"{name}.{os.getpid()}"
+            download_url(f"{mirror}{name}", str(self.folder), filename=part, md5=self.checksums[name])
+            (self.folder / part).replace(self.folder / name)
+
+    def _not_to_be_had(self, missing: list[str], error: Exception) -> Problem:
+        message = f"{self.kind} is not there ({', '.join(missing)}) and cannot be downloaded ({_reason(error)})"
+        hint = (
+            "put the original .gz files there, or set TUNER_DATA_DIR to the folder that holds "
+            f"{type(self).__name__}/raw, or write data.offline: digits to train on scikit-learn's digits instead"
+        )
+        return Problem(message, key="trial.data", where=str(self.folder), hint=hint)
+
+
+class FashionMNIST(MNIST):
+    """70,000 grey images of clothes in MNIST's format: 28x28 pixels, 10 classes."""
+
+    kind: Literal["fashion_mnist"] = "fashion_mnist"  # type: ignore[assignment]
+
+    _mean: float = 0.2860
+    _std: float = 0.3530
+    _mirrors: tuple[str, ...] = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
+    _checksums: tuple[str, ...] = (
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    )
+
+
+def _first_that_answers(urls: list[str]) -> str:
+    """Torchvision waits for a silent mirror for ever: ask each of them first, with patience that ends."""
+    failure: Exception = OSError("no mirror")
+    for url in urls:
+        try:
+            with urlopen(url, timeout=_PATIENCE):
+                return url
+        except (URLError, OSError) as error:
+            failure = error
+    raise failure
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error)
+
+
+def _idx(path: Path, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The bytes of a gzipped IDX file after its header, as an array of its own (writable)."""
+    return np.frombuffer(bytearray(gzip.decompress(path.read_bytes())[header:]), dtype=np.uint8)

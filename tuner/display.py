@@ -1,0 +1,123 @@
+"""What a user sees while a job runs: live on a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuner.scoring import Objective
+from tuner.trials import Trial
+
+_ROWS = 15
+COLOURS = {"completed": "green", "failed": "red", "diverged": "yellow", "interrupted": "yellow", "running": "cyan"}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``42s``, ``3m 05s``, ``2h 10m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+class Display(AbstractContextManager["Display"]):
+    """Follows a job. A `Listener`: on a terminal it redraws itself, elsewhere it prints a line a finished trial."""
+
+    def __init__(self, console: Console, name: str, objective: Objective, trials: Sequence[Trial], slots: int) -> None:
+        self._console = console
+        self._name = name
+        self._objective = objective
+        self._trials = trials
+        self._slots = slots
+        self._began = time.time()
+        self._best: Trial | None = None
+        # The screen is drawn by a thread of its own, so that drawing never holds up the control loop.
+        self._live = Live(get_renderable=self._screen, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Display":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, message: str, style: str = "") -> None:
+        """A line that stays."""
+        self._console.print(Text(message, style=style), soft_wrap=True)
+
+    def trial_started(self, trial: Trial) -> None:
+        """Nothing to say yet."""
+
+    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
+        """Note the best so far."""
+        if trial.best is not None and (self._best is None or self._is_new_best(trial)):
+            self._best = trial
+
+    def trial_ended(self, trial: Trial) -> None:
+        """Say how it went."""
+        if self._console.is_terminal and trial.status == "completed":
+            return  # it is on the screen
+        done = sum(t.ended is not None for t in self._trials)
+        score = "" if trial.best is None else f" {self._objective.metric} {trial.best:.4f} in epoch {trial.best_epoch}"
+        why = f" ({trial.reason})" if trial.reason else ""
+        left = self._seconds_left()
+        tail = f", {duration(left)} left" if left and not self._console.is_terminal else ""
+        what = f"trial {trial.number} {trial.status}{why}:{score}, {trial.label or 'as written'}"
+        line = f"[{done}/{len(self._trials)}] {what}, {duration(trial.seconds)}{tail}"
+        self.say(line, style=COLOURS.get(trial.status, ""))
+
+    def _is_new_best(self, trial: Trial) -> bool:
+        best = self._best
+        assert best is not None and best.best is not None and trial.best is not None
+        return self._objective.key(trial.best) < self._objective.key(best.best)
+
+    def _seconds_left(self) -> float | None:
+        """From the epochs so far and the epochs to come; None before the first."""
+        epochs = sum(t.epoch for t in self._trials)
+        to_come = sum(t.config.epochs - t.epoch for t in self._trials if t.ended is None)
+        starts = [t.started for t in self._trials if t.started is not None]
+        if not epochs or not starts:
+            return None
+        return (time.time() - min(starts)) / epochs * to_come
+
+    def _screen(self) -> RenderableType:
+        total = sum(t.config.epochs for t in self._trials)
+        # A trial that has ended early has no more epochs to come.
+        over = sum(t.epoch if t.ended is None else t.config.epochs for t in self._trials)
+        count = {s: sum(t.status == s for t in self._trials) for s in ("completed", "running", "failed", "diverged")}
+        left = self._seconds_left()
+        head = Table.grid(padding=(0, 1))
+        words = [f"{count['completed']}/{len(self._trials)} trials done", f"{count['running']} running"]
+        words += [f"[red]{count['failed']} failed[/]"] if count["failed"] else ["0 failed"]
+        words += [f"[yellow]{count['diverged']} diverged[/]"] if count["diverged"] else []
+        words += [duration(time.time() - self._began), f"{duration(left)} left" if left is not None else "starting"]
+        head.add_row(f"[bold]{escape(self._name)}[/]", ProgressBar(total, over, width=28), " · ".join(words))
+        rows: list[RenderableType] = [head]
+        if self._best is not None:
+            best = self._best
+            label = f"{best.label} (trial {best.number}, epoch {best.best_epoch})"
+            rows.append(
+                Text.assemble("best ", (f"{self._objective.metric} {best.best:.4f}", "bold green"), f"  {label}")
+            )
+        running = [t for t in self._trials if t.status == "running"]
+        for trial in running[:_ROWS]:
+            score = "" if trial.best is None else f"  {self._objective.metric} {trial.best:.4f}"
+            line = f"  trial {trial.number}  epoch {trial.epoch}/{trial.config.epochs}{score}  {trial.label}"
+            rows.append(Text(line, style="dim", overflow="ellipsis", no_wrap=True))
+        if len(running) > _ROWS:
+            rows.append(Text(f"  and {len(running) - _ROWS} more", style="dim"))
+        return Group(*rows)

@@ -1,0 +1,12 @@
+"""Models: a new one is a file here and a name in the union."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tuner.models.cnn import CNN
+from tuner.models.multitask_cnn import MultitaskCNN
+
+ModelConfig = Annotated[CNN | MultitaskCNN, Field(discriminator="kind")]
+
+__all__ = ["CNN", "ModelConfig", "MultitaskCNN"]

@@ -1,0 +1,42 @@
+"""The small CNN with any number of heads."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from tuner.errors import Mistakes, Problem
+from tuner.models.trunk import Trunk
+from tuner.signature import ImageShape, Output
+
+
+class TrunkAndHeads(nn.Module):
+    """One trunk whose features feed every head."""
+
+    def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features = self.trunk(images)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+class MultitaskCNN(Trunk):
+    """The trunk of the small CNN and a head for each output: 453,012 parameters with the two default heads."""
+
+    kind: Literal["multitask_cnn"] = "multitask_cnn"
+
+    def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
+        """Raise Mistakes if it cannot be built for these images and outputs."""
+        self.check_image(image)
+        if "" in outputs:
+            message = "multitask_cnn has named heads, but the task has one output without a name"
+            raise Mistakes(Problem(message, key="kind", hint="use kind: cnn, or task: {kind: multitask}"))
+
+    def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
+        """A module from images (N, C, H, W) in [0, 1] to a dict of outputs (N, size) by head."""
+        features = self.features(image)
+        heads = {name: self.build_head(features, output, output.hidden or 0) for name, output in outputs.items()}
+        return TrunkAndHeads(self.build_trunk(image), heads)

@@ -1,0 +1,254 @@
+"""The driver: specification, plan, trials on Ray, the record, the winner. ``python -m tuner.run FILE``."""
+
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from tuner import cluster, tracking
+from tuner.display import Display
+from tuner.errors import Problem, UserError
+from tuner.spec import ExperimentSpec
+from tuner.trials import Listener, Trial, label, leaderboard, winner
+
+if TYPE_CHECKING:
+    from tuner.schedule import Stop
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: done; the job failed, at least in part; what the user gave is wrong; interrupted."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job leaves behind.
+
+    Args:
+        spec: The experiment as it was run.
+        trials: Every trial of the plan, by number.
+        winner: The best completed trial; None where none has completed.
+        test: The winner's metrics on the test set, by their full names.
+        folder: The job's folder, or its URI.
+        links: Where the record is.
+        status: Exit status.
+        seconds: Wall-clock seconds of the job.
+        record_failure: Why the record is not whole; None where it is.
+    """
+
+    spec: ExperimentSpec
+    trials: Sequence[Trial]
+    winner: Trial | None
+    test: dict[str, float]
+    folder: str
+    links: tracking.Links
+    status: int
+    seconds: float
+    record_failure: Exception | None
+
+
+def run(
+    spec: ExperimentSpec, *, source: Path = Path(), address: str | None = None, console: Console | None = None
+) -> Result:
+    """Run an experiment to its end.
+
+    Args:
+        spec: The experiment, as `tuner.spec.load` gives it.
+        source: Its file, or the folder that it belongs to; the record names its git commit.
+        address: A Ray cluster; None for RAY_ADDRESS, else a fresh local Ray.
+        console: Where to write; None for standard output.
+
+    Raises:
+        UserError: Something that the user gave cannot work. Nothing was started or written.
+    """
+    console = console or Console()
+    began = time.time()
+    spec, trials, uri = prepare(spec, console)
+    address = cluster.address_of(address)
+    if address is None:  # known before anything is started
+        cluster.share(spec.resources, cluster.local_capacity(), len(trials))
+    threading.Thread(target=_import_mlflow, daemon=True).start()  # seconds that Ray takes to start, too
+    capacity = cluster.connect(address)
+    try:
+        share = cluster.share(spec.resources, capacity, len(trials))
+        job = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        folder = job_folder(spec, job)
+        recorder = tracking.Recorder(spec, uri)
+        links = recorder.start(job, folder, source if source.is_dir() else source.parent, len(trials))
+        return _Job(spec, trials, share, job, folder, recorder, links, console, began).run()
+    finally:
+        cluster.disconnect()
+
+
+def prepare(spec: ExperimentSpec, console: Console) -> tuple[ExperimentSpec, list[Trial], str]:
+    """Everything that can be known before anything is started: data, plan, store, storage.
+
+    Returns:
+        The experiment with the dataset that there is, its trials, and the tracking URI.
+    """
+    uri = tracking.tracking_uri(spec)
+    tracking.check(uri)
+    check_storage(spec.storage)
+    data, message = spec.trial.data.prepare()
+    if message:
+        console.print(f"[yellow]{message}[/]", soft_wrap=True)
+    if data is not spec.trial.data:
+        spec = spec.model_copy(update={"trial": spec.trial.model_copy(update={"data": data})})
+    return spec, plan(spec), uri
+
+
+def plan(spec: ExperimentSpec) -> list[Trial]:
+    """The trials of an experiment, none of them begun."""
+    return [
+        Trial(number, assignment, spec.trial_config(assignment), label(assignment))
+        for number, assignment in enumerate(spec.plan())
+    ]
+
+
+def job_folder(spec: ExperimentSpec, job: str) -> str:
+    """``<storage>/<name>/<job>``."""
+    return f"{spec.storage.rstrip('/')}/{spec.name}/{job}"
+
+
+def check_storage(storage: str) -> None:
+    """Raise UserError if a local folder cannot be written."""
+    if "://" in storage:
+        return
+    path = Path(storage)
+    while not path.exists():
+        path = path.parent
+    if not path.is_dir() or not os.access(path, os.W_OK):
+        why = "is not a folder" if not path.is_dir() else "cannot be written"
+        raise UserError(Problem(f"{path} {why}", "storage", storage, "choose another folder: storage=~/runs"))
+
+
+def _import_mlflow() -> None:
+    import mlflow  # noqa: F401
+
+
+class _Job:
+    """One job from its first trial to its summary."""
+
+    def __init__(
+        self,
+        spec: ExperimentSpec,
+        trials: list[Trial],
+        share: cluster.Share,
+        job: str,
+        folder: str,
+        recorder: tracking.Recorder,
+        links: tracking.Links,
+        console: Console,
+        began: float,
+    ) -> None:
+        self.spec, self.trials, self.share = spec, trials, share
+        self.job, self.folder = job, folder
+        self.recorder, self.links = recorder, links
+        self.console, self.began = console, began
+
+    def run(self) -> Result:
+        from tuner.schedule import Stop, end, schedule
+
+        stop = Stop(self.spec.timeout)
+        display = Display(self.console, self.spec.name, self.spec.objective, self.trials, self.share.slots)
+        listeners: list[Listener] = [self.recorder, display]
+        with display, _ending_cleanly(stop, display):
+            schedule(
+                self.trials,
+                self.share,
+                self.spec.objective,
+                storage=f"{self.spec.storage.rstrip('/')}/{self.spec.name}",
+                job=self.job,
+                stop=stop,
+                listeners=listeners,
+            )
+        for trial in self.trials:
+            if trial.status == "running":
+                end(trial, "interrupted", stop.reason or "the job ended", listeners)
+        best = winner(self.trials, self.spec.objective)
+        test, confusion = self._test(best) if best and stop.reason != "interrupted" else ({}, {})
+        status = self._status(stop.reason, best)
+        self._record(best, test, confusion, status)
+        return Result(
+            spec=self.spec,
+            trials=self.trials,
+            winner=best,
+            test=test,
+            folder=self.folder,
+            links=self.links,
+            status=status,
+            seconds=time.time() - self.began,
+            record_failure=self.recorder.failure,
+        )
+
+    def _status(self, stopped: str, best: Trial | None) -> int:
+        if stopped == "interrupted":
+            return INTERRUPTED
+        return FAILED if best is None or any(trial.status == "failed" for trial in self.trials) else OK
+
+    def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+        """The winner, and only the winner, on the test set. On a worker: the driver may have no data and no GPU."""
+        import ray
+
+        from tuner.trainable import test
+
+        remote = ray.remote(num_cpus=self.share.cpu, num_gpus=self.share.gpu)(test)
+        measured, confusion = ray.get(remote.remote(best.checkpoint, self.share.threads))
+        return measured, confusion
+
+    def _record(self, best: Trial | None, test: dict[str, float], confusion: dict[str, Any], status: int) -> None:
+        """The job's end in MLflow: the answer on the parent run, the table and the matrices beside it."""
+        objective = self.spec.objective
+        summary: dict[str, Any] = {"status": {OK: "completed", INTERRUPTED: "interrupted"}.get(status, "failed")}
+        for outcome in ("completed", "failed", "diverged"):
+            summary[f"trials_{outcome}"] = sum(trial.status == outcome for trial in self.trials)
+        if best:
+            summary |= {f"best_{objective.metric}": best.best, "best_epoch": best.best_epoch} | test
+            summary |= {"winner": str(best.number), "winner_run": self.recorder.run_id(best), "winner_is": best.label}
+            self.recorder.winner_tested(best, test)
+        with tempfile.TemporaryDirectory(prefix="tuner-") as name:
+            artifacts = Path(name)
+            leaderboard(self.trials, objective).to_csv(artifacts / "leaderboard.csv", index=False)
+            for target, matrix in confusion.items():
+                from tuner.report import draw_confusion
+
+                draw_confusion(matrix, target, artifacts)
+            mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
+            self.recorder.job_ended(mlflow_status, summary, artifacts)
+            self.recorder.close()
+
+
+@contextmanager
+def _ending_cleanly(stop: "Stop", display: Display) -> Iterator[None]:
+    """The first Ctrl-C ends the job cleanly, the second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: object) -> None:
+        stop.reason = "interrupted"
+        signal.signal(signal.SIGINT, before)
+        display.say("interrupted: ending the running trials; once more to stop at once", style="yellow")
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop.reason = "interrupted"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+if __name__ == "__main__":
+    from tuner.__main__ import main
+
+    main(["run", *sys.argv[1:]])

@@ -1,0 +1,44 @@
+"""Which report is the better one: the objective of an experiment."""
+
+import math
+from typing import Any
+
+from tuner.config import Config
+from tuner.metrics import Mode, mode_of
+
+
+class Objective(Config):
+    """A metric and the direction that is better."""
+
+    metric: str
+    """Full name of the metric, such as ``val_accuracy``."""
+    mode: Mode
+    """max or min."""
+
+    @classmethod
+    def of_metric(cls, metric: str) -> "Objective":
+        """A metric of METRICS with its own direction."""
+        mode = mode_of(metric)
+        assert mode is not None, f"{metric} judges nothing"
+        return cls(metric=metric, mode=mode)
+
+    def beats(self, value: float, best: float | None) -> bool:
+        """Whether `value` takes the place of `best`. Of equal values the later one wins: it has trained longer."""
+        if math.isnan(value):
+            return False
+        return best is None or (value >= best if self.mode == "max" else value <= best)
+
+    def improves(self, value: float, best: float | None, by: float) -> bool:
+        """Whether `value` is better than `best`, and by more than `by`."""
+        if math.isnan(value):
+            return False
+        return best is None or (value > best + by if self.mode == "max" else value < best - by)
+
+    def key(self, value: float) -> float:
+        """A sort key: the best value has the smallest."""
+        return -value if self.mode == "max" else value
+
+    def of(self, metrics: dict[str, Any]) -> float | None:
+        """Its value in a report; None where the report does not have it."""
+        value = metrics.get(self.metric)
+        return None if value is None else float(value)

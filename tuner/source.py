@@ -1,0 +1,173 @@
+"""A YAML file with the place of every key in it, and overrides from the command line."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.errors import Problem, UserError
+
+Key = tuple[str, ...]
+"""A path into nested mappings and lists, such as ``("trial", "optimizer", "lr")``; places in a list as numbers."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-3`` is a number, ``on`` and ``no`` are words."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), "tTfF")
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that a piece of YAML stands for. Raises `yaml.YAMLError`."""
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+
+
+@dataclass
+class Source:
+    """What the user wrote, and where.
+
+    Args:
+        path: The YAML file.
+        data: Its content, with the overrides merged in.
+        places: Line and column, counted from 1, of each key.
+        overridden: The keys that the command line set.
+    """
+
+    path: Path
+    data: dict[str, Any]
+    places: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    overridden: set[Key] = field(default_factory=set)
+
+    def where(self, key: Key) -> str:
+        """``file:line:column`` of a key, or of the nearest key above it that is in the file."""
+        for end in range(len(key), 0, -1):
+            if key[:end] in self.overridden:
+                return "command line"
+            if key[:end] in self.places:
+                line, column = self.places[key[:end]]
+                return f"{self.path}:{line}:{column}"
+        return str(self.path)
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Source:
+    """Read a YAML file and set each ``key=value`` of `overrides` in it.
+
+    Raises:
+        UserError: The file cannot be read or is not YAML, a key stands twice, or an override is malformed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        hint = f"there is: {', '.join(near[:8])}" if near else f"the folder {path.parent} holds no .yaml file"
+        raise UserError(Problem("no such file", where=str(path), hint=hint)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(Problem(f"cannot be read: {error}", where=str(path))) from None
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        data = parse_yaml(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        context = f" ({error.context})" if error.context else ""
+        raise UserError(Problem(f"broken YAML: {error.problem}{context}", where=place)) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(Problem(f"broken YAML: {error}", where=str(path))) from None
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        hint = "an experiment starts with: name: my-experiment"
+        raise UserError(Problem(f"holds {found}, not keys and values", where=str(path), hint=hint))
+
+    source = Source(path, data)
+    twice = list(_mark(root, (), source))
+    if twice:
+        raise UserError(*twice)
+    for override in overrides:
+        _override(source, override)
+    return source
+
+
+def _mark(node: yaml.Node | None, key: Key, source: Source) -> list[Problem]:
+    """Note where each key below `node` stands; return the keys that stand twice (YAML would take the last)."""
+    twice: list[Problem] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            below = (*key, str(name.value))
+            place = (name.start_mark.line + 1, name.start_mark.column + 1)
+            if name.value in seen:
+                where = f"{source.path}:{place[0]}:{place[1]}"
+                twice.append(Problem("this key stands twice", key=dotted(below), where=where, hint="keep one of them"))
+            seen.add(name.value)
+            source.places[below] = place
+            twice += _mark(value, below, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            below = (*key, str(index))
+            source.places[below] = (value.start_mark.line + 1, value.start_mark.column + 1)
+            twice += _mark(value, below, source)
+    return twice
+
+
+def _override(source: Source, override: str) -> None:
+    """Set one dotted ``key=value`` in the data of `source`."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        hint = "write it as trial.epochs=1"
+        raise UserError(Problem(f"{override!r} is not key=value", where="command line", hint=hint))
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError:
+        raise UserError(Problem(f"{text!r} is not a YAML value", key=name, where="command line")) from None
+    key = split(name, source.data)
+    put(source.data, key, value)
+    source.overridden.add(key)
+
+
+def split(name: str, data: dict[str, Any]) -> Key:
+    """A dotted name as a path into `data`. The keys of ``space`` hold dots themselves and stay whole."""
+    parts = tuple(name.split("."))
+    if parts[0] == "space" and len(parts) > 1:
+        space = data.get("space")
+        space = space if isinstance(space, dict) else {}
+        known = [key for key in space if name == f"space.{key}" or name.startswith(f"space.{key}.")]
+        whole = max(known, key=len) if known else name.removeprefix("space.")
+        rest = name.removeprefix(f"space.{whole}").strip(".")
+        return ("space", whole, *(rest.split(".") if rest else ()))
+    return parts
+
+
+def put(data: dict[str, Any], key: Key, value: Any) -> None:
+    """Set `value` at `key`, making the mappings on the way.
+
+    Raises:
+        UserError: The way leads through a value that has no keys.
+    """
+    here: Any = data
+    for depth, part in enumerate(key[:-1]):
+        below = here.get(part)
+        if below is None:
+            below = here[part] = {}
+        if not isinstance(below, dict):
+            message = f"{dotted(key[: depth + 1])} is {below!r}: it has no keys of its own"
+            raise UserError(Problem(message, key=dotted(key)))
+        here = below
+    here[key[-1]] = value
+
+
+def dotted(key: Key) -> str:
+    """A path as it is written: ``trial.optimizer.lr``."""
+    return ".".join(key)

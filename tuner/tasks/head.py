@@ -1,0 +1,73 @@
+"""A head: one output of a model, the target that it learns, its loss and its metrics."""
+
+from collections.abc import Mapping
+
+from pydantic import Field
+from torch import Tensor
+
+from tuner.config import Config
+from tuner.errors import Mistakes, Problem, allowed
+from tuner.losses import NLL, ClassLoss, LossConfig
+from tuner.metrics import CLASS_METRICS, VALUE_METRICS, accuracy, classification, confusion, regression
+from tuner.signature import Output, Target
+
+
+class Head(Config):
+    """One output of a model and how it learns."""
+
+    target: str
+    """The dataset's target that it learns, such as ``label`` or ``position``."""
+    loss: LossConfig
+    """Its loss: cross_entropy or nll for classes, smooth_l1 or mse for values."""
+    hidden: int | None = Field(None, ge=0)
+    """Width of the hidden layer before the output; 0 for none, null to leave it to the model."""
+    weight: float = Field(1.0, ge=0)
+    """Its share in the loss that is trained."""
+
+    @property
+    def is_class(self) -> bool:
+        """Whether its loss is one over classes."""
+        return isinstance(self.loss, ClassLoss)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is measured of it on the validation and test sets."""
+        return ("loss", *(CLASS_METRICS if self.is_class else VALUE_METRICS))
+
+    @property
+    def train_metrics(self) -> tuple[str, ...]:
+        """What is measured of it on the training set."""
+        return ("loss", "accuracy" if self.is_class else "error")
+
+    def output(self, targets: Mapping[str, Target]) -> Output:
+        """What it asks of the model.
+
+        Raises:
+            Mistakes: The dataset has no such target, or the loss does not fit it.
+        """
+        if self.target not in targets:
+            message = f"the data has no target {self.target!r}"
+            hint = allowed(self.target, targets)
+            if self.target == "position":
+                hint += "; data.canvas gives it a position"
+            raise Mistakes(Problem(message, key="target", hint=hint))
+        target = targets[self.target]
+        if target.is_class != self.is_class:
+            losses = "cross_entropy, nll" if target.is_class else "smooth_l1, mse"
+            message = f"{self.loss.kind} does not fit the target {self.target!r}, which is {target}"
+            raise Mistakes(Problem(message, key="loss", hint=f"allowed: {losses}"))
+        return Output(target.size, self.hidden, log_probabilities=isinstance(self.loss, NLL))
+
+    def measure(self, output: Tensor, target: Tensor, *, training: bool) -> dict[str, float]:
+        """Its `metrics`, or its `train_metrics`, from the outputs and targets of a whole set."""
+        if not self.is_class:
+            quality = regression(output, target)
+        elif training:
+            quality = {"accuracy": accuracy(output, target)}
+        else:
+            quality = classification(output, target)
+        return {"loss": self.loss.measure(output, target).item(), **quality}
+
+    def confusion(self, output: Tensor, target: Tensor) -> list[list[int]]:
+        """The confusion matrix of a head over classes: rows the true class, cells counts of samples."""
+        return confusion(output, target)

@@ -1,0 +1,40 @@
+"""Several things learnt from one image by one trunk."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from tuner.losses import NLL, CrossEntropy
+from tuner.tasks.base import Task
+from tuner.tasks.head import Head
+
+HeadName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+def _digit_and_aux() -> dict[str, Head]:
+    """The same question twice: once through a hidden layer, once straight from the trunk."""
+    return {
+        "digit": Head(target="label", loss=NLL(), hidden=128),
+        "aux": Head(target="label", loss=CrossEntropy(), hidden=0),
+    }
+
+
+class Multitask(Task):
+    """Each head learns a target of its own; the losses are added up by the heads' weights."""
+
+    kind: Literal["multitask"] = "multitask"
+    heads: dict[HeadName, Head] = Field(default_factory=_digit_and_aux)
+    """The heads by name; the name stands in each metric, as in ``val_digit_accuracy``."""
+
+    @field_validator("heads")
+    @classmethod
+    def _some_head_learns(cls, heads: dict[str, Head]) -> dict[str, Head]:
+        if not heads:
+            raise ValueError("needs at least one head")
+        if not any(head.weight > 0 for head in heads.values()):
+            raise ValueError("at least one head must have a weight above 0")
+        return heads
+
+    @property
+    def named_heads(self) -> dict[str, Head]:
+        return self.heads

@@ -1,0 +1,364 @@
+"""The record in MLflow. The only import of mlflow in the run path, and the only writer: the driver."""
+
+import json
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlparse
+from urllib.request import Request, urlopen
+
+from tuner import checkpoint
+from tuner.data.images import Description
+from tuner.errors import Problem, UserError
+from tuner.spec import ExperimentSpec
+from tuner.trials import Trial
+
+_PATIENCE = 5.0  # seconds that a server has to answer before a job starts
+_LINGER = 0.5  # seconds that reports wait for others to travel with
+_MOST_METRICS = 1000  # MLflow's limit for one batch
+
+_MLFLOW_STATUS = {"completed": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
+
+
+def tracking_uri(spec: ExperimentSpec) -> str:
+    """Where the record is kept: the file's ``tracking.uri``, else MLFLOW_TRACKING_URI, else MLflow's own default."""
+    return spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def check(uri: str) -> None:
+    """Make sure that the store can be reached and written, in seconds, before anything is started.
+
+    Raises:
+        UserError: It cannot.
+    """
+    scheme = urlparse(uri).scheme.split("+")[0]
+    hint = "set tracking.uri or MLFLOW_TRACKING_URI; without them the record goes to sqlite:///mlflow.db"
+    if scheme in ("http", "https"):
+        try:
+            with urlopen(Request(f"{uri.rstrip('/')}/health"), timeout=_PATIENCE):
+                return
+        except OSError as error:
+            why = getattr(error, "reason", None) or error
+            raise UserError(Problem(f"no tracking server answers: {why}", "tracking.uri", uri, hint)) from None
+    if scheme in ("", "file", "sqlite"):
+        _check_writable(Path(uri.removeprefix("sqlite:///").removeprefix("file://")), uri, is_file=scheme == "sqlite")
+        return
+    if scheme in ("postgresql", "mysql", "mssql"):
+        import sqlalchemy
+
+        try:
+            sqlalchemy.create_engine(uri).connect().close()
+        except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+            shown = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
+            why = str(error).splitlines()[0]
+            raise UserError(Problem(f"the store cannot be reached: {why}", "tracking.uri", shown, hint)) from None
+
+
+def _check_writable(path: Path, uri: str, *, is_file: bool) -> None:
+    above = path.parent if is_file else path
+    while not above.exists():
+        above = above.parent
+    target = path if path.exists() else above
+    if not os.access(target, os.W_OK) or (target == above and not above.is_dir()):
+        raise UserError(Problem(f"the store cannot be written: {target}", "tracking.uri", uri))
+
+
+@dataclass(frozen=True)
+class Links:
+    """How to see what was recorded.
+
+    Args:
+        experiment_id: MLflow's id of the experiment.
+        parent_run_id: MLflow's id of the job's own run.
+        command: What opens the UI; empty where a server shows it already.
+        url: The page of the experiment's runs.
+    """
+
+    experiment_id: str
+    parent_run_id: str
+    command: str
+    url: str
+
+
+class Recorder:
+    """Writes one job to MLflow: a parent run for the job, a nested run for each trial.
+
+    It is a `Listener`: what it is told goes into a queue, and a thread of its own sends it in batches.
+    """
+
+    def __init__(self, spec: ExperimentSpec, uri: str) -> None:
+        self._spec = spec
+        self._uri = uri
+        self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._runs: dict[int, str] = {}
+        self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
+        self.failure: Exception | None = None
+        """Why the record is not whole; None while it is."""
+
+    def start(self, job: str, folder: str, config_folder: Path, trials: int) -> Links:
+        """Open the experiment and the job's parent run.
+
+        Raises:
+            UserError: MLflow refuses.
+        """
+        client = self._connect()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            experiment = client.get_experiment_by_name(self._spec.name)
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
+                hint = f"mlflow experiments restore --experiment-id {experiment.experiment_id}, or choose another name"
+                raise UserError(Problem(f"{self._spec.name!r} was deleted in MLflow", "name", self._uri, hint))
+            self._experiment = experiment.experiment_id if experiment else client.create_experiment(self._spec.name)
+            searched = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(self._spec).items()}
+            tags = self._common_tags(config_folder) | searched | {"tuner.role": "parent", "tuner.job": job}
+            tags["tuner.folder"] = folder
+            self._parent = client.create_run(
+                self._experiment, tags=tags, run_name=f"{self._spec.name} {job}"
+            ).info.run_id
+            params = {
+                "objective": f"{self._spec.objective.mode} {self._spec.objective.metric}",
+                "trials": trials,
+                **{f"search.{key}": value for key, value in self._spec.search.model_dump().items()},
+            }
+            client.log_batch(self._parent, params=_params(params))
+            client.log_text(self._parent, self._spec.to_yaml(), "experiment.yaml")
+        except MlflowException as error:
+            why = str(error).splitlines()[0]
+            raise UserError(Problem(f"MLflow refuses the record: {why}", "tracking.uri", self._uri)) from None
+        self._thread.start()
+        return self._links()
+
+    def trial_started(self, trial: Trial) -> None:
+        """Queue the trial's run: its parameters, its data, its place below the parent."""
+        if trial.number not in self._runs:
+            self._runs[trial.number] = ""
+            self._queue.put({"start": trial, "time": time.time()})
+
+    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
+        """Queue an epoch's metrics, at its step."""
+        numbers = {name: value for name, value in report.items() if type(value) in (int, float) and name != "epoch"}
+        self._queue.put({"report": trial.number, "metrics": numbers, "step": trial.epoch, "time": time.time()})
+
+    def trial_ended(self, trial: Trial) -> None:
+        """Queue the trial's end: its status, its best report, its checkpoint or its traceback."""
+        self._queue.put({"end": trial, "time": time.time()})
+
+    def job_ended(self, status: str, summary: dict[str, Any], artifacts: Path) -> None:
+        """Queue the end of the job: `summary` on the parent run, the files below `artifacts` beside it."""
+        self._queue.put({"job": status, "summary": summary, "artifacts": artifacts, "time": time.time()})
+
+    def winner_tested(self, trial: Trial, metrics: dict[str, float]) -> None:
+        """Queue the winner's test metrics, for its own run."""
+        self._queue.put({"report": trial.number, "metrics": metrics, "step": trial.best_epoch, "time": time.time()})
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def run_id(self, trial: Trial) -> str:
+        """MLflow's id of a trial's run; empty while it has none."""
+        return self._runs.get(trial.number, "")
+
+    def _connect(self) -> Any:
+        self._client = connect(self._uri)
+        return self._client
+
+    def _links(self) -> Links:
+        path = f"/#/experiments/{self._experiment}/runs?workflowType=machine_learning"
+        objective = quote(f"metrics.`best_{self._spec.objective.metric}`", safe="")
+        path += f"&orderByKey={objective}&orderByAsc={'true' if self._spec.objective.mode == 'min' else 'false'}"
+        if self._uri.startswith("http"):
+            return Links(self._experiment, self._parent, "", self._uri.rstrip("/") + path)
+        default = self._uri == "sqlite:///mlflow.db"
+        command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {self._uri}"
+        return Links(self._experiment, self._parent, command, f"http://127.0.0.1:5000{path}")
+
+    def _common_tags(self, folder: Path) -> dict[str, str]:
+        from mlflow.tracking.context.registry import resolve_tags
+        from mlflow.utils.git_utils import get_git_commit
+
+        tags: dict[str, str] = resolve_tags()
+        # The experiment's own repository counts, not the one that this package was installed from.
+        tags.pop("mlflow.source.git.commit", None)
+        commit = get_git_commit(str(folder))
+        if commit:
+            tags["mlflow.source.git.commit"] = commit
+        self._tags = tags | {"tuner.host": socket.gethostname()}
+        return self._tags
+
+    # What follows runs on the thread.
+
+    def _write(self) -> None:
+        open_ended = True
+        while open_ended:
+            batch = [self._queue.get()]
+            time.sleep(_LINGER if batch[0] is not None else 0)
+            while not self._queue.empty():
+                batch.append(self._queue.get())
+            open_ended = None not in batch
+            try:
+                self._send([item for item in batch if item is not None])
+            except Exception as error:  # training goes on without the record; the job says so at its end
+                self.failure = error
+                logging.getLogger(__name__).debug("the record is not whole", exc_info=True)
+
+    def _send(self, items: Iterable[Mapping[str, Any]]) -> None:
+        metrics: dict[int, list[Any]] = {}
+        for item in items:
+            if "start" in item:
+                self._start_run(item["start"], item["time"])
+            elif "report" in item:
+                pending = metrics.setdefault(item["report"], [])
+                pending += _metrics(item["metrics"], item["time"], item["step"])
+            elif "end" in item:
+                trial = item["end"]
+                self._send_metrics(trial.number, metrics.pop(trial.number, []))
+                self._end_run(trial, item["time"])
+            else:
+                for number, pending in metrics.items():
+                    self._send_metrics(number, pending)
+                metrics.clear()
+                self._end_job(item)
+        for number, pending in metrics.items():
+            self._send_metrics(number, pending)
+
+    def _start_run(self, trial: Trial, when: float) -> None:
+        from mlflow.entities import DatasetInput
+
+        name = f"{trial.number:03d} {trial.label}".strip()
+        tags = self._tags | {
+            "mlflow.parentRunId": self._parent,
+            "tuner.role": "trial",
+            "tuner.trial": str(trial.number),
+            "tuner.seed": str(trial.config.seed),
+        }
+        run = self._client.create_run(self._experiment, start_time=int(when * 1000), tags=tags, run_name=name)
+        self._runs[trial.number] = run.info.run_id
+        self._client.log_batch(run.info.run_id, params=_params(_flat(trial.config.model_dump(exclude_none=True))))
+        inputs: list[DatasetInput] = _dataset_inputs(trial.config.data.describe())
+        self._client.log_inputs(run.info.run_id, datasets=inputs)
+
+    def _send_metrics(self, number: int, metrics: list[Any]) -> None:
+        for start in range(0, len(metrics), _MOST_METRICS):
+            self._client.log_batch(self._runs[number], metrics=metrics[start : start + _MOST_METRICS])
+
+    def _end_run(self, trial: Trial, when: float) -> None:
+        run = self._runs[trial.number]
+        metrics = []
+        if trial.best is not None:
+            best = {f"best_{self._spec.objective.metric}": trial.best, "best_epoch": float(trial.best_epoch or 0)}
+            metrics = _metrics(best, when, trial.epoch)
+        tags = {"tuner.status": trial.status, "tuner.reason": trial.reason}
+        tags |= {f"tuner.{name}": str(trial.best_report[name]) for name in ("device", "precision") if trial.best_report}
+        self._client.log_batch(run, metrics=metrics, tags=_tags(tags))
+        if trial.traceback:
+            self._client.log_text(run, trial.traceback, "traceback.txt")
+        if trial.checkpoint:
+            _log_folder(self._client, run, trial.checkpoint)
+        self._client.set_terminated(run, _MLFLOW_STATUS[trial.status], end_time=int(when * 1000))
+
+    def _end_job(self, item: Mapping[str, Any]) -> None:
+        numbers = {name: value for name, value in item["summary"].items() if isinstance(value, int | float)}
+        words = {f"tuner.{name}": str(value) for name, value in item["summary"].items() if name not in numbers}
+        self._client.log_batch(self._parent, metrics=_metrics(numbers, item["time"], 0), tags=_tags(words))
+        self._client.log_artifacts(self._parent, str(item["artifacts"]))
+        self._client.set_terminated(self._parent, item["job"], end_time=int(item["time"] * 1000))
+
+
+def connect(uri: str) -> Any:
+    """A client of the store at `uri`."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def download_checkpoint(run_id: str) -> Path:
+    """The best checkpoint of a run, as a local folder.
+
+    Raises:
+        UserError: There is no such run, or it has no checkpoint.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    client = connect(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(client.download_artifacts(run_id, checkpoint.ARTIFACT))
+    except (MlflowException, OSError) as error:
+        hint = "give the id of a trial's run, or a checkpoint's folder; MLFLOW_TRACKING_URI says in which store"
+        raise UserError(Problem(f"no checkpoint of a run {run_id!r}: {error}", where=uri, hint=hint)) from None
+
+
+def _space(spec: ExperimentSpec) -> dict[str, Any]:
+    return {key: distribution.model_dump(mode="json", exclude_none=True) for key, distribution in spec.space.items()}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _params(params: Mapping[str, Any]) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)) for key, value in params.items()]
+
+
+def _tags(tags: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items() if value]
+
+
+def _metrics(metrics: Mapping[str, float], when: float, step: int | None) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(key, float(value), int(when * 1000), step or 0) for key, value in metrics.items()]
+
+
+def _dataset_inputs(data: Description) -> list[Any]:
+    """The dataset of each set by its true name, with its digest and size."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    contexts = {"train": "training", "validation": "validation", "test": "test"}
+    return [
+        DatasetInput(
+            Dataset(
+                name=f"{data.name}-{part}",
+                digest=data.digest,
+                source_type="local",
+                source=json.dumps({"uri": data.source}),
+                profile=json.dumps({"num_rows": rows}),
+            ),
+            tags=[InputTag("mlflow.data.context", contexts[part])],
+        )
+        for part, rows in data.sizes.items()
+        if part != "test"  # trials do not see it
+    ]
+
+
+def _log_folder(client: Any, run: str, source: str) -> None:
+    """A checkpoint, from wherever it lies, as an artifact."""
+    from ray.tune import Checkpoint
+
+    with Checkpoint(source).as_directory() as folder:
+        client.log_artifacts(run, folder, checkpoint.ARTIFACT)

@@ -1,0 +1,203 @@
+"""The training loop. It knows neither Ray nor MLflow: it trains, measures and hands each epoch to `report`."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner import checkpoint
+from tuner.data.images import Images
+from tuner.device import autocast_dtype, pick_device
+from tuner.scoring import Objective
+from tuner.signature import Outputs, Targets
+from tuner.spec import TrialConfig
+
+Save = Callable[[Path], None]
+"""Writes a checkpoint of this moment into an empty folder."""
+
+Report = Callable[[dict[str, Any], Save], None]
+"""Takes the metrics of an epoch (and ``epoch``, counted from 1) and a way to save what was trained so far."""
+
+_EVALUATION_BATCH = 500  # nothing is kept for a backward pass, so it may be larger than a training batch
+_FINITE_EVERY = 50  # batches between two looks at the loss: each look waits for the GPU
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite: this trial has no more to learn."""
+
+
+def fit(
+    config: TrialConfig,
+    objective: Objective,
+    report: Report,
+    *,
+    device: torch.device | None = None,
+    resume: Path | None = None,
+) -> str:
+    """Train one trial to its end, calling `report` after every epoch.
+
+    Args:
+        config: The trial, its seed explicit.
+        objective: What early stopping watches unless the trial says otherwise.
+        report: Called once an epoch.
+        device: Where to train; None takes what there is.
+        resume: A checkpoint to go on from.
+
+    Returns:
+        Why it ended before its last epoch; empty if it did not.
+
+    Raises:
+        Diverged: The loss became NaN or infinite.
+    """
+    assert config.seed is not None, "TrialConfig.with_seed makes it explicit"
+    device = device or pick_device()
+    dtype = autocast_dtype(config.precision, device)
+    train, validation = (part.to(device) for part in config.data.load())
+
+    torch.manual_seed(config.seed)
+    model = config.build_model().to(device).to(memory_format=torch.channels_last)
+    optimizer = config.optimizer.build(model.parameters())
+    steps = math.ceil(len(train) / config.data.batch_size)
+    schedule = config.schedule.build(optimizer, config.epochs, steps)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    patience = _Patience(config, objective)
+    first = 1
+    if resume:
+        weights, state = checkpoint.read_state(resume)
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        scaler.load_state_dict(state["scaler"])
+        patience.best, patience.stale = state["best"], state["stale"]
+        first = state["epoch"] + 1
+
+    for epoch in range(first, config.epochs + 1):
+        if patience.is_over:  # known on resuming, too
+            break
+        started = time.perf_counter()
+        # Every epoch has a generator of its own, so that one begun again after a crash is the same epoch.
+        order = _seed_epoch(config.seed, epoch, len(train))
+        outputs, targets = [], []
+        model.train()
+        for step, (images, wanted) in enumerate(train.batches(config.data.batch_size, order)):
+            optimizer.zero_grad()
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                output = _float32(model(images))
+            loss = config.task.training_loss(output, wanted)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if config.clip_norm is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            outputs.append(_detached(output))
+            targets.append(wanted)
+            if step % _FINITE_EVERY == 0 or step == steps - 1:
+                _check_finite(loss, epoch, step)
+        measured = config.task.measure(_joined(outputs), _joined(targets), training=True)
+        trained = time.perf_counter() - started
+        metrics: dict[str, Any] = {f"train_{name}": value for name, value in measured.items()}
+        metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype).items()}
+        metrics |= {
+            "epoch_seconds": time.perf_counter() - started,
+            "images_per_second": len(train) / trained,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "epoch": epoch,
+            "device": device.type,
+            "precision": str(dtype).removeprefix("torch."),
+        }
+        patience.see(metrics)
+        state = {
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "scaler": scaler.state_dict(),
+            "best": patience.best,
+            "stale": patience.stale,
+            "epoch": epoch,
+        }
+        report(metrics, partial(checkpoint.save, trial=config, model=model, state=state, metrics=metrics))
+    return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
+
+
+def evaluate(config: TrialConfig, model: nn.Module, data: Images, dtype: torch.dtype) -> dict[str, float]:
+    """The task's metrics of a model on a whole set, without a prefix.
+
+    Raises:
+        Diverged: The loss is NaN or infinite.
+    """
+    outputs, targets = predict(model, data, dtype)
+    measured = config.task.measure(outputs, targets)
+    if not math.isfinite(measured["loss"]):
+        raise Diverged(f"the loss became {measured['loss']} on held-out images")
+    return measured
+
+
+def predict(model: nn.Module, data: Images, dtype: torch.dtype = torch.float32) -> tuple[Outputs, Targets]:
+    """Outputs of a model in eval mode on a whole set, and the targets in the same order."""
+    model.eval()
+    outputs, targets = [], []
+    device = data.images.device.type
+    with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype is not torch.float32):
+        for images, wanted in data.batches(_EVALUATION_BATCH):
+            outputs.append(_float32(model(images)))
+            targets.append(wanted)
+    return _joined(outputs), _joined(targets)
+
+
+class _Patience:
+    """How long the watched metric has not improved."""
+
+    def __init__(self, config: TrialConfig, objective: Objective) -> None:
+        self.rule = config.early_stopping
+        self.watched = objective
+        if self.rule and self.rule.metric:
+            self.watched = Objective.of_metric(self.rule.metric)
+        self.best: float | None = None
+        self.stale = 0
+
+    def see(self, metrics: dict[str, Any]) -> None:
+        value = self.watched.of(metrics)
+        assert value is not None, f"{self.watched.metric} is checked when the trial is loaded"
+        if self.watched.improves(value, self.best, by=self.rule.min_delta if self.rule else 0.0):
+            self.best, self.stale = value, 0
+        else:
+            self.stale += 1
+
+    @property
+    def is_over(self) -> bool:
+        return self.rule is not None and self.stale >= self.rule.patience
+
+
+def _seed_epoch(seed: int, epoch: int, count: int) -> Tensor:
+    """Seed all of torch for one epoch, and return the order (count,) in which it sees the samples."""
+    torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(count)
+
+
+def _check_finite(loss: Tensor, epoch: int, step: int) -> None:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise Diverged(f"the loss became {value} in epoch {epoch} by batch {step + 1}")
+
+
+def _float32(output: Outputs) -> Outputs:
+    """Losses and metrics are computed in float32, whatever the matrices were computed in."""
+    return output.float() if isinstance(output, Tensor) else {name: value.float() for name, value in output.items()}
+
+
+def _detached(output: Outputs) -> Outputs:
+    return output.detach() if isinstance(output, Tensor) else {name: value.detach() for name, value in output.items()}
+
+
+def _joined(parts: Iterable[Any]) -> Any:
+    """Batches put together along the first dimension: of tensors, or of dicts of tensors."""
+    parts = list(parts)
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,77 @@
+"""The Ray Tune trainable: it wraps `train.fit` and runs on a worker."""
+
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from tuner.checkpoint import read_model
+from tuner.device import keep_freed_memory, pick_device, use_threads
+from tuner.scoring import Objective
+from tuner.spec import TrialConfig
+from tuner.train import Diverged, Save, fit, predict
+from tuner.trials import REASON, STATUS, TRACEBACK
+
+
+def train_trial(payload: dict[str, Any]) -> None:
+    """Train one trial and report each of its epochs with a checkpoint.
+
+    A trial that fails says so in its last report instead of raising: Ray would end the worker, and the next trial would
+    pay for a new one.
+
+    Args:
+        payload: ``trial`` and ``objective`` as plain values, ``threads`` to compute on, ``gpu``: whether it has one.
+    """
+    keep_freed_memory()
+    use_threads(payload["threads"])
+    # Without a share of a GPU it must not take one, though it may see it.
+    device = torch.device("cpu") if torch.cuda.is_available() and not payload["gpu"] else None
+    resume = tune.get_checkpoint()
+    try:
+        if resume is None:
+            reason = _fit(payload, device, None)
+        else:
+            with resume.as_directory() as folder:
+                reason = _fit(payload, device, Path(folder))
+    except Diverged as error:
+        tune.report({STATUS: "diverged", REASON: str(error)})
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        tune.report({STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()})
+    else:
+        if reason:
+            tune.report({STATUS: "completed", REASON: reason})
+
+
+def _fit(payload: dict[str, Any], device: torch.device | None, resume: Path | None) -> str:
+    config = TrialConfig.model_validate(payload["trial"])
+    objective = Objective.model_validate(payload["objective"])
+    return fit(config, objective, _report, device=device, resume=resume)
+
+
+def _report(metrics: dict[str, Any], save: Save) -> None:
+    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+        save(Path(folder))
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def test(source: str, threads: int) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+    """A checkpoint measured on its test set.
+
+    Args:
+        source: The checkpoint, as Ray stored it.
+        threads: How many to compute on.
+
+    Returns:
+        The task's metrics as ``test_...``, and the confusion matrix of each target that is a class.
+    """
+    use_threads(threads)
+    with tune.Checkpoint(source).as_directory() as folder:
+        config, model = read_model(Path(folder))
+    device = pick_device()
+    outputs, targets = predict(model.to(device), config.data.load_test().to(device))
+    measured = config.task.measure(outputs, targets)
+    return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, targets)
