@@ -72,12 +72,14 @@ class Display(AbstractContextManager["Display"]):
         if self._console.is_terminal and trial.status == "completed":
             return  # it is on the screen
         done = sum(t.ended is not None for t in self._trials)
-        score = "" if trial.best is None else f" {self._objective.metric} {trial.best:.4f} in epoch {trial.best_epoch}"
-        why = f" ({trial.reason})" if trial.reason else ""
+        words = [f"[{done}/{len(self._trials)}] trial {trial.number} {trial.status}", trial.label]
+        words += (
+            [f"{self._objective.metric} {trial.best:.4f} in epoch {trial.best_epoch}"] if trial.best is not None else []
+        )
+        words += [trial.reason, duration(trial.seconds)]
         left = self._seconds_left()
-        tail = f", {duration(left)} left" if left and not self._console.is_terminal else ""
-        what = f"trial {trial.number} {trial.status}{why}:{score}, {trial.label or 'as written'}"
-        line = f"[{done}/{len(self._trials)}] {what}, {duration(trial.seconds)}{tail}"
+        words += [f"{duration(left)} left"] if left and not self._console.is_terminal else []
+        line = " · ".join(filter(None, words))
         self.say(line, style=COLOURS.get(trial.status, ""))
 
     def _is_new_best(self, trial: Trial) -> bool:

@@ -1,6 +1,6 @@
 """METRICS: what is measured, and which direction is better.
 
-A metric's full name is ``<set>_<head>_<metric>``, such as ``val_digit_accuracy``; a task of one output has no head in it.
+A metric's full name is ``<set>_<head>_<metric>``, such as ``val_digit_accuracy``; one output has no head.
 """
 
 from dataclasses import dataclass

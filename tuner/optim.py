@@ -13,6 +13,8 @@ from tuner.config import Config
 Parameters = Iterable[nn.Parameter]
 Schedule = lr_scheduler.LRScheduler
 
+_MOMENTUM_AT_PEAK = 0.85 / 0.95  # Smith's range, as a share of its upper end
+
 
 class _Optimizer(Config):
     lr: float = Field(0.01, gt=0)
@@ -151,7 +153,10 @@ class Step(_Warm):
 
 
 class OneCycle(Config):
-    """Up to the peak and down to nearly nothing (Smith and Topin, 2018); momentum moves the other way."""
+    """Up to the peak and down to nearly nothing (Smith and Topin, 2018).
+
+    The momentum (or beta1) moves the other way: from its own value down to 0.85/0.95 of it, and back.
+    """
 
     kind: Literal["one_cycle"] = "one_cycle"
     rise: float = Field(0.3, gt=0, lt=1)
@@ -162,13 +167,19 @@ class OneCycle(Config):
     def build(self, optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> Schedule:
         """A schedule to step once a batch, for `epochs` epochs of `steps_per_epoch` batches."""
         group = optimizer.param_groups[0]
+        momentum = group["betas"][0] if "betas" in group else group["momentum"]
+        total = epochs * steps_per_epoch + 1  # the last batch is followed by a step too
+        # torch divides by the length of the rise: it has to last a batch, or half of an only one.
+        shortest = min(2, (total + 1) / 2) / total
         return lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=group["lr"],
-            total_steps=epochs * steps_per_epoch + 1,  # the last batch is followed by a step too
-            pct_start=self.rise,
+            total_steps=total,
+            pct_start=max(self.rise, shortest),
             div_factor=1 / self.start,
-            cycle_momentum=bool(group.get("momentum") or group.get("betas")),
+            cycle_momentum=momentum > 0,
+            base_momentum=momentum * _MOMENTUM_AT_PEAK,  # torch's own range would ignore the momentum that was set
+            max_momentum=momentum,
         )
 
 

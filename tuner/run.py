@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class Result:
     Args:
         spec: The experiment as it was run.
         trials: Every trial of the plan, by number.
-        winner: The best completed trial; None where none has completed.
+        winner: The best trial that neither failed nor diverged; None where there is none.
         test: The winner's metrics on the test set, by their full names.
         folder: The job's folder, or its URI.
         links: Where the record is.
@@ -75,7 +76,7 @@ def run(
     address = cluster.address_of(address)
     if address is None:  # known before anything is started
         cluster.share(spec.resources, cluster.local_capacity(), len(trials))
-    threading.Thread(target=_import_mlflow, daemon=True).start()  # seconds that Ray takes to start, too
+    threading.Thread(target=_import_ahead, daemon=True).start()  # seconds that Ray takes to start, too
     capacity = cluster.connect(address)
     try:
         share = cluster.share(spec.resources, capacity, len(trials))
@@ -83,7 +84,7 @@ def run(
         folder = job_folder(spec, job)
         recorder = tracking.Recorder(spec, uri)
         links = recorder.start(job, folder, source if source.is_dir() else source.parent, len(trials))
-        return _Job(spec, trials, share, job, folder, recorder, links, console, began).run()
+        return _Job(spec, trials, share, job, folder, recorder, links, console, began, address is None).run()
     finally:
         cluster.disconnect()
 
@@ -130,8 +131,10 @@ def check_storage(storage: str) -> None:
         raise UserError(Problem(f"{path} {why}", "storage", storage, "choose another folder: storage=~/runs"))
 
 
-def _import_mlflow() -> None:
-    import mlflow  # noqa: F401
+def _import_ahead() -> None:
+    """What the start and the end of a job need: seconds of imports, while Ray starts and the first trials train."""
+    for module in ("mlflow", "pandas", "sklearn.metrics", "matplotlib.figure"):
+        import_module(module)
 
 
 class _Job:
@@ -148,11 +151,12 @@ class _Job:
         links: tracking.Links,
         console: Console,
         began: float,
+        local: bool,
     ) -> None:
         self.spec, self.trials, self.share = spec, trials, share
         self.job, self.folder = job, folder
         self.recorder, self.links = recorder, links
-        self.console, self.began = console, began
+        self.console, self.began, self.local = console, began, local
 
     def run(self) -> Result:
         from tuner.schedule import Stop, end, schedule
@@ -172,7 +176,7 @@ class _Job:
             )
         for trial in self.trials:
             if trial.status == "running":
-                end(trial, "interrupted", stop.reason or "the job ended", listeners)
+                end(trial, "interrupted", "" if stop.reason == "interrupted" else stop.reason, listeners)
         best = winner(self.trials, self.spec.objective)
         test, confusion = self._test(best) if best and stop.reason != "interrupted" else ({}, {})
         status = self._status(stop.reason, best)
@@ -195,11 +199,15 @@ class _Job:
         return FAILED if best is None or any(trial.status == "failed" for trial in self.trials) else OK
 
     def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-        """The winner, and only the winner, on the test set. On a worker: the driver may have no data and no GPU."""
-        import ray
-
+        """The winner, and only the winner, on the test set."""
         from tuner.trainable import test
 
+        assert best.checkpoint is not None, "a completed trial has reported, and every report comes with a checkpoint"
+        if self.local:  # a worker of its own would only import torch once more
+            return test(best.checkpoint, self.share.threads)
+        import ray
+
+        # On a cluster the driver may have no data and no GPU.
         remote = ray.remote(num_cpus=self.share.cpu, num_gpus=self.share.gpu)(test)
         measured, confusion = ray.get(remote.remote(best.checkpoint, self.share.threads))
         return measured, confusion

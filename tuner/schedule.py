@@ -1,5 +1,6 @@
 """Between the plan and Ray Tune: which trial is next, what happens to it, when to stop."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -147,6 +148,8 @@ def schedule(
             "gpu": share.gpu > 0,
         }
 
+    # Ray prepares one trial at a time for a searcher unless told otherwise: the second worker would wait for the first.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(share.slots)
     searcher = Planned(trials, payload)
     # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
     tune.run(

@@ -92,7 +92,7 @@ def print_result(console: Console, result: Result) -> None:
             lines.append(Text.assemble(("test set    ", "bold"), shown))
         lines.append(Text.assemble(("checkpoint  ", "bold"), str(best.checkpoint)))
     else:
-        lines.append(Text("no trial has completed", style="red"))
+        lines.append(Text("no trial has a result", style="red"))
     for trial in result.trials:
         if trial.traceback:
             lines.append(Text(f"trial {trial.number} failed:\n{trial.traceback.rstrip()}", style="red"))

@@ -69,6 +69,7 @@ def test(source: str, threads: int) -> tuple[dict[str, float], dict[str, list[li
         The task's metrics as ``test_...``, and the confusion matrix of each target that is a class.
     """
     use_threads(threads)
+    keep_freed_memory()
     with tune.Checkpoint(source).as_directory() as folder:
         config, model = read_model(Path(folder))
     device = pick_device()

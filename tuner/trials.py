@@ -113,9 +113,12 @@ def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
 
 
 def winner(trials: Sequence[Trial], objective: Objective) -> Trial | None:
-    """The best of the completed trials; None where none has completed."""
-    completed = [trial for trial in trials if trial.status == "completed" and trial.best is not None]
-    return ranked(completed, objective)[0] if completed else None
+    """The best trial that neither failed nor diverged; None where there is none.
+
+    One that the job's end interrupted counts with its best report: that was measured, and its checkpoint is there.
+    """
+    sound = [t for t in trials if t.status in ("completed", "interrupted") and t.checkpoint is not None]
+    return ranked(sound, objective)[0] if sound else None
 
 
 def leaderboard(trials: Sequence[Trial], objective: Objective) -> "pd.DataFrame":

@@ -5,11 +5,12 @@ from hashlib import md5
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tuner.data.images import Description, ImageData, Part
+from tuner.errors import Mistakes, Problem
 from tuner.signature import ImageShape
 
 _TOTAL = 1797
@@ -24,6 +25,12 @@ class Digits(ImageData):
     """Side to which the images are resized, in pixels; 8 leaves them as they are."""
     validation: int = Field(300, ge=10, le=_TOTAL - _TEST - 10)
     """Images held out of the training set to validate on, stratified by class."""
+
+    @model_validator(mode="after")
+    def _fits_the_canvas(self) -> "Digits":
+        if self.canvas is not None and self.canvas < self.size:
+            raise Mistakes(Problem(f"{self.canvas} is too small", key="canvas", hint=f"the images are {self.size} wide"))
+        return self
 
     @property
     def image(self) -> ImageShape:

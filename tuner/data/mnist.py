@@ -133,9 +133,12 @@ class MNIST(ImageData):
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             # Under another name until it is whole, so that a download cut short is never taken for the file.
-            part = f"{name}.{os.getpid()}"
-            download_url(f"{mirror}{name}", str(self.folder), filename=part, md5=self.checksums[name])
-            (self.folder / part).replace(self.folder / name)
+            part = self.folder / f"{name}.{os.getpid()}"
+            try:
+                download_url(f"{mirror}{name}", str(self.folder), filename=part.name, md5=self.checksums[name])
+                part.replace(self.folder / name)
+            finally:
+                part.unlink(missing_ok=True)
 
     def _not_to_be_had(self, missing: list[str], error: Exception) -> Problem:
         message = f"{self.kind} is not there ({', '.join(missing)}) and cannot be downloaded ({_reason(error)})"

@@ -16,11 +16,13 @@ class TrunkAndHeads(nn.Module):
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.trunk = trunk
-        self.heads = nn.ModuleDict(heads)
+        # A ModuleDict refuses names that a module has for itself, and a head may well be called `type`.
+        self.heads = nn.ModuleDict({f"{name}_head": head for name, head in heads.items()})
+        self.names = tuple(heads)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features = self.trunk(images)
-        return {name: head(features) for name, head in self.heads.items()}
+        return {name: self.heads[f"{name}_head"](features) for name in self.names}
 
 
 class MultitaskCNN(Trunk):

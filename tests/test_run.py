@@ -1,0 +1,271 @@
+"""Whole jobs on a real Ray and a real MLflow store."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+
+import tuner
+from tuner.run import FAILED, INTERRUPTED, OK, Result, run
+from tuner.spec import ExperimentSpec, load
+from tuner.train import fit
+
+EPOCHS = 3
+
+# Two that learn, one whose loss explodes, one that asks for more memory than there is.
+JOB = f"""
+name: job
+objective: val_accuracy
+trial:
+  data: {{kind: digits, batch_size: 32}}
+  model: {{kind: cnn, hidden: 32}}
+  optimizer: {{kind: sgd, lr: 0.1, momentum: 0.9}}
+  epochs: {EPOCHS}
+space:
+  optimizer.lr: {{grid: [0.1, 1.0e+9]}}
+  model.hidden: {{grid: [32, 100000000000]}}
+search: {{kind: grid, seed: 7}}
+storage: runs
+"""
+
+
+@dataclass
+class Job:
+    """A finished job and how to look at its record."""
+
+    spec: ExperimentSpec
+    result: Result
+    client: MlflowClient
+    text: str
+
+    def run_of(self, number: int) -> Any:
+        [found] = [r for r in self.runs("trial") if r.data.tags["tuner.trial"] == str(number)]
+        return found
+
+    def runs(self, role: str) -> list[Any]:
+        experiment = self.client.get_experiment_by_name("job")
+        return list(self.client.search_runs([experiment.experiment_id], f"tags.`tuner.role` = '{role}'"))
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    from io import StringIO
+
+    from rich.console import Console
+
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "job.yaml").write_text(JOB)
+    before, environment = Path.cwd(), dict(os.environ)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.chdir(folder)
+    try:
+        spec = load("job.yaml")
+        text = StringIO()
+        result = run(spec, source=Path("job.yaml"), console=Console(file=text, width=200))
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        yield Job(spec, result, MlflowClient(f"sqlite:///{folder}/mlflow.db"), text.getvalue())
+    finally:
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def test_every_trial_ends_and_only_the_good_ones_complete(job: Job) -> None:
+    assert [trial.status for trial in job.result.trials] == ["completed", "failed", "diverged", "failed"]
+    assert job.result.status == FAILED  # a trial has failed; the others went on
+    assert job.result.winner is job.result.trials[0]
+    assert "the loss became" in job.result.trials[2].reason
+    assert job.result.record_failure is None
+
+
+def test_the_parent_run_holds_the_answer(job: Job) -> None:
+    [parent] = job.runs("parent")
+    winner = job.result.winner
+    assert winner is not None
+    assert parent.info.status == "FAILED"
+    assert parent.data.metrics["best_val_accuracy"] == winner.best
+    assert parent.data.metrics["test_accuracy"] == job.result.test["test_accuracy"]
+    assert parent.data.tags["tuner.winner"] == "0"
+    artifacts = {a.path for a in job.client.list_artifacts(parent.info.run_id)}
+    assert {"experiment.yaml", "leaderboard.csv", "confusion_label.csv", "confusion_label.png"} <= artifacts
+    table = pd.read_csv(job.client.download_artifacts(parent.info.run_id, "leaderboard.csv"))
+    assert table["trial"].iloc[0] == 0 and len(table) == 4
+    matrix = pd.read_csv(job.client.download_artifacts(parent.info.run_id, "confusion_label.csv"), index_col=0)
+    assert matrix.to_numpy().sum() == 360  # every image of the test set, once
+    right = matrix.to_numpy().trace() / 360
+    assert right == pytest.approx(job.result.test["test_accuracy"])
+
+
+def test_the_recorded_specification_runs_to_the_same_plan(job: Job, tmp_path: Path) -> None:
+    [parent] = job.runs("parent")
+    again = load(job.client.download_artifacts(parent.info.run_id, "experiment.yaml", str(tmp_path)))
+    assert again.plan() == job.spec.plan()
+    seeds = [job.spec.trial_config(assignment).seed for assignment in job.spec.plan()]
+    assert [again.trial_config(assignment).seed for assignment in again.plan()] == seeds
+
+
+def test_each_trial_is_nested_with_its_parameters_and_all_its_epochs(job: Job) -> None:
+    [parent] = job.runs("parent")
+    assert len(job.runs("trial")) == 4
+    for number, trial in enumerate(job.result.trials):
+        record = job.run_of(number)
+        assert record.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert float(record.data.params["optimizer.lr"]) == trial.assignment["optimizer.lr"]
+        assert record.data.params["model.kind"] == "cnn"
+        assert record.data.tags["tuner.seed"] == str(trial.config.seed)
+        assert record.info.end_time >= record.info.start_time
+    best = job.run_of(0)
+    for name in job.spec.trial.metrics:
+        history = job.client.get_metric_history(best.info.run_id, name)
+        assert [metric.step for metric in history] == list(range(1, EPOCHS + 1)), name
+    curve = [metric.value for metric in job.client.get_metric_history(best.info.run_id, "val_accuracy")]
+    assert best.data.metrics["best_val_accuracy"] == max(curve)
+    epochs = [epoch for epoch, value in enumerate(curve, start=1) if value == max(curve)]
+    assert best.data.metrics["best_epoch"] == epochs[-1]
+
+
+def test_the_dataset_is_recorded_by_its_true_name_and_size(job: Job) -> None:
+    inputs = job.run_of(0).inputs.dataset_inputs
+    found = {i.tags[0].value: (i.dataset.name, yaml.safe_load(i.dataset.profile)["num_rows"]) for i in inputs}
+    assert found == {"training": ("digits-train", 1137), "validation": ("digits-validation", 300)}
+
+
+@pytest.mark.parametrize(("number", "status"), [(0, "FINISHED"), (1, "FAILED"), (2, "FAILED"), (3, "FAILED")])
+def test_a_run_says_how_its_trial_ended(job: Job, number: int, status: str) -> None:
+    assert job.run_of(number).info.status == status
+    assert job.run_of(number).data.tags["tuner.status"] == job.result.trials[number].status
+
+
+def test_a_failed_trial_leaves_its_reason_and_traceback(job: Job) -> None:
+    record = job.run_of(1)
+    assert "memory" in record.data.tags["tuner.reason"]
+    traceback = Path(job.client.download_artifacts(record.info.run_id, "traceback.txt")).read_text()
+    assert traceback.startswith("Traceback") and "fit" in traceback
+
+
+def test_only_the_winner_is_measured_on_the_test_set(job: Job) -> None:
+    measured = {number for number in range(4) if any(n.startswith("test_") for n in job.run_of(number).data.metrics)}
+    assert measured == {0}
+
+
+def test_the_checkpoint_is_that_of_the_best_report(job: Job) -> None:
+    record = job.run_of(0)
+    winner = job.result.winner
+    assert winner is not None and winner.checkpoint is not None
+    metrics = yaml.safe_load((Path(winner.checkpoint) / "metrics.json").read_text())
+    assert metrics["epoch"] == winner.best_epoch
+    assert metrics["val_accuracy"] == winner.best
+    artifact = Path(job.client.download_artifacts(record.info.run_id, "checkpoint"))
+    assert yaml.safe_load((artifact / "metrics.json").read_text()) == metrics
+
+
+def test_a_checkpoint_loads_from_its_folder_and_from_its_run(job: Job) -> None:
+    winner = job.result.winner
+    assert winner is not None and winner.checkpoint is not None
+    images = torch.rand(5, 1, 8, 8)
+    from_folder, from_run = tuner.load(winner.checkpoint), tuner.load(job.run_of(0).info.run_id)
+    assert not from_folder.training
+    with torch.inference_mode():
+        assert torch.equal(from_folder(images), from_run(images))
+        assert from_folder(images).shape == (5, 10)
+
+
+def test_alone_gives_the_numbers_that_ray_gave_to_the_last_bit(job: Job) -> None:
+    config = job.spec.trial_config(job.spec.plan()[0])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone: list[dict[str, Any]] = []
+    try:
+        fit(config, job.spec.objective, lambda metrics, save: alone.append(metrics))
+    finally:
+        torch.set_num_threads(threads)
+    record = job.run_of(0)
+    for name in ("train_loss", "val_loss", "val_accuracy", "val_f1"):
+        curve = [metric.value for metric in job.client.get_metric_history(record.info.run_id, name)]
+        assert [metrics[name] for metrics in alone] == curve, name
+
+
+def test_a_log_gets_a_line_a_trial(job: Job) -> None:
+    assert [line[:5] for line in job.text.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert "\x1b" not in job.text
+
+
+def _start(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner.run", *arguments],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _runs(folder: Path, name: str) -> list[Any]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name(name)
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
+    process = _start(tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}")
+    try:
+        deadline = time.time() + 120
+        while time.time() < deadline and not any(
+            r.data.metrics for r in (_runs(tmp_path, "job") if (tmp_path / "runs").exists() else [])
+        ):
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED, output
+    assert "Traceback" not in output
+    assert "interrupted" in output
+    assert {record.info.status for record in _runs(tmp_path, "job")} == {"KILLED"}
+
+
+def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
+    process = _start(
+        tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.05]}", "timeout=15s"
+    )
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == OK, output
+    assert "timeout" in output and "test_accuracy" in output
+    [trial] = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
+    assert trial.info.status == "KILLED"
+    assert trial.data.metrics["best_val_accuracy"] > 0
+
+
+def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
+    text = JOB.replace("kind: digits", "kind: mnist, offline: digits, limit: 200").replace("100000000000", "16")
+    (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
+    # A proxy that is not there: no network, wherever this runs.
+    nowhere = {"TUNER_DATA_DIR": str(tmp_path / "data"), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    process = _start(tmp_path, "job.yaml", http_proxy="http://127.0.0.1:9", **nowhere)
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == OK, output
+    assert "scikit-learn's digits instead" in output
+    trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
+    assert len(trials) == 4
+    assert {r.inputs.dataset_inputs[0].dataset.name for r in trials} == {"digits-train"}
+    assert {r.data.params["data.kind"] for r in trials} == {"digits"}
