@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuner.checkpoint import load as load
+    from tuner.loading import load as load
 
 __version__ = "0.1.0"
 
-_HOME = {"load": "tuner.checkpoint"}
+_HOME = {"load": "tuner.loading"}
 
 __all__ = ["__version__", "load"]
 

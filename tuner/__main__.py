@@ -42,7 +42,7 @@ def run(
     from tuner.summary import print_plan, print_result
 
     if dry_run:
-        print_plan(console, *prepare(spec, console))
+        print_plan(console, *prepare(spec, console, address))
         return
     result = run_experiment(spec, source=file, address=address, console=console)
     print_result(console, result)
@@ -90,7 +90,8 @@ def train(
     from tuner.alone import train_alone
     from tuner.spec import load
 
-    train_alone(load(file, overrides or ()), number=trial, output=output, console=Console())
+    if not train_alone(load(file, overrides or ()), number=trial, output=output, console=Console()):
+        raise typer.Exit(1)
 
 
 @app.command()

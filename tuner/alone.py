@@ -1,5 +1,6 @@
 """One trial here and now, without Ray and MLflow."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tuner.spec import ExperimentSpec
 from tuner.train import Diverged, Save, fit
 
 
-def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> None:
+def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:
     """Train one trial in this process: the same numbers as under Ray, on as many threads as a trial there gets.
 
     Args:
@@ -20,6 +21,9 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         number: Which trial of the plan; None for the trial of the file as it stands.
         output: A new folder for the best checkpoint; None keeps none.
         console: Where to write a line an epoch.
+
+    Returns:
+        Whether it came to its end without diverging.
 
     Raises:
         UserError: There is no such trial, the folder is there already, or the data cannot be had.
@@ -32,7 +36,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     data, message = spec.trial.data.prepare()
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
-    spec = spec.model_copy(update={"trial": spec.trial.model_copy(update={"data": data})})
+    spec = spec.with_data(data)
     config = spec.trial_config(plan[number or 0])
     keep_freed_memory()
     use_threads(int(spec.resources.cpu))
@@ -45,8 +49,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         if value is not None and spec.objective.beats(value, best):
             best, mark = value, "  best so far"
             if output:
-                output.mkdir(parents=True, exist_ok=True)
-                save(output)
+                _replace(output, save)
         shown = [
             f"{name} {metrics[name]:.4f}"
             for name in config.metrics
@@ -63,8 +66,19 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         reason = fit(config, spec.objective, report)
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
-        return
+        return False
     if reason:
         console.print(reason)
     if output:
         console.print(f"best checkpoint: {output}", soft_wrap=True, highlight=False)
+    return True
+
+
+def _replace(folder: Path, save: Save) -> None:
+    """Save into `folder`, whole: what is there stays until the new one is complete."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)

@@ -12,14 +12,16 @@ The tensors are read with ``weights_only=True``: a checkpoint from elsewhere can
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from torch import nn
 
 from tuner.errors import Problem, UserError
-from tuner.spec import TrialConfig
+from tuner.trial_config import TrialConfig
 
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
 ARTIFACT = "checkpoint"
@@ -44,31 +46,18 @@ def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
     """The trial of a checkpoint and its model, on the CPU, ready to use: in eval mode, weights loaded.
 
     Raises:
-        UserError: The folder is no whole checkpoint.
+        UserError: The folder is no checkpoint, or a damaged one.
     """
     missing = [name for name in (_WEIGHTS, _TRIAL, _METRICS) if not (folder / name).is_file()]
     if missing:
         raise UserError(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
-    trial = TrialConfig.model_validate(yaml.safe_load((folder / _TRIAL).read_text()))
-    model = trial.build_model()
-    model.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
+    try:
+        trial = TrialConfig.model_validate(yaml.safe_load((folder / _TRIAL).read_text()))
+        model = trial.build_model()
+        model.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
+    except UnpicklingError:  # torch's own message explains how to run the code in it
+        message = f"{_WEIGHTS} holds more than tensors: loading it could run code, so it is not loaded"
+        raise UserError(Problem(message, where=str(folder))) from None
+    except (yaml.YAMLError, ValidationError, RuntimeError, EOFError) as error:
+        raise UserError(Problem(f"is a damaged checkpoint: {error}", where=str(folder))) from None
     return trial, model.eval()
-
-
-def load(source: str | Path) -> nn.Module:
-    """The model of a trial, ready to use: on the CPU, in eval mode.
-
-    It takes float32 images (N, C, H, W) in [0, 1] and normalizes them itself. It returns one tensor (N, classes), or a
-    dict of them by head where the task has several.
-
-    Args:
-        source: A checkpoint's folder, or the id of an MLflow run that has one.
-
-    Raises:
-        UserError: There is no such checkpoint or run.
-    """
-    if Path(source).is_dir():
-        return read_model(Path(source))[1]
-    from tuner.tracking import download_checkpoint
-
-    return read_model(download_checkpoint(str(source)))[1]

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 
 from tuner.errors import Problem, UserError
 from tuner.spec import Resources
 
+_PATIENCE = 5.0  # seconds that a cluster has to answer
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
 
 
@@ -102,15 +104,33 @@ def connect(address: str | None) -> Capacity:
         )
         _silence_tune()
         return there
+    _check_answers(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        hint = "is it running? `ray status --address ...` asks it; without an address a fresh local Ray is started"
-        message = f"no Ray answers there: {str(error).splitlines()[0]}"
-        raise UserError(Problem(message, key="--address", where=address, hint=hint)) from None
+        raise UserError(_no_ray(address, error)) from None
     _silence_tune()
     total = ray.cluster_resources()
     return Capacity(total.get("CPU", 0), total.get("GPU", 0))
+
+
+def _check_answers(address: str) -> None:
+    """Ray waits minutes for a host that is not there: knock first."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # auto, or something that Ray refuses at once
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise UserError(_no_ray(address, error)) from None
+
+
+def _no_ray(address: str, error: Exception) -> Problem:
+    hint = (
+        "is it running? Where it asks for a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token or "
+        "RAY_AUTH_TOKEN. Without --address and RAY_ADDRESS a fresh local Ray is started"
+    )
+    return Problem(f"no Ray answers there: {str(error).splitlines()[0]}", key="--address", where=address, hint=hint)
 
 
 def _silence_tune() -> None:
@@ -122,4 +142,5 @@ def disconnect() -> None:
     """Leave Ray; end it where it was started here."""
     import ray
 
-    ray.shutdown()
+    if ray.is_initialized():
+        ray.shutdown()

@@ -1,7 +1,8 @@
 """What a user reads when something that they gave is wrong."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 
@@ -43,6 +44,15 @@ class Mistakes(ValueError):
     def __init__(self, *problems: Problem) -> None:
         self.problems = list(problems)
         super().__init__("; ".join(": ".join(filter(None, (p.key, p.message))) for p in problems))
+
+
+@contextlib.contextmanager
+def collecting(key: str, problems: list[Problem]) -> Iterator[None]:
+    """Collect the mistakes found inside, at keys below `key`."""
+    try:
+        yield
+    except Mistakes as mistakes:
+        problems += [replace(p, key=".".join(filter(None, (key, p.key)))) for p in mistakes.problems]
 
 
 def allowed(word: str, candidates: Iterable[str]) -> str:

@@ -1,6 +1,5 @@
 """The driver: specification, plan, trials on Ray, the record, the winner. ``python -m tuner.run FILE``."""
 
-import os
 import secrets
 import signal
 import sys
@@ -8,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tuner import cluster, tracking
+from tuner import cluster, preflight, tracking
 from tuner.display import Display
-from tuner.errors import Problem, UserError
+from tuner.errors import UserError
 from tuner.spec import ExperimentSpec
 from tuner.trials import Listener, Trial, label, leaderboard, winner
 
@@ -72,38 +72,43 @@ def run(
     """
     console = console or Console()
     began = time.time()
-    spec, trials, uri = prepare(spec, console)
     address = cluster.address_of(address)
-    if address is None:  # known before anything is started
-        cluster.share(spec.resources, cluster.local_capacity(), len(trials))
-    threading.Thread(target=_import_ahead, daemon=True).start()  # seconds that Ray takes to start, too
-    capacity = cluster.connect(address)
+    spec, trials, uri = prepare(spec, console, address)
+    job = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = job_folder(spec, job)
+    recorder = tracking.Recorder(spec, uri)
     try:
+        # MLflow takes as long as Ray to start: seconds that pass side by side.
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(recorder.open, job, folder, source, len(trials))
+            capacity = cluster.connect(address)
+            links = opening.result()
         share = cluster.share(spec.resources, capacity, len(trials))
-        job = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        folder = job_folder(spec, job)
-        recorder = tracking.Recorder(spec, uri)
-        links = recorder.start(job, folder, source if source.is_dir() else source.parent, len(trials))
         return _Job(spec, trials, share, job, folder, recorder, links, console, began, address is None).run()
+    except UserError:
+        recorder.discard()
+        raise
     finally:
         cluster.disconnect()
 
 
-def prepare(spec: ExperimentSpec, console: Console) -> tuple[ExperimentSpec, list[Trial], str]:
-    """Everything that can be known before anything is started: data, plan, store, storage.
+def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tuple[ExperimentSpec, list[Trial], str]:
+    """Everything that can be known before anything is started: store, storage, data, plan, resources of this machine.
 
     Returns:
         The experiment with the dataset that there is, its trials, and the tracking URI.
     """
-    uri = tracking.tracking_uri(spec)
-    tracking.check(uri)
-    check_storage(spec.storage)
+    uri = preflight.tracking_uri(spec)
+    preflight.check_store(uri)
+    preflight.check_storage(spec.storage)
     data, message = spec.trial.data.prepare()
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
-    if data is not spec.trial.data:
-        spec = spec.model_copy(update={"trial": spec.trial.model_copy(update={"data": data})})
-    return spec, plan(spec), uri
+    spec = spec.with_data(data)
+    trials = plan(spec)
+    if cluster.address_of(address) is None:
+        cluster.share(spec.resources, cluster.local_capacity(), len(trials))
+    return spec, trials, uri
 
 
 def plan(spec: ExperimentSpec) -> list[Trial]:
@@ -119,21 +124,9 @@ def job_folder(spec: ExperimentSpec, job: str) -> str:
     return f"{spec.storage.rstrip('/')}/{spec.name}/{job}"
 
 
-def check_storage(storage: str) -> None:
-    """Raise UserError if a local folder cannot be written."""
-    if "://" in storage:
-        return
-    path = Path(storage)
-    while not path.exists():
-        path = path.parent
-    if not path.is_dir() or not os.access(path, os.W_OK):
-        why = "is not a folder" if not path.is_dir() else "cannot be written"
-        raise UserError(Problem(f"{path} {why}", "storage", storage, "choose another folder: storage=~/runs"))
-
-
 def _import_ahead() -> None:
-    """What the start and the end of a job need: seconds of imports, while Ray starts and the first trials train."""
-    for module in ("mlflow", "pandas", "sklearn.metrics", "matplotlib.figure"):
+    """What the end of a job needs: seconds of imports, while the first trials train."""
+    for module in ("pandas", "sklearn.metrics", "matplotlib.figure"):
         import_module(module)
 
 
@@ -164,6 +157,7 @@ class _Job:
         stop = Stop(self.spec.timeout)
         display = Display(self.console, self.spec.name, self.spec.objective, self.trials, self.share.slots)
         listeners: list[Listener] = [self.recorder, display]
+        threading.Thread(target=_import_ahead, daemon=True).start()
         with display, _ending_cleanly(stop, display):
             schedule(
                 self.trials,

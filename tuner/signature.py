@@ -49,7 +49,7 @@ class Output:
 
 @dataclass(frozen=True)
 class ImageShape:
-    """Channels, height and width of an image, and the mean and deviation of each channel in [0, 1]."""
+    """Channels, height and width of an image, and the mean and deviation in [0, 1] to normalize each channel with."""
 
     channels: int
     height: int

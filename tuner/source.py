@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,23 @@ class Source:
     def where(self, key: Key) -> str:
         """``file:line:column`` of a key, or of the nearest key above it that is in the file."""
         for end in range(len(key), 0, -1):
-            if key[:end] in self.overridden:
-                return "command line"
             if key[:end] in self.places:
                 line, column = self.places[key[:end]]
                 return f"{self.path}:{line}:{column}"
+            if any(key[:end] == set_key[:end] for set_key in self.overridden):
+                return "command line"
         return str(self.path)
+
+    def override(self, key: Key, value: Any) -> None:
+        """Set `value` at `key`, as the command line says.
+
+        Raises:
+            UserError: The way leads through a value that has no keys.
+        """
+        put(self.data, key, value)
+        self.overridden.add(key)
+        # What the file said there and below it holds no longer.
+        self.places = {place: mark for place, mark in self.places.items() if place[: len(key)] != key}
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Source:
@@ -82,21 +93,27 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        context = f" ({error.context})" if error.context else ""
+        begun = f" in line {error.context_mark.line + 1}" if error.context_mark else ""
+        context = f" ({error.context}{begun})" if error.context else ""
         raise UserError(Problem(f"broken YAML: {error.problem}{context}", where=place)) from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(Problem(f"broken YAML: {error}", where=str(path))) from None
+    except RecursionError:
+        raise UserError(Problem("broken YAML: nested too deeply", where=str(path))) from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         hint = "an experiment starts with: name: my-experiment"
         raise UserError(Problem(f"holds {found}, not keys and values", where=str(path), hint=hint))
 
     source = Source(path, data)
-    twice = list(_mark(root, (), source))
-    if twice:
-        raise UserError(*twice)
+    try:
+        problems = _mark(root, (), source)
+    except RecursionError:
+        raise UserError(Problem("broken YAML: an anchor stands inside itself", where=str(path))) from None
     for override in overrides:
-        _override(source, override)
+        problems += _override(source, override)
+    if problems:
+        raise UserError(*problems)
     return source
 
 
@@ -122,19 +139,20 @@ def _mark(node: yaml.Node | None, key: Key, source: Source) -> list[Problem]:
     return twice
 
 
-def _override(source: Source, override: str) -> None:
-    """Set one dotted ``key=value`` in the data of `source`."""
+def _override(source: Source, override: str) -> list[Problem]:
+    """Set one dotted ``key=value`` in the data of `source`; return what is wrong with it."""
     name, equals, text = override.partition("=")
-    if not equals or not name:
+    if not equals or not all(name.split(".")):
         hint = "write it as trial.epochs=1"
-        raise UserError(Problem(f"{override!r} is not key=value", where="command line", hint=hint))
+        return [Problem(f"{override!r} is not key=value", where="command line", hint=hint)]
     try:
-        value = parse_yaml(text)
+        source.override(split(name, source.data), parse_yaml(text))
     except yaml.YAMLError:
-        raise UserError(Problem(f"{text!r} is not a YAML value", key=name, where="command line")) from None
-    key = split(name, source.data)
-    put(source.data, key, value)
-    source.overridden.add(key)
+        hint = "in a shell, put quotes around what holds braces or spaces"
+        return [Problem(f"{text!r} is not a YAML value", key=name, where="command line", hint=hint)]
+    except UserError as error:
+        return [replace(problem, where="command line") for problem in error.problems]
+    return []
 
 
 def split(name: str, data: dict[str, Any]) -> Key:

@@ -52,6 +52,13 @@ class Grid(_Finite):
     options: list[Value] = Field(alias="grid", min_length=1)
     """The values to try."""
 
+    @model_validator(mode="after")
+    def _no_value_twice(self) -> "Grid":
+        twice = next((value for i, value in enumerate(self.options) if value in self.options[:i]), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} stands twice: it would be tried twice, to the same numbers")
+        return self
+
 
 class Choice(_Finite):
     """One of these values, with equal chance."""
@@ -136,12 +143,19 @@ class Int(_Interval):
     step: int = Field(1, ge=1)
     """Distance between neighbouring values."""
 
+    @property
+    def _range(self) -> range:
+        # Never listed to draw from it: a seed's range is billions of numbers.
+        return range(self.bounds[0], self.bounds[1] + 1, self.step)
+
+    def corners(self) -> list[Value]:
+        return [self._range[0], self._range[-1]]
+
     def values(self) -> list[Value]:
-        return list(range(int(self.low), int(self.high) + 1, self.step))
+        return list(self._range)
 
     def sample(self, rng: np.random.Generator) -> Value:
-        values = self.values()
-        return values[int(rng.integers(len(values)))]
+        return self._range[int(rng.integers(len(self._range)))]
 
 
 class LogInt(Int):
@@ -159,8 +173,8 @@ class LogInt(Int):
     def sample(self, rng: np.random.Generator) -> Value:
         # Half a unit on both sides, or the ends would come half as often as they should.
         drawn = math.exp(rng.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
-        values = self.values()
-        return min(values, key=lambda value: abs(value - drawn))
+        nearest = round((drawn - self.low) / self.step)
+        return self._range[min(max(nearest, 0), len(self._range) - 1)]
 
 
 class Normal(_Distribution):
@@ -192,7 +206,8 @@ class Normal(_Distribution):
 def _name(value: Any) -> str | None:
     """Which distribution a mapping stands for: the one whose name is a key of it."""
     if isinstance(value, Mapping):
-        return next((name for name in _NAMES if name in value), None)
+        named = [name for name in _NAMES if name in value]
+        return named[0] if len(named) == 1 else None
     return next((name for name, kind in _NAMES.items() if type(value) is kind), None)
 
 

@@ -1,122 +1,27 @@
 """The specification of an experiment: what one YAML file says."""
 
 import contextlib
-import hashlib
-import json
+import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
-from torch import nn
 
 from tuner.config import Config
-from tuner.data import DataConfig
-from tuner.device import Precision
-from tuner.errors import Mistakes, Problem, UserError, allowed
-from tuner.metrics import EPOCH_METRICS, mode_of
-from tuner.models import ModelConfig
-from tuner.optim import SGD, Constant, OptimizerConfig, ScheduleConfig
+from tuner.data.images import ImageData
+from tuner.errors import Mistakes, Problem, UserError, collecting
+from tuner.feasibility import check_plan, check_space
+from tuner.metrics import mode_of
 from tuner.scoring import Objective
 from tuner.search import SearchConfig
-from tuner.source import put, read, split
+from tuner.source import Key, read, split
 from tuner.space import Assignment, Space
-from tuner.tasks import Classification, TaskConfig
+from tuner.trial_config import TrialConfig, check_metric, merge
 from tuner.validation import problems_of
-
-
-@contextlib.contextmanager
-def _under(key: str, problems: list[Problem]) -> Iterator[None]:
-    """Collect the mistakes found inside, at keys below `key`."""
-    try:
-        yield
-    except Mistakes as mistakes:
-        problems += [replace(p, key=".".join(filter(None, (key, p.key)))) for p in mistakes.problems]
-
-
-class EarlyStopping(Config):
-    """End a trial that no longer improves. Its best weights are kept, as every trial's are."""
-
-    patience: int = Field(3, ge=1)
-    """Epochs without improvement after which the trial ends."""
-    min_delta: float = Field(0.0, ge=0)
-    """By how much a value must be better to count as an improvement."""
-    metric: str | None = None
-    """The metric that is watched; null for the experiment's objective."""
-
-
-class TrialConfig(Config):
-    """One complete training run."""
-
-    task: TaskConfig = Classification()
-    """What is learnt."""
-    data: DataConfig
-    """What it is learnt from."""
-    model: ModelConfig
-    """What learns."""
-    optimizer: OptimizerConfig = SGD()
-    """How it learns."""
-    schedule: ScheduleConfig = Constant()
-    """How the learning rate moves."""
-    epochs: int = Field(1, ge=1)
-    """Times that the training set is seen."""
-    early_stopping: EarlyStopping | None = None
-    """When to end before that; null for never."""
-    clip_norm: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; null for no clipping."""
-    precision: Precision = "auto"
-    """Type of matrix arithmetic; auto is bfloat16 where the device computes in it, else float32."""
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    """Seed of weights, order and dropout; null derives it from the experiment's seed and this configuration."""
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Full names of what each epoch measures."""
-        train = [f"train_{name}" for name in self.task.train_metrics]
-        return (*train, *(f"val_{name}" for name in self.task.metrics), *EPOCH_METRICS)
-
-    def build_model(self) -> nn.Module:
-        """The model, for this data and task, with fresh weights."""
-        return self.model.build(self.data.image, self.task.outputs(self.data.targets))
-
-    def with_seed(self, experiment_seed: int) -> "TrialConfig":
-        """The same with its seed made explicit: from the experiment's seed and what is set here, and nothing else."""
-        if self.seed is not None:
-            return self
-        what_is_set = self.model_dump(mode="json", exclude_defaults=True)
-        digest = hashlib.sha256(json.dumps([experiment_seed, what_is_set], sort_keys=True).encode()).digest()
-        return self.model_copy(update={"seed": int.from_bytes(digest[:4], "big")})
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> "TrialConfig":
-        problems: list[Problem] = []
-        with _under("task", problems):
-            outputs = self.task.outputs(self.data.targets)
-        if not problems:
-            with _under("model", problems):
-                self.model.check(self.data.image, outputs)
-        watched = self.early_stopping and self.early_stopping.metric
-        if not problems and watched:
-            with _under("early_stopping.metric", problems):
-                _check_metric(watched, self)
-        if problems:
-            raise Mistakes(*problems)
-        return self
-
-
-def _check_metric(name: str, trial: TrialConfig) -> None:
-    """Raise Mistakes unless a trial can be judged by this metric."""
-    judging = [metric for metric in trial.metrics if not metric.startswith("train_") and mode_of(metric) is not None]
-    if name not in judging:
-        message = f"{name!r} is not measured by this trial"
-        if name.startswith("test_"):
-            message = f"{name!r}: the test set is touched once, by the winner, and never chooses"
-        elif name in trial.metrics:
-            message = f"{name!r} does not judge a trial"
-        raise Mistakes(Problem(message, hint=allowed(name, judging)))
 
 
 def _seconds(value: Any) -> Any:
@@ -131,6 +36,8 @@ def _seconds(value: Any) -> Any:
 
 def _objective(value: Any) -> Any:
     """A bare metric name stands for the metric with its own direction."""
+    if not isinstance(value, str | dict | Objective):
+        raise ValueError(f"{value!r} is not the name of a metric, such as val_accuracy")
     if not isinstance(value, str):
         return value
     try:
@@ -168,7 +75,7 @@ class ExperimentSpec(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Name of the experiment: of its folder and in MLflow. Letters, digits, '.', '_' and '-'."""
-    objective: Annotated[Objective, BeforeValidator(_objective)]
+    objective: Annotated[Objective, BeforeValidator(_objective, json_schema_input_type=Objective | str)]
     """The metric that decides, measured on validation. A name of METRICS knows its direction itself."""
     trial: TrialConfig
     """One complete training run."""
@@ -178,7 +85,9 @@ class ExperimentSpec(Config):
     """How configurations are found."""
     resources: Resources = Resources()
     """What one trial takes."""
-    timeout: Annotated[float | None, BeforeValidator(_seconds)] = Field(None, gt=0)
+    timeout: Annotated[float | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)] = Field(
+        None, gt=0
+    )
     """Time after which the job ends, in seconds or as 90s, 15m, 2h; null for none."""
     storage: str = "runs"
     """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started."""
@@ -198,19 +107,28 @@ class ExperimentSpec(Config):
 
     def trial_config(self, assignment: Assignment) -> TrialConfig:
         """One trial whole: the trial of the file with `assignment` merged in, its seed explicit."""
-        return _merge(self.trial, assignment).with_seed(self.search.seed)
+        return merge(self.trial, assignment).with_seed(self.search.seed)
+
+    def with_data(self, data: ImageData) -> "ExperimentSpec":
+        """The same with another dataset in its trial.
+
+        Raises:
+            UserError: The space asks for what the other dataset does not have.
+        """
+        if data == self.trial.data:
+            return self
+        try:
+            return ExperimentSpec.model_validate(
+                {name: getattr(self, name) for name in self.model_fields_set}
+                | {"trial": self.trial.model_copy(update={"data": data})}
+            )
+        except ValidationError as error:
+            problems = problems_of(error, ExperimentSpec)
+            raise UserError(*(replace(p, message=f"with {data.describe().name} as data: {p.message}") for p in problems)) from None
 
     def to_yaml(self) -> str:
         """The specification as YAML, as resolved: it runs again to the same plan."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
-
-
-def _merge(trial: TrialConfig, assignment: Assignment) -> TrialConfig:
-    """`trial` with dotted keys set in it, validated. Raises ValidationError or UserError."""
-    data = trial.model_dump()
-    for name, value in assignment.items():
-        put(data, tuple(name.split(".")), value)
-    return TrialConfig.model_validate(data)
 
 
 def _cross_checks(parts: dict[str, Any]) -> Iterator[Problem]:
@@ -218,35 +136,15 @@ def _cross_checks(parts: dict[str, Any]) -> Iterator[Problem]:
     trial, space, search = (parts.get(name) for name in ("trial", "space", "search"))
     if trial is not None and "objective" in parts:
         problems: list[Problem] = []
-        with _under("objective", problems):
-            _check_metric(parts["objective"].metric, trial)
+        with collecting("objective", problems):
+            check_metric(parts["objective"].metric, trial)
         yield from problems
-    if search is not None and space is not None:
-        yield from search.check(space)
+    refused = list(search.check(space)) if search is not None and space is not None else []
     if trial is not None and space is not None:
-        yield from _check_space(trial, space)
-
-
-def _check_space(trial: TrialConfig, space: Space) -> Iterator[Problem]:
-    """Each value that decides whether a distribution is allowed, merged into the trial and validated."""
-    first = {name: distribution.corners()[0] for name, distribution in space.items()}
-    for name, distribution in space.items():
-        told: set[str] = set()
-        for corner in distribution.corners():
-            try:
-                _merge(trial, first | {name: corner})
-            except UserError as error:
-                problems = error.problems
-            except ValidationError as error:
-                # A mistake of another key is told at that key.
-                problems = [p for p in problems_of(error, TrialConfig) if p.key == name or p.key not in space]
-            else:
-                continue
-            for problem in problems:
-                if problem.message not in told:
-                    told.add(problem.message)
-                    inside = "" if problem.key in (name, "") else f" ({problem.key})"
-                    yield Problem(f"{problem.message}{inside}", key=f"space.{name}", hint=problem.hint)
+        refused += check_space(trial, space)
+    if not refused and trial is not None and space is not None and search is not None:
+        refused += check_plan(trial, search.plan(space))
+    yield from refused
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
@@ -261,19 +159,34 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
     except ValidationError as error:
         problems = problems_of(error, ExperimentSpec)
         if any(details["loc"] for details in error.errors()):
-            problems += _checks_of_sound_parts(source.data)
+            problems += _checks_of_sound_parts(source.data, problems)
         places = {problem: source.where(split(problem.key, source.data)) for problem in problems}
         raise UserError(*(replace(problem, where=where) for problem, where in places.items())) from None
     return _resolve_storage(spec, source.path)
 
 
-def _checks_of_sound_parts(data: dict[str, Any]) -> list[Problem]:
+def _checks_of_sound_parts(data: dict[str, Any], mistakes: Iterable[Problem]) -> list[Problem]:
     """The checks between parts that a mistake elsewhere kept from running, so that all mistakes are told at once."""
+    data = copy.deepcopy(data)
+    for problem in mistakes:
+        _leave_out(data, split(problem.key, data))
     parts = {}
     for name, field in ExperimentSpec.model_fields.items():
         with contextlib.suppress(ValidationError):  # its own mistakes are told already
             parts[name] = TypeAdapter(field.rebuild_annotation()).validate_python(data[name]) if name in data else None
     return list(_cross_checks({name: part for name, part in parts.items() if part is not None}))
+
+
+def _leave_out(data: Any, key: Key) -> None:
+    """Take a single wrong value out of the trial: its default, or its absence, lets the other keys be checked.
+
+    A whole mapping or a kind stays, wrong as it is: what else is right depends on it.
+    """
+    for part in key[:-1]:
+        data = data.get(part) if isinstance(data, dict) else None
+    is_value = isinstance(data, dict) and not isinstance(data.get(key[-1]), dict | list)
+    if is_value and key[:1] == ("trial",) and key[-1] != "kind":
+        data.pop(key[-1], None)
 
 
 def _resolve_storage(spec: ExperimentSpec, path: Path) -> ExperimentSpec:

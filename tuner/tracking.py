@@ -11,63 +11,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlparse
-from urllib.request import Request, urlopen
+from urllib.parse import quote
 
 from tuner import checkpoint
 from tuner.data.images import Description
 from tuner.errors import Problem, UserError
+from tuner.preflight import MLFLOW_DEFAULT, default_uri
 from tuner.spec import ExperimentSpec
 from tuner.trials import Trial
 
-_PATIENCE = 5.0  # seconds that a server has to answer before a job starts
 _LINGER = 0.5  # seconds that reports wait for others to travel with
 _MOST_METRICS = 1000  # MLflow's limit for one batch
 
 _MLFLOW_STATUS = {"completed": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
-
-
-def tracking_uri(spec: ExperimentSpec) -> str:
-    """Where the record is kept: the file's ``tracking.uri``, else MLFLOW_TRACKING_URI, else MLflow's own default."""
-    return spec.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-
-
-def check(uri: str) -> None:
-    """Make sure that the store can be reached and written, in seconds, before anything is started.
-
-    Raises:
-        UserError: It cannot.
-    """
-    scheme = urlparse(uri).scheme.split("+")[0]
-    hint = "set tracking.uri or MLFLOW_TRACKING_URI; without them the record goes to sqlite:///mlflow.db"
-    if scheme in ("http", "https"):
-        try:
-            with urlopen(Request(f"{uri.rstrip('/')}/health"), timeout=_PATIENCE):
-                return
-        except OSError as error:
-            why = getattr(error, "reason", None) or error
-            raise UserError(Problem(f"no tracking server answers: {why}", "tracking.uri", uri, hint)) from None
-    if scheme in ("", "file", "sqlite"):
-        _check_writable(Path(uri.removeprefix("sqlite:///").removeprefix("file://")), uri, is_file=scheme == "sqlite")
-        return
-    if scheme in ("postgresql", "mysql", "mssql"):
-        import sqlalchemy
-
-        try:
-            sqlalchemy.create_engine(uri).connect().close()
-        except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-            shown = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
-            why = str(error).splitlines()[0]
-            raise UserError(Problem(f"the store cannot be reached: {why}", "tracking.uri", shown, hint)) from None
-
-
-def _check_writable(path: Path, uri: str, *, is_file: bool) -> None:
-    above = path.parent if is_file else path
-    while not above.exists():
-        above = above.parent
-    target = path if path.exists() else above
-    if not os.access(target, os.W_OK) or (target == above and not above.is_dir()):
-        raise UserError(Problem(f"the store cannot be written: {target}", "tracking.uri", uri))
 
 
 @dataclass(frozen=True)
@@ -102,8 +58,14 @@ class Recorder:
         self.failure: Exception | None = None
         """Why the record is not whole; None while it is."""
 
-    def start(self, job: str, folder: str, config_folder: Path, trials: int) -> Links:
+    def open(self, job: str, folder: str, source: Path, trials: int) -> Links:
         """Open the experiment and the job's parent run.
+
+        Args:
+            job: The job's id.
+            folder: Its folder.
+            source: The experiment's file, or the folder that it belongs to.
+            trials: How many there will be.
 
         Raises:
             UserError: MLflow refuses.
@@ -118,7 +80,11 @@ class Recorder:
                 raise UserError(Problem(f"{self._spec.name!r} was deleted in MLflow", "name", self._uri, hint))
             self._experiment = experiment.experiment_id if experiment else client.create_experiment(self._spec.name)
             searched = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(self._spec).items()}
-            tags = self._common_tags(config_folder) | searched | {"tuner.role": "parent", "tuner.job": job}
+            tags = (
+                self._common_tags(source if source.is_dir() else source.parent)
+                | searched
+                | {"tuner.role": "parent", "tuner.job": job}
+            )
             tags["tuner.folder"] = folder
             self._parent = client.create_run(
                 self._experiment, tags=tags, run_name=f"{self._spec.name} {job}"
@@ -135,6 +101,12 @@ class Recorder:
             raise UserError(Problem(f"MLflow refuses the record: {why}", "tracking.uri", self._uri)) from None
         self._thread.start()
         return self._links()
+
+    def discard(self) -> None:
+        """Take back what `open` wrote, where the job could not begin after all."""
+        if self._thread.is_alive():
+            self.close()
+            self._client.delete_run(self._parent)
 
     def trial_started(self, trial: Trial) -> None:
         """Queue the trial's run: its parameters, its data, its place below the parent."""
@@ -179,7 +151,7 @@ class Recorder:
         path += f"&orderByKey={objective}&orderByAsc={'true' if self._spec.objective.mode == 'min' else 'false'}"
         if self._uri.startswith("http"):
             return Links(self._experiment, self._parent, "", self._uri.rstrip("/") + path)
-        default = self._uri == "sqlite:///mlflow.db"
+        default = self._uri == MLFLOW_DEFAULT
         command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {self._uri}"
         return Links(self._experiment, self._parent, command, f"http://127.0.0.1:5000{path}")
 
@@ -291,7 +263,7 @@ def download_checkpoint(run_id: str) -> Path:
     Raises:
         UserError: There is no such run, or it has no checkpoint.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = default_uri()
     client = connect(uri)
     from mlflow.exceptions import MlflowException
 

@@ -15,7 +15,7 @@ from tuner.data.images import Images
 from tuner.device import autocast_dtype, pick_device
 from tuner.scoring import Objective
 from tuner.signature import Outputs, Targets
-from tuner.spec import TrialConfig
+from tuner.trial_config import TrialConfig
 
 Save = Callable[[Path], None]
 """Writes a checkpoint of this moment into an empty folder."""
@@ -23,7 +23,7 @@ Save = Callable[[Path], None]
 Report = Callable[[dict[str, Any], Save], None]
 """Takes the metrics of an epoch (and ``epoch``, counted from 1) and a way to save what was trained so far."""
 
-_EVALUATION_BATCH = 500  # nothing is kept for a backward pass, so it may be larger than a training batch
+_EVALUATION_BATCH = 250  # nothing is kept for a backward pass; larger ones are slower on a CPU and take more memory
 _FINITE_EVERY = 50  # batches between two looks at the loss: each look waits for the GPU
 
 
@@ -101,6 +101,8 @@ def fit(
             if step % _FINITE_EVERY == 0 or step == steps - 1:
                 _check_finite(loss, epoch, step)
         measured = config.task.measure(_joined(outputs), _joined(targets), training=True)
+        if not math.isfinite(measured["loss"]):  # one bad batch between two looks
+            raise Diverged(f"the loss became {measured['loss']} in epoch {epoch}")
         trained = time.perf_counter() - started
         metrics: dict[str, Any] = {f"train_{name}": value for name, value in measured.items()}
         metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype).items()}

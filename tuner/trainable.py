@@ -11,8 +11,8 @@ from ray import tune
 from tuner.checkpoint import read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.scoring import Objective
-from tuner.spec import TrialConfig
 from tuner.train import Diverged, Save, fit, predict
+from tuner.trial_config import TrialConfig
 from tuner.trials import REASON, STATUS, TRACEBACK
 
 

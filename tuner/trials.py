@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tuner.scoring import Objective
 from tuner.space import Assignment, Value
-from tuner.spec import TrialConfig
+from tuner.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     import pandas as pd

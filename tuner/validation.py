@@ -1,10 +1,13 @@
 """From pydantic's validation errors to problems in the terms of the file."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tuner.errors import Mistakes, Problem, allowed
@@ -13,63 +16,117 @@ from tuner.space import DISTRIBUTIONS
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every mistake that `error` tells of, at its dotted key. `model` is the type that was validated."""
-    return [problem for details in error.errors() for problem in _problems(details, model)]
+    problems = [problem for details in error.errors() for problem in _problems(details, model)]
+    return list(dict.fromkeys(problems))  # pydantic tells of each member of a union of plain types
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a location of pydantic's is in the file.
+
+    Args:
+        key: The keys that lead there, without the tags that pydantic puts between them.
+        owner: The model that has, or lacks, the last key; None inside a list.
+        meaning: What the docstring of the nearest field says.
+        kinds: The kinds that may stand there, where it is a union.
+        is_plain_union: Whether it is one of several plain types, such as a number or a word.
+    """
+
+    key: tuple[str, ...]
+    owner: type[BaseModel] | None
+    meaning: str
+    kinds: list[str]
+    is_plain_union: bool
 
 
 def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem]:
-    key, owner = _locate(details["loc"], model)
-    raised = details.get("ctx", {}).get("error")
+    place = _locate(details["loc"], model)
+    key, owner = ".".join(place.key), place.owner
+    context = details.get("ctx", {})
+    raised = context.get("error")
     if isinstance(raised, Mistakes):
         for problem in raised.problems:
             yield Problem(problem.message, ".".join(filter(None, (key, problem.key))), hint=problem.hint)
         return
-    value, hint = details["input"], ""
+    value, hint = details["input"], place.meaning
     match details["type"]:
-        case "extra_forbidden":
-            message = "unknown key"
-            hint = allowed(str(details["loc"][-1]), _keys(owner)) if owner else ""
+        case "extra_forbidden" | "invalid_key":
+            message, hint = "unknown key", allowed(place.key[-1], _keys(owner)) if owner else ""
+        case "missing" if isinstance(details["loc"][-1], int):
+            message, key = f"has too few values: {value!r}", ".".join(place.key[:-1])
         case "missing":
             message = "is missing"
-            hint = f"{_meaning(owner, str(details['loc'][-1]))}" if owner else ""
+        case "too_short" | "too_long":
+            message = f"has too {'few' if details['type'] == 'too_short' else 'many'} values: {value!r}"
         case "union_tag_invalid":
-            tags = details["ctx"]["expected_tags"].replace("'", "").split(", ")
-            message, key = f"unknown kind {details['ctx']['tag']!r}", f"{key}.kind"
-            hint = allowed(details["ctx"]["tag"], tags)
-        case "union_tag_not_found":
-            message, hint = f"needs a kind, but got {value!r}", "such as {kind: ...}"
+            message, key = f"unknown kind {context['tag']!r}", f"{key}.kind"
+            hint = allowed(str(context["tag"]), place.kinds)
         case "unknown_distribution":
-            message = f"{value!r} names no distribution"
-            given = next(iter(value), "") if isinstance(value, dict) else ""
-            hint = allowed(str(given), DISTRIBUTIONS) + "; such as {grid: [0.1, 0.01]}"
+            message, hint = _not_one_distribution(value)
+        case _ if value is None:
+            message = "has no value"
+        case "union_tag_not_found":
+            message, hint = f"needs a kind, but got {value!r}", f"allowed: {', '.join(place.kinds)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             message = f"must be a mapping of keys to values, but got {value!r}"
+            if place.kinds:
+                hint = f"{allowed(str(value), place.kinds)}; such as {{kind: {place.kinds[0]}}}"
         case "value_error":
-            message = str(raised)
+            message, hint = str(raised), ""  # our validators say what to do themselves
+        case "literal_error":
+            names = re.findall(r"'([^']*)'", context["expected"])
+            message, hint = f"{value!r} is not allowed", allowed(str(value), names)
+        case _ if place.is_plain_union:
+            message = f"{value!r} is not allowed"
         case "string_pattern_mismatch":
-            message, hint = f"{value!r} is not allowed", _meaning(owner, str(details["loc"][-1])) if owner else ""
+            message = f"{value!r} does not match {context['pattern']}"
         case _:
-            text = details["msg"].removeprefix("Input ").removeprefix("should ")
+            text = re.sub(r", (unable to parse|got a number).*", "", details["msg"].removeprefix("Input should "))
             message = f"must {text}, but got {value!r}" if details["msg"].startswith("Input should") else details["msg"]
     yield Problem(message, key, hint=hint)
 
 
-def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, type[BaseModel] | None]:
-    """The dotted key of a location, without the tags that pydantic puts in it, and the model that owns its last key."""
+def _not_one_distribution(value: Any) -> tuple[str, str]:
+    """Message and hint for what stands where a distribution should."""
+    words = [str(word) for word in value] if isinstance(value, dict) else []
+    named = [word for word in words if word in DISTRIBUTIONS]
+    if len(named) > 1:
+        return f"names several distributions: {', '.join(named)}", "keep one of them"
+    hint = allowed(words[0] if words else "", DISTRIBUTIONS)
+    return f"{value!r} names no distribution", f"{hint}; such as {{grid: [0.1, 0.01]}}"
+
+
+def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> _Place:
+    """Where in the file a location of pydantic's is."""
     key: list[str] = []
     types: list[Any] = [model]
     owner: type[BaseModel] | None = None
+    meaning = ""
+    is_plain_union = False
     for part in loc:
-        models = [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]
+        models = _models(types)
         tagged = [m for m in models if part in _tags(m)]
         if tagged and len(models) > 1:
             types = tagged  # the tag of a union's member is not a key of the file
             continue
+        if part == "[key]":
+            continue  # the mistake is in the key itself
+        if not models and not any(get_origin(t) in (dict, list, tuple) for t in types):
+            is_plain_union = True  # the type that was tried is not a key of the file, either
+            continue
         owner = next((m for m in models if part in _keys(m)), models[0] if models else None)
         key.append(str(part))
-        field = next((f for n, f in owner.model_fields.items() if part in (n, f.alias)), None) if owner else None
-        types = list(_members(field.annotation)) if field else [m for t in types for m in _items(t)]
-    # Literals and unions of plain types leave tags such as "str" or "constrained-str" at the end.
-    return ".".join(key), owner
+        field = _field(owner, str(part)) if owner else None
+        if field:
+            types, meaning = list(_members(field.annotation)), field.description or ""
+        else:
+            types = [m for t in types for m in _items(t)]
+    kinds = sorted({tag for m in _models(types) for tag in _tags(m)})
+    return _Place(tuple(key), owner, meaning.replace("``", ""), kinds, is_plain_union)
+
+
+def _models(types: list[Any]) -> list[type[BaseModel]]:
+    return [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]
 
 
 def _tags(model: type[BaseModel]) -> set[str]:
@@ -82,10 +139,8 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _meaning(model: type[BaseModel], name: str) -> str:
-    """What a field's docstring says of it."""
-    field = next((f for n, f in model.model_fields.items() if name in (n, f.alias)), None)
-    return (field.description if field else None) or ""
+def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
+    return next((field for name, field in model.model_fields.items() if key in (name, field.alias)), None)
 
 
 def _members(annotation: Any) -> Iterator[Any]:

@@ -29,7 +29,8 @@ class Digits(ImageData):
     @model_validator(mode="after")
     def _fits_the_canvas(self) -> "Digits":
         if self.canvas is not None and self.canvas < self.size:
-            raise Mistakes(Problem(f"{self.canvas} is too small", key="canvas", hint=f"the images are {self.size} wide"))
+            hint = f"the images are {self.size} wide"
+            raise Mistakes(Problem(f"{self.canvas} is too small", key="canvas", hint=hint))
         return self
 
     @property

@@ -178,7 +178,8 @@ def _first_that_answers(urls: list[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error)
+    reason = getattr(error, "reason", None)  # of a URLError: the error inside, which says it better
+    return str(reason if isinstance(reason, Exception) else error)
 
 
 def _idx(path: Path, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,0 +1,159 @@
+import io
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import PrivateAttr
+from rich.console import Console
+
+from tuner.alone import train_alone
+from tuner.checkpoint import read_state
+from tuner.data import MNIST
+from tuner.errors import UserError
+from tuner.spec import ExperimentSpec
+from tuner.train import Save, fit
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_afterwards() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def experiment(**trial: Any) -> ExperimentSpec:
+    parts: dict[str, Any] = {
+        "data": {"kind": "digits", "limit": 200},
+        "model": {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 16},
+        "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9},
+        "epochs": 3,
+        "precision": "float32",
+    }
+    space = {"optimizer.lr": {"grid": [0.01, 0.1]}, "model.dropout": {"grid": [0.0, 0.2]}}
+    return ExperimentSpec.model_validate(
+        {
+            "name": "alone",
+            "objective": "val_accuracy",
+            "trial": parts | trial,
+            "space": space,
+            "search": {"kind": "grid"},
+        }
+    )
+
+
+def said(spec: ExperimentSpec, number: int | None = None, output: Path | None = None) -> list[str]:
+    """The lines that a training alone writes."""
+    text = io.StringIO()
+    train_alone(spec, number=number, output=output, console=Console(file=text, width=80))
+    return text.getvalue().splitlines()
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return metrics
+
+
+def reference(spec: ExperimentSpec, assignment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of each epoch of the same trial, trained by `fit`."""
+    seen: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        seen.append(metrics)
+
+    torch.set_num_threads(1)
+    fit(spec.trial_config(assignment), spec.objective, report)
+    return seen
+
+
+def test_a_line_says_what_is_trained_and_a_line_tells_of_each_epoch(tmp_path: Path) -> None:
+    spec = experiment()
+    lines = said(spec)
+    epochs = reference(spec, {})
+    assert lines[0] == f"seed {spec.trial_config({}).seed}, digits, cnn"
+    assert len(lines) == 4
+    for line, metrics in zip(lines[1:], epochs, strict=True):
+        assert line.startswith(f"epoch {metrics['epoch']}/3 ")
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert f"{name} {metrics[name]:.4f}" in line
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_trial_of_the_plan_gives_its_own_numbers(number: int, tmp_path: Path) -> None:
+    spec = experiment(epochs=1)
+    lines = said(spec, number)
+    [metrics] = reference(spec, spec.plan()[number])
+    assert f"seed {spec.trial_config(spec.plan()[number]).seed}," in lines[0]
+    assert f"val_loss {metrics['val_loss']:.4f}" in lines[1]
+    assert said(spec)[0] != lines[0], "the trial of the file as it stands is another one"
+
+
+def test_the_best_epoch_s_checkpoint_is_kept(tmp_path: Path) -> None:
+    spec = experiment(epochs=6, optimizer={"kind": "sgd", "lr": 0.3})
+    lines = said(spec, output=tmp_path / "new" / "best")
+    epochs = reference(spec, {})
+    best = max(epochs, key=lambda metrics: (metrics["val_accuracy"], metrics["epoch"]))
+    assert kept(tmp_path / "new" / "best")["epoch"] == best["epoch"]
+    assert read_state(tmp_path / "new" / "best")[1]["epoch"] == best["epoch"]
+    marked = [line for line in lines if line.endswith("best so far")]
+    assert marked[-1].startswith(f"epoch {best['epoch']}/6 ")
+    assert lines[-1] == f"best checkpoint: {tmp_path / 'new' / 'best'}"
+
+
+@pytest.mark.parametrize("number", [4, -1])
+def test_a_trial_that_is_not_in_the_plan(number: int) -> None:
+    with pytest.raises(UserError, match=f"no trial {number}") as error:
+        said(experiment(), number)
+    assert error.value.problems[0].hint == "allowed: 0 to 3"
+
+
+def test_a_folder_that_holds_something_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        said(experiment(), output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_folder_will_do(tmp_path: Path) -> None:
+    said(experiment(epochs=1), output=tmp_path)
+    assert kept(tmp_path)["epoch"] == 1
+
+
+def test_it_says_why_it_ended_early() -> None:
+    lines = said(experiment(epochs=5, early_stopping={"patience": 1, "min_delta": 1.0}))
+    assert lines[-1] == "no improvement for 1 epochs"
+    assert len(lines) == 1 + 2 + 1
+
+
+def test_a_trial_that_diverges_is_told_and_not_raised(tmp_path: Path) -> None:
+    lines = said(experiment(optimizer={"kind": "sgd", "lr": 1e20}), output=tmp_path / "best")
+    assert lines[-1].startswith("diverged: the loss became")
+    assert not (tmp_path / "best").exists()
+
+
+@pytest.mark.parametrize("cpu", [1, 2])
+def test_it_computes_on_as_many_threads_as_a_trial_is_given(cpu: int) -> None:
+    spec = ExperimentSpec.model_validate(experiment(epochs=1).model_dump() | {"resources": {"cpu": cpu}})
+    said(spec)
+    assert torch.get_num_threads() == cpu
+
+
+def test_it_says_that_it_trains_on_other_data_than_the_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{probe.getsockname()[1]}/"
+    monkeypatch.setitem(MNIST.__private_attributes__, "_mirrors", PrivateAttr(default=(closed,)))
+    monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "*")
+    data = {"kind": "mnist", "limit": 64}
+    lines = said(experiment(data=data | {"offline": "digits"}, epochs=1), output=tmp_path / "best")
+    assert "scikit-learn's digits instead" in lines[0]
+    assert lines[1].endswith(", digits, cnn")
+    assert "kind: digits" in (tmp_path / "best" / "trial.yaml").read_text()
+    with pytest.raises(UserError, match="offline: digits"):
+        said(experiment(data=data))

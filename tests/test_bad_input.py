@@ -1,0 +1,437 @@
+"""Whatever a user gets wrong is told in the terms of their file, and nothing is started or written.
+
+Each mistake goes through the real command line: ``tuner run experiment.yaml``.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import md5
+from pathlib import Path
+
+import pytest
+
+from tuner.__main__ import main
+
+Write = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What the command line said. `lines` are those that open with ``error:``, without it."""
+
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.removeprefix("error: ") for line in self.text.splitlines() if line.startswith("error: ")]
+
+
+Refused = Callable[..., Refusal]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory, an environment that says nothing, no data and no network."""
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path / "no-data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs the command line, which must refuse to; checks all that every refusal has in common."""
+
+    def run(text: str | None, *arguments: str) -> Refusal:
+        if text is not None:
+            (here / "x.yaml").write_text(text, encoding="utf-8")
+        before = snapshot(here)
+        with pytest.raises(SystemExit) as left:
+            main(["run", "x.yaml", *arguments])
+        out, error = capsys.readouterr()
+        assert left.value.code == 2
+        assert out == ""
+        assert "Traceback" not in error
+        assert snapshot(here) == before
+        assert error.startswith("error: ")
+        return Refusal(error)
+
+    return run
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A mistake in the minimal experiment.
+
+    Args:
+        old: What is replaced in it; empty to write `new` at its end.
+        new: What it is replaced by.
+        begins: How the message begins, after ``x.yaml``: line, column, key.
+        words: What else it must say, such as the value and what is allowed.
+    """
+
+    old: str
+    new: str
+    begins: str
+    words: tuple[str, ...]
+
+
+GRID = "{grid: [0.1, 0.01]}"
+KINDS = "allowed: cnn, multitask_cnn"
+DISTRIBUTION = "allowed: choice, grid, int, logint, loguniform, normal, uniform; such as {grid: [0.1, 0.01]}"
+METRICS = "epoch_seconds, images_per_second, val_accuracy, val_f1, val_loss, val_precision, val_recall"
+
+MISTAKES = {
+    # Broken YAML
+    "unclosed": Bad("{kind: grid}", "{kind: grid", ":9:1: broken YAML: expected ','", ("in line 8",)),
+    "tab": Bad("  model", "\tmodel", ":5:1: broken YAML", ("'\\t'",)),
+    "indentation": Bad("  model", "   model", ":5:4: broken YAML", ()),
+    "undefined alias": Bad("{kind: cnn}", "*there", ":5:10: broken YAML", ("undefined alias 'there'",)),
+    "anchor in itself": Bad("{kind: cnn}", "&a {kind: cnn, x: *a}", ": broken YAML", ("inside itself",)),
+    "python object": Bad("cnn", "!!python/name:os.system x", ":5:17: broken YAML", ("os.system",)),
+    "two documents": Bad("", "---\nname: y\n", ":9:1: broken YAML", ("another document",)),
+    "twice": Bad("", "name: y\n", ":9:1: name: this key stands twice", ("keep one of them",)),
+    # Unknown and missing keys
+    "unknown key": Bad("", "serach: 3\n", ":9:1: serach: unknown key", ("did you mean search?", "allowed: name, obj")),
+    "unknown key below": Bad(
+        "kind: digits",
+        "kind: digits, batchsize: 3",
+        ":4:24: trial.data.batchsize: unknown key",
+        ("did you mean batch_size?", "allowed: batch_size, canvas, kind, limit, seed, size, validation"),
+    ),
+    "unknown key of a kind": Bad(
+        "{kind: grid}", "{kind: grid, trials: 9}", ":8:22: search.trials: unknown key", ("allowed: kind, seed",)
+    ),
+    "key is a number": Bad("", "3: 4\n", ":9:1: 3: unknown key", ("allowed: name",)),
+    "no name": Bad("name: minimal\n", "", ": name: is missing", ("Letters, digits",)),
+    "no trial data": Bad("  data: {kind: digits}\n", "", ":3:1: trial.data: is missing", ()),
+    "no search": Bad("search: {kind: grid}\n", "", ": search: is missing", ("How configurations are found",)),
+    "no value": Bad("name: minimal", "name:", ":1:1: name: has no value", ()),
+    # Kinds
+    "unknown kind": Bad("kind: cnn", "kind: cnm", ":5:11: trial.model.kind: unknown kind 'cnm'", ("mean cnn?", KINDS)),
+    "no kind": Bad("kind: cnn", "hidden: 3", ":5:3: trial.model: needs a kind", ("{'hidden': 3}", KINDS)),
+    "kind alone": Bad("{kind: cnn}", "cnn", ":5:3: trial.model: must be a mapping", ("but got 'cnn'", "{kind: cnn}")),
+    "unknown loss": Bad(
+        "  model",
+        "  task: {kind: classification, loss: {kind: hinge}}\n  model",
+        ":5:39: trial.task.loss.kind: unknown kind 'hinge'",
+        ("allowed: cross_entropy, nll",),
+    ),
+    # Types
+    "no number": Bad(
+        "  model",
+        "  epochs: many\n  model",
+        ":5:3: trial.epochs: must be a valid integer, but got 'many'",
+        ("Times that the training set is seen",),
+    ),
+    "no whole number": Bad(
+        "  model", "  epochs: 1.5\n  model", ":5:3: trial.epochs: must be a valid integer, but got 1.5", ()
+    ),
+    "yes is a word": Bad(
+        "  model",
+        "  optimizer: {kind: sgd, nesterov: maybe}\n  model",
+        ":5:26: trial.optimizer.nesterov: must be a valid boolean",
+        ("but got 'maybe'",),
+    ),
+    "not a mapping": Bad("", "resources: 3\n", ":9:1: resources: must be a mapping", ("but got 3",)),
+    "unknown word": Bad(
+        "  model",
+        "  precision: floot16\n  model",
+        ":5:3: trial.precision: 'floot16' is not allowed",
+        ("did you mean float16?", "allowed: auto, bfloat16, float16, float32"),
+    ),
+    "gpu": Bad("", "resources: {gpu: lots}\n", ":9:13: resources.gpu: 'lots' is not allowed", ("0.25", "auto")),
+    "timeout": Bad("", "timeout: soon\n", ":9:1: timeout: 'soon' is not a time", ("write 90s, 15m, 2h",)),
+    "objective": Bad("val_accuracy", "[val_loss]", ":2:1: objective: ['val_loss'] is not the name of a metric", ()),
+    "mode": Bad("val_accuracy", "{metric: val_loss, mode: mim}", ":2:31: objective.mode: 'mim'", ("mean min?",)),
+    # Ranges
+    "too small": Bad(
+        "  model", "  epochs: 0\n  model", ":5:3: trial.epochs: must be greater than or equal to 1, but got 0", ()
+    ),
+    "negative": Bad(
+        "  model",
+        "  optimizer: {kind: sgd, lr: -1}\n  model",
+        ":5:26: trial.optimizer.lr: must be greater than 0, but got -1",
+        ("Learning rate",),
+    ),
+    "not finite": Bad("", "resources: {cpu: .inf}\n", ":9:13: resources.cpu: must be a finite number", ("got inf",)),
+    "no share": Bad("", "resources: {gpu: 1.5}\n", ":9:13: resources.gpu: 1.5 is no share", ("such as 0.25",)),
+    "name of a path": Bad("minimal", "../up", ":1:1: name: '../up' does not match", ("Letters, digits",)),
+    "two fields": Bad(
+        "  model",
+        "  optimizer: {kind: sgd, nesterov: true}\n  model",
+        ":5:3: trial.optimizer: nesterov needs momentum > 0",
+        (),
+    ),
+    "no head": Bad("  model", "  task: {kind: multitask, heads: {}}\n  model", ":5:27: trial.task.heads: needs", ()),
+    "name of a head": Bad(
+        "  model",
+        "  task: {kind: multitask, heads: {1a: {target: label, loss: {kind: nll}}}}\n  model",
+        ":5:35: trial.task.heads.1a: '1a' does not match",
+        (),
+    ),
+    # Parts that do not fit
+    "model and task": Bad(
+        "  model",
+        "  task: {kind: multitask}\n  model",
+        ":6:11: trial.model.kind: cnn has one output",
+        ("heads digit, aux", "use kind: multitask_cnn"),
+    ),
+    "target": Bad(
+        "  model",
+        "  task: {kind: classification, target: lable}\n  model",
+        ":5:32: trial.task.target: the data has no target 'lable'",
+        ("did you mean label?",),
+    ),
+    "watched": Bad(
+        "  model",
+        "  early_stopping: {metric: val_acc}\n  model",
+        ":5:20: trial.early_stopping.metric: 'val_acc' is not measured",
+        ("did you mean val_accuracy?",),
+    ),
+    "canvas": Bad("digits", "mnist, canvas: 20", ":4:23: trial.data.canvas: 20 is too small", ("28",)),
+    # Objectives
+    "unknown objective": Bad(
+        "val_accuracy",
+        "val_acuracy",
+        ":2:1: objective: 'val_acuracy' is not measured by this trial",
+        ("did you mean val_accuracy?", METRICS),
+    ),
+    "objective on test": Bad("val_accuracy", "test_accuracy", ":2:1: objective: 'test_accuracy'", ("the test set",)),
+    "objective on train": Bad("val_accuracy", "train_loss", ":2:1: objective: 'train_loss' does not judge", (METRICS,)),
+    "objective of another task": Bad("val_accuracy", "val_digit_f1", ":2:1: objective: 'val_digit_f1'", (METRICS,)),
+    "no direction": Bad("val_accuracy", "learning_rate", ":2:1: objective: 'learning_rate' does not judge", (METRICS,)),
+    # The space
+    "space key": Bad(
+        "optimizer.lr:",
+        "optimizer.l:",
+        ":7:3: space.optimizer.l: unknown key",
+        ("did you mean lr?", "allowed: kind, lr, momentum, nesterov, weight_decay"),
+    ),
+    "space key above": Bad(
+        "optimizer.lr:", "optimiser.lr:", ":7:3: space.optimiser.lr: unknown key (optimiser)", ("mean optimizer?",)
+    ),
+    "space key below": Bad("optimizer.lr:", "epochs.x:", ":7:3: space.epochs.x: epochs is 1: it has no keys", ()),
+    "empty space": Bad(f"  optimizer.lr: {GRID}\n", "", ":6:1: space: has no value", ()),
+    "unknown distribution": Bad(
+        GRID, "{unifrom: [0.1, 1]}", ":7:3: space.optimizer.lr: {'unifrom': [0.1, 1]}", ("mean uniform?", DISTRIBUTION)
+    ),
+    "bare list": Bad(GRID, "[0.1]", ":7:3: space.optimizer.lr: [0.1] names no distribution", (DISTRIBUTION,)),
+    "two distributions": Bad(
+        GRID, "{grid: [1], choice: [1]}", ":7:3: space.optimizer.lr: names several", ("grid, choice", "keep one")
+    ),
+    "distribution's key": Bad(
+        GRID,
+        "{int: [1, 2], stp: 1}",
+        ":7:31: space.optimizer.lr.stp: unknown key",
+        ("mean step?", "allowed: int, step"),
+    ),
+    "one bound": Bad(
+        GRID, "{uniform: [1]}", ":7:18: space.optimizer.lr.uniform: has too few values: [1]", ("Low and",)
+    ),
+    "three bounds": Bad(
+        GRID, "{uniform: [1, 2, 3]}", ":7:18: space.optimizer.lr.uniform: has too many", ("[1, 2, 3]",)
+    ),
+    "no choice": Bad(GRID, "{grid: []}", ":7:18: space.optimizer.lr.grid: has too few values: []", ()),
+    "bound's type": Bad(GRID, "{uniform: [a, 2]}", ":7:28: space.optimizer.lr.uniform.0: must be a", ("but got 'a'",)),
+    "bounds swapped": Bad(
+        GRID, "{uniform: [2, 1]}", ":7:3: space.optimizer.lr: low <= high must hold", ("[2.0, 1.0]",)
+    ),
+    "log of zero": Bad(GRID, "{loguniform: [0, 1]}", ":7:3: space.optimizer.lr: a log scale needs low > 0", ("[0.0,",)),
+    "bound refused": Bad(
+        GRID, "{uniform: [-1, 1], step: 1}", ":7:3: space.optimizer.lr: must be greater than 0, but got -1.0", ()
+    ),
+    "choice refused": Bad(GRID, "{grid: [1, 0]}", ":7:3: space.optimizer.lr: must be greater than 0, but got 0", ()),
+    "choice of a word": Bad(GRID, "{grid: [1, no]}", ":7:3: space.optimizer.lr: must be a valid number", ("'no'",)),
+    "grid of a range": Bad(
+        GRID,
+        "{uniform: [0.1, 1]}",
+        ":7:3: space.optimizer.lr: a grid search cannot try a continuous range",
+        ("write {grid: [...]}", "give it a step", "search: {kind: random, trials: 20}"),
+    ),
+    "values together": Bad(
+        f"optimizer.lr: {GRID}",
+        "optimizer.momentum: {grid: [0.5, 0]}\n  optimizer.nesterov: {grid: [false, true]}",
+        ":6:1: space: trial 3 (optimizer.momentum=0, optimizer.nesterov=True) is not allowed",
+        ("nesterov needs momentum > 0",),
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_where_it_is(refused: Refused, minimal: str, bad: Bad) -> None:
+    assert bad.old in minimal
+    refusal = refused(minimal.replace(bad.old, bad.new, 1) if bad.old else minimal + bad.new)
+    assert len(refusal.lines) == 1
+    assert refusal.lines[0].startswith(f"x.yaml{bad.begins}")
+    for words in bad.words:
+        assert words in refusal.text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "holds nothing"), ("- 1\n", "holds a list"), ("hello", "holds a str"), ("# c\n", "nothing")],
+)
+def test_a_file_without_keys(refused: Refused, text: str, words: str) -> None:
+    refusal = refused(text)
+    assert words in refusal.lines[0]
+    assert "an experiment starts with: name: my-experiment" in refusal.text
+
+
+def test_a_missing_file_names_those_that_are_there(refused: Refused, here: Path) -> None:
+    assert refused(None).lines == ["x.yaml: no such file"]
+    (here / "y.yaml").touch()
+    assert "there is: y.yaml" in refused(None).text
+
+
+def test_a_folder_and_bytes_are_no_experiment(refused: Refused, here: Path) -> None:
+    (here / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "x.yaml: cannot be read: 'utf-8' codec" in refused(None).text
+    (here / "x.yaml").unlink()
+    (here / "x.yaml").mkdir()
+    assert "x.yaml: cannot be read" in refused(None).text
+
+
+def test_all_mistakes_of_a_file_are_told_together(refused: Refused) -> None:
+    refusal = refused("""\
+name: a b
+objective: val_acuracy
+trial:
+  data: {kind: digits, batch_size: 0}
+  model: {kind: cnn, hiden: 3}
+  epochs: many
+space:
+  optimizer.lrr: {grid: [0.1]}
+  optimizer.momentum: {uniform: [0, 2]}
+search: {kind: grid, sed: 1}
+resources: {cpu: 0, gpu: lots}
+timeout: soon
+trackin: 3
+""")
+    assert sorted(line.partition(": ")[2].split(": ")[0] for line in refusal.lines) == [
+        "name",
+        "objective",
+        "resources.cpu",
+        "resources.gpu",
+        "search.sed",
+        "space.optimizer.lrr",
+        "space.optimizer.momentum",
+        "timeout",
+        "trackin",
+        "trial.data.batch_size",
+        "trial.epochs",
+        "trial.model.hiden",
+    ]
+    assert len(set(refusal.lines)) == len(refusal.lines)
+
+
+def test_a_kind_that_is_unknown_brings_no_mistakes_that_follow_from_it(refused: Refused, minimal: str) -> None:
+    text = minimal.replace("  model", "  optimizer: {kind: adamm}\n  model").replace("optimizer.lr", "optimizer.beta1")
+    assert [line.split(": ")[1] for line in refused(text).lines] == ["trial.optimizer.kind"]
+
+
+@pytest.mark.parametrize(
+    ("override", "begins", "words"),
+    [
+        ("trial.epochs=abc", "trial.epochs: must be a valid integer, but got 'abc'", ""),
+        ("trial.epoch=2", "trial.epoch: unknown key", "did you mean epochs?"),
+        ("trial.model={kind: cnm}", "trial.model.kind: unknown kind 'cnm'", "did you mean cnn?"),
+        ("trial.extra.deep=2", "trial.extra: unknown key", "allowed: clip_norm"),
+        ("nome=x", "nome: unknown key", "did you mean name?"),
+        ("space.optimizer.lr={grid: [-1]}", "space.optimizer.lr: must be greater than 0, but got -1", ""),
+        ("space.optimizer.momentum={grid: [5]}", "space.optimizer.momentum: must be less than 1, but got 5", ""),
+        ("objective=val_f2", "objective: 'val_f2' is not measured by this trial", "did you mean val_f1?"),
+        ("search={kind: grd}", "search.kind: unknown kind 'grd'", "did you mean grid?"),
+        ("epochs", "'epochs' is not key=value", "write it as trial.epochs=1"),
+        ("=3", "'=3' is not key=value", "write it as trial.epochs=1"),
+        ("trial..epochs=3", "'trial..epochs=3' is not key=value", "write it as trial.epochs=1"),
+        ("trial.model={kind: cnn", "trial.model: '{kind: cnn' is not a YAML value", "quotes"),
+        ("name.x=3", "name.x: name is 'minimal': it has no keys of its own", ""),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_told_there(
+    refused: Refused, minimal: str, override: str, begins: str, words: str
+) -> None:
+    refusal = refused(minimal, override)
+    assert len(refusal.lines) == 1
+    assert refusal.lines[0].startswith(f"command line: {begins}")
+    assert words in refusal.text
+
+
+def test_mistakes_of_the_command_line_and_of_the_file_are_told_together(refused: Refused, minimal: str) -> None:
+    refusal = refused(minimal + "resources: {cpu: 0}\n", "trial.epochs=abc", "search.seed=-1")
+    assert sorted(line[:12] for line in refusal.lines) == ["command line", "command line", "x.yaml:9:13:"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("cpu", 4096), ("gpu", 4096)])
+def test_more_than_there_is_is_not_waited_for(refused: Refused, minimal: str, key: str, value: int) -> None:
+    refusal = refused(f"{minimal}resources: {{{key}: {value}}}\n")
+    assert f"resources.{key}: a trial asks for 4096" in refusal.lines[0]
+    assert "allowed: up to" in refusal.text
+
+
+class TestPlaces:
+    """Where the record and the checkpoints go."""
+
+    @pytest.mark.parametrize("how", ["file", "environment"])
+    def test_a_tracking_server_that_does_not_answer(
+        self, refused: Refused, minimal: str, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        monkeypatch.setenv("no_proxy", "*")
+        if how == "file":
+            minimal += "tracking: {uri: 'http://127.0.0.1:9'}\n"
+        else:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        [line] = refused(minimal).lines
+        assert "http://127.0.0.1:9" in line
+        assert "no tracking server answers" in line
+
+    @pytest.mark.parametrize("uri", ["sqlite:///x.yaml/mlflow.db", "x.yaml/mlruns"])
+    def test_a_store_that_cannot_be_written(self, refused: Refused, minimal: str, uri: str) -> None:
+        [line] = refused(f"{minimal}tracking: {{uri: '{uri}'}}\n").lines
+        assert "tracking.uri: x.yaml is not a folder" in line
+        assert uri in line
+
+    @pytest.mark.parametrize("storage", ["x.yaml", "x.yaml/runs"])
+    def test_a_file_where_a_folder_should_be(self, refused: Refused, minimal: str, here: Path, storage: str) -> None:
+        refusal = refused(f"{minimal}storage: {storage}\n")
+        assert "storage: " in refusal.lines[0]
+        assert f"{here}/x.yaml is not a folder" in refusal.lines[0]
+        assert "choose another folder" in refusal.text
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_folder_that_cannot_be_written(self, refused: Refused, minimal: str, here: Path) -> None:
+        (here / "locked").mkdir(mode=0o500)
+        assert "locked cannot be written" in refused(f"{minimal}storage: locked/runs\n").lines[0]
+
+
+class TestData:
+    """Data that is damaged, or not to be had."""
+
+    def test_a_damaged_file(self, refused: Refused, minimal: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw = here / "data" / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        (raw / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+        monkeypatch.setenv("TUNER_DATA_DIR", str(here / "data"))
+        refusal = refused(minimal.replace("kind: digits", "kind: mnist, offline: digits"))
+        assert "train-images-idx3-ubyte.gz" in refusal.lines[0]
+        assert f"its MD5 checksum is {md5(b'damaged').hexdigest()}" in refusal.lines[0]
+        assert "expected f68b3c2dcbeaaa9fbdd348bbdeb94873" in refusal.lines[0]
+        assert "delete it" in refusal.text
+
+    def test_no_data_no_network_and_no_offline(self, refused: Refused, minimal: str, here: Path) -> None:
+        refusal = refused(minimal.replace("kind: digits", "kind: mnist"))
+        assert "trial.data: mnist is not there" in refusal.lines[0]
+        assert "cannot be downloaded" in refusal.lines[0]
+        assert str(here / "no-data" / "MNIST" / "raw") in refusal.lines[0]
+        assert "TUNER_DATA_DIR" in refusal.text
+        assert "offline: digits" in refusal.text

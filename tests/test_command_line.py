@@ -1,0 +1,192 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from tuner.__main__ import main
+from tuner.run import plan
+from tuner.source import parse_yaml
+from tuner.spec import load
+
+Write = Callable[..., Path]
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and an environment that says nothing."""
+    folder = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(folder)
+    for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def tuner(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line; returns exit status, standard output and standard error."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(list(map(str, arguments)))
+        assert isinstance(left.value.code, int)
+        return left.value.code, *capsys.readouterr()
+
+    return run
+
+
+Tuner = Callable[..., tuple[int, str, str]]
+
+
+class TestValidate:
+    def test_it_says_how_many_trials_there_are(self, tuner: Tuner, write: Write, minimal: str) -> None:
+        one = write(minimal.replace("[0.1, 0.01]", "[0.1]"), "one.yaml")
+        two = write(minimal, "two.yaml")
+        assert tuner("validate", one, two) == (0, f"{one}: valid, 1 trial\n{two}: valid, 2 trials\n", "")
+
+    def test_it_tells_the_mistakes_of_every_file(self, tuner: Tuner, write: Write, minimal: str) -> None:
+        bad = write(minimal.replace("cnn", "cnm"), "bad.yaml")
+        good = write(minimal, "good.yaml")
+        status, out, error = tuner("validate", bad, good, "nowhere.yaml")
+        assert status == 2
+        assert out == f"{good}: valid, 2 trials\n"
+        assert f"{bad}:5:11: trial.model.kind" in error
+        assert "nowhere.yaml: no such file" in error
+
+    def test_what_it_prints_runs_to_the_same_plan(
+        self, tuner: Tuner, write: Write, minimal: str, tmp_path: Path
+    ) -> None:
+        random = minimal.replace("{grid: [0.1, 0.01]}", "{loguniform: [1e-4, 1e-1]}")
+        path = write(random.replace("{kind: grid}", "{kind: random, trials: 5, seed: 3}"))
+        status, out, _ = tuner("validate", "--print", path)
+        assert status == 0
+        again = write(out, "again.yaml")
+        assert again.read_text() == out
+        plans = [
+            [(trial.assignment, trial.config, trial.label) for trial in plan(load(file))] for file in (path, again)
+        ]
+        assert len(plans[0]) == 5
+        assert plans[0] == plans[1]
+        assert tuner("validate", "--print", again)[1] == out
+        assert yaml.safe_load(out)["trial"]["model"]["width1"] == 32  # with every default
+
+
+class TestSchema:
+    @pytest.fixture
+    def validator(self, tuner: Tuner) -> Draft202012Validator:
+        status, out, _ = tuner("schema")
+        assert status == 0
+        schema = json.loads(out)
+        Draft202012Validator.check_schema(schema)
+        return Draft202012Validator(schema)
+
+    def test_it_accepts_what_comes_with_the_project(self, validator: Draft202012Validator) -> None:
+        assert EXPERIMENTS
+        for path in EXPERIMENTS:
+            errors = [f"{path.name}: {error.message}" for error in validator.iter_errors(parse_yaml(path.read_text()))]
+            assert errors == []
+
+    @pytest.mark.parametrize(
+        "more",
+        ["timeout: 2h", "timeout: 90", "resources: {gpu: auto}", "storage: s3://b", "tracking: {uri: null}"],
+    )
+    def test_it_accepts_what_is_valid(self, validator: Draft202012Validator, minimal: str, more: str) -> None:
+        assert validator.is_valid(parse_yaml(f"{minimal}{more}\n"))
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("name:", "nome:"),
+            ("kind: cnn", "kind: cnm"),
+            ("kind: cnn", "kind: cnn, width: 3"),
+            ("{grid: [0.1, 0.01]}", "{gird: [0.1]}"),
+            ("{grid: [0.1, 0.01]}", "{uniform: [0.1]}"),
+            ("val_accuracy", "{metric: val_loss, mode: down}"),
+            ("kind: digits", "kind: digits, batch_size: 0"),
+            ("  model", "  epochs: many\n  model"),
+        ],
+    )
+    def test_it_refuses_what_is_not(self, validator: Draft202012Validator, minimal: str, old: str, new: str) -> None:
+        assert old in minimal
+        assert validator.is_valid(parse_yaml(minimal))
+        assert not validator.is_valid(parse_yaml(minimal.replace(old, new, 1)))
+
+    def test_it_tells_what_each_key_is_for(self, validator: Draft202012Validator) -> None:
+        models = [validator.schema, *validator.schema["$defs"].values()]
+        silent = {
+            f"{model['title']}.{key}"
+            for model in models
+            for key, field in model["properties"].items()
+            if not (key == "kind" or "description" in field or "$ref" in field)  # that one has its own
+        }
+        assert len(models) > 10
+        assert silent == set()
+
+
+class TestDryRun:
+    def test_it_prints_the_plan_and_writes_nothing(
+        self, tuner: Tuner, write: Write, minimal: str, here: Path, tmp_path: Path
+    ) -> None:
+        path = write(minimal + "resources: {cpu: 1, gpu: 0}\n")
+        status, out, error = tuner("run", path, "--dry-run", "trial.epochs=3", "search.seed=4")
+        assert (status, error) == (0, "")
+        for trial in plan(load(path, ["trial.epochs=3", "search.seed=4"])):
+            assert f"{trial.assignment['optimizer.lr']:g}" in out
+            assert str(trial.config.seed) in out
+        for words in (
+            "2 of 3 epochs, grid search",
+            "max val_accuracy",
+            f"{here}/runs/minimal/",
+            "sqlite:///mlflow.db",
+            "nothing was started",
+        ):
+            assert words in out
+        assert list(here.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_it_starts_nothing(self, write: Write, minimal: str) -> None:
+        modules = modules_after(["run", str(write(minimal)), "--dry-run"])
+        assert "tuner.summary" in modules
+        assert not {"ray", "mlflow"} & modules
+
+
+def modules_after(arguments: list[str]) -> set[str]:
+    """What a fresh interpreter has imported once the command line has left with status 0."""
+    script = (
+        "import sys\nfrom tuner.__main__ import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit as left: assert left.code == 0, left.code\n"
+        "print('\\n'.join(['MODULES', *sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.partition("MODULES\n")[2].splitlines())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    modules = modules_after(["--help"])
+    assert "typer" in modules
+    assert not {"ray", "mlflow", "torch", "pandas", "sklearn", "pydantic", "optuna"} & modules
+
+
+def test_validate_imports_neither_ray_nor_mlflow() -> None:
+    modules = modules_after(["validate", *map(str, EXPERIMENTS)])
+    assert "tuner.spec" in modules
+    assert not {"ray", "mlflow", "pandas", "sklearn", "optuna", "torchvision"} & modules
+
+
+def test_python_m_tuner_run_is_tuner_run(write: Write, minimal: str) -> None:
+    command = [sys.executable, "-m", "tuner.run", str(write(minimal)), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was started" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["rum"], ["run"], ["validate"], ["run", "x.yaml", "--no-such-option"], []])
+def test_a_command_line_that_is_none_is_refused(tuner: Tuner, arguments: list[str]) -> None:
+    status, _, _ = tuner(*arguments)
+    assert status == 2

@@ -1,0 +1,485 @@
+"""What every member of every union must do. The members come from the unions: a new one needs no edit here."""
+
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tuner.config import Config
+from tuner.data import DataConfig
+from tuner.data.images import ImageData, Images, _train_and_validation
+from tuner.data.mnist import _FILES, MNIST
+from tuner.errors import Mistakes, UserError
+from tuner.losses import ClassLoss, LossConfig
+from tuner.metrics import mode_of
+from tuner.models import ModelConfig
+from tuner.optim import OptimizerConfig, ScheduleConfig
+from tuner.signature import ImageShape, Output, Outputs, Target
+from tuner.tasks import TaskConfig
+
+
+def members(union: Any) -> list[Any]:
+    """The classes of a discriminated union ``Annotated[A | B, ...]``."""
+    return list(get_args(get_args(union)[0]))
+
+
+UNIONS = {
+    "models": ModelConfig,
+    "data": DataConfig,
+    "tasks": TaskConfig,
+    "losses": LossConfig,
+    "optimizers": OptimizerConfig,
+    "schedules": ScheduleConfig,
+}
+
+
+@pytest.mark.parametrize("union", UNIONS.values(), ids=UNIONS)
+def test_members_differ_in_kind_and_describe_each_field(union: Any) -> None:
+    kinds = [member.model_fields["kind"].default for member in members(union)]
+    assert len(kinds) >= 2 and len(set(kinds)) == len(kinds)
+    for member in members(union):
+        assert issubclass(member, Config) and member.__doc__
+        undescribed = [n for n, field in member.model_fields.items() if n != "kind" and not field.description]
+        assert not undescribed, f"{member.__name__} has fields without a docstring"
+
+
+# --- models
+
+SHAPES = [(1, 4, 4), (1, 8, 8), (1, 28, 28), (3, 32, 32), (1, 40, 40), (2, 5, 13)]
+ASKED = {
+    "plain": {"": Output(10)},
+    "log-probabilities": {"": Output(7, hidden=5, log_probabilities=True)},
+    "no hidden layer": {"": Output(2, hidden=0)},
+    "one named": {"digit": Output(10)},
+    "three named": {"digit": Output(10, 16, log_probabilities=True), "aux": Output(10, 0), "position": Output(2)},
+    "named like a module's own attribute": {"type": Output(10), "values": Output(3), "training": Output(2, 8)},
+}
+
+
+def image_shape(channels: int, height: int, width: int) -> ImageShape:
+    return ImageShape(channels, height, width, mean=(0.4,) * channels, std=(0.3,) * channels)
+
+
+def accepted(model: Any, image: ImageShape, outputs: dict[str, Output]) -> bool:
+    try:
+        model.check(image, outputs)
+    except Mistakes:
+        return False
+    return True
+
+
+def by_name(outputs: Outputs, asked: dict[str, Output]) -> dict[str, Tensor]:
+    """A bare tensor is the output of the only head, whatever its name."""
+    if isinstance(outputs, dict):
+        return outputs
+    [name] = asked
+    return {name: outputs}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
+def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: Any, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    image = image_shape(*shape)
+    fitting = [outputs for outputs in ASKED.values() if accepted(member(), image, outputs)]
+    assert len(fitting) >= 2
+    for asked in fitting:
+        model = member().build(image, asked)
+        images = torch.rand(6, *shape)
+        given = images.clone()
+        outputs = by_name(model(images), asked)
+        assert torch.equal(images, given), "the forward pass changed its input"
+        assert list(outputs) == list(asked)
+        for name, output in outputs.items():
+            assert output.shape == (6, asked[name].size) and output.isfinite().all()
+            sums = output.exp().sum(dim=1)
+            is_distribution = torch.allclose(sums, torch.ones(6), atol=1e-5)
+            assert is_distribution == asked[name].log_probabilities
+        sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()  # type: ignore[union-attr]
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), f"{name} does not learn"
+
+
+@pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
+def test_a_model_in_eval_mode_is_a_function_of_each_image_alone(member: Any) -> None:
+    torch.manual_seed(0)
+    image = image_shape(1, 8, 8)
+    asked = next(outputs for outputs in ASKED.values() if accepted(member(), image, outputs))
+    model = (
+        member(dropout=0.5).build(image, asked) if "dropout" in member.model_fields else member().build(image, asked)
+    )
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.rand(5, 1, 8, 8)
+    together = by_name(model(images), asked)
+    for name, output in by_name(model(images[2:3]), asked).items():
+        torch.testing.assert_close(output, together[name][2:3])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
+def test_the_same_seed_builds_the_same_weights(member: Any) -> None:
+    image = image_shape(1, 8, 8)
+    asked = next(outputs for outputs in ASKED.values() if accepted(member(), image, outputs))
+
+    def weights(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return nn.utils.parameters_to_vector(member().build(image, asked).parameters())
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
+def test_a_model_that_cannot_be_built_is_refused_beforehand(member: Any) -> None:
+    refused = 0
+    for height in range(1, 9):
+        for width in range(1, 9):
+            image = image_shape(1, height, width)
+            asked = next(outputs for outputs in ASKED.values() if accepted(member(), image_shape(1, 28, 28), outputs))
+            if not accepted(member(), image, asked):
+                refused += 1
+                continue
+            outputs = member().build(image, asked)(torch.rand(2, 1, height, width))
+            for output in by_name(outputs, asked).values():
+                assert output.isfinite().all()
+    assert refused < 64
+
+
+# --- data
+
+
+@pytest.fixture(scope="module")
+def mnist_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of MNIST's format and size, each image another: its number stands in its first pixels."""
+    import gzip
+
+    raw = tmp_path_factory.mktemp("mnist") / "raw"
+    raw.mkdir()
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        numbers = np.arange(count) + (0 if part == "train" else 100_000)
+        for byte in range(3):
+            images[:, 0, byte] = numbers >> 8 * byte & 255
+        images[:, 0, 3] = 1  # so that no two are alike on a canvas either
+        labels = (np.random.default_rng(0).permutation(count) % 10).astype(np.uint8)
+        for what, header, values in (("images-idx3", 16, images), ("labels-idx1", 8, labels)):
+            packed = gzip.compress(bytes(header) + values.tobytes(), compresslevel=1)
+            (raw / f"{part}-{what}-ubyte.gz").write_bytes(packed)
+    assert {path.name for path in raw.iterdir()} == set(_FILES)
+    return raw
+
+
+@pytest.fixture
+def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Any]]:
+    """A member of DataConfig whose data is there: generated for those in MNIST's format."""
+    member: type[Any] = request.param
+    if issubclass(member, MNIST):
+        (tmp_path / member.__name__).mkdir()
+        generated: Path = request.getfixturevalue("mnist_like")
+        (tmp_path / member.__name__ / "raw").symlink_to(generated)
+        monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path))
+    else:
+        try:
+            member().prepare()
+        except UserError as error:
+            pytest.skip(f"{member.__name__} is not to be had: {error}")
+    _train_and_validation.cache_clear()
+    yield member
+    _train_and_validation.cache_clear()
+
+
+every_dataset = pytest.mark.parametrize(
+    "prepared", members(DataConfig), indirect=True, ids=lambda member: member.__name__
+)
+
+
+def identities(part: Images) -> list[bytes]:
+    return [image.tobytes() for image in part.images.numpy()]
+
+
+@every_dataset
+@pytest.mark.parametrize("canvas", [None, 40])
+def test_a_dataset_is_what_it_says(prepared: type[ImageData], canvas: int | None) -> None:
+    data = prepared(canvas=canvas)
+    train, validation = data.load()
+    test = data.load_test()
+    sizes = data.describe().sizes
+    assert {"train": len(train), "validation": len(validation), "test": len(test)} == sizes
+    assert sizes["validation"] == data.held_out
+    shape = data.image
+    assert len(shape.mean) == len(shape.std) == shape.channels and min(shape.std) > 0
+    for part in (train, validation, test):
+        assert part.images.dtype == torch.uint8
+        assert part.images.shape == (len(part), shape.channels, shape.height, shape.width)
+        assert set(part.targets) == set(data.targets)
+        for name, target in data.targets.items():
+            values = part.targets[name]
+            if target.is_class:
+                assert values.shape == (len(part),) and values.dtype == torch.int64
+                assert set(values.tolist()) == set(range(target.size)), "every class is in every part"
+            else:
+                assert values.shape == (len(part), target.size) and values.dtype == torch.float32
+                assert values.isfinite().all() and values.std(dim=0).min() > 0
+    assert ("position" in data.targets) == (canvas is not None)
+
+
+@every_dataset
+def test_training_validation_and_test_set_share_no_image(prepared: type[ImageData]) -> None:
+    data = prepared()
+    parts = [identities(part) for part in (*data.load(), data.load_test())]
+    assert len({image for part in parts for image in part}) == sum(map(len, parts))
+
+
+@every_dataset
+def test_the_split_is_stratified(prepared: type[ImageData]) -> None:
+    train, validation = prepared().load()
+    of_train, of_validation = (part.targets["label"].bincount() for part in (train, validation))
+    expected = (of_train + of_validation) * len(validation) / (len(train) + len(validation))
+    assert (of_validation - expected).abs().max() <= 1
+
+
+@every_dataset
+def test_the_seed_decides_the_split_and_nothing_else_does(prepared: type[ImageData]) -> None:
+    train, validation = prepared(seed=1).load()
+    same_train, same_validation = prepared(seed=1, batch_size=7).load()
+    _train_and_validation.cache_clear()  # from its files, too, and not only from memory
+    again_train, again_validation = prepared(seed=1).load()
+    for one, other in (
+        (train, same_train),
+        (validation, same_validation),
+        (train, again_train),
+        (validation, again_validation),
+    ):
+        assert torch.equal(one.images, other.images) and torch.equal(one.targets["label"], other.targets["label"])
+    assert not torch.equal(validation.images, prepared(seed=2).load()[1].images)
+    assert torch.equal(prepared(seed=1).load_test().images, prepared(seed=2).load_test().images)
+    digests = {prepared(seed=seed, batch_size=batch).describe().digest for seed in (1, 2) for batch in (8, 16)}
+    assert len(digests) == 2, "the digest tells seeds apart, and nothing that leaves the data as it is"
+
+
+@every_dataset
+def test_limit_caps_the_training_images_alone(prepared: type[ImageData]) -> None:
+    whole, capped = prepared(), prepared(limit=100)
+    assert len(capped.load()[0]) == capped.describe().sizes["train"] == 100
+    assert torch.equal(capped.load()[1].images, whole.load()[1].images)
+    assert torch.equal(capped.load_test().images, whole.load_test().images)
+    assert set(identities(capped.load()[0])) < set(identities(whole.load()[0]))
+    generous = prepared(limit=10**6)
+    assert len(generous.load()[0]) == generous.describe().sizes["train"] == len(whole.load()[0])
+
+
+@every_dataset
+def test_a_canvas_too_small_for_the_images_is_a_mistake(prepared: type[ImageData]) -> None:
+    with pytest.raises(ValueError, match="canvas: 1 is too small"):
+        prepared(canvas=1)
+    side = prepared().image.width
+    assert prepared(canvas=side).image.width == side
+
+
+# --- losses and tasks
+
+
+def example(target: Target, count: int = 24) -> tuple[Tensor, Tensor]:
+    """Outputs and a target that fit each other, drawn at random."""
+    generator = torch.Generator().manual_seed(3)
+    output = torch.randn(count, target.size, generator=generator)
+    if target.is_class:
+        return output.log_softmax(dim=1), torch.randint(target.size, (count,), generator=generator)
+    return output, torch.randn(count, target.size, generator=generator)
+
+
+@pytest.mark.parametrize("member", members(LossConfig), ids=lambda member: member.__name__)
+def test_a_loss_is_a_pure_mean_over_samples(member: Any) -> None:
+    loss = member()
+    output, target = example(Target(5) if isinstance(loss, ClassLoss) else Target(3, unit="pixels"))
+    output.requires_grad_()
+    given = output.detach().clone()
+    for function in (loss, loss.measure):
+        value = function(output, target)
+        assert value.shape == () and value.isfinite() and value > 0
+        assert torch.equal(value, function(output, target))
+        assert torch.equal(output, given)
+        torch.testing.assert_close(function(output.repeat(2, 1), torch.cat([target, target])), value)
+    loss(output, target).backward()
+    assert output.grad is not None and output.grad.isfinite().all() and output.grad.any()
+
+
+@pytest.mark.parametrize("member", members(LossConfig), ids=lambda member: member.__name__)
+def test_going_down_a_loss_gradient_lowers_what_is_measured(member: Any) -> None:
+    loss = member()
+    output, target = example(Target(5) if isinstance(loss, ClassLoss) else Target(3, unit="pixels"))
+    output.requires_grad_()
+    [gradient] = torch.autograd.grad(loss(output, target), output)
+    better = output - 0.1 * gradient
+    assert loss.measure(better, target) < loss.measure(output, target)
+
+
+@pytest.mark.parametrize("member", members(TaskConfig), ids=lambda member: member.__name__)
+def test_a_task_measures_what_it_names_and_is_pure(member: Any) -> None:
+    task = member()
+    offered = {"label": Target(10), "position": Target(2, unit="pixels")}
+    asked = task.outputs(offered)
+    examples = {name: example(offered[head.target]) for name, head in task.named_heads.items()}
+    outputs = {name: output.requires_grad_() for name, (output, _) in examples.items()}
+    targets = {head.target: examples[name][1] for name, head in task.named_heads.items()}
+    assert {name: output.shape[1] for name, output in outputs.items()} == {n: o.size for n, o in asked.items()}
+    given: Any = outputs[""] if list(outputs) == [""] else outputs
+    before = {name: output.detach().clone() for name, output in outputs.items()}
+
+    loss = task.training_loss(given, targets)
+    assert loss.shape == () and loss.isfinite()
+    assert torch.equal(loss, task.training_loss(given, targets))
+    loss.backward()
+    assert all(output.grad is not None and output.grad.isfinite().all() for output in outputs.values())
+
+    held_out, trained = task.measure(given, targets), task.measure(given, targets, training=True)
+    assert tuple(held_out) == task.metrics and tuple(trained) == task.train_metrics
+    assert held_out == task.measure(given, targets)
+    assert all(held_out[name] == value for name, value in trained.items()), "the same metric on both sets"
+    for name, value in held_out.items():
+        assert isinstance(value, float) and math.isfinite(value)
+        assert mode_of(f"val_{name}") in ("min", "max")
+    assert all(torch.equal(output, before[name]) for name, output in outputs.items())
+
+    matrices = task.confusion(given, targets)
+    assert len(matrices) == sum(head.is_class for head in task.named_heads.values())
+    assert all(sum(map(sum, matrix)) == 24 for matrix in matrices.values())
+
+
+@pytest.mark.parametrize("member", members(TaskConfig), ids=lambda member: member.__name__)
+def test_a_task_refuses_data_that_has_nothing_for_it(member: Any) -> None:
+    with pytest.raises(Mistakes, match="the data has no target"):
+        member().outputs({"weather": Target(3)})
+
+
+# --- optimizers and schedules
+
+
+def saved_and_read(state: Any) -> Any:
+    """A state as a checkpoint keeps it."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+class Regression:
+    """A small least-squares problem and an optimizer of it."""
+
+    def __init__(self, optimizer: Any) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn(32, 4, generator=generator)
+        self.wanted = self.inputs @ torch.tensor([1.0, -2.0, 0.5, 3.0])
+        self.weights = nn.Parameter(torch.zeros(4))
+        self.optimizer = optimizer.build([self.weights])
+
+    def step(self) -> float:
+        self.optimizer.zero_grad()
+        loss = (self.inputs @ self.weights - self.wanted).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item()
+
+
+@pytest.mark.parametrize("member", members(OptimizerConfig), ids=lambda member: member.__name__)
+def test_an_optimizer_lowers_the_loss(member: Any) -> None:
+    problem = Regression(member())
+    losses = [problem.step() for _ in range(60)]
+    assert losses[-1] < 0.98 * losses[0]
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("member", members(OptimizerConfig), ids=lambda member: member.__name__)
+def test_an_optimizer_goes_on_from_its_state_as_if_never_stopped(member: Any) -> None:
+    config = member(weight_decay=0.01, **({"momentum": 0.9} if "momentum" in member.model_fields else {}))
+    straight = Regression(config)
+    for _ in range(5):
+        straight.step()
+    weights, state = straight.weights.detach().clone(), saved_and_read(straight.optimizer.state_dict())
+    resumed = Regression(config)
+    resumed.weights.data.copy_(weights)
+    resumed.optimizer.load_state_dict(state)
+    assert [straight.step() for _ in range(5)] == [resumed.step() for _ in range(5)]
+    assert torch.equal(straight.weights, resumed.weights)
+
+
+@pytest.mark.parametrize("member", members(OptimizerConfig), ids=lambda member: member.__name__)
+def test_lr_and_weight_decay_have_effect_in_every_optimizer(member: Any) -> None:
+    def after(**fields: float) -> Tensor:
+        problem = Regression(member(**fields))
+        for _ in range(3):
+            problem.step()
+        return problem.weights.detach()
+
+    assert not torch.equal(after(lr=0.01), after(lr=0.02))
+    assert not torch.equal(after(weight_decay=0.0), after(weight_decay=0.5))
+    for lr in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="lr"):
+            member(lr=lr)
+
+
+def scheduled(optimizer: Any, schedule: Any, epochs: int, steps: int) -> tuple[list[float], float]:
+    """The learning rate of each batch, and the one that is left at the end."""
+    built = optimizer.build([nn.Parameter(torch.zeros(1))])
+    moves = schedule.build(built, epochs, steps)
+    rates = []
+    for _ in range(epochs * steps):
+        rates.append(built.param_groups[0]["lr"])
+        built.step()
+        moves.step()
+    return rates, built.param_groups[0]["lr"]
+
+
+def schedules() -> list[Any]:
+    """Every schedule at its defaults, and with a warm-up where it has one."""
+    configs = [member() for member in members(ScheduleConfig)]
+    warm = [member for member in members(ScheduleConfig) if "warmup" in member.model_fields]
+    return configs + [member(warmup=warmup) for member in warm for warmup in (0.5, 2.0, 100.0)]
+
+
+def name_of(config: Any) -> str:
+    return f"{config.kind}-{getattr(config, 'warmup', '')}"
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 1), (1, 9), (3, 7), (10, 4)])
+@pytest.mark.parametrize("optimizer", members(OptimizerConfig), ids=lambda member: member.__name__)
+@pytest.mark.parametrize("schedule", schedules(), ids=name_of)
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_a_schedule_stays_above_zero_and_at_most_at_the_peak(
+    schedule: Any, optimizer: Any, epochs: int, steps: int
+) -> None:
+    rates, last = scheduled(optimizer(lr=0.2), schedule, epochs, steps)
+    assert all(0 < rate <= 0.2 * (1 + 1e-9) for rate in rates), rates
+    assert 0 <= last <= 0.2 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("optimizer", members(OptimizerConfig), ids=lambda member: member.__name__)
+@pytest.mark.parametrize("schedule", schedules(), ids=name_of)
+def test_a_schedule_goes_on_from_its_state_as_if_never_stopped(schedule: Any, optimizer: Any) -> None:
+    epochs, steps = 4, 6
+    straight, _ = scheduled(optimizer(lr=0.2), schedule, epochs, steps)
+    for stop in (1, 6, 12, 13, 23):
+        first = optimizer(lr=0.2).build([nn.Parameter(torch.zeros(1))])
+        moves = schedule.build(first, epochs, steps)
+        for _ in range(stop):
+            first.step()
+            moves.step()
+        state = saved_and_read([first.state_dict(), moves.state_dict()])
+        second = optimizer(lr=0.2).build([nn.Parameter(torch.zeros(1))])
+        moves = schedule.build(second, epochs, steps)
+        second.load_state_dict(state[0])
+        moves.load_state_dict(state[1])
+        rates = []
+        for _ in range(epochs * steps - stop):
+            rates.append(second.param_groups[0]["lr"])
+            second.step()
+            moves.step()
+        assert rates == straight[stop:]

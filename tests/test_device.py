@@ -1,0 +1,91 @@
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tuner.device import autocast_dtype, keep_freed_memory, pick_device, use_threads
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_afterwards() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device() == torch.device(expected)
+
+
+def test_the_device_is_there_to_compute_on() -> None:
+    assert torch.ones(2, device=pick_device()).sum().item() == 2
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_a_precision_that_was_asked_for_is_taken(device: str) -> None:
+    assert autocast_dtype("float32", torch.device(device)) is torch.float32
+    assert autocast_dtype("bfloat16", torch.device(device)) is torch.bfloat16
+    assert autocast_dtype("float16", torch.device(device)) is torch.float16
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_auto_takes_bfloat16_where_a_gpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert autocast_dtype("auto", torch.device("cuda")) is expected
+
+
+def test_auto_is_float32_where_nothing_better_is_known() -> None:
+    assert autocast_dtype("auto", torch.device("mps")) is torch.float32
+
+
+@pytest.mark.parametrize(("asked", "used"), [(1, 1), (2, 2), (0, 1)])
+def test_threads_are_as_many_as_given_and_at_least_one(asked: int, used: int) -> None:
+    use_threads(asked)
+    assert torch.get_num_threads() == used
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
+def test_freed_memory_is_kept() -> None:
+    """A batch's activations stay with the process when they are freed, and the next batch need not fetch them again."""
+    script = """
+import sys
+from pathlib import Path
+import torch
+from tuner.device import keep_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+before = resident()
+blocks = [torch.ones(2**21) for _ in range(8)]  # 64 MiB
+del blocks
+print(resident() - before)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    kept = {}
+    for how in ("keep", "leave"):
+        command = [sys.executable, "-c", script, how]
+        kept[how] = float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    assert kept["keep"] > 50 and kept["leave"] < 30, kept
+
+
+def test_keeping_freed_memory_twice_is_harmless() -> None:
+    keep_freed_memory()
+    keep_freed_memory()
+    assert torch.ones(1000).sum().item() == 1000

@@ -1,0 +1,454 @@
+"""The training loop on scikit-learn's digits: what it learns, measures, repeats to the last bit and goes on from."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tuner.checkpoint import read_model, read_state
+from tuner.data import Digits
+from tuner.data.images import Images
+from tuner.scoring import Objective
+from tuner.train import Diverged, Save, evaluate, fit, predict
+from tuner.trial_config import TrialConfig
+
+ACCURACY = Objective(metric="val_accuracy", mode="max")
+LOSS = Objective(metric="val_loss", mode="min")
+CLOCKS = {"epoch_seconds", "images_per_second"}
+LOCATE = {
+    "kind": "multitask",
+    "heads": {
+        "digit": {"target": "label", "loss": {"kind": "cross_entropy"}, "hidden": 32},
+        "position": {"target": "position", "loss": {"kind": "smooth_l1"}, "hidden": 32},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Bit-identical numbers are promised for the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def trial(**changes: Any) -> TrialConfig:
+    """A small trial on the digits that learns in a second; `changes` replace whole parts of it."""
+    parts: dict[str, Any] = {
+        "data": {"kind": "digits", "batch_size": 32},
+        "model": {"kind": "cnn", "width1": 8, "width2": 16, "hidden": 32},
+        "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9},
+        "precision": "float32",
+        "seed": 7,
+    }
+    return TrialConfig.model_validate(parts | changes)
+
+
+@dataclass
+class Run:
+    """What a trial reported and saved."""
+
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def numbers(self) -> list[dict[str, Any]]:
+        """The reports without the clocks: what must repeat."""
+        return [{name: value for name, value in report.items() if name not in CLOCKS} for report in self.reports]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return read_state(self.folders[-1])[0]
+
+    def series(self, metric: str) -> list[Any]:
+        return [report[metric] for report in self.reports]
+
+
+def run(
+    config: TrialConfig, folder: Path, objective: Objective = LOSS, resume: Path | None = None, device: str = "cpu"
+) -> Run:
+    """Train on the CPU, with a checkpoint of every epoch in `folder`."""
+    done = Run()
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        checkpoint = folder / f"epoch-{metrics['epoch']}"
+        checkpoint.mkdir(parents=True)
+        save(checkpoint)
+        done.reports.append(metrics)
+        done.folders.append(checkpoint)
+
+    done.reason = fit(config, objective, report, device=torch.device(device), resume=resume)
+    return done
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+# --- learning
+
+
+def test_it_learns_the_digits(tmp_path: Path) -> None:
+    done = run(trial(epochs=4), tmp_path)
+    assert done.series("val_accuracy")[-1] > 0.9
+    assert done.series("val_f1")[-1] > 0.9
+    losses = done.series("train_loss")
+    assert losses == sorted(losses, reverse=True)
+    assert done.reason == ""
+
+
+def test_every_metric_that_the_trial_names_is_reported_every_epoch(tmp_path: Path) -> None:
+    config = trial(epochs=2, task=LOCATE, data={"kind": "digits", "canvas": 12}, model={"kind": "multitask_cnn"})
+    done = run(config, tmp_path)
+    for epoch, report in enumerate(done.reports, start=1):
+        assert set(report) == {*config.metrics, "epoch", "device", "precision"}
+        assert (report["epoch"], report["device"], report["precision"]) == (epoch, "cpu", "float32")
+        assert all(math.isfinite(report[name]) for name in config.metrics)
+        assert report["epoch_seconds"] > 0 and report["images_per_second"] > 0
+
+
+def test_a_second_head_finds_where_the_digit_is(tmp_path: Path) -> None:
+    data = Digits(canvas=14, batch_size=32)
+    config = trial(
+        epochs=10,
+        task=LOCATE,
+        data=data.model_dump(),
+        model={"kind": "multitask_cnn", "width1": 8, "width2": 16},
+        optimizer={"kind": "adam", "lr": 0.003},
+    )
+    done = run(config, tmp_path)
+    errors = done.series("val_position_error")
+    # Always to answer "in the middle" is the best that one can do without looking.
+    middle = data.load()[1].targets["position"].norm(dim=1).mean().item()
+    assert errors[-1] < errors[0] < middle
+    assert errors[-1] < middle / 4
+    assert done.series("val_digit_accuracy")[-1] > 0.3
+
+
+def test_the_test_set_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(self: Digits) -> Images:
+        raise AssertionError("the test set belongs to the winner")
+
+    monkeypatch.setattr(Digits, "load_test", touched)
+    assert len(run(trial(), tmp_path).reports) == 1
+
+
+@pytest.mark.parametrize(("limit", "batch_size", "steps"), [(100, 32, 4), (96, 32, 3), (5, 32, 1), (None, 500, 3)])
+def test_an_epoch_sees_the_capped_training_set_once(
+    limit: int | None, batch_size: int, steps: int, tmp_path: Path
+) -> None:
+    done = run(trial(epochs=2, data={"kind": "digits", "limit": limit, "batch_size": batch_size}), tmp_path)
+    assert read_state(done.folders[-1])[1]["schedule"]["last_epoch"] == 2 * steps
+
+
+def test_each_epoch_has_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[list[int]] = []
+    batches = Images.batches
+
+    def spy(self: Images, size: int, order: Tensor | None = None) -> Any:
+        if order is not None:
+            orders.append(order.tolist())
+        return batches(self, size, order)
+
+    monkeypatch.setattr(Images, "batches", spy)
+    run(trial(epochs=3, data={"kind": "digits", "limit": 100}), tmp_path)
+    assert len(orders) == 3
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(100)) for order in orders)
+
+
+def test_the_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
+    done = run(trial(epochs=3, schedule={"kind": "step", "every": 1, "factor": 0.5}), tmp_path)
+    assert done.series("learning_rate") == pytest.approx([0.025, 0.0125, 0.00625])
+    done = run(trial(epochs=2, schedule={"kind": "cosine", "final": 0.1, "warmup": 0.5}), tmp_path / "cosine")
+    assert done.series("learning_rate")[-1] == pytest.approx(0.005)
+
+
+# --- measuring
+
+
+def test_label_smoothing_and_head_weights_do_not_change_what_is_measured(tmp_path: Path) -> None:
+    """At a vanishing learning rate the weights stay what they were, whatever was trained."""
+
+    def measured(smoothing: float, weight: float) -> dict[str, Any]:
+        heads: dict[str, Any] = {
+            "digit": {"target": "label", "loss": {"kind": "cross_entropy", "label_smoothing": smoothing}, "hidden": 8},
+            "again": {"target": "label", "loss": {"kind": "cross_entropy"}, "weight": weight},
+        }
+        config = trial(
+            task={"kind": "multitask", "heads": heads},
+            model={"kind": "multitask_cnn", "width1": 4, "width2": 4},
+            optimizer={"kind": "sgd", "lr": 1e-20},
+        )
+        return run(config, tmp_path / f"{smoothing} {weight}").numbers[0]
+
+    plain = measured(0.0, 1.0)
+    assert measured(0.5, 0.1) == plain
+    assert plain["val_loss"] == pytest.approx(plain["val_digit_loss"] + plain["val_again_loss"])
+
+
+def test_what_is_reported_is_what_the_checkpoint_s_model_gives(tmp_path: Path) -> None:
+    done = run(trial(epochs=2, model={"kind": "cnn", "width1": 4, "width2": 4, "dropout": 0.5}), tmp_path)
+    for folder, report in zip(done.folders, done.reports, strict=True):
+        config, model = read_model(folder)
+        _, validation = config.data.load()
+        outputs = model(validation.images.float() / 255)
+        labels = validation.targets["label"]
+        assert (outputs.argmax(dim=1) == labels).double().mean().item() == report["val_accuracy"]
+        assert nn.functional.cross_entropy(outputs, labels).item() == pytest.approx(report["val_loss"], rel=1e-5)
+
+
+def test_predictions_are_in_the_order_of_the_data_and_without_dropout() -> None:
+    torch.manual_seed(0)
+    config = trial(model={"kind": "cnn", "dropout": 0.9})
+    train, _ = config.data.load()
+    model = config.build_model()
+    outputs, targets = predict(model, train)
+    assert isinstance(outputs, Tensor)
+    assert torch.equal(targets["label"], train.targets["label"])
+    again, _ = predict(model, train)
+    assert isinstance(again, Tensor) and torch.equal(outputs, again)
+    assert not outputs.requires_grad
+    model.eval()
+    torch.testing.assert_close(outputs[700:710], model(train.images[700:710].float() / 255).detach())
+
+
+# --- the same numbers again
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "model": {"kind": "cnn", "width1": 8, "width2": 8, "dropout": 0.3},
+            "optimizer": {"kind": "adamw"},
+            "schedule": {"kind": "one_cycle"},
+        },
+        {"task": LOCATE, "data": {"kind": "digits", "canvas": 12}, "model": {"kind": "multitask_cnn", "width1": 8}},
+        {"precision": "bfloat16", "clip_norm": 0.5},
+    ],
+    ids=["plain", "dropout", "multitask", "bfloat16"],
+)
+def test_the_same_seed_and_configuration_give_the_same_bits_first_or_second(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    config = trial(epochs=2, **changes)
+    first = run(config, tmp_path / "first")
+    run(trial(seed=8), tmp_path / "between")  # another trial in the same process
+    torch.rand(5)
+    second = run(config, tmp_path / "second")
+    assert first.numbers == second.numbers
+    assert same(first.weights, second.weights)
+
+
+def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
+    one, other = (run(trial(seed=seed), tmp_path / str(seed)) for seed in (1, 2))
+    assert one.reports[0]["train_loss"] != other.reports[0]["train_loss"]
+    assert not same(one.weights, other.weights)
+
+
+def test_the_caller_s_callback_does_not_change_the_numbers(tmp_path: Path) -> None:
+    config = trial(epochs=2)
+    kept = run(config, tmp_path)
+    seen = []
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        torch.rand(100)
+        seen.append({name: value for name, value in metrics.items() if name not in CLOCKS})
+
+    fit(config, LOSS, report, device=torch.device("cpu"))
+    assert seen == kept.numbers
+
+
+# --- going on from a checkpoint
+
+DROPOUT = {"kind": "cnn", "width1": 8, "width2": 8, "hidden": 16, "dropout": 0.4}
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+            "schedule": {"kind": "one_cycle"},
+        },
+        {"optimizer": {"kind": "adamw", "lr": 0.003}, "schedule": {"kind": "cosine", "warmup": 1.5}},
+        {
+            "optimizer": {"kind": "rmsprop", "momentum": 0.5},
+            "schedule": {"kind": "step", "every": 2},
+            "clip_norm": 0.5,
+            "early_stopping": {"patience": 5},
+        },
+        {"optimizer": {"kind": "adam"}, "precision": "float16"},
+    ],
+    ids=lambda changes: changes["optimizer"]["kind"],
+)
+def test_going_on_from_a_checkpoint_gives_the_same_bits(changes: dict[str, Any], after: int, tmp_path: Path) -> None:
+    config = trial(epochs=4, model=DROPOUT, data={"kind": "digits", "limit": 300}, **changes)
+    straight = run(config, tmp_path / "straight")
+    resumed = run(config, tmp_path / "resumed", resume=straight.folders[after - 1])
+    assert resumed.numbers == straight.numbers[after:]
+    assert same(resumed.weights, straight.weights)
+    assert read_state(resumed.folders[-1])[1].keys() == read_state(straight.folders[-1])[1].keys()
+
+
+def test_the_scale_of_float16_gradients_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale grows every few batches here, until gradients overflow; torch's own pace would take epochs."""
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=4))
+    config = trial(epochs=3, data={"kind": "digits", "limit": 320}, precision="float16")
+    straight = run(config, tmp_path / "straight")
+    resumed = run(config, tmp_path / "resumed", resume=straight.folders[0])
+    scales = [read_state(done.folders[-1])[1]["scaler"] for done in (straight, resumed)]
+    assert scales[0] == scales[1] and scales[0]["scale"] > read_state(straight.folders[0])[1]["scaler"]["scale"]
+    assert resumed.numbers == straight.numbers[1:] and same(resumed.weights, straight.weights)
+
+
+def test_a_finished_trial_has_nothing_to_go_on_with(tmp_path: Path) -> None:
+    config = trial(epochs=2, data={"kind": "digits", "limit": 64})
+    straight = run(config, tmp_path / "straight")
+    assert run(config, tmp_path / "resumed", resume=straight.folders[-1]).reports == []
+
+
+# --- ending early
+
+
+def test_patience_counts_epochs_without_improvement(tmp_path: Path) -> None:
+    """Accuracy cannot improve by more than 1, so only the first epoch counts as one."""
+    for patience in (1, 3):
+        rule = {"patience": patience, "min_delta": 1.0}
+        done = run(trial(epochs=6, early_stopping=rule), tmp_path / str(patience), ACCURACY)
+        assert len(done.reports) == 1 + patience
+        assert done.reason == f"no improvement for {patience} epochs"
+
+
+def test_an_improvement_is_one_by_more_than_min_delta_over_the_best(tmp_path: Path) -> None:
+    slow: dict[str, Any] = {"epochs": 4, "optimizer": {"kind": "sgd", "lr": 0.001}}
+
+    def stopped(patience: int, min_delta: float) -> Run:
+        rule = {"patience": patience, "min_delta": min_delta}
+        return run(trial(**slow, early_stopping=rule), tmp_path / f"{patience} {min_delta}", LOSS)
+
+    every = stopped(1, 0.0)
+    first, second, third, _ = every.series("val_loss")
+    assert first > second > third and every.reason == "", "each epoch improves"
+    assert len(stopped(1, 10.0).reports) == 2
+    # Two epochs together improve by more than this, and one alone does not.
+    delta = 0.75 * (first - third)
+    assert first - second < delta
+    assert len(stopped(1, delta).reports) == 2
+    assert len(stopped(2, delta).reports) == 4
+
+
+def test_the_objective_s_direction_decides_unless_another_metric_is_watched(tmp_path: Path) -> None:
+    """The loss falls: an improvement where less is better, and none where more is."""
+    slow: dict[str, Any] = {"epochs": 4, "optimizer": {"kind": "sgd", "lr": 0.001}}
+    backwards = Objective(metric="val_loss", mode="max")
+    rule: dict[str, Any] = {"patience": 1}
+    assert len(run(trial(**slow, early_stopping=rule), tmp_path / "objective", backwards).reports) == 2
+    rule["metric"] = "val_loss"
+    assert len(run(trial(**slow, early_stopping=rule), tmp_path / "metric", backwards).reports) == 4
+
+
+@pytest.mark.parametrize(("after", "more"), [(1, 2), (2, 1), (3, 0)])
+def test_patience_is_kept_over_a_checkpoint(after: int, more: int, tmp_path: Path) -> None:
+    config = trial(epochs=6, early_stopping={"patience": 2, "min_delta": 1.0}, data={"kind": "digits", "limit": 64})
+    straight = run(config, tmp_path / "straight", ACCURACY)
+    assert len(straight.reports) == 3
+    resumed = run(config, tmp_path / "resumed", ACCURACY, resume=straight.folders[after - 1])
+    assert len(resumed.reports) == more
+    assert resumed.reason == straight.reason == "no improvement for 2 epochs"
+
+
+# --- diverging
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_loss_that_becomes_nan_or_infinite_ends_the_trial(precision: str, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"the loss became (nan|inf) in epoch 1 by batch \d+"):
+        run(trial(optimizer={"kind": "sgd", "lr": 1e20}, precision=precision, epochs=2), tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing is reported of it"
+
+
+def test_an_infinite_loss_ends_the_trial_too(tmp_path: Path) -> None:
+    heads = {"position": {"target": "position", "loss": {"kind": "mse"}}}
+    config = trial(
+        task={"kind": "multitask", "heads": heads},
+        data={"kind": "digits", "canvas": 12, "limit": 64},
+        model={"kind": "multitask_cnn"},
+        optimizer={"kind": "sgd", "lr": 1e10},
+    )
+    with pytest.raises(Diverged, match=r"the loss became (nan|inf)"):
+        run(config, tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_on_held_out_images_counts_as_diverged(value: float) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            output = torch.zeros(len(images), 10)
+            output[:, 0] = value  # and so for those of class 0
+            return output
+
+    config = trial()
+    validation = config.data.load()[1]
+    with pytest.raises(Diverged, match="on held-out images"):
+        evaluate(config, Broken(), validation, torch.float32)
+
+
+# --- gradients and precision
+
+
+def moved(tmp_path: Path, **changes: Any) -> float:
+    """How far one step of plain SGD at learning rate 1 moves the weights."""
+    config = trial(data={"kind": "digits", "limit": 32}, optimizer={"kind": "sgd", "lr": 1.0}, **changes)
+    done = run(config, tmp_path / str(changes))
+    torch.manual_seed(7)
+    start = config.build_model().state_dict()
+    return math.sqrt(sum((value - start[name]).square().sum().item() for name, value in done.weights.items()))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_clipping_caps_the_gradient_s_norm(precision: str, tmp_path: Path) -> None:
+    free = moved(tmp_path, precision=precision)
+    assert free > 0.1
+    for share in (0.1, 0.5):
+        assert moved(tmp_path, precision=precision, clip_norm=share * free) == pytest.approx(share * free, rel=1e-2)
+    assert moved(tmp_path, precision=precision, clip_norm=10 * free) == pytest.approx(free, rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_it_learns_in_every_precision(precision: str, tmp_path: Path) -> None:
+    done = run(trial(epochs=3, precision=precision), tmp_path)
+    assert done.series("precision") == [precision] * 3
+    assert done.series("val_accuracy")[-1] > 0.85
+    assert all(value.dtype == torch.float32 for value in done.weights.values()), "the weights stay in float32"
+
+
+def test_precision_changes_the_arithmetic(tmp_path: Path) -> None:
+    losses = {
+        precision: run(trial(precision=precision), tmp_path / precision).reports[0]["train_loss"]
+        for precision in ("float32", "bfloat16", "float16")
+    }
+    assert len(set(losses.values())) == 3
+    assert max(losses.values()) == pytest.approx(min(losses.values()), rel=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["auto", "float32", "float16"])
+def test_it_learns_on_a_gpu_and_its_checkpoint_loads_on_the_cpu(precision: str, tmp_path: Path) -> None:
+    done = run(trial(epochs=4, precision=precision), tmp_path, device="cuda")
+    assert done.series("device") == ["cuda"] * 4
+    assert done.series("val_accuracy")[-1] > 0.9
+    _, model = read_model(done.folders[-1])
+    assert model(torch.rand(2, 1, 8, 8)).device.type == "cpu"

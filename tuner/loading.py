@@ -1,0 +1,25 @@
+"""From what a job left behind to a model that is ready to use."""
+
+from pathlib import Path
+
+from torch import nn
+
+from tuner.checkpoint import read_model
+from tuner.tracking import download_checkpoint
+
+
+def load(source: str | Path) -> nn.Module:
+    """The model of a trial, ready to use: on the CPU, in eval mode.
+
+    It takes float32 images (N, C, H, W) in [0, 1] and normalizes them itself. It returns one tensor (N, classes), or a
+    dict of them by head where the task has several.
+
+    Args:
+        source: A checkpoint's folder, or the id of an MLflow run that has one.
+
+    Raises:
+        UserError: There is no such checkpoint or run.
+    """
+    if Path(source).is_dir():
+        return read_model(Path(source))[1]
+    return read_model(download_checkpoint(str(source)))[1]
