@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from tuner.data import Digits
 from tuner.errors import UserError
 from tuner.spec import ExperimentSpec, load
 from tuner.trial_config import TrialConfig
-
-Write = Callable[..., Path]
 
 
 def trial(**given: Any) -> TrialConfig:

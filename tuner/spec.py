@@ -123,8 +123,9 @@ class ExperimentSpec(Config):
                 | {"trial": self.trial.model_copy(update={"data": data})}
             )
         except ValidationError as error:
+            about = f"with {data.describe().name} as data: "
             problems = problems_of(error, ExperimentSpec)
-            raise UserError(*(replace(p, message=f"with {data.describe().name} as data: {p.message}") for p in problems)) from None
+            raise UserError(*(replace(p, message=f"{about}{p.message}") for p in problems)) from None
 
     def to_yaml(self) -> str:
         """The specification as YAML, as resolved: it runs again to the same plan."""
