@@ -35,7 +35,8 @@ def trained(optimizer: optim.Optimizer, weights: nn.Parameter) -> list[float]:
 )
 def test_an_optimizer_is_torch_s_own(ours: Any, theirs: Any) -> None:
     first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
-    assert trained(ours.build([first]), first) == trained(theirs([second]), second)
+    # Ours is the fused one: the same steps, rounded in another order.
+    assert trained(ours.build([first]), first) == pytest.approx(trained(theirs([second]), second), rel=1e-5)
 
 
 def test_nesterov_needs_momentum() -> None:

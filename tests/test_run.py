@@ -1,7 +1,9 @@
 """Whole jobs on a real Ray and a real MLflow store."""
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
 
 import tuner
-from tuner.run import FAILED, INTERRUPTED, OK, Result, run
+from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, run
 from tuner.spec import ExperimentSpec, load
 from tuner.train import fit
 
@@ -222,11 +225,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
     process = _start(tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}")
     try:
-        deadline = time.time() + 120
-        while time.time() < deadline and not any(
-            r.data.metrics for r in (_runs(tmp_path, "job") if (tmp_path / "runs").exists() else [])
-        ):
-            time.sleep(0.5)
+        _wait_for_metrics(tmp_path)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
@@ -235,6 +234,79 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     assert "Traceback" not in output
     assert "interrupted" in output
     assert {record.info.status for record in _runs(tmp_path, "job")} == {"KILLED"}
+
+
+def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 60"))
+    process = _start(tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}")
+    try:
+        _wait_for_metrics(tmp_path)
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "ImplicitFunc" in " ".join(child.cmdline())
+        ]
+        workers[0].kill()
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == FAILED, output
+    trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
+    assert sorted(record.info.status for record in trials) == ["FAILED", "FINISHED"]
+    [failed] = [record for record in trials if record.info.status == "FAILED"]
+    assert "the worker was lost" in failed.data.tags["tuner.reason"]
+    assert "the worker was lost" in output
+
+
+def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    # Its own folder and token: whatever else runs on this machine is left alone.
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": str(tmp_path)}
+    head = subprocess.Popen(
+        ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
+        env=os.environ | own,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 1"))
+    arguments = ["job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
+    try:
+        deadline = time.time() + 60
+        while time.time() < deadline and not _answers(port):
+            time.sleep(0.5)
+        outside = _start(tmp_path, *arguments, "--address", f"127.0.0.1:{port}", "resources.cpu=3", **own)
+        output, _ = outside.communicate(timeout=120)
+        assert outside.returncode == WRONG, output
+        assert "a trial asks for 3 CPU cores, but there are 2" in output
+        assert not (tmp_path / "mlflow.db").exists()
+        named = _start(tmp_path, *arguments, RAY_ADDRESS=f"127.0.0.1:{port}", **own)
+        output, _ = named.communicate(timeout=180)
+        assert named.returncode == OK, output
+        assert "test_accuracy" in output
+        assert head.poll() is None  # the cluster is not ours to end
+    finally:
+        for child in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
+            child.kill()
+        head.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_for_metrics(folder: Path) -> None:
+    """Until a trial has reported."""
+    deadline = time.time() + 120
+    while time.time() < deadline:
+        if (folder / "runs").exists() and any(record.data.metrics for record in _runs(folder, "job")):
+            return
+        time.sleep(0.5)
+    raise AssertionError("no trial has reported")
 
 
 def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:

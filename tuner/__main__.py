@@ -1,5 +1,7 @@
 """The command line: one command is one function. Each imports what it needs, so that ``tuner --help`` is quick."""
 
+import atexit
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -106,6 +108,8 @@ def schema() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
+    # Python would spend more than a second on collecting torch's modules one by one, which the process's end frees.
+    atexit.register(gc.freeze)
     try:
         app(arguments, prog_name="tuner")
     except UserError as error:

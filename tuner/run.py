@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from rich.console import Console
 
 from tuner import cluster, preflight, tracking
 from tuner.display import Display
-from tuner.errors import UserError
 from tuner.spec import ExperimentSpec
 from tuner.trials import Listener, Trial, label, leaderboard, winner
 
@@ -77,17 +77,20 @@ def run(
     job = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder = job_folder(spec, job)
     recorder = tracking.Recorder(spec, uri)
+    open_record = partial(recorder.open, job, folder, source, len(trials))
     try:
-        # MLflow takes as long as Ray to start: seconds that pass side by side.
-        with ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(recorder.open, job, folder, source, len(trials))
-            capacity = cluster.connect(address)
-            links = opening.result()
-        share = cluster.share(spec.resources, capacity, len(trials))
+        if address is None:
+            # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
+            with ThreadPoolExecutor(2) as pool:
+                opening = pool.submit(open_record)
+                pool.submit(import_module, "tuner.schedule")
+                capacity = cluster.connect(None)
+                links = opening.result()
+            share = cluster.share(spec.resources, capacity, len(trials))
+        else:  # it may refuse us: nothing is recorded before it has not
+            share = cluster.share(spec.resources, cluster.connect(address), len(trials))
+            links = open_record()
         return _Job(spec, trials, share, job, folder, recorder, links, console, began, address is None).run()
-    except UserError:
-        recorder.discard()
-        raise
     finally:
         cluster.disconnect()
 
@@ -130,51 +133,63 @@ def _import_ahead() -> None:
         import_module(module)
 
 
+@dataclass(frozen=True)
 class _Job:
     """One job from its first trial to its summary."""
 
-    def __init__(
-        self,
-        spec: ExperimentSpec,
-        trials: list[Trial],
-        share: cluster.Share,
-        job: str,
-        folder: str,
-        recorder: tracking.Recorder,
-        links: tracking.Links,
-        console: Console,
-        began: float,
-        local: bool,
-    ) -> None:
-        self.spec, self.trials, self.share = spec, trials, share
-        self.job, self.folder = job, folder
-        self.recorder, self.links = recorder, links
-        self.console, self.began, self.local = console, began, local
+    spec: ExperimentSpec
+    trials: list[Trial]
+    share: cluster.Share
+    job: str
+    folder: str
+    recorder: tracking.Recorder
+    links: tracking.Links
+    console: Console
+    began: float
+    local: bool
+    """Whether Ray was started here, for this job alone."""
 
     def run(self) -> Result:
-        from tuner.schedule import Stop, end, schedule
+        from tuner.schedule import Stop, schedule
 
         stop = Stop(self.spec.timeout)
         display = Display(self.console, self.spec.name, self.spec.objective, self.trials, self.share.slots)
         listeners: list[Listener] = [self.recorder, display]
         threading.Thread(target=_import_ahead, daemon=True).start()
-        with display, _ending_cleanly(stop, display):
-            schedule(
-                self.trials,
-                self.share,
-                self.spec.objective,
-                storage=f"{self.spec.storage.rstrip('/')}/{self.spec.name}",
-                job=self.job,
-                stop=stop,
-                listeners=listeners,
-            )
+        try:
+            with display, _ending_cleanly(stop, display):
+                schedule(
+                    self.trials,
+                    self.share,
+                    self.spec.objective,
+                    storage=f"{self.spec.storage.rstrip('/')}/{self.spec.name}",
+                    job=self.job,
+                    stop=stop,
+                    listeners=listeners,
+                )
+            self._end_running("" if stop.reason == "interrupted" else stop.reason, listeners)
+            return self._finish(stop.reason)
+        except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
+            self._end_running("the job broke off", listeners)
+            self.recorder.job_ended("FAILED", {"status": "failed"})
+            self.recorder.close()
+            raise
+
+    def _end_running(self, reason: str, listeners: Sequence[Listener]) -> None:
+        from tuner.schedule import end
+
         for trial in self.trials:
             if trial.status == "running":
-                end(trial, "interrupted", "" if stop.reason == "interrupted" else stop.reason, listeners)
+                end(trial, "interrupted", reason, listeners)
+
+    def _finish(self, stopped: str) -> Result:
+        """The winner, its test, and the end of the record. `stopped`: why the job was ended early, if it was."""
         best = winner(self.trials, self.spec.objective)
-        test, confusion = self._test(best) if best and stop.reason != "interrupted" else ({}, {})
-        status = self._status(stop.reason, best)
-        self._record(best, test, confusion, status)
+        test, confusion = self._test(best) if best and stopped != "interrupted" else ({}, {})
+        status = self._status(stopped, best)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(cluster.disconnect)  # its processes end while the record is finished
+            self._record(best, test, confusion, status)
         return Result(
             spec=self.spec,
             trials=self.trials,
@@ -198,7 +213,7 @@ class _Job:
 
         assert best.checkpoint is not None, "a completed trial has reported, and every report comes with a checkpoint"
         if self.local:  # a worker of its own would only import torch once more
-            return test(best.checkpoint, self.share.threads)
+            return test(best.checkpoint, self.share.threads * self.share.slots)
         import ray
 
         # On a cluster the driver may have no data and no GPU.
@@ -214,7 +229,7 @@ class _Job:
             summary[f"trials_{outcome}"] = sum(trial.status == outcome for trial in self.trials)
         if best:
             summary |= {f"best_{objective.metric}": best.best, "best_epoch": best.best_epoch} | test
-            summary |= {"winner": str(best.number), "winner_run": self.recorder.run_id(best), "winner_is": best.label}
+            summary |= {"winner": str(best.number), "winner_is": best.label}
             self.recorder.winner_tested(best, test)
         with tempfile.TemporaryDirectory(prefix="tuner-") as name:
             artifacts = Path(name)
@@ -224,7 +239,7 @@ class _Job:
 
                 draw_confusion(matrix, target, artifacts)
             mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
-            self.recorder.job_ended(mlflow_status, summary, artifacts)
+            self.recorder.job_ended(mlflow_status, summary, artifacts, best)
             self.recorder.close()
 
 

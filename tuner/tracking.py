@@ -54,6 +54,7 @@ class Recorder:
         self._uri = uri
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._runs: dict[int, str] = {}
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self.failure: Exception | None = None
         """Why the record is not whole; None while it is."""
@@ -102,12 +103,6 @@ class Recorder:
         self._thread.start()
         return self._links()
 
-    def discard(self) -> None:
-        """Take back what `open` wrote, where the job could not begin after all."""
-        if self._thread.is_alive():
-            self.close()
-            self._client.delete_run(self._parent)
-
     def trial_started(self, trial: Trial) -> None:
         """Queue the trial's run: its parameters, its data, its place below the parent."""
         if trial.number not in self._runs:
@@ -123,9 +118,12 @@ class Recorder:
         """Queue the trial's end: its status, its best report, its checkpoint or its traceback."""
         self._queue.put({"end": trial, "time": time.time()})
 
-    def job_ended(self, status: str, summary: dict[str, Any], artifacts: Path) -> None:
+    def job_ended(
+        self, status: str, summary: dict[str, Any], artifacts: Path | None = None, winner: Trial | None = None
+    ) -> None:
         """Queue the end of the job: `summary` on the parent run, the files below `artifacts` beside it."""
-        self._queue.put({"job": status, "summary": summary, "artifacts": artifacts, "time": time.time()})
+        when = time.time()
+        self._queue.put({"job": status, "summary": summary, "artifacts": artifacts, "winner": winner, "time": when})
 
     def winner_tested(self, trial: Trial, metrics: dict[str, float]) -> None:
         """Queue the winner's test metrics, for its own run."""
@@ -133,13 +131,10 @@ class Recorder:
 
     def close(self) -> None:
         """Wait until everything is written."""
+        self._closing.set()
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
-
-    def run_id(self, trial: Trial) -> str:
-        """MLflow's id of a trial's run; empty while it has none."""
-        return self._runs.get(trial.number, "")
 
     def _connect(self) -> Any:
         self._client = connect(self._uri)
@@ -174,7 +169,7 @@ class Recorder:
         open_ended = True
         while open_ended:
             batch = [self._queue.get()]
-            time.sleep(_LINGER if batch[0] is not None else 0)
+            self._closing.wait(_LINGER)
             while not self._queue.empty():
                 batch.append(self._queue.get())
             open_ended = None not in batch
@@ -242,8 +237,11 @@ class Recorder:
     def _end_job(self, item: Mapping[str, Any]) -> None:
         numbers = {name: value for name, value in item["summary"].items() if isinstance(value, int | float)}
         words = {f"tuner.{name}": str(value) for name, value in item["summary"].items() if name not in numbers}
+        if item["winner"]:
+            words["tuner.winner_run"] = self._runs[item["winner"].number]
         self._client.log_batch(self._parent, metrics=_metrics(numbers, item["time"], 0), tags=_tags(words))
-        self._client.log_artifacts(self._parent, str(item["artifacts"]))
+        if item["artifacts"]:
+            self._client.log_artifacts(self._parent, str(item["artifacts"]))
         self._client.set_terminated(self._parent, item["job"], end_time=int(item["time"] * 1000))
 
 
