@@ -2,10 +2,12 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -262,7 +264,8 @@ def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     # Its own folder and token: whatever else runs on this machine is left alone.
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": str(tmp_path)}
+    folder = tempfile.mkdtemp(prefix="ray-")  # tmp_path is too long for the sockets in it
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
     head = subprocess.Popen(
         ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
         env=os.environ | own,
@@ -289,6 +292,7 @@ def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> Non
         for child in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
             child.kill()
         head.wait()
+        shutil.rmtree(folder)
 
 
 def _answers(port: int) -> bool:

@@ -1,5 +1,6 @@
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Write
@@ -24,8 +25,9 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"sqlite:///{tmp_path}/store.db"
 
 
-def take(trial: Trial, spec: ExperimentSpec, epoch: int, value: float) -> dict[str, float]:
-    report = dict.fromkeys(spec.trial.metrics, 0.5) | {"epoch": epoch, "val_accuracy": value}
+def take(trial: Trial, spec: ExperimentSpec, epoch: int, value: float) -> dict[str, Any]:
+    report: dict[str, Any] = dict.fromkeys(spec.trial.metrics, 0.5) | {"epoch": epoch, "val_accuracy": value}
+    report |= {"device": "cpu", "precision": "float32"}
     trial.take(report, spec.objective)
     return report
 

@@ -1,10 +1,9 @@
 """The command line: one command is one function. Each imports what it needs, so that ``tuner --help`` is quick."""
 
-import atexit
-import gc
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -108,8 +107,6 @@ def schema() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
-    # Python would spend more than a second on collecting torch's modules one by one, which the process's end frees.
-    atexit.register(gc.freeze)
     try:
         app(arguments, prog_name="tuner")
     except UserError as error:
@@ -119,5 +116,20 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
+def console() -> NoReturn:
+    """`main` in a process of its own, which ends at once.
+
+    Everything is written and closed by then; Python would spend another second or two on taking torch apart.
+    """
+    status: object = 0
+    try:
+        main()
+    except SystemExit as leaving:
+        status = leaving.code or 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 1)
+
+
 if __name__ == "__main__":
-    main()
+    console()

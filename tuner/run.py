@@ -266,6 +266,7 @@ def _ending_cleanly(stop: "Stop", display: Display) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    from tuner.__main__ import main
+    from tuner.__main__ import console
 
-    main(["run", *sys.argv[1:]])
+    sys.argv.insert(1, "run")
+    console()
