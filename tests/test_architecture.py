@@ -12,7 +12,8 @@ LAYERS = [
     {"__main__"},
     {"summary", "alone"},
     {"run", "loading"},
-    {"schedule", "trainable", "tracking", "cluster", "display", "report", "preflight"},
+    {"schedule", "trainable", "tracking", "cluster", "display", "report"},
+    {"store", "preflight"},
     {"train", "checkpoint", "trials"},
     {"spec"},
     {"feasibility"},
@@ -88,7 +89,7 @@ def test_every_exception_is_still_needed() -> None:
 
 
 def test_only_the_record_knows_mlflow() -> None:
-    assert users_of("mlflow") == {"tracking"}
+    assert users_of("mlflow") == {"tracking", "store"}
 
 
 def test_training_and_all_below_know_neither_ray_nor_mlflow() -> None:

@@ -10,7 +10,8 @@ from tuner.errors import UserError
 from tuner.preflight import MLFLOW_DEFAULT, check_store, default_uri, tracking_uri
 from tuner.run import plan
 from tuner.spec import ExperimentSpec, load
-from tuner.tracking import Recorder, download_checkpoint
+from tuner.store import download_checkpoint
+from tuner.tracking import Recorder
 from tuner.trials import Trial
 
 

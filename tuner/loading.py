@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from tuner.checkpoint import read_model
-from tuner.tracking import download_checkpoint
+from tuner.store import download_checkpoint
 
 
 def load(source: str | Path) -> nn.Module:

@@ -1,8 +1,7 @@
-"""The record in MLflow. The only import of mlflow in the run path, and the only writer: the driver."""
+"""The record: what is written to MLflow of a job and its trials, by the driver alone."""
 
 import json
 import logging
-import os
 import queue
 import socket
 import threading
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tuner import checkpoint
-from tuner.data.images import Description
+from tuner import checkpoint, store
 from tuner.errors import Problem, UserError
-from tuner.preflight import MLFLOW_DEFAULT, default_uri
+from tuner.preflight import MLFLOW_DEFAULT
 from tuner.spec import ExperimentSpec
 from tuner.trials import Trial
 
@@ -95,7 +93,7 @@ class Recorder:
                 "trials": trials,
                 **{f"search.{key}": value for key, value in self._spec.search.model_dump().items()},
             }
-            client.log_batch(self._parent, params=_params(params))
+            client.log_batch(self._parent, params=store.params(params))
             client.log_text(self._parent, self._spec.to_yaml(), "experiment.yaml")
         except MlflowException as error:
             why = str(error).splitlines()[0]
@@ -137,7 +135,7 @@ class Recorder:
             self._thread.join()
 
     def _connect(self) -> Any:
-        self._client = connect(self._uri)
+        self._client = store.connect(self._uri)
         return self._client
 
     def _links(self) -> Links:
@@ -186,7 +184,7 @@ class Recorder:
                 self._start_run(item["start"], item["time"])
             elif "report" in item:
                 pending = metrics.setdefault(item["report"], [])
-                pending += _metrics(item["metrics"], item["time"], item["step"])
+                pending += store.metrics(item["metrics"], item["time"], item["step"])
             elif "end" in item:
                 trial = item["end"]
                 self._send_metrics(trial.number, metrics.pop(trial.number, []))
@@ -211,8 +209,10 @@ class Recorder:
         }
         run = self._client.create_run(self._experiment, start_time=int(when * 1000), tags=tags, run_name=name)
         self._runs[trial.number] = run.info.run_id
-        self._client.log_batch(run.info.run_id, params=_params(_flat(trial.config.model_dump(exclude_none=True))))
-        inputs: list[DatasetInput] = _dataset_inputs(trial.config.data.describe())
+        self._client.log_batch(
+            run.info.run_id, params=store.params(store.flattened(trial.config.model_dump(exclude_none=True)))
+        )
+        inputs: list[DatasetInput] = store.dataset_inputs(trial.config.data.describe())
         self._client.log_inputs(run.info.run_id, datasets=inputs)
 
     def _send_metrics(self, number: int, metrics: list[Any]) -> None:
@@ -224,10 +224,10 @@ class Recorder:
         metrics = []
         if trial.best is not None:
             best = {f"best_{self._spec.objective.metric}": trial.best, "best_epoch": float(trial.best_epoch or 0)}
-            metrics = _metrics(best, when, trial.epoch)
+            metrics = store.metrics(best, when, trial.epoch)
         tags = {"tuner.status": trial.status, "tuner.reason": trial.reason}
         tags |= {f"tuner.{name}": str(trial.best_report[name]) for name in ("device", "precision") if trial.best_report}
-        self._client.log_batch(run, metrics=metrics, tags=_tags(tags))
+        self._client.log_batch(run, metrics=metrics, tags=store.tags(tags))
         if trial.traceback:
             self._client.log_text(run, trial.traceback, "traceback.txt")
         if trial.checkpoint:
@@ -239,91 +239,14 @@ class Recorder:
         words = {f"tuner.{name}": str(value) for name, value in item["summary"].items() if name not in numbers}
         if item["winner"]:
             words["tuner.winner_run"] = self._runs[item["winner"].number]
-        self._client.log_batch(self._parent, metrics=_metrics(numbers, item["time"], 0), tags=_tags(words))
+        self._client.log_batch(self._parent, metrics=store.metrics(numbers, item["time"], 0), tags=store.tags(words))
         if item["artifacts"]:
             self._client.log_artifacts(self._parent, str(item["artifacts"]))
         self._client.set_terminated(self._parent, item["job"], end_time=int(item["time"] * 1000))
 
 
-def connect(uri: str) -> Any:
-    """A client of the store at `uri`."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def download_checkpoint(run_id: str) -> Path:
-    """The best checkpoint of a run, as a local folder.
-
-    Raises:
-        UserError: There is no such run, or it has no checkpoint.
-    """
-    uri = default_uri()
-    client = connect(uri)
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return Path(client.download_artifacts(run_id, checkpoint.ARTIFACT))
-    except (MlflowException, OSError) as error:
-        hint = "give the id of a trial's run, or a checkpoint's folder; MLFLOW_TRACKING_URI says in which store"
-        raise UserError(Problem(f"no checkpoint of a run {run_id!r}: {error}", where=uri, hint=hint)) from None
-
-
 def _space(spec: ExperimentSpec) -> dict[str, Any]:
     return {key: distribution.model_dump(mode="json", exclude_none=True) for key, distribution in spec.space.items()}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _params(params: Mapping[str, Any]) -> list[Any]:
-    from mlflow.entities import Param
-
-    return [Param(key, str(value)) for key, value in params.items()]
-
-
-def _tags(tags: Mapping[str, str]) -> list[Any]:
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, value) for key, value in tags.items() if value]
-
-
-def _metrics(metrics: Mapping[str, float], when: float, step: int | None) -> list[Any]:
-    from mlflow.entities import Metric
-
-    return [Metric(key, float(value), int(when * 1000), step or 0) for key, value in metrics.items()]
-
-
-def _dataset_inputs(data: Description) -> list[Any]:
-    """The dataset of each set by its true name, with its digest and size."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    contexts = {"train": "training", "validation": "validation", "test": "test"}
-    return [
-        DatasetInput(
-            Dataset(
-                name=f"{data.name}-{part}",
-                digest=data.digest,
-                source_type="local",
-                source=json.dumps({"uri": data.source}),
-                profile=json.dumps({"num_rows": rows}),
-            ),
-            tags=[InputTag("mlflow.data.context", contexts[part])],
-        )
-        for part, rows in data.sizes.items()
-        if part != "test"  # trials do not see it
-    ]
 
 
 def _log_folder(client: Any, run: str, source: str) -> None:

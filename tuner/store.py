@@ -1,0 +1,93 @@
+"""MLflow's store: a client of it, what is read from it, and our values as its entities."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner import checkpoint
+from tuner.data.images import Description
+from tuner.errors import Problem, UserError
+from tuner.preflight import default_uri
+
+
+def connect(uri: str) -> Any:
+    """A client of the store at `uri`."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def download_checkpoint(run_id: str) -> Path:
+    """The best checkpoint of a run, as a local folder.
+
+    Raises:
+        UserError: There is no such run, or it has no checkpoint.
+    """
+    uri = default_uri()
+    client = connect(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(client.download_artifacts(run_id, checkpoint.ARTIFACT))
+    except (MlflowException, OSError) as error:
+        hint = "give the id of a trial's run, or a checkpoint's folder; MLFLOW_TRACKING_URI says in which store"
+        raise UserError(Problem(f"no checkpoint of a run {run_id!r}: {error}", where=uri, hint=hint)) from None
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def params(params: Mapping[str, Any]) -> list[Any]:
+    """Parameters, their values as text."""
+    from mlflow.entities import Param
+
+    return [Param(key, str(value)) for key, value in params.items()]
+
+
+def tags(tags: Mapping[str, str]) -> list[Any]:
+    """Tags; those without a value are left out."""
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items() if value]
+
+
+def metrics(metrics: Mapping[str, float], when: float, step: int | None) -> list[Any]:
+    """Metrics measured at a time (seconds since the epoch) and a step."""
+    from mlflow.entities import Metric
+
+    return [Metric(key, float(value), int(when * 1000), step or 0) for key, value in metrics.items()]
+
+
+def dataset_inputs(data: Description) -> list[Any]:
+    """The dataset of each set by its true name, with its digest and size."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    contexts = {"train": "training", "validation": "validation", "test": "test"}
+    return [
+        DatasetInput(
+            Dataset(
+                name=f"{data.name}-{part}",
+                digest=data.digest,
+                source_type="local",
+                source=json.dumps({"uri": data.source}),
+                profile=json.dumps({"num_rows": rows}),
+            ),
+            tags=[InputTag("mlflow.data.context", contexts[part])],
+        )
+        for part, rows in data.sizes.items()
+        if part != "test"  # trials do not see it
+    ]
