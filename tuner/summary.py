@@ -106,7 +106,8 @@ def print_result(console: Console, result: Result) -> None:
         lines.append(Text("interrupted: what had finished is recorded; the same command runs it again", style="yellow"))
     links = result.links
     if links.command:
-        lines.append(Text.assemble(("compare     ", "bold"), f"{links.command}    then open {links.url}"))
+        lines.append(Text.assemble(("compare     ", "bold"), f"{links.command}    and then open"))
+        lines.append(Text(f"            {links.url}"))
     else:
         lines.append(Text.assemble(("compare     ", "bold"), links.url))
     lines.append(Text.assemble(("took        ", "bold"), duration(result.seconds)))
