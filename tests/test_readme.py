@@ -19,7 +19,7 @@ def test_its_yaml_is_the_main_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
 def test_its_links_and_pictures_are_there(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")) if "://" not in link]
-    files = [name for name in re.findall(r"`((?:tuner|experiments)/[\w./]+)`", page.read_text(encoding="utf-8"))]
+    files = re.findall(r"`((?:tuner|experiments)/[\w./]+)`", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     missing += [name for name in files if not (ROOT / name).exists()]
     assert not missing
