@@ -7,7 +7,7 @@ from conftest import Write
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.preflight import MLFLOW_DEFAULT, check_store, default_uri, tracking_uri
+from tuner.preflight import MLFLOW_DEFAULT, check_store, default_uri, masked, tracking_uri
 from tuner.run import plan
 from tuner.spec import ExperimentSpec, load
 from tuner.store import download_checkpoint
@@ -101,3 +101,14 @@ def test_the_command_for_another_store_names_it(spec: ExperimentSpec, uri: str) 
     recorder.close()
     assert links.command == f"mlflow ui --backend-store-uri {uri}"
     assert f"/experiments/{links.experiment_id}/runs?workflowType=machine_learning" in links.url
+
+
+def test_a_password_is_neither_shown_nor_recorded(write: Write, minimal: str) -> None:
+    uri = "postgresql://someone:se:cret@127.0.0.1:1/mlflow"
+    assert masked(uri) == "postgresql://someone:***@127.0.0.1:1/mlflow"
+    assert masked("http://127.0.0.1:5000/a@b") == "http://127.0.0.1:5000/a@b"
+    text = masked(load(write(f"{minimal}tracking: {{uri: {uri}}}\n")).to_yaml())
+    assert "cret" not in text and "someone:***@127.0.0.1" in text
+    with pytest.raises(UserError, match="cannot be reached") as raised:
+        check_store(uri)
+    assert "cret" not in str(raised.value)

@@ -1,6 +1,7 @@
 """What can be known before anything is started: whether the record and the checkpoints can be written."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
@@ -26,6 +27,11 @@ def tracking_uri(spec: ExperimentSpec) -> str:
     return spec.tracking.uri or default_uri()
 
 
+def masked(text: str) -> str:
+    """A URI, or text with URIs in it, without the passwords: for everything that is shown or recorded."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
+
+
 def check_store(uri: str) -> None:
     """Make sure that MLflow's store can be reached and written.
 
@@ -43,7 +49,7 @@ def check_store(uri: str) -> None:
         _check_writable(Path(uri.removeprefix("file://")), "tracking.uri", uri)
     elif scheme != "databricks":
         hint = allowed(scheme, ("sqlite", "http", "https", "file", "databricks", *_DATABASES))
-        raise UserError(Problem(f"{scheme!r} is no store that MLflow knows", "tracking.uri", uri, hint))
+        raise UserError(Problem(f"{scheme!r} is no store that MLflow knows", "tracking.uri", masked(uri), hint))
 
 
 def check_storage(storage: str) -> None:
@@ -62,7 +68,8 @@ def _check_server(uri: str) -> None:
             pass
     except OSError as error:
         why = getattr(error, "reason", None) or error
-        raise UserError(Problem(f"no tracking server answers: {why}", "tracking.uri", uri, _other_store())) from None
+        problem = Problem(f"no tracking server answers: {why}", "tracking.uri", masked(uri), _other_store())
+        raise UserError(problem) from None
 
 
 def _check_database(uri: str) -> None:
@@ -71,9 +78,9 @@ def _check_database(uri: str) -> None:
     try:
         sqlalchemy.create_engine(uri).connect().close()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        shown = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
-        why = str(error).splitlines()[0]
-        raise UserError(Problem(f"the store cannot be reached: {why}", "tracking.uri", shown, _other_store())) from None
+        why = masked(str(error).splitlines()[0])
+        problem = Problem(f"the store cannot be reached: {why}", "tracking.uri", masked(uri), _other_store())
+        raise UserError(problem) from None
 
 
 def _other_store() -> str:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.display import COLOURS, duration
+from tuner.preflight import masked
 from tuner.run import INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
@@ -67,7 +68,7 @@ def print_plan(console: Console, spec: ExperimentSpec, trials: Sequence[Trial], 
         f"each takes  {spec.resources.cpu:g} CPU, GPU {gpu}",
         f"timeout     {'none' if spec.timeout is None else duration(spec.timeout)}",
         f"storage     {spec.storage}/{spec.name}/<job>",
-        f"tracking    {uri}, experiment {spec.name}",
+        f"tracking    {masked(uri)}, experiment {spec.name}",
         "nothing was started",
     ]
     for line in lines:

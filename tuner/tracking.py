@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from tuner import checkpoint, store
 from tuner.errors import Problem, UserError
-from tuner.preflight import MLFLOW_DEFAULT
+from tuner.preflight import MLFLOW_DEFAULT, masked
 from tuner.spec import ExperimentSpec
 from tuner.trials import Trial
 
@@ -76,7 +76,7 @@ class Recorder:
             experiment = client.get_experiment_by_name(self._spec.name)
             if experiment is not None and experiment.lifecycle_stage == "deleted":
                 hint = f"mlflow experiments restore --experiment-id {experiment.experiment_id}, or choose another name"
-                raise UserError(Problem(f"{self._spec.name!r} was deleted in MLflow", "name", self._uri, hint))
+                raise UserError(Problem(f"{self._spec.name!r} was deleted in MLflow", "name", masked(self._uri), hint))
             self._experiment = experiment.experiment_id if experiment else client.create_experiment(self._spec.name)
             searched = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(self._spec).items()}
             tags = (
@@ -94,10 +94,10 @@ class Recorder:
                 **{f"search.{key}": value for key, value in self._spec.search.model_dump().items()},
             }
             client.log_batch(self._parent, params=store.params(params))
-            client.log_text(self._parent, self._spec.to_yaml(), "experiment.yaml")
+            client.log_text(self._parent, masked(self._spec.to_yaml()), "experiment.yaml")
         except MlflowException as error:
-            why = str(error).splitlines()[0]
-            raise UserError(Problem(f"MLflow refuses the record: {why}", "tracking.uri", self._uri)) from None
+            why = masked(str(error).splitlines()[0])
+            raise UserError(Problem(f"MLflow refuses the record: {why}", "tracking.uri", masked(self._uri))) from None
         self._thread.start()
         return self._links()
 
@@ -143,9 +143,9 @@ class Recorder:
         objective = quote(f"metrics.`best_{self._spec.objective.metric}`", safe="")
         path += f"&orderByKey={objective}&orderByAsc={'true' if self._spec.objective.mode == 'min' else 'false'}"
         if self._uri.startswith("http"):
-            return Links(self._experiment, self._parent, "", self._uri.rstrip("/") + path)
+            return Links(self._experiment, self._parent, "", masked(self._uri).rstrip("/") + path)
         default = self._uri == MLFLOW_DEFAULT
-        command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {self._uri}"
+        command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {masked(self._uri)}"
         return Links(self._experiment, self._parent, command, f"http://127.0.0.1:5000{path}")
 
     def _common_tags(self, folder: Path) -> dict[str, str]:
