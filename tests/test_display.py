@@ -40,7 +40,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 def test_a_log_gets_plain_lines_with_what_has_been_and_what_is_left() -> None:
     text, trials = StringIO(), [trial(0), trial(1)]
-    display = Display(Console(file=text, width=60), "job", OBJECTIVE, trials, slots=1)
+    display = Display(Console(file=text, width=60), "job", OBJECTIVE, trials)
     with display:
         for one in trials:
             one.started, one.status = time.time() - 10, "running"
@@ -58,7 +58,7 @@ def test_a_log_gets_plain_lines_with_what_has_been_and_what_is_left() -> None:
 def test_a_terminal_shows_progress_the_best_so_far_and_what_runs() -> None:
     text, trials = StringIO(), [trial(0), trial(1), trial(2)]
     console = Console(file=text, force_terminal=True, width=120, color_system=None)
-    display = Display(console, "job", OBJECTIVE, trials, slots=2)
+    display = Display(console, "job", OBJECTIVE, trials)
     with display:
         for one in trials[:2]:
             one.started, one.status = time.time() - 10, "running"
@@ -76,7 +76,7 @@ def test_a_terminal_shows_progress_the_best_so_far_and_what_runs() -> None:
 def test_a_failure_is_told_on_a_terminal_too() -> None:
     text, trials = StringIO(), [trial(0)]
     console = Console(file=text, force_terminal=True, width=120, color_system=None)
-    with Display(console, "job", OBJECTIVE, trials, slots=1) as display:
+    with Display(console, "job", OBJECTIVE, trials) as display:
         end(display, trials[0], "failed", "RuntimeError: [no] such thing")
     assert "trial 0 failed · lr=0.1 · RuntimeError: [no] such thing" in text.getvalue()
 

@@ -334,7 +334,10 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
     # A proxy that is not there: no network, wherever this runs.
     nowhere = {"TUNER_DATA_DIR": str(tmp_path / "data"), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    process = _start(tmp_path, "job.yaml", http_proxy="http://127.0.0.1:9", **nowhere)
+    # Storage as a URI, as on a cluster.
+    process = _start(
+        tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", http_proxy="http://127.0.0.1:9", **nowhere
+    )
     try:
         output, _ = process.communicate(timeout=120)
     finally:
@@ -345,3 +348,6 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     assert len(trials) == 4
     assert {r.inputs.dataset_inputs[0].dataset.name for r in trials} == {"digits-train"}
     assert {r.data.params["data.kind"] for r in trials} == {"digits"}
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert all(client.list_artifacts(r.info.run_id, "checkpoint") for r in trials)
+    assert f"file://{tmp_path}/store/job/" in output

@@ -33,12 +33,11 @@ def duration(seconds: float) -> str:
 class Display(AbstractContextManager["Display"]):
     """Follows a job. A `Listener`: on a terminal it redraws itself, elsewhere it prints a line a finished trial."""
 
-    def __init__(self, console: Console, name: str, objective: Objective, trials: Sequence[Trial], slots: int) -> None:
+    def __init__(self, console: Console, name: str, objective: Objective, trials: Sequence[Trial]) -> None:
         self._console = console
         self._name = name
         self._objective = objective
         self._trials = trials
-        self._slots = slots
         self._began = time.time()
         self._best: Trial | None = None
         # The screen is drawn by a thread of its own, so that drawing never holds up the control loop.

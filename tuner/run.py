@@ -153,7 +153,7 @@ class _Job:
         from tuner.schedule import Stop, schedule
 
         stop = Stop(self.spec.timeout)
-        display = Display(self.console, self.spec.name, self.spec.objective, self.trials, self.share.slots)
+        display = Display(self.console, self.spec.name, self.spec.objective, self.trials)
         listeners: list[Listener] = [self.recorder, display]
         threading.Thread(target=_import_ahead, daemon=True).start()
         try:

@@ -67,10 +67,13 @@ class Planned(Searcher):  # type: ignore[misc]
 class Events(tune.Callback):  # type: ignore[misc]
     """Turns Ray Tune's callbacks into what our listeners understand, and keeps our trials up to date."""
 
-    def __init__(self, by_id: dict[str, Trial], objective: Objective, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self, by_id: dict[str, Trial], objective: Objective, storage: str, listeners: Sequence[Listener]
+    ) -> None:
         self._by_id = by_id
         self._objective = objective
         self._listeners = listeners
+        self._scheme = storage[: storage.index("://") + 3] if "://" in storage else ""
         self._last_is_best: dict[int, bool] = {}
         self._outcome: dict[int, dict[str, str]] = {}
 
@@ -97,7 +100,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         # Ray tells of a checkpoint right after the report that came with it.
         ours = self._by_id[trial.trial_id]
         if self._last_is_best.get(ours.number):
-            ours.checkpoint = checkpoint.path
+            ours.checkpoint = self._scheme + checkpoint.path  # Ray's path has lost it
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         outcome = self._outcome.pop(self._by_id[trial.trial_id].number, {})
@@ -163,7 +166,7 @@ def schedule(
         trial_name_creator=searcher.name,
         trial_dirname_creator=searcher.name,
         stop=stop,
-        callbacks=[Events(searcher.by_id, objective, listeners)],
+        callbacks=[Events(searcher.by_id, objective, storage, listeners)],
         checkpoint_config=tune.CheckpointConfig(
             num_to_keep=1,  # and the last one, which Ray keeps beside it to go on from
             checkpoint_score_attribute=objective.metric,
