@@ -333,7 +333,8 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     text = JOB.replace("kind: digits", "kind: mnist, offline: digits, limit: 200").replace("100000000000", "16")
     (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
     # A proxy that is not there: no network, wherever this runs.
-    nowhere = {"TUNER_DATA_DIR": str(tmp_path / "data"), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    nowhere = {"TUNER_DATA_DIR": str(tmp_path / "data"), "no_proxy": ""}
+    nowhere |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     # Storage as a URI, as on a cluster.
     process = _start(
         tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", http_proxy="http://127.0.0.1:9", **nowhere
