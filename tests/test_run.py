@@ -22,6 +22,7 @@ import yaml
 from mlflow import MlflowClient
 
 import tuner
+from tuner.data.mnist import data_dir
 from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, run
 from tuner.spec import ExperimentSpec, load
 from tuner.train import fit
@@ -327,6 +328,19 @@ def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
     [trial] = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
     assert trial.info.status == "KILLED"
     assert trial.data.metrics["best_val_accuracy"] > 0
+
+
+@pytest.mark.skipif(not (data_dir() / "MNIST").is_dir(), reason="needs MNIST's files: set TUNER_DATA_DIR")
+def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
+    text = JOB.replace("kind: digits", "kind: mnist, limit: 200").replace("100000000000", "16")
+    (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
+    (tmp_path / "data").symlink_to(data_dir())
+    process = _start(tmp_path, "job.yaml", TUNER_DATA_DIR="data")
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == OK, output
 
 
 def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:

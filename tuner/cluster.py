@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from tuner.errors import Problem, UserError
 from tuner.spec import Resources
@@ -92,6 +93,8 @@ def connect(address: str | None) -> Capacity:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
+        if os.environ.get("TUNER_DATA_DIR"):  # workers inherit it, and have another working directory
+            os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
         there = local_capacity()
         # "local" never attaches to a Ray that happens to be running here.
         ray.init(
