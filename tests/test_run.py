@@ -350,9 +350,7 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     nowhere = {"TUNER_DATA_DIR": str(tmp_path / "data"), "no_proxy": ""}
     nowhere |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     # Storage as a URI, as on a cluster.
-    process = _start(
-        tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", http_proxy="http://127.0.0.1:9", **nowhere
-    )
+    process = _start(tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", **nowhere)
     try:
         output, _ = process.communicate(timeout=120)
     finally:
