@@ -4,7 +4,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tuner.search import Grid, Random
-from tuner.space import Space
+from tuner.space import Choice, Space
 
 
 def space(**given: Any) -> Space:
@@ -46,3 +46,14 @@ def test_another_seed_is_another_plan_and_the_same_seed_the_same() -> None:
 def test_trials_of_a_plan_differ() -> None:
     drawn = [assignment["a"] for assignment in Random(trials=50).plan(space(**SPACE))]
     assert len(set(drawn)) == 50
+
+
+def test_random_search_tries_nothing_twice_and_ends_where_a_space_does() -> None:
+    space: Space = {"a": Choice(options=[1, 2, 3]), "b": Choice(options=[True, False])}
+    plan = Random(trials=50).plan(space)
+    assert sorted((trial["a"], trial["b"]) for trial in plan) == [(a, b) for a in (1, 2, 3) for b in (False, True)]
+
+
+def test_random_search_needs_something_to_vary() -> None:
+    [problem] = Random().check({})
+    assert problem.key == "space"

@@ -38,23 +38,36 @@ class Grid(_Search):
         return [dict(zip(space, values, strict=True)) for values in product(*axes)]
 
 
+_DRAWS = 1000  # in a row that were all known: by then a finite space is as good as exhausted
+
+
 class Random(_Search):
-    """Independent draws from the space."""
+    """Independent draws from the space, no configuration twice: it would give the same numbers again."""
 
     kind: Literal["random"] = "random"
     trials: int = Field(10, ge=1)
-    """Number of trials."""
+    """Number of trials; fewer where the space has fewer configurations."""
 
     def check(self, space: Space) -> Iterator[Problem]:
         """What keeps this space from being searched this way."""
-        return iter(())
+        if not space:
+            hint = "say what to vary, such as optimizer.lr: {loguniform: [1e-4, 1e-1]}, or use search: {kind: grid}"
+            yield Problem("random search has nothing to vary", key="space", hint=hint)
 
     def plan(self, space: Space) -> list[Assignment]:
         """What each trial takes for the searched keys. A longer plan begins with the shorter one."""
-        drawn = []
+        drawn: list[Assignment] = []
+        known: set[str] = set()
         for number in range(self.trials):
             rng = np.random.default_rng([self.seed, number])
-            drawn.append({name: distribution.sample(rng) for name, distribution in space.items()})
+            for _ in range(_DRAWS):
+                assignment = {name: distribution.sample(rng) for name, distribution in space.items()}
+                if repr(assignment) not in known:
+                    known.add(repr(assignment))
+                    drawn.append(assignment)
+                    break
+            else:
+                break
         return drawn
 
 
