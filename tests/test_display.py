@@ -8,9 +8,9 @@ from tuner.data import Digits
 from tuner.display import Display, duration
 from tuner.models import CNN
 from tuner.scoring import Objective
-from tuner.summary import leaderboard_table
+from tuner.summary import _that_fits, leaderboard_table
 from tuner.trial_config import TrialConfig
-from tuner.trials import Trial
+from tuner.trials import Trial, label
 
 OBJECTIVE = Objective(metric="val_accuracy", mode="max")
 
@@ -94,3 +94,15 @@ def test_the_leaderboard_has_the_best_first_and_the_failed_last() -> None:
         ["", "0", ""],
     ]
     assert "failed [bold]no[/] memory" in text.getvalue()  # what users wrote is no markup of ours
+
+
+def test_a_leaderboard_that_is_too_wide_has_one_column_for_all_keys() -> None:
+    one = trial(0)
+    one.assignment |= {f"part.some_long_key_{number}": 0.12345 for number in range(12)}
+    one.label = label(one.assignment)
+    for width, names in ((400, ["lr", "some_long_key_0"]), (80, ["configuration"])):
+        console = Console(file=StringIO(), width=width)
+        table = _that_fits(console, lambda by_key: leaderboard_table([one], OBJECTIVE, by_key=by_key))
+        assert [column.header for column in table.columns][4 : 4 + len(names)] == names
+        console.print(table)
+        assert "…" not in console.file.getvalue()  # type: ignore[attr-defined]

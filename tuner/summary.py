@@ -1,9 +1,8 @@
 """What a user sees before and after a job: the plan, the leaderboard, the winner, where the rest is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -17,49 +16,65 @@ from tuner.trials import Trial, brief, ranked, short_names
 _ROWS = 15
 
 
-def leaderboard_table(trials: Sequence[Trial], objective: Objective) -> Table:
-    """The best trials as a table for the terminal."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.assignment))
+def leaderboard_table(trials: Sequence[Trial], objective: Objective, *, by_key: bool = True) -> Table:
+    """The best trials as a table for the terminal: a column for each searched key, or one for all of them."""
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.assignment)) if by_key else []
     names = short_names(keys)
     table = Table(title="Leaderboard", title_justify="left", header_style="bold")
-    table.add_column("#", justify="right")
-    table.add_column("trial", justify="right")
-    table.add_column(objective.metric, justify="right", style="bold")
-    table.add_column("epoch", justify="right")
+    for name in ("#", "trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(objective.metric, justify="right", style="bold", no_wrap=True)
+    table.add_column("epoch", justify="right", no_wrap=True)
     for key in keys:
         table.add_column(names[key], justify="right")
-    table.add_column("time", justify="right")
+    if not by_key:
+        table.add_column("configuration")
+    table.add_column("time", justify="right", no_wrap=True)
     table.add_column("status")
-    shown = ranked(trials, objective)[:_ROWS]
-    for place, trial in enumerate(shown, start=1):
+    for place, trial in enumerate(ranked(trials, objective)[:_ROWS], start=1):
         table.add_row(
             str(place) if trial.best is not None else "",
             str(trial.number),
             "" if trial.best is None else f"{trial.best:.4f}",
             "" if trial.best_epoch is None else str(trial.best_epoch),
-            *(escape(brief(trial.assignment[key])) if key in trial.assignment else "" for key in keys),
+            *(_cell(trial, key) for key in keys),
+            *([] if by_key else [Text(trial.label)]),
             duration(trial.seconds),
-            f"[{COLOURS.get(trial.status, 'none')}]{trial.status}[/]"
-            + escape(f" {trial.reason}" if trial.reason else ""),
+            Text(f"{trial.status} {trial.reason}".strip(), style=COLOURS.get(trial.status, "")),
         )
     if len(trials) > _ROWS:
         table.caption = f"and {len(trials) - _ROWS} more"
     return table
 
 
+def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
+    table = Table(header_style="bold")
+    table.add_column("trial", justify="right", no_wrap=True)
+    for key in keys or ():
+        table.add_column(key, justify="right")
+    if keys is None:
+        table.add_column("configuration")
+    table.add_column("seed", justify="right", no_wrap=True)
+    for trial in trials:
+        configuration = [Text(trial.label)] if keys is None else [_cell(trial, key) for key in keys]
+        table.add_row(str(trial.number), *configuration, str(trial.config.seed))
+    return table
+
+
+def _cell(trial: Trial, key: str) -> Text:
+    return Text(brief(trial.assignment[key]) if key in trial.assignment else "")
+
+
+def _that_fits(console: Console, table: Callable[[bool], Table]) -> Table:
+    """A table with a column for each searched key, or with one for all of them where that is too wide."""
+    by_key = table(True)
+    boundless = console.options.update(width=100_000)  # a measure is otherwise cut to the console's width
+    return by_key if console.measure(by_key, options=boundless).maximum <= console.width else table(False)
+
+
 def print_plan(console: Console, spec: ExperimentSpec, trials: Sequence[Trial], uri: str) -> None:
     """What would be run: the trials and what each takes, and where everything would be written."""
-    keys = list(spec.space)
-    table = Table(header_style="bold")
-    table.add_column("trial", justify="right")
-    for key in keys:
-        table.add_column(key, justify="right")
-    table.add_column("seed", justify="right")
-    for trial in trials:
-        table.add_row(
-            str(trial.number), *(escape(brief(trial.assignment[key])) for key in keys), str(trial.config.seed)
-        )
-    console.print(table)
+    console.print(_that_fits(console, lambda by_key: _plan_table(trials, list(spec.space) if by_key else None)))
     gpu = spec.resources.gpu if isinstance(spec.resources.gpu, str) else f"{spec.resources.gpu:g}"
     epochs = spec.trial.epochs
     lines = [
@@ -79,7 +94,7 @@ def print_result(console: Console, result: Result) -> None:
     """The answer, and how to see the rest."""
     objective, best = result.spec.objective, result.winner
     console.print()
-    console.print(leaderboard_table(result.trials, objective))
+    console.print(_that_fits(console, lambda by_key: leaderboard_table(result.trials, objective, by_key=by_key)))
     lines: list[Text] = []
     if best is not None:
         settings = (
