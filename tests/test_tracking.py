@@ -112,3 +112,23 @@ def test_a_password_is_neither_shown_nor_recorded(write: Write, minimal: str) ->
     with pytest.raises(UserError, match="cannot be reached") as raised:
         check_store(uri)
     assert "cret" not in str(raised.value)
+
+
+def test_what_cannot_be_written_of_one_trial_costs_no_other(spec: ExperimentSpec, uri: str) -> None:
+    recorder, [broken, sound] = Recorder(spec, uri), plan(spec)
+    links = recorder.open("job", "runs/job", Path(), 2)
+    for trial in (broken, sound):
+        recorder.trial_started(trial)
+        recorder.trial_reported(trial, take(trial, spec, 1, 0.5))
+    broken.checkpoint = "nowhere://gone"
+    for trial in (broken, sound):
+        trial.status = "completed"
+        recorder.trial_ended(trial)
+    recorder.job_ended("FINISHED", {})
+    recorder.close()
+    assert recorder.failure is not None
+    status = {
+        run.data.tags.get("tuner.trial"): run.info.status
+        for run in MlflowClient(uri).search_runs([links.experiment_id])
+    }
+    assert status == {"0": "RUNNING", "1": "FINISHED", None: "FINISHED"}

@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,31 +171,32 @@ class Recorder:
             while not self._queue.empty():
                 batch.append(self._queue.get())
             open_ended = None not in batch
-            try:
-                self._send([item for item in batch if item is not None])
-            except Exception as error:  # training goes on without the record; the job says so at its end
-                self.failure = error
-                logging.getLogger(__name__).debug("the record is not whole", exc_info=True)
+            self._send([item for item in batch if item is not None])
+
+    def _attempt(self, write: Callable[..., None], *arguments: Any) -> None:
+        """One thing that cannot be written costs no other: training and the record go on, and the job's end says so."""
+        try:
+            write(*arguments)
+        except Exception as error:
+            self.failure = error
+            logging.getLogger(__name__).debug("the record is not whole", exc_info=True)
 
     def _send(self, items: Iterable[Mapping[str, Any]]) -> None:
         metrics: dict[int, list[Any]] = {}
         for item in items:
             if "start" in item:
-                self._start_run(item["start"], item["time"])
+                self._attempt(self._start_run, item["start"], item["time"])
             elif "report" in item:
                 pending = metrics.setdefault(item["report"], [])
                 pending += store.metrics(item["metrics"], item["time"], item["step"])
             elif "end" in item:
                 trial = item["end"]
-                self._send_metrics(trial.number, metrics.pop(trial.number, []))
-                self._end_run(trial, item["time"])
+                self._attempt(self._send_metrics, trial.number, metrics.pop(trial.number, []))
+                self._attempt(self._end_run, trial, item["time"])
             else:
-                for number, pending in metrics.items():
-                    self._send_metrics(number, pending)
-                metrics.clear()
-                self._end_job(item)
+                self._attempt(self._end_job, item)
         for number, pending in metrics.items():
-            self._send_metrics(number, pending)
+            self._attempt(self._send_metrics, number, pending)
 
     def _start_run(self, trial: Trial, when: float) -> None:
         from mlflow.entities import DatasetInput
