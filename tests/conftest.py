@@ -1,11 +1,83 @@
 """What several test files share."""
 
+import secrets
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tuner import imports
+from tuner.space import Assignment
+from tuner.spec import ExperimentSpec
+from tuner.trials import Listener, Mutation, Status, Trial
+
 Write = Callable[..., Path]
+
+
+def experiment(**parts: Any) -> ExperimentSpec:
+    """A small experiment on the digits, over the learning rate and the momentum; `parts` replace whole parts of it."""
+    whole: dict[str, Any] = {
+        "name": "small",
+        "objective": "val_accuracy",
+        "trial": {
+            "data": {"kind": "digits", "limit": 64},
+            "model": {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8},
+            "optimizer": {"kind": "sgd"},
+            "epochs": 4,
+        },
+        "space": {"optimizer.lr": {"loguniform": [1e-3, 0.3]}, "optimizer.momentum": {"uniform": [0, 0.9]}},
+        "search": {"kind": "random", "trials": 4},
+    }
+    return ExperimentSpec.model_validate(whole | parts)
+
+
+class Played:
+    """A job without training: does to its trials what `tuner.events` does, and tells the listeners of it."""
+
+    def __init__(self, spec: ExperimentSpec, *listeners: Listener) -> None:
+        self.spec = spec
+        self.listeners = listeners
+
+    def start(self, trial: Trial) -> Trial:
+        trial.status = "running"
+        trial.started = trial.started or time.time()
+        for listener in self.listeners:
+            listener.trial_started(trial)
+        return trial
+
+    def report(self, trial: Trial, value: float, folder: Path | None = None, **more: Any) -> None:
+        """The next epoch, with `value` as the objective; with a checkpoint, where a `folder` is given."""
+        epoch = trial.epoch + 1
+        report = dict.fromkeys(trial.config.metrics or (), 0.5) | {"device": "cpu", "precision": "float32"}
+        report |= {self.spec.objective.metric: value, "epoch": epoch} | more
+        is_best = trial.take(report, self.spec.objective)
+        for listener in self.listeners:
+            listener.trial_reported(trial, report)
+        if folder is None:
+            return
+        place = folder / f"trial-{trial.number}" / f"checkpoint_{epoch}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "metrics.json").write_text("{}")
+        trial.latest, trial.latest_epoch = str(place), epoch
+        trial.checkpoint = str(place) if is_best else trial.checkpoint
+        for listener in self.listeners:
+            listener.trial_saved(trial)
+
+    def mutate(self, trial: Trial, parent: Trial, after: Assignment) -> Mutation:
+        mutation = Mutation(trial.epoch, parent.number, trial.assignment, after)
+        config = self.spec.trial_config(after).model_copy(update={"seed": trial.config.seed})
+        trial.mutate(mutation, config, parent.latest)
+        for listener in self.listeners:
+            listener.trial_mutated(trial, mutation)
+        return mutation
+
+    def end(self, trial: Trial, status: Status = "completed", reason: str = "", traceback: str = "") -> None:
+        trial.end(status, reason, traceback)
+        for listener in self.listeners:
+            listener.trial_ended(trial)
 
 
 @pytest.fixture
@@ -33,3 +105,31 @@ def write(tmp_path: Path) -> Write:
         return path
 
     return write_file
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with its tables, to be copied: making them takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "store.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Writes a module of the user's own beside an experiment, and returns its name: another one each time."""
+    monkeypatch.setattr(imports, "_folders", [])
+    monkeypatch.setattr(imports, "_carried", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    imports.look_in(folder)
+
+    def write_module(text: str) -> str:
+        name = f"own_{secrets.token_hex(4)}"  # what one test imports stays imported for the next
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+        return name
+
+    return write_module

@@ -16,6 +16,7 @@ from tuner.data import MNIST
 from tuner.errors import UserError
 from tuner.spec import ExperimentSpec
 from tuner.train import Save, fit
+from tuner.trial_config import TrialConfig
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,9 @@ def reference(spec: ExperimentSpec, assignment: dict[str, Any]) -> list[dict[str
         seen.append(metrics)
 
     torch.set_num_threads(1)
-    fit(spec.trial_config(assignment), spec.objective, report)
+    config = spec.trial_config(assignment)
+    assert isinstance(config, TrialConfig)
+    fit(config, spec.objective, report)
     return seen
 
 
@@ -85,8 +88,9 @@ def test_a_line_says_what_is_trained_and_a_line_tells_of_each_epoch(tmp_path: Pa
 def test_a_trial_of_the_plan_gives_its_own_numbers(number: int, tmp_path: Path) -> None:
     spec = experiment(epochs=1)
     lines = said(spec, number)
-    [metrics] = reference(spec, spec.plan()[number])
-    assert f"seed {spec.trial_config(spec.plan()[number]).seed}," in lines[0]
+    assignment = (spec.plan() or [])[number]
+    [metrics] = reference(spec, assignment)
+    assert f"seed {spec.trial_config(assignment).seed}," in lines[0]
     assert f"val_loss {metrics['val_loss']:.4f}" in lines[1]
     assert said(spec)[0] != lines[0], "the trial of the file as it stands is another one"
 
@@ -108,6 +112,24 @@ def test_a_trial_that_is_not_in_the_plan(number: int) -> None:
     with pytest.raises(UserError, match=f"no trial {number}") as error:
         said(experiment(), number)
     assert error.value.problems[0].hint == "allowed: 0 to 3"
+
+
+def test_a_search_that_learns_has_no_trial_by_number() -> None:
+    spec = experiment()
+    whole = spec.model_dump(mode="json") | {"search": {"kind": "bayesian", "trials": 3}}
+    spec = ExperimentSpec.model_validate(whole)
+    with pytest.raises(UserError, match="bayesian search has no plan") as error:
+        said(spec, 0)
+    assert error.value.problems[0].key == "--trial" and "trial.optimizer.lr=0.01" in error.value.problems[0].hint
+    assert len(said(spec)) == 4, "the trial of the file is there all the same"
+
+
+def test_a_function_of_ones_own_needs_nobody_to_call_it() -> None:
+    parts = {"name": "own", "objective": {"metric": "loss", "mode": "min"}, "trial": {"target": "json:dumps"}}
+    spec = ExperimentSpec.model_validate(parts | {"search": {"kind": "grid"}})
+    with pytest.raises(UserError, match="a function of your own reports to Ray Tune") as error:
+        said(spec)
+    assert error.value.problems[0].hint == "call json:dumps yourself: it needs nothing of this"
 
 
 def test_a_folder_that_holds_something_is_not_written_into(tmp_path: Path) -> None:

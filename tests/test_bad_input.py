@@ -4,13 +4,15 @@ Each mistake goes through the real command line: ``tuner run experiment.yaml``.
 """
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
 
 import pytest
 
+from tuner import imports
 from tuner.__main__ import main
 
 Write = Callable[..., Path]
@@ -86,9 +88,16 @@ class Bad:
 
 
 GRID = "{grid: [0.1, 0.01]}"
-KINDS = "allowed: cnn, multitask_cnn"
+KINDS = "allowed: cnn, import, multitask_cnn"
 DISTRIBUTION = "allowed: choice, grid, int, logint, loguniform, normal, uniform; such as {grid: [0.1, 0.01]}"
-METRICS = "epoch_seconds, images_per_second, val_accuracy, val_f1, val_loss, val_precision, val_recall"
+METRICS = (
+    "epoch_seconds, images_per_second, latency_ms, parameters, "
+    "val_accuracy, val_f1, val_loss, val_precision, val_recall"
+)
+KEYS = (
+    "allowed: budget, constraints, name, objective, resources, scheduler, search, space, stop, storage, timeout, "
+    "tracking, trial"
+)
 
 MISTAKES = {
     # Broken YAML
@@ -101,7 +110,7 @@ MISTAKES = {
     "two documents": Bad("", "---\nname: y\n", ":9:1: broken YAML", ("another document",)),
     "twice": Bad("", "name: y\n", ":9:1: name: this key stands twice", ("keep one of them",)),
     # Unknown and missing keys
-    "unknown key": Bad("", "serach: 3\n", ":9:1: serach: unknown key", ("did you mean search?", "allowed: name, obj")),
+    "unknown key": Bad("", "serach: 3\n", ":9:1: serach: unknown key", ("did you mean search?", KEYS)),
     "unknown key below": Bad(
         "kind: digits",
         "kind: digits, batchsize: 3",
@@ -109,9 +118,12 @@ MISTAKES = {
         ("did you mean batch_size?", "allowed: batch_size, canvas, kind, limit, seed, size, validation"),
     ),
     "unknown key of a kind": Bad(
-        "{kind: grid}", "{kind: grid, trials: 9}", ":8:22: search.trials: unknown key", ("allowed: kind, seed",)
+        "{kind: grid}",
+        "{kind: grid, trials: 9}",
+        ":8:22: search.trials: unknown key",
+        ("allowed: initial, kind, seed",),
     ),
-    "key is a number": Bad("", "3: 4\n", ":9:1: 3: unknown key", ("allowed: name",)),
+    "key is a number": Bad("", "3: 4\n", ":9:1: 3: unknown key", (KEYS,)),
     "no name": Bad("name: minimal\n", "", ": name: is missing", ("Letters, digits",)),
     "no trial data": Bad("  data: {kind: digits}\n", "", ":3:1: trial.data: is missing", ()),
     "no search": Bad("search: {kind: grid}\n", "", ": search: is missing", ("How configurations are found",)),
@@ -151,7 +163,7 @@ MISTAKES = {
     ),
     "gpu": Bad("", "resources: {gpu: lots}\n", ":9:13: resources.gpu: 'lots' is not allowed", ("0.25", "auto")),
     "timeout": Bad("", "timeout: soon\n", ":9:1: timeout: 'soon' is not a time", ("write 90s, 15m, 2h",)),
-    "objective": Bad("val_accuracy", "[val_loss]", ":2:1: objective: ['val_loss'] is not the name of a metric", ()),
+    "objective": Bad("val_accuracy", "3", ":2:1: objective: 3 is not the name of a metric", ("such as val_accuracy",)),
     "mode": Bad("val_accuracy", "{metric: val_loss, mode: mim}", ":2:31: objective.mode: 'mim'", ("mean min?",)),
     # Ranges
     "too small": Bad(
@@ -210,6 +222,220 @@ MISTAKES = {
     "objective on train": Bad("val_accuracy", "train_loss", ":2:1: objective: 'train_loss' does not judge", (METRICS,)),
     "objective of another task": Bad("val_accuracy", "val_digit_f1", ":2:1: objective: 'val_digit_f1'", (METRICS,)),
     "no direction": Bad("val_accuracy", "learning_rate", ":2:1: objective: 'learning_rate' does not judge", (METRICS,)),
+    "one of several": Bad(
+        "val_accuracy", "[val_loss, val_acc]", ":2:23: objective.1: 'val_acc' is not measured", ("mean val_accuracy?",)
+    ),
+    "the same twice": Bad(
+        "val_accuracy", "[val_f1, val_loss, val_f1]", ":2:31: objective.2: val_f1 stands twice", ("keep one of them",)
+    ),
+    "stop": Bad("", "stop: {val_acc: 0.9}\n", ":9:8: stop.val_acc: 'val_acc' is not measured", ("mean val_accuracy?",)),
+    "stop at no number": Bad(
+        "", "stop: {val_loss: soon}\n", ":9:8: stop.val_loss: must be a valid number", ("'soon'",)
+    ),
+    "budget": Bad("", "budget: {trails: 9}\n", ":9:10: budget.trails: unknown key", ("did you mean trials?",)),
+    "no budget": Bad("", "budget: {epochs: 0}\n", ":9:10: budget.epochs: must be greater than or equal to 1", ()),
+    # The search
+    "unknown search": Bad(
+        "{kind: grid}",
+        "{kind: bayes}",
+        ":8:10: search.kind: unknown kind 'bayes'",
+        ("mean bayesian?", "allowed: bayesian, cmaes, evolution, grid, qmc, random"),
+    ),
+    "unknown sampler": Bad(
+        "{kind: grid}",
+        "{kind: bayesian, sampler: tpee}",
+        ":8:26: search.sampler: 'tpee' is not allowed",
+        ("did you mean tpe? allowed: auto, gp, tpe",),
+    ),
+    "setting of a sampler": Bad(
+        "{kind: grid}", "{kind: bayesian, startups: 3}", ":8:26: search.startups: unknown key", ("mean startup?",)
+    ),
+    "setting of another sampler": Bad(
+        "{kind: grid}", "{kind: qmc, startup: 3}", ":8:21: search.startup: unknown key", ("allowed: initial, kind",)
+    ),
+    "startup": Bad(
+        "{kind: grid}", "{kind: bayesian, startup: 0}", ":8:26: search.startup: must be greater", ("got 0",)
+    ),
+    "algorithm": Bad(
+        "{kind: grid}",
+        "{kind: evolution, algorithm: nsga4}",
+        ":8:27: search.algorithm: 'nsga4' is not allowed",
+        ("allowed: nsga2, nsga3",),
+    ),
+    "population": Bad(
+        "{kind: grid}",
+        "{kind: evolution, trials: 5, population: 9}",
+        ":8:38: search.population: a generation of 9 is more than 5 trials: nothing would evolve",
+        ("raise search.trials",),
+    ),
+    "cmaes of words": Bad(
+        f"optimizer.lr: {GRID}\nsearch: {{kind: grid}}",
+        "optimizer.kind: {choice: [sgd, adam]}\n  optimizer.lr: {uniform: [0.1, 1]}\nsearch: {kind: cmaes}",
+        ":7:3: space.optimizer.kind: cmaes needs numbers, and these have no order",
+        ("use search: {kind: bayesian} or {kind: evolution}",),
+    ),
+    "cmaes of one key": Bad(
+        f"{GRID}\nsearch: {{kind: grid}}",
+        "{uniform: [0.1, 1]}\nsearch: {kind: cmaes}",
+        ":6:1: space: cmaes needs two keys or more",
+        (),
+    ),
+    "initial key": Bad(
+        "{kind: grid}",
+        "{kind: random, initial: [{optimizer.l: 0.1}]}",
+        ":8:34: search.initial.0.optimizer.l: is not searched",
+        ("did you mean optimizer.lr?",),
+    ),
+    "initial value": Bad(
+        "{kind: grid}",
+        "{kind: random, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 3}]}",
+        ":8:55: search.initial.1.optimizer.lr: is outside the space: 3 is none of [0.1, 0.01]",
+        (),
+    ),
+    "initial twice": Bad(
+        "{kind: grid}",
+        "{kind: random, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 0.1}]}",
+        ":8:55: search.initial.1: stands twice",
+        ("keep one of them",),
+    ),
+    "initial against a constraint": Bad(
+        "{kind: grid}",
+        "{kind: random, initial: [{optimizer.lr: 0.1}]}\nconstraints: [optimizer.lr <= 0.05]",
+        ":8:34: search.initial.0: does not satisfy the constraints",
+        ("leave it out",),
+    ),
+    "initial list": Bad(
+        "{kind: grid}",
+        "{kind: random, initial: {optimizer.lr: 0.1}}",
+        ":8:24: search.initial: must be a valid list",
+        (),
+    ),
+    "more initial than trials": Bad(
+        "{kind: grid}",
+        "{kind: random, trials: 1, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 0.01}]}",
+        ":8:35: search.initial: 2 configurations are to be tried first, in 1 trials",
+        (),
+    ),
+    # Conditions
+    "condition on no key": Bad(
+        GRID,
+        "{grid: [0.1], when: {optimizer.knd: sgd}}\n  optimizer.kind: {grid: [sgd]}",
+        ":7:31: space.optimizer.lr.when.optimizer.knd: is not searched",
+        ("did you mean optimizer.kind?",),
+    ),
+    "condition on what is not searched": Bad(
+        GRID,
+        "{grid: [0.1], when: {optimizer.kind: sgd}}\n  epochs: {grid: [1]}",
+        ":7:31: space.optimizer.lr.when.optimizer.kind: is not searched, so no condition can hang on it",
+        ("allowed: epochs",),
+    ),
+    "condition that never holds": Bad(
+        GRID,
+        "{grid: [0.1], when: {optimizer.kind: sdg}}\n  optimizer.kind: {grid: [sgd, adam]}",
+        ":7:31: space.optimizer.lr.when.optimizer.kind: optimizer.kind never takes this value: 'sdg'",
+        ("none of ['sgd', 'adam']",),
+    ),
+    "condition on a continuum": Bad(
+        f"{GRID}\nsearch: {{kind: grid}}",
+        "{grid: [0.1], when: {clip_norm: 1.5}}\n  clip_norm: {uniform: [1, 2]}\nsearch: {kind: random}",
+        ":7:38: space.optimizer.lr.when.clip_norm: clip_norm is a continuum: it will not be 1.5 exactly",
+        ("a choice, a grid or whole numbers",),
+    ),
+    "conditions in a circle": Bad(
+        f"optimizer.lr: {GRID}",
+        "epochs: {grid: [1], when: {model.hidden: 8}}\n  model.hidden: {grid: [8], when: {epochs: 1}}",
+        ":6:1: space: the conditions go round in a circle: epochs -> model.hidden -> epochs",
+        ("leave one of them out",),
+    ),
+    "condition without a value": Bad(
+        GRID,
+        "{grid: [0.1], when: {epochs: []}}\n  epochs: {grid: [1]}",
+        ":7:38: space.optimizer.lr.when.epochs: waits for no value",
+        (),
+    ),
+    "condition that is none": Bad(
+        GRID, "{grid: [0.1], when: epochs}", ":7:31: space.optimizer.lr.when: must be a mapping", ("but got 'epochs'",)
+    ),
+    "field of one kind only": Bad(
+        f"optimizer.lr: {GRID}",
+        "optimizer.kind: {grid: [sgd, adam]}\n  optimizer.momentum: {grid: [0.5]}",
+        ":8:3: space.optimizer.momentum: trial 1 (optimizer.kind=adam, optimizer.momentum=0.5) is not allowed",
+        ("unknown key", "add when: {optimizer.kind: ...} with the kinds that have"),
+    ),
+    "the corners together": Bad(
+        f"optimizer.lr: {GRID}\nsearch: {{kind: grid}}",
+        "optimizer.momentum: {uniform: [0, 0.5]}\n  optimizer.nesterov: {choice: [false, true]}\n"
+        "search: {kind: bayesian}",
+        ":8:3: space.optimizer.nesterov: nesterov needs momentum > 0, but momentum is 0",
+        (),
+    ),
+    # Constraints
+    "constraint": Bad(
+        "", "constraints: ['parameters <']\n", ":9:15: constraints.0: 'parameters <' cannot be read", ("write it as",)
+    ),
+    "no comparison": Bad(
+        "", "constraints: [parameters == 3]\n", ":9:15: constraints.0: 'parameters == 3' is no comparison", ("<=",)
+    ),
+    "constraint with code": Bad(
+        "",
+        "constraints: ['epochs <= 3', 'exit(3) <= 3']\n",
+        ":9:30: constraints.1: 'exit(3)' in 'exit(3) <= 3' is not understood",
+        ("min, max, abs, log, sqrt",),
+    ),
+    "constraint on what is not measured": Bad(
+        "",
+        "constraints: [latency <= 3]\n",
+        ":9:15: constraints.0: 'latency' is neither measured nor a key of the trial",
+        ("latency_ms", "parameters"),
+    ),
+    "constraint on a word": Bad(
+        "", "constraints: [optimizer.kind <= 3]\n", ":9:15: constraints.0: optimizer.kind is 'sgd', no number", ()
+    ),
+    "constraint that is no text": Bad(
+        "", "constraints: [3]\n", ":9:15: constraints.0: must be a valid string", ("got 3",)
+    ),
+    "constraints that are no list": Bad(
+        "", "constraints: parameters <= 3\n", ":9:1: constraints: must be a valid list", ("'parameters <= 3'",)
+    ),
+    "nothing satisfies them": Bad(
+        "", "constraints: [parameters <= 3]\n", ":9:1: constraints: no configuration satisfies the constraints", ()
+    ),
+    "cmaes and what is measured": Bad(
+        f"optimizer.lr: {GRID}\nsearch: {{kind: grid}}",
+        "optimizer.lr: {uniform: [0.1, 1]}\n  optimizer.momentum: {uniform: [0, 0.9]}\nsearch: {kind: cmaes}\n"
+        "constraints: [latency_ms <= 3]",
+        ":10:1: constraints: cmaes learns nothing from what is measured, as latency_ms <= 3 is",
+        ("use search: {kind: bayesian} or {kind: evolution}",),
+    ),
+    # Schedulers
+    "unknown scheduler": Bad(
+        "",
+        "scheduler: {kind: ahsa}\n",
+        ":9:13: scheduler.kind: unknown kind 'ahsa'",
+        ("mean asha?", "allowed: asha, fifo, hyperband, median, pb2, pbt"),
+    ),
+    "scheduler alone": Bad("", "scheduler: asha\n", ":9:1: scheduler: must be a mapping", ("but got 'asha'",)),
+    "setting of a scheduler": Bad(
+        "", "scheduler: {kind: asha, grase: 2}\n", ":9:25: scheduler.grase: unknown key", ("mean grace?",)
+    ),
+    "grace": Bad(
+        "  model",
+        "  epochs: 3\n  model",
+        ":10:25: scheduler.grace: 3 is not below trial.epochs, which is 3: no trial would ever end early",
+        ("allowed: 1 to 2",),
+    ),
+    "several objectives and a scheduler": Bad(
+        "val_accuracy\ntrial:\n",
+        "[val_accuracy, val_loss]\ntrial:\n  epochs: 3\n",
+        ":10:13: scheduler.kind: asha compares trials by one objective, and there are 2",
+        ("use kind: fifo",),
+    ),
+    "several objectives and cmaes": Bad(
+        "val_accuracy",
+        "[val_accuracy, val_loss]",
+        ":9:10: search.kind: cmaes has one objective, and there are 2",
+        ("bayesian", "evolution"),
+    ),
     # The space
     "space key": Bad(
         "optimizer.lr:",
@@ -267,10 +493,24 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("bad", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_where_it_is(refused: Refused, minimal: str, bad: Bad) -> None:
-    assert bad.old in minimal
-    refusal = refused(minimal.replace(bad.old, bad.new, 1) if bad.old else minimal + bad.new)
+WITH = {
+    "grace": ("", "scheduler: {kind: asha, grace: 3}\n"),
+    "several objectives and a scheduler": ("", "scheduler: {kind: asha}\n"),
+    "several objectives and cmaes": (
+        f"optimizer.lr: {GRID}\nsearch: {{kind: grid}}",
+        "optimizer.lr: {uniform: [0.1, 1]}\n  optimizer.momentum: {uniform: [0, 0.9]}\nsearch: {kind: cmaes}",
+    ),
+}
+"""What else is replaced, so that the mistake is one."""
+
+
+@pytest.mark.parametrize(("name", "bad"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_is_told_where_it_is(refused: Refused, minimal: str, name: str, bad: Bad) -> None:
+    text = minimal
+    for old, new in ((bad.old, bad.new), WITH.get(name, ("", ""))):
+        assert old in text
+        text = text.replace(old, new, 1) if old else text + new
+    refusal = refused(text)
     assert len(refusal.lines) == 1
     assert refusal.lines[0].startswith(f"x.yaml{bad.begins}")
     for words in bad.words:
@@ -435,3 +675,141 @@ class TestData:
         assert str(here / "no-data" / "MNIST" / "raw") in refusal.lines[0]
         assert "TUNER_DATA_DIR" in refusal.text
         assert "offline: digits" in refusal.text
+
+
+class TestPopulations:
+    """What cannot change while a trial runs, a population cannot search."""
+
+    @pytest.fixture
+    def population(self, minimal: str) -> str:
+        text = minimal.replace("{kind: cnn}", "{kind: cnn}\n  epochs: 4").replace("{kind: grid}", "{kind: random}")
+        return text + "scheduler: {kind: pbt}\n"
+
+    @pytest.mark.parametrize(
+        ("key", "values", "why"),
+        [
+            (
+                "model.width1",
+                "[8, 16]",
+                "the shape of trunk.conv1.weight would be [16, 1, 3, 3] instead of [8, 1, 3, 3]",
+            ),
+            (
+                "data.seed",
+                "[1, 2]",
+                "the validation set would be another one, and may hold images that were trained on",
+            ),
+            ("data.limit", "[100, 200]", "the validation set would be another one"),
+            ("epochs", "[3, 4]", "trials of a population are equally long"),
+            ("optimizer.kind", "[sgd, adam]", "the state of sgd is not one of adam"),
+            ("seed", "[1, 2]", "the seed is that of the whole trial"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["pbt", "pb2"])
+    def test_each_with_its_reason(
+        self, refused: Refused, population: str, kind: str, key: str, values: str, why: str
+    ) -> None:
+        text = population.replace(f"optimizer.lr: {GRID}", f"{key}: {{choice: {values}}}").replace("pbt", kind)
+        refusal = refused(text)
+        assert len(refusal.lines) == 1
+        assert refusal.lines[0].startswith(f"x.yaml:8:3: space.{key}: cannot change while a trial runs: {why}")
+        assert "leave it out of the space, or search it with another scheduler" in refusal.text
+
+    @pytest.mark.parametrize("search", ["bayesian", "evolution"])
+    def test_a_search_that_learns_from_ended_trials(self, refused: Refused, population: str, search: str) -> None:
+        refusal = refused(population.replace("{kind: random}", f"{{kind: {search}}}"))
+        assert refusal.lines == ["x.yaml:9:10: search.kind: pbt finds its configurations itself"]
+        assert "use search: {kind: random} or {kind: qmc}" in refusal.text
+
+    def test_a_condition(self, refused: Refused, population: str) -> None:
+        more = "data.batch_size: {choice: [16, 32]}\n  optimizer.momentum: {grid: [0.5], when: {data.batch_size: 16}}"
+        [line] = refused(population.replace(f"optimizer.lr: {GRID}", more)).lines
+        assert line == "x.yaml:9:37: space.optimizer.momentum.when: pbt needs every key in every trial"
+
+    def test_an_interval_as_long_as_the_trial(self, refused: Refused, population: str) -> None:
+        [line] = refused(population.replace("{kind: pbt}", "{kind: pbt, interval: 4}")).lines
+        assert line.startswith("x.yaml:10:24: scheduler.interval: 4 is not below trial.epochs, which is 4")
+
+
+class TestTargets:
+    """A function of the user's own."""
+
+    TEXT = """\
+name: minimal
+objective: loss
+trial: {target: "own_bad:train", config: {lr: 0.1}}
+space:
+  config.lr: {uniform: [0, 1]}
+search: {kind: random}
+"""
+
+    @pytest.fixture(autouse=True)
+    def code(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        monkeypatch.setattr(imports, "_folders", [])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the folder is to stay as it is
+        path = here / "own_bad.py"
+        path.write_text("def train(config): ...\ndef nothing(): ...\nclass Train: ...\nnumber = 3\n")
+        yield path
+        sys.modules.pop("own_bad", None)
+
+    @pytest.mark.parametrize(
+        ("target", "message", "hint"),
+        [
+            ("own_bed:train", "there is no module 'own_bed'", "did you mean own_bad? allowed: own_bad"),
+            ("own_bad:trian", "HERE/own_bad.py has no 'trian'", "did you mean train? allowed: Train, nothing, train"),
+            ("own_bad:Train", "own_bad:Train is a class, not a function", "write a function that takes a config dict"),
+            ("own_bad:number", "own_bad:number is no function: 3", ""),
+            ("own_bad:nothing", "own_bad:nothing cannot be called with a config alone", "def nothing(config)"),
+            ("own_bad", "'own_bad' does not match", "as pkg.module:name"),
+            ("own_bad.py", "'own_bad.py' does not match", "as pkg.module:name"),
+        ],
+    )
+    def test_that_is_none(self, refused: Refused, here: Path, target: str, message: str, hint: str) -> None:
+        refusal = refused(self.TEXT.replace("own_bad:train", target))
+        assert len(refusal.lines) == 1
+        assert refusal.lines[0].startswith(f"x.yaml:3:9: trial.target: {message.replace('HERE', str(here))}")
+        assert hint in refusal.text
+
+    def test_in_a_module_that_raises(self, refused: Refused, code: Path) -> None:
+        code.write_text("import math\n\nmath.sqrt(-1)\n")
+        [line] = refused(self.TEXT).lines
+        assert line.startswith("x.yaml:3:9: trial.target: own_bad cannot be imported: ValueError: ")
+        assert line.endswith(f"({code}:3)")
+
+    def test_in_a_module_that_ends_the_program(self, refused: Refused, code: Path) -> None:
+        code.write_text("import sys\nsys.exit(0)\n")
+        [line] = refused(self.TEXT).lines
+        assert line == f"x.yaml:3:9: trial.target: own_bad cannot be imported: SystemExit: 0 ({code}:2)"
+
+    def test_in_a_module_that_needs_another(self, refused: Refused, code: Path) -> None:
+        code.write_text("import there_is_none\n")
+        [line] = refused(self.TEXT).lines
+        assert line.endswith(f"ModuleNotFoundError: No module named 'there_is_none' ({code}:1)")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "begins", "words"),
+        [
+            ("config.lr:", "lr:", ":5:3: space.lr: unknown key", "allowed: config, seed, target"),
+            ("config: {", "model: {", ":3:34: trial.model: unknown key", "allowed: config, seed, target"),
+            ("objective: loss", "objective: reward", ":2:1: objective: ", "{metric: reward, mode: max}"),
+            (
+                "objective: loss",
+                "objective: loss\nstop: {los: 1}",
+                ":3:8: stop.los: which direction of it is better is not known",
+                "did you mean loss?",
+            ),
+            (
+                "{uniform: [0, 1]}",
+                "{choice: [a, b]}\nconstraints: [config.lr <= 3]",
+                ":6:15: constraints.0: config.lr is 'a', no number",
+                "",
+            ),
+        ],
+    )
+    def test_of_which_something_is_asked_that_it_does_not_have(
+        self, refused: Refused, old: str, new: str, begins: str, words: str
+    ) -> None:
+        refusal = refused(self.TEXT.replace(old, new))
+        assert len(refusal.lines) == 1
+        assert refusal.lines[0].startswith(f"x.yaml{begins}")
+        assert words in refusal.text

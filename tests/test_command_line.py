@@ -9,9 +9,10 @@ import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tuner.__main__ import main
-from tuner.run import plan
+from tuner.journal import Journal
 from tuner.source import parse_yaml
 from tuner.spec import load
+from tuner.supply import planned
 
 Write = Callable[..., Path]
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
@@ -68,7 +69,8 @@ class TestValidate:
         again = write(out, "again.yaml")
         assert again.read_text() == out
         plans = [
-            [(trial.assignment, trial.config, trial.label) for trial in plan(load(file))] for file in (path, again)
+            [(trial.assignment, trial.config, trial.label) for trial in planned(load(file)) or ()]
+            for file in (path, again)
         ]
         assert len(plans[0]) == 5
         assert plans[0] == plans[1]
@@ -135,7 +137,9 @@ class TestDryRun:
         path = write(minimal + "resources: {cpu: 1, gpu: 0}\n")
         status, out, error = tuner("run", path, "--dry-run", "trial.epochs=3", "search.seed=4")
         assert (status, error) == (0, "")
-        for trial in plan(load(path, ["trial.epochs=3", "search.seed=4"])):
+        trials = planned(load(path, ["trial.epochs=3", "search.seed=4"]))
+        assert trials and len(trials) == 2
+        for trial in trials:
             assert f"{trial.assignment['optimizer.lr']:g}" in out
             assert str(trial.config.seed) in out
         for words in (
@@ -167,6 +171,56 @@ def modules_after(arguments: list[str]) -> set[str]:
     return set(done.stdout.partition("MODULES\n")[2].splitlines())
 
 
+class TestGoingOn:
+    @pytest.mark.parametrize("option", [["--resume"], ["--extend", "3"]])
+    def test_there_must_be_a_job_to_go_on_with(
+        self, option: list[str], tuner: Tuner, write: Write, minimal: str, here: Path
+    ) -> None:
+        status, _, error = tuner("run", write(minimal), *option)
+        assert status == 2
+        assert f"{here}/runs/minimal: --resume: no job of 'minimal' was begun there" in error
+        assert list(here.iterdir()) == []
+
+    def test_an_experiment_that_is_another_one_now_is_refused(
+        self, tuner: Tuner, write: Write, minimal: str, here: Path
+    ) -> None:
+        path = write(minimal)
+        Journal(f"{here}/runs/minimal/20260101-000000-abcd").opened(load(path), parent_run="", trials=2)
+        status, _, error = tuner("run", path, "--resume", "trial.epochs=9")
+        assert status == 2
+        assert "journal.jsonl: trial.epochs: was 1 when the job began, and is 9" in error
+
+    def test_a_grid_cannot_be_extended(self, tuner: Tuner, write: Write, minimal: str, here: Path) -> None:
+        path = write(minimal)
+        Journal(f"{here}/runs/minimal/20260101-000000-abcd").opened(load(path), parent_run="", trials=2)
+        status, _, error = tuner("run", path, "--extend", "3")
+        assert status == 2
+        assert "--extend: grid search has tried everything that it would" in error
+
+    def test_a_population_cannot_be_extended(self, tuner: Tuner, write: Write, minimal: str, here: Path) -> None:
+        text = minimal.replace("kind: grid}", "kind: random, trials: 2}").replace("grid", "choice")
+        path = write(text + "scheduler: {kind: pbt}\n")
+        spec = load(path, ["trial.epochs=4"])
+        Journal(f"{here}/runs/minimal/20260101-000000-abcd").opened(spec, parent_run="", trials=2)
+        status, _, error = tuner("run", path, "trial.epochs=4", "--extend", "3")
+        assert status == 2
+        assert "--extend: pbt has trained its population to the end" in error
+
+    def test_a_job_that_is_through_has_nothing_to_go_on_with(
+        self, tuner: Tuner, write: Write, minimal: str, here: Path
+    ) -> None:
+        path = write(minimal)
+        journal = Journal(f"{here}/runs/minimal/20260101-000000-abcd")
+        journal.opened(load(path), parent_run="", trials=2)
+        journal.closed(is_finished=True)
+        status, _, error = tuner("run", path, "--resume")
+        assert status == 2
+        assert "has been through all of its" in error and "--extend 10 goes on" in error
+
+    def test_fewer_than_none_are_refused(self, tuner: Tuner, write: Write, minimal: str) -> None:
+        assert tuner("run", write(minimal), "--extend", "-1")[0] == 2
+
+
 def test_help_imports_nothing_heavy() -> None:
     modules = modules_after(["--help"])
     assert "typer" in modules
@@ -174,7 +228,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_validate_imports_neither_ray_nor_mlflow() -> None:
-    modules = modules_after(["validate", *map(str, EXPERIMENTS)])
+    quick = [path for path in EXPERIMENTS if path.stem != "own_function"]  # its own code imports Ray Tune
+    modules = modules_after(["validate", *map(str, quick)])
     assert "tuner.spec" in modules
     assert not {"ray", "mlflow", "pandas", "sklearn", "optuna", "torchvision"} & modules
 

@@ -2,13 +2,15 @@
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from tuner.config import Config
@@ -20,7 +22,13 @@ from tuner.losses import ClassLoss, LossConfig
 from tuner.metrics import mode_of
 from tuner.models import ModelConfig
 from tuner.optim import OptimizerConfig, ScheduleConfig
+from tuner.scheduler import SchedulerConfig
+from tuner.scoring import Objective
+from tuner.search import SearchConfig
+from tuner.searcher import Plan, Searcher, Told
 from tuner.signature import ImageShape, Output, Outputs, Target
+from tuner.space import Assignment, Space
+from tuner.study import Study
 from tuner.tasks import TaskConfig
 
 
@@ -36,6 +44,8 @@ UNIONS = {
     "losses": LossConfig,
     "optimizers": OptimizerConfig,
     "schedules": ScheduleConfig,
+    "searches": SearchConfig,
+    "schedulers": SchedulerConfig,
 }
 
 
@@ -66,9 +76,17 @@ def image_shape(channels: int, height: int, width: int) -> ImageShape:
     return ImageShape(channels, height, width, mean=(0.4,) * channels, std=(0.3,) * channels)
 
 
-def accepted(model: Any, image: ImageShape, outputs: dict[str, Output]) -> bool:
+def fitted(member: Any, image: ImageShape, outputs: dict[str, Output], **fields: Any) -> Any:
+    """A model at its defaults; one that is imported is called with what a user would write for these outputs."""
+    if "target" not in member.model_fields:
+        return member(**fields)
+    heads = {name: (output.size, output.log_probabilities) for name, output in outputs.items()}
+    return member(target="own_code:Net", args={"channels": image.channels, "heads": heads})
+
+
+def accepted(member: Any, image: ImageShape, outputs: dict[str, Output]) -> bool:
     try:
-        model.check(image, outputs)
+        fitted(member, image, outputs).check(image, outputs)
     except Mistakes:
         return False
     return True
@@ -87,10 +105,10 @@ def by_name(outputs: Outputs, asked: dict[str, Output]) -> dict[str, Tensor]:
 def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: Any, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     image = image_shape(*shape)
-    fitting = [outputs for outputs in ASKED.values() if accepted(member(), image, outputs)]
+    fitting = [outputs for outputs in ASKED.values() if accepted(member, image, outputs)]
     assert len(fitting) >= 2
     for asked in fitting:
-        model = member().build(image, asked)
+        model = fitted(member, image, asked).build(image, asked)
         images = torch.rand(6, *shape)
         given = images.clone()
         outputs = by_name(model(images), asked)
@@ -111,10 +129,9 @@ def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: An
 def test_a_model_in_eval_mode_is_a_function_of_each_image_alone(member: Any) -> None:
     torch.manual_seed(0)
     image = image_shape(1, 8, 8)
-    asked = next(outputs for outputs in ASKED.values() if accepted(member(), image, outputs))
-    model = (
-        member(dropout=0.5).build(image, asked) if "dropout" in member.model_fields else member().build(image, asked)
-    )
+    asked = next(outputs for outputs in ASKED.values() if accepted(member, image, outputs))
+    dropout = {"dropout": 0.5} if "dropout" in member.model_fields else {}
+    model = fitted(member, image, asked, **dropout).build(image, asked)
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.rand(5, 1, 8, 8)
@@ -127,11 +144,11 @@ def test_a_model_in_eval_mode_is_a_function_of_each_image_alone(member: Any) -> 
 @pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
 def test_the_same_seed_builds_the_same_weights(member: Any) -> None:
     image = image_shape(1, 8, 8)
-    asked = next(outputs for outputs in ASKED.values() if accepted(member(), image, outputs))
+    asked = next(outputs for outputs in ASKED.values() if accepted(member, image, outputs))
 
     def weights(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return nn.utils.parameters_to_vector(member().build(image, asked).parameters())
+        return nn.utils.parameters_to_vector(fitted(member, image, asked).build(image, asked).parameters())
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
@@ -143,11 +160,11 @@ def test_a_model_that_cannot_be_built_is_refused_beforehand(member: Any) -> None
     for height in range(1, 9):
         for width in range(1, 9):
             image = image_shape(1, height, width)
-            asked = next(outputs for outputs in ASKED.values() if accepted(member(), image_shape(1, 28, 28), outputs))
-            if not accepted(member(), image, asked):
+            asked = next(outputs for outputs in ASKED.values() if accepted(member, image_shape(1, 28, 28), outputs))
+            if not accepted(member, image, asked):
                 refused += 1
                 continue
-            outputs = member().build(image, asked)(torch.rand(2, 1, height, width))
+            outputs = fitted(member, image, asked).build(image, asked)(torch.rand(2, 1, height, width))
             for output in by_name(outputs, asked).values():
                 assert output.isfinite().all()
     assert refused < 64
@@ -178,22 +195,34 @@ def mnist_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Any]]:
-    """A member of DataConfig whose data is there: generated for those in MNIST's format."""
-    member: type[Any] = request.param
+def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A member of DataConfig whose data is there: generated for those in MNIST's format and for one of one's own."""
+    member: Any = request.param
     if issubclass(member, MNIST):
         (tmp_path / member.__name__).mkdir()
         generated: Path = request.getfixturevalue("mnist_like")
         (tmp_path / member.__name__ / "raw").symlink_to(generated)
         monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path))
-    else:
+    elif "target" not in member.model_fields:
         try:
             member().prepare()
         except UserError as error:
             pytest.skip(f"{member.__name__} is not to be had: {error}")
     _train_and_validation.cache_clear()
-    yield member
+    yield partial(member, target="own_code:Noise") if "target" in member.model_fields else member
     _train_and_validation.cache_clear()
+
+
+Make = Callable[..., ImageData]
+
+
+def has_canvas(make: Make) -> bool:
+    """Whether its images can be put on a canvas."""
+    try:
+        make(canvas=100)
+    except ValueError:
+        return False
+    return True
 
 
 every_dataset = pytest.mark.parametrize(
@@ -207,7 +236,9 @@ def identities(part: Images) -> list[bytes]:
 
 @every_dataset
 @pytest.mark.parametrize("canvas", [None, 40])
-def test_a_dataset_is_what_it_says(prepared: type[ImageData], canvas: int | None) -> None:
+def test_a_dataset_is_what_it_says(prepared: Make, canvas: int | None) -> None:
+    if canvas is not None and not has_canvas(prepared):
+        pytest.skip("has no canvas")
     data = prepared(canvas=canvas)
     train, validation = data.load()
     test = data.load_test()
@@ -232,14 +263,14 @@ def test_a_dataset_is_what_it_says(prepared: type[ImageData], canvas: int | None
 
 
 @every_dataset
-def test_training_validation_and_test_set_share_no_image(prepared: type[ImageData]) -> None:
+def test_training_validation_and_test_set_share_no_image(prepared: Make) -> None:
     data = prepared()
     parts = [identities(part) for part in (*data.load(), data.load_test())]
     assert len({image for part in parts for image in part}) == sum(map(len, parts))
 
 
 @every_dataset
-def test_the_split_is_stratified(prepared: type[ImageData]) -> None:
+def test_the_split_is_stratified(prepared: Make) -> None:
     train, validation = prepared().load()
     of_train, of_validation = (part.targets["label"].bincount() for part in (train, validation))
     expected = (of_train + of_validation) * len(validation) / (len(train) + len(validation))
@@ -247,7 +278,7 @@ def test_the_split_is_stratified(prepared: type[ImageData]) -> None:
 
 
 @every_dataset
-def test_the_seed_decides_the_split_and_nothing_else_does(prepared: type[ImageData]) -> None:
+def test_the_seed_decides_the_split_and_nothing_else_does(prepared: Make) -> None:
     train, validation = prepared(seed=1).load()
     same_train, same_validation = prepared(seed=1, batch_size=7).load()
     _train_and_validation.cache_clear()  # from its files, too, and not only from memory
@@ -266,7 +297,7 @@ def test_the_seed_decides_the_split_and_nothing_else_does(prepared: type[ImageDa
 
 
 @every_dataset
-def test_limit_caps_the_training_images_alone(prepared: type[ImageData]) -> None:
+def test_limit_caps_the_training_images_alone(prepared: Make) -> None:
     whole, capped = prepared(), prepared(limit=100)
     assert len(capped.load()[0]) == capped.describe().sizes["train"] == 100
     assert torch.equal(capped.load()[1].images, whole.load()[1].images)
@@ -277,7 +308,9 @@ def test_limit_caps_the_training_images_alone(prepared: type[ImageData]) -> None
 
 
 @every_dataset
-def test_a_canvas_too_small_for_the_images_is_a_mistake(prepared: type[ImageData]) -> None:
+def test_a_canvas_too_small_for_the_images_is_a_mistake(prepared: Make) -> None:
+    if not has_canvas(prepared):
+        pytest.skip("has no canvas")
     with pytest.raises(ValueError, match="canvas: 1 is too small"):
         prepared(canvas=1)
     side = prepared().image.width
@@ -483,3 +516,206 @@ def test_a_schedule_goes_on_from_its_state_as_if_never_stopped(schedule: Any, op
             second.step()
             moves.step()
         assert rates == straight[stop:]
+
+
+# --- searches
+
+TRIALS = 12
+
+
+def variants(union: Any) -> list[Any]:
+    """Each member of a union at its defaults, and with each word that one of its fields may be."""
+    found = []
+    for member in members(union):
+        words = {
+            name: f for name, f in member.model_fields.items() if name != "kind" and get_origin(f.annotation) is Literal
+        }
+        found += [member()] + [
+            member(**{name: word})
+            for name, field in words.items()
+            for word in get_args(field.annotation)
+            if word != field.default
+        ]
+    return found
+
+
+def variant_name(config: Any) -> str:
+    return "-".join(map(str, config.model_dump(exclude_defaults=True).values() or ())) or type(config).__name__
+
+
+def space_of(**given: Any) -> Space:
+    return TypeAdapter(Space).validate_python(given)
+
+
+STEPS = space_of(
+    a={"uniform": [0, 1], "step": 0.1}, b={"int": [1, 9]}, c={"logint": [2, 64], "step": 2}, d={"choice": [1, 2, 4]}
+)
+"""A space that every search takes."""
+CONDITIONS = space_of(
+    kind={"choice": ["x", "y"]},
+    only_x={"uniform": [0, 1], "step": 0.1, "when": {"kind": "x"}},
+    only_y={"int": [1, 99], "when": {"kind": "y"}},
+    deep={"choice": [1, 2, 3], "when": {"only_x": [0.0, 0.1, 0.2, 0.3, 0.4]}},
+)
+
+
+def everything(assignment: Assignment) -> bool:
+    return True
+
+
+def searcher(search: Any, space: Space, allows: Callable[[Assignment], bool] = everything) -> Searcher:
+    plan = search.plan(space, allows)
+    return Study(search, space, ["max"], allows=allows, prunes=False) if plan is None else Plan(plan)
+
+
+def tried(search: Any, space: Space, allows: Callable[[Assignment], bool] = everything, most: int = 99) -> Any:
+    """The configurations that a search tries, where the best is in the middle of every range."""
+    asked = searcher(search, space, allows)
+    found: list[Assignment] = []
+    while len(found) < most and (assignment := asked.ask()) is not None:
+        value = -sum((space[name].unit(value) - 0.5) ** 2 for name, value in assignment.items())
+        asked.tell(len(found), Told(assignment, "completed", [value]))
+        found.append(assignment)
+    return found
+
+
+def counted(search: Any, **given: Any) -> Any:
+    """A search with few trials, where it counts them."""
+    update = {"trials": TRIALS, "startup": TRIALS - 1, "population": 4} | given
+    known = {name: value for name, value in update.items() if name in type(search).model_fields}
+    return type(search).model_validate(search.model_dump() | known)
+
+
+every_search = pytest.mark.parametrize("search", variants(SearchConfig), ids=variant_name)
+
+
+@every_search
+def test_a_search_tries_what_is_in_the_space_and_nothing_twice(search: Any) -> None:
+    search = counted(search)
+    assert list(search.check(STEPS)) == []
+    found = tried(search, STEPS, most=40)
+    assert len(found) == (TRIALS if "trials" in type(search).model_fields else 40)
+    assert len({repr(assignment) for assignment in found}) == len(found)
+    for assignment in found:
+        assert list(assignment) == list(STEPS)
+        for name, value in assignment.items():
+            STEPS[name].encode(value)  # raises outside
+
+
+@every_search
+def test_the_same_seed_searches_the_same_configurations_and_a_longer_search_begins_with_the_shorter(
+    search: Any,
+) -> None:
+    found = tried(counted(search), STEPS, most=40)
+    assert tried(counted(search), STEPS, most=40) == found
+    if "trials" in type(search).model_fields:
+        assert tried(counted(search, seed=1), STEPS) != found
+        longer = tried(counted(search, trials=TRIALS + 1), STEPS)
+        assert len(longer) == TRIALS + 1 and longer[:TRIALS] == found
+
+
+@every_search
+def test_a_search_begins_with_its_initial_configurations(search: Any) -> None:
+    initial: list[dict[str, Any]] = [{"a": 0.3, "b": 7, "c": 16, "d": 4}, {"b": 2}, {"a": 1.0, "b": 9, "c": 2, "d": 1}]
+    search = counted(search, initial=initial)
+    assert list(search.check(STEPS)) == []
+    found = tried(search, STEPS, most=5000)
+    begun = [next(i for i, trial in enumerate(found) if first.items() <= trial.items()) for first in initial]
+    assert begun == sorted(begun) and begun[:2] == [0, 1]
+    if "trials" in type(search).model_fields:
+        assert begun == [0, 1, 2] and len(found) == TRIALS
+
+
+@every_search
+def test_a_search_tries_nothing_that_is_not_allowed(search: Any) -> None:
+    def allows(assignment: Assignment) -> bool:
+        return bool(assignment["a"] * assignment["b"] <= 3)
+
+    found = tried(counted(search), STEPS, allows, most=40)
+    assert len(found) == (TRIALS if "trials" in type(search).model_fields else 40)
+    assert all(map(allows, found))
+    assert tried(counted(search), STEPS, lambda _: False) == []
+
+
+@every_search
+def test_a_search_varies_the_keys_that_count_and_no_others(search: Any) -> None:
+    search = counted(search)
+    if list(search.check(CONDITIONS)):
+        pytest.skip("takes no conditions")
+    found = tried(search, CONDITIONS)
+    assert {trial["kind"] for trial in found} == {"x", "y"}
+    for trial in found:
+        assert ("only_x" in trial, "only_y" in trial) == (trial["kind"] == "x", trial["kind"] == "y")
+        assert ("deep" in trial) == (trial.get("only_x", 1) < 0.45)
+        assert list(trial) == [name for name in CONDITIONS if name in trial]
+
+
+@every_search
+def test_a_search_ends_where_the_space_does(search: Any) -> None:
+    small = space_of(a={"int": [1, 3]}, b={"uniform": [0, 1], "step": 1})
+    found = tried(counted(search, trials=8), small)
+    assert sorted((trial["a"], trial["b"]) for trial in found) == [(a, b) for a in (1, 2, 3) for b in (0.0, 1.0)]
+
+
+@every_search
+def test_a_search_refuses_initial_configurations_outside_the_space(search: Any) -> None:
+    wrong = counted(search, initial=[{"a": 0.1}, {"a": 7, "q": 1}])
+    problems = list(wrong.check(STEPS))
+    assert [problem.key for problem in problems] == ["search.initial.1.a", "search.initial.1.q"]
+
+
+# --- schedulers
+
+
+@pytest.mark.parametrize("objective", [Objective(metric="val_loss", mode="min"), Objective(metric="score", mode="max")])
+@pytest.mark.parametrize("length", [9, None])
+@pytest.mark.parametrize("member", members(SchedulerConfig), ids=lambda member: member.__name__)
+def test_a_scheduler_builds_one_of_rays_that_is_ready(member: Any, length: int | None, objective: Objective) -> None:
+    from ray.tune.schedulers import TrialScheduler
+
+    config = member()
+    assert list(config.check(length)) == []
+    rays, arguments = config.build(objective, length, STEPS)
+    assert issubclass(rays, TrialScheduler)
+    built = rays(**arguments)  # raises at what it does not know
+    assert getattr(built, "metric", objective.metric) in (objective.metric, None)
+    assert arguments.get("metric", objective.metric) == objective.metric
+    assert arguments.get("mode", objective.mode) == objective.mode
+    assert not (config.prunes and config.mutates)
+
+
+@pytest.mark.parametrize("member", members(SchedulerConfig), ids=lambda member: member.__name__)
+def test_a_scheduler_that_could_end_no_trial_early_is_refused(member: Any) -> None:
+    config = member()
+    problems = list(config.check(1))
+    assert bool(problems) == (config.prunes or config.mutates)
+    for problem in problems:
+        assert "trial.epochs, which is 1: no trial would ever end early" in problem.message
+
+
+@pytest.mark.parametrize("member", members(SchedulerConfig), ids=lambda member: member.__name__)
+def test_a_scheduler_waits_for_no_more_trials_than_there_are(member: Any) -> None:
+    for length in (2, 9, None):
+        ahead = [member().ahead(length, total) for total in (1, 4, 100)]
+        assert all(0 <= each <= total for each, total in zip(ahead, (1, 4, 100), strict=True))
+        assert ahead == sorted(ahead)
+
+
+@pytest.mark.parametrize(
+    "member", [member for member in members(SchedulerConfig) if member.mutates], ids=lambda member: member.__name__
+)
+def test_what_a_scheduler_makes_of_a_configuration_is_in_the_space(member: Any) -> None:
+    rng = np.random.default_rng(0)
+    assignment: Assignment = {name: distribution.sample(rng) for name, distribution in STEPS.items()}
+    seen = set()
+    for _ in range(100):
+        units = dict(zip(STEPS, rng.uniform(-0.1, 1.1, len(STEPS)).tolist(), strict=True))
+        before = dict(assignment)
+        mutated = member().mutated(STEPS, assignment, units, rng)
+        assert assignment == before, "what is copied stays as it is"
+        assert list(mutated) == list(STEPS)
+        for name, value in mutated.items():
+            STEPS[name].encode(value)  # raises outside
+        seen.add(repr(mutated))
+        assignment = mutated
+    assert len(seen) > 50

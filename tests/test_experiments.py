@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.run import plan
 from tuner.spec import load
+from tuner.supply import Supply, planned
 from tuner.trials import label
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -21,8 +21,11 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 class TestEach:
-    def test_it_plans_trials_that_differ(self, path: Path) -> None:
-        trials = plan(load(path))
+    def test_its_trials_differ(self, path: Path) -> None:
+        spec = load(path)
+        supply = Supply(spec)
+        # An adaptive search is asked for its first trials: the others hang on what comes out.
+        trials = planned(spec) or [trial for trial in (supply.next() for _ in range(3)) if trial]
         wholes = {json.dumps(trial.config.model_dump(mode="json"), sort_keys=True) for trial in trials}
         assert len(wholes) == len(trials) >= 2
         assert len({trial.config.seed for trial in trials}) == len(trials)
@@ -31,10 +34,10 @@ class TestEach:
     def test_it_opens_with_the_question_that_it_answers(self, path: Path) -> None:
         comment = " ".join(itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines()))
         assert "?" in comment
-        assert re.search(r"\d+ trials.*, about .+ on \d+ CPU cores", comment)  # how long it takes
+        assert re.search(r"\d+ trials.*, .*(seconds|minutes?) on \d+ CPU cores", comment)  # how long it takes
 
     def test_it_is_named_after_its_file(self, path: Path) -> None:
         assert load(path).name == path.stem.replace("_", "-")
 
     def test_it_says_how_many_trials_it_has(self, path: Path) -> None:
-        assert f"{len(load(path).plan())} trials" in path.read_text()
+        assert f"{load(path).searcher().total} trials" in path.read_text()

@@ -58,6 +58,8 @@ def test_the_error_is_the_mean_euclidean_distance() -> None:
         ("test_f1", "max"),
         ("epoch_seconds", "min"),
         ("images_per_second", "max"),
+        ("parameters", "min"),
+        ("latency_ms", "min"),
         ("learning_rate", None),
     ],
 )

@@ -19,13 +19,17 @@ import psutil
 import pytest
 import torch
 import yaml
+from conftest import experiment
 from mlflow import MlflowClient
 
 import tuner
 from tuner.data.mnist import data_dir
-from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, run
+from tuner.errors import UserError
+from tuner.journal import Journal, read_past
+from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, _past, run
 from tuner.spec import ExperimentSpec, load
 from tuner.train import fit
+from tuner.trial_config import TrialConfig
 
 EPOCHS = 3
 
@@ -54,6 +58,15 @@ class Job:
     result: Result
     client: MlflowClient
     text: str
+
+    @property
+    def plan(self) -> list[Any]:
+        return self.spec.plan() or []
+
+    @property
+    def trial(self) -> TrialConfig:
+        assert isinstance(self.spec.trial, TrialConfig)
+        return self.spec.trial
 
     def run_of(self, number: int) -> Any:
         [found] = [r for r in self.runs("trial") if r.data.tags["tuner.trial"] == str(number)]
@@ -116,9 +129,9 @@ def test_the_parent_run_holds_the_answer(job: Job) -> None:
 def test_the_recorded_specification_runs_to_the_same_plan(job: Job, tmp_path: Path) -> None:
     [parent] = job.runs("parent")
     again = load(job.client.download_artifacts(parent.info.run_id, "experiment.yaml", str(tmp_path)))
-    assert again.plan() == job.spec.plan()
-    seeds = [job.spec.trial_config(assignment).seed for assignment in job.spec.plan()]
-    assert [again.trial_config(assignment).seed for assignment in again.plan()] == seeds
+    assert again.plan() == job.plan
+    seeds = [job.spec.trial_config(assignment).seed for assignment in job.plan]
+    assert [again.trial_config(assignment).seed for assignment in job.plan] == seeds
 
 
 def test_each_trial_is_nested_with_its_parameters_and_all_its_epochs(job: Job) -> None:
@@ -132,7 +145,7 @@ def test_each_trial_is_nested_with_its_parameters_and_all_its_epochs(job: Job) -
         assert record.data.tags["tuner.seed"] == str(trial.config.seed)
         assert record.info.end_time >= record.info.start_time
     best = job.run_of(0)
-    for name in job.spec.trial.metrics:
+    for name in job.trial.metrics:
         history = job.client.get_metric_history(best.info.run_id, name)
         assert [metric.step for metric in history] == list(range(1, EPOCHS + 1)), name
     curve = [metric.value for metric in job.client.get_metric_history(best.info.run_id, "val_accuracy")]
@@ -188,7 +201,8 @@ def test_a_checkpoint_loads_from_its_folder_and_from_its_run(job: Job) -> None:
 
 
 def test_alone_gives_the_numbers_that_ray_gave_to_the_last_bit(job: Job) -> None:
-    config = job.spec.trial_config(job.spec.plan()[0])
+    config = job.spec.trial_config(job.plan[0])
+    assert isinstance(config, TrialConfig)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     alone: list[dict[str, Any]] = []
@@ -205,6 +219,133 @@ def test_alone_gives_the_numbers_that_ray_gave_to_the_last_bit(job: Job) -> None
 def test_a_log_gets_a_line_a_trial(job: Job) -> None:
     assert [line[:5] for line in job.text.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     assert "\x1b" not in job.text
+
+
+def test_the_journal_tells_what_the_driver_knew(job: Job) -> None:
+    past = read_past(job.spec, job.result.folder, Path(job.result.folder).name)
+    assert past.is_finished and past.head["parent_run"] == job.result.links.parent_run_id
+    for read, trial in zip(past.trials, job.result.trials, strict=True):
+        for name in ("assignment", "config", "status", "reason", "traceback", "epoch", "series", "checkpoint"):
+            assert getattr(read, name) == getattr(trial, name), name
+        assert (read.best, read.best_report, read.best_assignment) == (
+            trial.best,
+            trial.best_report,
+            trial.best_assignment,
+        )
+        assert read.seconds == pytest.approx(trial.seconds, abs=0.5)
+
+
+def test_a_job_that_is_through_is_not_gone_on_with(job: Job) -> None:
+    with pytest.raises(UserError, match="has been through all of its 4 trials"):
+        run(job.spec, resume=True)
+    with pytest.raises(UserError, match="grid search has tried everything that it would"):
+        run(job.spec, extend=2)
+
+
+@pytest.fixture(scope="module")
+def several(job: Job) -> Job:
+    """A search that learns, for two objectives and with a constraint that only training decides."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    spec = experiment(
+        objective=["val_accuracy", "parameters"],
+        trial=job.trial.model_copy(update={"epochs": 1}),
+        space={"model.hidden": {"int": [8, 64]}, "optimizer.lr": {"loguniform": [0.01, 0.3]}},
+        constraints=["val_accuracy >= 0.01", "latency_ms * 0 >= model.hidden - 63.5"],  # the widest one misses it
+        search={"kind": "bayesian", "trials": 4, "initial": [{"model.hidden": 64}, {"model.hidden": 8}]},
+        storage="runs",
+    )
+    text = StringIO()
+    result = run(spec, console=Console(file=text, width=200))
+    return Job(spec, result, job.client, text.getvalue())
+
+
+class TestSeveralObjectives:
+    def test_the_front_is_recorded_drawn_and_shown(self, several: Job) -> None:
+        result = several.result
+        assert result.status == OK and len(result.trials) == 4
+        assert "TPE (tpe) is the sampler" in several.text
+        experiment_id = several.client.get_experiment_by_name("small").experiment_id
+        runs = several.client.search_runs([experiment_id])
+        parent = several.client.get_run(result.links.parent_run_id)
+        artifacts = {artifact.path for artifact in several.client.list_artifacts(parent.info.run_id)}
+        assert {"pareto.png", "leaderboard.csv"} <= artifacts
+        table = pd.read_csv(several.client.download_artifacts(parent.info.run_id, "leaderboard.csv"))
+        on_front = {int(number) for number in table[table["pareto"]]["trial"]}
+        tagged = {int(run.data.tags["tuner.trial"]) for run in runs if run.data.tags.get("pareto") == "true"}
+        assert on_front == tagged and 1 in on_front  # no other is as small
+        assert result.winner is not None and result.winner.number in on_front
+        assert parent.data.metrics["best_parameters"] == result.winner.best_report["parameters"]
+        assert parent.data.metrics["trials_completed"] == 4
+
+    def test_who_misses_a_constraint_wins_nothing(self, several: Job) -> None:
+        widest = several.result.trials[0]
+        assert widest.assignment["model.hidden"] == 64 and not widest.is_feasible
+        assert [name for name, missed in widest.violations.items() if missed > 0] == [several.spec.constraints[1]]
+        assert several.result.winner is not widest
+
+
+class TestGoingOn:
+    """Which job goes on, and with how many trials; what it does then is told in test_resume.py."""
+
+    def past(self, folder: Path, finished: bool = True, **parts: Any) -> ExperimentSpec:
+        """An experiment whose last job has a journal."""
+        spec = experiment(storage=str(folder), **parts)
+        journal = Journal(f"{folder}/small/20260101-000000-abcd")
+        trials = spec.count() if spec.budget.trials is None else min(spec.count(), spec.budget.trials)
+        journal.opened(spec, parent_run="", trials=trials)
+        if finished:
+            journal.closed(is_finished=True)
+        return spec
+
+    def test_an_interrupted_job_has_the_trials_that_it_had(self, tmp_path: Path) -> None:
+        spec, past = _past(self.past(tmp_path, finished=False), 0)
+        assert (spec.count(), past.job, past.trials) == (4, "20260101-000000-abcd", [])
+
+    @pytest.mark.parametrize("finished", [False, True])
+    def test_extend_adds_to_what_it_had(self, finished: bool, tmp_path: Path) -> None:
+        assert _past(self.past(tmp_path, finished), 3)[0].count() == 7
+
+    def test_what_was_added_before_stays(self, tmp_path: Path) -> None:
+        self.past(tmp_path, finished=False, search={"kind": "random", "trials": 9})
+        assert _past(experiment(storage=str(tmp_path)), 0)[0].count() == 9
+        assert _past(experiment(storage=str(tmp_path)), 2)[0].count() == 11
+
+    def test_a_file_that_asks_for_more_now_gets_them(self, tmp_path: Path) -> None:
+        self.past(tmp_path)
+        more = experiment(storage=str(tmp_path), search={"kind": "random", "trials": 6})
+        assert _past(more, 0)[0].count() == 6
+
+    @pytest.mark.parametrize("search", [{"kind": "random", "trials": 4}, {"kind": "bayesian", "trials": 4}])
+    def test_a_job_that_is_through_is_refused(self, search: dict[str, Any], tmp_path: Path) -> None:
+        spec = self.past(tmp_path, search=search)
+        with pytest.raises(UserError, match="has been through all of its"):
+            _past(spec, 0)
+
+    def test_a_space_that_is_exhausted_has_no_more(self, tmp_path: Path) -> None:
+        spec = self.past(
+            tmp_path, space={"optimizer.lr": {"choice": [0.1, 0.2]}}, search={"kind": "random", "trials": 9}
+        )
+        assert spec.count() == 2
+        with pytest.raises(UserError, match="has been through all of its"):
+            _past(spec, 0)
+        with pytest.raises(UserError, match="the space has no more than the 2 trials"):
+            _past(spec, 5)
+
+    def test_a_budget_that_was_spent_may_be_raised(self, tmp_path: Path) -> None:
+        space = {"optimizer.lr": {"grid": [0.1, 0.2, 0.3]}}
+        spec = self.past(tmp_path, space=space, search={"kind": "grid"}, budget={"trials": 2})
+        with pytest.raises(UserError, match="has been through all of its"):
+            _past(spec, 0)
+        raised = experiment(storage=str(tmp_path), space=space, search={"kind": "grid"})
+        assert _past(raised, 0)[0].count() == 3
+
+    def test_a_budget_that_allows_no_more_is_told(self, tmp_path: Path) -> None:
+        spec = self.past(tmp_path, budget={"trials": 2})
+        with pytest.raises(UserError, match=r"budget\.trials allows no more than the 2 trials"):
+            _past(spec, 5)
 
 
 def _start(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -230,7 +371,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     try:
         _wait_for_metrics(tmp_path)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, output

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tuner.scoring import Objective
+from tuner.scoring import Objective, pareto_front
 
 HIGH, LOW = Objective.of_metric("val_accuracy"), Objective.of_metric("val_loss")
 
@@ -53,3 +53,34 @@ def test_the_best_value_sorts_first() -> None:
 def test_its_value_in_a_report() -> None:
     assert HIGH.of({"val_accuracy": 1, "val_loss": 3.0}) == 1.0
     assert HIGH.of({"val_loss": 3.0}) is None
+
+
+class TestParetoFront:
+    OBJECTIVES = (Objective(metric="val_accuracy", mode="max"), Objective(metric="parameters", mode="min"))
+
+    @pytest.mark.parametrize(
+        ("points", "front"),
+        [
+            ([], []),
+            ([(0.9, 100)], [True]),
+            ([(0.9, 100), (0.8, 50)], [True, True]),  # better in one each
+            ([(0.9, 100), (0.8, 100)], [True, False]),
+            ([(0.9, 100), (0.9, 50)], [False, True]),
+            ([(0.9, 100), (0.8, 200)], [True, False]),
+            ([(0.9, 100), (0.9, 100), (0.1, 1)], [True, True, True]),  # equals do not beat each other
+            ([(0.5, 50), (0.9, 100), (0.7, 20), (0.7, 30)], [False, True, True, False]),
+        ],
+    )
+    def test_no_other_is_as_good_in_every_objective_and_better_in_one(
+        self, points: list[tuple[float, float]], front: list[bool]
+    ) -> None:
+        assert pareto_front(points, self.OBJECTIVES) == front
+
+    def test_of_one_objective_are_the_best(self) -> None:
+        assert pareto_front([(3.0,), (1.0,), (1.0,)], [LOW]) == [False, True, True]
+
+    def test_the_order_of_the_points_changes_nothing(self) -> None:
+        points = [(0.1 * (i * 7 % 10), float(i * 3 % 10)) for i in range(10)]
+        there = pareto_front(points, self.OBJECTIVES)
+        back = pareto_front(points[::-1], self.OBJECTIVES)[::-1]
+        assert there == back and any(there) and not all(there)

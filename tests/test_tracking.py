@@ -1,16 +1,19 @@
-import time
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from conftest import Write
+from conftest import Played, Write, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
+from tuner.journal import Journal, Past, read_past
 from tuner.preflight import MLFLOW_DEFAULT, check_store, default_uri, masked, tracking_uri
-from tuner.run import plan
 from tuner.spec import ExperimentSpec, load
 from tuner.store import download_checkpoint
+from tuner.supply import Supply, planned
 from tuner.tracking import Recorder
 from tuner.trials import Trial
 
@@ -21,13 +24,20 @@ def spec(write: Write, minimal: str) -> ExperimentSpec:
 
 
 @pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def uri(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "store.db")
     return f"sqlite:///{tmp_path}/store.db"
 
 
+def plan(spec: ExperimentSpec) -> list[Trial]:
+    trials = planned(spec)
+    assert trials is not None
+    return trials
+
+
 def take(trial: Trial, spec: ExperimentSpec, epoch: int, value: float) -> dict[str, Any]:
-    report: dict[str, Any] = dict.fromkeys(spec.trial.metrics, 0.5) | {"epoch": epoch, "val_accuracy": value}
+    report: dict[str, Any] = dict.fromkeys(spec.trial.metrics or (), 0.5) | {"epoch": epoch, "val_accuracy": value}
     report |= {"device": "cpu", "precision": "float32"}
     trial.take(report, spec.objective)
     return report
@@ -55,7 +65,7 @@ def test_thousands_of_metrics_travel_in_batches_and_arrive_once(spec: Experiment
     recorder.trial_started(trial)  # begun again, after a crash
     for epoch in range(1, 301):
         recorder.trial_reported(trial, take(trial, spec, epoch, epoch / 1000))
-    trial.status, trial.ended = "completed", time.time()
+    trial.end("completed", "")
     recorder.trial_ended(trial)
     recorder.job_ended("FINISHED", {"best_val_accuracy": 0.3}, winner=trial)
     recorder.close()
@@ -65,7 +75,7 @@ def test_thousands_of_metrics_travel_in_batches_and_arrive_once(spec: Experiment
     assert len(runs) == 2  # the parent and one trial: the other has not begun
     parent = client.get_run(links.parent_run_id)
     run_id = parent.data.tags["tuner.winner_run"]
-    for name in spec.trial.metrics:
+    for name in spec.trial.metrics or ():
         assert [metric.step for metric in client.get_metric_history(run_id, name)] == list(range(1, 301))
     assert client.get_run(run_id).data.metrics["best_epoch"] == 300
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -132,3 +142,326 @@ def test_what_cannot_be_written_of_one_trial_costs_no_other(spec: ExperimentSpec
         for run in MlflowClient(uri).search_runs([links.experiment_id])
     }
     assert status == {"0": "RUNNING", "1": "FINISHED", None: "FINISHED"}
+
+
+class Recorded(Played):
+    """A job that is recorded, and writes its journal."""
+
+    def __init__(self, spec: ExperimentSpec, uri: str, folder: Path, past: Past | None = None) -> None:
+        self.uri = uri
+        self.folder = folder
+        self.supply = Supply(spec, past.trials if past else ())
+        self.recorder = Recorder(spec, uri)
+        self.links = self.recorder.open("job", str(folder), Path(), self.supply.total, past)
+        journal = Journal(str(folder))
+        journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
+        super().__init__(spec, self.supply, journal, self.recorder)
+
+    def next(self) -> Trial:
+        trial = self.supply.next()
+        assert trial is not None
+        return self.start(trial)
+
+    def finish(self, **more: Any) -> None:
+        """End the job and its record."""
+        self.recorder.job_ended("FINISHED", {}, **more)
+        self.close()
+
+    def close(self) -> None:
+        """Write what there is to write, and no end: as a driver that is killed."""
+        self.recorder.close()
+        assert self.recorder.failure is None
+
+    def again(self) -> "Recorded":
+        """Another run of the same job."""
+        return Recorded(self.spec, self.uri, self.folder, read_past(self.spec, str(self.folder), "job"))
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    @property
+    def parent(self) -> Any:
+        return self.client.get_run(self.links.parent_run_id)
+
+    def run_of(self, number: int) -> Any:
+        [found] = [run for run in self.runs() if run.data.tags.get("tuner.trial") == str(number)]
+        return found
+
+    def runs(self) -> list[Any]:
+        return list(self.client.search_runs([self.links.experiment_id]))
+
+    def history(self, number: int, metric: str) -> list[tuple[int, float]]:
+        """Steps and values of a metric of a trial."""
+        history = self.client.get_metric_history(self.run_of(number).info.run_id, metric)
+        return [(each.step, each.value) for each in history]
+
+
+class TestWhatIsWritten:
+    def test_of_several_objectives_constraints_and_a_scheduler(self, uri: str, tmp_path: Path) -> None:
+        spec = experiment(
+            objective=["val_accuracy", "val_loss"],
+            constraints=["latency_ms <= 0.2", "parameters <= 99999"],
+            search={"kind": "bayesian", "trials": 3},
+        )
+        job = Recorded(spec, uri, tmp_path / "job")
+        good, worse, missing = (job.next() for _ in range(3))
+        for trial, accuracy, loss, latency in (
+            (good, 0.9, 1.0, 0.1),
+            (worse, 0.8, 2.0, 0.1),
+            (missing, 0.99, 0.1, 9.0),
+        ):
+            job.report(trial, accuracy, val_loss=loss, latency_ms=latency)
+            job.report(trial, 0.1, val_loss=0.001)
+            job.end(trial)
+        job.finish(front=[good], winner=good)
+        params = job.parent.data.params
+        assert params["objective"] == "max val_accuracy, min val_loss"
+        assert params["constraints"] == "latency_ms <= 0.2; parameters <= 99999"
+        assert (params["search.kind"], params["scheduler.kind"], params["trials"]) == ("bayesian", "fifo", "3")
+        assert job.run_of(0).data.tags["pareto"] == "true"
+        assert not any("pareto" in job.run_of(number).data.tags for number in (1, 2))
+        assert job.run_of(2).data.tags["tuner.missed"] == "latency_ms <= 0.2"
+        assert "tuner.missed" not in job.run_of(0).data.tags
+        metrics = job.run_of(0).data.metrics
+        assert (metrics["best_val_accuracy"], metrics["best_val_loss"], metrics["best_epoch"]) == (0.9, 1.0, 1)
+        assert job.parent.data.tags["tuner.winner_run"] == job.run_of(0).info.run_id
+
+    @pytest.mark.parametrize(
+        ("status", "mlflow_s"),
+        [
+            ("completed", "FINISHED"),
+            ("pruned", "FINISHED"),
+            ("failed", "FAILED"),
+            ("diverged", "FAILED"),
+            ("interrupted", "KILLED"),
+        ],
+    )
+    def test_how_a_trial_ended(self, status: Any, mlflow_s: str, uri: str, tmp_path: Path) -> None:
+        job = Recorded(experiment(scheduler={"kind": "asha"}), uri, tmp_path / "job")
+        trial = job.next()
+        job.report(trial, 0.5)
+        job.end(trial, status, "asha after epoch 1", "Traceback" if status == "failed" else "")
+        job.finish()
+        run = job.run_of(0)
+        assert run.info.status == mlflow_s
+        assert (run.data.tags["tuner.status"], run.data.tags["tuner.reason"]) == (status, "asha after epoch 1")
+        artifacts = [artifact.path for artifact in job.client.list_artifacts(run.info.run_id)]
+        assert artifacts == (["traceback.txt"] if status == "failed" else [])
+
+    def test_a_function_of_ones_own(self, uri: str, tmp_path: Path) -> None:
+        """Its config is the parameters, what it reports the metrics; there is no dataset that anybody knows of."""
+        spec = experiment(
+            trial={"target": "json:dumps", "config": {"depth": {"of": 3}, "name": "x"}},
+            space={"config.lr": {"choice": [0.1]}},
+            search={"kind": "grid"},
+            objective={"metric": "score", "mode": "max"},
+        )
+        job = Recorded(spec, uri, tmp_path / "job")
+        trial = job.next()
+        job.report(trial, 0.5, other=3, word="no number")
+        job.end(trial)
+        job.finish(winner=trial)
+        run = job.run_of(0)
+        assert run.data.params["config.lr"] == "0.1" and run.data.params["config.depth.of"] == "3"
+        assert run.data.params["target"] == "json:dumps"
+        assert run.data.metrics == {"score": 0.5, "other": 3.0, "best_score": 0.5, "best_epoch": 1.0}
+        assert run.inputs.dataset_inputs == []
+
+    def test_how_a_population_changed(self, uri: str, tmp_path: Path) -> None:
+        spec = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 2})
+        job = Recorded(spec, uri, tmp_path / "job")
+        parent, trial = job.next(), job.next()
+        rates = []
+        for value in (0.5, 0.6):
+            rates.append(trial.assignment["optimizer.lr"])
+            job.report(trial, value, tmp_path)
+            job.report(parent, 0.9, tmp_path)
+        job.mutate(trial, parent, {"optimizer.lr": 0.25, "optimizer.momentum": 0.5})
+        for value in (0.7, 0.65):
+            rates.append(0.25)
+            job.report(trial, value, tmp_path)
+        for ours in (parent, trial):
+            job.end(ours)
+        job.finish(winner=parent)
+        assert job.history(1, "optimizer.lr") == list(enumerate(rates, start=1))
+        assert [step for step, _ in job.history(1, "val_accuracy")] == [1, 2, 3, 4]
+        assert {value for _, value in job.history(0, "optimizer.lr")} == {parent.assignment["optimizer.lr"]}
+        run = job.run_of(1)
+        assert float(run.data.params["optimizer.lr"]) == rates[0]  # what it began with
+        assert run.data.tags["tuner.mutations"] == "1" and "tuner.mutations" not in job.run_of(0).data.tags
+        [mutation] = json.loads(Path(job.client.download_artifacts(run.info.run_id, "mutations.json")).read_text())
+        assert mutation == {
+            "epoch": 2,
+            "parent": 0,
+            "before": trial.mutations[0].before,
+            "after": {"optimizer.lr": 0.25, "optimizer.momentum": 0.5},
+        }
+
+    def test_what_a_sampler_was_chosen_for(self, uri: str, tmp_path: Path) -> None:
+        job = Recorded(experiment(search={"kind": "bayesian", "trials": 3}), uri, tmp_path / "job")
+        job.finish()
+        assert "a Gaussian process (gp)" in job.parent.data.tags["tuner.sampler"]
+
+    def test_the_files_of_the_job_lie_at_its_own_run(self, uri: str, tmp_path: Path) -> None:
+        job = Recorded(experiment(), uri, tmp_path / "job")
+        (tmp_path / "files").mkdir()
+        pd.DataFrame({"trial": [1]}).to_csv(tmp_path / "files" / "leaderboard.csv")
+        job.finish(artifacts=tmp_path / "files")
+        assert {artifact.path for artifact in job.client.list_artifacts(job.links.parent_run_id)} == {
+            "experiment.yaml",
+            "leaderboard.csv",
+        }
+
+
+class TestReopened:
+    def killed(self, uri: str, tmp_path: Path, spec: ExperimentSpec | None = None) -> Recorded:
+        """A job that was killed: one trial has ended, one has a checkpoint of its second of three epochs."""
+        job = Recorded(spec or experiment(), uri, tmp_path / "job")
+        done, running = job.next(), job.next()
+        for _ in range(2):
+            job.report(done, 0.5, tmp_path / "store")
+            job.report(running, 0.6, tmp_path / "store")
+        job.report(running, 0.7)
+        job.end(done)
+        return job
+
+    def test_the_same_runs_go_on_and_no_step_is_there_twice(self, uri: str, tmp_path: Path) -> None:
+        job = self.killed(uri, tmp_path)
+        job.close()
+        links = job.links
+        again = job.again()
+        assert again.links == links
+        assert again.parent.info.status == "RUNNING"
+        trial = again.next()
+        assert (trial.number, trial.epoch) == (1, 2)
+        again.report(trial, 0.7, tmp_path / "store")  # the same epoch as before, a moment later
+        again.report(trial, 0.8, tmp_path / "store")
+        again.end(trial)
+        again.end(again.next())
+        again.finish(winner=trial)
+        assert again.history(1, "val_accuracy") == [(1, 0.6), (2, 0.6), (3, 0.7), (4, 0.8)]
+        for metric in ("val_loss", "epoch_seconds"):
+            assert [step for step, _ in again.history(1, metric)] == [1, 2, 3, 4]
+        assert again.history(0, "val_accuracy") == [(1, 0.5), (2, 0.5)]
+        assert sorted(run.data.tags.get("tuner.trial", "") for run in again.runs()) == ["", "0", "1", "2"]
+        assert {run.info.status for run in again.runs()} == {"FINISHED"}
+        assert again.run_of(1).data.metrics["best_val_accuracy"] == 0.8
+
+    def test_what_was_not_written_is_written_now(self, uri: str, tmp_path: Path) -> None:
+        """A driver that was killed before its record was sent leaves all to the journal."""
+        job = Recorded(experiment(), uri, tmp_path / "job")
+        job.close()
+        job.listeners = job.listeners[:-1]  # the journal alone
+        done, failed, running = (job.next() for _ in range(3))
+        for trial in (done, failed, running):
+            job.report(trial, 0.5 + trial.number / 10, tmp_path / "store")
+        job.end(done, "pruned", "asha after epoch 1")
+        job.end(failed, "failed", "boom", "Traceback of it")
+        again = job.again()
+        again.close()
+        for number in range(3):
+            assert again.history(number, "val_accuracy") == [(1, 0.5 + number / 10)]
+        run = again.run_of(0)
+        assert (run.info.status, run.data.tags["tuner.status"]) == ("FINISHED", "pruned")
+        assert run.info.end_time == pytest.approx(1000 * (done.ended or 0), abs=1000)
+        assert run.info.start_time == pytest.approx(1000 * (done.started or 0), abs=1000)
+        assert run.data.params["optimizer.lr"] == str(done.assignment["optimizer.lr"])
+        assert again.run_of(1).info.status == "FAILED"
+        assert [each.path for each in again.client.list_artifacts(again.run_of(1).info.run_id)] == [
+            "checkpoint",
+            "traceback.txt",
+        ]
+
+    def test_a_run_that_was_not_ended_is_ended(self, uri: str, tmp_path: Path) -> None:
+        job = self.killed(uri, tmp_path)
+        job.recorder._queue.put(None)
+        job.recorder._thread.join()
+        job.client.update_run(job.run_of(0).info.run_id, status="RUNNING")
+        job.client.delete_tag(job.run_of(0).info.run_id, "tuner.status")
+        again = job.again()
+        again.finish()
+        assert again.run_of(0).info.status == "FINISHED"
+        assert again.run_of(0).data.tags["tuner.status"] == "completed"
+        assert again.history(0, "val_accuracy") == [(1, 0.5), (2, 0.5)]
+
+    def test_a_run_that_ended_is_left_alone(self, uri: str, tmp_path: Path) -> None:
+        job = self.killed(uri, tmp_path)
+        job.close()
+        before = job.run_of(0)
+        job.client.set_tag(before.info.run_id, "tuner.reason", "mine")
+        again = job.again()
+        again.finish()
+        assert again.run_of(0).info == before.info
+        assert again.run_of(0).data.tags["tuner.reason"] == "mine"
+
+    def test_a_trial_that_was_interrupted_runs_again(self, uri: str, tmp_path: Path) -> None:
+        job = self.killed(uri, tmp_path)
+        job.end(job.supply.trials[1], "interrupted", "timeout")
+        job.finish()
+        assert job.run_of(1).info.status == "KILLED"
+        again = job.again()
+        trial = again.next()
+        again.recorder._queue.put(None)
+        again.recorder._thread.join()
+        assert again.run_of(1).info.status == "RUNNING" and trial.number == 1
+
+    def test_nothing_is_left_of_how_the_earlier_run_ended(self, uri: str, tmp_path: Path) -> None:
+        job = self.killed(uri, tmp_path, experiment(objective=["val_accuracy", "val_loss"]))
+        done, running = job.supply.trials
+        job.end(running, "interrupted", "timeout")
+        job.recorder.job_ended("FINISHED", {"ended_early": "timeout"}, front=[done, running])
+        job.close()
+        assert job.run_of(1).data.tags["tuner.reason"] == job.parent.data.tags["tuner.ended_early"] == "timeout"
+        again = job.again()
+        trial = again.next()
+        again.report(trial, 0.9)
+        again.end(trial)
+        again.finish(front=[trial])
+        assert "tuner.ended_early" not in again.parent.data.tags
+        assert "tuner.reason" not in again.run_of(1).data.tags
+        assert [number for number in (0, 1) if "pareto" in again.run_of(number).data.tags] == [1]
+
+    def test_a_run_that_its_user_deleted_is_made_again(self, uri: str, tmp_path: Path) -> None:
+        job = self.killed(uri, tmp_path)
+        job.close()
+        job.client.delete_run(job.run_of(0).info.run_id)
+        again = job.again()
+        again.finish()
+        assert again.history(0, "val_accuracy") == [(1, 0.5), (2, 0.5)]
+
+    @pytest.mark.parametrize("how", ["deleted", "another store"])
+    def test_a_job_whose_own_run_is_gone_gets_a_new_one_with_all_its_trials(
+        self, how: str, uri: str, empty_store: Path, tmp_path: Path
+    ) -> None:
+        job = self.killed(uri, tmp_path)
+        job.close()
+        if how == "deleted":
+            job.client.delete_run(job.links.parent_run_id)
+        else:
+            shutil.copy(empty_store, tmp_path / "other.db")
+            job.uri = f"sqlite:///{tmp_path}/other.db"
+        again = job.again()
+        again.finish()
+        assert again.links.parent_run_id != job.links.parent_run_id
+        below = [run for run in again.runs() if run.data.tags.get("mlflow.parentRunId") == again.links.parent_run_id]
+        assert sorted(run.data.tags["tuner.trial"] for run in below) == ["0", "1"]
+
+    def test_what_a_population_trained_with_is_told_again_too(self, uri: str, tmp_path: Path) -> None:
+        spec = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 2})
+        job = Recorded(spec, uri, tmp_path / "job")
+        job.close()
+        job.listeners = job.listeners[:-1]
+        parent, trial = job.next(), job.next()
+        first = dict(trial.assignment)
+        job.report(parent, 0.9, tmp_path / "store")
+        job.report(trial, 0.5, tmp_path / "store")
+        job.mutate(trial, parent, {"optimizer.lr": 0.25, "optimizer.momentum": 0.5})
+        job.report(trial, 0.7, tmp_path / "store")
+        for ours in (parent, trial):
+            job.end(ours)
+        again = job.again()
+        again.finish()
+        assert again.history(1, "optimizer.lr") == [(1, first["optimizer.lr"]), (2, 0.25)]
+        assert float(again.run_of(1).data.params["optimizer.lr"]) == first["optimizer.lr"]
+        assert again.run_of(1).data.tags["tuner.mutations"] == "1"

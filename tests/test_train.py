@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from tuner.checkpoint import read_model, read_state
 from tuner.data import Digits
 from tuner.data.images import Images
+from tuner.optim import OptimizerConfig, ScheduleConfig
 from tuner.scoring import Objective
 from tuner.train import Diverged, Save, evaluate, fit, predict
 from tuner.trial_config import TrialConfig
 
 ACCURACY = Objective(metric="val_accuracy", mode="max")
 LOSS = Objective(metric="val_loss", mode="min")
-CLOCKS = {"epoch_seconds", "images_per_second"}
+CLOCKS = {"epoch_seconds", "images_per_second", "latency_ms"}
 LOCATE = {
     "kind": "multitask",
     "heads": {
@@ -89,6 +90,12 @@ def run(
     return done
 
 
+def optimizer_state(folder: Path) -> dict[int, dict[str, Any]]:
+    """What a checkpoint's optimizer keeps of each parameter."""
+    state: dict[int, dict[str, Any]] = read_state(folder)[1]["optimizer"]["state"]
+    return state
+
+
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     assert first.keys() == second.keys()
     return all(torch.equal(value, second[name]) for name, value in first.items())
@@ -142,12 +149,28 @@ def test_the_test_set_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(run(trial(), tmp_path).reports) == 1
 
 
+def test_parameters_are_counted_and_latency_is_measured_once_in_a_trial(tmp_path: Path) -> None:
+    config = trial(epochs=3)
+    done = run(config, tmp_path)
+    assert done.series("parameters") == [config.count_parameters()] * 3
+    [latency] = set(done.series("latency_ms"))
+    assert 0 < latency < 1000
+
+
+def test_measuring_the_latency_does_not_change_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = trial(epochs=2, model=TINY | {"dropout": 0.3})
+    measured = run(config, tmp_path / "measured")
+    monkeypatch.setattr("tuner.train._latency", lambda *arguments: 0.001)
+    assert run(config, tmp_path / "not").numbers == measured.numbers
+
+
 @pytest.mark.parametrize(("limit", "batch_size", "steps"), [(100, 32, 4), (96, 32, 3), (5, 32, 1), (None, 500, 3)])
 def test_an_epoch_sees_the_capped_training_set_once(
     limit: int | None, batch_size: int, steps: int, tmp_path: Path
 ) -> None:
-    done = run(trial(epochs=2, data={"kind": "digits", "limit": limit, "batch_size": batch_size}), tmp_path)
-    assert read_state(done.folders[-1])[1]["schedule"]["last_epoch"] == 2 * steps
+    data = {"kind": "digits", "limit": limit, "batch_size": batch_size}
+    done = run(trial(epochs=2, data=data, optimizer={"kind": "adam"}), tmp_path)
+    assert {int(state["step"]) for state in optimizer_state(done.folders[-1]).values()} == {2 * steps}
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +295,7 @@ def test_the_caller_s_callback_does_not_change_the_numbers(tmp_path: Path) -> No
 
 # --- going on from a checkpoint
 
+TINY = {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8}
 DROPOUT = {"kind": "cnn", "width1": 8, "width2": 8, "hidden": 16, "dropout": 0.4}
 
 
@@ -303,6 +327,50 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(changes: dict[str, Any],
     assert read_state(resumed.folders[-1])[1].keys() == read_state(straight.folders[-1])[1].keys()
 
 
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9, "nesterov": True},
+    "adam": {"lr": 0.003},
+    "adamw": {"lr": 0.003, "weight_decay": 0.1},
+    "rmsprop": {"momentum": 0.5},
+}
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "constant": {"warmup": 1.5},
+    "cosine": {"warmup": 1.5, "final": 0.1},
+    "step": {"warmup": 0.5, "every": 2, "factor": 0.3},
+    "one_cycle": {"rise": 0.5},
+}
+
+
+def kinds(union: Any) -> set[str]:
+    return {member.model_fields["kind"].default for member in get_args(get_args(union)[0])}
+
+
+def test_every_optimizer_and_every_schedule_goes_on_below() -> None:
+    assert set(OPTIMIZERS) == kinds(OptimizerConfig)
+    assert set(SCHEDULES) == kinds(ScheduleConfig)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_with_every_optimizer_and_schedule_it_goes_on_as_if_never_stopped(
+    optimizer: str, schedule: str, tmp_path: Path
+) -> None:
+    """In the warm-up, and past it: a checkpoint holds nothing of the schedule, which is wound to where it was."""
+    config = trial(
+        epochs=4,
+        model=TINY,
+        data={"kind": "digits", "limit": 150, "batch_size": 32},
+        optimizer={"kind": optimizer} | OPTIMIZERS[optimizer],
+        schedule={"kind": schedule} | SCHEDULES[schedule],
+    )
+    straight = run(config, tmp_path / "straight")
+    assert "schedule" not in read_state(straight.folders[0])[1]
+    for after in (1, 3):
+        resumed = run(config, tmp_path / f"resumed-{after}", resume=straight.folders[after - 1])
+        assert resumed.numbers == straight.numbers[after:]
+        assert same(resumed.weights, straight.weights)
+
+
 def test_the_scale_of_float16_gradients_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale grows every few batches here, until gradients overflow; torch's own pace would take epochs."""
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=4))
@@ -318,6 +386,135 @@ def test_a_finished_trial_has_nothing_to_go_on_with(tmp_path: Path) -> None:
     config = trial(epochs=2, data={"kind": "digits", "limit": 64})
     straight = run(config, tmp_path / "straight")
     assert run(config, tmp_path / "resumed", resume=straight.folders[-1]).reports == []
+
+
+# --- going on as another configuration
+
+
+def pair(tmp_path: Path, one: dict[str, Any], other: dict[str, Any]) -> tuple[Run, Run, TrialConfig]:
+    """A trial of three epochs, and another configuration that goes on from its first epoch's checkpoint."""
+    common: dict[str, Any] = {"epochs": 3, "model": TINY, "data": {"kind": "digits", "limit": 160, "batch_size": 32}}
+    first, second = trial(**(common | one)), trial(**(common | other))
+    assert first.cannot_go_on_as(second) == ""
+    begun = run(first, tmp_path / "one")
+    return begun, run(second, tmp_path / "other", resume=begun.folders[0]), second
+
+
+def test_the_weights_are_taken_over(tmp_path: Path) -> None:
+    still = {"optimizer": {"kind": "sgd", "lr": 1e-20}}
+    begun, other, _ = pair(tmp_path, {"optimizer": {"kind": "sgd", "lr": 0.05}}, still)
+    assert same(other.weights, read_state(begun.folders[0])[0])
+    assert other.series("epoch") == [2, 3]
+    assert other.series("val_loss") == [begun.series("val_loss")[0]] * 2
+
+
+def test_the_optimizer_s_state_is_taken_over(tmp_path: Path) -> None:
+    """Adam's means and its count of steps: 5 batches of the first configuration, 2 times 10 of the second."""
+    smaller = {"data": {"kind": "digits", "limit": 160, "batch_size": 16}, "optimizer": {"kind": "adam", "lr": 1e-20}}
+    begun, other, _ = pair(tmp_path, {"optimizer": {"kind": "adam"}}, smaller)
+    before, after = optimizer_state(begun.folders[0]), optimizer_state(other.folders[0])
+    assert {int(state["step"]) for state in before.values()} == {5}
+    assert {int(state["step"]) for state in after.values()} == {15}
+    assert {int(state["step"]) for state in optimizer_state(other.folders[-1]).values()} == {25}
+    decayed = {name: 0.999**10 * state["exp_avg_sq"] for name, state in before.items()}
+    assert all((after[name]["exp_avg_sq"] >= decayed[name] * 0.999).all() for name in decayed)
+
+
+def test_what_the_configuration_sets_is_its_own(tmp_path: Path) -> None:
+    one = {"optimizer": {"kind": "sgd", "lr": 0.01, "momentum": 0.9}}
+    others = {"optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.5, "weight_decay": 0.01}}
+    others |= {"model": TINY | {"dropout": 0.5}, "data": {"kind": "digits", "limit": 160, "batch_size": 16}}
+    begun, other, config = pair(tmp_path, one, others)
+    assert other.series("learning_rate") == [0.1, 0.1]
+    trained, model = read_model(other.folders[-1])
+    assert trained == config
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.5]
+    [group] = read_state(other.folders[-1])[1]["optimizer"]["param_groups"]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.5, 0.01)
+    alone = run(config, tmp_path / "alone")
+    assert other.numbers[0] != alone.numbers[1] and other.numbers[0] != begun.numbers[1]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_is_where_it_would_be_had_it_been_this_one_from_the_start(schedule: str, tmp_path: Path) -> None:
+    own = {
+        "schedule": {"kind": schedule} | SCHEDULES[schedule],
+        "optimizer": {"kind": "sgd", "lr": 0.2, "momentum": 0.8},
+    }
+    own |= {"data": {"kind": "digits", "limit": 160, "batch_size": 20}}
+    _, other, config = pair(tmp_path, {"schedule": {"kind": "cosine"}}, own)
+    alone = run(config, tmp_path / "alone")
+    assert other.series("learning_rate") == alone.series("learning_rate")[1:]
+    ends = [read_state(done.folders[-1])[1]["optimizer"]["param_groups"] for done in (other, alone)]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"), [("sgd", 0.0, 0.9), ("sgd", 0.9, 0.0), ("rmsprop", 0.1, 0.9), ("rmsprop", 0.9, 0.1)]
+)
+def test_momentum_may_begin_and_end(kind: str, before: float, after: float, tmp_path: Path) -> None:
+    optimizers = [{"optimizer": {"kind": kind, "lr": 0.001, "momentum": momentum}} for momentum in (before, after)]
+    _, other, _ = pair(tmp_path, *optimizers)
+    assert len(other.reports) == 2
+
+
+@pytest.mark.parametrize("momenta", [(0.0, 0.9), (0.9, 0.0)])
+def test_rmsprop_has_nothing_to_go_on_with_where_its_momentum_was_nought(momenta: tuple[float, float]) -> None:
+    one, other = (trial(optimizer={"kind": "rmsprop", "momentum": momentum}) for momentum in momenta)
+    assert "rmsprop keeps no last step where momentum is 0" in one.cannot_go_on_as(other)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("float32", "float16"),
+        ("float16", "float32"),
+        ("bfloat16", "float16"),
+    ],
+)
+def test_precision_may_change(before: str, after: str, tmp_path: Path) -> None:
+    _, other, _ = pair(tmp_path, {"precision": before}, {"precision": after})
+    assert other.series("precision") == [after] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"optimizer": {"kind": "adam"}}, "the state of sgd is not one of adam"),
+        ({"data": {"kind": "digits", "seed": 1}}, "the validation set would be another one"),
+        ({"data": {"kind": "digits", "size": 12}}, "the validation set would be another one"),
+        ({"epochs": 9}, "trials of a population are equally long"),
+        ({"seed": 8}, "the seed is that of the whole trial"),
+        (
+            {"model": {"kind": "cnn", "width1": 8, "width2": 32, "hidden": 32}},
+            "the shape of trunk.conv2.weight would be [32, 8, 3, 3] instead of [16, 8, 3, 3]",
+        ),
+        (
+            {"model": {"kind": "cnn", "width1": 8, "width2": 16, "hidden": 16}},
+            "the shape of head.hidden.weight would be [16, 64] instead of [32, 64]",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_it_says_what_keeps_it_from_going_on_as_another(changes: dict[str, Any], why: str) -> None:
+    assert why in trial().cannot_go_on_as(trial(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": {"kind": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.1}},
+        {"data": {"kind": "digits", "batch_size": 7}},
+        {"model": {"kind": "cnn", "width1": 8, "width2": 16, "hidden": 32, "dropout": 0.5}},
+        {"schedule": {"kind": "one_cycle"}},
+        {"clip_norm": 1.0, "precision": "bfloat16", "early_stopping": {}},
+        {"task": {"kind": "classification", "loss": {"kind": "cross_entropy", "label_smoothing": 0.1}}},
+    ],
+    ids=lambda changes: str(changes)[:30],
+)
+def test_nothing_keeps_it_from_training_on_otherwise(changes: dict[str, Any]) -> None:
+    assert trial().cannot_go_on_as(trial(**changes)) == ""
 
 
 # --- ending early

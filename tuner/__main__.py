@@ -29,6 +29,12 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to run on; default: RAY_ADDRESS, else a fresh local Ray.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the experiment's last, interrupted job.")
+    ] = False,
+    extend: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Go on with its last job and try N configurations more.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
 ) -> None:
     """Run an experiment: all trials, the record, the winner."""
@@ -45,7 +51,7 @@ def run(
     if dry_run:
         print_plan(console, *prepare(spec, console, address))
         return
-    result = run_experiment(spec, source=file, address=address, console=console)
+    result = run_experiment(spec, source=file, address=address, console=console, resume=resume, extend=extend)
     print_result(console, result)
     raise typer.Exit(result.status)
 
@@ -68,7 +74,7 @@ def validate(
         if show:
             typer.echo(spec.to_yaml(), nl=False)
         else:
-            trials = len(spec.plan())
+            trials = spec.count()
             typer.echo(f"{file}: valid, {trials} {'trial' if trials == 1 else 'trials'}")
     if problems:
         raise UserError(*problems)

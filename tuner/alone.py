@@ -10,7 +10,9 @@ from tuner.device import keep_freed_memory, use_threads
 from tuner.display import duration
 from tuner.errors import Problem, UserError
 from tuner.spec import ExperimentSpec
+from tuner.target import TargetTrial
 from tuner.train import Diverged, Save, fit
+from tuner.trial_config import TrialConfig
 
 
 def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:
@@ -28,16 +30,26 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     Raises:
         UserError: There is no such trial, the folder is there already, or the data cannot be had.
     """
+    if not isinstance(spec.trial, TrialConfig):
+        hint = (
+            f"call {spec.trial.target} yourself: it needs nothing of this"
+            if isinstance(spec.trial, TargetTrial)
+            else ""
+        )
+        raise UserError(Problem("a function of your own reports to Ray Tune", "trial.target", hint=hint))
     plan = [{}] if number is None else spec.plan()
+    if plan is None:
+        message = f"{spec.search.kind} search has no plan: its trials hang on what came out before"
+        raise UserError(Problem(message, "--trial", hint="set the values instead, such as trial.optimizer.lr=0.01"))
     if number is not None and not 0 <= number < len(plan):
         raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(plan) - 1}"))
     if output and output.exists() and any(output.iterdir()):
         raise UserError(Problem("is not empty", key="--output", where=str(output), hint="choose a new folder"))
-    data, message = spec.trial.data.prepare()
+    spec, message = spec.prepare()
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
-    spec = spec.with_data(data)
     config = spec.trial_config(plan[number or 0])
+    assert isinstance(config, TrialConfig)
     keep_freed_memory()
     use_threads(int(spec.resources.cpu))
     best: float | None = None

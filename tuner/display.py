@@ -13,11 +13,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.scoring import Objective
-from tuner.trials import Trial
+from tuner.spec import ExperimentSpec
+from tuner.supply import Supply
+from tuner.trials import SOUND, Listener, Mutation, Trial
 
 _ROWS = 15
-COLOURS = {"completed": "green", "failed": "red", "diverged": "yellow", "interrupted": "yellow", "running": "cyan"}
+COLOURS = {
+    "completed": "green",
+    "pruned": "blue",
+    "failed": "red",
+    "diverged": "yellow",
+    "interrupted": "yellow",
+    "running": "cyan",
+}
 
 
 def duration(seconds: float) -> str:
@@ -30,16 +38,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
-class Display(AbstractContextManager["Display"]):
+class Display(Listener, AbstractContextManager["Display"]):
     """Follows a job. A `Listener`: on a terminal it redraws itself, elsewhere it prints a line a finished trial."""
 
-    def __init__(self, console: Console, name: str, objective: Objective, trials: Sequence[Trial]) -> None:
+    def __init__(self, console: Console, spec: ExperimentSpec, supply: Supply) -> None:
         self._console = console
-        self._name = name
-        self._objective = objective
-        self._trials = trials
+        self._name = spec.name
+        self._objective = spec.objective
+        self._length = spec.trial.length
+        self._supply = supply
         self._began = time.time()
-        self._best: Trial | None = None
+        self._epochs_before = sum(trial.epoch for trial in supply.trials)
+        scored = [trial for trial in supply.trials if trial.best is not None]
+        self._best = min(scored, key=lambda trial: self._objective.key(trial.best or 0.0), default=None)
         # The screen is drawn by a thread of its own, so that drawing never holds up the control loop.
         self._live = Live(get_renderable=self._screen, console=console, refresh_per_second=4, transient=True)
 
@@ -58,8 +69,9 @@ class Display(AbstractContextManager["Display"]):
         """A line that stays."""
         self._console.print(Text(message, style=style), soft_wrap=True)
 
-    def trial_started(self, trial: Trial) -> None:
-        """Nothing to say yet."""
+    @property
+    def _trials(self) -> Sequence[Trial]:
+        return self._supply.trials
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
         """Note the best so far."""
@@ -68,10 +80,10 @@ class Display(AbstractContextManager["Display"]):
 
     def trial_ended(self, trial: Trial) -> None:
         """Say how it went."""
-        if self._console.is_terminal and trial.status == "completed":
+        if self._console.is_terminal and trial.status in ("completed", "pruned"):
             return  # it is on the screen
         done = sum(t.ended is not None for t in self._trials)
-        words = [f"[{done}/{len(self._trials)}] trial {trial.number} {trial.status}", trial.label]
+        words = [f"[{done}/{self._supply.total}] trial {trial.number} {trial.status}", trial.label]
         words += (
             [f"{self._objective.metric} {trial.best:.4f} in epoch {trial.best_epoch}"] if trial.best is not None else []
         )
@@ -81,28 +93,52 @@ class Display(AbstractContextManager["Display"]):
         line = " · ".join(filter(None, words))
         self.say(line, style=COLOURS.get(trial.status, ""))
 
+    def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
+        """Say what became of it, where that does not stand on the screen."""
+        if not self._console.is_terminal:
+            words = f"trial {trial.number} goes on as a copy of trial {mutation.parent} after epoch {mutation.epoch}"
+            self.say(f"{words} · {trial.label}")
+
     def _is_new_best(self, trial: Trial) -> bool:
         best = self._best
         assert best is not None and best.best is not None and trial.best is not None
         return self._objective.key(trial.best) < self._objective.key(best.best)
 
+    def _length_of(self, trial: Trial) -> float:
+        """Epochs that a trial will have made at its end, as far as one can tell."""
+        if trial.ended is not None:
+            return trial.epoch
+        if trial.config.length is not None:
+            return trial.config.length
+        ended = [t.epoch for t in self._trials if t.ended is not None]
+        return max(trial.epoch, sum(ended) / len(ended)) if ended else trial.epoch + 1
+
+    def _epochs_to_come(self) -> float:
+        """Of the trials that run, and of those that have not begun: each as long as those that ended, on average."""
+        trials = list(self._trials)
+        running = sum(self._length_of(t) - t.epoch for t in trials if t.ended is None)
+        ended = [t.epoch for t in trials if t.status in SOUND]
+        each = sum(ended) / len(ended) if ended else float(self._length or 1)
+        return running + each * max(0, self._supply.total - len(trials))
+
     def _seconds_left(self) -> float | None:
         """From the epochs so far and the epochs to come; None before the first."""
-        epochs = sum(t.epoch for t in self._trials)
-        to_come = sum(t.config.epochs - t.epoch for t in self._trials if t.ended is None)
-        starts = [t.started for t in self._trials if t.started is not None]
-        if not epochs or not starts:
-            return None
-        return (time.time() - min(starts)) / epochs * to_come
+        epochs = sum(t.epoch for t in self._trials) - self._epochs_before
+        return (time.time() - self._began) / epochs * self._epochs_to_come() if epochs > 0 else None
 
     def _screen(self) -> RenderableType:
-        total = sum(t.config.epochs for t in self._trials)
         # A trial that has ended early has no more epochs to come.
-        over = sum(t.epoch if t.ended is None else t.config.epochs for t in self._trials)
-        count = {s: sum(t.status == s for t in self._trials) for s in ("completed", "running", "failed", "diverged")}
+        over = sum(t.epoch for t in self._trials)
+        total = over + self._epochs_to_come()
+        states = ("completed", "pruned", "running", "failed", "diverged")
+        count = {state: sum(t.status == state for t in self._trials) for state in states}
         left = self._seconds_left()
         head = Table.grid(padding=(0, 1))
-        words = [f"{count['completed']}/{len(self._trials)} trials done", f"{count['running']} running"]
+        words = [
+            f"{count['completed'] + count['pruned']}/{self._supply.total} trials done",
+            f"{count['running']} running",
+        ]
+        words += [f"{count['pruned']} pruned"] if count["pruned"] else []
         words += [f"[red]{count['failed']} failed[/]"] if count["failed"] else ["0 failed"]
         words += [f"[yellow]{count['diverged']} diverged[/]"] if count["diverged"] else []
         words += [duration(time.time() - self._began), f"{duration(left)} left" if left is not None else "starting"]
@@ -117,7 +153,8 @@ class Display(AbstractContextManager["Display"]):
         running = [t for t in self._trials if t.status == "running"]
         for trial in running[:_ROWS]:
             score = "" if trial.best is None else f"  {self._objective.metric} {trial.best:.4f}"
-            line = f"  trial {trial.number}  epoch {trial.epoch}/{trial.config.epochs}{score}  {trial.label}"
+            length = f"/{trial.config.length}" if trial.config.length is not None else ""
+            line = f"  trial {trial.number}  epoch {trial.epoch}{length}{score}  {trial.label}"
             rows.append(Text(line, style="dim", overflow="ellipsis", no_wrap=True))
         if len(running) > _ROWS:
             rows.append(Text(f"  and {len(running) - _ROWS} more", style="dim"))

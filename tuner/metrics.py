@@ -29,12 +29,14 @@ METRICS = {
     "error": Metric("mean Euclidean distance between output and target, in the target's unit", "min"),
     "epoch_seconds": Metric("wall-clock seconds of an epoch, validation included", "min"),
     "images_per_second": Metric("training images a second, validation excluded", "max"),
+    "parameters": Metric("number of weights that are trained", "min"),
+    "latency_ms": Metric("milliseconds that the model takes for one image, the median of several", "min"),
     "learning_rate": Metric("learning rate at the end of the epoch", None),
 }
 
 CLASS_METRICS = ("accuracy", "precision", "recall", "f1")
 VALUE_METRICS = ("error",)
-EPOCH_METRICS = ("epoch_seconds", "images_per_second", "learning_rate")
+EPOCH_METRICS = ("epoch_seconds", "images_per_second", "learning_rate", "parameters", "latency_ms")
 
 
 def mode_of(name: str) -> Mode | None:

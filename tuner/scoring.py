@@ -1,6 +1,7 @@
 """Which report is the better one: the objective of an experiment."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tuner.config import Config
@@ -42,3 +43,18 @@ class Objective(Config):
         """Its value in a report; None where the report does not have it."""
         value = metrics.get(self.metric)
         return None if value is None else float(value)
+
+
+def pareto_front(points: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[bool]:
+    """Which points are on the Pareto front: no other is as good in every objective and better in one.
+
+    Args:
+        points: One row a trial, one value an objective.
+        objectives: The objectives, in the order of the values.
+    """
+    costs = [[o.key(value) for o, value in zip(objectives, point, strict=True)] for point in points]
+
+    def dominates(a: list[float], b: list[float]) -> bool:
+        return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+    return [not any(dominates(other, cost) for other in costs) for cost in costs]

@@ -5,23 +5,51 @@ Each is a mapping with one name and its arguments, as in ``optimizer.lr: {loguni
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import NormalDist
 from typing import Annotated, Any, get_args
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from tuner.axis import Axis
 from tuner.config import Config
 
 Value = Any
 """One value of a hyperparameter: a number, a string, a boolean, or a list or mapping of these."""
 
+_MOST_STEPS = 10_000  # from there on a sampler sees a continuum: some of Optuna's list every number
+
 
 class _Distribution(Config):
     """What to try for one hyperparameter."""
 
+    when: dict[str, Any] = Field(default_factory=dict)
+    """Other searched keys and the value (or a list of values) that they must have; else this one is left alone."""
+
     @abstractmethod
-    def values(self) -> list[Value] | None:
+    def axis(self) -> Axis:
+        """What a sampler sees of it."""
+
+    @abstractmethod
+    def decode(self, number: float) -> Value:
+        """The value that a number of its axis stands for."""
+
+    @abstractmethod
+    def encode(self, value: Value) -> float:
+        """The number of its axis that stands for a value. Raises ValueError where the value is outside."""
+
+    def unit(self, value: Value) -> float:
+        """Where in [0, 1] a value lies."""
+        return self.axis().unit(self.encode(value))
+
+    @abstractmethod
+    def moved(self, value: Value, factor: float) -> Value:
+        """A value near another: a number times `factor`, a choice's neighbour up (`factor` above 1) or down."""
+
+    @abstractmethod
+    def values(self) -> Sequence[Value] | None:
         """All values in order, or None where there is a continuum of them."""
 
     @abstractmethod
@@ -33,8 +61,32 @@ class _Distribution(Config):
         """One value at random."""
 
 
+def _tidy(value: float) -> float:
+    # 0.1 + 2 * 0.1 is 0.30000000000000004; twelve digits are more than anyone types.
+    return float(f"{value:.12g}")
+
+
 class _Finite(_Distribution):
     options: list[Value]
+
+    def axis(self) -> Axis:
+        # Numbers in order are an order for the sampler, too; words, and a choice between two, are not.
+        numbers = [value for value in self.options if type(value) in (int, float)]
+        steps = [b - a for a, b in pairwise(numbers)]
+        is_ordered = len(numbers) == len(self.options) > 2 and (min(steps) > 0 or max(steps) < 0)
+        return Axis("integer" if is_ordered else "category", 0, len(self.options) - 1)
+
+    def decode(self, number: float) -> Value:
+        return self.options[int(number)]
+
+    def moved(self, value: Value, factor: float) -> Value:
+        there = self.options.index(value) + (1 if factor > 1 else -1)
+        return self.options[min(max(there, 0), len(self.options) - 1)]
+
+    def encode(self, value: Value) -> float:
+        if value not in self.options:
+            raise ValueError(f"{value!r} is none of {self.options}")
+        return self.options.index(value)
 
     def values(self) -> list[Value]:
         return list(self.options)
@@ -85,20 +137,48 @@ class _Interval(_Distribution):
             raise ValueError(f"low <= high must hold, but got {list(self.bounds)}")
         return self
 
-    def corners(self) -> list[Value]:
-        values = self.values()
-        return [values[0], values[-1]] if values else [self.low, self.high]
+    def axis(self) -> Axis:
+        low, high = self.corners()
+        is_fine = self.step is None or self._steps > _MOST_STEPS
+        return Axis("real", low, high, step=None if is_fine else self.step)
 
-    def values(self) -> list[Value] | None:
+    def decode(self, number: float) -> Value:
+        return float(number) if self.step is None else self._on_grid(number)
+
+    def encode(self, value: Value) -> float:
+        if type(value) not in (int, float) or not self.low <= value <= self.high:
+            raise ValueError(f"{value!r} is outside {list(self.bounds)}")
+        if self.step is not None and abs(self._on_grid(value) - value) > 1e-6 * self.step:
+            raise ValueError(f"{value!r} is not {self.low:g} plus a multiple of {self.step:g}")
+        return float(value)
+
+    def moved(self, value: Value, factor: float) -> Value:
+        return self.decode(min(max(value * factor, self.low), self.high))
+
+    def _on_grid(self, number: float) -> float:
+        """The nearest number that is low plus a multiple of the step, and not above high."""
+        assert self.step is not None
+        return self._after(min(round((number - self.low) / self.step), self._steps))
+
+    @property
+    def _steps(self) -> int:
+        """How many steps there are from low to high."""
+        assert self.step is not None
+        # A tolerance of rounding: [0, 0.3] in steps of 0.1 has four values.
+        return math.floor((self.high - self.low) / self.step * (1 + 1e-12) + 1e-9)
+
+    def _after(self, steps: int) -> float:
+        """So many steps from low."""
+        assert self.step is not None
+        return min(max(_tidy(self.low + steps * self.step), self.low), self.high)
+
+    def corners(self) -> list[Value]:
+        return [self.low, self.high if self.step is None else self._on_grid(self.high)]
+
+    def values(self) -> Sequence[Value] | None:
         if self.step is None:
             return [self.low] if self.low == self.high else None
-        # Half a step's tolerance of rounding: [0, 0.3] in steps of 0.1 has four values.
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return [self._tidy(self.low + i * self.step) for i in range(count)]
-
-    def _tidy(self, value: float) -> Value:
-        # 0.1 + 2 * 0.1 is 0.30000000000000004; twelve digits are more than anyone types.
-        return float(f"{value:.12g}")
+        return [self._after(steps) for steps in range(self._steps + 1)]
 
 
 class Uniform(_Interval):
@@ -110,8 +190,11 @@ class Uniform(_Interval):
     """Distance between neighbouring values."""
 
     def sample(self, rng: np.random.Generator) -> Value:
-        values = self.values()
-        return float(rng.uniform(self.low, self.high)) if values is None else values[int(rng.integers(len(values)))]
+        if self.low == self.high:
+            return self.low
+        if self.step is None:
+            return float(rng.uniform(self.low, self.high))
+        return self._after(int(rng.integers(self._steps + 1)))
 
 
 class LogUniform(_Interval):
@@ -128,11 +211,12 @@ class LogUniform(_Interval):
             raise ValueError(f"a log scale needs low > 0, but got {list(self.bounds)}")
         return self
 
+    def axis(self) -> Axis:
+        return Axis("real", self.low, self.high, log=True)
+
     def sample(self, rng: np.random.Generator) -> Value:
         drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-        values = self.values()
-        nearest = drawn if values is None else min(values, key=lambda value: abs(value - drawn))
-        return min(max(nearest, self.low), self.high)
+        return self.decode(min(max(drawn, self.low), self.high))
 
 
 class Int(_Interval):
@@ -143,19 +227,37 @@ class Int(_Interval):
     step: int = Field(1, ge=1)
     """Distance between neighbouring values."""
 
+    def axis(self) -> Axis:
+        low, high = self.corners()
+        if self._steps > _MOST_STEPS:
+            return Axis("real", low, high)
+        return Axis("integer", low, high, step=self.step)
+
+    def decode(self, number: float) -> Value:
+        steps = round((number - self.bounds[0]) / self.step)
+        return self.bounds[0] + min(max(steps, 0), self._steps) * self.step
+
+    def encode(self, value: Value) -> float:
+        if type(value) is not int:
+            raise ValueError(f"{value!r} is no whole number")
+        if value not in self.values():
+            steps = "" if self.step == 1 else f" in steps of {self.step}"
+            raise ValueError(f"{value!r} is outside {list(self.bounds)}{steps}")
+        return value
+
     @property
-    def _range(self) -> range:
-        # Never listed to draw from it: a seed's range is billions of numbers.
-        return range(self.bounds[0], self.bounds[1] + 1, self.step)
+    def _steps(self) -> int:
+        return (self.bounds[1] - self.bounds[0]) // self.step
 
     def corners(self) -> list[Value]:
-        return [self._range[0], self._range[-1]]
+        return [self.bounds[0], self.bounds[0] + self._steps * self.step]
 
-    def values(self) -> list[Value]:
-        return list(self._range)
+    def values(self) -> Sequence[Value]:
+        # Never listed: a seed's range is billions of numbers.
+        return range(self.bounds[0], self.bounds[1] + 1, self.step)
 
     def sample(self, rng: np.random.Generator) -> Value:
-        return self._range[int(rng.integers(len(self._range)))]
+        return self.bounds[0] + int(rng.integers(self._steps + 1)) * self.step
 
 
 class LogInt(Int):
@@ -170,11 +272,14 @@ class LogInt(Int):
             raise ValueError(f"a log scale needs low >= 1, but got {list(self.bounds)}")
         return self
 
+    def axis(self) -> Axis:
+        low, high = self.corners()
+        return Axis("real" if high - low > _MOST_STEPS else "integer", low, high, log=True)
+
     def sample(self, rng: np.random.Generator) -> Value:
         # Half a unit on both sides, or the ends would come half as often as they should.
         drawn = math.exp(rng.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
-        nearest = round((drawn - self.low) / self.step)
-        return self._range[min(max(nearest, 0), len(self._range) - 1)]
+        return self.decode(drawn)
 
 
 class Normal(_Distribution):
@@ -185,20 +290,56 @@ class Normal(_Distribution):
     step: float | None = Field(None, gt=0)
     """Drawn values are rounded to the mean plus a multiple of this."""
 
+    def axis(self) -> Axis:
+        # Its quantiles: a sampler that knows nothing yet then draws from the distribution itself.
+        low, high = self.corners()
+        return Axis("real", self._normal.cdf(low), self._normal.cdf(high))
+
+    def decode(self, number: float) -> Value:
+        low, high = self.corners()
+        value = self._normal.inv_cdf(number)
+        if self.step is not None:
+            return self._on_grid(min(max(value, low), high))
+        return float(min(max(value, low), high))
+
+    def encode(self, value: Value) -> float:
+        low, high = self.corners()
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise ValueError(f"{value!r} is outside {[low, high]}, four standard deviations around the mean")
+        if self.step is not None and abs(self._on_grid(value) - value) > 1e-6 * self.step:
+            raise ValueError(f"{value!r} is not {self.parameters[0]:g} plus a multiple of {self.step:g}")
+        return self._normal.cdf(value)
+
+    def moved(self, value: Value, factor: float) -> Value:
+        low, high = self.corners()
+        return self.decode(self._normal.cdf(min(max(value * factor, low), high)))
+
+    @property
+    def _normal(self) -> NormalDist:
+        return NormalDist(*self.parameters)
+
+    def _on_grid(self, value: float) -> Value:
+        """The nearest number that is the mean plus a multiple of the step."""
+        assert self.step is not None
+        mean = self.parameters[0]
+        return _tidy(mean + round((value - mean) / self.step) * self.step)
+
     def corners(self) -> list[Value]:
         mean, deviation = self.parameters
-        reach = 4 * deviation if self.step is None else math.floor(4 * deviation / self.step) * self.step
-        return [mean - reach, mean + reach]
+        if self.step is None:
+            return [mean - 4 * deviation, mean + 4 * deviation]
+        reach = math.floor(4 * deviation / self.step) * self.step
+        return [self._on_grid(mean - reach), self._on_grid(mean + reach)]
 
-    def values(self) -> list[Value] | None:
+    def values(self) -> Sequence[Value] | None:
         return None
 
     def sample(self, rng: np.random.Generator) -> Value:
         mean, deviation = self.parameters
         low, high = self.corners()
         while True:
-            offset = rng.normal(0.0, deviation)
-            value = mean + (offset if self.step is None else round(offset / self.step) * self.step)
+            value = mean + rng.normal(0.0, deviation)
+            value = value if self.step is None else self._on_grid(value)
             if low <= value <= high:
                 return float(value)
 

@@ -3,25 +3,45 @@
 import contextlib
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from tuner import imports
+from tuner.agreement import check_parts
+from tuner.any_trial import AnyTrial, merge
 from tuner.config import Config
-from tuner.data.images import ImageData
-from tuner.errors import Mistakes, Problem, UserError, collecting
-from tuner.feasibility import check_plan, check_space
+from tuner.constraints import Constraint
+from tuner.errors import Mistakes, Problem, UserError
+from tuner.feasibility import refusal
+from tuner.limits import Limits
 from tuner.metrics import mode_of
+from tuner.scheduler import Fifo, SchedulerConfig
 from tuner.scoring import Objective
-from tuner.search import SearchConfig
+from tuner.search import Adaptive, SearchConfig
 from tuner.source import Key, read, split
 from tuner.space import Assignment, Space
-from tuner.trial_config import TrialConfig, check_metric, merge
+from tuner.target import TargetTrial
+from tuner.trial_config import TrialConfig
 from tuner.validation import problems_of
+
+if TYPE_CHECKING:
+    from tuner.searcher import Searcher
 
 
 def _seconds(value: Any) -> Any:
@@ -34,17 +54,28 @@ def _seconds(value: Any) -> Any:
     return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
 
 
+def _objectives(value: Any) -> Any:
+    """One objective stands for a list of one."""
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError(f"{value!r} names no metric, such as val_accuracy")
+    return [_objective(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
 def _objective(value: Any) -> Any:
     """A bare metric name stands for the metric with its own direction."""
     if not isinstance(value, str | dict | Objective):
         raise ValueError(f"{value!r} is not the name of a metric, such as val_accuracy")
     if not isinstance(value, str):
         return value
+    mode = mode_of(value) if _is_known(value) else "max"
+    return {"metric": value, "mode": mode}  # a name that is not measured is refused with the names that are
+
+
+def _is_known(metric: str) -> bool:
     try:
-        mode = mode_of(value)
+        return mode_of(metric) is not None
     except KeyError:
-        mode = None
-    return {"metric": value, "mode": mode or "max"}  # a name that is not measured is refused with the names that are
+        return False
 
 
 class Resources(Config):
@@ -70,19 +101,50 @@ class Tracking(Config):
     """Tracking URI; null for MLFLOW_TRACKING_URI, else MLflow's own default (sqlite:///mlflow.db)."""
 
 
+class Budget(Config):
+    """What a job may cost; then it ends, as it does where its search is through."""
+
+    trials: int | None = Field(None, ge=1)
+    """Trials that are begun; null for as many as the search has."""
+    epochs: int | None = Field(None, ge=1)
+    """Epochs (reports of a function of one's own) over all trials together; null for no limit."""
+
+
+def _which_trial(value: Any) -> str:
+    is_target = "target" in value if isinstance(value, dict) else isinstance(value, TargetTrial)
+    return TargetTrial.tag if is_target else TrialConfig.tag
+
+
+AnyTrialConfig = Annotated[
+    Annotated[TrialConfig, Tag(TrialConfig.tag)] | Annotated[TargetTrial, Tag(TargetTrial.tag)],
+    Discriminator(_which_trial),
+]
+
+
 class ExperimentSpec(Config):
     """An experiment: one trial, what to vary in it, and how."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Name of the experiment: of its folder and in MLflow. Letters, digits, '.', '_' and '-'."""
-    objective: Annotated[Objective, BeforeValidator(_objective, json_schema_input_type=Objective | str)]
-    """The metric that decides, measured on validation. A name of METRICS knows its direction itself."""
-    trial: TrialConfig
+    objectives: Annotated[
+        tuple[Objective, ...],
+        BeforeValidator(_objectives, json_schema_input_type=Objective | str | list[Objective | str]),
+    ] = Field(alias="objective")
+    """The metric that decides, measured on validation, or several. A name of METRICS knows its direction itself."""
+    trial: AnyTrialConfig
     """One complete training run."""
     space: Space = Field(default_factory=dict)
     """Dotted key of the trial, to what to try for it."""
     search: SearchConfig
     """How configurations are found."""
+    scheduler: SchedulerConfig = Fifo()
+    """Which running trials go on."""
+    constraints: list[str] = Field(default_factory=list)
+    """What a trial has to satisfy, such as ``parameters <= 500000``."""
+    stop: dict[str, float] = Field(default_factory=dict)
+    """Metric and value: the job ends when a trial is as good."""
+    budget: Budget = Budget()
+    """What the job may cost."""
     resources: Resources = Resources()
     """What one trial takes."""
     timeout: Annotated[float | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)] = Field(
@@ -96,56 +158,121 @@ class ExperimentSpec(Config):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "ExperimentSpec":
-        problems = list(_cross_checks(self.__dict__))
+        problems = list(check_parts(self.__dict__))
         if problems:
             raise Mistakes(*problems)
         return self
 
-    def plan(self) -> list[Assignment]:
-        """What each trial takes for the searched keys, in order."""
-        return self.search.plan(self.space)
+    @model_validator(mode="before")
+    @classmethod
+    def _directions_are_known(cls, data: Any) -> Any:
+        """Of a function of the user's own nobody but the user knows which direction of a metric is better."""
+        if isinstance(data, dict) and isinstance(data.get("trial"), dict) and "target" in data["trial"]:
+            said = data.get("objective")
+            problems = [
+                Problem(
+                    f"whether more or less of {each!r} is better is not known",
+                    f"objective.{place}" if isinstance(said, list) else "objective",
+                    hint=f"write {{metric: {each}, mode: max}} or {{metric: {each}, mode: min}}",
+                )
+                for place, each in enumerate(said if isinstance(said, list) else [said])
+                if isinstance(each, str) and not _is_known(each)
+            ]
+            if problems:
+                raise Mistakes(*problems)
+        return data
 
-    def trial_config(self, assignment: Assignment) -> TrialConfig:
+    @field_validator("constraints")
+    @classmethod
+    def _are_comparisons(cls, constraints: list[str]) -> list[str]:
+        problems = []
+        for place, text in enumerate(constraints):
+            try:
+                Constraint.parse(text)
+            except ValueError as error:
+                problems.append(Problem(str(error), key=str(place)))
+        if problems:
+            raise Mistakes(*problems)
+        return constraints
+
+    @field_serializer("objectives")
+    def _one_as_itself(self, objectives: tuple[Objective, ...]) -> Any:
+        plain = [objective.model_dump() for objective in objectives]
+        return plain if len(plain) > 1 else plain[0]
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective: it decides which report of a trial is its best, and which trial is the winner."""
+        return self.objectives[0]
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Its constraints."""
+        return Limits(self.trial, self.space, self.constraints)
+
+    def allows(self, assignment: Assignment) -> bool:
+        """Whether a configuration may be tried: the trial and the constraints allow it."""
+        return self.limits.allows(assignment) and not refusal(self.trial, assignment)
+
+    def plan(self) -> list[Assignment] | None:
+        """What each trial takes for the searched keys, in order; None where the search is adaptive."""
+        return self.search.plan(self.space, self.limits.allows)
+
+    def count(self) -> int:
+        """How many trials there will be at most."""
+        plan = self.plan()
+        return len(plan) if plan is not None else getattr(self.search, "trials", 0)
+
+    def searcher(self, past: int = 0) -> "Searcher":
+        """Where the configurations come from. `past`: trials that an earlier run of the job asked for."""
+        from tuner.searcher import Plan
+        from tuner.study import Study
+
+        plan = self.plan()
+        if plan is not None:
+            return Plan(plan)
+        modes = [objective.mode for objective in self.objectives]
+        assert isinstance(self.search, Adaptive)
+        return Study(self.search, self.space, modes, allows=self.allows, prunes=self.scheduler.prunes, past=past)
+
+    def explain(self) -> str:
+        """What the user should know of choices that were made for them; empty where there were none."""
+        if not isinstance(self.search, Adaptive):
+            return ""
+        return self.search.explain(self.space, len(self.objectives), self.scheduler.prunes)
+
+    def direction(self, metric: str) -> Objective:
+        """A metric with the direction that is better: that of the objective of its name, else its own."""
+        return next((o for o in self.objectives if o.metric == metric), None) or Objective.of_metric(metric)
+
+    def trial_config(self, assignment: Assignment, repeat: int = 0) -> AnyTrial:
         """One trial whole: the trial of the file with `assignment` merged in, its seed explicit."""
-        return merge(self.trial, assignment).with_seed(self.search.seed)
+        return merge(self.trial, assignment).with_seed(self.search.seed, repeat)
 
-    def with_data(self, data: ImageData) -> "ExperimentSpec":
-        """The same with another dataset in its trial.
+    def prepare(self) -> "tuple[ExperimentSpec, str]":
+        """Make the data available on this machine.
+
+        Returns:
+            The experiment with the data that there is, and what the user must be told about it.
 
         Raises:
-            UserError: The space asks for what the other dataset does not have.
+            UserError: There is none, or the space asks for what the other dataset does not have.
         """
-        if data == self.trial.data:
-            return self
+        trial, message = self.trial.prepare()
+        if trial == self.trial:
+            return self, message
         try:
-            return ExperimentSpec.model_validate(
-                {name: getattr(self, name) for name in self.model_fields_set}
-                | {"trial": self.trial.model_copy(update={"data": data})}
-            )
+            given = {name: getattr(self, name) for name in self.model_fields_set} | {"trial": trial}
+            return ExperimentSpec.model_validate(given), message
         except ValidationError as error:
-            about = f"with {data.describe().name} as data: "
+            data = trial.describe_data()
+            about = f"with {data.name} as data: " if data else ""
             problems = problems_of(error, ExperimentSpec)
             raise UserError(*(replace(p, message=f"{about}{p.message}") for p in problems)) from None
 
     def to_yaml(self) -> str:
         """The specification as YAML, as resolved: it runs again to the same plan."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
-
-
-def _cross_checks(parts: dict[str, Any]) -> Iterator[Problem]:
-    """Everything that is wrong between the parts of an experiment, as far as the parts are there."""
-    trial, space, search = (parts.get(name) for name in ("trial", "space", "search"))
-    if trial is not None and "objective" in parts:
-        problems: list[Problem] = []
-        with collecting("objective", problems):
-            check_metric(parts["objective"].metric, trial)
-        yield from problems
-    refused = list(search.check(space)) if search is not None and space is not None else []
-    if trial is not None and space is not None:
-        refused += check_space(trial, space)
-    if not refused and trial is not None and space is not None and search is not None:
-        refused += check_plan(trial, search.plan(space))
-    yield from refused
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
@@ -155,15 +282,23 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
         UserError: Something in it is wrong; it names everything that is.
     """
     source = read(Path(path), overrides)
+    imports.look_in(source.path.parent)
     try:
         spec = ExperimentSpec.model_validate(source.data)
     except ValidationError as error:
-        problems = problems_of(error, ExperimentSpec)
+        problems = [_as_written(problem, source.data) for problem in problems_of(error, ExperimentSpec)]
         if any(details["loc"] for details in error.errors()):
             problems += _checks_of_sound_parts(source.data, problems)
         places = {problem: source.where(split(problem.key, source.data)) for problem in problems}
         raise UserError(*(replace(problem, where=where) for problem, where in places.items())) from None
     return _resolve_storage(spec, source.path)
+
+
+def _as_written(problem: Problem, data: dict[str, Any]) -> Problem:
+    """A mistake in the only objective, at the key that the user wrote."""
+    if isinstance(data.get("objective"), list):
+        return problem
+    return replace(problem, key=re.sub(r"^objective\.0\b", "objective", problem.key))
 
 
 def _checks_of_sound_parts(data: dict[str, Any], mistakes: Iterable[Problem]) -> list[Problem]:
@@ -173,9 +308,10 @@ def _checks_of_sound_parts(data: dict[str, Any], mistakes: Iterable[Problem]) ->
         _leave_out(data, split(problem.key, data))
     parts = {}
     for name, field in ExperimentSpec.model_fields.items():
+        key = field.alias or name
         with contextlib.suppress(ValidationError):  # its own mistakes are told already
-            parts[name] = TypeAdapter(field.rebuild_annotation()).validate_python(data[name]) if name in data else None
-    return list(_cross_checks({name: part for name, part in parts.items() if part is not None}))
+            parts[name] = TypeAdapter(field.rebuild_annotation()).validate_python(data[key]) if key in data else None
+    return list(check_parts({name: part for name, part in parts.items() if part is not None}))
 
 
 def _leave_out(data: Any, key: Key) -> None:

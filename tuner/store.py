@@ -91,3 +91,47 @@ def dataset_inputs(data: Description) -> list[Any]:
         for part, rows in data.sizes.items()
         if part != "test"  # trials do not see it
     ]
+
+
+def runs_below(client: Any, experiment: str, parent: str) -> list[Any] | None:
+    """The runs of a job's trials, given the id of its own run; None where that is not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(parent)
+    except MlflowException:
+        return None
+    if run.info.experiment_id != experiment or run.info.lifecycle_stage != "active":
+        return None
+    return _all_runs(client, experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
+
+
+def steps(client: Any, run: Any) -> set[int]:
+    """The steps at which a run has metrics that were measured at each."""
+    names = [name for name in run.data.metrics if not name.startswith("best_")]
+    return {metric.step for name in names for metric in client.get_metric_history(run.info.run_id, name)}
+
+
+def trial_runs(client: Any, source: str) -> list[Any] | None:
+    """The runs of all trials of an experiment (by name), or of one job (by its run's id); None for neither."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(source)
+    if experiment is not None:
+        return _all_runs(client, experiment.experiment_id, "tags.`tuner.role` = 'trial'")
+    try:
+        run = client.get_run(source)
+    except MlflowException:
+        return None
+    return _all_runs(client, run.info.experiment_id, f"tags.`mlflow.parentRunId` = '{source}'")
+
+
+def _all_runs(client: Any, experiment: str, where: str) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], where, max_results=1000, page_token=token)
+        found += [run for run in page if "tuner.trial" in run.data.tags]
+        token = page.token
+        if not token:
+            return found

@@ -1,6 +1,7 @@
 """What a user sees before and after a job: the plan, the leaderboard, the winner, where the rest is."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,20 +11,25 @@ from tuner.display import COLOURS, duration
 from tuner.preflight import masked
 from tuner.run import INTERRUPTED, Result
 from tuner.scoring import Objective
+from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
-from tuner.trials import Trial, brief, ranked, short_names
+from tuner.supply import planned
+from tuner.trials import Trial, brief, front, label, ranked, short_names
 
 _ROWS = 15
 
 
-def leaderboard_table(trials: Sequence[Trial], objective: Objective, *, by_key: bool = True) -> Table:
+def leaderboard_table(trials: Sequence[Trial], objectives: Sequence[Objective], *, by_key: bool = True) -> Table:
     """The best trials as a table for the terminal: a column for each searched key, or one for all of them."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.assignment)) if by_key else []
+    keys = list(dict.fromkeys(key for trial in trials for key in _configuration(trial))) if by_key else []
     names = short_names(keys)
-    table = Table(title="Leaderboard", title_justify="left", header_style="bold")
+    on_front = {trial.number for trial in front(trials, objectives)}
+    title = "Leaderboard: the Pareto front (*) first" if on_front else "Leaderboard"
+    table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("#", "trial"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(objective.metric, justify="right", style="bold", no_wrap=True)
+    for objective in objectives:
+        table.add_column(objective.metric, justify="right", style="bold", no_wrap=True)
     table.add_column("epoch", justify="right", no_wrap=True)
     for key in keys:
         table.add_column(names[key], justify="right")
@@ -31,20 +37,34 @@ def leaderboard_table(trials: Sequence[Trial], objective: Objective, *, by_key: 
         table.add_column("configuration")
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("status")
-    for place, trial in enumerate(ranked(trials, objective)[:_ROWS], start=1):
+    for place, trial in enumerate(ranked(trials, objectives)[:_ROWS], start=1):
+        missed = [name for name, by in trial.violations.items() if by > 0]
+        status = " ".join(filter(None, (trial.status, trial.reason, f"misses {', '.join(missed)}" if missed else "")))
         table.add_row(
-            str(place) if trial.best is not None else "",
+            "" if trial.best is None else f"{place}{'*' if trial.number in on_front else ''}",
             str(trial.number),
-            "" if trial.best is None else f"{trial.best:.4f}",
+            *(_score(objective.of(trial.best_report)) for objective in objectives),
             "" if trial.best_epoch is None else str(trial.best_epoch),
-            *(_cell(trial, key) for key in keys),
-            *([] if by_key else [Text(trial.label)]),
+            *(_cell(_configuration(trial), key) for key in keys),
+            *([] if by_key else [Text(label(_configuration(trial)))]),
             duration(trial.seconds),
-            Text(f"{trial.status} {trial.reason}".strip(), style=COLOURS.get(trial.status, "")),
+            Text(status, style=COLOURS.get(trial.status, "")),
         )
     if len(trials) > _ROWS:
         table.caption = f"and {len(trials) - _ROWS} more"
     return table
+
+
+def _configuration(trial: Trial) -> Assignment:
+    """What a trial's best report was measured with; of one without a report, what it began with."""
+    return trial.best_assignment or trial.assignment
+
+
+def _score(value: float | None) -> str:
+    """Four digits behind the point; whole numbers, such as parameters, as they are."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value == int(value) and abs(value) >= 10 else f"{value:.4f}"
 
 
 def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
@@ -56,13 +76,13 @@ def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
         table.add_column("configuration")
     table.add_column("seed", justify="right", no_wrap=True)
     for trial in trials:
-        configuration = [Text(trial.label)] if keys is None else [_cell(trial, key) for key in keys]
+        configuration = [Text(trial.label)] if keys is None else [_cell(trial.assignment, key) for key in keys]
         table.add_row(str(trial.number), *configuration, str(trial.config.seed))
     return table
 
 
-def _cell(trial: Trial, key: str) -> Text:
-    return Text(brief(trial.assignment[key]) if key in trial.assignment else "")
+def _cell(assignment: Assignment, key: str) -> Text:
+    return Text(brief(assignment[key]) if key in assignment else "")
 
 
 def _that_fits(console: Console, table: Callable[[bool], Table]) -> Table:
@@ -72,41 +92,69 @@ def _that_fits(console: Console, table: Callable[[bool], Table]) -> Table:
     return by_key if console.measure(by_key, options=boundless).maximum <= console.width else table(False)
 
 
-def print_plan(console: Console, spec: ExperimentSpec, trials: Sequence[Trial], uri: str) -> None:
+def print_plan(console: Console, spec: ExperimentSpec, uri: str) -> None:
     """What would be run: the trials and what each takes, and where everything would be written."""
-    console.print(_that_fits(console, lambda by_key: _plan_table(trials, list(spec.space) if by_key else None)))
+    trials = planned(spec)
+    if trials is not None:
+        console.print(_that_fits(console, lambda by_key: _plan_table(trials, list(spec.space) if by_key else None)))
+    else:
+        table = Table(header_style="bold")
+        for name in ("key", "tried", "when"):
+            table.add_column(name)
+        for key, distribution in spec.space.items():
+            what = distribution.model_dump(exclude_defaults=True, exclude={"when"}, mode="json")
+            tried = ", ".join(f"{name} {_listed(value)}" for name, value in what.items())
+            when = ", ".join(f"{name} is {_listed(value)}" for name, value in distribution.when.items())
+            table.add_row(key, Text(tried), Text(when))
+        console.print(table)
     gpu = spec.resources.gpu if isinstance(spec.resources.gpu, str) else f"{spec.resources.gpu:g}"
-    epochs = spec.trial.epochs
+    epochs = spec.trial.length
+    of = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
     lines = [
-        f"trials      {len(trials)} of {epochs} {'epoch' if epochs == 1 else 'epochs'}, {spec.search.kind} search",
-        f"objective   {spec.objective.mode} {spec.objective.metric}",
+        f"trials      {spec.count()}{of}, {spec.search.kind} search"
+        + (f", {spec.explain()}" if spec.explain() else ""),
+        f"objective   {', '.join(f'{objective.mode} {objective.metric}' for objective in spec.objectives)}",
+        f"constraints {'; '.join(spec.constraints)}" if spec.constraints else "",
+        f"scheduler   {spec.scheduler.kind}" if spec.scheduler.prunes or spec.scheduler.mutates else "",
         f"each takes  {spec.resources.cpu:g} CPU, GPU {gpu}",
         f"timeout     {'none' if spec.timeout is None else duration(spec.timeout)}",
         f"storage     {spec.storage}/{spec.name}/<job>",
         f"tracking    {masked(uri)}, experiment {spec.name}",
         "nothing was started",
     ]
-    for line in lines:
+    for line in filter(None, lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _listed(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def print_result(console: Console, result: Result) -> None:
     """The answer, and how to see the rest."""
-    objective, best = result.spec.objective, result.winner
+    objectives, best = result.spec.objectives, result.winner
     console.print()
-    console.print(_that_fits(console, lambda by_key: leaderboard_table(result.trials, objective, by_key=by_key)))
+    console.print(_that_fits(console, lambda by_key: leaderboard_table(result.trials, objectives, by_key=by_key)))
     lines: list[Text] = []
     if best is not None:
         settings = (
-            "  ".join(f"{key}={brief(value)}" for key, value in best.assignment.items()) or "the trial as written"
+            "  ".join(f"{key}={brief(value)}" for key, value in _configuration(best).items()) or "the trial as written"
         )
-        score = f"{objective.metric} {best.best:.4f} in epoch {best.best_epoch}"
+        scores = "  ".join(f"{o.metric} {_score(o.of(best.best_report))}" for o in objectives)
+        score = f"{scores} in epoch {best.best_epoch}"
+        on_front = len(front(result.trials, objectives))
+        if on_front:
+            trials = f"{on_front} {'trial' if on_front == 1 else 'trials'}"
+            lines.append(Text.assemble(("front       ", "bold"), f"{trials}, drawn in pareto.png in MLflow"))
         lines.append(Text.assemble(("best        ", "bold"), f"trial {best.number}: ", (settings, "bold green")))
         lines.append(Text(f"            {score}"))
         if result.test:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in result.test.items())
             lines.append(Text.assemble(("test set    ", "bold"), shown))
-        lines.append(Text.assemble(("checkpoint  ", "bold"), str(best.checkpoint)))
+        if best.checkpoint:
+            lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint))
+    elif any(trial.best is not None for trial in result.trials):
+        lines.append(Text("no trial satisfies the constraints", style="red"))
     else:
         lines.append(Text("no trial has a result", style="red"))
     for trial in result.trials:
@@ -119,7 +167,10 @@ def print_result(console: Console, result: Result) -> None:
     if result.record_failure is not None:
         lines.append(Text(f"the record is not whole: {result.record_failure}", style="red"))
     if result.status == INTERRUPTED:
-        lines.append(Text("interrupted: what had finished is recorded; the same command runs it again", style="yellow"))
+        message = "interrupted: what had finished is recorded; the same command with --resume goes on from here"
+        lines.append(Text(message, style="yellow"))
+    elif result.ended_early:
+        lines.append(Text(f"ended early: {result.ended_early}", style="yellow"))
     links = result.links
     if links.command:
         lines.append(Text.assemble(("compare     ", "bold"), f"{links.command}    and then open"))

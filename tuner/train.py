@@ -2,13 +2,16 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from tuner import checkpoint
 from tuner.data.images import Images
@@ -41,6 +44,9 @@ def fit(
 ) -> str:
     """Train one trial to its end, calling `report` after every epoch.
 
+    A checkpoint of another trial may go on as this one, where `TrialConfig.cannot_go_on_as` has nothing against it: its
+    weights and the optimizer's state are taken over, everything that the configuration sets is this trial's own.
+
     Args:
         config: The trial, its seed explicit.
         objective: What early stopping watches unless the trial says otherwise.
@@ -66,15 +72,19 @@ def fit(
     schedule = config.schedule.build(optimizer, config.epochs, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     patience = _Patience(config, objective)
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    latency = 0.0  # measured once, when the first epoch has warmed everything up
     first = 1
     if resume:
         weights, state = checkpoint.read_state(resume)
         model.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        scaler.load_state_dict(state["scaler"])
-        patience.best, patience.stale = state["best"], state["stale"]
         first = state["epoch"] + 1
+        _wind(schedule, state["epoch"] * steps)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        if state["scaler"]:  # empty where none was in use
+            scaler.load_state_dict(state["scaler"])
+        patience.best, patience.stale = state["best"], state["stale"]
 
     for epoch in range(first, config.epochs + 1):
         if patience.is_over:  # known on resuming, too
@@ -104,12 +114,15 @@ def fit(
         if not math.isfinite(measured["loss"]):  # one bad batch between two looks
             raise Diverged(f"the loss became {measured['loss']} in epoch {epoch}")
         trained = time.perf_counter() - started
+        latency = latency or 1000 * _latency(model, validation, dtype)
         metrics: dict[str, Any] = {f"train_{name}": value for name, value in measured.items()}
         metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype).items()}
         metrics |= {
             "epoch_seconds": time.perf_counter() - started,
             "images_per_second": len(train) / trained,
             "learning_rate": optimizer.param_groups[0]["lr"],
+            "parameters": parameters,
+            "latency_ms": latency,
             "epoch": epoch,
             "device": device.type,
             "precision": str(dtype).removeprefix("torch."),
@@ -117,7 +130,6 @@ def fit(
         patience.see(metrics)
         state = {
             "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
             "scaler": scaler.state_dict(),
             "best": patience.best,
             "stale": patience.stale,
@@ -150,6 +162,27 @@ def predict(model: nn.Module, data: Images, dtype: torch.dtype = torch.float32) 
             outputs.append(_float32(model(images)))
             targets.append(wanted)
     return _joined(outputs), _joined(targets)
+
+
+def _latency(model: nn.Module, data: Images, dtype: torch.dtype) -> float:
+    """Seconds that a model in eval mode takes for one image, the median of up to 30; a slow one is asked less often."""
+    seconds: list[float] = []
+    device = data.images.device
+    while len(seconds) < 3 or (len(seconds) < 30 and sum(seconds) < 0.1):
+        started = time.perf_counter()
+        predict(model, data[:1], dtype)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds)
+
+
+def _wind(schedule: lr_scheduler.LRScheduler, steps: int) -> None:
+    """Bring a schedule to where it is after `steps` batches: its values follow from its own settings alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer has made no step yet
+        for _ in range(steps):
+            schedule.step()
 
 
 class _Patience:

@@ -1,13 +1,18 @@
 """The Ray Tune trainable: it wraps `train.fit` and runs on a worker."""
 
+import copy
+import random
 import tempfile
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ray import tune
 
+from tuner import imports
 from tuner.checkpoint import read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.scoring import Objective
@@ -16,7 +21,7 @@ from tuner.trial_config import TrialConfig
 from tuner.trials import REASON, STATUS, TRACEBACK
 
 
-def train_trial(payload: dict[str, Any]) -> None:
+def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = None) -> None:
     """Train one trial and report each of its epochs with a checkpoint.
 
     A trial that fails says so in its last report instead of raising: Ray would end the worker, and the next trial would
@@ -24,26 +29,59 @@ def train_trial(payload: dict[str, Any]) -> None:
 
     Args:
         payload: ``trial`` and ``objective`` as plain values, ``threads`` to compute on, ``gpu``: whether it has one.
+        carried: The user's own code that the trial needs, by its name.
     """
+    imports.unpack(carried or {})
     keep_freed_memory()
     use_threads(payload["threads"])
     # Without a share of a GPU it must not take one, though it may see it.
     device = torch.device("cpu") if torch.cuda.is_available() and not payload["gpu"] else None
     resume = tune.get_checkpoint()
-    try:
+
+    def train() -> str:
         if resume is None:
-            reason = _fit(payload, device, None)
-        else:
-            with resume.as_directory() as folder:
-                reason = _fit(payload, device, Path(folder))
+            return _fit(payload, device, None)
+        with resume.as_directory() as folder:
+            return _fit(payload, device, Path(folder))
+
+    _telling_how_it_ends(train)
+
+
+def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
+    """Call a Ray Tune function of the user's own; its reports and checkpoints go to Ray as they are.
+
+    Args:
+        payload: As for `train_trial`.
+        carried: The function, by its name.
+    """
+    imports.unpack(carried)
+    use_threads(payload["threads"])
+    function = imports.resolve(payload["trial"]["target"])
+    seed = payload["trial"]["seed"]
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+    def call() -> str:
+        returned = function(copy.deepcopy(payload["trial"]["config"]))
+        if isinstance(returned, dict):  # as Ray has it: its last report
+            tune.report(returned)
+        return ""
+
+    _telling_how_it_ends(call)
+
+
+def _telling_how_it_ends(train: Callable[[], str]) -> None:
+    """Call `train`, which returns why it ended early, and tell the driver in a last report how it ended."""
+    try:
+        reason = train()
     except Diverged as error:
         tune.report({STATUS: "diverged", REASON: str(error)})
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         tune.report({STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()})
     else:
-        if reason:
-            tune.report({STATUS: "completed", REASON: reason})
+        tune.report({STATUS: "completed", REASON: reason})
 
 
 def _fit(payload: dict[str, Any], device: torch.device | None, resume: Path | None) -> str:
@@ -58,16 +96,18 @@ def _report(metrics: dict[str, Any], save: Save) -> None:
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def test(source: str, threads: int) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+def test(source: str, threads: int, carried: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
     """A checkpoint measured on its test set.
 
     Args:
         source: The checkpoint, as Ray stored it.
         threads: How many to compute on.
+        carried: The user's own code that the trial needs, by its name.
 
     Returns:
         The task's metrics as ``test_...``, and the confusion matrix of each target that is a class.
     """
+    imports.unpack(carried)
     use_threads(threads)
     keep_freed_memory()
     with tune.Checkpoint(source).as_directory() as folder:

@@ -1,22 +1,20 @@
 """One complete training run, typed: what stands under ``trial`` in the file."""
 
-import copy
-import hashlib
-import json
-from typing import Any
+from typing import ClassVar
 
+import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from tuner.any_trial import AnyTrial
 from tuner.config import Config
-from tuner.data import DataConfig
+from tuner.data import DataConfig, ImportedData
+from tuner.data.images import Description
 from tuner.device import Precision
 from tuner.errors import Mistakes, Problem, allowed, collecting
 from tuner.metrics import EPOCH_METRICS, mode_of
-from tuner.models import ModelConfig
+from tuner.models import ImportedModel, ModelConfig
 from tuner.optim import SGD, Constant, OptimizerConfig, ScheduleConfig
-from tuner.source import put
-from tuner.space import Assignment
 from tuner.tasks import Classification, TaskConfig
 
 
@@ -31,8 +29,10 @@ class EarlyStopping(Config):
     """The metric that is watched; null for the experiment's objective."""
 
 
-class TrialConfig(Config):
+class TrialConfig(AnyTrial):
     """One complete training run."""
+
+    tag: ClassVar[str] = "training"
 
     task: TaskConfig = Classification()
     """What is learnt."""
@@ -56,6 +56,15 @@ class TrialConfig(Config):
     """Seed of weights, order and dropout; null derives it from the experiment's seed and this configuration."""
 
     @property
+    def length(self) -> int | None:
+        return self.epochs
+
+    @property
+    def targets(self) -> list[str]:
+        parts: tuple[ModelConfig | DataConfig, ...] = (self.model, self.data)
+        return [part.target for part in parts if isinstance(part, ImportedModel | ImportedData)]
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Full names of what each epoch measures."""
         train = [f"train_{name}" for name in self.task.train_metrics]
@@ -65,13 +74,47 @@ class TrialConfig(Config):
         """The model, for this data and task, with fresh weights."""
         return self.model.build(self.data.image, self.task.outputs(self.data.targets))
 
-    def with_seed(self, experiment_seed: int) -> "TrialConfig":
-        """The same with its seed made explicit: from the experiment's seed and what is set here, and nothing else."""
-        if self.seed is not None:
-            return self
-        what_is_set = _set(self.model_dump(mode="json"), self.model_dump(mode="json", exclude_defaults=True))
-        digest = hashlib.sha256(json.dumps([experiment_seed, what_is_set], sort_keys=True).encode()).digest()
-        return self.model_copy(update={"seed": int.from_bytes(digest[:4], "big")})
+    def check_metric(self, name: str) -> None:
+        judging = [metric for metric in self.metrics if not metric.startswith("train_") and mode_of(metric) is not None]
+        if name not in judging:
+            message = f"{name!r} is not measured by this trial"
+            if name.startswith("test_"):
+                message = f"{name!r}: the test set is touched once, by the winner, and never chooses"
+            elif name in self.metrics:
+                message = f"{name!r} does not judge a trial"
+            raise Mistakes(Problem(message, hint=allowed(name, judging)))
+
+    def prepare(self) -> "tuple[TrialConfig, str]":
+        data, message = self.data.prepare()
+        return (self if data == self.data else self.model_copy(update={"data": data})), message
+
+    def describe_data(self) -> Description | None:
+        return self.data.describe()
+
+    def count_parameters(self) -> int | None:
+        with torch.device("meta"):  # shapes alone: nothing is allocated, no random number drawn
+            return sum(parameter.numel() for parameter in self.build_model().parameters())
+
+    def cannot_go_on_as(self, other: "TrialConfig") -> str:
+        data, others = (config.data.model_dump(exclude={"batch_size"}) for config in (self, other))
+        if data != others:
+            return "the validation set would be another one, and may hold images that were trained on"
+        reason = self.optimizer.cannot_go_on_as(other.optimizer)
+        if reason:
+            return reason
+        if self.epochs != other.epochs:
+            return "trials of a population are equally long"
+        if self.seed != other.seed:
+            return "the seed is that of the whole trial"
+        mine, yours = self._shapes(), other._shapes()
+        name = next((name for name in (*mine, *yours) if mine.get(name) != yours.get(name)), "")
+        if name:
+            return f"the shape of {name} would be {yours.get(name)} instead of {mine.get(name)}"
+        return ""
+
+    def _shapes(self) -> dict[str, list[int]]:
+        with torch.device("meta"):
+            return {name: list(tensor.shape) for name, tensor in self.build_model().state_dict().items()}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "TrialConfig":
@@ -84,36 +127,7 @@ class TrialConfig(Config):
         watched = self.early_stopping and self.early_stopping.metric
         if not problems and watched:
             with collecting("early_stopping.metric", problems):
-                check_metric(watched, self)
+                self.check_metric(watched)
         if problems:
             raise Mistakes(*problems)
         return self
-
-
-def check_metric(name: str, trial: TrialConfig) -> None:
-    """Raise Mistakes unless a trial can be judged by this metric."""
-    judging = [metric for metric in trial.metrics if not metric.startswith("train_") and mode_of(metric) is not None]
-    if name not in judging:
-        message = f"{name!r} is not measured by this trial"
-        if name.startswith("test_"):
-            message = f"{name!r}: the test set is touched once, by the winner, and never chooses"
-        elif name in trial.metrics:
-            message = f"{name!r} does not judge a trial"
-        raise Mistakes(Problem(message, hint=allowed(name, judging)))
-
-
-def _set(whole: dict[str, Any], without_defaults: dict[str, Any]) -> dict[str, Any]:
-    """`without_defaults` and, in each part of it, the kind: Adam as it comes is not AdamW as it comes."""
-    kept = {
-        key: _set(whole[key], value) if isinstance(value, dict) else value for key, value in without_defaults.items()
-    }
-    return kept | ({"kind": whole["kind"]} if "kind" in whole else {})
-
-
-def merge(trial: TrialConfig, assignment: Assignment) -> TrialConfig:
-    """`trial` with dotted keys set in it, validated. Raises ValidationError or UserError."""
-    data = trial.model_dump()
-    # The whole before its parts, whatever their order, and a copy: a part set in it is not set for the next trial.
-    for name in sorted(assignment, key=lambda name: name.count(".")):
-        put(data, tuple(name.split(".")), copy.deepcopy(assignment[name]))
-    return TrialConfig.model_validate(data)

@@ -1,21 +1,43 @@
 """What the driver knows of each trial, and the table of them all."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-from tuner.scoring import Objective
+from tuner.any_trial import AnyTrial
+from tuner.scoring import Objective, pareto_front
 from tuner.space import Assignment, Value
-from tuner.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["pending", "running", "completed", "failed", "diverged", "interrupted"]
+Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
 
 STATUS, REASON, TRACEBACK = "tuner.status", "tuner.reason", "tuner.traceback"
 """Keys of a trial's last report, where it tells how it ended."""
+
+
+SOUND = ("completed", "pruned", "interrupted")
+"""How a trial ended whose reports count."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A trial of a population that went on as a changed copy of another.
+
+    Args:
+        epoch: Epochs that both had behind them.
+        parent: Number of the trial that was copied.
+        before: The trial's own configuration until then.
+        after: Its configuration from then on.
+    """
+
+    epoch: int
+    parent: int
+    before: Assignment
+    after: Assignment
 
 
 @dataclass
@@ -23,7 +45,7 @@ class Trial:
     """One trial from the driver's side.
 
     Args:
-        number: Its place in the plan, from 0.
+        number: Its place in the order in which trials were begun, from 0.
         assignment: What it takes for the searched keys.
         config: The trial whole, its seed explicit.
         label: The assignment in a few words, such as ``lr=0.01 momentum=0.9``.
@@ -31,19 +53,41 @@ class Trial:
 
     number: int
     assignment: Assignment
-    config: TrialConfig
+    config: AnyTrial
     label: str
     status: Status = "pending"
     reason: str = ""
     traceback: str = ""
     epoch: int = 0
-    """Epochs reported so far."""
+    """Epochs reported so far; of a function of the user's own, reports."""
     best: float | None = None
     """The objective at its best report."""
     best_report: dict[str, Any] = field(default_factory=dict)
     """All metrics of its best report."""
+    best_assignment: Assignment = field(default_factory=dict)
+    """Its configuration at its best report: that of a population's trial changes."""
     checkpoint: str | None = None
     """The checkpoint of its best report: a path, or a URI where storage is one."""
+    latest: str | None = None
+    """The checkpoint that it goes on from if it is interrupted."""
+    latest_epoch: int = 0
+    """Epochs that the latest checkpoint has behind it."""
+    resumed: int = 0
+    """How often it was begun again by another run of the job."""
+    series: dict[int, float] = field(default_factory=dict)
+    """The objective at each epoch."""
+    reported: set[str] = field(default_factory=set)
+    """Names of all that it reported."""
+    reports: list[tuple[dict[str, Any], float]] = field(default_factory=list)
+    """What an earlier run of the job was told of it, and when."""
+    violations: dict[str, float] = field(default_factory=dict)
+    """By how much its best report misses each measured constraint; above 0 where it does."""
+    mutations: list[Mutation] = field(default_factory=list)
+    """What a population made of it."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """What the sampler noted on it."""
+    updated: float = 0.0
+    """When it reported last, in seconds since 1970."""
     started: float | None = None
     ended: float | None = None
 
@@ -57,17 +101,48 @@ class Trial:
         """Wall-clock seconds from its start to its end, or to now."""
         return 0.0 if self.started is None else (self.ended or time.time()) - self.started
 
-    def take(self, report: dict[str, Any], objective: Objective) -> bool:
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it misses no constraint."""
+        return all(missed <= 0 for missed in self.violations.values())
+
+    def values(self, objectives: Sequence[Objective]) -> list[float] | None:
+        """Each objective at its best report; None where one was not reported."""
+        values = [objective.of(self.best_report) for objective in objectives]
+        return None if None in values else [value for value in values if value is not None]
+
+    def take(self, report: dict[str, Any], objective: Objective, when: float | None = None) -> bool:
         """Note an epoch's report. Returns whether it is the best so far."""
         self.epoch = int(report["epoch"])
+        self.updated = time.time() if when is None else when
+        self.reported |= report.keys()
         value = objective.of(report)
-        if value is None or not objective.beats(value, self.best):
+        if value is None:
             return False
-        self.best, self.best_report = value, dict(report)
+        self.series[self.epoch] = value
+        if not objective.beats(value, self.best):
+            return False
+        self.best, self.best_report, self.best_assignment = value, dict(report), dict(self.assignment_at(self.epoch))
         return True
 
+    def assignment_at(self, epoch: int) -> Assignment:
+        """The configuration that an epoch was trained with: that of a population's trial changes."""
+        return next((m.before for m in self.mutations if m.epoch >= epoch), self.assignment)
 
-class Listener(Protocol):
+    def end(self, status: Status, reason: str, traceback: str = "") -> None:
+        """Note how it ended."""
+        self.status, self.reason, self.traceback, self.ended = status, reason, traceback, time.time()
+
+    def mutate(self, mutation: Mutation, config: AnyTrial, latest: str | None) -> None:
+        """Go on as a changed copy of another trial, from that one's `latest` checkpoint."""
+        self.mutations.append(mutation)
+        self.assignment = mutation.after
+        self.config = config
+        self.label = label(mutation.after)
+        self.latest, self.latest_epoch = latest, mutation.epoch
+
+
+class Listener:
     """Something that wants to know how a job goes. Called on the control loop: it must not wait for anything."""
 
     def trial_started(self, trial: Trial) -> None:
@@ -75,6 +150,12 @@ class Listener(Protocol):
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
         """An epoch has been measured; `trial` knows it already."""
+
+    def trial_saved(self, trial: Trial) -> None:
+        """A checkpoint of the latest report is there; `trial` knows it already."""
+
+    def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
+        """A trial goes on as a changed copy of another; `trial` knows it already."""
 
     def trial_ended(self, trial: Trial) -> None:
         """A trial has come to its end, good or bad."""
@@ -105,37 +186,58 @@ def label(assignment: Assignment) -> str:
     return " ".join(f"{names[key]}={brief(value)}" for key, value in assignment.items())
 
 
-def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """The trials with a score, best first; of equals the one planned first. Then those without."""
-    scored = [trial for trial in trials if trial.best is not None]
-    rest = [trial for trial in trials if trial.best is None]
-    return sorted(scored, key=lambda trial: objective.key(trial.best or 0.0)) + rest
+def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The trials on the Pareto front, best in the first objective first; none where there is only one objective."""
+    points = [(trial, values) for trial in _candidates(trials) if (values := trial.values(objectives)) is not None]
+    points = [(trial, values) for trial, values in points if not any(map(math.isnan, values))]  # nothing beats that
+    if len(objectives) == 1 or not points:
+        return []
+    on_front = pareto_front([values for _, values in points], objectives)
+    return _sorted((trial for (trial, _), is_on in zip(points, on_front, strict=True) if is_on), objectives)
 
 
-def winner(trials: Sequence[Trial], objective: Objective) -> Trial | None:
-    """The best trial that neither failed nor diverged; None where there is none.
+def ranked(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The trials best first: the Pareto front, the others that satisfy the constraints, those that miss one, the rest.
 
-    One that the job's end interrupted counts with its best report: that was measured, and its checkpoint is there.
+    Within each by the first objective, and of equals the one begun first.
     """
-    sound = [t for t in trials if t.status in ("completed", "interrupted") and t.checkpoint is not None]
-    return ranked(sound, objective)[0] if sound else None
+    best = front(trials, objectives)
+    scored = [trial for trial in trials if trial.best is not None and trial not in best]
+    feasible = [trial for trial in scored if trial.is_feasible]
+    others = [trial for trial in scored if not trial.is_feasible]
+    rest = [trial for trial in trials if trial.best is None]
+    return best + _sorted(feasible, objectives) + _sorted(others, objectives) + rest
 
 
-def leaderboard(trials: Sequence[Trial], objective: Objective) -> "pd.DataFrame":
-    """One row a trial, best first: number, status, objective, epoch, the searched keys, seconds, reason."""
+def winner(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Trial | None:
+    """The best trial by the first objective that ended well and misses no constraint; None where there is none.
+
+    One that was ended early counts with its best report: that was measured, and its checkpoint is there.
+    """
+    best = _sorted(_candidates(trials), objectives)
+    return best[0] if best else None
+
+
+def _candidates(trials: Iterable[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.status in SOUND and trial.best is not None and trial.is_feasible]
+
+
+def _sorted(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: objectives[0].key(trial.best or 0.0))
+
+
+def leaderboard(trials: Sequence[Trial], objectives: Sequence[Objective]) -> "pd.DataFrame":
+    """One row a trial, best first: number, status, objectives, Pareto front, epoch, searched keys, seconds, reason."""
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {
-                "trial": trial.number,
-                "status": trial.status,
-                objective.metric: trial.best,
-                "best_epoch": trial.best_epoch,
-                **trial.assignment,
-                "seconds": round(trial.seconds, 1),
-                "reason": trial.reason,
-            }
-            for trial in ranked(trials, objective)
-        ]
-    )
+    on_front = {trial.number for trial in front(trials, objectives)}
+    rows = []
+    for trial in ranked(trials, objectives):
+        row: dict[str, Any] = {"trial": trial.number, "status": trial.status}
+        row |= {objective.metric: objective.of(trial.best_report) for objective in objectives}
+        if len(objectives) > 1:
+            row["pareto"] = trial.number in on_front
+        row |= {"best_epoch": trial.best_epoch, **(trial.best_assignment or trial.assignment)}
+        row |= {f"missed: {name}": missed for name, missed in trial.violations.items()}
+        rows.append(row | {"seconds": round(trial.seconds, 1), "reason": trial.reason})
+    return pd.DataFrame(rows)

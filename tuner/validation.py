@@ -20,6 +20,15 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     return list(dict.fromkeys(problems))  # pydantic tells of each member of a union of plain types
 
 
+def member_of_kind(model: type[BaseModel], key: tuple[str, ...], kind: Any) -> type[BaseModel] | None:
+    """Which class stands at `key` of `model` where its kind is `kind`; None where there is no such kind."""
+    types: list[Any] = [model]
+    for part in key:
+        fields = [field for owner in _models(types) if (field := _field(owner, part))]
+        types = [m for field in fields for m in _members(field.annotation)] or [m for t in types for m in _items(t)]
+    return next((m for m in _models(types) if kind in _tags(m)), None)
+
+
 @dataclass(frozen=True)
 class _Place:
     """What a location of pydantic's is in the file.
@@ -131,7 +140,7 @@ def _models(types: list[Any]) -> list[type[BaseModel]]:
 
 def _tags(model: type[BaseModel]) -> set[str]:
     kind = model.model_fields.get("kind")
-    tags = {str(arg) for arg in get_args(kind.annotation)} if kind else set()
+    tags = {str(arg) for arg in get_args(kind.annotation)} if kind else {getattr(model, "tag", "")}
     return tags | {field.alias for field in model.model_fields.values() if field.alias}
 
 

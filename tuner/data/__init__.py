@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from tuner.data.digits import Digits
+from tuner.data.imported import ImportedData
 from tuner.data.mnist import MNIST, FashionMNIST
 
-DataConfig = Annotated[MNIST | FashionMNIST | Digits, Field(discriminator="kind")]
+DataConfig = Annotated[MNIST | FashionMNIST | Digits | ImportedData, Field(discriminator="kind")]
 
-__all__ = ["MNIST", "DataConfig", "Digits", "FashionMNIST"]
+__all__ = ["MNIST", "DataConfig", "Digits", "FashionMNIST", "ImportedData"]

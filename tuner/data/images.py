@@ -113,7 +113,7 @@ class ImageData(Config):
 
     @abstractmethod
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Images (N, H, W) as uint8 and labels (N,) as int64 of the original training or test set."""
+        """Images (N, H, W) or (N, C, H, W) as uint8 and labels (N,) as int64 of the original training or test set."""
 
     def load(self) -> tuple[Images, Images]:
         """The training and the validation set. The split is seeded and stratified; neither shares an image."""
@@ -126,7 +126,7 @@ class ImageData(Config):
 
     def _placed(self, images: Tensor, labels: Tensor, seed: tuple[int, int]) -> Images:
         if self.canvas is None:
-            return Images(images.unsqueeze(1), {"label": labels})
+            return Images(images if images.ndim == 4 else images.unsqueeze(1), {"label": labels})
         placed, positions = place(images, self.canvas, np.random.default_rng(seed))
         return Images(placed.unsqueeze(1), {"label": labels, "position": positions})
 

@@ -1,0 +1,160 @@
+"""A model of the user's own: what is wrong with it is told before anything starts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from tuner.errors import Mistakes
+from tuner.models import ImportedModel
+from tuner.signature import ImageShape, Output
+from tuner.trial_config import TrialConfig
+
+Own = Callable[[str], str]
+GREY = ImageShape(1, 8, 8, mean=(0.5,), std=(0.5,))
+ONE = {"": Output(10)}
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=4, classes=10):
+        super().__init__()
+        if width > 64:
+            raise ValueError(f"{width} is too wide")
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Dropout(0.5), nn.Linear(width, classes))
+
+    def forward(self, images):
+        return self.layers(images)
+
+def heads(**sizes):
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.ModuleDict({name: nn.Linear(64, size) for name, size in sizes.items()})
+
+        def forward(self, images):
+            return {name: head(images.flatten(1)) for name, head in self.heads.items()}
+
+    return Heads()
+
+def word():
+    return "a model"
+
+class Pair(Net):
+    def forward(self, images):
+        return self.layers(images), 0
+
+class Small(nn.Module):
+    def forward(self, images):
+        return images.reshape(len(images), 100)
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def module(own: Own) -> str:
+    return own(NET)
+
+
+def refused(model: ImportedModel, outputs: dict[str, Output] = ONE) -> tuple[str, str]:
+    """The message and the key of the mistake."""
+    with pytest.raises(Mistakes) as error:
+        model.check(GREY, outputs)
+    [problem] = error.value.problems
+    return problem.message, problem.key
+
+
+def test_it_is_what_the_user_s_code_makes_with_the_arguments(module: str) -> None:
+    for args, count in (({}, 64 * 4 + 4 + 40 + 10), ({"width": 2}, 64 * 2 + 2 + 20 + 10)):
+        model = ImportedModel(target=f"{module}:Net", args=args)
+        model.check(GREY, ONE)
+        built = model.build(GREY, ONE)
+        assert type(built).__name__ == "Net"
+        assert sum(parameter.numel() for parameter in built.parameters()) == count
+        assert built(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_a_function_may_make_it_and_it_may_have_heads(module: str) -> None:
+    model = ImportedModel(target=f"{module}:heads", args={"digit": 10, "position": 2})
+    model.check(GREY, {"digit": Output(10), "position": Output(2)})
+    message, key = refused(model, {"digit": Output(10), "position": Output(3)})
+    assert message == (
+        f"{module}:heads puts out digit (2, 10), position (2, 2) for two images, "
+        "but the task wants digit (2, 10), position (2, 3)"
+    )
+    assert key == "target"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message", "key"),
+    [
+        ("Net", {"classes": 3}, "puts out (2, 3) for two images, but the task wants (2, 10)", "target"),
+        ("Net", {"width": 65}, "(width=65) raises ValueError: 65 is too wide", "args"),
+        ("Net", {"depth": 2}, "unexpected keyword argument 'depth'", "args"),
+        ("word", {}, "returns a str, no torch.nn.Module", "target"),
+        ("Pair", {}, "puts out tuple for two images", "target"),
+        ("Small", {}, "cannot take images (2, 1, 8, 8): RuntimeError", "target"),
+        ("constant", {}, "is no function: 3", "target"),
+    ],
+)
+def test_what_is_wrong_with_it_is_told(name: str, args: dict[str, Any], message: str, key: str, module: str) -> None:
+    told, at = refused(ImportedModel(target=f"{module}:{name}", args=args))
+    assert message in told and at == key
+
+
+def test_a_name_that_is_not_there_is_told_with_the_nearest(module: str) -> None:
+    with pytest.raises(Mistakes) as error:
+        ImportedModel(target=f"{module}:Nett").check(GREY, ONE)
+    [problem] = error.value.problems
+    assert problem.message.endswith("has no 'Nett'") and "did you mean Net?" in problem.hint
+
+
+@pytest.mark.parametrize("target", ["Net", "module.Net", "my module:Net", "module:", ":Net", "module:Net()"])
+def test_a_target_is_a_module_and_a_name_in_it(target: str) -> None:
+    with pytest.raises(ValidationError):
+        ImportedModel(target=target)
+
+
+def test_looking_at_it_moves_no_random_number(module: str) -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    ImportedModel(target=f"{module}:Net", args={"width": 5}).check(GREY, ONE)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+class TestInATrial:
+    def trial(self, module: str, **args: Any) -> TrialConfig:
+        model = {"kind": "import", "target": f"{module}:Net", "args": args}
+        return TrialConfig.model_validate({"data": {"kind": "digits"}, "model": model, "seed": 3})
+
+    def test_its_mistakes_are_the_trial_s(self, module: str) -> None:
+        with pytest.raises(ValidationError, match="65 is too wide"):
+            self.trial(module, width=65)
+
+    def test_its_weights_are_those_of_the_seed(self, module: str) -> None:
+        def weights(seed: int) -> torch.Tensor:
+            torch.manual_seed(seed)
+            return next(self.trial(module).build_model().parameters()).detach()
+
+        assert torch.equal(weights(1), weights(1)) and not torch.equal(weights(1), weights(2))
+
+    def test_its_parameters_are_counted_and_its_code_is_known_to_be_needed(self, module: str) -> None:
+        trial = self.trial(module, width=2)
+        assert trial.count_parameters() == 64 * 2 + 2 + 20 + 10
+        assert trial.targets == [f"{module}:Net"]
+
+    def test_dropout_may_change_while_it_trains_and_a_shape_may_not(self, module: str) -> None:
+        assert self.trial(module).cannot_go_on_as(self.trial(module)) == ""
+        why = self.trial(module, width=4).cannot_go_on_as(self.trial(module, width=2))
+        assert why == "the shape of layers.1.weight would be [2, 64] instead of [4, 64]"
+
+    def test_it_is_a_module_like_any_other(self, module: str) -> None:
+        model = self.trial(module).build_model()
+        assert isinstance(model, nn.Module) and model.training

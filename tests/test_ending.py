@@ -1,0 +1,127 @@
+import pytest
+from conftest import Played, experiment
+
+from tuner.ending import Ending
+from tuner.scoring import Objective
+from tuner.supply import Supply
+from tuner.trials import Trial
+
+HIGH, LOW = Objective(metric="val_accuracy", mode="max"), Objective(metric="val_loss", mode="min")
+
+
+class Job(Played):
+    def __init__(self, ending: Ending) -> None:
+        spec = experiment(search={"kind": "random", "trials": 9})
+        self.supply = Supply(spec)
+        self.ending = ending
+        super().__init__(spec, ending)
+
+    def next(self) -> Trial:
+        trial = self.supply.next()
+        assert trial is not None
+        return self.start(trial)
+
+    def ended(self, *statuses: str) -> bool:
+        """Whether the job has to end after trials that ended like this."""
+        for status in statuses:
+            self.end(self.next(), status, "because")  # type: ignore[arg-type]
+        return self.ending.is_due()
+
+
+def test_a_job_goes_on_while_nothing_ends_it() -> None:
+    job = Job(Ending())
+    trial = job.next()
+    job.report(trial, 1.0)
+    job.end(trial)
+    assert not job.ending.is_due() and job.ending.reason == ""
+
+
+def test_the_timeout_ends_it_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    ending = Ending(timeout=10)
+    for now, due in ((1010.0, False), (1010.5, True)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        assert ending.is_due() is due
+    assert ending.reason == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("goal", "reports", "reason"),
+    [
+        ((HIGH, 0.9), [(0.8, 0.0), (0.9, 9.0)], "val_accuracy 0.9 reached 0.9"),
+        ((HIGH, 0.9), [(0.95, 0.0)], "val_accuracy 0.95 reached 0.9"),
+        ((LOW, 0.1), [(0.9, 0.2), (0.0, 0.1)], "val_loss 0.1 reached 0.1"),
+        ((LOW, 0.1), [(0.9, 0.2), (0.0, 0.05)], "val_loss 0.05 reached 0.1"),
+        ((LOW, 0.1), [(1.0, float("nan"))], ""),
+        ((Objective(metric="val_score", mode="max"), 0.1), [(1.0, 1.0)], ""),
+    ],
+)
+def test_a_goal_ends_it_in_its_own_direction(
+    goal: tuple[Objective, float], reports: list[tuple[float, float]], reason: str
+) -> None:
+    job = Job(Ending(goals=dict([goal])))
+    trial = job.next()
+    for accuracy, loss in reports:
+        assert not job.ending.is_due()
+        job.report(trial, accuracy, val_loss=loss)
+    assert job.ending.reason == reason
+    assert job.ending.is_due() is bool(reason)
+
+
+def test_any_of_several_goals_ends_it_and_the_first_reason_stays() -> None:
+    job = Job(Ending(goals={HIGH: 0.9, LOW: 0.1}, epochs=2))
+    trial = job.next()
+    job.report(trial, 0.5, val_loss=0.05)
+    job.report(trial, 0.99, val_loss=0.01)
+    assert job.ending.reason == "val_loss 0.05 reached 0.1"
+
+
+def test_the_budget_counts_the_epochs_of_all_trials() -> None:
+    job = Job(Ending(epochs=3))
+    first, second = job.next(), job.next()
+    for trial in (first, second):
+        job.report(trial, 0.5)
+        assert not job.ending.is_due()
+    job.report(first, 0.5)
+    assert job.ending.is_due() and job.ending.reason == "the budget of 3 epochs is spent"
+
+
+def test_the_budget_counts_the_epochs_of_an_earlier_run() -> None:
+    before = Job(Ending())
+    trial = before.next()
+    for _ in range(2):
+        before.report(trial, 0.5)
+    before.end(trial)
+    job = Job(Ending(epochs=3, past=[trial]))
+    job.report(job.next(), 0.5)
+    assert job.ending.is_due()
+
+
+def test_nothing_works_where_the_first_three_trials_all_failed() -> None:
+    assert not Job(Ending()).ended("failed", "failed")
+    job = Job(Ending())
+    assert job.ended("failed", "failed", "failed")
+    assert job.ending.reason == "the first 3 trials all failed, the last of them with because"
+
+
+@pytest.mark.parametrize("status", ["completed", "pruned", "diverged"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_that_did_not_fail_is_enough_to_go_on(status: str, place: int) -> None:
+    statuses = ["failed"] * 9
+    statuses[place] = status
+    assert not Job(Ending()).ended(*statuses)
+
+
+def test_trials_of_an_earlier_run_that_worked_are_known_to_have() -> None:
+    before = Job(Ending())
+    for status in ("completed", "failed"):
+        before.ended(status)
+    unfinished = before.next()
+    assert not Job(Ending(past=before.supply.trials)).ended("failed", "failed", "failed")
+    assert Job(Ending(past=[before.supply.trials[1], unfinished])).ended("failed", "failed")
+
+
+def test_who_interrupts_says_why() -> None:
+    ending = Ending(timeout=-1)
+    ending.reason = "interrupted"
+    assert ending.is_due() and ending.reason == "interrupted"

@@ -1,0 +1,210 @@
+"""What Ray Tune tells of its trials, told by hand; what it really tells is looked at where whole jobs are run."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import experiment
+
+from tuner.ending import Ending
+from tuner.events import Events
+from tuner.spec import ExperimentSpec
+from tuner.supply import planned
+from tuner.trials import REASON, STATUS, TRACEBACK, Listener, Mutation, Trial
+
+OWN = experiment(
+    trial={"target": "json:dumps", "config": {}},
+    space={"config.lr": {"choice": [0.1, 0.2]}},
+    search={"kind": "grid"},
+    objective={"metric": "loss", "mode": "min"},
+)
+
+
+class Noted(Listener):
+    """What was told, in short."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def trial_started(self, trial: Trial) -> None:
+        self.told.append(("started", trial.number))
+
+    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
+        self.told.append(("reported", trial.number, report["epoch"]))
+
+    def trial_saved(self, trial: Trial) -> None:
+        self.told.append(("saved", trial.number, trial.latest))
+
+    def trial_ended(self, trial: Trial) -> None:
+        self.told.append(("ended", trial.number, trial.status))
+
+
+class Ray:
+    """Two trials that Ray runs."""
+
+    def __init__(self, spec: ExperimentSpec | None = None, scheme: str = "") -> None:
+        self.spec = spec or experiment(search={"kind": "random", "trials": 2})
+        self.trials = planned(self.spec) or []
+        self.noted = Noted()
+        self.ending = Ending()
+        self.after: list[str] = []
+        by_id = {f"id{trial.number}": trial for trial in self.trials}
+        self.events = Events(by_id, self.spec, scheme, self.ending, [self.noted], lambda: self.after.append("told"))
+
+    def __call__(self, event: str, number: int = 0, **info: Any) -> Trial:
+        ray_s = SimpleNamespace(trial_id=f"id{number}", **info.pop("trial", {}))
+        getattr(self.events, f"on_{event}")(iteration=0, trials=[], trial=ray_s, **info)
+        return self.trials[number]
+
+    def report(self, epoch: int, value: float, **more: Any) -> Trial:
+        result: dict[str, Any] = dict.fromkeys(self.trials[0].config.metrics or (), 0.5)
+        result[self.spec.objective.metric] = value
+        result |= {"epoch": epoch, "device": "cpu", "precision": "float32", "training_iteration": epoch}
+        return self("trial_result", result=result | more)
+
+    def save(self, path: str) -> Trial:
+        return self("checkpoint", checkpoint=SimpleNamespace(path=path))
+
+    def last(self, status: str, **more: str) -> Trial:
+        """The last report of a trial, in which it says how it ended, and its end."""
+        self("trial_result", result={STATUS: status, **more})
+        return self("trial_complete")
+
+
+def test_trials_begin_once_and_in_our_order() -> None:
+    ray = Ray()
+    ray("trial_start", 1)
+    assert ray.noted.told == [("started", 0), ("started", 1)]
+    ray("trial_start", 0)
+    ray("trial_start", 1)  # it was paused
+    assert len(ray.noted.told) == 2
+    assert all(trial.status == "running" and trial.started for trial in ray.trials)
+
+
+def test_a_report_holds_what_the_trial_names_and_nothing_of_rays() -> None:
+    ray = Ray()
+    trial = ray.report(1, 0.7, pid=3, done=False, time_total_s=9.0)
+    assert trial.best_report.keys() == {*(trial.config.metrics or ()), "epoch", "device", "precision"}
+    assert (trial.best, trial.epoch) == (0.7, 1)
+    assert ray.noted.told == [("reported", 0, 1)] and ray.after == ["told"]
+
+
+def test_of_a_function_of_ones_own_it_holds_every_number() -> None:
+    ray = Ray(OWN)
+    result = {
+        "loss": np.float32(0.5),
+        "tensor": torch.tensor(2.0),
+        "nested": {"deep": 3},
+        "word": "x",
+        "yes": True,
+        "many": np.zeros(3),
+        "config": {"lr": 1},
+        "pid": 4,
+        "training_iteration": 7,
+    }
+    trial = ray("trial_result", result=result)
+    assert trial.best_report == {"loss": 0.5, "tensor": 2.0, "nested.deep": 3, "epoch": 7}
+    assert {type(value) for value in trial.best_report.values()} == {float, int}
+
+
+def test_the_best_report_s_checkpoint_is_told_from_the_latest() -> None:
+    ray = Ray(scheme="s3://")
+    for epoch, value in enumerate((0.5, 0.9, 0.7), start=1):
+        ray.report(epoch, value)
+        trial = ray.save(f"bucket/{epoch}")
+    assert (trial.checkpoint, trial.latest, trial.latest_epoch) == ("s3://bucket/2", "s3://bucket/3", 3)
+    assert ray.noted.told[-1] == ("saved", 0, "s3://bucket/3")
+
+
+def test_a_best_report_without_a_checkpoint_has_none() -> None:
+    ray = Ray(OWN)
+    ray("trial_result", result={"loss": 0.5, "training_iteration": 1})
+    ray.save("one")
+    trial = ray("trial_result", result={"loss": 0.4, "training_iteration": 2})
+    assert (trial.best_epoch, trial.checkpoint, trial.latest) == (2, None, "one")
+    ray("trial_result", result={"loss": 0.6, "training_iteration": 3})
+    assert ray.save("three").checkpoint is None
+
+
+def test_a_mutated_trial_goes_on_from_its_parent_s_checkpoint_though_its_own_comes_later() -> None:
+    ray = Ray()
+    trial = ray.report(2, 0.5)
+    trial.mutate(Mutation(2, 1, trial.assignment, trial.assignment), trial.config, "parent's")
+    assert ray.save("own").latest == "parent's"
+    ray.report(3, 0.5)
+    assert ray.save("own, later").latest == "own, later"
+
+
+class TestEnd:
+    def test_a_trial_says_itself_how_it_ended(self) -> None:
+        ray = Ray()
+        ray.report(1, 0.5)
+        trial = ray.last("completed", **{REASON: "no improvement for 2 epochs"})
+        assert (trial.status, trial.reason) == ("completed", "no improvement for 2 epochs")
+        assert ray.noted.told[-1] == ("ended", 0, "completed")
+        assert trial.ended is not None
+
+    def test_its_last_report_is_no_epoch(self) -> None:
+        ray = Ray()
+        ray.report(1, 0.5)
+        ray.last("diverged", **{REASON: "nan"})
+        assert [what for what, *_ in ray.noted.told] == ["reported", "ended"]
+        assert ray.trials[0].epoch == 1 and ray.trials[0].status == "diverged"
+
+    def test_a_traceback_is_kept(self) -> None:
+        trial = Ray().last("failed", **{REASON: "ValueError: no", TRACEBACK: "Traceback ..."})
+        assert (trial.status, trial.reason, trial.traceback) == ("failed", "ValueError: no", "Traceback ...")
+
+    def test_who_says_nothing_was_ended_by_the_scheduler(self) -> None:
+        ray = Ray(experiment(scheduler={"kind": "asha"}, search={"kind": "random", "trials": 2}))
+        ray.report(1, 0.5)
+        trial = ray("trial_complete")
+        assert (trial.status, trial.reason) == ("pruned", "asha after epoch 1")
+
+    def test_or_by_the_end_of_the_job(self) -> None:
+        ray = Ray()
+        ray.report(1, 0.5)
+        ray.ending.reason = "timeout"
+        trial = ray("trial_complete")
+        assert (trial.status, trial.reason) == ("interrupted", "timeout")
+
+    def test_but_after_the_last_epoch_it_is_complete_all_the_same(self) -> None:
+        ray = Ray()
+        ray.ending.reason = "val_accuracy 0.9 reached 0.9"
+        for epoch in range(1, 5):
+            ray.report(epoch, 0.5)
+        assert ray("trial_complete").status == "completed"
+
+    def test_without_a_number_it_diverged(self) -> None:
+        ray = Ray()
+        ray.report(1, math.nan)
+        trial = ray.last("completed")
+        assert (trial.status, trial.reason) == ("diverged", "val_accuracy was never a number")
+
+    @pytest.mark.parametrize(
+        ("reports", "reason"),
+        [
+            ([], "never reported 'loss': it reported nothing"),
+            ([{"los": 0.1, "size": 3}], "never reported 'loss': it reported los, size; did you mean los?"),
+        ],
+    )
+    def test_a_function_that_never_reported_the_objective_failed(
+        self, reports: list[dict[str, Any]], reason: str
+    ) -> None:
+        ray = Ray(OWN)
+        for report in reports:
+            ray("trial_result", result=report | {"training_iteration": 1})
+        trial = ray.last("completed")
+        assert (trial.status, trial.reason) == ("failed", reason)
+
+    def test_a_worker_that_is_lost_takes_its_trial_with_it(self) -> None:
+        ray = Ray()
+        trial = ray(
+            "trial_error", trial={"get_error": lambda: "ActorDiedError:\n\nkilled by hand\n", "error_file": None}
+        )
+        assert (trial.status, trial.reason) == ("failed", "the worker was lost: killed by hand")
+        trial = ray("trial_error", 1, trial={"get_error": lambda: None, "error_file": None})
+        assert trial.reason == "the worker was lost: nobody knows why"

@@ -1,0 +1,166 @@
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tuner import imports
+from tuner.errors import Mistakes, Problem
+
+Own = Callable[[str, str], None]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Each test begins with no folder and leaves no module of its own behind."""
+    monkeypatch.setattr(imports, "_folders", [])
+    monkeypatch.setattr(imports, "_carried", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    own = {path.stem for path in tmp_path.rglob("*")}
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in own:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Own:
+    """Writes a file of the user's beside their YAML file."""
+    imports.look_in(tmp_path)
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    return write
+
+
+def refused(target: str) -> Problem:
+    with pytest.raises(Mistakes) as caught:
+        imports.resolve_callable(target)
+    [problem] = caught.value.problems
+    assert problem.key == "target"
+    return problem
+
+
+class TestFinding:
+    def test_a_module_beside_the_file(self, own: Own) -> None:
+        own("mine_a.py", "def train(config):\n    return 7\n")
+        assert imports.resolve("mine_a:train")({}) == 7
+
+    def test_a_module_in_a_package_beside_the_file_and_what_it_imports(self, own: Own) -> None:
+        own("pkg_a/inner.py", "from beside_a import number\ndef train(config):\n    return number\n")
+        own("beside_a.py", "number = 3\n")
+        assert imports.resolve("pkg_a.inner:train")({}) == 3
+
+    def test_what_a_file_imports_when_it_runs(self, own: Own) -> None:
+        own("late_a.py", "def train(config):\n    import later_a\n    return later_a.number\n")
+        own("later_a.py", "number = 5\n")
+        assert imports.resolve("late_a:train")({}) == 5
+
+    def test_what_is_installed(self) -> None:
+        from torchvision.datasets import FakeData
+
+        assert imports.resolve("torchvision.datasets:FakeData") is FakeData
+
+    def test_it_shadows_no_module_of_others(self, own: Own) -> None:
+        own("shelve.py", "raise RuntimeError\n")  # a name of Python's own
+        own("mine_b.py", "def train(config): ...\n")
+        imports.resolve("mine_b:train")
+        assert sys.path[-1] == str(imports._folders[0]) and sys.path[0] != str(imports._folders[0])
+
+    def test_the_newest_folder_comes_first(self, tmp_path: Path) -> None:
+        for folder, number in (("old", 1), ("new", 2)):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "mine_c.py").write_text(f"def train(config): return {number}\n")
+            imports.look_in(tmp_path / folder)
+        assert imports.resolve("mine_c:train")({}) == 2
+
+
+class TestRefusals:
+    def test_a_module_that_is_nowhere(self, own: Own, tmp_path: Path) -> None:
+        own("mine_d.py", "")
+        problem = refused("mine_e:train")
+        assert problem.message == "there is no module 'mine_e'"
+        assert str(tmp_path) in problem.hint and "did you mean mine_d? allowed: mine_d" in problem.hint
+
+    def test_a_module_that_is_nowhere_in_a_package(self, own: Own) -> None:
+        own("pkg_d/inner.py", "")
+        assert refused("pkg_d.iner:train").message == "there is no module 'pkg_d.iner'"
+
+    def test_a_file_where_a_module_should_be(self, own: Own) -> None:
+        own("mine_f.py", "def train(config): ...\n")
+        assert "did you mean mine_f?" in refused("mine_f.py:train").hint
+
+    def test_a_name_that_the_module_does_not_have(self, own: Own, tmp_path: Path) -> None:
+        own("mine_g.py", "from json import loads\ndef train(config): ...\ndef _hidden(): ...\nclass Net: ...\nn = 3\n")
+        problem = refused("mine_g:trian")
+        assert problem.message == f"{tmp_path}/mine_g.py has no 'trian'"
+        assert problem.hint == "did you mean train? allowed: Net, train"
+
+    def test_what_is_no_function(self, own: Own) -> None:
+        own("mine_h.py", "number = 3\n")
+        assert refused("mine_h:number").message == "mine_h:number is no function: 3"
+
+    @pytest.mark.parametrize(
+        ("text", "words", "line"),
+        [
+            ("import json\njson.loads('{')\n", "JSONDecodeError: Expecting property name", 2),  # not the line of json's
+            ("x = 1\n\ndef f(:\n", "SyntaxError: invalid syntax", 3),
+            ("import sys\nsys.exit(3)\n", "SystemExit: 3", 2),
+            ("import there_is_none\n", "ModuleNotFoundError: No module named 'there_is_none'", 1),
+            ("def f():\n    return 1 / 0\nf()\n", "ZeroDivisionError: division by zero", 2),
+            ("from json import nothing\n", "ImportError: cannot import name 'nothing'", 1),
+        ],
+    )
+    def test_a_module_that_raises_is_told_at_the_line_of_it_that_did(
+        self, own: Own, tmp_path: Path, text: str, words: str, line: int
+    ) -> None:
+        own("mine_i.py", text)
+        problem = refused("mine_i:train")
+        assert problem.message.startswith(f"mine_i cannot be imported: {words}")
+        assert problem.message.endswith(f"({tmp_path}/mine_i.py:{line})")
+
+    def test_a_file_with_the_name_of_a_module_that_is_loaded_already(self, own: Own, tmp_path: Path) -> None:
+        import json
+
+        own("json.py", "def train(config): ...\n")
+        problem = refused("json:train")
+        assert f"{tmp_path}/json has the name of a module that is loaded already: {json.__file__}" in problem.message
+        assert problem.hint == "rename it"
+
+    def test_a_module_is_right_once_its_mistake_is_mended(self, own: Own) -> None:
+        own("mine_j.py", "1 / 0\n")
+        refused("mine_j:train")
+        own("mine_j.py", "def train(config):\n    return 1  # mended\n")
+        assert imports.resolve("mine_j:train")({}) == 1
+
+
+class TestTravelling:
+    """To workers that need not have the user's files."""
+
+    def test_code_of_the_users_own_goes_by_value(self, own: Own) -> None:
+        from ray import cloudpickle
+
+        own("mine_k.py", "from help_k import double\ndef train(config):\n    return double(config['n'])\n")
+        own("help_k.py", "def double(n):\n    return 2 * n\n")
+        sent = cloudpickle.dumps(imports.packed(["mine_k:train"]))
+        for name in ("mine_k", "help_k"):
+            cloudpickle.unregister_pickle_by_value(sys.modules[name])
+            del sys.modules[name]
+        imports._folders.clear()
+        imports.unpack(pickle.loads(sent))
+        assert imports.resolve("mine_k:train")({"n": 4}) == 8
+        assert "mine_k" not in sys.modules
+
+    def test_what_workers_have_anyway_goes_by_name_wherever_the_users_folder_lies(self) -> None:
+        from ray import cloudpickle
+
+        imports.look_in(Path("/"))
+        imports.packed([])
+        by_value = cloudpickle.list_registry_pickle_by_value()
+        assert not {name.split(".")[0] for name in by_value} & {"tuner", "json", "torch", "numpy", "ray"}
+        for name in by_value:
+            cloudpickle.unregister_pickle_by_value(sys.modules[name])

@@ -1,0 +1,347 @@
+"""What is written down while a job runs is what another run reads: nothing less, nothing more."""
+
+import json
+import math
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Played, experiment
+
+from tuner.errors import UserError
+from tuner.journal import Journal, Past, last_job, read_past
+from tuner.spec import ExperimentSpec
+from tuner.supply import Supply
+from tuner.trials import Trial
+
+POPULATION = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 3})
+
+
+class Job(Played):
+    """A job that writes its journal, into a folder or to the URI of one."""
+
+    def __init__(self, spec: ExperimentSpec, folder: str, past: Past | None = None) -> None:
+        self.supply = Supply(spec, past.trials if past else ())
+        self.folder = folder
+        self.journal = Journal(folder)
+        super().__init__(spec, self.supply, self.journal)
+        self.journal.opened(spec, parent_run="a1b2", trials=self.supply.total)
+
+    def next(self) -> Trial:
+        trial = self.supply.next()
+        assert trial is not None
+        return self.start(trial)
+
+    def past(self) -> Past:
+        return read_past(self.spec, self.folder, "job")
+
+
+@pytest.fixture(params=["folder", "URI"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a job writes: an appended file, and one that is written whole, as an object store needs it."""
+    return f"{'file://' if request.param == 'URI' else ''}{tmp_path}/runs/small/job"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(experiment(), str(tmp_path / "job"))
+
+
+def path_of(job: Job) -> Path:
+    return Path(job.folder) / "journal.jsonl"
+
+
+def same(read: Trial, ours: Trial) -> bool:
+    """Whether all is equal that a journal tells, but for the clocks; what it was told comes back as `reports`."""
+    read = replace(read, started=ours.started, ended=ours.ended, reports=[])
+    assert read == ours
+    return True
+
+
+class TestRoundTrip:
+    def test_of_a_trial_that_came_to_its_end(self, folder: str, tmp_path: Path) -> None:
+        job = Job(experiment(constraints=["latency_ms <= 0.1"]), folder)
+        trial = job.next()
+        for value in (0.1, 1 / 3, 0.2):
+            job.report(trial, value, tmp_path / "store")
+        job.end(trial, "completed", "no improvement for 1 epochs")
+        past = job.past()
+        [read] = past.trials
+        assert same(read, trial)
+        assert read.violations == {"latency_ms <= 0.1": 0.4}
+        assert [report["epoch"] for report, _ in read.reports] == [1, 2, 3]
+        assert read.reports[-1][1] == trial.updated
+        assert read.started and trial.started and read.started == pytest.approx(trial.started, abs=1)
+        assert read.ended and trial.ended and read.ended == pytest.approx(trial.ended, abs=1)
+        assert (past.job, past.head["parent_run"], past.head["trials"]) == ("job", "a1b2", 4)
+
+    @pytest.mark.parametrize("status", ["pruned", "failed", "diverged"])
+    def test_of_one_that_did_not(self, folder: str, status: Any) -> None:
+        job = Job(experiment(), folder)
+        trial = job.next()
+        job.report(trial, math.nan)
+        job.end(trial, status, "because: 'of' that\nand \u2028 that ä", "Traceback\n  here")
+        [read] = job.past().trials
+        assert math.isnan(read.series.pop(1)) and math.isnan(trial.series.pop(1))
+        assert same(read, trial)
+
+    def test_of_a_mutated_one(self, folder: str, tmp_path: Path) -> None:
+        job = Job(POPULATION, folder)
+        parent, trial = job.next(), job.next()
+        for ours, value in ((parent, 0.9), (trial, 0.5)):
+            job.report(ours, value, tmp_path / "store")
+        job.mutate(trial, parent, {"optimizer.lr": 0.123456789, "optimizer.momentum": 0.5})
+        job.report(trial, 0.95, tmp_path / "store")
+        job.end(trial)
+        read = job.past().trials[1]
+        assert same(read, trial)
+        assert read.config.seed == trial.config.seed != job.spec.trial_config(trial.assignment).seed
+        assert read.best_assignment == trial.assignment
+
+    def test_of_what_a_sampler_noted(self, folder: str) -> None:
+        job = Job(experiment(search={"kind": "evolution", "trials": 8, "population": 2}), folder)
+        for _ in range(5):
+            trial = job.next()
+            job.report(trial, 0.5)
+            job.end(trial)
+        assert any(trial.attributes for trial in job.supply.trials)
+        for read, ours in zip(job.past().trials, job.supply.trials, strict=True):
+            assert same(read, ours)
+
+    def test_of_words_lists_and_nothing_as_values(self, folder: str) -> None:
+        space = {"optimizer.kind": {"choice": ["sgd", "adam"]}, "clip_norm": {"choice": [None, 0.5]}}
+        job = Job(experiment(space=space, search={"kind": "grid"}), folder)
+        for _ in range(4):
+            job.end(job.next())
+        assert [read.assignment for read in job.past().trials] == job.spec.plan()
+        assert [read.config for read in job.past().trials] == [ours.config for ours in job.supply.trials]
+
+    def test_of_a_job_that_is_through_and_of_one_that_ended_early(self, folder: str) -> None:
+        job = Job(experiment(), folder)
+        assert not job.past().is_finished
+        job.journal.closed(is_finished=True)
+        assert job.past().is_finished
+        job.journal.closed(is_finished=False)
+        assert not job.past().is_finished
+        job.journal.closed(is_finished=True)
+        job.journal.opened(job.spec, parent_run="b2", trials=9)  # another run goes on
+        assert not job.past().is_finished
+        assert job.past().head["parent_run"] == "b2"
+
+    def test_of_trials_in_any_order(self, folder: str) -> None:
+        job = Job(experiment(), folder)
+        first, second = job.next(), job.next()
+        job.end(second)
+        job.end(first)
+        assert [read.number for read in job.past().trials] == [0, 1]
+
+
+class TestUnfinished:
+    def test_goes_on_from_its_latest_checkpoint(self, folder: str, tmp_path: Path) -> None:
+        job = Job(experiment(), folder)
+        trial = job.next()
+        for value in (0.1, 0.6, 0.4):
+            job.report(trial, value, tmp_path / "store")
+        kept, best = trial.latest, trial.checkpoint
+        job.report(trial, 0.9)  # and no checkpoint of it any more
+        job.end(trial, "interrupted", "timeout")  # object stores get what is reported when something begins or ends
+        [read] = job.past().trials
+        assert (read.status, read.reason, read.ended, read.started) == ("pending", "", None, None)
+        assert (read.latest, read.latest_epoch, read.epoch) == (kept, 3, 3)
+        assert (read.best, read.best_epoch, read.checkpoint) == (0.6, 2, best)
+        assert read.series == {1: 0.1, 2: 0.6, 3: 0.4}
+        assert [report["epoch"] for report, _ in read.reports] == [1, 2, 3]
+        assert read.resumed == 1
+
+    def test_of_a_killed_job_is_the_same(self, job: Job, tmp_path: Path) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, tmp_path / "store")
+        job.report(trial, 0.6)
+        [read] = job.past().trials
+        assert (read.status, read.epoch, read.latest_epoch, read.best) == ("pending", 1, 1, 0.5)
+
+    def test_whose_checkpoint_is_gone_begins_anew(self, job: Job, tmp_path: Path) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, tmp_path / "store")
+        shutil.rmtree(tmp_path / "store")
+        [read] = job.past().trials
+        assert (read.epoch, read.latest, read.latest_epoch) == (0, None, 0)
+        assert (read.best, read.best_epoch, read.checkpoint) == (None, None, None)
+        assert read.series == {} and read.reports == [] and read.best_report == {} and read.best_assignment == {}
+
+    def test_that_was_mutated_keeps_what_its_best_report_was_trained_with(self, tmp_path: Path) -> None:
+        job = Job(POPULATION, str(tmp_path / "job"))
+        parent, trial = job.next(), job.next()
+        before = dict(trial.assignment)
+        job.report(parent, 0.5, tmp_path / "store")
+        job.report(trial, 0.9, tmp_path / "store")
+        job.mutate(trial, parent, {"optimizer.lr": 0.01, "optimizer.momentum": 0.5})
+        job.report(trial, 0.95)  # trained after the checkpoint that it goes on from
+        read = job.past().trials[1]
+        assert (read.assignment, read.config) == (trial.assignment, trial.config)
+        assert (read.latest, read.latest_epoch, read.epoch) == (parent.latest, 1, 1)
+        assert (read.best, read.best_assignment) == (0.9, before)
+        assert read.mutations == trial.mutations
+
+    def test_that_was_mutated_and_begins_anew_is_no_copy_any_more(self, tmp_path: Path) -> None:
+        job = Job(POPULATION, str(tmp_path / "job"))
+        parent, trial = job.next(), job.next()
+        for ours in (parent, trial):
+            job.report(ours, 0.5, tmp_path / "store")
+        job.mutate(trial, parent, {"optimizer.lr": 0.01, "optimizer.momentum": 0.5})
+        shutil.rmtree(tmp_path / "store")
+        read = job.past().trials[1]
+        assert (read.mutations, read.epoch, read.assignment) == ([], 0, trial.assignment)
+
+    def test_is_counted_each_time_that_it_was_begun_again(self, job: Job, tmp_path: Path) -> None:
+        """Each run writes its checkpoints into a folder of its own, named after this."""
+        trial = job.next()
+        job.report(trial, 0.5, tmp_path / "store")
+        for times in (1, 2, 3):
+            job = Job(job.spec, job.folder, job.past())
+            trial = job.next()
+            assert trial.resumed == times
+            job.report(trial, 0.5, tmp_path / f"store-{times}")
+        [read] = job.past().trials
+        assert read.epoch == 4 and [report["epoch"] for report, _ in read.reports] == [1, 2, 3, 4]
+
+    def test_that_was_not_begun_again_is_not_counted(self, job: Job) -> None:
+        job.next()
+        for _ in range(2):
+            job = Job(job.spec, job.folder, job.past())
+        assert job.past().trials[0].resumed == 1
+
+    def test_that_came_to_its_end_in_a_later_run_has_reported_each_epoch_once(self, job: Job, tmp_path: Path) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, tmp_path / "store")
+        job.report(trial, 0.6)
+        time.sleep(0.2)
+        job = Job(job.spec, job.folder, job.past())
+        again = job.next()
+        assert again.epoch == 1
+        job.report(again, 0.7)
+        job.end(again)
+        [read] = job.past().trials
+        assert read.status == "completed"
+        assert read.series == {1: 0.5, 2: 0.7}
+        assert [(report["epoch"], report["val_accuracy"]) for report, _ in read.reports] == [(1, 0.5), (2, 0.7)]
+        assert (read.best, read.epoch) == (0.7, 2)
+        assert again.started and read.started == pytest.approx(again.started, abs=0.1)
+
+
+class TestHalfWritten:
+    def test_a_last_line_is_passed_over(self, job: Job, tmp_path: Path) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, tmp_path / "store")
+        whole = path_of(job).read_text()
+        job.end(trial)
+        end = path_of(job).read_text()[len(whole) :]
+        for length in range(1, len(end) - 1, 7):
+            path_of(job).write_text(whole + end[:length])
+            [read] = job.past().trials
+            assert (read.status, read.epoch) == ("pending", 1)
+
+    def test_a_last_line_does_not_hide_what_comes_after_it(self, job: Job, tmp_path: Path) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, tmp_path / "store")
+        with path_of(job).open("a") as file:
+            file.write('{"event": "repo')
+        job = Job(job.spec, job.folder, job.past())
+        job.end(job.next(), "completed")
+        [read] = job.past().trials
+        assert read.status == "completed"
+
+    @pytest.mark.parametrize("text", ["", '{"event": "opene'])
+    def test_the_first_line_of_a_job_leaves_nothing_to_go_on_with(self, job: Job, text: str) -> None:
+        path_of(job).write_text(text)
+        with pytest.raises(UserError, match="was ended before anything of it was written"):
+            job.past()
+
+
+class TestAnotherExperiment:
+    @pytest.mark.parametrize(
+        ("changes", "key", "was", "now"),
+        [
+            ({"objective": "val_loss"}, "objective.metric", '"val_accuracy"', '"val_loss"'),
+            ({"search": {"kind": "random", "trials": 4, "seed": 3}}, "search.seed", "0", "3"),
+            ({"search": {"kind": "bayesian", "trials": 4}}, "search.kind", '"random"', '"bayesian"'),
+            ({"scheduler": {"kind": "asha"}}, "scheduler.kind", '"fifo"', '"asha"'),
+            ({"constraints": ["parameters <= 99999"]}, "constraints", "[]", '["parameters <= 99999"]'),
+            (
+                {"space": {"optimizer.lr": {"loguniform": [1e-3, 0.2]}, "optimizer.momentum": {"uniform": [0, 0.9]}}},
+                "space.optimizer.lr.loguniform",
+                "[0.001, 0.3]",
+                "[0.001, 0.2]",
+            ),
+            (
+                {"space": {"optimizer.lr": {"loguniform": [1e-3, 0.3]}}},
+                "space.optimizer.momentum.uniform",
+                "[0.0, 0.9]",
+                "not set",
+            ),
+        ],
+    )
+    def test_is_refused_with_what_it_was_and_what_it_is(
+        self, changes: dict[str, Any], key: str, was: str, now: str, tmp_path: Path
+    ) -> None:
+        job = Job(experiment(), str(tmp_path / "job"))
+        with pytest.raises(UserError) as error:
+            read_past(experiment(**changes), job.folder, "job")
+        problem = next(problem for problem in error.value.problems if problem.key == key)
+        assert problem.message == f"was {was} when the job began, and is {now}"
+        assert problem.where == f"{job.folder}/journal.jsonl"
+        assert "without --resume" in problem.hint
+
+    def test_is_told_at_the_key_that_differs_however_long_the_part_is(self, tmp_path: Path) -> None:
+        job = Job(experiment(), str(tmp_path / "job"))
+        trial = experiment().trial.model_dump() | {"epochs": 7}
+        trial["optimizer"]["weight_decay"] = 0.5
+        with pytest.raises(UserError) as error:
+            read_past(experiment(trial=trial), job.folder, "job")
+        assert {problem.key: problem.message for problem in error.value.problems} == {
+            "trial.epochs": "was 4 when the job began, and is 7",
+            "trial.optimizer.weight_decay": "was 0.0 when the job began, and is 0.5",
+        }
+
+    def test_may_take_other_resources_end_elsewhere_and_have_more_trials(self, tmp_path: Path) -> None:
+        job = Job(experiment(), str(tmp_path / "job"))
+        other = experiment(
+            resources={"cpu": 2},
+            timeout="1h",
+            stop={"val_accuracy": 0.9},
+            budget={"epochs": 100},
+            tracking={"uri": "sqlite:///other.db"},
+            storage="elsewhere",
+            search={"kind": "random", "trials": 40},
+        )
+        assert read_past(other, job.folder, "job").trials == []
+
+    def test_may_learn_from_others(self, tmp_path: Path) -> None:
+        job = Job(experiment(search={"kind": "bayesian", "trials": 4}), str(tmp_path / "job"))
+        other = experiment(search={"kind": "bayesian", "trials": 4, "warm_start": "other"})
+        assert read_past(other, job.folder, "job").trials == []
+
+
+class TestLastJob:
+    def test_is_the_one_that_began_last(self, tmp_path: Path) -> None:
+        for job in ("20260101-000000-ffff", "20260102-000000-0000", "20251231-235959-aaaa"):
+            Job(experiment(), str(tmp_path / "small" / job))
+        (tmp_path / "small" / "20270101-not-a-job").mkdir()
+        for storage in (str(tmp_path), f"{tmp_path}/", f"file://{tmp_path}"):
+            assert last_job(storage, "small") == "20260102-000000-0000"
+
+    def test_where_there_is_none_it_says_where_it_looked(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no job of 'small' was begun there") as error:
+            last_job(str(tmp_path), "small")
+        assert error.value.problems[0].where == f"{tmp_path}/small"
+
+
+def test_every_line_is_there_at_once(job: Job) -> None:
+    """So that a job that is killed has told all that it knew."""
+    trial = job.next()
+    job.report(trial, 0.5)
+    events = [json.loads(line)["event"] for line in path_of(job).read_text().splitlines()]
+    assert events == ["opened", "started", "reported"]

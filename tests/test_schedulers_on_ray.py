@@ -1,0 +1,402 @@
+"""Schedulers and the ends of jobs, on a real Ray and a real MLflow store. What needs no Ray is in test_scheduler.py."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from rich.console import Console
+
+from tuner import cluster
+from tuner.run import FAILED, OK, Result, run
+from tuner.spec import load
+from tuner.summary import print_result
+from tuner.supply import Supply
+from tuner.train import fit
+from tuner.trial_config import TrialConfig
+from tuner.trials import Trial
+
+EPOCHS = 9
+
+# Half of it learns nothing: there is something to end early.
+TRAINING = f"""
+name: job
+objective: val_accuracy
+trial:
+  data: {{kind: digits, batch_size: 64, limit: 300}}
+  model: {{kind: cnn, width1: 4, width2: 8, hidden: 16}}
+  optimizer: {{kind: sgd, lr: 0.1, momentum: 0.9}}
+  epochs: {EPOCHS}
+space:
+  optimizer.lr: {{loguniform: [1.0e-5, 0.3]}}
+search: {{kind: random, trials: 8, seed: 1}}
+"""
+
+POPULATION = TRAINING.replace(f"epochs: {EPOCHS}", "epochs: 5").replace("trials: 8", "trials: 5")
+
+# A function of one's own knows before it begins how good it will be.
+CURVES = """
+name: job
+objective: {metric: score, mode: max}
+trial: {target: "curves:curve", config: {reports: 8}}
+space:
+  config.height: {grid: [8, 7, 6, 5, 4, 3, 2, 1]}
+search: {kind: grid}
+"""
+
+CURVES_PY = """
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+from ray import tune
+
+
+def curve(config):
+    checkpoint = tune.get_checkpoint()
+    first = int((Path(checkpoint.path) / "step").read_text()) if checkpoint else 0
+    for step in itertools.count(first + 1) if config["reports"] is None else range(first + 1, config["reports"] + 1):
+        time.sleep(0.02)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "step").write_text(str(step))
+            tune.report({"score": config["height"] * step}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def late(config):
+    for step in range(1, 9):
+        tune.report({"score": config["height"] if step == 8 else 0})
+
+
+def broken(config):
+    raise RuntimeError(f"nothing works at {config['height']}")
+"""
+
+
+@dataclass
+class Job:
+    """A finished job and how to look at it from all sides."""
+
+    result: Result
+    supply: Supply
+    client: MlflowClient
+    text: str
+
+    @property
+    def trials(self) -> list[Trial]:
+        return list(self.result.trials)
+
+    @property
+    def parent(self) -> Any:
+        return self.client.get_run(self.result.links.parent_run_id)
+
+    @property
+    def runs(self) -> dict[int, Any]:
+        below = f"tags.`mlflow.parentRunId` = '{self.result.links.parent_run_id}'"
+        found = self.client.search_runs([self.result.links.experiment_id], below)
+        return {int(record.data.tags["tuner.trial"]): record for record in found}
+
+    def history(self, number: int, metric: str) -> dict[int, float]:
+        found = self.client.get_metric_history(self.runs[number].info.run_id, metric)
+        assert len({m.step for m in found}) == len(found), f"a step of {metric} of trial {number} is there twice"
+        return {m.step: m.value for m in sorted(found, key=lambda m: m.step)}
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (Path(self.result.folder) / "journal.jsonl").read_text().splitlines()]
+
+    def told(self, number: int) -> Any:
+        """What Optuna knows of a trial."""
+        searcher: Any = self.supply._searcher
+        return searcher._study.trials[searcher._asked[number].number]
+
+
+Play = Callable[..., Job]
+"""Runs an experiment, given as YAML and overrides."""
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
+    """One Ray for all the jobs here, with two slots whatever the machine has; each job has a folder of its own."""
+    patch = pytest.MonkeyPatch()
+    environment = dict(os.environ)
+    supplies: list[Supply] = []
+
+    class Seen(Supply):
+        """The job's own, within reach."""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            supplies.append(self)
+
+    code, store = tmp_path_factory.mktemp("code"), tmp_path_factory.mktemp("store")
+    (code / "curves.py").write_text(CURVES_PY)
+
+    def play(text: str, *overrides: str) -> Job:
+        folder = tmp_path_factory.mktemp("job")
+        (code / "job.yaml").write_text(text)
+        uri = f"sqlite:///{store}/mlflow.db"
+        given = [f"storage={folder}", f"tracking.uri={uri}", f"resources.cpu={capacity.cpu / 2}", *overrides]
+        out = io.StringIO()
+        console = Console(file=out, width=300)
+        result = run(load(code / "job.yaml", given), source=code / "job.yaml", console=console)
+        print_result(console, result)
+        assert result.record_failure is None
+        return Job(result, supplies[-1], MlflowClient(uri), out.getvalue())
+
+    before = Path.cwd()
+    os.chdir(store)
+    capacity = cluster.connect(None)
+    try:
+        patch.setattr(cluster, "connect", lambda address: capacity)
+        patch.setattr("tuner.run.cluster.disconnect", lambda: None)
+        patch.setattr("tuner.run.Supply", Seen)
+        yield play
+    finally:
+        patch.undo()
+        cluster.disconnect()
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _check_record(job: Job) -> None:
+    """Our trials, MLflow and the journal tell the same of every trial, and nothing goes on."""
+    runs = job.runs
+    assert sorted(runs) == [trial.number for trial in job.trials]
+    ended = {event["trial"]: event for event in job.journal if event["event"] == "ended"}
+    for trial in job.trials:
+        record = runs[trial.number]
+        assert record.info.status != "RUNNING" and record.info.end_time is not None
+        assert record.data.tags["tuner.status"] == trial.status == ended[trial.number]["status"]
+        assert record.data.tags.get("tuner.reason", "") == trial.reason == ended[trial.number]["reason"]
+        if trial.epoch:
+            assert job.history(trial.number, job.result.spec.objective.metric) == trial.series
+            assert list(trial.series) == list(range(1, trial.epoch + 1))
+    assert job.parent.info.status == {OK: "FINISHED", FAILED: "FAILED"}[job.result.status]
+
+
+def _check_pruning(job: Job, kind: str, epochs: int) -> None:
+    """Who came to the last epoch is completed, and who did not was ended by the scheduler, which says so."""
+    _check_record(job)
+    assert job.result.status == OK
+    assert {trial.status for trial in job.trials} == {"completed", "pruned"}
+    for trial in job.trials:
+        if trial.status == "completed":
+            assert (trial.epoch, trial.reason) == (epochs, "")
+        else:
+            assert trial.epoch < epochs
+            assert trial.reason == f"{kind} after epoch {trial.epoch}"
+            assert job.runs[trial.number].info.status == "FINISHED"
+    pruned = sum(trial.status == "pruned" for trial in job.trials)
+    assert job.parent.data.metrics["trials_pruned"] == pruned
+    assert sum(trial.epoch for trial in job.trials) < len(job.trials) * epochs  # what FIFO would have taken
+
+
+def _check_told(job: Job) -> None:
+    """What came of each trial has come to the sampler, with all that was reported on the way."""
+    for trial in job.trials:
+        told = job.told(trial.number)
+        assert told.state.name == {"completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.status]
+        assert told.intermediate_values == trial.series
+        if trial.status == "completed":
+            assert told.values == [trial.best]
+
+
+def test_asha_prunes_and_the_sampler_learns_of_it(play: Play) -> None:
+    job = play(TRAINING, "search={kind: bayesian, trials: 8, seed: 1}", "scheduler={kind: asha, grace: 1}")
+    _check_pruning(job, "asha", EPOCHS)
+    _check_told(job)
+    assert {trial.epoch for trial in job.trials} <= {1, 3, EPOCHS}  # its rungs
+    assert job.result.winner is not None
+    assert job.result.winner.best == max(trial.best or 0 for trial in job.trials)
+    assert job.parent.data.metrics["test_accuracy"] == job.result.test["test_accuracy"]
+
+
+def test_hyperband_prunes_in_training(play: Play) -> None:
+    job = play(TRAINING, "scheduler={kind: hyperband}")
+    _check_pruning(job, "hyperband", EPOCHS)
+    assert job.result.winner is not None
+    assert job.result.winner.best == max(trial.best or 0 for trial in job.trials)
+
+
+def test_median_prunes_who_is_below_the_others(play: Play) -> None:
+    job = play(CURVES, "scheduler={kind: median, grace: 2, samples: 2}")
+    _check_pruning(job, "median", 8)
+    assert [trial.epoch for trial in job.trials] == [8, 8, 2, 2, 2, 2, 2, 2]  # the highest come first
+
+
+def test_who_is_ended_at_the_last_rung_of_asha_is_completed(play: Play) -> None:
+    """A function's length is not known, but `longest` says what it is; 8 is a rung, where the others are ended."""
+    job = play(CURVES, "trial.target=curves:late", "scheduler={kind: asha, grace: 1, reduction: 2, longest: 8}")
+    _check_record(job)
+    assert [(trial.status, trial.epoch) for trial in job.trials] == [("completed", 8)] * 8
+
+
+@pytest.fixture(scope="module", params=["pbt", "pb2"])
+def populations(play: Play, request: pytest.FixtureRequest) -> tuple[Job, Job]:
+    """The same population twice. It is larger than the number of slots."""
+    overrides = [f"scheduler={{kind: {request.param}, interval: 1}}", "space.optimizer.momentum={uniform: [0.5, 0.95]}"]
+    return play(POPULATION, *overrides), play(POPULATION, *overrides)
+
+
+def test_a_population_comes_to_its_last_epoch(populations: tuple[Job, Job]) -> None:
+    job, _ = populations
+    _check_record(job)
+    assert job.result.status == OK
+    assert [(trial.status, trial.epoch) for trial in job.trials] == [("completed", 5)] * 5
+    assert sum(len(trial.mutations) for trial in job.trials) >= 4  # one at each of the first four epochs
+
+
+def test_the_history_of_a_population_is_whole_and_true(populations: tuple[Job, Job]) -> None:
+    job, _ = populations
+    table = pd.read_csv(job.client.download_artifacts(job.parent.info.run_id, "mutations.csv"))
+    rows = table.to_dict("records")
+    for trial in job.trials:
+        run_id = job.runs[trial.number].info.run_id
+        rates = job.history(trial.number, "optimizer.lr")
+        assert rates == pytest.approx(job.history(trial.number, "learning_rate"), rel=1e-12)
+        momenta = job.history(trial.number, "optimizer.momentum")
+        assert list(rates) == list(momenta) == list(range(1, 6))
+        assert job.runs[trial.number].data.tags.get("tuner.mutations", "0") == str(len(trial.mutations))
+        mutations = []
+        if trial.mutations:
+            mutations = json.loads(Path(job.client.download_artifacts(run_id, "mutations.json")).read_text())
+        now = {"optimizer.lr": rates[1], "optimizer.momentum": momenta[1]}
+        assert float(job.runs[trial.number].data.params["optimizer.lr"]) == now["optimizer.lr"]
+        for mutation in mutations:
+            assert mutation["before"] == pytest.approx(now)
+            assert mutation["parent"] != trial.number
+            now = mutation["after"]
+            after = mutation["epoch"] + 1
+            assert now == pytest.approx({"optimizer.lr": rates[after], "optimizer.momentum": momenta[after]})
+        changed = [e for e in range(2, 6) if (rates[e], momenta[e]) != (rates[e - 1], momenta[e - 1])]
+        assert changed == [mutation["epoch"] + 1 for mutation in mutations]
+        written = [
+            (m["epoch"], m["parent"], key, before, m["after"][key])
+            for m in mutations
+            for key, before in m["before"].items()
+        ]
+        told = [
+            (r["epoch"], r["parent"], r["key"], r["before"], r["after"]) for r in rows if r["trial"] == trial.number
+        ]
+        assert sorted(told) == sorted(written)
+    assert len(rows) == 2 * sum(len(trial.mutations) for trial in job.trials)
+
+
+def test_a_copy_goes_on_from_its_parents_weights(populations: tuple[Job, Job], tmp_path: Path) -> None:
+    job, _ = populations
+    first = min((m for t in job.trials for m in t.mutations), key=lambda mutation: mutation.epoch)
+    copy = next(t for t in job.trials if first in t.mutations)
+    parent = job.trials[first.parent]
+    assert not [m for m in parent.mutations if m.epoch < first.epoch]
+    spec = job.result.spec
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    curve: dict[int, dict[str, Any]] = {}
+
+    def report(metrics: dict[str, Any], save: Callable[[Path], None]) -> None:
+        curve[metrics["epoch"]] = metrics
+        folder = tmp_path / str(metrics["epoch"])
+        folder.mkdir(exist_ok=True)
+        save(folder)
+
+    try:
+        origin = json.loads(json.dumps(parent.mutations[0].before if parent.mutations else parent.assignment))
+        whose = spec.trial_config(origin).model_copy(update={"seed": parent.config.seed, "epochs": first.epoch})
+        assert isinstance(whose, TrialConfig)
+        fit(whose, spec.objective, report)
+        assert curve[first.epoch]["train_loss"] == job.history(parent.number, "train_loss")[first.epoch]
+        whose = spec.trial_config(first.after).model_copy(update={"seed": copy.config.seed, "epochs": first.epoch + 1})
+        assert isinstance(whose, TrialConfig)
+        fit(whose, spec.objective, report, resume=tmp_path / str(first.epoch))
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("train_loss", "val_loss", "val_accuracy"):
+        assert curve[first.epoch + 1][name] == job.history(copy.number, name)[first.epoch + 1], name
+
+
+def test_a_population_has_the_same_history_again(populations: tuple[Job, Job]) -> None:
+    one, other = populations
+    assert [trial.mutations for trial in one.trials] == [trial.mutations for trial in other.trials]
+    assert [trial.series for trial in one.trials] == [trial.series for trial in other.trials]
+
+
+def test_a_population_leaves_one_checkpoint_a_trial(populations: tuple[Job, Job]) -> None:
+    job, _ = populations
+    left = sorted(str(path) for path in Path(job.result.folder).rglob("checkpoint_*"))
+    assert left == sorted(str(trial.checkpoint) for trial in job.trials)
+    for trial in job.trials:
+        metrics = json.loads((Path(str(trial.checkpoint)) / "metrics.json").read_text())
+        assert (metrics["epoch"], metrics["val_accuracy"]) == (trial.best_epoch, trial.best)
+
+
+def test_a_goal_ends_the_job(play: Play) -> None:
+    job = play(CURVES, "stop={score: 30}", "trial.config.reports=1000")
+    _check_record(job)
+    assert job.result.status == OK
+    assert "ended early: score 3" in job.text and "reached 30" in job.text
+    assert job.result.winner is not None and (job.result.winner.best or 0) >= 30
+    assert {trial.status for trial in job.trials} == {"interrupted"} and len(job.trials) < 8
+    assert job.parent.data.tags["tuner.ended_early"] == job.result.ended_early
+
+
+def test_a_budget_of_epochs_ends_the_job(play: Play) -> None:
+    job = play(CURVES, "budget={epochs: 21}")
+    _check_record(job)
+    assert job.result.status == OK
+    assert "ended early: the budget of 21 epochs is spent" in job.text
+    assert 21 <= sum(trial.epoch for trial in job.trials) <= 23  # what was on its way comes in
+    assert job.trials[0].status == "completed" and job.trials[-1].status == "interrupted"
+
+
+def test_a_timeout_ends_the_job(play: Play) -> None:
+    job = play(CURVES, "timeout=12s", "trial.config.reports=null")
+    _check_record(job)
+    assert job.result.status == OK
+    assert "ended early: timeout" in job.text
+    assert [trial.status for trial in job.trials] == ["interrupted"] * 2
+    assert job.result.winner is not None
+
+
+def test_when_the_first_trials_all_fail_the_job_ends_and_says_why(play: Play) -> None:
+    job = play(CURVES, "trial.target=curves:broken", "space={config.height: {int: [1, 100]}}", "search.kind=grid")
+    _check_record(job)
+    assert job.result.status == FAILED
+    assert 3 <= len([trial for trial in job.trials if trial.status == "failed"]) <= 5
+    assert "ended early: the first 3 trials all failed, the last of them with RuntimeError: nothing works" in job.text
+    assert "Traceback" in job.text and 'raise RuntimeError(f"nothing works' in job.text
+
+
+def test_several_objectives_leave_a_front(play: Play) -> None:
+    job = play(
+        TRAINING,
+        "objective=[val_accuracy, parameters]",
+        "trial.epochs=2",
+        "space={model.hidden: {grid: [4, 8, 16, 32]}, optimizer.lr: {grid: [0.05, 1.0e-5]}}",
+        "search={kind: random, trials: 8, seed: 0}",
+        "budget={trials: 5}",
+    )
+    _check_record(job)
+    assert job.result.status == OK
+    assert [trial.status for trial in job.trials] == ["completed"] * 5
+    points = {t.number: (-(t.best or 0), t.best_report["parameters"]) for t in job.trials}
+    front = {
+        number
+        for number, (loss, size) in points.items()
+        if not any(o != (loss, size) and o[0] <= loss and o[1] <= size for o in points.values())
+    }
+    assert {number for number, record in job.runs.items() if record.data.tags.get("pareto") == "true"} == front
+    assert 0 < len(front) < 5
+    artifacts = {artifact.path for artifact in job.client.list_artifacts(job.parent.info.run_id)}
+    assert {"pareto.png", "leaderboard.csv"} <= artifacts
+    table = pd.read_csv(job.client.download_artifacts(job.parent.info.run_id, "leaderboard.csv"))
+    assert set(table.loc[table["pareto"], "trial"]) == front
+    assert f"{len(front)} trials, drawn in pareto.png" in job.text

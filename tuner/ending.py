@@ -1,0 +1,63 @@
+"""When a job ends before its search is through."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.scoring import Objective
+from tuner.trials import Listener, Trial
+
+_FIRST = 3  # trials that may all fail before it is not theirs but the experiment's fault
+
+
+class Ending(Listener):
+    """Knows when a job has to end, and why. A `Listener`: what ends a job is what its trials report."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        goals: Mapping[Objective, float] | None = None,
+        epochs: int | None = None,
+        past: Sequence[Trial] = (),
+    ) -> None:
+        """Say when.
+
+        Args:
+            timeout: Seconds from now.
+            goals: A trial that is as good as this in one of them ends the job.
+            epochs: Epochs over all trials together.
+            past: The trials of an earlier run of the job.
+        """
+        self._deadline = None if timeout is None else time.time() + timeout
+        self._goals = goals or {}
+        self._epochs = epochs
+        self._spent = sum(len(trial.series) for trial in past)
+        self._ended = [trial.status == "failed" for trial in past if trial.ended is not None]
+        self.reason = ""
+        """Why the job was ended; empty while it was not."""
+        self.is_failure = False
+        """Whether that is because nothing worked."""
+
+    def is_due(self) -> bool:
+        """Whether the job has to end now."""
+        if not self.reason and self._deadline is not None and time.time() > self._deadline:
+            self.reason = "timeout"
+        return bool(self.reason)
+
+    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
+        """Look whether this was good enough, or the last epoch that may be spent."""
+        self._spent += 1
+        for objective, goal in self._goals.items():
+            value = objective.of(report)
+            if value is not None and objective.beats(value, goal) and not self.reason:
+                self.reason = f"{objective.metric} {value:.6g} reached {goal:g}"
+        if self._epochs is not None and self._spent >= self._epochs and not self.reason:
+            self.reason = f"the budget of {self._epochs} epochs is spent"
+
+    def trial_ended(self, trial: Trial) -> None:
+        """Look whether anything works at all."""
+        self._ended.append(trial.status == "failed")
+        if len(self._ended) >= _FIRST and all(self._ended) and not self.reason:
+            self.reason = f"the first {len(self._ended)} trials all failed, the last of them with {trial.reason}"
+            self.is_failure = True

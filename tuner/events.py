@@ -1,0 +1,140 @@
+"""What Ray Tune tells of its trials, in the terms of ours."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.result import AUTO_RESULT_KEYS
+
+from tuner.ending import Ending
+from tuner.errors import allowed
+from tuner.scheduler import TIME
+from tuner.spec import ExperimentSpec
+from tuner.store import flattened
+from tuner.trials import REASON, STATUS, TRACEBACK, Listener, Trial
+
+_OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
+_OURS = ("epoch", "device", "precision")
+
+
+class Events(tune.Callback):  # type: ignore[misc]
+    """Turns Ray Tune's callbacks into what our listeners understand, and keeps our trials up to date."""
+
+    def __init__(
+        self,
+        by_id: Mapping[str, Trial],
+        spec: ExperimentSpec,
+        scheme: str,
+        ending: Ending,
+        listeners: Sequence[Listener],
+        after_report: Callable[[], None],
+    ) -> None:
+        """Listen to Ray.
+
+        Args:
+            by_id: Our trial by Ray's id of it.
+            spec: The experiment.
+            scheme: Scheme of the storage's URI, which Ray's paths have lost; empty for a folder.
+            ending: Why the job ends early, if it does.
+            listeners: Told of everything that happens.
+            after_report: Called when they have been told of a report.
+        """
+        self._by_id = by_id
+        self._spec = spec
+        self._listeners = listeners
+        self._ending = ending
+        self._scheme = scheme
+        self._after_report = after_report
+        self._last_is_best: dict[int, bool] = {}
+        self._outcome: dict[int, dict[str, str]] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        last = self._by_id[trial.trial_id].number
+        # Workers come up in any order; trials begin in ours: those that a killed job has begun leave no gap.
+        for ours in [ours for ours in self._by_id.values() if ours.status == "pending" and ours.number <= last]:
+            ours.status = "running"
+            ours.started = ours.started or time.time()
+            for listener in self._listeners:
+                listener.trial_started(ours)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        ours = self._by_id[trial.trial_id]
+        if STATUS in result:
+            self._outcome[ours.number] = result
+            return
+        report = _report(ours, result)
+        self._last_is_best[ours.number] = ours.take(report, self._spec.objective)
+        if self._last_is_best[ours.number]:
+            ours.checkpoint = None  # until it comes: a function of the user's own need not save each report
+        for listener in self._listeners:
+            listener.trial_reported(ours, report)
+        self._after_report()
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        # Ray tells of a checkpoint right after the report that came with it.
+        ours = self._by_id[trial.trial_id]
+        path = self._scheme + checkpoint.path
+        if self._last_is_best.get(ours.number):
+            ours.checkpoint = path
+        if not (ours.mutations and ours.mutations[-1].epoch >= ours.epoch):  # else it goes on from its parent's
+            ours.latest, ours.latest_epoch = path, ours.epoch
+        for listener in self._listeners:
+            listener.trial_saved(ours)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        ours = self._by_id[trial.trial_id]
+        outcome = self._outcome.pop(ours.number, None)
+        if outcome is not None:
+            status, reason = outcome[STATUS], outcome.get(REASON, "")
+        elif (longest := self._longest(ours)) is not None and ours.epoch >= longest:
+            status, reason = "completed", ""
+        elif self._ending.reason:
+            status, reason = "interrupted", self._ending.reason
+        else:
+            status, reason = "pruned", f"{self._spec.scheduler.kind} after epoch {ours.epoch}"
+        missing = [o.metric for o in self._spec.objectives if o.metric not in ours.reported]
+        if status == "completed" and missing:
+            status, reason = "failed", _never_reported(missing, ours)
+        elif status == "completed" and ours.best is None:
+            status, reason = "diverged", f"{self._spec.objective.metric} was never a number"
+        self._end(ours, status, reason, (outcome or {}).get(TRACEBACK, ""))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = trial.get_error() or (Path(trial.error_file).read_text() if trial.error_file else "")
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        self._end(
+            self._by_id[trial.trial_id], "failed", f"the worker was lost: {lines[-1] if lines else 'nobody knows why'}"
+        )
+
+    def _longest(self, trial: Trial) -> int | None:
+        """Reports of a trial that nobody ends early; of a function of the user's own, as the scheduler was told."""
+        length = trial.config.length
+        return getattr(self._spec.scheduler, "longest", None) if length is None else length
+
+    def _end(self, trial: Trial, status: Any, reason: str, traceback: str = "") -> None:
+        trial.end(status, reason, traceback)
+        for listener in self._listeners:
+            listener.trial_ended(trial)
+
+
+def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
+    """What a trial measured: the metrics that it names, or of a function of the user's own all numbers."""
+    if trial.config.metrics is not None:
+        return {name: result[name] for name in (*trial.config.metrics, *_OURS)}
+    numbers = {}
+    for name, value in flattened({k: v for k, v in result.items() if k not in _OF_RAY}).items():
+        if isinstance(value, bool) or not (hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0):
+            continue
+        numbers[name] = int(value) if isinstance(value, int) else float(value)
+    return numbers | {"epoch": int(result[TIME])}
+
+
+def _never_reported(missing: Sequence[str], trial: Trial) -> str:
+    there = sorted(trial.reported - {"epoch"})
+    did = f"it reported {', '.join(there)}" if there else "it reported nothing"
+    near = allowed(missing[0], there).partition("?")
+    return f"never reported {', '.join(map(repr, missing))}: {did}" + (f"; {near[0]}?" if near[1] else "")

@@ -1,0 +1,108 @@
+"""The supply of trials: it asks the searcher for configurations, and tells it what came of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tuner.searcher import Searcher, State, Told
+from tuner.spec import ExperimentSpec
+from tuner.trials import Listener, Trial, label
+
+_STATES: dict[str, State] = {
+    "completed": "completed",
+    "pruned": "pruned",
+    "failed": "failed",
+    "diverged": "failed",
+}
+
+
+def planned(spec: ExperimentSpec) -> list[Trial] | None:
+    """The trials of a plan, none of them begun; None where the search is adaptive."""
+    plan = spec.plan()
+    if plan is None:
+        return None
+    return [Trial(number, a, spec.trial_config(a), label(a)) for number, a in enumerate(plan)]
+
+
+class Supply(Listener):
+    """Makes trials of what the searcher suggests. A `Listener`: the first of all, so that others see what it notes."""
+
+    def __init__(self, spec: ExperimentSpec, past: Sequence[Trial] = (), learnt: Sequence[Told] = ()) -> None:
+        """Open the supply.
+
+        Args:
+            spec: The experiment.
+            past: The trials of an earlier run of this job, in order: those that ended, and those that go on.
+            learnt: What is known from elsewhere, for the sampler to learn from.
+        """
+        self._spec = spec
+        self._searcher: Searcher = spec.searcher(len(past))
+        self.trials = list(past)
+        """All trials so far, by number."""
+        self.unfinished = [trial for trial in past if trial.ended is None]
+        """Those of the past that go on, to be begun first."""
+        self._repeats: dict[str, int] = {}
+        for told in learnt:
+            self._searcher.learn(told, counts=False)
+        for trial in past:
+            self._count(trial)
+            if trial.ended is None:
+                self._searcher.ask_again(trial.assignment)
+                for epoch, value in trial.series.items():
+                    self._searcher.report(trial.number, epoch, value)
+            else:
+                self._searcher.learn(self._told(trial), counts=True)
+
+    @property
+    def total(self) -> int:
+        """How many trials there will be at most, those of the past included."""
+        most = self._spec.budget.trials
+        return self._searcher.total if most is None else min(self._searcher.total, most)
+
+    def next(self) -> Trial | None:
+        """The next trial to begin; None where there is none left."""
+        if self.unfinished:
+            return self.unfinished.pop(0)
+        if len(self.trials) >= self.total:
+            return None
+        assignment = self._searcher.ask()
+        if assignment is None:
+            return None
+        repeat = self._repeats.get(repr(assignment), 0)
+        config = self._spec.trial_config(assignment, repeat)
+        trial = Trial(len(self.trials), assignment, config, label(assignment))
+        self._count(trial)
+        self.trials.append(trial)
+        return trial
+
+    def forget_unbegun(self) -> None:
+        """Leave out the last trials where they were made ahead and the job ended before they were begun."""
+        while self.trials and self.trials[-1].started is None and not self.trials[-1].resumed:
+            self.trials.pop()
+
+    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
+        """Tell the sampler of an intermediate value."""
+        value = trial.series.get(trial.epoch)
+        if value is not None and value == value:
+            self._searcher.report(trial.number, trial.epoch, value)
+
+    def trial_ended(self, trial: Trial) -> None:
+        """Tell the sampler what came of a trial."""
+        if trial.best is not None:
+            trial.violations = self._spec.limits.violations(trial.config, trial.best_report)
+        if trial.status in _STATES:
+            self._searcher.tell(trial.number, self._told(trial))
+            trial.attributes = self._searcher.attributes(trial.number)
+
+    def _count(self, trial: Trial) -> None:
+        key = repr(trial.assignment)
+        self._repeats[key] = self._repeats.get(key, 0) + 1
+
+    def _told(self, trial: Trial) -> Told:
+        return Told(
+            assignment=trial.assignment,
+            state=_STATES[trial.status],
+            values=trial.values(self._spec.objectives),
+            steps={epoch: value for epoch, value in trial.series.items() if value == value},
+            violations=trial.violations,
+            attributes=trial.attributes,
+        )

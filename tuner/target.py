@@ -1,0 +1,65 @@
+"""A trial that is a Ray Tune function of the user's own, run as it stands."""
+
+import inspect
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from tuner.any_trial import AnyTrial
+from tuner.data.images import Description
+from tuner.errors import Mistakes, Problem
+from tuner.imports import TargetName, resolve_callable
+
+
+class TargetTrial(AnyTrial):
+    """A function that takes a ``config`` dict and calls ``ray.tune.report``, with or without checkpoints."""
+
+    tag: ClassVar[str] = "target"
+
+    target: TargetName
+    """The function, as ``pkg.module:name``: beside the YAML file, or installed."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """What it is called with; searched keys are ``config.<key>``."""
+
+    @property
+    def length(self) -> int | None:
+        return None
+
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        return None
+
+    @property
+    def targets(self) -> list[str]:
+        return [self.target]
+
+    def check_metric(self, name: str) -> None:
+        """Any name may be one that it reports."""
+
+    def prepare(self) -> "tuple[TargetTrial, str]":
+        return self, ""
+
+    def describe_data(self) -> Description | None:
+        return None
+
+    def count_parameters(self) -> int | None:
+        return None
+
+    def cannot_go_on_as(self, other: "TargetTrial") -> str:
+        return ""  # only the code knows
+
+    @model_validator(mode="after")
+    def _is_a_function(self) -> "TargetTrial":
+        found = resolve_callable(self.target)
+        if inspect.isclass(found):
+            hint = "write a function that takes a config dict and calls ray.tune.report"
+            raise Mistakes(Problem(f"{self.target} is a class, not a function", key="target", hint=hint))
+        try:
+            inspect.signature(found).bind({})
+        except TypeError as error:
+            hint = f"write it as def {self.target.partition(':')[2]}(config)"
+            message = f"{self.target} cannot be called with a config alone: {error}"
+            raise Mistakes(Problem(message, key="target", hint=hint)) from None
+        except ValueError:
+            pass  # a function of C may not tell
+        return self
