@@ -129,15 +129,18 @@ def _train_ours(precision: str, images: int, epochs: int, seed: int) -> list[dic
     from tuner.device import keep_freed_memory
     from tuner.spec import load
     from tuner.train import fit
+    from tuner.trial_config import TrialConfig
 
     optimizer = f"trial.optimizer={{kind: sgd, lr: {LR}, momentum: {MOMENTUM}}}"
     size = [f"trial.data.limit={images}", f"trial.epochs={epochs}"]
     spec = load(machine.GRID, [optimizer, *size, f"trial.precision={precision}", f"trial.seed={seed}"])
+    trial = spec.trial
+    assert isinstance(trial, TrialConfig)
     keep_freed_memory()  # as every trial does
-    spec.trial.data.load()  # it stays in memory for `fit`
+    trial.data.load()  # it stays in memory for `fit`
     reports: list[dict[str, Any]] = []
     _ready.wait(_PATIENCE)
-    fit(spec.trial, spec.objective, lambda metrics, save: reports.append(metrics), device=torch.device("cpu"))
+    fit(trial, spec.objective, lambda metrics, save: reports.append(metrics), device=torch.device("cpu"))
     return reports
 
 

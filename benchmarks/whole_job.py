@@ -100,9 +100,9 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="precision of ours: auto (the default) or float32")
     options = parser.parse_args()
     spec = load(machine.GRID)
-    grid = {(point["optimizer.lr"], point["optimizer.momentum"]) for point in spec.plan()}
+    grid = {(point["optimizer.lr"], point["optimizer.momentum"]) for point in spec.plan() or ()}
     assert grid == set(itertools.product(stock_tune.LRS, stock_tune.MOMENTA)), "the two grids are the same"
-    epochs = options.epochs or spec.trial.epochs
+    epochs = options.epochs or spec.trial.length
     neighbours = machine.Neighbours()
 
     ours = [sys.executable, "-m", "tuner.run", str(machine.GRID)]

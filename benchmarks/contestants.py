@@ -1,0 +1,162 @@
+"""Who searches: tuner's searchers and plain Optuna studies, one trial after another or four at once."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.functions import Function, Values
+from tuner.search import Bayesian, Random
+from tuner.searcher import Plan, Searcher, Told
+from tuner.study import Study
+
+Sampler = Literal["random", "tpe", "gp"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to search.
+
+    Args:
+        owner: Ours, or a study as one would write it with Optuna alone, with Optuna's defaults.
+        sampler: What suggests.
+        parallel: Trials that are asked for before the first is told.
+    """
+
+    owner: Literal["ours", "optuna"]
+    sampler: Sampler
+    parallel: int = 1
+
+    @property
+    def name(self) -> str:
+        whose = "" if self.sampler == "random" else "bayesian " if self.owner == "ours" else "Optuna "
+        return f"{whose}{self.sampler}{', 4 parallel' if self.parallel > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that has run: the value of each trial in the order in which they ended; seconds a suggestion.
+
+    A trial that failed has the value infinity.
+    """
+
+    values: list[float]
+    seconds: float
+
+
+def resolve(sampler: str, function: Function, trials: int) -> Sampler:
+    """What ``bayesian`` with this sampler, auto too, asks in this space."""
+    if sampler == "random":
+        return "random"
+    built = Bayesian.model_validate({"sampler": sampler, "trials": trials}).build(function.space, 1, False, 0)
+    kinds: dict[str, Sampler] = {"TPESampler": "tpe", "GPSampler": "gp"}
+    return kinds[type(built).__name__]
+
+
+def run(contestant: Contestant, function: Function, trials: int, seed: int) -> Search:
+    """Search once. Trials end in the order in which they were asked for, and each that ends makes room for another."""
+    asker = opened(contestant, function, trials, seed)
+    running: deque[tuple[int, Values]] = deque()
+    values: list[float] = []
+    asked, seconds = 0, 0.0
+    while len(values) < trials:
+        started = time.perf_counter()
+        while asked < trials and len(running) < contestant.parallel:
+            running.append((asked, asker.ask()))
+            asked += 1
+        seconds += time.perf_counter() - started
+        number, configuration = running.popleft()
+        value = function.value(configuration)
+        values.append(math.inf if math.isnan(value) else value)
+        started = time.perf_counter()
+        asker.tell(number, configuration, value)
+        seconds += time.perf_counter() - started
+    return Search(values, seconds / trials)
+
+
+class Asker(ABC):
+    """A search that is asked and told, its trials counted from 0."""
+
+    @abstractmethod
+    def ask(self) -> Values:
+        """The next configuration."""
+
+    @abstractmethod
+    def tell(self, number: int, configuration: Values, value: float) -> None:
+        """What came of one; NaN where it failed."""
+
+    @abstractmethod
+    def learn(self, configuration: Values, value: float) -> None:
+        """A trial of an earlier search."""
+
+
+def opened(contestant: Contestant, function: Function, trials: int, seed: int) -> Asker:
+    """A search that has not begun."""
+    return (Ours if contestant.owner == "ours" else PlainOptuna)(contestant, function, trials, seed)
+
+
+class Ours(Asker):
+    """`tuner.study`, as a job asks it."""
+
+    def __init__(self, contestant: Contestant, function: Function, trials: int, seed: int) -> None:
+        self._searcher: Searcher
+        if contestant.sampler == "random":
+            self._searcher = Plan(Random(trials=trials, seed=seed).plan(function.space, lambda _: True))
+        else:
+            search = Bayesian.model_validate({"sampler": contestant.sampler, "trials": trials, "seed": seed})
+            self._searcher = Study(search, function.space, ["min"], allows=lambda _: True, prunes=False)
+
+    def ask(self) -> Values:
+        assignment = self._searcher.ask()
+        assert assignment is not None, "every space here has more configurations than trials"
+        return assignment
+
+    def tell(self, number: int, configuration: Values, value: float) -> None:
+        self._searcher.tell(number, _told(configuration, value))
+
+    def learn(self, configuration: Values, value: float) -> None:
+        self._searcher.learn(_told(configuration, value), counts=False)
+
+
+def _told(configuration: Values, value: float) -> Told:
+    if math.isnan(value):
+        return Told(dict(configuration), "failed")
+    return Told(dict(configuration), "completed", [value])
+
+
+class PlainOptuna(Asker):
+    """What one would write with Optuna alone."""
+
+    def __init__(self, contestant: Contestant, function: Function, trials: int, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        # The number that our study makes of the same seed: where both do the same, they draw the same.
+        seed = int(np.random.SeedSequence([seed, 0]).generate_state(1)[0])
+        samplers = {"tpe": optuna.samplers.TPESampler, "gp": optuna.samplers.GPSampler}
+        self._study = optuna.create_study(sampler=samplers[contestant.sampler](seed=seed))
+        self._failed = optuna.trial.TrialState.FAIL
+        self._function = function
+        self._trials: list[optuna.Trial] = []
+
+    def ask(self) -> Values:
+        self._trials.append(self._study.ask())
+        return self._function.suggest(self._trials[-1])
+
+    def tell(self, number: int, configuration: Values, value: float) -> None:
+        if math.isnan(value):
+            self._study.tell(self._trials[number], state=self._failed)
+        else:
+            self._study.tell(self._trials[number], value)
+
+    def learn(self, configuration: Values, value: float) -> None:
+        import optuna
+
+        asked = optuna.trial.FixedTrial(dict(configuration))
+        self._function.suggest(asked)  # type: ignore[arg-type]
+        learnt = optuna.create_trial(params=asked.params, distributions=asked.distributions, value=value)
+        self._study.add_trial(learnt)
