@@ -53,7 +53,7 @@ def resolve(sampler: str, function: Function, trials: int) -> Sampler:
     if sampler == "random":
         return "random"
     built = Bayesian.model_validate({"sampler": sampler, "trials": trials}).build(function.space, 1, False, 0)
-    kinds: dict[str, Sampler] = {"TPESampler": "tpe", "GPSampler": "gp"}
+    kinds: dict[str, Sampler] = {"TPESampler": "tpe", "WarpedGPSampler": "gp"}
     return kinds[type(built).__name__]
 
 

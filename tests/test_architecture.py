@@ -12,7 +12,9 @@ LAYERS = [
     {"__main__"},
     {"summary", "alone"},
     {"run", "loading"},
-    {"schedule", "trainable", "events", "tracking", "warm_start", "cluster", "display", "report"},
+    {"job"},
+    {"schedule", "result"},
+    {"informed", "trainable", "events", "tracking", "warm_start", "cluster", "display", "report"},
     {"store", "preflight", "supply", "journal", "ending"},
     {"train", "checkpoint", "trials"},
     {"spec"},
@@ -21,12 +23,25 @@ LAYERS = [
     {"feasibility"},
     {"trial_config", "target"},
     {"any_trial"},
-    {"regions", "searcher"},
+    {"regions", "searcher", "nearby"},
     {"search", "scheduler"},
     {"conditions"},
     {"space", "validation"},
+    {"distribution", "interval"},
     {
-        *("axis", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature", "constraints"),
+        *(
+            "axis",
+            "gaussian",
+            "models",
+            "data",
+            "tasks",
+            "optim",
+            "metrics",
+            "losses",
+            "scoring",
+            "signature",
+            "constraints",
+        ),
         *("imports", "source", "device", "config", "errors"),
     },
 ]
@@ -114,7 +129,7 @@ def test_training_and_all_below_know_neither_ray_nor_mlflow() -> None:
 
 
 def test_only_the_search_knows_optuna() -> None:
-    assert users_of("optuna") == {"search", "study"}
+    assert users_of("optuna") == {"search", "study", "gaussian"}
 
 
 def test_no_module_is_named_after_nothing() -> None:

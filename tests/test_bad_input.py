@@ -283,13 +283,13 @@ MISTAKES = {
     "initial key": Bad(
         "{kind: grid}",
         "{kind: random, initial: [{optimizer.l: 0.1}]}",
-        ":8:34: search.initial.0.optimizer.l: is not searched",
+        ":8:35: search.initial.0.optimizer.l: is not searched",
         ("did you mean optimizer.lr?",),
     ),
     "initial value": Bad(
         "{kind: grid}",
         "{kind: random, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 3}]}",
-        ":8:55: search.initial.1.optimizer.lr: is outside the space: 3 is none of [0.1, 0.01]",
+        ":8:56: search.initial.1.optimizer.lr: is outside the space: 3 is none of [0.1, 0.01]",
         (),
     ),
     "initial twice": Bad(
@@ -320,19 +320,19 @@ MISTAKES = {
     "condition on no key": Bad(
         GRID,
         "{grid: [0.1], when: {optimizer.knd: sgd}}\n  optimizer.kind: {grid: [sgd]}",
-        ":7:31: space.optimizer.lr.when.optimizer.knd: is not searched",
+        ":7:38: space.optimizer.lr.when.optimizer.knd: is not searched",
         ("did you mean optimizer.kind?",),
     ),
     "condition on what is not searched": Bad(
         GRID,
         "{grid: [0.1], when: {optimizer.kind: sgd}}\n  epochs: {grid: [1]}",
-        ":7:31: space.optimizer.lr.when.optimizer.kind: is not searched, so no condition can hang on it",
+        ":7:38: space.optimizer.lr.when.optimizer.kind: is not searched, so no condition can hang on it",
         ("allowed: epochs",),
     ),
     "condition that never holds": Bad(
         GRID,
         "{grid: [0.1], when: {optimizer.kind: sdg}}\n  optimizer.kind: {grid: [sgd, adam]}",
-        ":7:31: space.optimizer.lr.when.optimizer.kind: optimizer.kind never takes this value: 'sdg'",
+        ":7:38: space.optimizer.lr.when.optimizer.kind: optimizer.kind never takes this value: 'sdg'",
         ("none of ['sgd', 'adam']",),
     ),
     "condition on a continuum": Bad(

@@ -1,10 +1,13 @@
 """Sharing out what there is. What needs a running Ray is tested in test_run.py."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
+import ray
 
-from tuner.cluster import Capacity, Share, address_of, local_capacity, share
+from tuner.cluster import Capacity, Share, address_of, disconnect, local_capacity, share
 from tuner.errors import UserError
 from tuner.spec import Resources
 
@@ -59,3 +62,20 @@ def test_the_address_is_the_one_given_else_that_of_the_environment(monkeypatch: 
 
 def test_this_machine_has_a_core() -> None:
     assert local_capacity().cpu >= 1
+
+
+def test_nothing_of_rays_is_found_by_the_garbage_collector_while_it_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference that dies then would end the process, silently, with status 1."""
+
+    class Circle:
+        def __init__(self) -> None:
+            self.me = self
+
+    dead = weakref.ref(Circle())
+    assert dead() is not None
+    seen: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append((dead() is None, gc.isenabled())))
+    disconnect()
+    assert seen == [(True, False)]
+    assert gc.isenabled()

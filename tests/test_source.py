@@ -137,3 +137,17 @@ def test_an_anchor_is_read_wherever_it_is_named(write: Write) -> None:
     source = read(write("a: &x {b: 1}\nc: *x\n"))
     assert isinstance(source, Source)
     assert source.data["c"] == {"b": 1}
+
+
+def test_a_key_with_dots_in_it_stays_whole() -> None:
+    data = {
+        "space": {"a.b": {"when": {"c.d": 1}}},
+        "search": {"initial": [{"x": 1}, {"a.b": 2}]},
+        "trial": {"a": {"b": 1}},
+    }
+    assert split("space.a.b.when.c.d", data) == ("space", "a.b", "when", "c.d")
+    assert split("space.new.key", data) == ("space", "new.key")
+    assert split("search.initial.1.a.b", data) == ("search", "initial", "1", "a.b")
+    assert split("search.initial.7.a.b", data) == ("search", "initial", "7", "a", "b")
+    assert split("trial.a.b", data) == ("trial", "a", "b")
+    assert split("nothing.there", data) == ("nothing", "there")

@@ -7,7 +7,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tuner.axis import Axis
-from tuner.space import DISTRIBUTIONS, Distribution, Grid
+from tuner.distribution import Grid
+from tuner.space import DISTRIBUTIONS, Distribution
 
 DRAWS = 2000
 

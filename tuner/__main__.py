@@ -1,7 +1,9 @@
 """The command line: one command is one function. Each imports what it needs, so that ``tuner --help`` is quick."""
 
 import os
+import select
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -128,13 +130,24 @@ def console() -> NoReturn:
     Everything is written and closed by then; Python would spend another second or two on taking torch apart.
     """
     status: object = 0
+    output = os.dup(1)  # rich puts /dev/null in the place of a pipe that broke
     try:
         main()
     except SystemExit as leaving:
         status = leaving.code or 0
+        # Typer takes any broken pipe for the one that we write to, and leaves without a word.
+        if isinstance(leaving.__context__, BrokenPipeError) and not _nobody_reads(output):
+            traceback.print_exception(leaving.__context__)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status if isinstance(status, int) else 1)
+
+
+def _nobody_reads(output: int) -> bool:
+    """Whether a file descriptor is a pipe whose reader is gone, as that of ``tuner ... | head``."""
+    poll = select.poll()
+    poll.register(output, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 if __name__ == "__main__":

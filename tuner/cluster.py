@@ -1,5 +1,6 @@
 """Connecting to Ray, and what there is to run on."""
 
+import gc
 import logging
 import os
 import socket
@@ -142,8 +143,16 @@ def _silence_tune() -> None:
 
 
 def disconnect() -> None:
-    """Leave Ray; end it where it was started here."""
+    """Leave Ray; end it where it was started here. May run on a thread of its own."""
     import ray
 
-    if ray.is_initialized():
+    if not ray.is_initialized():
+        return
+    # While Ray shuts down it ends the whole process, silently, if the garbage collector comes upon one of Ray's
+    # references on whichever thread: those that nobody holds any more go first, and no others are looked for.
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()

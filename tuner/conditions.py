@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
+from tuner.distribution import Value
 from tuner.errors import Problem, allowed
-from tuner.space import Assignment, Distribution, Space, Value
+from tuner.space import Assignment, Distribution, Space
 
 _MOST_CORNERS = 4096
 """Combinations of corners that are all looked at; beyond, each pair of them is, in some combination."""

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from tuner.any_trial import AnyTrial, merge
 from tuner.conditions import corners, draw, needed
+from tuner.distribution import Value
 from tuner.errors import Problem, UserError
-from tuner.space import Assignment, Space, Value
+from tuner.space import Assignment, Space
 from tuner.validation import problems_of
 
 

@@ -1,66 +1,23 @@
 """The driver: specification, plan, trials on Ray, the record, the winner. ``python -m tuner.run FILE``."""
 
 import secrets
-import signal
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from tuner import cluster, imports, preflight, report, tracking, warm_start
-from tuner.display import Display
-from tuner.ending import Ending
+from tuner import cluster, preflight, tracking, warm_start
 from tuner.errors import Problem, UserError
-from tuner.journal import Journal, Past, last_job, read_past
+from tuner.journal import Past, last_job, read_past
+from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
-from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial, front, label, winner
 
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: done; the job failed, at least in part; what the user gave is wrong; interrupted."""
-
-INTERRUPTION = "interrupted"
-"""Why a job ended that somebody ended by hand."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a job leaves behind.
-
-    Args:
-        spec: The experiment as it was run.
-        trials: Every trial that was begun, by number.
-        winner: The best trial that neither failed nor diverged; None where there is none.
-        test: The winner's metrics on the test set, by their full names.
-        folder: The job's folder, or its URI.
-        links: Where the record is.
-        status: Exit status.
-        ended_early: Why the job ended before its search was through; empty where it did not.
-        seconds: Wall-clock seconds of the job.
-        record_failure: Why the record is not whole; None where it is.
-    """
-
-    spec: ExperimentSpec
-    trials: Sequence[Trial]
-    winner: Trial | None
-    test: dict[str, float]
-    folder: str
-    links: tracking.Links
-    status: int
-    ended_early: str
-    seconds: float
-    record_failure: Exception | None
+__all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "Result", "job_folder", "prepare", "run"]
 
 
 def run(
@@ -104,14 +61,16 @@ def run(
             # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
             with ThreadPoolExecutor(2) as pool:
                 opening = pool.submit(open_record)
-                pool.submit(import_module, "tuner.schedule")
+                pool.submit(import_module, "tuner.job")
                 capacity = cluster.connect(None)
                 links = opening.result()
             share = cluster.share(spec.resources, capacity, supply.total)
         else:  # it may refuse us: nothing is recorded before it has not
             share = cluster.share(spec.resources, cluster.connect(address), supply.total)
             links = open_record()
-        return _Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
+        from tuner.job import Job
+
+        return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
     finally:
         cluster.disconnect()
 
@@ -178,160 +137,6 @@ def _say_what_was_chosen(spec: ExperimentSpec, supply: Supply, past: Past | None
 def job_folder(spec: ExperimentSpec, job: str) -> str:
     """``<storage>/<name>/<job>``."""
     return f"{spec.storage.rstrip('/')}/{spec.name}/{job}"
-
-
-def _import_ahead() -> None:
-    """What the end of a job needs: seconds of imports, while the first trials train."""
-    for module in ("pandas", "sklearn.metrics", "matplotlib.figure"):
-        import_module(module)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One job from its first trial to its summary."""
-
-    spec: ExperimentSpec
-    supply: Supply
-    share: cluster.Share
-    job: str
-    folder: str
-    recorder: tracking.Recorder
-    links: tracking.Links
-    console: Console
-    began: float
-    local: bool
-    """Whether Ray was started here, for this job alone."""
-
-    @property
-    def trials(self) -> list[Trial]:
-        """All trials so far."""
-        return self.supply.trials
-
-    def run(self) -> Result:
-        from tuner.schedule import end_running, schedule
-
-        spec = self.spec
-        goals = {spec.direction(name): value for name, value in spec.stop.items()}
-        ending = Ending(timeout=spec.timeout, goals=goals, epochs=spec.budget.epochs, past=self.trials)
-        display = Display(self.console, spec, self.supply)
-        journal = Journal(self.folder)
-        journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
-        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, display]
-        threading.Thread(target=_import_ahead, daemon=True).start()
-        try:
-            with display, _ending_cleanly(ending, display):
-                schedule(
-                    spec,
-                    self.supply,
-                    self.share,
-                    storage=f"{spec.storage.rstrip('/')}/{spec.name}",
-                    job=self.job,
-                    ending=ending,
-                    listeners=listeners,
-                )
-            end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
-            journal.closed(is_finished=not ending.reason)
-            return self._finish(ending)
-        except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
-            end_running(self.trials, "the job broke off", listeners)
-            self.recorder.job_ended("FAILED", {"status": "failed"})
-            self.recorder.close()
-            raise
-
-    def _finish(self, ending: Ending) -> Result:
-        """The winner, its test, and the end of the record."""
-        best = winner(self.trials, self.spec.objectives)
-        test, confusion = self._test(best) if best and ending.reason != INTERRUPTION else ({}, {})
-        status = self._status(ending, best)
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(cluster.disconnect)  # its processes end while the record is finished
-            self._record(best, test, confusion, status, ending.reason)
-        return Result(
-            spec=self.spec,
-            trials=self.trials,
-            winner=best,
-            test=test,
-            folder=self.folder,
-            links=self.links,
-            status=status,
-            ended_early=ending.reason,
-            seconds=time.time() - self.began,
-            record_failure=self.recorder.failure,
-        )
-
-    def _status(self, ending: Ending, best: Trial | None) -> int:
-        if ending.reason == INTERRUPTION:
-            return INTERRUPTED
-        return FAILED if best is None or any(trial.status == "failed" for trial in self.trials) else OK
-
-    def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-        """The winner, and only the winner, on the test set."""
-        from tuner.trainable import test
-
-        if best.checkpoint is None or not isinstance(best.config, TrialConfig):
-            return {}, {}  # only its own code knows how a function of the user's own is tested
-        if self.local:  # a worker of its own would only import torch once more
-            return test(best.checkpoint, self.share.threads * self.share.slots, {})
-        import ray
-
-        # On a cluster the driver may have no data and no GPU.
-        remote = ray.remote(num_cpus=self.share.cpu, num_gpus=self.share.gpu)(test)
-        carried = imports.packed(best.config.targets)
-        measured, confusion = ray.get(remote.remote(best.checkpoint, self.share.threads, carried))
-        return measured, confusion
-
-    def _record(
-        self,
-        best: Trial | None,
-        test: dict[str, float],
-        confusion: dict[str, Any],
-        status: int,
-        ended_early: str,
-    ) -> None:
-        """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it."""
-        objectives = self.spec.objectives
-        on_front = front(self.trials, objectives)
-        summary: dict[str, Any] = {"status": {OK: "completed", INTERRUPTED: "interrupted"}.get(status, "failed")}
-        summary |= {"ended_early": ended_early} if ended_early else {}
-        for outcome in ("completed", "pruned", "failed", "diverged"):
-            summary[f"trials_{outcome}"] = sum(trial.status == outcome for trial in self.trials)
-        if best:
-            values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}
-            summary |= values | {"best_epoch": best.best_epoch} | test
-            summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
-            self.recorder.winner_tested(best, test)
-        with tempfile.TemporaryDirectory(prefix="tuner-") as name:
-            artifacts = Path(name)
-            report.write_tables(self.trials, objectives, artifacts)
-            for target, matrix in confusion.items():
-                report.draw_confusion(matrix, target, artifacts)
-            if on_front:
-                report.draw_front(self.trials, objectives, artifacts)
-            mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
-            self.recorder.job_ended(mlflow_status, summary, artifacts, best, on_front)
-            self.recorder.close()
-
-
-@contextmanager
-def _ending_cleanly(ending: Ending, display: Display) -> Iterator[None]:
-    """The first Ctrl-C ends the job cleanly, the second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt(number: int, frame: object) -> None:
-        ending.reason = INTERRUPTION
-        signal.signal(signal.SIGINT, before)
-        display.say("interrupted: ending the running trials; once more to stop at once", style="yellow")
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        ending.reason = INTERRUPTION
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

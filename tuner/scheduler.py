@@ -14,9 +14,10 @@ from pydantic import Field
 
 from tuner.conditions import draw
 from tuner.config import Config
+from tuner.distribution import Value
 from tuner.errors import Problem
 from tuner.scoring import Objective
-from tuner.space import Assignment, Distribution, Space, Value
+from tuner.space import Assignment, Distribution, Space
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
@@ -28,6 +29,8 @@ RaysOwn: TypeAlias = "tuple[type[TrialScheduler], dict[str, Any]]"
 """A class of Ray Tune's and the arguments that make one."""
 
 _LONGEST = 100  # reports, where only the user's function knows how many it makes; Ray's own default
+
+_Factor = Annotated[float, Field(gt=0)]
 
 
 class _Scheduler(Config):
@@ -208,8 +211,8 @@ class PBT(_Population):
     kind: Literal["pbt"] = "pbt"
     resample: float = Field(0.25, ge=0, le=1)
     """Chance that a mutated key is drawn anew; else it is perturbed."""
-    factors: tuple[float, float] = (1.2, 0.8)
-    """What a number is multiplied with when it is perturbed; a choice moves to a neighbour."""
+    factors: tuple[_Factor, _Factor] = (1.2, 0.8)
+    """What a number is multiplied with when it is perturbed, above 0; a choice moves to a neighbour."""
 
     def mutated(
         self, space: Space, assignment: Assignment, units: Mapping[str, float], rng: np.random.Generator

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from tuner.conditions import combinations, draw, is_active
 from tuner.config import Config
+from tuner.distribution import Value
 from tuner.errors import Problem, allowed
-from tuner.space import Assignment, Space, Value
+from tuner.space import Assignment, Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -199,6 +200,10 @@ class Adaptive(_Counted):
         """
         raise NotImplementedError
 
+    def startup_plan(self, space: Space, objectives: int, prunes: bool, allows: Allows) -> list[Assignment]:
+        """The configurations that are tried before the sampler knows enough; none where it draws them itself."""
+        return []
+
     def explain(self, space: Space, objectives: int, prunes: bool) -> str:
         """What the user should know of the sampler that was chosen, and why; empty where there was no choice."""
         return ""
@@ -210,24 +215,39 @@ class Bayesian(Adaptive):
     kind: Literal["bayesian"] = "bayesian"
     sampler: Literal["auto", "tpe", "gp"] = "auto"
     """tpe: densities of good and bad (Bergstra et al., 2011); gp: a Gaussian process; auto chooses by the space."""
-    startup: int = Field(10, ge=1)
-    """Trials drawn at random before the model takes over."""
+    startup: int | None = Field(None, ge=1)
+    """Trials that fill the space evenly before the model takes over; null for 10, or fewer of a gp with few keys."""
 
     def build(self, space: Space, objectives: int, prunes: bool, seed: int) -> "BaseSampler":
-        from optuna.samplers import GPSampler, TPESampler
+        from optuna.samplers import TPESampler
 
+        from tuner.gaussian import WarpedGPSampler
+
+        startup = self._startup(space, objectives, prunes)
         if self._choice(space, objectives, prunes)[0] == "gp":
-            return GPSampler(seed=seed, n_startup_trials=self.startup, warn_independent_sampling=False)
+            return WarpedGPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
         # Conditions split the space into groups of keys that come together: each is modelled as a whole.
         grouped = any(distribution.when for distribution in space.values())
         return TPESampler(
             seed=seed,
-            n_startup_trials=self.startup,
+            n_startup_trials=startup,
             multivariate=True,
             group=grouped,
             constant_liar=True,
             warn_independent_sampling=False,
         )
+
+    def startup_plan(self, space: Space, objectives: int, prunes: bool, allows: Allows) -> list[Assignment]:
+        """A Sobol sequence: it leaves no corner out by chance, as Optuna's independent draws do."""
+        trials = min(self._startup(space, objectives, prunes), self.trials)
+        return QMC(trials=trials, seed=self.seed).plan(space, allows)
+
+    def _startup(self, space: Space, objectives: int, prunes: bool) -> int:
+        if self.startup is not None:
+            return self.startup
+        # A Gaussian process has a use for its first points as soon as there are a few more than keys.
+        is_gp = self._choice(space, objectives, prunes)[0] == "gp"
+        return min(len(space) + 2, _STARTUP) if is_gp else _STARTUP
 
     def explain(self, space: Space, objectives: int, prunes: bool) -> str:
         if self.sampler != "auto":
@@ -255,6 +275,7 @@ class Bayesian(Adaptive):
         return "gp", f"{len(space)} keys without conditions, {self.trials} trials that run to their end"
 
 
+_STARTUP = 10
 _GP_MOST_KEYS = 20
 _GP_MOST_TRIALS = 200
 

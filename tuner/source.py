@@ -156,16 +156,21 @@ def _override(source: Source, override: str) -> list[Problem]:
 
 
 def split(name: str, data: dict[str, Any]) -> Key:
-    """A dotted name as a path into `data`. The keys of ``space`` hold dots themselves and stay whole."""
-    parts = tuple(name.split("."))
-    if parts[0] == "space" and len(parts) > 1:
-        space = data.get("space")
-        space = space if isinstance(space, dict) else {}
-        known = [key for key in space if name == f"space.{key}" or name.startswith(f"space.{key}.")]
-        whole = max(known, key=len) if known else name.removeprefix("space.")
-        rest = name.removeprefix(f"space.{whole}").strip(".")
-        return ("space", whole, *(rest.split(".") if rest else ()))
-    return parts
+    """A dotted name as a path into `data`. Keys that hold dots themselves, as those of ``space`` do, stay whole."""
+    key: Key = ()
+    here: Any = data
+    rest = name
+    while rest:
+        there = map(str, here) if isinstance(here, dict) else ()
+        known = [each for each in there if rest == each or rest.startswith(f"{each}.")]
+        new = rest if key == ("space",) else rest.partition(".")[0]
+        part = max(known, key=len, default=new)
+        key, rest = (*key, part), rest[len(part) + 1 :]
+        if isinstance(here, list):
+            here = here[int(part)] if part.isdigit() and int(part) < len(here) else None
+        else:
+            here = here.get(part) if isinstance(here, dict) else None
+    return key
 
 
 def put(data: dict[str, Any], key: Key, value: Any) -> None:

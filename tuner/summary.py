@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tuner.display import COLOURS, duration
 from tuner.preflight import masked
-from tuner.run import INTERRUPTED, Result
+from tuner.result import INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.any_trial import AnyTrial
+from tuner.distribution import Value
 from tuner.scoring import Objective, pareto_front
-from tuner.space import Assignment, Value
+from tuner.space import Assignment
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,10 +5,11 @@ from typing import Any
 
 from tuner import store
 from tuner.conditions import draw
+from tuner.distribution import Value
 from tuner.errors import Problem, UserError
 from tuner.search import Adaptive
 from tuner.searcher import State, Told
-from tuner.space import Distribution, Value
+from tuner.space import Distribution
 from tuner.spec import ExperimentSpec
 
 _STATES: dict[str, State] = {"completed": "completed", "pruned": "pruned", "failed": "failed", "diverged": "failed"}

@@ -1,0 +1,153 @@
+"""Ray's schedulers, told what they have to know of our trials, and kept from what they must not."""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+
+from tuner.any_trial import AnyTrial
+from tuner.scheduler import TIME
+from tuner.space import Assignment
+from tuner.spec import ExperimentSpec
+from tuner.trials import STATUS, Listener, Mutation, Trial
+
+Payload = Callable[[AnyTrial, Assignment], dict[str, Any]]
+"""What a worker is given to train a configuration."""
+
+_MOVES = 20  # mutations that may not be allowed, before a copy goes on unchanged
+
+
+class _Informed(TrialScheduler):  # type: ignore[misc]
+    """What every scheduler of Ray's has to be told, or kept from: a mix-in, before Ray's class."""
+
+    by_id: Mapping[str, Trial]
+    """Our trial by Ray's id of it."""
+    last: dict[str, dict[str, Any]]
+    """The last report of an epoch, by Ray's id of the trial."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        ours = self.by_id[trial.trial_id]
+        if ours.latest is not None:
+            # Where Ray looks for a trial that has no checkpoint of this run.
+            trial._restore_checkpoint_result = _restored(ours)
+        # Population schedulers refuse searchers, which could hand out trials for ever. Ours hands out a population.
+        super().on_trial_add(SimpleNamespace(search_alg=None), trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if STATUS in result:  # how it ended, and no report of an epoch
+            return str(TrialScheduler.CONTINUE)
+        self.last[trial.trial_id] = result
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        nothing = {TIME: 0, getattr(self, "_metric", None): math.nan}
+        super().on_trial_complete(tune_controller, trial, self.last.pop(trial.trial_id, nothing))
+
+
+class Mutating(_Informed):
+    """Population schedulers: what a copy becomes is said by our space, and everybody is told."""
+
+    spec: ExperimentSpec
+    payload: Payload
+    listeners: Sequence[Listener]
+    rng: np.random.Generator
+    scheme: str
+    """Scheme of the storage's URI, which Ray's paths have lost; empty for a folder."""
+    due: list[tuple[Trial, Mutation, AnyTrial, str]]
+    """Mutations that are decided and not told."""
+    reached: int
+    """Up to which epoch an earlier run of the job came: the next mutation is behind it, for all of them."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self._trial_state[trial].last_perturbation_time = self.reached
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        length = self.by_id[trial.trial_id].config.length
+        if length is not None and result[TIME] >= length:
+            return str(TrialScheduler.CONTINUE)  # it has nothing to copy for any more
+        random.seed(f"{self.spec.search.seed} {result[TIME]}")  # Ray draws parents from the global generators
+        np.random.seed([self.spec.search.seed % 2**32, result[TIME]])
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        ours, parent = self.by_id[trial.trial_id], self.by_id[trial_to_clone.trial_id]
+        after = parent.assignment
+        self.spec.scheduler.settle(self)
+        for _ in range(_MOVES):
+            explored, _ = super()._get_new_config(trial, trial_to_clone)
+            moved = self.spec.scheduler.mutated(self.spec.space, parent.assignment, explored["units"], self.rng)
+            if self.spec.allows(moved):
+                after = moved
+                break
+        # What Ray copies: of the parent we may not have been told yet.
+        copied = self._trial_state[trial_to_clone]
+        mutation = Mutation(int(copied.last_result[TIME]), parent.number, ours.assignment, after)
+        config = self.spec.trial_config(after).model_copy(update={"seed": ours.config.seed})
+        self.due.append((ours, mutation, config, self.scheme + copied.last_checkpoint.path))
+        return self.payload(config, after), {}
+
+    def tell(self) -> None:
+        """Note what became of whom, and tell. Ray asks its schedulers before it tells anybody of a report."""
+        for trial, mutation, config, latest in self.due:
+            trial.mutate(mutation, config, latest)
+            for listener in self.listeners:
+                listener.trial_mutated(trial, mutation)
+        self.due.clear()
+
+
+def _restored(trial: Trial) -> Any:
+    from ray.train._internal.session import _TrainingResult
+
+    return _TrainingResult(checkpoint=tune.Checkpoint(trial.latest), metrics={TIME: trial.latest_epoch})
+
+
+def informed(
+    spec: ExperimentSpec,
+    by_id: Mapping[str, Trial],
+    past: Sequence[Trial],
+    payload: Payload,
+    scheme: str,
+    listeners: Sequence[Listener],
+) -> Any:
+    """Ray's scheduler for an experiment, informed.
+
+    Args:
+        spec: The experiment.
+        by_id: Our trial by Ray's id of it; it fills as trials begin.
+        past: The trials of an earlier run of the job.
+        payload: What a worker is given to train a configuration.
+        scheme: Scheme of the storage's URI, which Ray's paths have lost; empty for a folder.
+        listeners: Told of mutations.
+    """
+    ray_class, arguments = spec.scheduler.build(spec.objective, spec.trial.length, spec.space)
+    mixin = Mutating if spec.scheduler.mutates else _Informed
+    scheduler = type(f"Informed{ray_class.__name__}", (mixin, ray_class), {})(**arguments)
+    scheduler.by_id, scheduler.last = by_id, {}
+    if spec.scheduler.remembers:
+        _remind(scheduler, past, spec.objective.metric)
+    if isinstance(scheduler, Mutating):
+        scheduler.spec, scheduler.payload, scheduler.listeners = spec, payload, listeners
+        scheduler.scheme, scheduler.due = scheme, []
+        scheduler.rng = np.random.default_rng(spec.search.seed)
+        interval = scheduler._perturbation_interval
+        latest = max((trial.latest_epoch for trial in past if trial.ended is None), default=0)
+        scheduler.reached = latest // interval * interval
+        # Who is further than the others waits for them there, or would have to go back.
+        scheduler._next_perturbation_sync = scheduler.reached + interval
+    return scheduler
+
+
+def _remind(scheduler: Any, past: Sequence[Trial], metric: str) -> None:
+    """Tell a scheduler of Ray's what an earlier run of the job saw: each trial's reports, in their order."""
+    nobody = SimpleNamespace(get_live_trials=list, search_alg=None)
+    for trial in past:
+        stand_in = SimpleNamespace(trial_id=f"past-{trial.number}")
+        super(_Informed, scheduler).on_trial_add(nobody, stand_in)
+        for epoch, value in trial.series.items():
+            super(_Informed, scheduler).on_trial_result(nobody, stand_in, {TIME: epoch, metric: value})

@@ -1,0 +1,186 @@
+"""One job, from its first trial to the end of its record."""
+
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tuner import cluster, imports, report, tracking
+from tuner.display import Display
+from tuner.ending import Ending
+from tuner.journal import Journal
+from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
+from tuner.schedule import end_running, schedule
+from tuner.spec import ExperimentSpec
+from tuner.supply import Supply
+from tuner.trainable import test
+from tuner.trial_config import TrialConfig
+from tuner.trials import Listener, Trial, front, label, winner
+
+
+def _import_ahead() -> None:
+    """What the end of a job needs: seconds of imports, while the first trials train."""
+    for module in ("pandas", "sklearn.metrics", "matplotlib.figure"):
+        import_module(module)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job from its first trial to its summary."""
+
+    spec: ExperimentSpec
+    supply: Supply
+    share: cluster.Share
+    job: str
+    folder: str
+    recorder: tracking.Recorder
+    links: tracking.Links
+    console: Console
+    began: float
+    local: bool
+    """Whether Ray was started here, for this job alone."""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials so far."""
+        return self.supply.trials
+
+    def run(self) -> Result:
+        spec = self.spec
+        goals = {spec.direction(name): value for name, value in spec.stop.items()}
+        ending = Ending(timeout=spec.timeout, goals=goals, epochs=spec.budget.epochs, past=self.trials)
+        display = Display(self.console, spec, self.supply)
+        journal = Journal(self.folder)
+        journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
+        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, display]
+        threading.Thread(target=_import_ahead, daemon=True).start()
+        try:
+            with display, _ending_cleanly(ending, display):
+                schedule(
+                    spec,
+                    self.supply,
+                    self.share,
+                    storage=f"{spec.storage.rstrip('/')}/{spec.name}",
+                    job=self.job,
+                    ending=ending,
+                    listeners=listeners,
+                )
+            end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
+            journal.closed(is_finished=not ending.reason)
+            return self._finish(ending)
+        except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
+            end_running(self.trials, "the job broke off", listeners)
+            self.recorder.job_ended("FAILED", {"status": "failed"})
+            self.recorder.close()
+            raise
+
+    def _finish(self, ending: Ending) -> Result:
+        """The winner, its test, and the end of the record."""
+        best = winner(self.trials, self.spec.objectives)
+        test, confusion = self._test(best) if best and ending.reason != INTERRUPTION else ({}, {})
+        status = self._status(ending, best)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(cluster.disconnect)  # its processes end while the record is finished
+            self._record(best, test, confusion, status, ending.reason)
+        return Result(
+            spec=self.spec,
+            trials=self.trials,
+            winner=best,
+            test=test,
+            folder=self.folder,
+            links=self.links,
+            status=status,
+            ended_early=ending.reason,
+            seconds=time.time() - self.began,
+            record_failure=self.recorder.failure,
+        )
+
+    def _status(self, ending: Ending, best: Trial | None) -> int:
+        if ending.reason == INTERRUPTION:
+            return INTERRUPTED
+        return FAILED if best is None or any(trial.status == "failed" for trial in self.trials) else OK
+
+    def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+        """The winner, and only the winner, on the test set."""
+        if best.checkpoint is None or not isinstance(best.config, TrialConfig):
+            return {}, {}  # only its own code knows how a function of the user's own is tested
+        if self.local:  # a worker of its own would only import torch once more
+            return test(best.checkpoint, self.share.threads * self.share.slots, {})
+        import ray
+
+        # On a cluster the driver may have no data and no GPU.
+        remote = ray.remote(num_cpus=self.share.cpu, num_gpus=self.share.gpu)(test)
+        carried = imports.packed(best.config.targets)
+        measured, confusion = ray.get(remote.remote(best.checkpoint, self.share.threads, carried))
+        return measured, confusion
+
+    def _record(
+        self,
+        best: Trial | None,
+        test: dict[str, float],
+        confusion: dict[str, Any],
+        status: int,
+        ended_early: str,
+    ) -> None:
+        """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it."""
+        objectives = self.spec.objectives
+        on_front = front(self.trials, objectives)
+        summary: dict[str, Any] = {"status": {OK: "completed", INTERRUPTED: "interrupted"}.get(status, "failed")}
+        summary |= {"ended_early": ended_early} if ended_early else {}
+        for outcome in ("completed", "pruned", "failed", "diverged"):
+            summary[f"trials_{outcome}"] = sum(trial.status == outcome for trial in self.trials)
+        if best:
+            values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}
+            summary |= values | {"best_epoch": best.best_epoch} | test
+            summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
+            self.recorder.winner_tested(best, test)
+        with tempfile.TemporaryDirectory(prefix="tuner-") as name:
+            artifacts = Path(name)
+            report.write_tables(self.trials, objectives, artifacts)
+            for target, matrix in confusion.items():
+                report.draw_confusion(matrix, target, artifacts)
+            if on_front:
+                report.draw_front(self.trials, objectives, artifacts)
+            mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
+            self.recorder.job_ended(mlflow_status, summary, artifacts, best, on_front)
+            self.recorder.close()
+
+
+@contextmanager
+def _ending_cleanly(ending: Ending, display: Display) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the job cleanly, the second one at once.
+
+    A machine that is taken away says so with a SIGTERM. Ray would end its processes there and then, and ours.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(number: int, frame: object) -> None:
+        ending.reason = INTERRUPTION
+        restore()
+        name = signal.Signals(number).name
+        display.say(f"interrupted ({name}): ending the running trials; once more to stop at once", style="yellow")
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        ending.reason = INTERRUPTION
+    finally:
+        restore()

@@ -1,0 +1,43 @@
+"""What a job leaves behind, and how it says whether it went well."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.spec import ExperimentSpec
+from tuner.tracking import Links
+from tuner.trials import Trial
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: done; the job failed, at least in part; what the user gave is wrong; interrupted."""
+
+INTERRUPTION = "interrupted"
+"""Why a job ended that somebody ended by hand."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job leaves behind.
+
+    Args:
+        spec: The experiment as it was run.
+        trials: Every trial that was begun, by number.
+        winner: The best trial that neither failed nor diverged; None where there is none.
+        test: The winner's metrics on the test set, by their full names.
+        folder: The job's folder, or its URI.
+        links: Where the record is.
+        status: Exit status.
+        ended_early: Why the job ended before its search was through; empty where it did not.
+        seconds: Wall-clock seconds of the job.
+        record_failure: Why the record is not whole; None where it is.
+    """
+
+    spec: ExperimentSpec
+    trials: Sequence[Trial]
+    winner: Trial | None
+    test: dict[str, float]
+    folder: str
+    links: Links
+    status: int
+    ended_early: str
+    seconds: float
+    record_failure: Exception | None
