@@ -1,7 +1,10 @@
 """What several test files share."""
 
+import json
+import queue
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tuner import imports
+from tuner import imports, tracking
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.trials import Listener, Mutation, Status, Trial
+from tuner.writer import write as write_record
 
 Write = Callable[..., Path]
 
@@ -133,3 +137,43 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]
         return name
 
     return write_module
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+    """Whether something holds some time soon."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+class ThreadScribe:
+    """A `Scribe` whose writer is a thread: a process of its own takes two seconds to come up."""
+
+    def __init__(self) -> None:
+        self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.is_open = False
+
+    def open(self, said: Any) -> Any:
+        lines = iter(self.lines.get, None)
+        threading.Thread(target=write_record, args=(lines, lambda said: self.answers.put(json.dumps(said)))).start()
+        self.put(said)
+        answer = json.loads(self.answers.get())
+        self.is_open = "refused" not in answer
+        return answer
+
+    def put(self, said: Any) -> None:
+        self.lines.put(json.dumps(said, default=str))
+
+    def close(self) -> Any:
+        self.lines.put(None)
+        return json.loads(self.answers.get())["failures"] if self.is_open else []
+
+
+@pytest.fixture
+def thread_scribe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are written by a thread."""
+    monkeypatch.setattr(tracking, "Scribe", ThreadScribe)

@@ -5,17 +5,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import Played, Write, experiment
+from conftest import Played, Write, eventually, experiment
 from mlflow import MlflowClient
 
+from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.errors import UserError
 from tuner.journal import Journal, Past, read_past
-from tuner.preflight import MLFLOW_DEFAULT, check_store, default_uri, masked, tracking_uri
+from tuner.preflight import check_store, tracking_uri
 from tuner.spec import ExperimentSpec, load
 from tuner.store import download_checkpoint
 from tuner.supply import Supply, planned
-from tuner.tracking import Recorder
+from tuner.tracking import Recorder, end_of
 from tuner.trials import Trial
+
+pytestmark = pytest.mark.usefixtures("thread_scribe")
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_thousands_of_metrics_travel_in_batches_and_arrive_once(spec: Experiment
         recorder.trial_reported(trial, take(trial, spec, epoch, epoch / 1000))
     trial.end("completed", "")
     recorder.trial_ended(trial)
-    recorder.job_ended("FINISHED", {"best_val_accuracy": 0.3}, winner=trial)
+    recorder.job_ended(end_of("FINISHED", {"best_val_accuracy": 0.3}, winner=trial))
     recorder.close()
     assert recorder.failure is None
     client = MlflowClient(uri)
@@ -134,14 +137,14 @@ def test_what_cannot_be_written_of_one_trial_costs_no_other(spec: ExperimentSpec
     for trial in (broken, sound):
         trial.status = "completed"
         recorder.trial_ended(trial)
-    recorder.job_ended("FINISHED", {})
+    recorder.job_ended(end_of("FINISHED", {}))
     recorder.close()
     assert recorder.failure is not None
     status = {
         run.data.tags.get("tuner.trial"): run.info.status
         for run in MlflowClient(uri).search_runs([links.experiment_id])
     }
-    assert status == {"0": "RUNNING", "1": "FINISHED", None: "FINISHED"}
+    assert status == {"0": "FINISHED", "1": "FINISHED", None: "FINISHED"}
 
 
 class Recorded(Played):
@@ -164,7 +167,7 @@ class Recorded(Played):
 
     def finish(self, **more: Any) -> None:
         """End the job and its record."""
-        self.recorder.job_ended("FINISHED", {}, **more)
+        self.recorder.job_ended(end_of("FINISHED", {}, **more))
         self.close()
 
     def close(self) -> None:
@@ -375,8 +378,7 @@ class TestReopened:
 
     def test_a_run_that_was_not_ended_is_ended(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path)
-        job.recorder._queue.put(None)
-        job.recorder._thread.join()
+        job.close()
         job.client.update_run(job.run_of(0).info.run_id, status="RUNNING")
         job.client.delete_tag(job.run_of(0).info.run_id, "tuner.status")
         again = job.again()
@@ -402,15 +404,15 @@ class TestReopened:
         assert job.run_of(1).info.status == "KILLED"
         again = job.again()
         trial = again.next()
-        again.recorder._queue.put(None)
-        again.recorder._thread.join()
-        assert again.run_of(1).info.status == "RUNNING" and trial.number == 1
+        assert trial.number == 1
+        assert eventually(lambda: again.run_of(1).info.status == "RUNNING")
+        again.close()
 
     def test_nothing_is_left_of_how_the_earlier_run_ended(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path, experiment(objective=["val_accuracy", "val_loss"]))
         done, running = job.supply.trials
         job.end(running, "interrupted", "timeout")
-        job.recorder.job_ended("FINISHED", {"ended_early": "timeout"}, front=[done, running])
+        job.recorder.job_ended(end_of("FINISHED", {"ended_early": "timeout"}, front=[done, running]))
         job.close()
         assert job.run_of(1).data.tags["tuner.reason"] == job.parent.data.tags["tuner.ended_early"] == "timeout"
         again = job.again()

@@ -13,7 +13,7 @@ from tuner.errors import UserError
 from tuner.searcher import Told
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
-from tuner.tracking import Recorder
+from tuner.tracking import Recorder, end_of
 from tuner.trials import Trial
 from tuner.warm_start import learnt
 
@@ -24,6 +24,9 @@ KINDS = {
     "model.hidden": {"int": [8, 64]},
     "clip_norm": {"choice": [None, 0.5]},
 }
+
+
+pytestmark = pytest.mark.usefixtures("thread_scribe")
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def record(uri: str, spec: ExperimentSpec, play: Callable[[Played, Trial], None]
     job = Played(spec, supply, recorder)
     while (trial := supply.next()) is not None:
         play(job, job.start(trial))
-    recorder.job_ended("FINISHED", {})
+    recorder.job_ended(end_of("FINISHED", {}))
     recorder.close()
     assert recorder.failure is None
     return supply.trials, links.parent_run_id

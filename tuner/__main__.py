@@ -104,6 +104,21 @@ def train(
 
 
 @app.command()
+def sync(
+    file: File,
+    overrides: Overrides = None,
+    job: Annotated[str | None, typer.Option(help="The job's id; default: the experiment's last job.")] = None,
+) -> None:
+    """Tell the tracking server what it missed of a job, from the job's folder."""
+    from tuner.spec import load
+    from tuner.sync import sync as make_whole
+
+    synced = make_whole(load(file, overrides or ()), file, job)
+    trials = "1 trial" if synced.trials == 1 else f"{synced.trials} trials"
+    typer.echo(f"job {synced.job}: the record of its {trials} is whole")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the YAML, for editors."""
     import json

@@ -24,8 +24,6 @@ from tuner.errors import Problem, UserError
 from tuner.trial_config import TrialConfig
 
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
-ARTIFACT = "checkpoint"
-"""Name of the artifact that holds the best checkpoint of a trial's MLflow run."""
 
 
 def save(folder: Path, trial: TrialConfig, model: nn.Module, state: dict[str, Any], metrics: dict[str, Any]) -> None:

@@ -76,21 +76,21 @@ class Job:
                 )
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
             journal.closed(is_finished=not ending.reason)
-            return self._finish(ending)
+            return self._finish(ending, journal)
         except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
             end_running(self.trials, "the job broke off", listeners)
-            self.recorder.job_ended("FAILED", {"status": "failed"})
+            self.recorder.job_ended(tracking.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise
 
-    def _finish(self, ending: Ending) -> Result:
+    def _finish(self, ending: Ending, journal: Journal) -> Result:
         """The winner, its test, and the end of the record."""
         best = winner(self.trials, self.spec.objectives)
         test, confusion = self._test(best) if best and ending.reason != INTERRUPTION else ({}, {})
         status = self._status(ending, best)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(cluster.disconnect)  # its processes end while the record is finished
-            self._record(best, test, confusion, status, ending.reason)
+            self._record(journal, best, test, confusion, status, ending.reason)
         return Result(
             spec=self.spec,
             trials=self.trials,
@@ -125,6 +125,7 @@ class Job:
 
     def _record(
         self,
+        journal: Journal,
         best: Trial | None,
         test: dict[str, float],
         confusion: dict[str, Any],
@@ -142,17 +143,29 @@ class Job:
             values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}
             summary |= values | {"best_epoch": best.best_epoch} | test
             summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
-            self.recorder.winner_tested(best, test)
-        with tempfile.TemporaryDirectory(prefix="tuner-") as name:
-            artifacts = Path(name)
+        with _artifacts(self.folder) as artifacts:
             report.write_tables(self.trials, objectives, artifacts)
             for target, matrix in confusion.items():
                 report.draw_confusion(matrix, target, artifacts)
             if on_front:
                 report.draw_front(self.trials, objectives, artifacts)
             mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
-            self.recorder.job_ended(mlflow_status, summary, artifacts, best, on_front)
+            end = tracking.end_of(mlflow_status, summary, artifacts, best, on_front, test)
+            journal.recorded(end)
+            self.recorder.job_ended(end)
             self.recorder.close()
+
+
+@contextmanager
+def _artifacts(folder: str) -> Iterator[Path]:
+    """Where tables and plots are written: in the job's folder, where they stay, unless that is somewhere else."""
+    if "://" not in folder:
+        place = Path(folder, "report")
+        place.mkdir(exist_ok=True)
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="tuner-") as name:
+        yield Path(name)
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 It lies in the job's folder. MLflow's record is for people and written in batches; this one is written at once.
 """
 
+import contextlib
+import fcntl
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError
@@ -32,6 +35,8 @@ class Past:
     head: dict[str, Any]
     trials: list[Trial]
     is_finished: bool
+    end: dict[str, Any] = field(default_factory=dict)
+    """How its record ended; empty where it did not come to that."""
 
 
 class Journal(Listener):
@@ -58,6 +63,10 @@ class Journal(Listener):
     def closed(self, is_finished: bool) -> None:
         """The job has ended. `is_finished`: its search was through."""
         self._write("closed", finished=is_finished)
+
+    def recorded(self, end: Mapping[str, Any]) -> None:
+        """The record is about to end, and how: what the tracking server does not take now can be made up for."""
+        self._write("recorded", end=end)
 
     def trial_started(self, trial: Trial) -> None:
         """Write down that a trial has begun, and its configuration."""
@@ -104,6 +113,29 @@ class Journal(Listener):
             stream.write(text.encode())
 
 
+@contextlib.contextmanager
+def alone_in(folder: str) -> Iterator[None]:
+    """Keep a job's folder to oneself: two drivers of one job would train its trials twice.
+
+    Args:
+        folder: The job's folder. Of one that is a URI everybody has to see to that themselves.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    if "://" in folder:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with Path(folder, ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with the process, however that ends
+        except OSError:
+            hint = "wait until it has ended, or end it with Ctrl-C"
+            raise UserError(Problem("the job is still running", where=folder, hint=hint)) from None
+        yield
+
+
 def last_job(storage: str, name: str) -> str:
     """The last job of an experiment, by its id.
 
@@ -122,8 +154,14 @@ def last_job(storage: str, name: str) -> str:
     return str(max(jobs))  # an id begins with its time
 
 
-def read_past(spec: ExperimentSpec, folder: str, job: str) -> Past:
+def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = True) -> Past:
     """What the journal in a job's folder tells.
+
+    Args:
+        spec: The experiment.
+        folder: The job's folder.
+        job: The job's id.
+        goes_on: Whether its trials are to go on: those that had not ended begin again at their latest checkpoint.
 
     Raises:
         UserError: The experiment is another one now, or nothing was written.
@@ -137,9 +175,10 @@ def read_past(spec: ExperimentSpec, folder: str, job: str) -> Past:
     _check_same(spec, head["spec"], where)
     trials: dict[int, Trial] = {}
     finished = False
+    end: dict[str, Any] = {}
     for event in events[1:]:
         if "trial" not in event:
-            finished = event.get("finished", False)
+            finished, end = event.get("finished", finished and event["event"] == "recorded"), event.get("end", {})
             continue
         is_new = event["trial"] not in trials
         if is_new:
@@ -162,13 +201,13 @@ def read_past(spec: ExperimentSpec, folder: str, job: str) -> Past:
                 trial.status, trial.reason, trial.traceback = event["status"], event["reason"], event["traceback"]
                 trial.violations, trial.attributes = event["violations"], event["attributes"]
                 trial.checkpoint, trial.ended = event["best"], event["time"]
-    for trial in trials.values():
+    for trial in trials.values() if goes_on else ():
         if trial.status in ("running", "interrupted"):
             if trial.latest is not None and not _is_there(trial.latest):
                 trial.latest, trial.latest_epoch = None, 0
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
-    return Past(job, head, [trials[number] for number in sorted(trials)], finished)
+    return Past(job, head, [trials[number] for number in sorted(trials)], finished, end)
 
 
 def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:

@@ -1,35 +1,22 @@
 """What can be known before anything is started: whether the record and the checkpoints can be written."""
 
 import os
-import re
 import tempfile
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
+from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.errors import Problem, UserError, allowed
 from tuner.spec import ExperimentSpec
-
-MLFLOW_DEFAULT = "sqlite:///mlflow.db"
-"""MLflow's own default store, in the working directory."""
 
 _PATIENCE = 5.0  # seconds that a server has to answer
 _DATABASES = ("postgresql", "mysql", "mssql")
 
 
-def default_uri() -> str:
-    """Where MLflow looks unless it is told otherwise: MLFLOW_TRACKING_URI, else its default."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or MLFLOW_DEFAULT
-
-
 def tracking_uri(spec: ExperimentSpec) -> str:
     """Where the record is kept: the file's ``tracking.uri``, else MLflow's default."""
     return spec.tracking.uri or default_uri()
-
-
-def masked(text: str) -> str:
-    """A URI, or text with URIs in it, without the passwords: for everything that is shown or recorded."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
 
 
 def check_store(uri: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tuner import cluster, preflight, tracking, warm_start
 from tuner.errors import Problem, UserError
-from tuner.journal import Past, last_job, read_past
+from tuner.journal import Past, alone_in, last_job, read_past
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
@@ -56,23 +56,24 @@ def run(
     _say_what_was_chosen(spec, supply, past, console)
     recorder = tracking.Recorder(spec, uri)
     open_record = partial(recorder.open, job, folder, source, supply.total, past)
-    try:
-        if address is None:
-            # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
-            with ThreadPoolExecutor(2) as pool:
-                opening = pool.submit(open_record)
-                pool.submit(import_module, "tuner.job")
-                capacity = cluster.connect(None)
-                links = opening.result()
-            share = cluster.share(spec.resources, capacity, supply.total)
-        else:  # it may refuse us: nothing is recorded before it has not
-            share = cluster.share(spec.resources, cluster.connect(address), supply.total)
-            links = open_record()
-        from tuner.job import Job
+    with alone_in(folder):
+        try:
+            if address is None:
+                # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
+                with ThreadPoolExecutor(2) as pool:
+                    opening = pool.submit(open_record)
+                    pool.submit(import_module, "tuner.job")
+                    capacity = cluster.connect(None)
+                    links = opening.result()
+                share = cluster.share(spec.resources, capacity, supply.total)
+            else:  # it may refuse us: nothing is recorded before it has not
+                share = cluster.share(spec.resources, cluster.connect(address), supply.total)
+                links = open_record()
+            from tuner.job import Job
 
-        return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
-    finally:
-        cluster.disconnect()
+            return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
+        finally:
+            cluster.disconnect()
 
 
 def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tuple[ExperimentSpec, str]:

@@ -216,7 +216,7 @@ class Bayesian(Adaptive):
     sampler: Literal["auto", "tpe", "gp"] = "auto"
     """tpe: densities of good and bad (Bergstra et al., 2011); gp: a Gaussian process; auto chooses by the space."""
     startup: int | None = Field(None, ge=1)
-    """Trials that fill the space evenly before the model takes over; null for 10, or fewer of a gp with few keys."""
+    """Trials before the model takes over; null for 10, or of a gp for two more than keys, if those are fewer."""
 
     def build(self, space: Space, objectives: int, prunes: bool, seed: int) -> "BaseSampler":
         from optuna.samplers import TPESampler
@@ -238,7 +238,12 @@ class Bayesian(Adaptive):
         )
 
     def startup_plan(self, space: Space, objectives: int, prunes: bool, allows: Allows) -> list[Assignment]:
-        """A Sobol sequence: it leaves no corner out by chance, as Optuna's independent draws do."""
+        """Of a Gaussian process a Sobol sequence, which leaves no part of the space out by chance; TPE draws its own.
+
+        That one is no better for it: it needs many draws from each of its groups of keys.
+        """
+        if self._choice(space, objectives, prunes)[0] == "tpe":
+            return []
         trials = min(self._startup(space, objectives, prunes), self.trials)
         return QMC(trials=trials, seed=self.seed).plan(space, allows)
 

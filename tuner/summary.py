@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.address import masked
 from tuner.display import COLOURS, duration
-from tuner.preflight import masked
 from tuner.result import INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.space import Assignment

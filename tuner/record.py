@@ -1,0 +1,225 @@
+"""The record of one job in MLflow: what is written where, so that to write it once more changes nothing.
+
+It knows MLflow and plain values, and is imported by the process that writes (`tuner.writer`): nothing here may import
+torch or the specification, which take seconds.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner import store
+from tuner.address import masked
+
+_MOST, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100  # MLflow's limits for one batch
+
+ENDED = ("completed", "pruned", "failed", "diverged")
+"""How a trial ends for good."""
+
+Operation = Mapping[str, Any]
+"""Something to be written, as plain values: ``do`` says what, ``trial`` of which trial."""
+
+
+class Refused(Exception):
+    """MLflow refuses a record. Carries the message, the key of the specification, and a hint."""
+
+    def __init__(self, message: str, key: str, hint: str = "") -> None:
+        self.message, self.key, self.hint = message, key, hint
+        super().__init__(message)
+
+
+class Record:
+    """A job's own run, and below it one for each trial."""
+
+    def __init__(self, uri: str) -> None:
+        """Connect to a store. Nothing is written yet."""
+        self._client = store.connect(uri)
+        self._uri = uri
+        self._experiment = ""
+        self._parent = ""
+        self._tags: dict[str, str] = {}
+        self._runs: dict[int, str] = {}
+
+    def open(self, said: Operation) -> dict[str, Any]:
+        """Open the experiment and the job's own run: the earlier one, where that is there.
+
+        Args:
+            said: ``experiment``: its name; ``parent``: id of the job's run, or empty; ``name``, ``tags``, ``params``
+                and ``texts`` (by file) of a new one; ``common``: tags of every run; ``view``: what that page shows, by
+                `tuner.store.share_view`.
+
+        Returns:
+            ``experiment`` and ``parent``: ids; ``view``: the key of the page of the job's trials; ``trials``: of those
+            that have runs already, number to ``ended``, whether it is written to its end, and ``steps`` that are there.
+
+        Raises:
+            Refused: MLflow does not take it.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            experiment = self._client.get_experiment_by_name(said["experiment"])
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
+                hint = f"mlflow experiments restore --experiment-id {experiment.experiment_id}, or choose another name"
+                raise Refused(f"{said['experiment']!r} was deleted in MLflow", "name", hint)
+            self._experiment = (
+                experiment.experiment_id if experiment else self._client.create_experiment(said["experiment"])
+            )
+            self._tags = said["common"]
+            trials = self._reopened(said["parent"])
+            if trials is None:
+                trials = {}
+                self._create_parent(said)
+        except MlflowException as error:
+            raise Refused(f"MLflow refuses the record: {masked(str(error).splitlines()[0])}", "tracking.uri") from None
+        view = store.share_view(self._client, self._experiment, self._parent, said["view"])
+        return {"experiment": self._experiment, "parent": self._parent, "trials": trials, "view": view}
+
+    def _create_parent(self, said: Operation) -> None:
+        tags = self._tags | said["tags"]
+        run = self._client.create_run(self._experiment, tags=tags, run_name=said["name"])
+        self._parent = run.info.run_id
+        self._client.log_batch(self._parent, params=store.params(said["params"]))
+        for file, text in said["texts"].items():
+            self._client.log_text(self._parent, text, file)
+
+    def _reopened(self, parent: str) -> dict[int, dict[str, Any]] | None:
+        """The runs that the job has already; None where its own is gone."""
+        found = store.runs_below(self._client, self._experiment, parent) if parent else None
+        if found is None:
+            return None
+        self._parent = parent
+        self._client.update_run(parent, status="RUNNING")
+        self._forget(self._client.get_run(parent), "tuner.ended_early")
+        trials = {}
+        for run in found:
+            number = int(run.data.tags["tuner.trial"])
+            self._runs[number] = run.info.run_id
+            self._forget(run, "pareto")
+            is_ended = run.info.end_time is not None and run.data.tags.get("tuner.status") in ENDED
+            if not is_ended:
+                self._forget(run, "tuner.status", "tuner.reason")
+            steps = [] if is_ended else sorted(store.steps(self._client, run))
+            trials[number] = {"ended": is_ended, "steps": steps}
+        return trials
+
+    def _forget(self, run: Any, *tags: str) -> None:
+        """Take tags from a run that were true when an earlier run of the job ended."""
+        for tag in tags:
+            if tag in run.data.tags:
+                self._client.delete_tag(run.info.run_id, tag)
+
+    def is_there(self) -> bool:
+        """Whether the store answers."""
+        try:
+            self._client.get_experiment(self._experiment)
+        except Exception:
+            return False
+        return True
+
+    def write(self, trial: int, operations: Sequence[Operation], *, again: bool = False) -> None:
+        """Write what happened to a trial, in as few calls as it takes.
+
+        Args:
+            trial: Its number.
+            operations: ``start``, ``again``, ``metrics``, ``tags``, ``end``, in the order in which they happened.
+            again: Whether some of it may be there already, after an attempt that was cut off.
+        """
+        metrics: list[Any] = []
+        params: dict[str, Any] = {}
+        tags: dict[str, str] = {}
+        for said in operations:
+            match said["do"]:
+                case "start":
+                    self._start(trial, said, again)
+                    params |= said["params"]
+                case "again":
+                    self._client.update_run(self._runs[trial], "RUNNING")
+                case "metrics":
+                    metrics += store.metrics(said["values"], said["time"], said["step"])
+                case "tags":
+                    tags |= said["tags"]
+                case "end":
+                    metrics += store.metrics(said["metrics"], said["time"], said["step"])
+                    tags |= said["tags"]
+        run = self._runs[trial]
+        self._log(run, metrics, params, tags)
+        for said in operations:
+            if said["do"] == "start" and said["data"]:
+                self._client.log_inputs(run, datasets=store.dataset_inputs(said["data"]))
+            elif said["do"] == "end":
+                self._end(run, said)
+
+    def _start(self, trial: int, said: Operation, again: bool) -> None:
+        if again and trial not in self._runs:
+            found = store.runs_below(self._client, self._experiment, self._parent) or []
+            self._runs |= {int(run.data.tags["tuner.trial"]): run.info.run_id for run in found}
+        if trial not in self._runs:
+            tags = self._tags | {"mlflow.parentRunId": self._parent} | said["tags"]
+            began = int(said["time"] * 1000)
+            run = self._client.create_run(self._experiment, start_time=began, tags=tags, run_name=said["name"])
+            self._runs[trial] = run.info.run_id
+
+    def _log(self, run: str, metrics: list[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Metrics, parameters and tags of a run in batches that MLflow takes."""
+        said_params, said_tags = store.params(params), store.tags(tags)
+        while metrics or said_params or said_tags:
+            some_params, said_params = said_params[:_MOST_PARAMS], said_params[_MOST_PARAMS:]
+            some_tags, said_tags = said_tags[:_MOST_TAGS], said_tags[_MOST_TAGS:]
+            room = _MOST - len(some_params) - len(some_tags)
+            some, metrics = metrics[:room], metrics[room:]
+            self._client.log_batch(run, metrics=some, params=some_params, tags=some_tags)
+
+    def _end(self, run: str, said: Operation) -> None:
+        """A trial's end. Its run ends also where its files cannot be kept."""
+        try:
+            for file, text in said["texts"].items():
+                self._client.log_text(run, text, file)
+            if said["checkpoint"]:
+                self._log_folder(run, said["checkpoint"])
+        finally:
+            self._client.set_terminated(run, said["status"], end_time=int(said["time"] * 1000))
+
+    def _log_folder(self, run: str, source: str) -> None:
+        """A checkpoint, from wherever it lies, as an artifact."""
+        with tempfile.TemporaryDirectory(prefix="tuner-") as there:
+            folder = Path(source)
+            if "://" in source:
+                from pyarrow.fs import copy_files
+
+                folder = Path(there, "checkpoint")
+                copy_files(source, str(folder))
+            if not folder.is_dir() or not any(folder.iterdir()):  # MLflow itself would upload nothing, and say nothing
+                raise FileNotFoundError(f"the checkpoint {source} is gone")
+            self._client.log_artifacts(run, str(folder), store.CHECKPOINT)
+
+    def close(self, said: Operation) -> None:
+        """Write the end of the job.
+
+        Args:
+            said: As `tuner.tracking.end_of` has it: ``status``, ``metrics``, ``tags``, ``time`` of the job's own run;
+                ``winner``, its ``winner_epoch`` and ``test`` metrics; ``front``; ``artifacts``.
+        """
+        tags = dict(said["tags"])
+        if said["winner"] is not None:
+            run = tags["tuner.winner_run"] = self._runs[said["winner"]]
+            self._log(run, store.metrics(said["test"], said["time"], said["winner_epoch"]), {}, {})
+        self._log(self._parent, store.metrics(said["metrics"], said["time"], 0), {}, tags)
+        for number in said["front"]:
+            self._client.set_tag(self._runs[number], "pareto", "true")
+        try:
+            if said["artifacts"] and Path(said["artifacts"]).is_dir():
+                self._client.log_artifacts(self._parent, said["artifacts"])
+        finally:
+            self._client.set_terminated(self._parent, said["status"], end_time=int(said["time"] * 1000))
+
+    def abandon(self, when: float, reason: str) -> None:
+        """End what still runs: whoever drove the job is gone."""
+        for number, run in self._runs.items():
+            if self._client.get_run(run).info.status == "RUNNING":
+                tags = {"tuner.status": "interrupted", "tuner.reason": reason}
+                self.write(number, [{"do": "tags", "tags": tags}])
+                self._client.set_terminated(run, "KILLED", end_time=int(when * 1000))
+        self._log(self._parent, [], {}, {"tuner.status": "interrupted", "tuner.ended_early": reason})
+        self._client.set_terminated(self._parent, "KILLED", end_time=int(when * 1000))

@@ -1,0 +1,80 @@
+"""The driver's side of the process that writes the record (`tuner.writer`): start it, hand it what is to be written."""
+
+import json
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+
+class Scribe:
+    """A process that writes, and a queue in front of it: who puts something there never waits."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._feed, name="record", daemon=True)
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tuner.writer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the driver, which ends the record
+        )
+
+    def open(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Have the record opened, and wait for the answer."""
+        self._say(said)
+        answer = self._answer()
+        if answer is None:
+            message = f"the process that writes the record ended: {self._last_words()}"
+            self.close()
+            raise RuntimeError(message)
+        self._thread.start()
+        return answer
+
+    def put(self, said: Mapping[str, Any]) -> None:
+        """Have something written, some time soon."""
+        self._queue.put(said)
+
+    def close(self) -> list[str]:
+        """Wait until everything is written. Returns what could not be."""
+        answer: dict[str, Any] | None = {"failures": []}
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+            answer = self._answer()
+        failures = [f"the process that writes ended: {self._last_words()}"] if answer is None else answer["failures"]
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait()
+        self._errors.close()
+        return list(failures)
+
+    def _feed(self) -> None:
+        while (said := self._queue.get()) is not None:
+            self._say(said)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def _say(self, said: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(said, default=str) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is gone, as its missing answer will tell; what it lacks is in the journal
+
+    def _answer(self) -> dict[str, Any] | None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        return (self._errors.read().strip() or "without a word").splitlines()[-1]

@@ -1,0 +1,145 @@
+"""The process that writes a job's record to MLflow: ``python -m tuner.writer``, started and fed by `tuner.tracking`.
+
+It is a process of its own because MLflow takes tens of milliseconds of computing for each run, which in the driver
+would hold up the trials. It reads operations (`tuner.record`) as lines of JSON from its standard input, and answers
+with lines on its standard output: one to ``open``, one when everything is written. Where the store is away, what there
+is to write waits here; it also lies in the job's journal, from which ``tuner sync`` and ``--resume`` make up for what
+never came.
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tuner.record import Operation, Record, Refused
+
+_LINGER = 0.5  # seconds that operations wait for others to travel with
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts while the store is away
+_SIDE_BY_SIDE = {"http": 8, "https": 8, "postgresql": 4, "mysql": 4, "mssql": 4}
+"""Trials that are written at once, by the kind of store: it is the way there that takes time. SQLite has one writer."""
+
+Answer = Callable[[dict[str, Any]], None]
+
+
+def write(lines: Iterable[str], answer: Answer) -> None:
+    """Write a record until its operations end.
+
+    Args:
+        lines: Operations as JSON; the first is ``open``. That they end without ``close`` means that the driver is gone.
+        answer: Takes what there is to say.
+    """
+    arriving: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
+    hurry = threading.Event()
+
+    def read() -> None:
+        for line in lines:
+            said = json.loads(line)
+            if said["do"] == "close":
+                hurry.set()
+            arriving.put(said)
+        hurry.set()
+        arriving.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    first = arriving.get()
+    if first is None:
+        return
+    try:
+        record = Record(first["uri"])
+        answer(record.open(first))
+    except Refused as error:
+        answer({"refused": [error.message, error.key, error.hint]})
+        return
+    kind = first["uri"].partition(":")[0].partition("+")[0]
+    with ThreadPoolExecutor(_SIDE_BY_SIDE.get(kind, 1)) as pool:
+        _Writing(record, pool, hurry).run(arriving, answer)
+
+
+class _Writing:
+    def __init__(self, record: Record, pool: ThreadPoolExecutor, hurry: threading.Event) -> None:
+        self._record = record
+        self._pool = pool
+        self._hurry = hurry
+        self._failures: list[str] = []
+        self._give_up = float("inf")
+        """When not to wait for the store any longer."""
+
+    def run(self, arriving: "queue.SimpleQueue[Operation | None]", answer: Answer) -> None:
+        closing: Operation | None = None
+        is_over = False
+        while not is_over:
+            batch = [arriving.get()]
+            self._hurry.wait(_LINGER)
+            while not arriving.empty():
+                batch.append(arriving.get())
+            is_over = None in batch
+            trials: dict[int, list[Operation]] = {}
+            for said in batch:
+                if said is None:
+                    continue
+                if said["do"] == "close":
+                    closing = said
+                else:
+                    trials.setdefault(said["trial"], []).append(said)
+            if closing is not None or is_over:
+                self._give_up = time.monotonic() + (closing["patience"] if closing else 0.0)
+            list(self._pool.map(self._write_trial, trials, trials.values()))
+        if closing is not None:
+            end = closing
+            self._attempt(lambda again: self._record.close(end))
+        elif self._record.is_there():
+            self._attempt(
+                lambda again: self._record.abandon(time.time(), "the job broke off; --resume goes on with it")
+            )
+        answer({"failures": self._failures})
+
+    def _write_trial(self, trial: int, operations: list[Operation]) -> None:
+        if self._attempt(
+            lambda again: self._record.write(trial, operations, again=again), is_last=len(operations) == 1
+        ):
+            return
+        # One of them cannot be written: the others are no worse for it.
+        for said in operations:
+            self._attempt(lambda again, one=said: self._record.write(trial, [one], again=True))  # type: ignore[misc]
+
+    def _attempt(self, work: Callable[[bool], None], *, is_last: bool = True) -> bool:
+        """Do some work, as often as the store is away. Returns whether it was done."""
+        attempt = 0
+        while True:
+            try:
+                work(attempt > 0)
+            except Exception as error:
+                if self._record.is_there():
+                    if is_last:
+                        self._failures.append(f"{type(error).__name__}: {error}")
+                    return False
+                if time.monotonic() >= self._give_up:
+                    self._failures.append(f"the store is away: {error}")
+                    return True  # there is no use in trying the parts
+                time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+                attempt += 1
+            else:
+                return True
+
+
+def main() -> None:
+    """Write what comes on standard input."""
+    # What the libraries print is nothing for the driver, which listens on standard output.
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    # A server that is away is waited for here, where the driver's end is known.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    write(sys.stdin, lambda said: print(json.dumps(said), file=out, flush=True))
+    out.flush()
+    os._exit(0)  # there is nothing to tidy up, and it would take a second
+
+
+if __name__ == "__main__":
+    main()
