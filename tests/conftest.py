@@ -170,7 +170,7 @@ class ThreadScribe:
 
     def close(self) -> Any:
         self.lines.put(None)
-        return json.loads(self.answers.get())["failures"] if self.is_open else []
+        return json.loads(self.answers.get()) if self.is_open else {"failures": []}
 
 
 @pytest.fixture

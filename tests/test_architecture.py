@@ -25,10 +25,11 @@ LAYERS = [
         "display",
         "report",
         "html_report",
+        "certainty",
         "plots",
     },
     {"scribe", "preflight", "supply", "journal", "ending"},
-    {"writer", "record", "store"},
+    {"writer", "record", "champion", "store"},
     {"train", "checkpoint", "trials"},
     {"spec"},
     {"agreement", "study"},
@@ -118,7 +119,7 @@ def test_every_exception_is_still_needed() -> None:
 
 
 def test_only_the_record_knows_mlflow() -> None:
-    assert users_of("mlflow") == {"record", "store"}
+    assert users_of("mlflow") == {"record", "champion", "store"}
 
 
 def test_training_and_all_below_know_neither_ray_nor_mlflow() -> None:
@@ -130,7 +131,7 @@ def test_training_and_all_below_know_neither_ray_nor_mlflow() -> None:
 
 
 def test_only_the_search_knows_optuna() -> None:
-    assert users_of("optuna") == {"search", "study", "gaussian"}
+    assert users_of("optuna") == {"search", "study", "gaussian", "plots"}
 
 
 def test_no_module_is_named_after_nothing() -> None:

@@ -102,6 +102,7 @@ class Job:
             ended_early=ending.reason,
             seconds=time.time() - self.began,
             record_failure=self.recorder.failure,
+            model=self.recorder.model,
         )
 
     def _status(self, ending: Ending, best: Trial | None) -> int:
@@ -122,6 +123,22 @@ class Job:
         carried = imports.packed(best.config.targets)
         measured, confusion = ray.get(remote.remote(best.checkpoint, self.share.threads, carried))
         return measured, confusion
+
+    def _model(self, best: Trial | None, test: dict[str, float]) -> dict[str, Any] | None:
+        """What is registered of the winner."""
+        if best is None or best.checkpoint is None or not tracking.registers(self.spec):
+            return None
+        data = best.config.describe_data()
+        measured = {o.metric: o.of(best.best_report) for o in self.spec.objectives}
+        return {
+            "name": self.spec.name,
+            "checkpoint": best.checkpoint,
+            "metric": self.spec.objective.metric,
+            "mode": self.spec.objective.mode,
+            "value": best.best,
+            "dataset": f"{data.name} {data.digest}" if data else "",
+            "metrics": {name: value for name, value in measured.items() if value is not None} | test,
+        }
 
     def _record(
         self,
@@ -150,7 +167,7 @@ class Job:
             if on_front:
                 report.draw_front(self.trials, objectives, artifacts)
             mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
-            end = tracking.end_of(mlflow_status, summary, artifacts, best, on_front, test)
+            end = tracking.end_of(mlflow_status, summary, artifacts, best, on_front, test, self._model(best, test))
             journal.recorded(end)
             self.recorder.job_ended(end)
             self.recorder.close()

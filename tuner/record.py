@@ -4,8 +4,9 @@ It knows MLflow and plain values, and is imported by the process that writes (`t
 torch or the specification, which take seconds.
 """
 
+import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class Record:
         self._parent = ""
         self._tags: dict[str, str] = {}
         self._runs: dict[int, str] = {}
+        self.model = ""
+        """Address of the registered winner, once it is."""
 
     def open(self, said: Operation) -> dict[str, Any]:
         """Open the experiment and the job's own run: the earlier one, where that is there.
@@ -183,15 +186,7 @@ class Record:
 
     def _log_folder(self, run: str, source: str) -> None:
         """A checkpoint, from wherever it lies, as an artifact."""
-        with tempfile.TemporaryDirectory(prefix="tuner-") as there:
-            folder = Path(source)
-            if "://" in source:
-                from pyarrow.fs import copy_files
-
-                folder = Path(there, "checkpoint")
-                copy_files(source, str(folder))
-            if not folder.is_dir() or not any(folder.iterdir()):  # MLflow itself would upload nothing, and say nothing
-                raise FileNotFoundError(f"the checkpoint {source} is gone")
+        with _as_folder(source) as folder:
             self._client.log_artifacts(run, str(folder), store.CHECKPOINT)
 
     def close(self, said: Operation) -> None:
@@ -205,6 +200,8 @@ class Record:
         if said["winner"] is not None:
             run = tags["tuner.winner_run"] = self._runs[said["winner"]]
             self._log(run, store.metrics(said["test"], said["time"], said["winner_epoch"]), {}, {})
+            if said["model"]:
+                self.model = tags["tuner.model"] = self._register(run, said["model"])
         self._log(self._parent, store.metrics(said["metrics"], said["time"], 0), {}, tags)
         for number in said["front"]:
             self._client.set_tag(self._runs[number], "pareto", "true")
@@ -213,6 +210,12 @@ class Record:
                 self._client.log_artifacts(self._parent, said["artifacts"])
         finally:
             self._client.set_terminated(self._parent, said["status"], end_time=int(said["time"] * 1000))
+
+    def _register(self, run: str, said: Operation) -> str:
+        from tuner import champion  # torch: seconds
+
+        with _as_folder(said["checkpoint"]) as folder:
+            return champion.register(self._client, self._uri, run, dict(said) | {"checkpoint": folder})
 
     def abandon(self, when: float, reason: str) -> None:
         """End what still runs: whoever drove the job is gone."""
@@ -223,3 +226,23 @@ class Record:
                 self._client.set_terminated(run, "KILLED", end_time=int(when * 1000))
         self._log(self._parent, [], {}, {"tuner.status": "interrupted", "tuner.ended_early": reason})
         self._client.set_terminated(self._parent, "KILLED", end_time=int(when * 1000))
+
+
+@contextlib.contextmanager
+def _as_folder(source: str) -> Iterator[Path]:
+    """A checkpoint, from wherever it lies, as a local folder.
+
+    Raises:
+        FileNotFoundError: It is not there. MLflow itself would upload nothing, and say nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
+        folder = Path(source)
+        if "://" in source:
+            from pyarrow.fs import copy_files
+
+            folder = Path(there, "checkpoint")
+            folder.mkdir()
+            copy_files(source, f"file://{folder}")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise FileNotFoundError(f"the checkpoint {source} is gone")
+        yield folder

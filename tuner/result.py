@@ -29,6 +29,7 @@ class Result:
         ended_early: Why the job ended before its search was through; empty where it did not.
         seconds: Wall-clock seconds of the job.
         record_failure: Why the record is not whole; None where it is.
+        model: Address of the winner in MLflow's registry; empty where it is not registered.
     """
 
     spec: ExperimentSpec
@@ -41,3 +42,4 @@ class Result:
     ended_early: str
     seconds: float
     record_failure: Exception | None
+    model: str = ""

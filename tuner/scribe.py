@@ -41,20 +41,21 @@ class Scribe:
         """Have something written, some time soon."""
         self._queue.put(said)
 
-    def close(self) -> list[str]:
-        """Wait until everything is written. Returns what could not be."""
+    def close(self) -> dict[str, Any]:
+        """Wait until everything is written. Returns ``failures``: what could not be; ``model``: what was registered."""
         answer: dict[str, Any] | None = {"failures": []}
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
             answer = self._answer()
-        failures = [f"the process that writes ended: {self._last_words()}"] if answer is None else answer["failures"]
+        if answer is None:
+            answer = {"failures": [f"the process that writes ended: {self._last_words()}"]}
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
         self._process.wait()
         self._errors.close()
-        return list(failures)
+        return answer
 
     def _feed(self) -> None:
         while (said := self._queue.get()) is not None:

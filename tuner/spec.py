@@ -99,6 +99,8 @@ class Tracking(Config):
 
     uri: str | None = None
     """Tracking URI; null for MLFLOW_TRACKING_URI, else MLflow's own default (sqlite:///mlflow.db)."""
+    register_model: bool = Field(True, alias="register")
+    """Whether the winner is registered as a model under the experiment's name, and may become its champion."""
 
 
 class Budget(Config):

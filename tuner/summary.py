@@ -153,6 +153,8 @@ def print_result(console: Console, result: Result) -> None:
             lines.append(Text.assemble(("test set    ", "bold"), shown))
         if best.checkpoint:
             lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint))
+        if result.model:
+            lines.append(Text.assemble(("model       ", "bold"), result.model))
     elif any(trial.best is not None for trial in result.trials):
         lines.append(Text("no trial satisfies the constraints", style="red"))
     else:
@@ -165,7 +167,8 @@ def print_result(console: Console, result: Result) -> None:
                 lines.append(Text(f"and {others} more; each traceback is in MLflow, as traceback.txt", style="red"))
             break
     if result.record_failure is not None:
-        lines.append(Text(f"the record is not whole: {result.record_failure}", style="red"))
+        hint = "tuner sync with the same file and overrides makes up for it"
+        lines.append(Text(f"the record is not whole: {result.record_failure}; {hint}", style="red"))
     if result.status == INTERRUPTED:
         message = "interrupted: what had finished is recorded; the same command with --resume goes on from here"
         lines.append(Text(message, style="yellow"))

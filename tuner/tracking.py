@@ -17,6 +17,7 @@ from tuner.journal import Past
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
 from tuner.store import VIEW, flattened
+from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial, label
 
 PATIENCE = 20.0
@@ -65,6 +66,8 @@ class Recorder(Listener):
         """Of the others, the epochs that it has written: MLflow would keep both where one is written again."""
         self.failure: Exception | None = None
         """Why the record is not whole; None while it is."""
+        self.model = ""
+        """The registered winner's address, once that is written; empty where there is none."""
 
     def open(self, job: str, folder: str, source: Path, trials: int, past: Past | None = None) -> Links:
         """Open the experiment and the job's parent run.
@@ -84,6 +87,7 @@ class Recorder(Listener):
             {
                 "do": "open",
                 "uri": self._uri,
+                "registers": registers(self._spec),
                 "experiment": self._spec.name,
                 "parent": past.head.get("parent_run", "") if past else "",
                 "common": {
@@ -163,7 +167,8 @@ class Recorder(Listener):
 
     def close(self) -> None:
         """Wait until everything is written."""
-        failures = self._scribe.close()
+        answer = self._scribe.close()
+        failures, self.model = answer["failures"], answer.get("model", "")
         if failures:
             more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
             self.failure = RuntimeError(f"{failures[0]}{more}")
@@ -231,6 +236,11 @@ class Recorder(Listener):
         return Links(experiment, parent, command, f"http://127.0.0.1:5000{path}")
 
 
+def registers(spec: ExperimentSpec) -> bool:
+    """Whether the winner is registered: a model of the user's own would need its code wherever it is loaded."""
+    return spec.tracking.register_model and isinstance(spec.trial, TrialConfig) and not spec.trial.targets
+
+
 def end_of(
     status: str,
     summary: Mapping[str, Any],
@@ -238,6 +248,7 @@ def end_of(
     winner: Trial | None = None,
     front: Sequence[Trial] = (),
     test: Mapping[str, float] | None = None,
+    model: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The end of a job as plain values: numbers of the summary as metrics, words as tags.
 
@@ -248,6 +259,7 @@ def end_of(
         winner: The best trial.
         front: The trials on the Pareto front, which are tagged ``pareto``.
         test: The winner's metrics on the test set.
+        model: What is registered, as `tuner.champion.register` takes it; None for nothing.
     """
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     return {
@@ -257,6 +269,7 @@ def end_of(
         "winner": winner.number if winner else None,
         "winner_epoch": winner.best_epoch or 0 if winner else 0,
         "test": dict(test or {}),
+        "model": model,
         "front": [trial.number for trial in front],
         "artifacts": str(artifacts or ""),
         "time": time.time(),

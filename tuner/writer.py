@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 from tuner.record import Operation, Record, Refused
@@ -58,15 +59,16 @@ def write(lines: Iterable[str], answer: Answer) -> None:
         return
     kind = first["uri"].partition(":")[0].partition("+")[0]
     with ThreadPoolExecutor(_SIDE_BY_SIDE.get(kind, 1)) as pool:
-        _Writing(record, pool, hurry).run(arriving, answer)
+        _Writing(record, pool, hurry, first["registers"]).run(arriving, answer)
 
 
 class _Writing:
-    def __init__(self, record: Record, pool: ThreadPoolExecutor, hurry: threading.Event) -> None:
+    def __init__(self, record: Record, pool: ThreadPoolExecutor, hurry: threading.Event, registers: bool) -> None:
         self._record = record
         self._pool = pool
         self._hurry = hurry
         self._failures: list[str] = []
+        self._is_ahead = not registers
         self._give_up = float("inf")
         """When not to wait for the store any longer."""
 
@@ -85,8 +87,11 @@ class _Writing:
                     continue
                 if said["do"] == "close":
                     closing = said
-                else:
-                    trials.setdefault(said["trial"], []).append(said)
+                    continue
+                trials.setdefault(said["trial"], []).append(said)
+                if said["do"] == "end" and not self._is_ahead:
+                    self._is_ahead = True  # seconds of imports for the winner's model, while others train
+                    threading.Thread(target=import_module, args=["tuner.champion"], daemon=True).start()
             if closing is not None or is_over:
                 self._give_up = time.monotonic() + (closing["patience"] if closing else 0.0)
             list(self._pool.map(self._write_trial, trials, trials.values()))
@@ -97,7 +102,7 @@ class _Writing:
             self._attempt(
                 lambda again: self._record.abandon(time.time(), "the job broke off; --resume goes on with it")
             )
-        answer({"failures": self._failures})
+        answer({"failures": self._failures, "model": self._record.model})
 
     def _write_trial(self, trial: int, operations: list[Operation]) -> None:
         if self._attempt(

@@ -1,0 +1,102 @@
+"""Winners in MLflow's registry: a real store, real models."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from tuner import checkpoint
+from tuner.champion import register
+from tuner.trial_config import TrialConfig
+
+MULTITASK: dict[str, Any] = {
+    "task": {"kind": "multitask"},
+    "data": {"kind": "digits", "canvas": 40},
+    "model": {"kind": "multitask_cnn"},
+}
+
+
+class Registry:
+    """A store with one run, and winners that are registered there."""
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri, self.folder, self.count = uri, folder, 0
+        self.client = MlflowClient(uri)
+        self.experiment = self.client.create_experiment("digits")
+
+    def register(self, value: float, trial: dict[str, Any] | None = None, **said: Any) -> str:
+        config = TrialConfig.model_validate(trial or {"data": {"kind": "digits"}, "model": {"kind": "cnn"}})
+        self.count += 1
+        place = self.folder / str(self.count)
+        place.mkdir()
+        checkpoint.save(place, config, config.build_model(), {}, {})
+        self.run = self.client.create_run(self.experiment).info.run_id
+        self.client.set_terminated(self.run, "FINISHED", end_time=1_700_000_000_000)
+        told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": value, "dataset": "digits 1"}
+        told |= {"checkpoint": place, "metrics": {"val_accuracy": value, "test_accuracy": 0.5}} | said
+        return register(self.client, self.uri, self.run, told)
+
+    def at(self, alias: str) -> ModelVersion:
+        return self.client.get_model_version_by_alias("digits", alias)
+
+
+@pytest.fixture
+def registry(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    shutil.copy(empty_store, tmp_path / "store.db")
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    yield Registry(f"sqlite:///{tmp_path}/store.db", tmp_path)
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+
+
+def test_the_first_is_the_champion_and_can_be_loaded(registry: Registry) -> None:
+    assert registry.register(0.9) == "models:/digits@champion"
+    version = registry.at("champion")
+    assert version.run_id == registry.run
+    run = registry.client.get_run(registry.run)
+    assert (run.info.status, run.info.end_time) == ("FINISHED", 1_700_000_000_000)
+    model = mlflow.pytorch.load_model("models:/digits@champion")
+    images = torch.rand(3, 1, 28, 28)
+    _, saved = checkpoint.read_model(registry.folder / "1")
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), saved(images))
+    info = mlflow.models.get_model_info("models:/digits@champion")
+    assert info.signature is not None and info.signature.inputs.inputs[0].shape == (-1, 1, 28, 28)
+    [logged] = registry.client.search_logged_models([registry.experiment])
+    assert {metric.key: metric.value for metric in logged.metrics or ()} == {"val_accuracy": 0.9, "test_accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "alias"),
+    [
+        (0.95, {}, "champion"),
+        (0.9, {}, "candidate"),  # as good is not better
+        (0.8, {}, "candidate"),
+        (0.99, {"dataset": "digits 2"}, "candidate"),  # other images
+        (0.99, {"metric": "val_f1"}, "candidate"),
+        (0.1, {"mode": "min"}, "candidate"),
+    ],
+)
+def test_a_later_one_has_to_be_better_in_the_same(
+    registry: Registry, value: float, said: dict[str, Any], alias: str
+) -> None:
+    registry.register(0.9)
+    assert registry.register(value, **said) == f"models:/digits@{alias}"
+    assert registry.at("champion").version == ("2" if alias == "champion" else "1")
+    assert registry.at(alias).version == "2"
+
+
+def test_a_model_with_several_heads(registry: Registry) -> None:
+    registry.register(0.9, MULTITASK)
+    model = mlflow.pytorch.load_model("models:/digits@champion")
+    outputs = model(torch.rand(2, 1, 40, 40))
+    signature = mlflow.models.get_model_info("models:/digits@champion").signature
+    assert signature is not None
+    assert {spec.name for spec in signature.outputs.inputs} == set(outputs)

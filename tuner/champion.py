@@ -1,0 +1,98 @@
+"""The winner as a model in MLflow's registry, and whether it is better than the champion that is there.
+
+It takes torch, so the process that writes the record imports it when a job comes to its end.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+
+from tuner import __version__
+from tuner.checkpoint import read_model
+from tuner.scoring import Objective
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+"""Aliases of a registered model's versions: the best one so far, and the latest that is not."""
+
+
+def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
+    """Log a checkpoint's model on its run and register it.
+
+    It becomes the champion if there is none, or if it is better than that one on the same dataset in the same
+    objective; else it is a candidate.
+
+    Args:
+        client: Of the store.
+        uri: The store.
+        run: Id of the winner's run.
+        said: ``name`` of the model; ``checkpoint``: a folder; ``metric``, ``mode`` and ``value`` of the objective;
+            ``dataset``: name and digest; ``metrics`` that were measured with it.
+
+    Returns:
+        The version's address with its alias, such as ``models:/mnist@champion``.
+    """
+    info = client.get_run(run).info
+    try:
+        logged = _logged(uri, run, Path(said["checkpoint"]), said["metrics"])
+    finally:  # a run that something is logged on begins and ends once more
+        client.set_terminated(run, info.status, end_time=info.end_time)
+    try:
+        client.create_registered_model(said["name"])
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = {f"tuner.{key}": str(said[key]) for key in ("metric", "mode", "value", "dataset")}
+    version = client.create_model_version(said["name"], logged.model_uri, run, tags=tags, model_id=logged.model_id)
+    alias = CHAMPION if _is_better(said, _champion(client, said["name"])) else CANDIDATE
+    client.set_registered_model_alias(said["name"], alias, version.version)
+    return f"models:/{said['name']}@{alias}"
+
+
+def _logged(uri: str, run: str, folder: Path, metrics: Mapping[str, float]) -> Any:
+    config, model = read_model(folder)
+    channels, height, width = config.data.image.channels, config.data.image.height, config.data.image.width
+    example = np.random.default_rng(0).random((2, channels, height, width), dtype=np.float32)
+    with torch.inference_mode():
+        outputs = model(torch.from_numpy(example))
+    shown = {k: v.numpy() for k, v in outputs.items()} if isinstance(outputs, dict) else outputs.numpy()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
+    with warnings.catch_warnings(), mlflow.start_run(run_id=run, log_system_metrics=False):
+        warnings.simplefilter("ignore")  # advice on other ways to keep a model
+        logged = mlflow.pytorch.log_model(
+            model,
+            name="model",
+            signature=infer_signature(example, shown),
+            input_example=example,
+            # Named, or MLflow finds them out by loading the model in yet another process.
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"tuner=={__version__}"],
+            serialization_format="pickle",
+        )
+        mlflow.log_metrics(dict(metrics), model_id=logged.model_id)
+    return logged
+
+
+def _champion(client: Any, name: str) -> Any | None:
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return None
+
+
+def _is_better(said: Mapping[str, Any], champion: Any | None) -> bool:
+    """Whether a winner takes the champion's place: numbers of other images, or other metrics, cannot be compared."""
+    if champion is None:
+        return True
+    tags = champion.tags
+    if any(tags.get(f"tuner.{key}") != str(said[key]) for key in ("metric", "mode", "dataset")):
+        return False
+    objective = Objective(metric=said["metric"], mode=said["mode"])
+    return objective.improves(said["value"], float(tags["tuner.value"]), by=0.0)
