@@ -152,7 +152,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
 class ThreadScribe:
     """A `Scribe` whose writer is a thread: a process of its own takes two seconds to come up."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: int | None = None) -> None:
         self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_open = False

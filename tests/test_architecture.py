@@ -44,7 +44,7 @@ LAYERS = [
     {"distribution", "interval"},
     {
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
-        *("constraints", "address", "imports", "source", "device", "config", "errors"),
+        *("constraints", "address", "imports", "source", "device", "usage", "config", "errors"),
     },
 ]
 """From top to bottom. A module may import from its own layer and from those below."""

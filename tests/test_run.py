@@ -141,7 +141,7 @@ def test_each_trial_is_nested_with_its_parameters_and_all_its_epochs(job: Job) -
         record = job.run_of(number)
         assert record.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert float(record.data.params["optimizer.lr"]) == trial.assignment["optimizer.lr"]
-        assert record.data.params["model.kind"] == "cnn"
+        assert record.data.tags["fixed.model.kind"] == "cnn"
         assert record.data.tags["tuner.seed"] == str(trial.config.seed)
         assert record.info.end_time >= record.info.start_time
     best = job.run_of(0)
@@ -501,7 +501,7 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
     assert len(trials) == 4
     assert {r.inputs.dataset_inputs[0].dataset.name for r in trials} == {"digits-train"}
-    assert {r.data.params["data.kind"] for r in trials} == {"digits"}
+    assert {r.data.tags["fixed.data.kind"] for r in trials} == {"digits"}
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     assert all(client.list_artifacts(r.info.run_id, "checkpoint") for r in trials)
     assert f"file://{tmp_path}/store/job/" in output

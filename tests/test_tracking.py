@@ -1,5 +1,6 @@
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,36 @@ def test_a_store_that_goes_away_ends_no_job_and_is_told(spec: ExperimentSpec, ur
     recorder.trial_reported(trial, take(trial, spec, 1, 0.5))
     recorder.close()
     assert recorder.failure is not None
+
+
+def test_a_store_that_comes_back_is_told_all_that_it_missed(
+    spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, [trial, other] = Recorder(spec, uri), plan(spec)
+    links = recorder.open("job", "runs/job", Path(), 2)
+    recorder.trial_started(trial)
+    recorder.trial_reported(trial, take(trial, spec, 1, 0.1))
+    client = MlflowClient(uri)
+    assert eventually(lambda: len(client.search_runs([links.experiment_id], "metrics.val_accuracy > 0")) == 1)
+    store = tmp_path / "store.db"
+    whole = store.read_bytes()
+    store.write_bytes(b"no database any more")
+    recorder.trial_reported(trial, take(trial, spec, 2, 0.2))
+    recorder.trial_started(other)
+    trial.end("completed", "")
+    recorder.trial_ended(trial)
+    time.sleep(1.5)  # it has tried
+    store.write_bytes(whole)
+    recorder.trial_reported(other, take(other, spec, 1, 0.3))
+    other.end("completed", "")
+    recorder.trial_ended(other)
+    recorder.job_ended(end_of("FINISHED", {}))
+    recorder.close()
+    assert recorder.failure is None
+    runs = {run.data.tags.get("tuner.trial"): run for run in MlflowClient(uri).search_runs([links.experiment_id])}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
+    history = MlflowClient(uri).get_metric_history(runs["0"].info.run_id, "val_accuracy")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2)]
 
 
 def test_an_experiment_that_was_deleted_is_refused(spec: ExperimentSpec, uri: str) -> None:
@@ -266,8 +297,8 @@ class TestWhatIsWritten:
         job.end(trial)
         job.finish(winner=trial)
         run = job.run_of(0)
-        assert run.data.params["config.lr"] == "0.1" and run.data.params["config.depth.of"] == "3"
-        assert run.data.params["target"] == "json:dumps"
+        assert run.data.params == {"config.lr": "0.1"}
+        assert run.data.tags["fixed.config.depth.of"] == "3" and run.data.tags["fixed.target"] == "json:dumps"
         assert run.data.metrics == {"score": 0.5, "other": 3.0, "best_score": 0.5, "best_epoch": 1.0}
         assert run.inputs.dataset_inputs == []
 

@@ -13,7 +13,7 @@ from tuner.errors import allowed
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
-from tuner.trials import REASON, STATUS, TRACEBACK, Listener, Trial
+from tuner.trials import REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
@@ -67,6 +67,7 @@ class Events(tune.Callback):  # type: ignore[misc]
             self._outcome[ours.number] = result
             return
         report = _report(ours, result)
+        ours.host = str(result.get("hostname", ""))
         self._last_is_best[ours.number] = ours.take(report, self._spec.objective)
         if self._last_is_best[ours.number]:
             ours.checkpoint = None  # until it comes: a function of the user's own need not save each report
@@ -124,7 +125,8 @@ class Events(tune.Callback):  # type: ignore[misc]
 def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     """What a trial measured: the metrics that it names, or of a function of the user's own all numbers."""
     if trial.config.metrics is not None:
-        return {name: result[name] for name in (*trial.config.metrics, *_OURS)}
+        named = (*trial.config.metrics, *_OURS, SYSTEM)
+        return {name: result[name] for name in named if name in result or name != SYSTEM}
     numbers = {}
     for name, value in flattened({k: v for k, v in result.items() if k not in _OF_RAY}).items():
         if isinstance(value, bool) or not (hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0):

@@ -167,7 +167,15 @@ class Job:
             if on_front:
                 report.draw_front(self.trials, objectives, artifacts)
             mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
-            end = tracking.end_of(mlflow_status, summary, artifacts, best, on_front, test, self._model(best, test))
+            end = tracking.end_of(
+                mlflow_status,
+                summary,
+                artifacts,
+                best,
+                on_front,
+                test,
+                self._model(best, test) if status != INTERRUPTED else None,
+            )
             journal.recorded(end)
             self.recorder.job_ended(end)
             self.recorder.close()

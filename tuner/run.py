@@ -54,9 +54,9 @@ def run(
     learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
     supply = Supply(spec, past.trials if past else (), learnt)
     _say_what_was_chosen(spec, supply, past, console)
-    recorder = tracking.Recorder(spec, uri)
-    open_record = partial(recorder.open, job, folder, source, supply.total, past)
-    with alone_in(folder):
+    with alone_in(folder) as lock:
+        recorder = tracking.Recorder(spec, uri, lock)
+        open_record = partial(recorder.open, job, folder, source, supply.total, past)
         try:
             if address is None:
                 # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.

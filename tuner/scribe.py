@@ -13,7 +13,12 @@ from typing import Any
 class Scribe:
     """A process that writes, and a queue in front of it: who puts something there never waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: int | None = None) -> None:
+        """Start it.
+
+        Args:
+            lock: A file descriptor that it keeps open as long as it lives.
+        """
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, name="record", daemon=True)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
@@ -23,6 +28,7 @@ class Scribe:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            pass_fds=[] if lock is None else [lock],
             start_new_session=True,  # Ctrl-C is for the driver, which ends the record
         )
 

@@ -1,21 +1,27 @@
 """MLflow's store: a client of it, what is read from it, and our values as its entities."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.address import default_uri
+from tuner.address import default_uri, masked
 from tuner.errors import Problem, UserError
+from tuner.reachable import check_reachable
 
 CHECKPOINT = "checkpoint"
 """Name of the artifact that holds the best checkpoint of a trial's run."""
 
+
+FIXED = "fixed."
+"""Begins the tag of a key of a trial that was not searched; parameters are what was."""
 
 VIEW = "viewStateShareKey"
 """Names the state of a page of MLflow's UI in its address."""
@@ -171,11 +177,85 @@ def trial_runs(client: Any, source: str) -> list[Any] | None:
 
 
 def _all_runs(client: Any, experiment: str, where: str) -> list[Any]:
-    found: list[Any] = []
+    return [run for run in search(client, [experiment], where) if "tuner.trial" in run.data.tags]
+
+
+@contextlib.contextmanager
+def reading(uri: str) -> Iterator[Any]:
+    """A client to read a store with, where there is one; none is made.
+
+    Raises:
+        UserError: There is no store, it does not answer, or what is asked of it fails.
+    """
+    check_reachable(uri)
+    try:
+        yield connect(uri)
+    except UserError:
+        raise
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if not isinstance(error, MlflowException | SQLAlchemyError):
+            raise
+        why = masked((str(error).strip() or type(error).__name__).splitlines()[0])
+        hint = "--uri or MLFLOW_TRACKING_URI says which store is read"
+        raise UserError(Problem(f"the store cannot be read: {why}", where=masked(uri), hint=hint)) from None
+
+
+def search(
+    client: Any, experiments: Sequence[str], where: str, order_by: Sequence[str] = (), most: int | None = None
+) -> Iterator[Any]:
+    """The runs of experiments (by id) that a filter lets through, page by page: newest first, unless said otherwise."""
+    token, page_size = None, min(most or 1000, 1000)
+    while True:
+        page = client.search_runs(experiments, where, max_results=page_size, order_by=order_by, page_token=token)
+        yield from page
+        token = page.token
+        if not token or most is not None:
+            return
+
+
+def experiments(client: Any) -> dict[str, str]:
+    """The names of all experiments that are not deleted, by id."""
+    names: dict[str, str] = {}
     token = None
     while True:
-        page = client.search_runs([experiment], where, max_results=1000, page_token=token)
-        found += [run for run in page if "tuner.trial" in run.data.tags]
+        page = client.search_experiments(max_results=1000, page_token=token)
+        names |= {each.experiment_id: each.name for each in page}
         token = page.token
         if not token:
-            return found
+            return names
+
+
+def run_of(client: Any, run_id: str) -> Any | None:
+    """A run, deleted or not; None where there is none of this id."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no id at all
+            return None
+        raise
+
+
+def read_text(client: Any, run_id: str, artifact: str) -> str | None:
+    """The text of an artifact of a run; None where there is none, or none that can be had from here."""
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+        try:
+            return Path(client.download_artifacts(run_id, artifact, folder)).read_text(encoding="utf-8")
+        except (MlflowException, OSError):
+            return None
+
+
+def has_artifact(client: Any, run_id: str, artifact: str) -> bool | None:
+    """Whether a run has an artifact; None where its store does not tell."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return any(each.path == artifact for each in client.list_artifacts(run_id))
+    except (MlflowException, OSError):
+        return None

@@ -45,9 +45,9 @@ def sync(spec: ExperimentSpec, source: Path, job: str | None = None) -> Synced:
     check_store(uri)
     job = job or last_job(spec.storage, spec.name)
     folder = job_folder(spec, job)
-    with alone_in(folder):
+    with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
-        recorder = tracking.Recorder(spec, uri)
+        recorder = tracking.Recorder(spec, uri, lock)
         links = recorder.open(job, folder, source, past.head["trials"], past)
         for trial in past.trials:
             if trial.ended is None:

@@ -2,23 +2,27 @@
 
 import getpass
 import json
+import platform
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from tuner import __version__
 from tuner.address import MLFLOW_DEFAULT, masked
 from tuner.any_trial import AnyTrial
 from tuner.errors import Problem, UserError
 from tuner.journal import Past
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
-from tuner.store import VIEW, flattened
+from tuner.store import FIXED, VIEW, flattened
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial, label
+from tuner.trials import SYSTEM, Listener, Trial, label
 
 PATIENCE = 20.0
 """Seconds that the end of a job waits for a store that is away."""
@@ -55,7 +59,15 @@ class Recorder(Listener):
     It is a `Listener`: what it is told goes to the writer's process by way of a queue.
     """
 
-    def __init__(self, spec: ExperimentSpec, uri: str) -> None:
+    def __init__(self, spec: ExperimentSpec, uri: str, lock: int | None = None) -> None:
+        """Nothing is written yet.
+
+        Args:
+            spec: The experiment.
+            uri: MLflow's tracking URI.
+            lock: A file descriptor that the writer keeps open as long as it lives.
+        """
+        self._lock = lock
         self._spec = spec
         self._uri = uri
         self._started: set[int] = set()
@@ -82,7 +94,7 @@ class Recorder(Listener):
         Raises:
             UserError: MLflow refuses.
         """
-        self._scribe = Scribe()
+        self._scribe = Scribe(self._lock)
         opened = self._scribe.open(
             {
                 "do": "open",
@@ -94,10 +106,10 @@ class Recorder(Listener):
                     "mlflow.user": _user(),
                     "mlflow.source.name": str(source),
                     "mlflow.source.type": "LOCAL",
-                    "tuner.host": socket.gethostname(),
+                    **_versions(),
                     **_commit(source if source.is_dir() else source.parent),
                 },
-                **self._of_parent(job, folder, trials),
+                **self._of_parent(job, folder, source, trials),
                 "view": {
                     "objectives": [[f"best_{o.metric}", o.mode] for o in self._spec.objectives],
                     "keys": list(self._spec.space),
@@ -118,10 +130,17 @@ class Recorder(Listener):
             self._tell_again(trial)
         return self._links(opened["experiment"], opened["parent"], opened["view"])
 
-    def _of_parent(self, job: str, folder: str, trials: int) -> dict[str, Any]:
+    def _of_parent(self, job: str, folder: str, source: Path, trials: int) -> dict[str, Any]:
         spec = self._spec
         tags = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(spec).items()}
-        tags |= {"tuner.role": "parent", "tuner.job": job, "tuner.folder": folder, "tuner.sampler": spec.explain()}
+        tags |= {
+            "mlflow.note.content": _question(source),
+            "tuner.host": socket.gethostname(),
+            "tuner.role": "parent",
+            "tuner.job": job,
+            "tuner.folder": folder,
+            "tuner.sampler": spec.explain(),
+        }
         params = {
             "objective": ", ".join(f"{objective.mode} {objective.metric}" for objective in spec.objectives),
             "trials": trials,
@@ -176,23 +195,32 @@ class Recorder(Listener):
     def _start(self, trial: Trial, config: AnyTrial, name: str) -> None:
         self._started.add(trial.number)
         data = config.describe_data()
+        flat = _texts(flattened(config.model_dump(exclude_none=True)))
+        searched = {key: value for key, value in flat.items() if self._is_searched(key)}
+        fixed = {f"{FIXED}{key}": value for key, value in flat.items() if key not in searched}
         self._scribe.put(
             {
                 "do": "start",
                 "trial": trial.number,
                 "name": f"{trial.number:03d} {name}".strip(),
                 "time": trial.started or time.time(),
-                "tags": {"tuner.role": "trial", "tuner.trial": str(trial.number), "tuner.seed": str(config.seed)},
-                "params": _texts(flattened(config.model_dump(exclude_none=True))),
+                "tags": fixed
+                | {"tuner.role": "trial", "tuner.trial": str(trial.number), "tuner.seed": str(config.seed)},
+                "params": searched,
                 "data": asdict(data) if data is not None else None,
             }
         )
+
+    def _is_searched(self, key: str) -> bool:
+        """Whether a key of a trial is searched, or belongs to a part that is searched as a whole."""
+        return any(key == name or key.startswith(f"{name}.") for name in self._spec.space)
 
     def _report(self, trial: Trial, report: dict[str, Any], when: float) -> None:
         epoch = report["epoch"]
         if epoch in self._steps.get(trial.number, ()):
             return
         numbers = _numbers(report)
+        numbers |= {f"system/{name}": value for name, value in report.get(SYSTEM, {}).items()}
         if self._spec.scheduler.mutates:
             numbers |= _numbers(trial.assignment_at(epoch))
         self._put_metrics(trial.number, numbers, epoch, when)
@@ -208,6 +236,7 @@ class Recorder(Listener):
             metrics["best_epoch"] = float(trial.best_epoch or 0)
         tags = {"tuner.status": trial.status, "tuner.reason": trial.reason}
         tags |= {f"tuner.{name}": str(trial.best_report.get(name, "")) for name in ("device", "precision")}
+        tags |= {"tuner.host": trial.host}
         tags |= {"tuner.missed": "; ".join(name for name, missed in trial.violations.items() if missed > 0)}
         tags |= {"tuner.mutations": str(len(trial.mutations) or "")}
         texts = {"traceback.txt": trial.traceback} if trial.traceback else {}
@@ -287,6 +316,21 @@ def _said(spec: ExperimentSpec, part: str) -> dict[str, Any]:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if type(value) in (int, float) and name != "epoch"}
+
+
+def _versions() -> dict[str, str]:
+    """Of what a trial's numbers depend on."""
+    there = {"python": platform.python_version(), "tuner": __version__}
+    there |= {name: metadata.version(name) for name in ("torch", "torchvision", "ray", "optuna", "mlflow")}
+    return {f"tuner.version.{name}": version for name, version in there.items()}
+
+
+def _question(source: Path) -> str:
+    """What an experiment's file asks: the comment that it opens with."""
+    if not source.is_file():
+        return ""
+    lines = takewhile(lambda line: line.startswith("#"), source.read_text(encoding="utf-8").splitlines())
+    return "\n".join(line.lstrip("# ") for line in lines)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

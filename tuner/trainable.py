@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from ray import tune
 
-from tuner import imports
+from tuner import imports, usage
 from tuner.checkpoint import read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.scoring import Objective
 from tuner.train import Diverged, Save, fit, predict
 from tuner.trial_config import TrialConfig
-from tuner.trials import REASON, STATUS, TRACEBACK
+from tuner.trials import REASON, STATUS, SYSTEM, TRACEBACK
 
 
 def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = None) -> None:
@@ -93,7 +93,7 @@ def _fit(payload: dict[str, Any], device: torch.device | None, resume: Path | No
 def _report(metrics: dict[str, Any], save: Save) -> None:
     with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
         save(Path(folder))
-        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report(metrics | {SYSTEM: usage.sample()}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def test(source: str, threads: int, carried: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[list[int]]]]:

@@ -19,6 +19,9 @@ Status = Literal["pending", "running", "completed", "pruned", "failed", "diverge
 STATUS, REASON, TRACEBACK = "tuner.status", "tuner.reason", "tuner.traceback"
 """Keys of a trial's last report, where it tells how it ended."""
 
+SYSTEM = "tuner.system"
+"""Key of a report: what the trial took of its machine, by MLflow's names."""
+
 
 SOUND = ("completed", "pruned", "interrupted")
 """How a trial ended whose reports count."""
@@ -87,6 +90,8 @@ class Trial:
     """What a population made of it."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """What the sampler noted on it."""
+    host: str = ""
+    """Where it was trained last."""
     updated: float = 0.0
     """When it reported last, in seconds since 1970."""
     started: float | None = None

@@ -52,7 +52,8 @@ def _told(spec: ExperimentSpec, run: Any) -> Told | None:
     state = _STATES.get(run.data.tags.get("tuner.status", ""))
     if state is None or "tuner.mutations" in run.data.tags:  # that one has come to be another on the way
         return None
-    params = run.data.params
+    fixed = {name.removeprefix(store.FIXED): value for name, value in run.data.tags.items()}
+    params = fixed | run.data.params
     try:
         assignment = draw(spec.space, lambda name, distribution: _value(name, distribution, params))
     except _Outside:

@@ -1,0 +1,117 @@
+"""How sure it is that the best trial is the best: what can be said of one job, and no more."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, mean, stdev
+
+from tuner.plots.as_optuna import configuration
+from tuner.scoring import Objective
+from tuner.trials import SOUND, Trial
+
+_TOP = 5
+
+
+def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a share that `count` independent samples leave open (Wilson, 1927).
+
+    Args:
+        share: What was measured, in [0, 1].
+        count: Number of samples.
+        confidence: How often the interval holds the true share, in (0, 1).
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def certainty(best: Trial, trials: Sequence[Trial], objective: Objective) -> list[str]:
+    """What speaks for and against the best trial, in sentences.
+
+    Args:
+        best: The winner.
+        trials: All trials, the winner among them.
+        objective: What it won by.
+    """
+    if not _scores([best]):
+        return []
+    rivals = [t for t in trials if t.status in SOUND and _scores([t]) and t.is_feasible and t is not best]
+    rivals.sort(key=lambda trial: objective.key(trial.best or 0.0))
+    return [*_seeds(best, rivals, objective), *_margin(best, rivals, objective), *_chance(best, rivals, objective)]
+
+
+def _seeds(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[str]:
+    groups: dict[str, list[Trial]] = {}
+    for trial in (best, *rivals):
+        groups.setdefault(repr(configuration(trial)), []).append(trial)
+    own = groups.pop(repr(configuration(best)))
+    seeds = len({trial.config.seed for trial in own})
+    if len(own) == 1:
+        text = "It is one training with one seed: how far another seed would move it, this job does not tell."
+        return [text]
+    scores = _scores(own)
+    spread = f"mean {_shown(mean(scores))}, from {_shown(min(scores))} to {_shown(max(scores))}"
+    said = [
+        f"Its configuration was trained with {seeds} seed{'s' if seeds > 1 else ''}, in {len(own)} trials: {spread}"
+    ]
+    said[0] += f", standard deviation {_shown(stdev(scores))}."
+    better = [group for group in groups.values() if len(group) > 1 and _is_ahead(_scores(group), scores, objective)]
+    if better:
+        group = min(better, key=lambda group: objective.key(mean(_scores(group))))
+        said.append(
+            f"On average another configuration is better: that of trial {group[0].number}, "
+            f"mean {_shown(mean(_scores(group)))} over {len(group)} trials."
+        )
+    return said
+
+
+def _margin(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[str]:
+    if not rivals:
+        return ["No other trial has a result to compare it with."]
+    [score], margin = _scores([best]), abs((best.best or 0.0) - (rivals[0].best or 0.0))
+    first = (
+        f"It leads the second-best trial, {rivals[0].number}, by {_shown(margin)}."
+        if margin
+        else f"Trial {rivals[0].number} has the same score: it comes second only because it was begun later."
+    )
+    said = [first]
+    if len(rivals) + 1 >= _TOP:
+        top = [score, *_scores(rivals[: _TOP - 1])]
+        deviation = stdev(top)
+        said.append(
+            f"The {_TOP} best trials lie between {_shown(min(top))} and {_shown(max(top))}, with a standard deviation "
+            f"of {_shown(deviation)}; the lead is {'smaller' if margin < deviation else 'no smaller'} than that."
+        )
+    return said
+
+
+def _chance(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[str]:
+    """What the size of the validation set leaves open of a share that was measured on it."""
+    data = best.config.describe_data()
+    count = 0 if data is None else data.sizes.get("validation", 0)
+    is_share = objective.metric.startswith("val_") and objective.metric.endswith("accuracy")
+    if not count or not is_share or best.best is None or not 0 <= best.best <= 1:
+        return []
+    low, high = wilson(best.best, count)
+    said = [
+        f"On {count:,} validation images {_shown(best.best)} leaves open anything from {_shown(low)} to {_shown(high)} "
+        f"(95 %, binomial; each trial by itself)."
+    ]
+    inside = sum(low <= score <= high for score in _scores(rivals))
+    if rivals:
+        which = "the second-best trial lies" if inside == 1 else f"{inside:,} of {len(rivals):,} other trials lie"
+        said[0] += f" {which[0].upper()}{which[1:]} within it." if inside else " No other trial lies within it."
+    return said
+
+
+def _scores(trials: Sequence[Trial]) -> list[float]:
+    """The scores of those that have a finite one."""
+    return [trial.best for trial in trials if trial.best is not None and math.isfinite(trial.best)]
+
+
+def _is_ahead(scores: Sequence[float], of: Sequence[float], objective: Objective) -> bool:
+    return objective.key(mean(scores)) < objective.key(mean(of))
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.2g}"

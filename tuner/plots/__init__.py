@@ -1,0 +1,5 @@
+"""Plots of a job for its report."""
+
+from tuner.plots.drawing import Plot, draw
+
+__all__ = ["Plot", "draw"]

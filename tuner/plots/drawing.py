@@ -1,0 +1,173 @@
+"""The plots of a job, most of them Optuna's own."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from html import unescape
+from itertools import combinations
+from typing import Any
+
+from tuner.plots.as_optuna import Trials, escaped, finite_series, scores
+from tuner.plots.figures import BLUE, DARK_GREY, GREY, RED, Drawn, Sheet, Undrawable, metric, styled
+from tuner.plots.keys import KeyPlots
+from tuner.plots.timeline import timeline
+from tuner.spec import ExperimentSpec
+from tuner.trials import SOUND, Trial, ranked
+
+_MOST_CURVES = 50
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Figures of one kind.
+
+    Args:
+        title: Their heading.
+        figures: Plotly figures, as JSON; none where nothing can be drawn.
+        note: What the reader should know of them, or why there are none.
+    """
+
+    title: str
+    figures: list[str]
+    note: str
+
+
+def draw(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Plot]:
+    """Every plot of a job, in the order of the report."""
+    with _quiet():
+        seen = Trials(spec.space, trials)
+        job, keys = _JobPlots(spec.objectives, seen), KeyPlots(spec.objectives, seen)
+        plots = {"Pareto front": job.front} if len(spec.objectives) > 1 else {}
+        plots |= {
+            "Optimisation history": job.history,
+            "Importance of the keys": keys.importances,
+            "The objective by each key": keys.slices,
+            "The objective by two keys": keys.contour,
+            "Parallel coordinates": keys.parallel,
+            "Learning curves": job.curves,
+            "Timeline": job.timeline,
+        }
+        drawn = []
+        for title, plot in plots.items():
+            try:
+                figures, note = plot()
+            except Undrawable as reason:
+                figures, note = [], str(reason)
+            except Exception as error:  # of Optuna's or plotly's: a night's report does not hang on one plot
+                figures, note = [], escaped(f"It could not be drawn: {type(error).__name__}: {error}")
+            drawn.append(Plot(title, [figure.to_json() for figure in figures], unescape(note)))
+        return drawn
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Optuna says of its experimental functions, and of plots with little in them: the notes do."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+class _JobPlots(Sheet):
+    """The plots of how the job went."""
+
+    def front(self) -> Drawn:
+        """Every two objectives."""
+        from optuna.visualization import plot_pareto_front
+
+        done = self.completed(self.objectives)
+        study = self.trials.study(self.objectives, done)
+        figures = []
+        for y, x in combinations(range(len(self.objectives)), 2):
+            figure = plot_pareto_front(
+                study,
+                targets=partial(_values, places=(x, y)),
+                target_names=[f"{metric(self.objectives[k])} ({self.objectives[k].mode})" for k in (x, y)],
+            )
+            for trace in figure.data:
+                # Optuna's own text is all of the trial as JSON.
+                places = [int(text.split('"number": ')[1].split(",")[0]) for text in trace.text]
+                trace.text = [self.hover(done[place]) for place in places]
+                trace.hovertemplate = "%{text}<extra></extra>"
+                trace.marker = {"color": GREY, "size": 7}
+            figure.data[-1].marker = {"color": RED, "size": 9}
+            figures.append(styled(figure, 400))
+        return figures, "Red: no other trial is as good in every objective and better in one. Grey: the others."
+
+    def history(self) -> Drawn:
+        """The objective of each trial, and the best so far."""
+        from optuna.visualization import plot_optimization_history
+
+        figures = []
+        for objective in self.objectives:
+            name = metric(objective)
+            early = [t for t in self.trials.all if t.status in ("pruned", "interrupted") and scores(t, [objective])]
+            if not early:
+                self.completed([objective])
+            figure = plot_optimization_history(self.trials.study([objective], self.trials.all), target_name=name)
+            styles = {
+                name: {"marker": {"color": BLUE, "size": 6}},
+                "Best Value": {"name": "best so far", "line": {"color": RED, "shape": "hv", "width": 1.5}},
+                "Infeasible Trial": {"name": "misses a constraint", "showlegend": True},
+            }
+            for trace in figure.data:
+                trace.x = [self.trials.all[place].number for place in trace.x]
+                trace.update(styles[trace.name])
+            figure.data = [trace for trace in figure.data if len(trace.x)]
+            if early:
+                hollow = {"color": "white", "size": 6, "line": {"color": DARK_GREY, "width": 1}}
+                values = [objective.of(trial.best_report) for trial in early]
+                numbers = [trial.number for trial in early]
+                figure.add_scatter(x=numbers, y=values, mode="markers", marker=hollow, name="ended early: best report")
+            figure.update_xaxes(title_text="trial", rangemode="tozero")
+            figures.append(styled(figure, 360))
+        note = "Each trial's best report, in the order in which trials were begun."
+        return figures, note
+
+    def curves(self) -> Drawn:
+        """The first objective at each epoch."""
+        from optuna.visualization import plot_intermediate_values
+
+        first = self.objectives[:1]
+        measured = [t for t in ranked(self.trials.all, self.objectives) if t.status in SOUND and scores(t, first)]
+        if all(len(finite_series(trial)) < 2 for trial in measured):
+            raise Undrawable("No trial reported its objective at two epochs.")
+        shown = measured[:_MOST_CURVES]
+        figure = plot_intermediate_values(self.trials.study(first, shown, curves=True))
+        for trace in figure.data:
+            trial = shown[int(trace.name.removeprefix("Trial"))]
+            colour = BLUE if trial.status == "completed" else DARK_GREY
+            trace.update(name=f"trial {trial.number}, {trial.status}", opacity=0.55)
+            trace.update(line={"color": colour, "width": 1}, marker={"color": colour, "size": 4})
+            if trial is shown[0]:
+                trace.update(opacity=1, line={"color": RED, "width": 2.5}, marker={"color": RED, "size": 6})
+        best, *others = figure.data
+        figure.data = [*others, best]  # on top
+        figure.update_xaxes(title_text="epoch")
+        figure.update_yaxes(title_text=metric(self.objectives[0]))
+        note = "Red: the best trial. Grey: trials that were ended early."
+        if len(shown) < len(measured):
+            note += f" The best {len(shown)} of {len(measured):,} trials."
+        return [styled(figure, 400)], note
+
+    def timeline(self) -> Drawn:
+        """When each trial ran, and beside which others."""
+        figure, lanes = timeline(self.trials.all, self.hover)
+        if figure is None:
+            raise Undrawable("No trial has begun.")
+        note = "Each row is a place at which one trial runs at a time: gaps are time in which nothing ran there."
+        return [styled(figure, 120 + min(26 * lanes, 600))], note
+
+
+def _values(trial: Any, places: tuple[int, int]) -> list[float]:
+    """Two of the values of an Optuna trial."""
+    return [trial.values[place] for place in places]

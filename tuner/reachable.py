@@ -1,0 +1,82 @@
+"""Whether there is a store to read from. What writes one asks `tuner.preflight`, which needs the specification."""
+
+import sqlite3
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import Request, urlopen
+
+from tuner.address import MLFLOW_DEFAULT, masked
+from tuner.errors import Problem, UserError, allowed
+
+_PATIENCE = 5.0  # seconds that a server has to answer; MLflow itself would try for minutes
+_DATABASES = ("postgresql", "mysql", "mssql")
+_SIGN_IN = (401, 403)  # a server that asks who we are has answered
+_HINT = (
+    f"say where it is with --uri or MLFLOW_TRACKING_URI; without them it is {MLFLOW_DEFAULT}, "
+    "in the folder that the command is given in"
+)
+
+
+def check_reachable(uri: str) -> None:
+    """Make sure that there is a store of MLflow, so that none is made and no answer is waited for.
+
+    Raises:
+        UserError: There is none, or it does not answer.
+    """
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    why = ""
+    if scheme in ("http", "https"):
+        why = _server(uri)
+    elif scheme == "sqlite":
+        why = _file(Path(uri.partition("?")[0].removeprefix("sqlite:///")))
+    elif scheme in _DATABASES:
+        why = _database(uri)
+    elif scheme in ("", "file"):
+        folder = Path(uri.removeprefix("file://"))
+        why = "" if folder.is_dir() else f"there is no folder {folder}"
+    elif scheme != "databricks":
+        hint = allowed(scheme, ("sqlite", "http", "https", "file", "databricks", *_DATABASES))
+        raise UserError(Problem(f"{scheme!r} is no store that MLflow knows", where=masked(uri), hint=hint))
+    if why:
+        raise UserError(Problem(f"there is no store to read: {why}", where=masked(uri), hint=_HINT))
+
+
+def _server(uri: str) -> str:
+    """Why a tracking server does not answer; empty where it does."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]  # urlopen takes a name and password for a part of the host's name
+    address = urlunsplit((parts.scheme, host, f"{parts.path.rstrip('/')}/health", "", ""))
+    try:
+        with urlopen(Request(address), timeout=_PATIENCE):
+            return ""
+    except HTTPError as error:
+        return "" if error.code in _SIGN_IN else f"no tracking server answers, but something else: {error}"
+    except (OSError, ValueError) as error:
+        return f"no tracking server answers: {getattr(error, 'reason', None) or error}"
+
+
+def _file(path: Path) -> str:
+    """Why a file is no store of MLflow; empty where it is."""
+    if not path.is_file():
+        return f"there is no file {path}"
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            found = connection.execute("SELECT name FROM sqlite_master WHERE name = 'experiments'").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return f"{path}: {error}"
+    return "" if found else f"{path} holds no record of MLflow"
+
+
+def _database(uri: str) -> str:
+    """Why a database cannot be reached; empty where it can."""
+    import sqlalchemy
+
+    try:
+        sqlalchemy.create_engine(uri).connect().close()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        return masked(str(error).splitlines()[0])
+    return ""
