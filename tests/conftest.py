@@ -3,10 +3,11 @@
 import json
 import queue
 import secrets
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
 class ThreadScribe:
     """A `Scribe` whose writer is a thread: a process of its own takes two seconds to come up."""
 
-    def __init__(self, lock: int | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str], lock: int | None = None) -> None:
         self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_open = False
@@ -177,3 +178,17 @@ class ThreadScribe:
 def thread_scribe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are written by a thread."""
     monkeypatch.setattr(tracking, "Scribe", ThreadScribe)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra)")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as running:
+        shown = running.chromium.launch(executable_path=chromium, args=arguments)
+        yield shown
+        shown.close()

@@ -95,8 +95,8 @@ METRICS = (
     "val_accuracy, val_f1, val_loss, val_precision, val_recall"
 )
 KEYS = (
-    "allowed: budget, constraints, name, objective, resources, scheduler, search, space, stop, storage, timeout, "
-    "tracking, trial"
+    "allowed: budget, checkpoints, constraints, name, objective, repeat, resources, scheduler, search, space, stop, "
+    "storage, timeout, tracking, trial"
 )
 
 MISTAKES = {

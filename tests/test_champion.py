@@ -36,9 +36,12 @@ class Registry:
         place.mkdir()
         checkpoint.save(place, config, config.build_model(), {}, {})
         self.run = self.client.create_run(self.experiment).info.run_id
+        for name, number in (("val_accuracy", value), ("test_accuracy", 0.5)):
+            for epoch in (1, 2, 3):
+                self.client.log_metric(self.run, name, number - abs(epoch - 2) / 10, step=epoch)
         self.client.set_terminated(self.run, "FINISHED", end_time=1_700_000_000_000)
         told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": value, "dataset": "digits 1"}
-        told |= {"checkpoint": place, "metrics": {"val_accuracy": value, "test_accuracy": 0.5}} | said
+        told |= {"checkpoint": place, "epoch": 2, "metrics": ["val_accuracy", "test_accuracy"]} | said
         return register(self.client, self.uri, self.run, told)
 
     def at(self, alias: str) -> ModelVersion:
@@ -71,6 +74,8 @@ def test_the_first_is_the_champion_and_can_be_loaded(registry: Registry) -> None
     assert info.signature is not None and info.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
     [logged] = registry.client.search_logged_models([registry.experiment])
     assert {metric.key: metric.value for metric in logged.metrics or ()} == {"val_accuracy": 0.9, "test_accuracy": 0.5}
+    curve = registry.client.get_metric_history(registry.run, "val_accuracy")
+    assert [point.step for point in curve] == [1, 2, 3]  # as it was before
 
 
 @pytest.mark.parametrize(

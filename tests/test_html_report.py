@@ -3,12 +3,12 @@ import json
 import math
 import tomllib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -21,7 +21,6 @@ from tuner.html_report import write_html
 from tuner.plots import draw
 from tuner.plots.as_optuna import Trials
 from tuner.plots.timeline import lanes
-from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.trials import Status, Trial, label
@@ -109,6 +108,7 @@ class Page(HTMLParser):
         self._section = ""
         self._open = ("", "")
         self.feed(text)
+        self.sections = {name: " ".join(said.split()) for name, said in self.sections.items()}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
@@ -120,6 +120,9 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._open = ("", "")
+        if tag in ("dt", "dd", "td", "th", "p", "h2", "h3", "li", "summary", "pre"):  # what stands on its own
+            self.text += " "
+            self.sections[self._section] = self.sections.get(self._section, "") + " "
 
     def handle_data(self, data: str) -> None:
         tag, kind = self._open
@@ -158,8 +161,8 @@ class TestAnswer:
         assert list(page.sections)[1:] == ["answer", "facts", "leaderboard", "plots", "failures", "experiment"]
         answer = page.sections["answer"]
         assert "val_accuracy 0.8125 trial 1, at epoch 2 of 4 seed" in answer
-        assert "optimizer.lr0.0271" in answer and "optimizer.momentum0.25" in answer
-        assert "on the test set test_accuracy0.7931" in answer
+        assert "optimizer.lr 0.0271" in answer and "optimizer.momentum 0.25" in answer
+        assert "on the test set test_accuracy 0.7931" in answer
         assert "It is one training with one seed" in answer
         assert "It leads the second-best trial, 0, by 0.1002." in answer
         assert "measured once" in answer
@@ -249,7 +252,7 @@ class TestTables:
         spec = experiment(search={"kind": "bayesian", "trials": 12}, scheduler={"kind": "asha", "grace": 2})
         page = page_of(tmp_path, spec, mixed(spec), ended_early="the timeout of 60s", seconds=125.0, status="ended")
         facts = page.sections["facts"]
-        assert "Statusended" in facts and "Ended earlythe timeout of 60s" in facts and "Took2m 05s" in facts
+        assert "Status ended Ended early the timeout of 60s" in facts and "Took 2m 05s" in facts
         assert "12: 8 completed, 1 pruned, 1 failed, 1 diverged, 1 interrupted" in facts
         assert "bayesian (trials 12)" in facts and "asha (grace 2)" in facts and spec.explain() in facts
 
@@ -265,7 +268,8 @@ class TestTables:
         trials = [trial_of(spec, i, {"optimizer.lr": 0.01}, [], "failed", f"reason {i % 2}") for i in range(5)]
         trials[0].traceback = "Traceback of trial 0"
         failures = page_of(tmp_path, spec, trials).sections["failures"]
-        assert "3 × reason 0 traceback of one of them Traceback of trial 0 2 × reason 1" in failures
+        first, second = "3 \N{MULTIPLICATION SIGN} reason 0", "2 \N{MULTIPLICATION SIGN} reason 1"
+        assert f"{first} traceback of one of them Traceback of trial 0 {second}" in failures
         assert "4 failed optimizer.lr = 0.01 reason 0" in failures
 
     def test_the_experiment_is_there_without_its_passwords(self, tmp_path: Path) -> None:
@@ -279,7 +283,7 @@ class TestTables:
 
 
 class TestStudy:
-    SPACE = {
+    SPACE: ClassVar = {
         "optimizer.lr": {"loguniform": [1e-3, 0.3]},
         "optimizer.momentum": {"uniform": [0, 0.9]},
         "model.width1": {"int": [2, 8]},
@@ -527,16 +531,6 @@ class TestFile:
         settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
         assert any(fnmatch("report.html.jinja", pattern) for pattern in settings["package-data"]["tuner"])
 
-    @pytest.fixture
-    def browser(self) -> Iterator[Any]:
-        playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra)")
-        chromium = Path("/usr/bin/chromium")
-        if not chromium.exists():
-            pytest.skip(f"no browser at {chromium}")
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        with playwright.sync_playwright() as running:
-            yield running.chromium.launch(executable_path=str(chromium), args=arguments)
-
     def test_a_browser_draws_it_without_a_network(self, browser: Any, tmp_path: Path) -> None:
         spec, trials = self.evil()
         figures = len(page_of(tmp_path, spec, trials, job=EVIL).figures)
@@ -545,7 +539,12 @@ class TestFile:
         shown.on("console", lambda message: told.append(message.text))
         shown.on("pageerror", lambda error: told.append(str(error)))
         shown.on("request", lambda request: asked.append(request.url))
-        shown.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+
+        def dismissed(dialog: Any) -> None:
+            alerts.append(dialog.message)
+            dialog.dismiss()
+
+        shown.on("dialog", dismissed)
         shown.goto((tmp_path / "report.html").as_uri())
         # Not wait_for_function: the file's own policy forbids what that does.
         shown.wait_for_selector("html[data-drawn]", state="attached")

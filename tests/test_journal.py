@@ -12,7 +12,8 @@ import pytest
 from conftest import Played, experiment
 
 from tuner.errors import UserError
-from tuner.journal import Journal, Past, last_job, read_past
+from tuner.journal import FILE, Journal
+from tuner.past import Past, last_job, read_past
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.trials import Trial
@@ -345,3 +346,10 @@ def test_every_line_is_there_at_once(job: Job) -> None:
     job.report(trial, 0.5)
     events = [json.loads(line)["event"] for line in path_of(job).read_text().splitlines()]
     assert events == ["opened", "started", "reported"]
+
+
+def test_a_password_is_not_written(tmp_path: Path) -> None:
+    spec = experiment(tracking={"uri": "postgresql://me:secret@host/db"}, storage="s3://key:secret@host/runs")
+    Journal(str(tmp_path)).opened(spec, parent_run="", trials=1)
+    text = (tmp_path / FILE).read_text()
+    assert "me:***@host/db" in text and "secret" not in text

@@ -196,6 +196,7 @@ trial: {{target: "own_functions:many"}}
 space:
   config.how: {{grid: {WAYS}}}
 search: {{kind: grid}}
+checkpoints: {{keep: all}}
 """
 
 PRUNED = """

@@ -1,5 +1,6 @@
 """Jobs that are killed, interrupted or finished, and go on: on a real Ray, a real MLflow store and with real kills."""
 
+import contextlib
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ space:
   optimizer.lr: {grid: [0.05, 0.02, 0.01]}
   model.hidden: {grid: [8, 16]}
 search: {kind: grid}
+checkpoints: {keep: all}
 storage: runs
 """
 
@@ -65,6 +67,7 @@ space:
   config.x: {int: [1, 12]}
 search: {kind: bayesian, trials: 6, seed: 0}
 scheduler: {kind: asha, grace: 4, reduction: 2, longest: 6}
+checkpoints: {keep: all}
 storage: runs
 """
 
@@ -152,20 +155,26 @@ class Place:
             parts[-1].append(event)
         return parts
 
-    def kill_when(self, is_time: Callable[[list[dict[str, Any]]], bool]) -> None:
-        """Start it, and kill the driver as nothing can hinder, as soon as the journal says so."""
+    def kill_when(self, is_time: Callable[[list[dict[str, Any]]], bool], *, last_words: float = 0.0) -> None:
+        """Start it, and kill the driver as nothing can hinder, as soon as the journal says so.
+
+        Args:
+            is_time: Whether it is, given the events so far.
+            last_words: Seconds that what writes the record has: without any it is as if the machine went down.
+        """
         process = self.start()
         children: list[psutil.Process] = []
         try:
             self.wait(process, is_time)
             children = psutil.Process(process.pid).children(recursive=True)
+            writers = [child for child in children if "tuner.writer" in child.cmdline()]
             process.kill()
             process.wait()
-            psutil.wait_procs(children, timeout=2)  # most of Ray's end with the process that started them
+            psutil.wait_procs(writers, timeout=last_words)
         finally:
             process.kill()
             for child in children:
-                if child.is_running():
+                with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
 
     def wait(self, process: "subprocess.Popen[str]", is_time: Callable[[list[dict[str, Any]]], bool]) -> None:
@@ -271,6 +280,7 @@ def grid(one_ray: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A job that was killed, went on, was interrupted by hand, went on and came to its end."""
     place = Place(tmp_path_factory.mktemp("grid"), GRID, store)
     place.kill_when(_is_in_the_middle)
+    assert {record.info.status for record in place.runs("parent")} == {"RUNNING"}
     killed = len(place.events)
     process = place.start("--resume")
     try:
@@ -362,8 +372,11 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_started(
 def own(one_ray: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A function of one's own under Bayesian search and ASHA: killed, twice gone on with, and extended by 3."""
     place = Place(tmp_path_factory.mktemp("own"), OWN, store)
-    place.kill_when(_is_in_the_middle)
-    assert "RUNNING" in {record.info.status for record in place.runs("parent")}
+    place.kill_when(_is_in_the_middle, last_words=60)
+    # Nobody tells the writer to end the record: that nothing more comes is enough.
+    ended = [*place.trials().values(), *place.runs("parent")]
+    assert {record.info.status for record in ended} <= {"FINISHED", "KILLED"}
+    assert any("broke off" in record.data.tags.get("tuner.reason", "") for record in ended)
     assert place.go_on("--resume", "timeout=0.001") == OK  # it has results
     # Nothing was begun again, and nothing is left as if it went on.
     assert all(record.info.status != "RUNNING" for record in [*place.trials().values(), *place.runs("parent")])

@@ -25,7 +25,8 @@ from mlflow import MlflowClient
 import tuner
 from tuner.data.mnist import data_dir
 from tuner.errors import UserError
-from tuner.journal import Journal, read_past
+from tuner.journal import Journal
+from tuner.past import read_past
 from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, _past, run
 from tuner.spec import ExperimentSpec, load
 from tuner.train import fit
@@ -449,7 +450,9 @@ def _wait_for_metrics(folder: Path) -> None:
     """Until a trial has reported."""
     deadline = time.time() + 120
     while time.time() < deadline:
-        if (folder / "runs").exists() and any(record.data.metrics for record in _runs(folder, "job")):
+        # Not before the job has made the store: MLflow lets nobody else do it at the same time.
+        is_open = bool(list((folder / "runs").glob("*/*/journal.jsonl")))
+        if is_open and any(record.data.metrics for record in _runs(folder, "job")):
             return
         time.sleep(0.5)
     raise AssertionError("no trial has reported")

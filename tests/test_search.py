@@ -206,8 +206,8 @@ class TestBayesian:
         sampler, _, why = words.partition(": ")
         told = search.explain(space(**given), objectives, prunes)
         assert sampler in told and why in told
-        chosen = type(search.build(space(**given), objectives, prunes, 0))
-        assert chosen is (GPSampler if sampler == "gp" else TPESampler)
+        chosen = search.build(space(**given), objectives, prunes, 0)
+        assert isinstance(chosen, GPSampler if sampler == "gp" else TPESampler)
 
     @pytest.mark.parametrize("sampler", ["tpe", "gp"])
     def test_a_sampler_that_was_asked_for_needs_no_explanation(self, sampler: Any) -> None:

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 
 from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.errors import UserError
-from tuner.journal import Journal, Past, read_past
+from tuner.journal import Journal
+from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.spec import ExperimentSpec, load
 from tuner.store import download_checkpoint

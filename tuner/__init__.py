@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.loading import load as load
+    from tuner.rebuilt import results as results
 
 __version__ = "0.1.0"
 
-_HOME = {"load": "tuner.loading"}
+_HOME = {"load": "tuner.loading", "results": "tuner.rebuilt"}
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "results"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,9 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
     if scheduler is not None and objectives and len(objectives) > 1 and (scheduler.prunes or scheduler.mutates):
         message = f"{scheduler.kind} compares trials by one objective, and there are {len(objectives)}"
         yield Problem(message, "scheduler.kind", hint="use kind: fifo, or one objective and constraints for the rest")
+    if scheduler is not None and scheduler.mutates and parts.get("repeat", 1) > 1:
+        message = f"{scheduler.kind} changes the configuration of a trial as it goes: there is none to repeat"
+        yield Problem(message, "repeat", hint="leave it out, or use another scheduler")
     if search is not None and objectives and len(objectives) > 1 and search.kind == "cmaes":
         hint = "use search: {kind: bayesian} or {kind: evolution}"
         yield Problem(f"cmaes has one objective, and there are {len(objectives)}", "search.kind", hint=hint)

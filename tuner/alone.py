@@ -10,6 +10,7 @@ from tuner.device import keep_freed_memory, use_threads
 from tuner.display import duration
 from tuner.errors import Problem, UserError
 from tuner.spec import ExperimentSpec
+from tuner.supply import planned
 from tuner.target import TargetTrial
 from tuner.train import Diverged, Save, fit
 from tuner.trial_config import TrialConfig
@@ -37,18 +38,18 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
             else ""
         )
         raise UserError(Problem("a function of your own reports to Ray Tune", "trial.target", hint=hint))
-    plan = [{}] if number is None else spec.plan()
-    if plan is None:
+    trials = None if number is None else planned(spec)
+    if number is not None and trials is None:
         message = f"{spec.search.kind} search has no plan: its trials hang on what came out before"
         raise UserError(Problem(message, "--trial", hint="set the values instead, such as trial.optimizer.lr=0.01"))
-    if number is not None and not 0 <= number < len(plan):
-        raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(plan) - 1}"))
+    if number is not None and trials is not None and not 0 <= number < len(trials):
+        raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(trials) - 1}"))
     if output and output.exists() and any(output.iterdir()):
         raise UserError(Problem("is not empty", key="--output", where=str(output), hint="choose a new folder"))
     spec, message = spec.prepare()
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
-    config = spec.trial_config(plan[number or 0])
+    config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
     assert isinstance(config, TrialConfig)
     keep_freed_memory()
     use_threads(int(spec.resources.cpu))

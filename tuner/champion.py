@@ -5,13 +5,14 @@ It takes torch, so the process that writes the record imports it when a job come
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import torch
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
@@ -34,14 +35,14 @@ def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
         uri: The store.
         run: Id of the winner's run.
         said: ``name`` of the model; ``checkpoint``: a folder; ``metric``, ``mode`` and ``value`` of the objective;
-            ``dataset``: name and digest; ``metrics`` that were measured with it.
+            ``dataset``: name and digest; ``metrics``: names of those that the run has of ``epoch``, its best.
 
     Returns:
         The version's address with its alias, such as ``models:/mnist@champion``.
     """
     info = client.get_run(run).info
     try:
-        logged = _logged(uri, run, Path(said["checkpoint"]), said["metrics"])
+        logged = _logged(client, uri, run, said)
     finally:  # a run that something is logged on begins and ends once more
         client.set_terminated(run, info.status, end_time=info.end_time)
     try:
@@ -56,8 +57,8 @@ def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
     return f"models:/{said['name']}@{alias}"
 
 
-def _logged(uri: str, run: str, folder: Path, metrics: Mapping[str, float]) -> Any:
-    config, model = read_model(folder)
+def _logged(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> Any:
+    config, model = read_model(Path(said["checkpoint"]))
     channels, height, width = config.data.image.channels, config.data.image.height, config.data.image.width
     example = np.random.default_rng(0).random((2, channels, height, width), dtype=np.float32)
     with torch.inference_mode():
@@ -76,8 +77,17 @@ def _logged(uri: str, run: str, folder: Path, metrics: Mapping[str, float]) -> A
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"tuner=={__version__}"],
             serialization_format="pickle",
         )
-        mlflow.log_metrics(dict(metrics), model_id=logged.model_id)
+    client.log_batch(run, metrics=_linked(client, run, said["metrics"], said["epoch"], logged.model_id))
     return logged
+
+
+def _linked(client: Any, run: str, metrics: Sequence[str], epoch: int, model: str) -> list[Any]:
+    """Metrics of a run as ones of the model too.
+
+    They are the very points that the run has already, which MLflow keeps once: others would bend the run's curves.
+    """
+    points = [point for name in metrics for point in client.get_metric_history(run, name) if point.step == epoch]
+    return [Metric(p.key, p.value, p.timestamp, p.step, model_id=model, run_id=run) for p in points]
 
 
 def _champion(client: Any, name: str) -> Any | None:

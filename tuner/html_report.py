@@ -17,6 +17,9 @@ from tuner.plots.timeline import COLOURS
 from tuner.spec import ExperimentSpec
 from tuner.trials import Trial, brief, front, ranked, short_names, winner
 
+FILE = "report.html"
+"""Its name, beside the tables in a job's folder and among the artifacts of its run."""
+
 _MOST_ROWS = 200
 _MOST_FAILURES = 50
 _MOST_REASONS = 20
@@ -80,11 +83,11 @@ def _inert(json: str) -> str:
 
 def _answer(spec: ExperimentSpec, trials: Sequence[Trial], test: Mapping[str, float]) -> dict[str, Any]:
     """The best trial or the Pareto front, what the test set says, and how sure it is."""
-    best = winner(trials, spec.objectives)
+    best = winner(trials, spec.objectives, spec.repeat)
     if best is None:
         is_scored = any(trial.best is not None for trial in trials)
         why = "No trial that ended well satisfies the constraints." if is_scored else "No trial has a result."
-        return {"best": None, "why": why if trials else "No trial was begun."}
+        return {"best": None, "front": None, "why": why if trials else "No trial was begun."}
     on_front = front(trials, spec.objectives)
     length = spec.trial.length
     return {
@@ -143,7 +146,7 @@ def _kind(part: Config) -> str:
 
 
 def _board(spec: ExperimentSpec, trials: Sequence[Trial]) -> dict[str, Any]:
-    order = ranked(trials, spec.objectives)
+    order = ranked(trials, spec.objectives, spec.repeat)
     return _table(spec, order[:_MOST_ROWS], front(trials, spec.objectives)) | {"left_out": len(order[_MOST_ROWS:])}
 
 

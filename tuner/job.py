@@ -14,14 +14,16 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import cluster, imports, report, tracking
+from tuner import cluster, html_report, imports, report, tracking
 from tuner.display import Display
 from tuner.ending import Ending
-from tuner.journal import Journal
+from tuner.journal import FILE, Journal
 from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
+from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
+from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial, front, label, winner
@@ -29,7 +31,7 @@ from tuner.trials import Listener, Trial, front, label, winner
 
 def _import_ahead() -> None:
     """What the end of a job needs: seconds of imports, while the first trials train."""
-    for module in ("pandas", "sklearn.metrics", "matplotlib.figure"):
+    for module in ("pandas", "sklearn.metrics", "matplotlib.figure", "plotly.graph_objects", "jinja2"):
         import_module(module)
 
 
@@ -61,7 +63,10 @@ class Job:
         display = Display(self.console, spec, self.supply)
         journal = Journal(self.folder)
         journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
-        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, display]
+        retention = Retention(spec, self.trials, self.recorder.give_up)
+        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display]
+        if spec.tracking.tensorboard:
+            listeners.append(TensorBoard(self.folder, spec.objectives))
         threading.Thread(target=_import_ahead, daemon=True).start()
         try:
             with display, _ending_cleanly(ending, display):
@@ -75,6 +80,7 @@ class Job:
                     listeners=listeners,
                 )
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
+            retention.look()
             journal.closed(is_finished=not ending.reason)
             return self._finish(ending, journal)
         except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
@@ -85,7 +91,7 @@ class Job:
 
     def _finish(self, ending: Ending, journal: Journal) -> Result:
         """The winner, its test, and the end of the record."""
-        best = winner(self.trials, self.spec.objectives)
+        best = winner(self.trials, self.spec.objectives, self.spec.repeat)
         test, confusion = self._test(best) if best and ending.reason != INTERRUPTION else ({}, {})
         status = self._status(ending, best)
         with ThreadPoolExecutor(1) as pool:
@@ -129,7 +135,7 @@ class Job:
         if best is None or best.checkpoint is None or not tracking.registers(self.spec):
             return None
         data = best.config.describe_data()
-        measured = {o.metric: o.of(best.best_report) for o in self.spec.objectives}
+        measured = [o.metric for o in self.spec.objectives if o.of(best.best_report) is not None]
         return {
             "name": self.spec.name,
             "checkpoint": best.checkpoint,
@@ -137,7 +143,8 @@ class Job:
             "mode": self.spec.objective.mode,
             "value": best.best,
             "dataset": f"{data.name} {data.digest}" if data else "",
-            "metrics": {name: value for name, value in measured.items() if value is not None} | test,
+            "metrics": [*measured, *test],
+            "epoch": best.best_epoch,
         }
 
     def _record(
@@ -161,11 +168,21 @@ class Job:
             summary |= values | {"best_epoch": best.best_epoch} | test
             summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
         with _artifacts(self.folder) as artifacts:
-            report.write_tables(self.trials, objectives, artifacts)
+            report.write_tables(self.trials, objectives, artifacts, self.spec.repeat)
             for target, matrix in confusion.items():
                 report.draw_confusion(matrix, target, artifacts)
             if on_front:
                 report.draw_front(self.trials, objectives, artifacts)
+            html_report.write_html(
+                self.spec,
+                self.trials,
+                artifacts / html_report.FILE,
+                job=self.job,
+                status=summary["status"],
+                ended_early=ended_early,
+                test=test,
+                seconds=time.time() - self.began,
+            )
             mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
             end = tracking.end_of(
                 mlflow_status,
@@ -175,6 +192,7 @@ class Job:
                 on_front,
                 test,
                 self._model(best, test) if status != INTERRUPTED else None,
+                f"{self.folder}/{FILE}",
             )
             journal.recorded(end)
             self.recorder.job_ended(end)

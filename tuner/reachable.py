@@ -1,4 +1,4 @@
-"""Whether there is a store to read from. What writes one asks `tuner.preflight`, which needs the specification."""
+"""Whether there is a store of MLflow, and whether it answers."""
 
 import sqlite3
 from pathlib import Path
@@ -11,6 +11,8 @@ from tuner.errors import Problem, UserError, allowed
 
 _PATIENCE = 5.0  # seconds that a server has to answer; MLflow itself would try for minutes
 _DATABASES = ("postgresql", "mysql", "mssql")
+_KINDS = ("sqlite", "http", "https", "file", "databricks", *_DATABASES)
+_DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 _SIGN_IN = (401, 403)  # a server that asks who we are has answered
 _HINT = (
     f"say where it is with --uri or MLFLOW_TRACKING_URI; without them it is {MLFLOW_DEFAULT}, "
@@ -19,27 +21,46 @@ _HINT = (
 
 
 def check_reachable(uri: str) -> None:
-    """Make sure that there is a store of MLflow, so that none is made and no answer is waited for.
+    """Make sure that there is a store to read, so that none is made and no answer is waited for.
 
     Raises:
         UserError: There is none, or it does not answer.
     """
-    scheme = urlsplit(uri).scheme.split("+")[0]
+    kind = kind_of(uri)
     why = ""
-    if scheme in ("http", "https"):
-        why = _server(uri)
-    elif scheme == "sqlite":
+    if kind == "sqlite":
         why = _file(Path(uri.partition("?")[0].removeprefix("sqlite:///")))
-    elif scheme in _DATABASES:
-        why = _database(uri)
-    elif scheme in ("", "file"):
+    elif kind == "file":
         folder = Path(uri.removeprefix("file://"))
         why = "" if folder.is_dir() else f"there is no folder {folder}"
-    elif scheme != "databricks":
-        hint = allowed(scheme, ("sqlite", "http", "https", "file", "databricks", *_DATABASES))
-        raise UserError(Problem(f"{scheme!r} is no store that MLflow knows", where=masked(uri), hint=hint))
+    else:
+        why = unanswered(uri)
     if why:
         raise UserError(Problem(f"there is no store to read: {why}", where=masked(uri), hint=_HINT))
+
+
+def kind_of(uri: str, key: str = "") -> str:
+    """The kind of a store: one of http, https, sqlite, file, databricks, or of a database's name.
+
+    Args:
+        uri: MLflow's tracking URI.
+        key: Of the specification, for an error to point to.
+
+    Raises:
+        UserError: MLflow knows no such kind.
+    """
+    kind = urlsplit(uri).scheme.split("+")[0] or "file"
+    if kind not in _KINDS:
+        raise UserError(Problem(f"{kind!r} is no store that MLflow knows", key, masked(uri), allowed(kind, _KINDS)))
+    return kind
+
+
+def unanswered(uri: str) -> str:
+    """Why a server or a database does not answer; empty where it does, and for other kinds."""
+    kind = kind_of(uri)
+    if kind in ("http", "https"):
+        return _server(uri)
+    return _database(uri) if kind in _DATABASES else ""
 
 
 def _server(uri: str) -> str:
@@ -77,6 +98,8 @@ def _database(uri: str) -> str:
 
     try:
         sqlalchemy.create_engine(uri).connect().close()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+    except ModuleNotFoundError as error:
+        return f"its driver is not installed: pip install '{_DRIVERS.get(error.name or '', error.name)}'"
+    except sqlalchemy.exc.SQLAlchemyError as error:
         return masked(str(error).splitlines()[0])
     return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import store
-from tuner.address import masked
+from tuner.refusal import refusal
 
 _MOST, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100  # MLflow's limits for one batch
 
@@ -34,13 +34,20 @@ class Record:
     """A job's own run, and below it one for each trial."""
 
     def __init__(self, uri: str) -> None:
-        """Connect to a store. Nothing is written yet."""
-        self._client = store.connect(uri)
+        """Connect to a store. Nothing is written yet.
+
+        Raises:
+            Refused: It cannot be used.
+        """
+        with _refusing(uri):
+            self._client = store.connect(uri)
         self._uri = uri
         self._experiment = ""
         self._parent = ""
         self._tags: dict[str, str] = {}
         self._runs: dict[int, str] = {}
+        self._ended: set[int] = set()
+        """Trials whose record is whole, their checkpoint included."""
         self.model = ""
         """Address of the registered winner, once it is."""
 
@@ -59,9 +66,7 @@ class Record:
         Raises:
             Refused: MLflow does not take it.
         """
-        from mlflow.exceptions import MlflowException
-
-        try:
+        with _refusing(self._uri):
             experiment = self._client.get_experiment_by_name(said["experiment"])
             if experiment is not None and experiment.lifecycle_stage == "deleted":
                 hint = f"mlflow experiments restore --experiment-id {experiment.experiment_id}, or choose another name"
@@ -74,9 +79,7 @@ class Record:
             if trials is None:
                 trials = {}
                 self._create_parent(said)
-        except MlflowException as error:
-            raise Refused(f"MLflow refuses the record: {masked(str(error).splitlines()[0])}", "tracking.uri") from None
-        view = store.share_view(self._client, self._experiment, self._parent, said["view"])
+            view = store.share_view(self._client, self._experiment, self._parent, said["view"])
         return {"experiment": self._experiment, "parent": self._parent, "trials": trials, "view": view}
 
     def _create_parent(self, said: Operation) -> None:
@@ -101,7 +104,9 @@ class Record:
             self._runs[number] = run.info.run_id
             self._forget(run, "pareto")
             is_ended = run.info.end_time is not None and run.data.tags.get("tuner.status") in ENDED
-            if not is_ended:
+            if is_ended:
+                self._ended.add(number)
+            else:
                 self._forget(run, "tuner.status", "tuner.reason")
             steps = [] if is_ended else sorted(store.steps(self._client, run))
             trials[number] = {"ended": is_ended, "steps": steps}
@@ -126,7 +131,7 @@ class Record:
 
         Args:
             trial: Its number.
-            operations: ``start``, ``again``, ``metrics``, ``tags``, ``end``, in the order in which they happened.
+            operations: ``start``, ``again``, ``metrics``, ``tags``, ``end``, ``drop``, in the order of time.
             again: Whether some of it may be there already, after an attempt that was cut off.
         """
         metrics: list[Any] = []
@@ -153,6 +158,9 @@ class Record:
                 self._client.log_inputs(run, datasets=store.dataset_inputs(said["data"]))
             elif said["do"] == "end":
                 self._end(run, said)
+                self._ended.add(trial)
+            elif said["do"] == "drop" and trial in self._ended:
+                _delete_checkpoints(said["folder"])
 
     def _start(self, trial: int, said: Operation, again: bool) -> None:
         if again and trial not in self._runs:
@@ -194,7 +202,8 @@ class Record:
 
         Args:
             said: As `tuner.tracking.end_of` has it: ``status``, ``metrics``, ``tags``, ``time`` of the job's own run;
-                ``winner``, its ``winner_epoch`` and ``test`` metrics; ``front``; ``artifacts``.
+                ``winner``, its ``winner_epoch`` and ``test`` metrics; ``front``; ``artifacts``: a folder;
+                ``journal``: a file.
         """
         tags = dict(said["tags"])
         if said["winner"] is not None:
@@ -208,6 +217,9 @@ class Record:
         try:
             if said["artifacts"] and Path(said["artifacts"]).is_dir():
                 self._client.log_artifacts(self._parent, said["artifacts"])
+            if said["journal"]:
+                with _as_file(said["journal"]) as journal:
+                    self._client.log_artifact(self._parent, str(journal))
         finally:
             self._client.set_terminated(self._parent, said["status"], end_time=int(said["time"] * 1000))
 
@@ -226,6 +238,42 @@ class Record:
                 self._client.set_terminated(run, "KILLED", end_time=int(when * 1000))
         self._log(self._parent, [], {}, {"tuner.status": "interrupted", "tuner.ended_early": reason})
         self._client.set_terminated(self._parent, "KILLED", end_time=int(when * 1000))
+
+
+def _delete_checkpoints(folder: str) -> None:
+    """Delete the checkpoints in a trial's folder, wherever it lies."""
+    from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
+
+    files, path = FileSystem.from_uri(folder) if "://" in folder else (LocalFileSystem(), folder)
+    for found in files.get_file_info(FileSelector(path, allow_not_found=True)):
+        if found.base_name.startswith("checkpoint_"):
+            files.delete_dir(found.path)
+
+
+@contextlib.contextmanager
+def _refusing(uri: str) -> Iterator[None]:
+    """Errors of the store as ones of whoever named it."""
+    try:
+        yield
+    except Exception as error:
+        why = refusal(error, uri)
+        if why is None:
+            raise
+        raise Refused(f"MLflow refuses the record: {why[0]}", "tracking.uri", why[1]) from None
+
+
+@contextlib.contextmanager
+def _as_file(source: str) -> Iterator[Path]:
+    """A file, from wherever it lies, as a local one."""
+    if "://" not in source:
+        yield Path(source)
+        return
+    from pyarrow.fs import copy_files
+
+    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
+        file = Path(there, source.rpartition("/")[2])
+        copy_files(source, f"file://{file}")
+        yield file
 
 
 @contextlib.contextmanager

@@ -7,11 +7,11 @@ from tuner.scoring import Objective
 from tuner.trials import Trial, front, leaderboard
 
 
-def write_tables(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path) -> None:
+def write_tables(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path, repeat: int = 1) -> None:
     """Write ``leaderboard.csv`` and, of a population, its history as ``mutations.csv`` into `folder`."""
     import pandas as pd
 
-    leaderboard(trials, objectives).to_csv(folder / "leaderboard.csv", index=False)
+    leaderboard(trials, objectives, repeat).to_csv(folder / "leaderboard.csv", index=False)
     history = [
         {
             "epoch": m.epoch,

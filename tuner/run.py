@@ -12,8 +12,9 @@ from rich.console import Console
 
 from tuner import cluster, preflight, tracking, warm_start
 from tuner.errors import Problem, UserError
-from tuner.journal import Past, alone_in, last_job, read_past
+from tuner.past import Past, last_job, read_past
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
+from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 
@@ -73,6 +74,7 @@ def run(
 
             return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
         finally:
+            recorder.close()  # which it is, unless something kept the job from beginning
             cluster.disconnect()
 
 
@@ -86,7 +88,8 @@ def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tupl
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
     uri = preflight.tracking_uri(spec)
     preflight.check_store(uri)
-    preflight.check_storage(spec.storage)
+    preflight.check_storage(spec)
+    preflight.check_room(spec, uri)
     spec, message = spec.prepare()
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
@@ -103,8 +106,9 @@ def _past(spec: ExperimentSpec, extend: int) -> tuple[ExperimentSpec, Past]:
     if extend and spec.scheduler.mutates:
         message = f"{spec.scheduler.kind} has trained its population to the end"
         raise UserError(Problem(message, "--extend", hint="raise trial.epochs or search.trials in a new job"))
-    said = getattr(spec.search, "trials", had)
-    wanted = max(had, said) + extend
+    configurations = -(-had // spec.repeat)
+    said = getattr(spec.search, "trials", configurations)
+    wanted = max(configurations, said) + extend
     try:
         search = spec.search if wanted == said else spec.search.having(wanted)
     except ValueError as error:

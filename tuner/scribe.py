@@ -13,10 +13,11 @@ from typing import Any
 class Scribe:
     """A process that writes, and a queue in front of it: who puts something there never waits."""
 
-    def __init__(self, lock: int | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str], lock: int | None = None) -> None:
         """Start it.
 
         Args:
+            environment: Its environment variables.
             lock: A file descriptor that it keeps open as long as it lives.
         """
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
@@ -28,6 +29,7 @@ class Scribe:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env=dict(environment),
             pass_fds=[] if lock is None else [lock],
             start_new_session=True,  # Ctrl-C is for the driver, which ends the record
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -99,8 +99,17 @@ class Tracking(Config):
 
     uri: str | None = None
     """Tracking URI; null for MLFLOW_TRACKING_URI, else MLflow's own default (sqlite:///mlflow.db)."""
+    tensorboard: bool = False
+    """Whether TensorBoard's files are written, too: below the job's folder, which has to be a local one."""
     register_model: bool = Field(True, alias="register")
     """Whether the winner is registered as a model under the experiment's name, and may become its champion."""
+
+
+class Checkpoints(Config):
+    """Which files stay in `storage` when a trial has ended; MLflow has the best checkpoint of every trial."""
+
+    keep: Annotated[int, Field(ge=1)] | Literal["all"] = 5
+    """Of how many of the best trials, or `all`. A Pareto front is kept whole."""
 
 
 class Budget(Config):
@@ -139,6 +148,8 @@ class ExperimentSpec(Config):
     """Dotted key of the trial, to what to try for it."""
     search: SearchConfig
     """How configurations are found."""
+    repeat: int = Field(1, ge=1)
+    """Trains each configuration so many times, each time with another seed: the best one is that of the best mean."""
     scheduler: SchedulerConfig = Fifo()
     """Which running trials go on."""
     constraints: list[str] = Field(default_factory=list)
@@ -155,6 +166,8 @@ class ExperimentSpec(Config):
     """Time after which the job ends, in seconds or as 90s, 15m, 2h; null for none."""
     storage: str = "runs"
     """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started."""
+    checkpoints: Checkpoints = Checkpoints()
+    """What is kept of the trials' files."""
     tracking: Tracking = Tracking()
     """The record."""
 
@@ -223,10 +236,16 @@ class ExperimentSpec(Config):
     def count(self) -> int:
         """How many trials there will be at most."""
         plan = self.plan()
-        return len(plan) if plan is not None else getattr(self.search, "trials", 0)
+        return self.repeat * (len(plan) if plan is not None else getattr(self.search, "trials", 0))
 
     def searcher(self, past: int = 0) -> "Searcher":
         """Where the configurations come from. `past`: trials that an earlier run of the job asked for."""
+        from tuner.repeated import Repeated
+
+        searcher = self._configurations(-(-past // self.repeat))
+        return Repeated(searcher, self.repeat) if self.repeat > 1 else searcher
+
+    def _configurations(self, past: int) -> "Searcher":
         from tuner.searcher import Plan
         from tuner.study import Study
 

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -36,7 +37,24 @@ def connect(uri: str) -> Any:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=uri)
+    with _alone_with(uri):
+        return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def _alone_with(uri: str) -> Iterator[None]:
+    """Keep others on this machine from a database meanwhile.
+
+    Whoever comes first makes its tables, and MLflow lets two jobs that begin together do so at once: one of them fails.
+    """
+    if uri.startswith(("http:", "https:", "databricks")):
+        yield
+        return
+    file = uri.removeprefix("sqlite:///")
+    name = hashlib.sha256(str(uri if file == uri else Path(file).resolve()).encode()).hexdigest()[:16]
+    with Path(tempfile.gettempdir(), f"tuner-store-{os.getuid()}-{name}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def download_checkpoint(run_id: str) -> Path:
@@ -188,6 +206,7 @@ def reading(uri: str) -> Iterator[Any]:
         UserError: There is no store, it does not answer, or what is asked of it fails.
     """
     check_reachable(uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of a file of a few kilobytes
     try:
         yield connect(uri)
     except UserError:

@@ -19,7 +19,9 @@ from tuner.trials import Trial, brief, front, label, ranked, short_names
 _ROWS = 15
 
 
-def leaderboard_table(trials: Sequence[Trial], objectives: Sequence[Objective], *, by_key: bool = True) -> Table:
+def leaderboard_table(
+    trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1, *, by_key: bool = True
+) -> Table:
     """The best trials as a table for the terminal: a column for each searched key, or one for all of them."""
     keys = list(dict.fromkeys(key for trial in trials for key in _configuration(trial))) if by_key else []
     names = short_names(keys)
@@ -37,7 +39,7 @@ def leaderboard_table(trials: Sequence[Trial], objectives: Sequence[Objective], 
         table.add_column("configuration")
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("status")
-    for place, trial in enumerate(ranked(trials, objectives)[:_ROWS], start=1):
+    for place, trial in enumerate(ranked(trials, objectives, repeat)[:_ROWS], start=1):
         missed = [name for name, by in trial.violations.items() if by > 0]
         status = " ".join(filter(None, (trial.status, trial.reason, f"misses {', '.join(missed)}" if missed else "")))
         table.add_row(
@@ -110,8 +112,9 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str) -> None:
     gpu = spec.resources.gpu if isinstance(spec.resources.gpu, str) else f"{spec.resources.gpu:g}"
     epochs = spec.trial.length
     of = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    times = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
     lines = [
-        f"trials      {spec.count()}{of}, {spec.search.kind} search"
+        f"trials      {spec.count()}{of}, {spec.search.kind} search{times}"
         + (f", {spec.explain()}" if spec.explain() else ""),
         f"objective   {', '.join(f'{objective.mode} {objective.metric}' for objective in spec.objectives)}",
         f"constraints {'; '.join(spec.constraints)}" if spec.constraints else "",
@@ -132,9 +135,11 @@ def _listed(value: Any) -> str:
 
 def print_result(console: Console, result: Result) -> None:
     """The answer, and how to see the rest."""
-    objectives, best = result.spec.objectives, result.winner
+    objectives, repeat, best = result.spec.objectives, result.spec.repeat, result.winner
     console.print()
-    console.print(_that_fits(console, lambda by_key: leaderboard_table(result.trials, objectives, by_key=by_key)))
+    console.print(
+        _that_fits(console, lambda by_key: leaderboard_table(result.trials, objectives, repeat, by_key=by_key))
+    )
     lines: list[Text] = []
     if best is not None:
         settings = (

@@ -1,5 +1,6 @@
 """The supply of trials: it asks the searcher for configurations, and tells it what came of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,13 @@ def planned(spec: ExperimentSpec) -> list[Trial] | None:
     plan = spec.plan()
     if plan is None:
         return None
-    return [Trial(number, a, spec.trial_config(a), label(a)) for number, a in enumerate(plan)]
+    trials: list[Trial] = []
+    seen: Counter[str] = Counter()
+    for assignment in (assignment for assignment in plan for _ in range(spec.repeat)):
+        config = spec.trial_config(assignment, seen[repr(assignment)])
+        seen[repr(assignment)] += 1
+        trials.append(Trial(len(trials), assignment, config, label(assignment)))
+    return trials
 
 
 class Supply(Listener):
@@ -40,11 +47,11 @@ class Supply(Listener):
         """All trials so far, by number."""
         self.unfinished = [trial for trial in past if trial.ended is None]
         """Those of the past that go on, to be begun first."""
-        self._repeats: dict[str, int] = {}
+        self._repeats: Counter[str] = Counter()
         for told in learnt:
             self._searcher.learn(told, counts=False)
         for trial in past:
-            self._count(trial)
+            self._repeats[repr(trial.assignment)] += 1
             if trial.ended is None:
                 self._searcher.ask_again(trial.assignment)
                 for epoch, value in trial.series.items():
@@ -67,10 +74,9 @@ class Supply(Listener):
         assignment = self._searcher.ask()
         if assignment is None:
             return None
-        repeat = self._repeats.get(repr(assignment), 0)
-        config = self._spec.trial_config(assignment, repeat)
+        config = self._spec.trial_config(assignment, self._repeats[repr(assignment)])
         trial = Trial(len(self.trials), assignment, config, label(assignment))
-        self._count(trial)
+        self._repeats[repr(assignment)] += 1
         self.trials.append(trial)
         return trial
 
@@ -92,10 +98,6 @@ class Supply(Listener):
         if trial.status in _STATES:
             self._searcher.tell(trial.number, self._told(trial))
             trial.attributes = self._searcher.attributes(trial.number)
-
-    def _count(self, trial: Trial) -> None:
-        key = repr(trial.assignment)
-        self._repeats[key] = self._repeats.get(key, 0) + 1
 
     def _told(self, trial: Trial) -> Told:
         return Told(

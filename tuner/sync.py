@@ -6,9 +6,10 @@ from pathlib import Path
 from tuner import tracking
 from tuner.address import masked
 from tuner.errors import Problem, UserError
-from tuner.journal import alone_in, last_job, read_past
+from tuner.past import last_job, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.run import job_folder
+from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
 
 BROKE_OFF = "the job broke off; --resume goes on with it"

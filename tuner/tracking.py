@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from tuner import __version__
 from tuner.address import MLFLOW_DEFAULT, masked
 from tuner.any_trial import AnyTrial
 from tuner.errors import Problem, UserError
-from tuner.journal import Past
+from tuner.past import Past
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
 from tuner.store import FIXED, VIEW, flattened
@@ -68,6 +69,10 @@ class Recorder(Listener):
             lock: A file descriptor that the writer keeps open as long as it lives.
         """
         self._lock = lock
+        # As it is now: while the record is opened on one thread, Ray starts on another and sets variables of its own,
+        # and a process that is begun with an environment in flux fails with "bad address".
+        self._environment = dict(os.environ)
+        self._scribe: Scribe | None = None
         self._spec = spec
         self._uri = uri
         self._started: set[int] = set()
@@ -94,7 +99,7 @@ class Recorder(Listener):
         Raises:
             UserError: MLflow refuses.
         """
-        self._scribe = Scribe(self._lock)
+        self._scribe = Scribe(self._environment, self._lock)
         opened = self._scribe.open(
             {
                 "do": "open",
@@ -107,7 +112,7 @@ class Recorder(Listener):
                     "mlflow.source.name": str(source),
                     "mlflow.source.type": "LOCAL",
                     **_versions(),
-                    **_commit(source if source.is_dir() else source.parent),
+                    **_commit(source if source.is_dir() else source.parent, self._environment),
                 },
                 **self._of_parent(job, folder, source, trials),
                 "view": {
@@ -170,7 +175,7 @@ class Recorder(Listener):
         if trial.number not in self._started:
             self._start(trial, trial.config, trial.label)
         elif trial.resumed:
-            self._scribe.put({"do": "again", "trial": trial.number})
+            self._put({"do": "again", "trial": trial.number})
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
         """Queue an epoch's metrics, at its step; of a population also the searched values that it was trained with."""
@@ -180,17 +185,29 @@ class Recorder(Listener):
         """Queue the trial's end: its status, its best report, its checkpoint or its traceback."""
         self._end(trial, trial.ended or time.time())
 
+    def give_up(self, trial: Trial) -> None:
+        """Queue the deletion of a trial's files: it waits until its checkpoint is an artifact."""
+        assert trial.checkpoint is not None
+        self._put({"do": "drop", "trial": trial.number, "folder": trial.checkpoint.rpartition("/")[0]})
+
     def job_ended(self, end: Mapping[str, Any]) -> None:
         """Queue the end of the job, as `end_of` has it."""
-        self._scribe.put({"do": "close", "patience": PATIENCE} | dict(end))
+        self._put({"do": "close", "patience": PATIENCE} | dict(end))
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written. Nothing can be told it afterwards."""
+        if self._scribe is None:
+            return
         answer = self._scribe.close()
+        self._scribe = None
         failures, self.model = answer["failures"], answer.get("model", "")
         if failures:
             more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
             self.failure = RuntimeError(f"{failures[0]}{more}")
+
+    def _put(self, said: Mapping[str, Any]) -> None:
+        assert self._scribe is not None, "the record is not open"
+        self._scribe.put(said)
 
     def _start(self, trial: Trial, config: AnyTrial, name: str) -> None:
         self._started.add(trial.number)
@@ -198,7 +215,7 @@ class Recorder(Listener):
         flat = _texts(flattened(config.model_dump(exclude_none=True)))
         searched = {key: value for key, value in flat.items() if self._is_searched(key)}
         fixed = {f"{FIXED}{key}": value for key, value in flat.items() if key not in searched}
-        self._scribe.put(
+        self._put(
             {
                 "do": "start",
                 "trial": trial.number,
@@ -226,7 +243,7 @@ class Recorder(Listener):
         self._put_metrics(trial.number, numbers, epoch, when)
 
     def _put_metrics(self, trial: int, values: Mapping[str, float], step: int, when: float) -> None:
-        self._scribe.put({"do": "metrics", "trial": trial, "values": dict(values), "step": step, "time": when})
+        self._put({"do": "metrics", "trial": trial, "values": dict(values), "step": step, "time": when})
 
     def _end(self, trial: Trial, when: float) -> None:
         metrics: dict[str, float] = {}
@@ -234,15 +251,15 @@ class Recorder(Listener):
             values = {f"best_{o.metric}": o.of(trial.best_report) for o in self._spec.objectives}
             metrics = {name: value for name, value in values.items() if value is not None}
             metrics["best_epoch"] = float(trial.best_epoch or 0)
-        tags = {"tuner.status": trial.status, "tuner.reason": trial.reason}
+        tags = {"tuner.status": trial.status, "tuner.reason": masked(trial.reason)}
         tags |= {f"tuner.{name}": str(trial.best_report.get(name, "")) for name in ("device", "precision")}
         tags |= {"tuner.host": trial.host}
         tags |= {"tuner.missed": "; ".join(name for name, missed in trial.violations.items() if missed > 0)}
         tags |= {"tuner.mutations": str(len(trial.mutations) or "")}
-        texts = {"traceback.txt": trial.traceback} if trial.traceback else {}
+        texts = {"traceback.txt": masked(trial.traceback)} if trial.traceback else {}
         if trial.mutations:
             texts["mutations.json"] = json.dumps([asdict(mutation) for mutation in trial.mutations], indent=1)
-        self._scribe.put(
+        self._put(
             {
                 "do": "end",
                 "trial": trial.number,
@@ -278,6 +295,7 @@ def end_of(
     front: Sequence[Trial] = (),
     test: Mapping[str, float] | None = None,
     model: Mapping[str, Any] | None = None,
+    journal: str = "",
 ) -> dict[str, Any]:
     """The end of a job as plain values: numbers of the summary as metrics, words as tags.
 
@@ -289,6 +307,7 @@ def end_of(
         front: The trials on the Pareto front, which are tagged ``pareto``.
         test: The winner's metrics on the test set.
         model: What is registered, as `tuner.champion.register` takes it; None for nothing.
+        journal: The job's journal, from which ``tuner report`` and the like know the job wherever they are.
     """
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     return {
@@ -301,6 +320,7 @@ def end_of(
         "model": model,
         "front": [trial.number for trial in front],
         "artifacts": str(artifacts or ""),
+        "journal": journal,
         "time": time.time(),
     }
 
@@ -344,20 +364,16 @@ def _user() -> str:
         return "unknown"
 
 
-def _commit(folder: Path) -> dict[str, str]:
+def _commit(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The git commit of the experiment's own repository, not of the one that this package was installed from."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=dict(environment))
+        return done.stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-        changed = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return {}
-    state = "changed since" if changed.stdout.strip() else "as committed"
-    return {"mlflow.source.git.commit": found.stdout.strip(), "tuner.git_state": state}
+    return {"mlflow.source.git.commit": commit, "tuner.git_state": "changed since" if changed else "as committed"}

@@ -1,0 +1,115 @@
+"""PostgreSQL and an MLflow server, started for real on free ports of the loopback and ended again."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.request import urlopen
+
+_PATIENCE = 90.0  # seconds that a server may take to come up
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's own programs; None where it is not installed."""
+    found = shutil.which("initdb")
+    there = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return there[-1] if there and (there[-1] / "postgres").exists() else None
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """A PostgreSQL of one's own, with an empty database. Yields its URI."""
+    programs = postgres_programs()
+    assert programs is not None, "PostgreSQL is not installed"
+    # It refuses to run as root; Debian's package brings a user for it.
+    user = "postgres" if os.getuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
+        folder, port = Path(name), free_port()
+        if user:
+            shutil.chown(folder, user)
+
+        def call(*command: str) -> None:
+            subprocess.run(
+                [str(programs / command[0]), *command[1:]], user=user, cwd=folder, check=True, capture_output=True
+            )
+
+        call("initdb", "-D", str(folder / "data"), "-U", "tuner", "--auth=trust", "--no-sync", "-E", "UTF8")
+        command = [str(programs / "postgres"), "-D", str(folder / "data"), "-k", str(folder), "-h", "127.0.0.1"]
+        with (folder / "log.txt").open("w") as log:
+            server = subprocess.Popen(
+                [*command, "-p", str(port), "-c", "fsync=off"],
+                user=user,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            _wait(server, lambda: socket.create_connection(("127.0.0.1", port), timeout=1).close(), folder / "log.txt")
+            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tuner", "mlflow")
+            yield f"postgresql://tuner:secret@127.0.0.1:{port}/mlflow"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@contextlib.contextmanager
+def mlflow_server(
+    store: str, artifacts: Path, *options: str, port: int = 0, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """An MLflow server on a store, with artifacts by way of itself. Yields its URI.
+
+    Args:
+        store: URI of the database.
+        artifacts: Folder of the artifacts.
+        options: More options of ``mlflow server``.
+        port: Where to listen; 0 for any free port.
+        environment: More environment variables.
+    """
+    port = port or free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--artifacts-destination", str(artifacts), "--workers", "2", *options]
+    with tempfile.NamedTemporaryFile("w+") as log:
+        server = subprocess.Popen(
+            command,
+            cwd=artifacts.parent,  # where it keeps who may sign in
+            env={name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+            | dict(environment or {}),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # its workers end with it
+        )
+        try:
+            _wait(server, lambda: urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close(), Path(log.name))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait(server: "subprocess.Popen[bytes]", answers: Callable[[], None], log: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            answers()
+            return
+        except OSError:
+            said = log.read_text()
+            assert server.poll() is None, f"it ended: {said}"
+            assert time.monotonic() < deadline, f"it does not come up: {said}"
+            time.sleep(0.2)

@@ -1,0 +1,204 @@
+"""The commands that read the record, on a real store with jobs in it that were played."""
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from conftest import Played, eventually, experiment
+from mlflow import MlflowClient
+
+import tuner
+from tuner import html_report
+from tuner.__main__ import main
+from tuner.errors import UserError
+from tuner.journal import FILE, Journal
+from tuner.spec import ExperimentSpec
+from tuner.supply import Supply
+from tuner.tracking import Recorder, end_of
+from tuner.trials import winner
+
+Told = Callable[..., str]
+
+
+class Store:
+    """A store in a folder of its own, and jobs that are played into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+        self.client = MlflowClient(self.uri)
+
+    def job(self, job: str, scores: list[float], *, ends: bool = True, **parts: Any) -> ExperimentSpec:
+        """Play a job with a trial for each of `scores`, and record it."""
+        spec = experiment(search={"kind": "random", "trials": len(scores)}, tracking={"register": False}, **parts)
+        folder = self.folder / "runs" / spec.name / job
+        (folder / "report").mkdir(parents=True)
+        recorder, journal, supply = Recorder(spec, self.uri), Journal(str(folder)), Supply(spec)
+        links = recorder.open(job, str(folder), self.folder, len(scores))
+        journal.opened(spec, parent_run=links.parent_run_id, trials=len(scores))
+        played = Played(spec, journal, recorder)
+        for score in scores:
+            trial = supply.next()
+            assert trial is not None
+            played.start(trial)
+            played.report(trial, score)
+            trial.end("completed", "")
+            for listener in (journal, recorder):
+                listener.trial_ended(trial)
+        best = winner(supply.trials, spec.objectives)
+        if ends and best is not None:
+            html_report.write_html(
+                spec, supply.trials, folder / "report" / html_report.FILE, job=job, status="completed"
+            )
+            summary = {"status": "completed", "best_val_accuracy": best.best, "trials_completed": len(scores)}
+            summary |= {"winner": str(best.number), "test_accuracy": 0.625}
+            end = end_of("FINISHED", summary, folder / "report", best, (), {}, None, str(folder / FILE))
+            recorder.job_ended(end)
+        recorder.close()
+        return spec
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_scribe: None) -> Store:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    store = Store(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # not as a relative path: MLflow would take the one before
+    return store
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    def tell(*arguments: str, status: int = 0) -> str:
+        """What a command prints, in one line."""
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        assert int(leaving.value.code or 0) == status, captured
+        assert "Traceback" not in captured.err
+        return " ".join((captured.out + captured.err).split())
+
+    return tell
+
+
+def test_list_shows_every_job_newest_first(store: Store, told: Told) -> None:
+    store.job("20260101-000000-aaaa", [0.5, 0.75])
+    store.job("20260102-000000-bbbb", [0.25])
+    store.job("20260103-000000-cccc", [0.125], name="other")
+    said = told("list")
+    places = [said.index(job) for job in ("0103-000000-cccc", "0102-000000-bbbb", "0101-000000-aaaa")]
+    assert places == sorted(places)
+    assert "2 completed" in said and "val_accuracy 0.7500" in said
+    assert "other" not in told("list", "small")
+
+
+def test_best_names_the_winner_and_how_to_load_it(store: Store, told: Told) -> None:
+    store.job("20260101-000000-aaaa", [0.5, 0.75, 0.25])
+    for name in ("small", "20260101-000000-aaaa"):
+        said = told("best", name)
+        assert "trial 1: optimizer.lr=" in said and "val_accuracy 0.7500 in epoch 1" in said
+        assert "test_accuracy 0.6250" in said
+        runs = store.client.search_runs(["1"], "tags.`tuner.trial` = '1'")
+        assert runs[0].info.run_id in said
+
+
+def test_compare_shows_what_differs(store: Store, told: Told) -> None:
+    store.job("20260101-000000-aaaa", [0.5])
+    trial = {"data": {"kind": "digits", "limit": 64}, "model": {"kind": "cnn", "hidden": 16}, "epochs": 4}
+    store.job("20260102-000000-bbbb", [0.75], name="other", trial=trial)
+    said = told("compare", "small", "other")
+    assert "model.hidden" in said and "+0.2500" in said
+    assert "trial.epochs" not in said  # the same in both
+    assert "are the same" in told("compare", "small", "small", status=2)
+
+
+def test_report_is_written_again_from_the_artifact_alone(store: Store, told: Told, tmp_path: Path) -> None:
+    store.job("20260101-000000-aaaa", [0.5, 0.75])
+    shutil.rmtree(tmp_path / "runs")
+    assert told("report", "small") == "small-20260101-000000-aaaa.html"
+    page = Path("small-20260101-000000-aaaa.html").read_text()
+    assert "0.7500" in page and "trial 1" in page
+    told("report", "small", "-o", "mine.html")
+    assert Path("mine.html").exists()
+    assert "no folder" in told("report", "small", "-o", "nowhere/mine.html", status=2)
+
+
+def test_report_of_a_job_that_was_killed(store: Store, told: Told) -> None:
+    store.job("20260101-000000-aaaa", [0.5, 0.75], ends=False)
+    told("report", "small", "-o", "mine.html")
+    assert "0.7500" in Path("mine.html").read_text()
+
+
+def test_results_are_the_leaderboard_with_its_runs(store: Store) -> None:
+    store.job("20260101-000000-aaaa", [0.5, 0.75, 0.25])
+    table = tuner.results("small")
+    assert list(table["trial"]) == [1, 0, 2] and list(table["val_accuracy"]) == [0.75, 0.5, 0.25]
+    for number, run_id in zip(table["trial"], table["run_id"], strict=True):
+        assert store.client.get_run(run_id).data.tags["tuner.trial"] == str(number)
+
+
+class TestMistakes:
+    def test_no_store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for command in (["list"], ["best", "x"], ["report", "x"], ["compare", "x", "y"], ["ui"]):
+            assert "there is no store to read" in told(*command, status=2)
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(UserError, match="no store to read"):
+            tuner.results("x")
+
+    def test_an_unknown_name(self, store: Store, told: Told) -> None:
+        store.job("20260101-000000-aaaa", [0.5])
+        assert "did you mean small?" in told("best", "smal", status=2)
+        assert "there is no experiment" in told("list", "'", status=2)
+
+    def test_an_experiment_that_was_deleted(self, store: Store, told: Told) -> None:
+        store.job("20260101-000000-aaaa", [0.5])
+        store.client.delete_experiment("1")
+        assert "mlflow experiments restore --experiment-id 1" in told("best", "small", status=2)
+
+    def test_a_job_without_a_journal(self, store: Store, told: Told, tmp_path: Path) -> None:
+        store.job("20260101-000000-aaaa", [0.5], ends=False)
+        shutil.rmtree(tmp_path / "runs")
+        assert "cannot be had from here" in told("report", "small", status=2)
+
+    def test_a_password_is_not_shown(self, told: Told) -> None:
+        said = told("list", "--uri", "postgresql://me:secret@127.0.0.1:1/db", status=2)
+        assert "secret" not in said and "me:***@" in said
+
+
+class TestUi:
+    def test_it_serves_the_store_and_ends_with_all_its_processes(self, store: Store, tmp_path: Path) -> None:
+        store.job("20260101-000000-aaaa", [0.5])
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "tuner", "ui", "--port", str(port)]
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ui:
+            try:
+                assert eventually(lambda: _answers(port), seconds=90)
+            finally:
+                ui.terminate()
+            said = ui.communicate(timeout=60)[0]
+        assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in said and "viewStateShareKey" in said
+        assert ui.returncode == 0, said
+        assert eventually(lambda: not _answers(port))
+
+    def test_a_port_that_is_taken(self, store: Store, told: Told) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            assert f"port {port} cannot be had" in told("ui", "--port", str(port), status=2)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,145 @@
+"""Which files of the trials stay on disk, and whether they have room there."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import eventually, experiment
+from mlflow import MlflowClient
+
+from tuner.errors import UserError
+from tuner.preflight import check_room
+from tuner.retention import Retention
+from tuner.spec import ExperimentSpec
+from tuner.tracking import Recorder, end_of
+from tuner.trials import Trial, label
+
+SPACE = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}
+
+
+def trial_of(spec: ExperimentSpec, folder: Path, score: float, lr: float = 0.01, **more: float) -> Trial:
+    """A trial that runs, with one report and its checkpoint."""
+    number = len(list(folder.glob("trial-*")))
+    assignment = {"optimizer.lr": lr}
+    trial = Trial(number, assignment, spec.trial_config(assignment, number), label(assignment))
+    trial.status, trial.started = "running", 1_700_000_000.0 + number
+    place = folder / f"trial-{number:04d}" / "checkpoint_000000"
+    place.mkdir(parents=True)
+    (place / "model.pt").write_text("weights")
+    trial.take({"epoch": 1, "val_accuracy": score} | more, spec.objective)
+    trial.checkpoint = str(place)
+    return trial
+
+
+class TestWhoIsGivenUp:
+    def given_up(self, spec: ExperimentSpec, trials: list[Trial], endings: list[str] | None = None) -> list[list[int]]:
+        """The trials that are given up when each one ends, and at the end of the job."""
+        there: list[Trial] = []
+        said: list[list[int]] = [[]]
+        retention = Retention(spec, there, lambda trial: said[-1].append(trial.number))
+        for trial, ending in zip(trials, endings or ["completed"] * len(trials), strict=True):
+            there.append(trial)
+            trial.end(ending, "")  # type: ignore[arg-type]
+            retention.trial_ended(trial)
+            said.append([])
+        retention.look()
+        return said
+
+    def test_those_that_are_not_among_the_best(self, tmp_path: Path) -> None:
+        spec = experiment(checkpoints={"keep": 2})
+        trials = [trial_of(spec, tmp_path, score, score) for score in (0.5, 0.7, 0.6, 0.4, 0.9)]
+        assert self.given_up(spec, trials) == [[], [], [0], [3], [2], []]
+
+    def test_none_where_all_are_kept(self, tmp_path: Path) -> None:
+        spec = experiment(checkpoints={"keep": "all"})
+        assert not any(self.given_up(spec, [trial_of(spec, tmp_path, score, score) for score in (0.5, 0.7)]))
+
+    def test_one_that_goes_on_is_left_alone(self, tmp_path: Path) -> None:
+        spec = experiment(checkpoints={"keep": 1})
+        trials = [trial_of(spec, tmp_path, score, score) for score in (0.5, 0.4, 0.7)]
+        assert self.given_up(spec, trials, ["interrupted", "pruned", "completed"]) == [[], [1], [], []]
+
+    def test_a_front_is_whole_and_judged_at_the_end(self, tmp_path: Path) -> None:
+        spec = experiment(objective=["val_accuracy", "parameters"], checkpoints={"keep": 1})
+        scores = [(0.9, 900), (0.8, 100), (0.7, 500)]
+        trials = [trial_of(spec, tmp_path, score, score, parameters=size) for score, size in scores]
+        assert self.given_up(spec, trials) == [[], [], [], [2]]
+
+    def test_a_configuration_is_judged_when_all_its_seeds_are_through(self, tmp_path: Path) -> None:
+        spec = experiment(repeat=2, checkpoints={"keep": 2})
+        trials = [trial_of(spec, tmp_path, score, lr) for score, lr in ((0.5, 0.1), (0.5, 0.1), (0.2, 0.2), (0.9, 0.2))]
+        assert self.given_up(spec, trials) == [[], [], [], [0, 1], []]
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_scribe: None) -> str:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_files_go_when_mlflow_has_them_and_not_before(store: str, tmp_path: Path) -> None:
+    spec = experiment(space=SPACE, search={"kind": "random", "trials": 2})
+    lost, sound = trial_of(spec, tmp_path, 0.5), trial_of(spec, tmp_path, 0.6)
+    gone = Path(lost.checkpoint or "")
+    lost.checkpoint = str(gone.with_name("checkpoint_000009"))  # which MLflow cannot be given
+    recorder = Recorder(spec, store)
+    links = recorder.open("job", str(tmp_path), Path(), 2)
+    for trial in (lost, sound):
+        recorder.trial_started(trial)
+        trial.end("completed", "")
+        recorder.trial_ended(trial)
+        recorder.give_up(trial)
+    assert eventually(lambda: not Path(sound.checkpoint or "").exists())
+    recorder.job_ended(end_of("FINISHED", {}))
+    recorder.close()
+    assert recorder.failure is not None and gone.exists()
+    client = MlflowClient(store)
+    runs = {run.data.tags.get("tuner.trial"): run for run in client.search_runs([links.experiment_id])}
+    [file] = client.list_artifacts(runs["1"].info.run_id, "checkpoint")
+    assert file.path == "checkpoint/model.pt"
+    assert sorted(path.name for path in tmp_path.glob("trial-*")) == ["trial-0000", "trial-0001"]
+
+
+class TestRoom:
+    def with_free(self, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free, 0, free))
+
+    def check(self, **parts: Any) -> None:
+        space = {"model.hidden": {"int": [16, 1024]}}
+        check_room(experiment(**({"space": space, "search": {"kind": "random", "trials": 100}} | parts)), "http://x")
+
+    def test_a_job_whose_checkpoints_do_not_fit_is_not_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.with_free(monkeypatch, 10_000_000)
+        self.check(checkpoints={"keep": 1})
+        with pytest.raises(UserError, match=r"the checkpoints take up to .* and 10 MB are free") as raised:
+            self.check(checkpoints={"keep": "all"})
+        assert "storage" in str(raised.value) and "keep: 1" in str(raised.value)
+
+    def test_a_population_keeps_every_epoch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.with_free(monkeypatch, 10_000_000)
+        population: dict[str, Any] = {"scheduler": {"kind": "pbt"}, "space": SPACE}
+        self.check(**population)
+        trial = {"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "epochs": 100}
+        with pytest.raises(UserError, match="take up to"):
+            self.check(trial=trial, **population)
+
+    def test_an_artifact_store_on_the_same_disk_counts_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.with_free(monkeypatch, 10_000_000)
+        space = {"model.hidden": {"int": [16, 1024]}}
+        spec = experiment(space=space, search={"kind": "random", "trials": 100}, checkpoints={"keep": 1})
+        with pytest.raises(UserError, match="take up to"):
+            check_room(spec, "sqlite:///mlflow.db")
+
+    def test_a_model_that_no_memory_holds_leaves_no_checkpoint(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.with_free(monkeypatch, 10_000_000)
+        self.check(space={"model.hidden": {"choice": [16, 10**11]}})
+
+    def test_of_a_function_of_ones_own_nobody_knows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.with_free(monkeypatch, 0)
+        trial = {"target": "builtins:print", "config": {"x": None}}
+        spec = experiment(trial=trial, space={"config.x": {"choice": [1, 2]}}, objective={"metric": "y", "mode": "max"})
+        check_room(spec, "http://x")

@@ -1,0 +1,54 @@
+"""What TensorBoard's files hold, read as TensorBoard reads them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Played, experiment
+from tensorboardX.proto.event_pb2 import Event
+
+from tuner.errors import UserError
+from tuner.preflight import check_storage
+from tuner.supply import Supply
+from tuner.tensorboard import TensorBoard
+
+
+def events(folder: Path) -> list[Any]:
+    """Every event of a folder's files: each is framed by its length and two checksums."""
+    found = []
+    for file in sorted(folder.glob("events.*")):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], "little")
+            found.append(Event.FromString(data[at + 12 : at + 12 + length]))
+            at += 16 + length
+    return found
+
+
+def test_a_trial_has_its_curves_and_its_hyperparameters(tmp_path: Path) -> None:
+    spec = experiment(space={"optimizer.lr": {"grid": [0.1]}, "model.kind": {"choice": ["cnn"]}})
+    board = TensorBoard(str(tmp_path), spec.objectives)
+    played = Played(spec, board)
+    trial = Supply(spec).next()
+    assert trial is not None
+    played.start(trial)
+    for value in (0.5, 0.75):
+        played.report(trial, value)
+    trial.end("completed", "")
+    board.trial_ended(trial)
+    [folder] = (tmp_path / "tensorboard").iterdir()
+    assert folder.name == f"0000 {trial.label}"
+    values = [value for event in events(folder) for value in event.summary.value]
+    curve = [(event.step, v.simple_value) for event in events(folder) for v in event.summary.value]
+    assert [(step, value) for (step, value), v in zip(curve, values, strict=True) if v.tag == "val_accuracy"] == [
+        (1, 0.5),
+        (2, 0.75),
+    ]
+    text = b"".join(file.read_bytes() for file in folder.iterdir())
+    assert b"optimizer.lr" in text and b"model.kind" in text and b"best/val_accuracy" in text
+
+
+def test_files_that_would_not_be_local_are_refused() -> None:
+    with pytest.raises(UserError, match="its files have to be local"):
+        check_storage(experiment(storage="s3://bucket/runs", tracking={"tensorboard": True}))
+    check_storage(experiment(storage="s3://bucket/runs"))

@@ -1,0 +1,172 @@
+"""Two jobs, or two trials, side by side: what differs in their configuration, and in what came of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner import store
+from tuner.clock import duration
+from tuner.errors import Problem, UserError
+from tuner.listing import say, score, show
+from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, trials_of
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared.
+
+    Args:
+        title: What it is called.
+        configuration: Its dotted keys.
+        words: What came of it in words.
+        numbers: What came of it in numbers.
+        seconds: How long it took.
+        objectives: What it was judged by.
+        datasets: What it was measured on, each set by name and digest.
+        surroundings: What it ran with.
+    """
+
+    title: str
+    configuration: dict[str, str]
+    words: dict[str, str]
+    numbers: dict[str, float]
+    seconds: float
+    objectives: list[tuple[str, str]]
+    datasets: set[str]
+    surroundings: dict[str, str] = field(default_factory=dict)
+
+
+def compare(client: Any, a: str, b: str) -> tuple[Side, Side]:
+    """Two jobs, or two trials, by name as `tuner.recorded.find` takes it.
+
+    Raises:
+        UserError: There is no such job or trial, they are the same, or one is a job and the other a trial.
+    """
+    found = [find(client, name) for name in (a, b)]
+    first, second = found
+    if isinstance(first, Job) and isinstance(second, Job):
+        sides = _job(client, first), _job(client, second)
+    elif isinstance(first, RecordedTrial) and isinstance(second, RecordedTrial):
+        sides = _trial(client, first), _trial(client, second)
+    else:
+        which = [
+            f"{name} is a {'job' if isinstance(each, Job) else 'trial'}"
+            for name, each in zip((a, b), found, strict=True)
+        ]
+        raise UserError(Problem(f"{', '.join(which)}", hint="give two jobs, or the ids of two trials' runs"))
+    if first.run.info.run_id == second.run.info.run_id:
+        raise UserError(Problem(f"{a} and {b} are the same", hint="an experiment's name stands for its last job"))
+    return sides
+
+
+def _job(client: Any, job: Job) -> Side:
+    trials = trials_of(client, job)
+    best = best_of(job, trials)
+    tags, metrics = job.tags, job.run.data.metrics
+    counts = {name: value for name, value in metrics.items() if name.startswith("trials_")}
+    numbers = {f"best_{metric}": metrics.get(f"best_{metric}") for _, metric in job.objectives}
+    if best is not None:
+        numbers = {f"best_{metric}": best.score(metric) for _, metric in job.objectives}
+        numbers["best_epoch"] = best.best_epoch
+    winner = "" if best is None else "\n".join(f"{key}={value}" for key, value in configuration(client, best).items())
+    return Side(
+        f"{job.experiment} {job.id}",
+        _spec(client, job),
+        {"status": job.status, "winner": winner},
+        {name: value for name, value in numbers.items() if value is not None} | job.test | counts,
+        job.seconds,
+        job.objectives,
+        (best or trials[0]).datasets if trials else set(),
+        _surroundings(tags, "tuner.git_state"),
+    )
+
+
+def _spec(client: Any, job: Job) -> dict[str, str]:
+    """The experiment as it was run, in dotted keys."""
+    text = store.read_text(client, job.run.info.run_id, "experiment.yaml")
+    if text is None:
+        hint = "its artifacts lie where this machine does not see them, or were deleted"
+        raise UserError(Problem(f"job {job.id} has no experiment.yaml that can be had from here", hint=hint))
+    said = {key: value for key, value in store.flattened(yaml.safe_load(text)).items() if value != {}}
+    return {key: str(value) for key, value in said.items()}
+
+
+def _trial(client: Any, trial: RecordedTrial) -> Side:
+    run = store.run_of(client, trial.job)
+    objectives = Job("", run).objectives if run is not None else []
+    metrics = trial.run.data.metrics
+    shown = [*(f"best_{metric}" for _, metric in objectives), "best_epoch", "parameters", "latency_ms"]
+    shown += sorted(name for name in metrics if name.startswith("test_"))
+    return Side(
+        str(trial.run.info.run_name),
+        trial.fixed | configuration(client, trial),
+        {"status": trial.status, "reason": trial.run.data.tags.get("tuner.reason", "")},
+        {name: metrics[name] for name in shown if name in metrics},
+        trial.seconds,
+        objectives,
+        trial.datasets,
+        _surroundings(trial.run.data.tags, "tuner.device", "tuner.precision"),
+    )
+
+
+def _surroundings(tags: Mapping[str, str], *more: str) -> dict[str, str]:
+    names = [name for name in tags if name.startswith("tuner.version.")]
+    names += [name for name in ("mlflow.source.git.commit", "tuner.host", *more) if name in tags]
+    short = ("tuner.", "mlflow.source.")
+    return {next((n.removeprefix(p) for p in short if n.startswith(p)), n): tags[n] for n in sorted(names)}
+
+
+def print_comparison(console: Console, a: Side, b: Side) -> None:
+    """Both side by side: of the configuration what differs, of the results everything."""
+    for warning in _warnings(a, b):
+        say(console, Text(warning, style="yellow"))
+    table = Table(header_style="bold")
+    table.add_column("")
+    for side in (a, b):
+        table.add_column(Text(side.title))
+    table.add_column("difference", justify="right", no_wrap=True)
+    parts = ((a.configuration, b.configuration), (a.surroundings, b.surroundings))
+    for number, (these, those) in enumerate(parts):
+        for key in sorted(key for key in {*these, *those} if these.get(key) != those.get(key)):
+            table.add_row(Text(key), Text(these.get(key, "")), Text(those.get(key, "")))
+        if number == 0 and not table.row_count:
+            table.add_row("configuration", "the same", "the same")
+    table.add_section()
+    for word in a.words:
+        if a.words[word] or b.words[word]:
+            table.add_row(Text(word), Text(a.words[word]), Text(b.words[word]))
+    for name in dict.fromkeys([*a.numbers, *b.numbers]):
+        one, other = a.numbers.get(name), b.numbers.get(name)
+        if one or other:
+            by = "" if one is None or other is None else _difference(name, one, other)
+            table.add_row(Text(name, style="bold"), _number(name, one), _number(name, other), by)
+    table.add_row("took", duration(a.seconds), duration(b.seconds))
+    show(console, table)
+
+
+def _number(name: str, value: float | None) -> str:
+    is_count = name in ("best_epoch", "parameters") or name.startswith("trials_")
+    return f"{value:,.0f}" if is_count and value is not None else score(value)
+
+
+def _difference(name: str, one: float, other: float) -> str:
+    """How much more the other one has."""
+    by = other - one
+    return "" if by == 0 else f"{'+' if by > 0 else '-'}{_number(name, abs(by))}"
+
+
+def _warnings(a: Side, b: Side) -> list[str]:
+    """Why the numbers of one say nothing of the other."""
+    warnings = []
+    if a.objectives != b.objectives:
+        said = [", ".join(f"{mode} {metric}" for mode, metric in side.objectives) or "unknown" for side in (a, b)]
+        warnings.append(f"not comparable: the objective is {said[0]} in one and {said[1]} in the other")
+    if a.datasets != b.datasets and a.datasets and b.datasets:
+        said = [", ".join(sorted(side.datasets)) for side in (a, b)]
+        warnings.append(f"not comparable: one was measured on {said[0]}, the other on {said[1]}")
+    return warnings

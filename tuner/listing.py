@@ -1,0 +1,162 @@
+"""What MLflow's record tells of jobs, for the terminal: which there are, and the winner of one."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner.address import default_uri, masked
+from tuner.clock import duration, moment
+from tuner.recorded import Job, RecordedTrial, best_of, configuration, experiment_called, jobs, trials_of, versions_of
+from tuner.store import CHECKPOINT, experiments, has_artifact
+
+MOST = 50
+"""Jobs that are listed."""
+
+_STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+
+
+def print_jobs(console: Console, client: Any, uri: str, name: str | None = None) -> None:
+    """The jobs in a store, newest first.
+
+    Args:
+        console: Where to write.
+        client: Of the store.
+        uri: The store.
+        name: Of an experiment; None for all.
+
+    Raises:
+        UserError: There is no experiment of that name.
+    """
+    found = jobs(client, experiment_called(client, name) if name else experiments(client))
+    listed = list(islice(found, MOST))
+    more = sum(1 for _ in found)
+    if not listed:
+        say(console, f"no job in {masked(uri)}" + (f", experiment {name}" if name else ""))
+        return
+    table = Table(header_style="bold")
+    for column in ("experiment", "job", "status", "trials", "best", "begun", "took"):
+        if column != "experiment" or name is None:
+            table.add_column(column, justify="right" if column == "took" else "left", no_wrap=column == "job")
+    for job in listed:
+        table.add_row(
+            *([] if name else [Text(job.experiment)]),
+            Text(job.id),
+            Text(job.status, style=_STYLES.get(job.status, "")),
+            _counts(client, job),
+            Text("\n".join(_bests(job))),
+            moment(job.began),
+            duration(job.seconds),
+        )
+    if more:
+        hint = "" if name else f"; tuner list {listed[-1].experiment} shows those of one experiment"
+        table.caption = f"the newest {len(listed)}; {more} older ones are not shown{hint}"
+    show(console, table)
+
+
+def _counts(client: Any, job: Job) -> str:
+    """How many trials ended how; of a job that is running, out of how many there will be."""
+    metrics = job.run.data.metrics
+    named = [(name, int(metrics.get(f"trials_{name}", 0))) for name in ("completed", "pruned", "failed", "diverged")]
+    if job.status == "running" or not any(count for _, count in named):
+        statuses = [trial.status for trial in trials_of(client, job)]
+        named = [(status, statuses.count(status)) for status in dict.fromkeys(statuses)]
+    said = "\n".join(f"{count} {name}" for name, count in named if count)
+    return said if job.status == "completed" else f"{said or 'none'}\nof {job.run.data.params.get('trials', '?')}"
+
+
+def _bests(job: Job) -> list[str]:
+    metrics = job.run.data.metrics
+    values = [(mode, metric, metrics.get(f"best_{metric}")) for mode, metric in job.objectives]
+    return [
+        f"{metric} {score(value)}".strip() if value is not None else f"{mode} {metric}"
+        for mode, metric, value in values
+    ]
+
+
+def print_best(console: Console, client: Any, uri: str, job: Job) -> None:
+    """The winner of a job, or its Pareto front: what it is, how good it is, and how to have it."""
+    trials = trials_of(client, job)
+    early = job.tags.get("tuner.ended_early", "") if job.status != "running" else ""
+    of = ", ".join(f"{mode} {metric}" for mode, metric in job.objectives)
+    _line(console, "job", f"{job.experiment} {job.id}, {job.status}{f': {early}' if early else ''}")
+    _line(console, "objective", of)
+    best = best_of(job, trials)
+    if best is None:
+        why = "none has ended yet" if job.status == "running" else "none ended well and satisfies the constraints"
+        why = f"its run {job.winner} is gone" if job.winner and job.status != "running" else why
+        _line(console, "best", f"no trial: {why}", "red")
+        return
+    front = [trial for trial in trials if "pareto" in trial.run.data.tags]
+    if front and job.status != "running":
+        show(console, _front(client, job, front))
+    values = "  ".join(f"{key}={value}" for key, value in configuration(client, best).items())
+    so_far = " so far" if not job.winner or job.status == "running" else ""
+    _line(console, "best", Text.assemble(f"trial {best.number}{so_far}: ", (values or "as written", "bold green")))
+    scores = "  ".join(f"{metric} {score(best.score(metric))}" for _, metric in job.objectives)
+    _line(console, "", f"{scores} in epoch {best.best_epoch}, seed {best.run.data.tags.get('tuner.seed', 'unknown')}")
+    if job.test and not so_far:
+        _line(console, "test set", "  ".join(f"{name} {score(value)}" for name, value in job.test.items()))
+    _line(console, "run", best.run.info.run_id)
+    for address in versions_of(client, best.run.info.run_id):
+        _line(console, "model", address)
+    _how_to_load(console, client, uri, best)
+
+
+def _front(client: Any, job: Job, front: Sequence[RecordedTrial]) -> Table:
+    table = Table(title="Pareto front", title_justify="left", header_style="bold")
+    for name in ("trial", *(metric for _, metric in job.objectives), "epoch"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("configuration")
+    table.add_column("run", no_wrap=True)
+    mode, first = job.objectives[0]
+    for trial in sorted(front, key=lambda trial: trial.score(first) or 0.0, reverse=mode == "max"):
+        table.add_row(
+            str(trial.number),
+            *(score(trial.score(metric)) for _, metric in job.objectives),
+            str(trial.best_epoch),
+            Text(" ".join(f"{key}={value}" for key, value in configuration(client, trial).items())),
+            trial.run.info.run_id,
+        )
+    return table
+
+
+def _how_to_load(console: Console, client: Any, uri: str, trial: RecordedTrial) -> None:
+    run_id = trial.run.info.run_id
+    if has_artifact(client, run_id, CHECKPOINT) is False:
+        _line(console, "load", "it has no checkpoint")
+        return
+    store = "" if uri == default_uri() else f"    with MLFLOW_TRACKING_URI={masked(uri)}"
+    if "target" in trial.fixed:  # only its own code knows what its checkpoint is
+        _line(console, "load", f"mlflow artifacts download -r {run_id} -a {CHECKPOINT}{store}")
+    else:
+        _line(console, "load", f'tuner.load("{run_id}"){store}')
+
+
+def score(value: float | None) -> str:
+    """Four digits behind the point; whole numbers, such as parameters, as they are."""
+    if value is None:
+        return ""
+    if float(value).is_integer() and abs(value) >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.3g}"
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table: as wide as the terminal, and in a file or a pipe as wide as it is."""
+    if not console.is_terminal:
+        wanted = console.measure(table, options=console.options.update(width=100_000)).maximum
+        console = Console(file=console.file, width=max(console.width, wanted))
+    console.print(table)
+
+
+def say(console: Console, text: str | Text) -> None:
+    """Print a line as it stands: a terminal breaks it, where it must."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _line(console: Console, name: str, text: str | Text, style: str = "") -> None:
+    say(console, Text.assemble((f"{name:<12}", "bold"), Text(text, style) if isinstance(text, str) else text))

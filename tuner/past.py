@@ -1,0 +1,206 @@
+"""An earlier run of a job, as its journal tells of it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from tuner.errors import Problem, UserError
+from tuner.journal import FILE, as_plain, exists, files_at, text_of
+from tuner.spec import ExperimentSpec
+from tuner.store import flattened
+from tuner.trials import Mutation, Trial, label
+from tuner.validation import problems_of
+
+
+@dataclass(frozen=True)
+class Past:
+    """An earlier run of a job.
+
+    Args:
+        job: The job's id.
+        head: What was noted when it began.
+        trials: Its trials by number; those that have not ended go on from their latest checkpoint.
+        is_finished: Whether its search was through.
+    """
+
+    job: str
+    head: dict[str, Any]
+    trials: list[Trial]
+    is_finished: bool
+    end: dict[str, Any] = field(default_factory=dict)
+    """How its record ended; empty where it did not come to that."""
+    seconds: float = 0.0
+    """Wall-clock seconds of all its runs together, as far as they were written down."""
+
+
+def last_job(storage: str, name: str) -> str:
+    """The last job of an experiment, by its id.
+
+    Raises:
+        UserError: There is none.
+    """
+    from pyarrow.fs import FileSelector
+
+    folder = f"{storage.rstrip('/')}/{name}"
+    files, path = files_at(folder)
+    found = files.get_file_info(FileSelector(path, recursive=False, allow_not_found=True))
+    jobs = [info.base_name for info in found if exists(f"{folder}/{info.base_name}")]
+    if not jobs:
+        hint = "run it without --resume and --extend, or say with storage=... where it was run"
+        raise UserError(Problem(f"no job of {name!r} was begun there", "--resume", folder, hint))
+    return str(max(jobs))  # an id begins with its time
+
+
+def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = True) -> Past:
+    """What the journal in a job's folder tells.
+
+    Args:
+        spec: The experiment.
+        folder: The job's folder.
+        job: The job's id.
+        goes_on: Whether its trials are to go on: those that had not ended begin again at their latest checkpoint.
+
+    Raises:
+        UserError: The experiment is another one now, or nothing was written.
+    """
+    where = f"{folder}/{FILE}"
+    events = list(events_of(text_of(folder)))
+    if not events:
+        hint = "run it without --resume: as a job of its own"
+        raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
+    _check_same(spec, _head(events)["spec"], where)
+    past = _retold(spec, job, events)
+    for trial in past.trials if goes_on else ():
+        if trial.status in ("running", "interrupted"):
+            if trial.latest is not None and not _is_there(trial.latest):
+                trial.latest, trial.latest_epoch = None, 0
+            _rewind(trial, trial.latest_epoch, spec)
+            trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
+    return past
+
+
+def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
+    """A job from the text of its journal alone: the experiment as it was run, and what came of it.
+
+    Args:
+        text: The journal.
+        job: The job's id.
+        where: Where the journal comes from, for an error to point to.
+
+    Raises:
+        UserError: Nothing was written, or the experiment needs what is not here, such as code of the user's own.
+    """
+    events = list(events_of(text))
+    if not any(event["event"] == "opened" for event in events):
+        raise UserError(Problem("the job was ended before anything of it was written", where=where))
+    try:
+        spec = ExperimentSpec.model_validate(_head(events)["spec"])
+    except ValidationError as error:
+        problems = problems_of(error, ExperimentSpec)
+        raise UserError(*(replace(problem, where=where) for problem in problems)) from None
+    return spec, _retold(spec, job, events)
+
+
+def _head(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return [event for event in events if event["event"] == "opened"][-1]
+
+
+def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]]) -> Past:
+    """What came of a job, event by event."""
+    trials: dict[int, Trial] = {}
+    finished = False
+    end: dict[str, Any] = {}
+    began, before, seconds = 0.0, 0.0, 0.0
+    for event in events:
+        if event["event"] == "opened":  # what lies between two runs of a job is no time of it
+            seconds, began = seconds + before - began, event["time"]
+        before = event["time"]
+        if "trial" not in event:
+            finished, end = event.get("finished", finished and event["event"] == "recorded"), event.get("end", {})
+            continue
+        is_new = event["trial"] not in trials
+        if is_new:
+            trials[event["trial"]] = _begun(spec, event)
+        trial = trials[event["trial"]]
+        match event["event"]:
+            case "started" if not is_new:
+                _rewind(trial, event["epoch"], spec)
+                trial.status, trial.started, trial.resumed = "running", event["time"], trial.resumed + 1
+            case "reported":
+                trial.take(event["report"], spec.objective, event["time"])
+                trial.reports.append((event["report"], event["time"]))
+            case "saved":
+                trial.latest, trial.latest_epoch, trial.checkpoint = event["latest"], event["epoch"], event["best"]
+            case "mutated":
+                mutation = Mutation(event["epoch"], event["parent"], event["before"], event["after"])
+                config = spec.trial_config(mutation.after).model_copy(update={"seed": trial.config.seed})
+                trial.mutate(mutation, config, event["latest"])
+            case "ended":
+                trial.status, trial.reason, trial.traceback = event["status"], event["reason"], event["traceback"]
+                trial.violations, trial.attributes = event["violations"], event["attributes"]
+                trial.checkpoint, trial.ended = event["best"], event["time"]
+    seconds += before - began
+    return Past(job, _head(events), [trials[number] for number in sorted(trials)], finished, end, seconds)
+
+
+def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:
+    """Make a trial one that goes on after `epoch`: what it reported later is reported again."""
+    trial.reason, trial.ended = "", None
+    trial.reports = [(report, when) for report, when in trial.reports if report["epoch"] <= epoch]
+    trial.epoch, trial.best, trial.best_report, trial.best_assignment, trial.series = 0, None, {}, {}, {}
+    if epoch == 0:
+        trial.mutations = []  # it begins as what it has become
+    for report, when in trial.reports:
+        trial.take(report, spec.objective, when)
+    if trial.best is None:
+        trial.checkpoint = None
+
+
+def _begun(spec: ExperimentSpec, event: dict[str, Any]) -> Trial:
+    assignment = event["assignment"]
+    config = spec.trial_config(assignment).model_copy(update={"seed": event["seed"]})
+    return Trial(event["trial"], assignment, config, label(assignment), status="running", started=event["time"])
+
+
+def events_of(text: str) -> Iterator[dict[str, Any]]:
+    """What a journal tells, line by line."""
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut off by the end of its writer
+
+
+_MAY_CHANGE = (
+    *("resources.", "timeout", "stop.", "budget.", "tracking.", "storage"),
+    *("search.trials", "search.warm_start"),
+)
+"""Parts of an experiment that decide nothing about a trial's numbers."""
+
+
+def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str) -> None:
+    """Trials of two different experiments are not to be compared."""
+    now, then = (flattened(each) for each in (json.loads(json.dumps(as_plain(spec))), before))
+    changed = [key for key in now | then if not key.startswith(_MAY_CHANGE) and now.get(key) != then.get(key)]
+    hint = "undo the change, or run it without --resume: as a job of its own"
+    problems = [
+        Problem(f"was {_short(then.get(key))} when the job began, and is {_short(now.get(key))}", key, where, hint)
+        for key in changed
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is None else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_there(folder: str) -> bool:
+    from pyarrow.fs import FileType
+
+    files, path = files_at(folder)
+    return bool(files.get_file_info(path).type == FileType.Directory)

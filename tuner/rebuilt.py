@@ -1,0 +1,199 @@
+"""A job from its journal: its report, written again, and its results as a table."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from tuner import html_report, imports, journal, store
+from tuner.address import default_uri
+from tuner.errors import Problem, UserError
+from tuner.past import Past, events_of, rebuilt
+from tuner.recorded import Job, find_job, trials_of
+from tuner.spec import ExperimentSpec
+from tuner.trials import leaderboard
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BROKE_OFF = "the job broke off"
+"""Why a trial ended that nobody ended."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of a job.
+
+    Args:
+        path: Its file.
+        note: What the user must be told about it; empty where there is nothing.
+    """
+
+    path: Path
+    note: str = ""
+
+
+def write_report(name: str, path: Path | None = None, uri: str | None = None) -> Report:
+    """Write the report of a job: as its journal tells of it, whether it has ended or not.
+
+    Args:
+        name: As `tuner.recorded.find_job` takes it.
+        path: The file to write; None for ``<experiment>-<job>.html`` in the working directory.
+        uri: MLflow's tracking URI; None for its default.
+
+    Raises:
+        UserError: There is no such job, or neither its journal nor a report of it can be had from here.
+    """
+    with store.reading(uri or default_uri()) as client:
+        job = find_job(client, name)
+        path = path or Path(f"{job.experiment}-{job.id}.html")
+        _check_writable(path)
+        try:
+            with _rebuilt(client, job) as (spec, past):
+                status, early = job.status, job.tags.get("tuner.ended_early", "")
+                html_report.write_html(
+                    spec,
+                    past.trials,
+                    path,
+                    job=job.id,
+                    status=status,
+                    ended_early=early if status != "running" else "",
+                    test=past.end.get("test") or job.test,
+                    seconds=past.seconds,
+                )
+        except UserError as error:
+            kept = store.read_text(client, job.run.info.run_id, html_report.FILE)
+            if kept is None:
+                raise
+            path.write_text(kept, encoding="utf-8")
+            return Report(path, f"as it was written when the job ended: {error.problems[0].message}")
+    return Report(path)
+
+
+def _check_writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UserError(Problem(f"there is no folder {path.parent}", "--output", hint="make it first"))
+    if path.is_dir():
+        raise UserError(Problem(f"{path} is a folder", "--output", hint=f"name a file, such as {path / 'report.html'}"))
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(Problem(f"{path} cannot be written", "--output", hint="name a file elsewhere"))
+
+
+def results(name: str, uri: str | None = None) -> "pd.DataFrame":
+    """The leaderboard of a job, one row a trial, best first: as in its ``leaderboard.csv``, with its run.
+
+    Args:
+        name: An experiment's name, which stands for its last job; a job's id; or the id of a job's run.
+        uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
+
+    Returns:
+        Columns ``trial``, ``status``, each objective at its best report, ``pareto`` where there are several,
+        ``best_epoch``, each searched key, ``seconds``, ``reason``, and ``run_id``: None where it has no run.
+
+    Raises:
+        UserError: There is no such job, or neither its journal nor its table can be had from here.
+    """
+    import pandas as pd
+
+    with store.reading(uri or default_uri()) as client:
+        job = find_job(client, name)
+        try:
+            with _rebuilt(client, job) as (spec, past):
+                table = leaderboard(past.trials, spec.objectives, spec.repeat)
+        except UserError:
+            kept = store.read_text(client, job.run.info.run_id, "leaderboard.csv")
+            if kept is None:
+                raise
+            table = pd.read_csv(io.StringIO(kept)) if kept.strip() else pd.DataFrame()
+        runs = {trial.number: trial.run.info.run_id for trial in trials_of(client, job)}
+    ids = [runs.get(int(number)) for number in table.get("trial", ())]
+    return table.assign(run_id=pd.Series(ids, index=table.index, dtype=object))
+
+
+@contextlib.contextmanager
+def _rebuilt(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
+    """The experiment of a job as it was run, and what came of it.
+
+    Raises:
+        UserError: Its journal cannot be had from here, or needs what is not here.
+    """
+    text, where = _journal(client, job)
+    if '"target"' in text:
+        _look_beside(job.tags.get("mlflow.source.name", ""))
+    with _standing_in(text):
+        spec, past = rebuilt(text, job.id, where)
+        for trial in past.trials if job.status != "running" else ():
+            if trial.ended is None:
+                trial.end("interrupted", BROKE_OFF)
+                trial.ended = trial.updated or trial.started  # as far as anybody knows
+        yield spec, past
+
+
+def _journal(client: Any, job: Job) -> tuple[str, str]:
+    """The text of a job's journal, and where it lies."""
+    run, folder = job.run.info.run_id, job.tags.get("tuner.folder", "")
+    kept = store.read_text(client, run, journal.FILE)
+    if kept is not None and job.status in ("completed", "failed"):
+        return kept, f"{journal.FILE} of the run {run}"
+    lying = ""
+    # A folder on another machine, or a store that wants to know who we are: then there is what MLflow has.
+    with contextlib.suppress(OSError, ValueError):
+        lying = journal.text_of(folder) if folder and journal.exists(folder) else ""
+    if len(lying) > len(kept or ""):  # one that went on after it was kept
+        return lying, f"{folder}/{journal.FILE}"
+    if kept is None:
+        host = job.tags.get("tuner.host", "")
+        message = f"the journal of job {job.id} cannot be had from here: it is no artifact of the run {run}"
+        hint = f"it lies in {folder}{f' on {host}' if host else ''}: give the command there" if folder else ""
+        raise UserError(Problem(message, hint=hint))
+    return kept, f"{journal.FILE} of the run {run}"
+
+
+def _look_beside(source: str) -> None:
+    """Find code of the user's own beside the experiment's file, where that is here."""
+    place = Path(source)
+    if source and place.exists():
+        imports.look_in(place if place.is_dir() else place.parent)
+
+
+@contextlib.contextmanager
+def _standing_in(text: str) -> Iterator[None]:
+    """Let a function of the user's own that is not here be named all the same: it is not called for a report."""
+    target = _function(text)
+    name, _, function = target.partition(":")
+    parts = name.split(".")
+    names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    if not target or name in sys.modules or _is_here(parts[0]):
+        yield
+        return
+    stand_ins = {each: ModuleType(each) for each in names}
+    setattr(stand_ins[name], function, _stand_in)
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for each in names:
+            sys.modules.pop(each, None)
+
+
+def _stand_in(config: Mapping[str, Any]) -> None:
+    raise NotImplementedError("the function is not here")
+
+
+def _function(text: str) -> str:
+    """The function of the user's own that a journal's trials ran; empty where they trained a model."""
+    first = next((event for event in events_of(text) if event["event"] == "opened"), None)
+    return str(first["spec"]["trial"].get("target", "")) if first else ""
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
