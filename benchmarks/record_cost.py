@@ -159,6 +159,7 @@ def play(side: Ours | Stock, spec: ExperimentSpec, pace: float) -> dict[str, flo
 def store(kind: str, folder: Path) -> Iterator[str]:
     """A fresh store with its tables made. Yields its URI."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(folder))  # MLflow keeps the artifacts of a SQLite store where it is
         if kind == "sqlite":
             uri = f"sqlite:///{folder}/mlflow.db"
         else:

@@ -6,7 +6,8 @@ import pytest
 from conftest import experiment
 from rich.console import Console
 
-from tuner.display import Display, duration
+from tuner.clock import duration
+from tuner.display import Display
 from tuner.run import FAILED, INTERRUPTED, OK, Result
 from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from tuner.clock import duration
 from tuner.device import keep_freed_memory, use_threads
-from tuner.display import duration
 from tuner.errors import Problem, UserError
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned

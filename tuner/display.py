@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tuner.clock import duration
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.trials import SOUND, Listener, Mutation, Trial
@@ -26,16 +27,6 @@ COLOURS = {
     "interrupted": "yellow",
     "running": "cyan",
 }
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``42s``, ``3m 05s``, ``2h 10m``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
 class Display(Listener, AbstractContextManager["Display"]):

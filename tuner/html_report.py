@@ -9,8 +9,8 @@ from typing import Any
 
 from tuner.address import masked
 from tuner.certainty import certainty
+from tuner.clock import duration
 from tuner.config import Config
-from tuner.display import duration
 from tuner.plots import draw
 from tuner.plots.as_optuna import configuration
 from tuner.plots.timeline import COLOURS

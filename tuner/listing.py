@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,8 @@ from tuner.store import CHECKPOINT, experiments, has_artifact
 
 MOST = 50
 """Jobs that are listed."""
+
+_WIDE = 110  # characters that all columns take with names as they are
 
 _STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 
@@ -37,20 +39,25 @@ def print_jobs(console: Console, client: Any, uri: str, name: str | None = None)
     if not listed:
         say(console, f"no job in {masked(uri)}" + (f", experiment {name}" if name else ""))
         return
+    # Where there is little room, the experiment stands above the job, whose id begins with the time.
+    is_narrow = console.is_terminal and console.width < _WIDE
+    left_out = ({"experiment"} if name or is_narrow else set()) | ({"begun"} if is_narrow else set())
     table = Table(header_style="bold")
     for column in ("experiment", "job", "status", "trials", "best", "begun", "took"):
-        if column != "experiment" or name is None:
-            table.add_column(column, justify="right" if column == "took" else "left", no_wrap=column == "job")
+        if column not in left_out:
+            justify: Literal["left", "right"] = "right" if column == "took" else "left"
+            table.add_column(column, justify=justify, no_wrap=column == "job", overflow="fold")
     for job in listed:
-        table.add_row(
-            *([] if name else [Text(job.experiment)]),
-            Text(job.id),
-            Text(job.status, style=_STYLES.get(job.status, "")),
-            _counts(client, job),
-            Text("\n".join(_bests(job))),
-            moment(job.began),
-            duration(job.seconds),
-        )
+        cells: dict[str, Text | str] = {
+            "experiment": Text(job.experiment),
+            "job": Text(f"{job.experiment}\n{job.id}" if is_narrow and not name else job.id),
+            "status": Text(job.status, style=_STYLES.get(job.status, "")),
+            "trials": _counts(client, job),
+            "best": Text("\n".join(_bests(job))),
+            "begun": moment(job.began),
+            "took": duration(job.seconds),
+        }
+        table.add_row(*(cell for column, cell in cells.items() if column not in left_out))
     if more:
         hint = "" if name else f"; tuner list {listed[-1].experiment} shows those of one experiment"
         table.caption = f"the newest {len(listed)}; {more} older ones are not shown{hint}"

@@ -192,11 +192,11 @@ def find(client: Any, name: str) -> Job | RecordedTrial:
 
 def _of_run(run: Any, names: Mapping[str, str]) -> Job | RecordedTrial:
     run_id, tags = run.info.run_id, run.data.tags
-    if run.info.lifecycle_stage == "deleted":
-        raise UserError(Problem(f"the run {run_id} was deleted", hint=f"mlflow runs restore --run-id {run_id}"))
-    if run.info.experiment_id not in names:
+    if run.info.experiment_id not in names:  # first: its runs are deleted, and come back, with it
         hint = f"mlflow experiments restore --experiment-id {run.info.experiment_id}"
         raise UserError(Problem(f"the experiment of the run {run_id} was deleted", hint=hint))
+    if run.info.lifecycle_stage == "deleted":
+        raise UserError(Problem(f"the run {run_id} was deleted", hint=f"mlflow runs restore --run-id {run_id}"))
     if tags.get("tuner.role") == "parent":
         return Job(names[run.info.experiment_id], run)
     if tags.get("tuner.role") == "trial":

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.address import masked
-from tuner.display import COLOURS, duration
+from tuner.clock import duration
+from tuner.display import COLOURS
 from tuner.result import INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.space import Assignment
