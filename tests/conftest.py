@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import json
+import os
 import queue
 import secrets
 import shutil
@@ -20,6 +21,25 @@ from tuner.trials import Listener, Mutation, Status, Trial
 from tuner.writer import write as write_record
 
 Write = Callable[..., Path]
+
+_STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave at once where Ray was loaded, as our own command does (`tuner.__main__.console`).
+
+    Everything is told and tidied up by then. Threads of Ray's core live on until the process ends, and now and then one
+    of them crashes while the libraries are taken apart: a segmentation fault after the last test has passed.
+    """
+    if "ray" in sys.modules and _STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_STATUS])
 
 
 def experiment(**parts: Any) -> ExperimentSpec:
