@@ -98,6 +98,32 @@ def test_a_later_one_has_to_be_better_in_the_same(
     assert int(registry.at(alias).version) == 2
 
 
+def test_a_winner_that_is_registered_already_is_not_registered_again(registry: Registry) -> None:
+    registry.register(0.9)
+    told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": 0.9, "dataset": "digits 1"}
+    told |= {"checkpoint": registry.folder / "1", "epoch": 2, "metrics": ["val_accuracy"]}
+    for _ in range(2):  # its job went on, and it is still the winner
+        assert register(registry.client, registry.uri, registry.run, told) == "models:/digits@champion"
+    assert len(registry.client.search_model_versions("name = 'digits'")) == 1
+    assert len(registry.client.search_logged_models([registry.experiment])) == 1
+    assert register(registry.client, registry.uri, registry.run, told | {"epoch": 3}) == "models:/digits@candidate"
+
+
+def test_a_registry_that_is_away_has_a_champion_all_the_same(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register(0.9)
+
+    def away(*names: str) -> None:
+        raise mlflow.exceptions.RestException({"error_code": "INTERNAL_ERROR", "message": "away"})
+
+    monkeypatch.setattr(registry.client, "get_model_version_by_alias", away)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="away"):
+        registry.register(0.1)
+    monkeypatch.undo()
+    assert int(registry.at("champion").version) == 1
+
+
 def test_a_model_with_several_heads(registry: Registry) -> None:
     registry.register(0.9, MULTITASK)
     model = mlflow.pytorch.load_model("models:/digits@champion")

@@ -1,5 +1,7 @@
 """What TensorBoard's files hold, read as TensorBoard reads them."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def events(folder: Path) -> list[Any]:
 
 def test_a_trial_has_its_curves_and_its_hyperparameters(tmp_path: Path) -> None:
     spec = experiment(space={"optimizer.lr": {"grid": [0.1]}, "model.kind": {"choice": ["cnn"]}})
-    board = TensorBoard(str(tmp_path), spec.objectives)
+    board = TensorBoard(str(tmp_path), spec.objectives, pytest.fail)
     played = Played(spec, board)
     trial = Supply(spec).next()
     assert trial is not None
@@ -46,6 +48,23 @@ def test_a_trial_has_its_curves_and_its_hyperparameters(tmp_path: Path) -> None:
     ]
     text = b"".join(file.read_bytes() for file in folder.iterdir())
     assert b"optimizer.lr" in text and b"model.kind" in text and b"best/val_accuracy" in text
+
+
+def test_a_full_disk_ends_the_files_and_not_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spec, said = experiment(), list[str]()
+    board = TensorBoard(str(tmp_path), spec.objectives, said.append)
+    played, trial = Played(spec, board), Supply(spec).next()
+    assert trial is not None
+    played.start(trial)
+    played.report(trial, 0.5)
+    monkeypatch.setattr("tensorboardX.record_writer.RecordWriter.write", full)
+    played.report(trial, 0.6)
+    played.report(trial, 0.7)
+    played.end(trial)
+    assert said == ["TensorBoard's files end here: [Errno 28] No space left on device"]
 
 
 def test_files_that_would_not_be_local_are_refused() -> None:

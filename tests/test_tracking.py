@@ -179,6 +179,28 @@ def test_what_cannot_be_written_of_one_trial_costs_no_other(spec: ExperimentSpec
     assert status == {"0": "FINISHED", "1": "FINISHED", None: "FINISHED"}
 
 
+def test_a_registry_that_refuses_costs_nothing_but_the_model(
+    spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*said: Any) -> str:
+        raise PermissionError("the registry takes no models from us")
+
+    monkeypatch.setattr("tuner.champion.register", refuse)
+    job = Recorded(spec, uri, tmp_path)
+    trial = job.next()
+    job.report(trial, 0.5, tmp_path)
+    job.end(trial)
+    model = {"checkpoint": trial.checkpoint}
+    job.recorder.job_ended(
+        end_of("FINISHED", {"best_epoch": 1}, winner=trial, test={"test_accuracy": 0.4}, model=model)
+    )
+    job.recorder.close()
+    assert "takes no models from us" in str(job.recorder.failure) and not job.recorder.model
+    assert job.parent.info.status == "FINISHED" and job.parent.data.metrics["best_epoch"] == 1
+    assert job.parent.data.tags["tuner.winner_run"] == job.run_of(0).info.run_id
+    assert job.run_of(0).data.metrics["test_accuracy"] == 0.4
+
+
 class Recorded(Played):
     """A job that is recorded, and writes its journal."""
 
@@ -337,6 +359,22 @@ class TestWhatIsWritten:
         job = Recorded(experiment(search={"kind": "bayesian", "trials": 3}), uri, tmp_path / "job")
         job.finish()
         assert "a Gaussian process (gp)" in job.parent.data.tags["tuner.sampler"]
+
+    def test_the_test_set_is_the_winner_s(self, uri: str, tmp_path: Path) -> None:
+        job = Recorded(experiment(), uri, tmp_path)
+        for _ in range(2):
+            trial = job.next()
+            job.report(trial, 0.5)
+            job.end(trial)
+        job.finish(winner=trial, test={"test_accuracy": 0.4})
+        seen = [
+            {(each.tags[0].value, json.loads(each.dataset.profile)["num_rows"]) for each in run.inputs.dataset_inputs}
+            for run in (job.run_of(0), job.run_of(1))
+        ]
+        assert seen == [
+            {("training", 64), ("validation", 300)},
+            {("training", 64), ("validation", 300), ("testing", 360)},
+        ]
 
     def test_the_files_of_the_job_lie_at_its_own_run(self, uri: str, tmp_path: Path) -> None:
         job = Recorded(experiment(), uri, tmp_path / "job")

@@ -23,6 +23,9 @@ from tuner.scoring import Objective
 CHAMPION, CANDIDATE = "champion", "candidate"
 """Aliases of a registered model's versions: the best one so far, and the latest that is not."""
 
+_DECIDES = ("metric", "mode", "value", "dataset", "epoch")
+"""What is noted on a version: it tells two winners apart, and which of them is better."""
+
 
 def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
     """Log a checkpoint's model on its run and register it.
@@ -40,21 +43,33 @@ def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
     Returns:
         The version's address with its alias, such as ``models:/mnist@champion``.
     """
-    info = client.get_run(run).info
-    try:
-        logged = _logged(client, uri, run, said)
-    finally:  # a run that something is logged on begins and ends once more
-        client.set_terminated(run, info.status, end_time=info.end_time)
-    try:
-        client.create_registered_model(said["name"])
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    tags = {f"tuner.{key}": str(said[key]) for key in ("metric", "mode", "value", "dataset")}
-    version = client.create_model_version(said["name"], logged.model_uri, run, tags=tags, model_id=logged.model_id)
-    alias = CHAMPION if _is_better(said, _champion(client, said["name"])) else CANDIDATE
-    client.set_registered_model_alias(said["name"], alias, version.version)
-    return f"models:/{said['name']}@{alias}"
+    name = said["name"]
+    version = _registered(client, run, said)
+    if version is None:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        info = client.get_run(run).info
+        try:
+            logged = _logged(client, uri, run, said)
+        finally:  # a run that something is logged on begins and ends once more
+            client.set_terminated(run, info.status, end_time=info.end_time)
+        tags = {f"tuner.{key}": str(said[key]) for key in _DECIDES}
+        version = client.create_model_version(name, logged.model_uri, run, tags=tags, model_id=logged.model_id)
+    champion = _champion(client, name)
+    is_champion = champion is not None and champion.version == version.version
+    alias = CHAMPION if is_champion or _is_better(said, champion) else CANDIDATE
+    client.set_registered_model_alias(name, alias, version.version)
+    return f"models:/{name}@{alias}"
+
+
+def _registered(client: Any, run: str, said: Mapping[str, Any]) -> Any | None:
+    """The version that a winner has already: after an attempt that was cut off, or from an earlier end of its job."""
+    found = client.search_model_versions(f"run_id = '{run}'")
+    told = {f"tuner.{key}": str(said[key]) for key in _DECIDES}
+    return next((each for each in found if each.name == said["name"] and told.items() <= each.tags.items()), None)
 
 
 def _logged(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> Any:
@@ -93,8 +108,10 @@ def _linked(client: Any, run: str, metrics: Sequence[str], epoch: int, model: st
 def _champion(client: Any, name: str) -> Any | None:
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no such alias
+            return None
+        raise  # a store that is away has a champion all the same
 
 
 def _is_better(said: Mapping[str, Any], champion: Any | None) -> bool:

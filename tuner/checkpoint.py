@@ -28,8 +28,10 @@ _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metr
 
 def save(folder: Path, trial: TrialConfig, model: nn.Module, state: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Write a checkpoint into an empty folder. `state` holds tensors and plain values only."""
-    torch.save(model.state_dict(), folder / _WEIGHTS)
-    torch.save(state, folder / _STATE)
+    for name, tensors in ((_WEIGHTS, model.state_dict()), (_STATE, state)):
+        # By way of Python's files: torch's own do not say that a disk is full.
+        with (folder / name).open("wb") as file:
+            torch.save(tensors, file)
     (folder / _TRIAL).write_text(yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
     (folder / _METRICS).write_text(json.dumps(metrics, indent=1))  # last: where it is, the rest is whole
 

@@ -37,13 +37,18 @@ class Ending(Listener):
         self.reason = ""
         """Why the job was ended; empty while it was not."""
         self.is_failure = False
-        """Whether that is because nothing worked."""
+        """Whether that is because it cannot go on."""
 
     def is_due(self) -> bool:
         """Whether the job has to end now."""
         if not self.reason and self._deadline is not None and time.time() > self._deadline:
             self.reason = "timeout"
         return bool(self.reason)
+
+    def give_up(self, why: str) -> None:
+        """Have the job end because it cannot go on."""
+        if not self.reason:
+            self.reason, self.is_failure = why, True
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
         """Look whether this was good enough, or the last epoch that may be spent."""
@@ -58,6 +63,5 @@ class Ending(Listener):
     def trial_ended(self, trial: Trial) -> None:
         """Look whether anything works at all."""
         self._ended.append(trial.status == "failed")
-        if len(self._ended) >= _FIRST and all(self._ended) and not self.reason:
-            self.reason = f"the first {len(self._ended)} trials all failed, the last of them with {trial.reason}"
-            self.is_failure = True
+        if len(self._ended) >= _FIRST and all(self._ended):
+            self.give_up(f"the first {len(self._ended)} trials all failed, the last of them with {trial.reason}")

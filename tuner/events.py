@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
+from tuner.disk import FULL, is_full
 from tuner.ending import Ending
 from tuner.errors import allowed
 from tuner.scheduler import TIME
@@ -91,6 +92,8 @@ class Events(tune.Callback):  # type: ignore[misc]
         outcome = self._outcome.pop(ours.number, None)
         if outcome is not None:
             status, reason = outcome[STATUS], outcome.get(REASON, "")
+            if status == "interrupted":
+                self._no_room(ours)
         elif (longest := self._longest(ours)) is not None and ours.epoch >= longest:
             status, reason = "completed", ""
         elif self._ending.reason:
@@ -107,9 +110,18 @@ class Events(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_error() or (Path(trial.error_file).read_text() if trial.error_file else "")
         lines = [line for line in str(error).splitlines() if line.strip()]
-        self._end(
-            self._by_id[trial.trial_id], "failed", f"the worker was lost: {lines[-1] if lines else 'nobody knows why'}"
-        )
+        last = lines[-1] if lines else "nobody knows why"
+        ours = self._by_id[trial.trial_id]
+        if is_full(str(error)):
+            self._no_room(ours)
+            self._end(ours, "interrupted", FULL)
+        else:
+            self._end(ours, "failed", f"the worker was lost: {last}")
+
+    def _no_room(self, trial: Trial) -> None:
+        """A disk is full, that of the trial's host or the storage: the other trials would fail of it, too."""
+        where = f" for trial {trial.number}{f' on {trial.host}' if trial.host else ''}"
+        self._ending.give_up(f"{FULL}{where}; make room, and --resume goes on from here")
 
     def _longest(self, trial: Trial) -> int | None:
         """Reports of a trial that nobody ends early; of a function of the user's own, as the scheduler was told."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from tuner import cluster, html_report, imports, report, tracking
+from tuner.disk import FULL, is_full
 from tuner.display import Display
 from tuner.ending import Ending
 from tuner.journal import FILE, Journal
@@ -61,12 +63,12 @@ class Job:
         goals = {spec.direction(name): value for name, value in spec.stop.items()}
         ending = Ending(timeout=spec.timeout, goals=goals, epochs=spec.budget.epochs, past=self.trials)
         display = Display(self.console, spec, self.supply)
-        journal = Journal(self.folder)
+        journal = Journal(self.folder, partial(self._cannot_write, ending))
         journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
         retention = Retention(spec, self.trials, self.recorder.give_up)
         listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display]
         if spec.tracking.tensorboard:
-            listeners.append(TensorBoard(self.folder, spec.objectives))
+            listeners.append(TensorBoard(self.folder, spec.objectives, partial(display.say, style="yellow")))
         threading.Thread(target=_import_ahead, daemon=True).start()
         try:
             with display, _ending_cleanly(ending, display):
@@ -88,6 +90,11 @@ class Job:
             self.recorder.job_ended(tracking.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise
+
+    def _cannot_write(self, ending: Ending, error: OSError) -> None:
+        """The journal cannot be written: where the disk is full, nothing else can be, and the job ends."""
+        if is_full(error):
+            ending.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
 
     def _finish(self, ending: Ending, journal: Journal) -> Result:
         """The winner, its test, and the end of the record."""
@@ -114,7 +121,11 @@ class Job:
     def _status(self, ending: Ending, best: Trial | None) -> int:
         if ending.reason == INTERRUPTION:
             return INTERRUPTED
-        return FAILED if best is None or any(trial.status == "failed" for trial in self.trials) else OK
+        return (
+            FAILED
+            if ending.is_failure or best is None or any(trial.status == "failed" for trial in self.trials)
+            else OK
+        )
 
     def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
         """The winner, and only the winner, on the test set."""
@@ -167,27 +178,13 @@ class Job:
             values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}
             summary |= values | {"best_epoch": best.best_epoch} | test
             summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
+        mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
         with _artifacts(self.folder) as artifacts:
-            report.write_tables(self.trials, objectives, artifacts, self.spec.repeat)
-            for target, matrix in confusion.items():
-                report.draw_confusion(matrix, target, artifacts)
-            if on_front:
-                report.draw_front(self.trials, objectives, artifacts)
-            html_report.write_html(
-                self.spec,
-                self.trials,
-                artifacts / html_report.FILE,
-                job=self.job,
-                status=summary["status"],
-                ended_early=ended_early,
-                test=test,
-                seconds=time.time() - self.began,
-            )
-            mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
+            is_written = self._write_report(artifacts, summary["status"], ended_early, test, confusion)
             end = tracking.end_of(
                 mlflow_status,
                 summary,
-                artifacts,
+                artifacts if is_written else None,
                 best,
                 on_front,
                 test,
@@ -198,14 +195,42 @@ class Job:
             self.recorder.job_ended(end)
             self.recorder.close()
 
+    def _write_report(
+        self, folder: Path, status: str, ended_early: str, test: dict[str, float], confusion: dict[str, Any]
+    ) -> bool:
+        """The tables and the plots, as files. Returns whether there was room for them."""
+        objectives = self.spec.objectives
+        try:
+            folder.mkdir(exist_ok=True)
+            report.write_tables(self.trials, objectives, folder, self.spec.repeat)
+            for target, matrix in confusion.items():
+                report.draw_confusion(matrix, target, folder)
+            if front(self.trials, objectives):
+                report.draw_front(self.trials, objectives, folder)
+            html_report.write_html(
+                self.spec,
+                self.trials,
+                folder / html_report.FILE,
+                job=self.job,
+                status=status,
+                ended_early=ended_early,
+                test=test,
+                seconds=time.time() - self.began,
+            )
+        except OSError as error:
+            if not is_full(error):
+                raise
+            message = f"no room for the report ({error}): tuner report {self.spec.name} writes it where there is"
+            self.console.print(message, style="yellow", soft_wrap=True, markup=False)
+            return False
+        return True
+
 
 @contextmanager
 def _artifacts(folder: str) -> Iterator[Path]:
     """Where tables and plots are written: in the job's folder, where they stay, unless that is somewhere else."""
     if "://" not in folder:
-        place = Path(folder, "report")
-        place.mkdir(exist_ok=True)
-        yield place
+        yield Path(folder, "report")
         return
     with tempfile.TemporaryDirectory(prefix="tuner-") as name:
         yield Path(name)

@@ -5,8 +5,9 @@ It lies in the job's folder. MLflow's record is for people and written in batche
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tuner.address import masked
@@ -18,21 +19,30 @@ FILE = "journal.jsonl"
 
 
 class Journal(Listener):
-    """Writes down what happens. A `Listener`."""
+    """Writes down what happens. A `Listener`.
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    What cannot be written is kept, and written with what comes next: a disk may be full for a while.
+    """
+
+    def __init__(self, folder: str, on_trouble: Callable[[OSError], None] | None = None) -> None:
+        """Open the journal of a job, a new one or the one that is there.
+
+        Args:
+            folder: The job's folder, or its URI.
+            on_trouble: Told of what keeps it from being written; None raises that.
+        """
         self._files, path = files_at(folder)
         self._files.create_dir(path, recursive=True)
         self._path = f"{path}/{FILE}"
         self._is_local = "://" not in folder
+        self._on_trouble = on_trouble
+        self.trouble: OSError | None = None
+        """What keeps it from being whole; None while it is."""
         there = text_of(folder) if exists(folder) else ""
         # Where an earlier run was killed in the middle of a line, the next one must not go on in it.
         cut_off = "\n" if there and not there.endswith("\n") else ""
         # Object stores cannot append: there the whole is written again, whenever a trial begins or ends.
-        self._lines = [there + cut_off]
-        if self._is_local and cut_off:
-            self._append(cut_off)
+        self._lines = [cut_off] if self._is_local else [there, cut_off]
 
     def opened(self, spec: ExperimentSpec, **more: Any) -> None:
         """The job has begun, or begun again."""
@@ -77,18 +87,34 @@ class Journal(Listener):
         )
 
     def _write(self, event: str, **more: Any) -> None:
-        line = json.dumps({"event": event, "time": time.time()} | more, default=str) + "\n"
-        if self._is_local:
-            self._append(line)
+        self._lines.append(json.dumps({"event": event, "time": time.time()} | more, default=str) + "\n")
+        if not self._is_local and event in ("reported", "saved"):
             return
-        self._lines.append(line)
-        if event not in ("reported", "saved"):
-            with self._files.open_output_stream(self._path) as stream:
-                stream.write("".join(self._lines).encode())
+        try:
+            self._append() if self._is_local else self._replace()
+            self.trouble = None
+        except OSError as error:
+            self.trouble = error
+            if self._on_trouble is None:
+                raise
+            self._on_trouble(error)
 
-    def _append(self, text: str) -> None:
-        with self._files.open_append_stream(self._path) as stream:
-            stream.write(text.encode())
+    def _append(self) -> None:
+        with Path(self._path).open("ab", buffering=0) as file:
+            before = file.tell()
+            whole = "".join(self._lines).encode()
+            try:
+                written = file.write(whole)
+                while written < len(whole):  # as much as there was room for: the rest says why
+                    written += file.write(whole[written:])
+            except OSError:
+                file.truncate(before)  # half a line would spoil the next
+                raise
+        self._lines.clear()
+
+    def _replace(self) -> None:
+        with self._files.open_output_stream(self._path) as stream:
+            stream.write("".join(self._lines).encode())
 
 
 def as_plain(spec: ExperimentSpec) -> dict[str, Any]:

@@ -155,7 +155,7 @@ class Record:
         self._log(run, metrics, params, tags)
         for said in operations:
             if said["do"] == "start" and said["data"]:
-                self._client.log_inputs(run, datasets=store.dataset_inputs(said["data"]))
+                self._client.log_inputs(run, datasets=store.dataset_inputs(said["data"], store.SEEN))
             elif said["do"] == "end":
                 self._end(run, said)
                 self._ended.add(trial)
@@ -197,24 +197,38 @@ class Record:
         with _as_folder(source) as folder:
             self._client.log_artifacts(run, str(folder), store.CHECKPOINT)
 
+    def register(self, said: Operation) -> None:
+        """Register the winner, where that is asked for.
+
+        Args:
+            said: As for `close`; ``model`` as `tuner.champion.register` takes it.
+        """
+        if said["winner"] is None or not said["model"]:
+            return
+        from tuner import champion  # torch: seconds
+
+        with _as_folder(said["model"]["checkpoint"]) as folder:
+            told = dict(said["model"]) | {"checkpoint": folder}
+            self._log_test(said)  # the metrics that are linked to the model
+            self.model = champion.register(self._client, self._uri, self._runs[said["winner"]], told)
+
     def close(self, said: Operation) -> None:
-        """Write the end of the job.
+        """Write the end of the job. Its own run ends also where some of that cannot be written.
 
         Args:
             said: As `tuner.tracking.end_of` has it: ``status``, ``metrics``, ``tags``, ``time`` of the job's own run;
-                ``winner``, its ``winner_epoch`` and ``test`` metrics; ``front``; ``artifacts``: a folder;
-                ``journal``: a file.
+                ``winner``, its ``winner_epoch``, ``test`` metrics and ``test_data``; ``front``; ``artifacts``: a
+                folder; ``journal``: a file.
         """
         tags = dict(said["tags"])
-        if said["winner"] is not None:
-            run = tags["tuner.winner_run"] = self._runs[said["winner"]]
-            self._log(run, store.metrics(said["test"], said["time"], said["winner_epoch"]), {}, {})
-            if said["model"]:
-                self.model = tags["tuner.model"] = self._register(run, said["model"])
-        self._log(self._parent, store.metrics(said["metrics"], said["time"], 0), {}, tags)
-        for number in said["front"]:
-            self._client.set_tag(self._runs[number], "pareto", "true")
         try:
+            if said["winner"] is not None:
+                tags["tuner.winner_run"] = self._runs[said["winner"]]
+                tags |= {"tuner.model": self.model} if self.model else {}
+                self._log_test(said)
+            self._log(self._parent, store.metrics(said["metrics"], said["time"], 0), {}, tags)
+            for number in said["front"]:
+                self._client.set_tag(self._runs[number], "pareto", "true")
             if said["artifacts"] and Path(said["artifacts"]).is_dir():
                 self._client.log_artifacts(self._parent, said["artifacts"])
             if said["journal"]:
@@ -223,11 +237,13 @@ class Record:
         finally:
             self._client.set_terminated(self._parent, said["status"], end_time=int(said["time"] * 1000))
 
-    def _register(self, run: str, said: Operation) -> str:
-        from tuner import champion  # torch: seconds
-
-        with _as_folder(said["checkpoint"]) as folder:
-            return champion.register(self._client, self._uri, run, dict(said) | {"checkpoint": folder})
+    def _log_test(self, said: Operation) -> None:
+        """What the winner came to on the test set, and which that is; where it is there already, nothing changes."""
+        if said["test"]:
+            run = self._runs[said["winner"]]
+            self._log(run, store.metrics(said["test"], said["time"], said["winner_epoch"]), {}, {})
+            if said.get("test_data"):  # a journal of an older version has none
+                self._client.log_inputs(run, datasets=store.dataset_inputs(said["test_data"], ["test"]))
 
     def abandon(self, when: float, reason: str) -> None:
         """End what still runs: whoever drove the job is gone."""

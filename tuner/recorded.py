@@ -120,9 +120,11 @@ class RecordedTrial:
 
     @property
     def datasets(self) -> set[str]:
-        """The data that it saw, each set by name and digest."""
+        """The data that it was trained and judged on, by name and digest; the test set is for the winner alone."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else ()
-        return {f"{each.dataset.name} {each.dataset.digest}" for each in inputs}
+        tested = {(store.CONTEXT, store.TESTING)}
+        seen = [each for each in inputs if not tested & {(tag.key, tag.value) for tag in each.tags}]
+        return {f"{each.dataset.name} {each.dataset.digest}" for each in seen}
 
 
 def jobs(client: Any, experiments: Mapping[str, str]) -> Iterator[Job]:

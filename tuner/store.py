@@ -27,6 +27,17 @@ FIXED = "fixed."
 VIEW = "viewStateShareKey"
 """Names the state of a page of MLflow's UI in its address."""
 
+SEEN = ("train", "validation")
+"""The sets of a dataset that every trial sees; the test set is for the winner."""
+
+CONTEXT = "mlflow.data.context"
+"""Tag of a run's dataset: what it was used for."""
+
+TESTING = "testing"
+"""What the test set is used for."""
+
+_CONTEXTS = {"train": "training", "validation": "validation", "test": TESTING}
+
 _LONGEST = 6000  # characters of a parameter or a tag, by MLflow's limits
 
 
@@ -106,15 +117,15 @@ def metrics(metrics: Mapping[str, float], when: float, step: int | None) -> list
     return [Metric(key, float(value), int(when * 1000), step or 0) for key, value in metrics.items()]
 
 
-def dataset_inputs(data: Mapping[str, Any]) -> list[Any]:
-    """The dataset of each set that trials see by its true name, with its digest and size.
+def dataset_inputs(data: Mapping[str, Any], parts: Sequence[str]) -> list[Any]:
+    """Sets of a dataset by their true name, each with its digest and size.
 
     Args:
         data: ``name``, ``digest``, ``source``, and ``sizes``: images by the name of the set.
+        parts: Which sets: of ``train``, ``validation`` and ``test``.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    contexts = {"train": "training", "validation": "validation"}
     return [
         DatasetInput(
             Dataset(
@@ -124,10 +135,10 @@ def dataset_inputs(data: Mapping[str, Any]) -> list[Any]:
                 source=json.dumps({"uri": data["source"]}),
                 profile=json.dumps({"num_rows": rows}),
             ),
-            tags=[InputTag("mlflow.data.context", contexts[part])],
+            tags=[InputTag(CONTEXT, _CONTEXTS[part])],
         )
         for part, rows in data["sizes"].items()
-        if part in contexts
+        if part in parts
     ]
 
 

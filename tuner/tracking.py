@@ -310,6 +310,7 @@ def end_of(
         journal: The job's journal, from which ``tuner report`` and the like know the job wherever they are.
     """
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    data = winner.config.describe_data() if winner and test else None
     return {
         "status": status,
         "metrics": numbers,
@@ -317,6 +318,7 @@ def end_of(
         "winner": winner.number if winner else None,
         "winner_epoch": winner.best_epoch or 0 if winner else 0,
         "test": dict(test or {}),
+        "test_data": asdict(data) if data else None,
         "model": model,
         "front": [trial.number for trial in front],
         "artifacts": str(artifacts or ""),

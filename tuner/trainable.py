@@ -15,6 +15,7 @@ from ray import tune
 from tuner import imports, usage
 from tuner.checkpoint import read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
+from tuner.disk import FULL, is_full
 from tuner.scoring import Objective
 from tuner.train import Diverged, Save, fit, predict
 from tuner.trial_config import TrialConfig
@@ -79,6 +80,9 @@ def _telling_how_it_ends(train: Callable[[], str]) -> None:
         tune.report({STATUS: "diverged", REASON: str(error)})
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
+        if is_full(error):  # which is no fault of this configuration: it goes on where there is room
+            tune.report({STATUS: "interrupted", REASON: FULL})
+            return
         tune.report({STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()})
     else:
         tune.report({STATUS: "completed", REASON: reason})

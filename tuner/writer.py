@@ -97,6 +97,7 @@ class _Writing:
             list(self._pool.map(self._write_trial, trials, trials.values()))
         if closing is not None:
             end = closing
+            self._attempt(lambda again: self._record.register(end))  # where that is refused, the rest is written
             self._attempt(lambda again: self._record.close(end))
         elif self._record.is_there():
             self._attempt(

@@ -1,0 +1,206 @@
+"""A disk that fills up in the middle of a job: a real one, in memory, where the system lets us make one."""
+
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import experiment
+from mlflow import MlflowClient
+
+from tuner import checkpoint
+from tuner.disk import is_full
+from tuner.journal import Journal
+from tuner.past import read_past
+from tuner.supply import Supply
+from tuner.trial_config import TrialConfig
+
+JOB = """
+name: filling
+objective: val_accuracy
+trial:
+  data: {{kind: digits, limit: 300}}
+  model: {{kind: cnn, width1: 8, width2: 8, hidden: 32}}
+  epochs: 4
+space:
+  optimizer.lr: {{loguniform: [1.0e-3, 0.1]}}
+search: {{kind: random, trials: 5}}
+storage: {storage}/runs
+tracking: {{uri: "sqlite:///{store}/mlflow.db", register: false}}
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk can be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Fill it to the last byte. Returns the file to delete for room."""
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            if file.write(bytes(1 << 16)) == 0:
+                break
+    return disk / "filler"
+
+
+class Job:
+    """A job in a folder of its own; checkpoints and store are where they are put."""
+
+    def __init__(self, folder: Path, storage: Path, store: Path) -> None:
+        self.folder = folder
+        self.storage = storage
+        self.file = folder / "job.yaml"
+        self.file.write_text(JOB.format(storage=storage, store=store))
+        self.client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner", *(arguments or ("run", "job.yaml"))],
+            cwd=self.folder,
+            env={name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def end(self, process: "subprocess.Popen[str]") -> str:
+        try:
+            said, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        assert "Traceback" not in said, said
+        return said
+
+    def wait(self, process: "subprocess.Popen[str]", event: str) -> None:
+        """Wait for something to stand in its journal."""
+        deadline = time.monotonic() + 120
+        while not any(f'"{event}"' in path.read_text() for path in self.storage.glob("runs/filling/*/journal.jsonl")):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def record(self) -> tuple[str, dict[int, tuple[str, list[int]]]]:
+        """Status of the job's own run; of each trial its status and the epochs of its curve."""
+        experiment = self.client.get_experiment_by_name("filling")
+        assert experiment is not None
+        trials, parent = {}, ""
+        for run in self.client.search_runs([experiment.experiment_id]):
+            if run.data.tags["tuner.role"] == "parent":
+                parent = run.info.status
+                continue
+            curve = self.client.get_metric_history(run.info.run_id, "val_accuracy")
+            trials[int(run.data.tags["tuner.trial"])] = run.info.status, [point.step for point in curve]
+        return parent, trials
+
+
+WHOLE: tuple[str, dict[int, Any]] = ("FINISHED", dict.fromkeys(range(5), ("FINISHED", [1, 2, 3, 4])))
+
+
+def test_storage_that_is_full_ends_the_job_and_resume_goes_on(tmp_path: Path, disk: Path) -> None:
+    job = Job(tmp_path, disk, tmp_path)
+    process = job.start()
+    job.wait(process, "ended")
+    filler = fill(disk)
+    said = job.end(process)
+    assert process.returncode == 1, said
+    assert "ended early: the disk is full" in said and "--resume goes on from here" in said
+    parent, trials = job.record()
+    assert parent == "FAILED" and "RUNNING" not in {status for status, _ in trials.values()}
+    assert ("FINISHED", [1, 2, 3, 4]) in trials.values()  # what had been reported is there
+    filler.unlink()
+    process = job.start("run", "job.yaml", "--resume")
+    said = job.end(process)
+    assert process.returncode == 0, said
+    assert job.record() == WHOLE
+
+
+def test_a_store_that_is_full_is_told_what_it_lacks_by_sync(tmp_path: Path, disk: Path) -> None:
+    job = Job(tmp_path, tmp_path, disk)
+    process = job.start()
+    job.wait(process, "started")
+    filler = fill(disk)
+    said = job.end(process)
+    assert process.returncode == 0, said  # the trials need no store
+    assert "the record is not whole" in said and "tuner sync" in said
+    filler.unlink()
+    process = job.start("sync", "job.yaml")
+    said = job.end(process)
+    assert process.returncode == 0, said
+    assert job.record() == WHOLE
+
+
+def test_a_checkpoint_says_that_the_disk_is_full(disk: Path) -> None:
+    trial = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}})
+    fill(disk)
+    with pytest.raises(Exception, match=None) as raised:
+        checkpoint.save(disk, trial, torch.nn.Linear(1000, 100), {}, {})
+    assert is_full(raised.value)
+
+
+def test_a_journal_makes_up_for_what_had_no_room(tmp_path: Path, disk: Path) -> None:
+    spec, trouble = experiment(), list[OSError]()
+    supply, journal = Supply(spec), Journal(str(disk), trouble.append)
+    journal.opened(spec, parent_run="", trials=4)
+    filler = fill(disk)
+    trials = [trial for trial in (supply.next() for _ in range(4)) if trial is not None]
+    for trial in trials:
+        trial.started = time.time()
+        journal.trial_started(trial)
+        for epoch in range(1, 200):  # more than the block that the file has already
+            trial.take({"val_accuracy": 0.5, "epoch": epoch}, spec.objective)
+            journal.trial_reported(trial, {"val_accuracy": 0.5, "epoch": epoch})
+    assert trouble and all(is_full(error) for error in trouble) and journal.trouble is not None
+    filler.unlink()
+    journal.closed(is_finished=False)
+    assert journal.trouble is None
+    past = read_past(spec, str(disk), "job", goes_on=False)
+    assert [len(trial.reports) for trial in past.trials] == [199] * 4
+
+
+@pytest.mark.parametrize("folder", ["{}", "file://{}"])
+def test_without_anybody_to_tell_a_journal_raises(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(folder.format(tmp_path))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def refuse(self: Journal) -> None:
+        raise full
+
+    monkeypatch.setattr(Journal, "_append", refuse)
+    monkeypatch.setattr(Journal, "_replace", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        journal.closed(is_finished=True)
+
+
+class TestIsFull:
+    def test_by_its_number_its_words_and_what_it_comes_from(self) -> None:
+        full = OSError(errno.ENOSPC, "voll")
+        assert is_full(full) and is_full(OSError(errno.EDQUOT, "zu viel"))
+        assert is_full("RuntimeError: [Errno 28] No space left on device")
+        try:
+            try:
+                raise full
+            except OSError:
+                raise RuntimeError("unexpected pos 64") from None
+        except RuntimeError as error:
+            assert is_full(error)
+
+    def test_others_are_not(self) -> None:
+        assert not is_full(OSError(errno.EACCES, "Permission denied"))
+        assert not is_full(ValueError("the space is not full"))
