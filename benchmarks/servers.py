@@ -3,12 +3,16 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -60,8 +64,8 @@ def postgres() -> Iterator[str]:
             call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tuner", "mlflow")
             yield f"postgresql://tuner:secret@127.0.0.1:{port}/mlflow"
         finally:
-            server.terminate()
-            server.wait()
+            server.send_signal(signal.SIGINT)  # at once: asked politely, it waits for everybody who is connected
+            server.wait(_PATIENCE)
 
 
 @contextlib.contextmanager
@@ -113,3 +117,41 @@ def _wait(server: "subprocess.Popen[bytes]", answers: Callable[[], None], log: P
             assert server.poll() is None, f"it ended: {said}"
             assert time.monotonic() < deadline, f"it does not come up: {said}"
             time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def slow(uri: str, delay: float) -> Iterator[str]:
+    """A way to a server on which every answer takes `delay` seconds more. Yields its URI."""
+    port = int(uri.rpartition(":")[2])
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(delay)
+            connection = HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+            try:
+                connection.request(self.command, self.path, body, dict(self.headers))
+                answer = connection.getresponse()
+                text = answer.read()
+            finally:
+                connection.close()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - their names are given
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import store
+from tuner.points import Points
 from tuner.refusal import refusal
 
 _MOST, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100  # MLflow's limits for one batch
@@ -41,6 +42,7 @@ class Record:
         """
         with _refusing(uri):
             self._client = store.connect(uri)
+        self._points = Points.of(uri)
         self._uri = uri
         self._experiment = ""
         self._parent = ""
@@ -173,7 +175,10 @@ class Record:
             self._runs[trial] = run.info.run_id
 
     def _log(self, run: str, metrics: list[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Metrics, parameters and tags of a run in batches that MLflow takes."""
+        """Metrics, parameters and tags of a run, in batches that MLflow takes."""
+        if metrics and self._points is not None:
+            self._points.write(run, metrics)
+            metrics = []
         said_params, said_tags = store.params(params), store.tags(tags)
         while metrics or said_params or said_tags:
             some_params, said_params = said_params[:_MOST_PARAMS], said_params[_MOST_PARAMS:]

@@ -1,0 +1,166 @@
+"""What the record takes of a job's time: the same job with no record, on SQLite, on a server, and on a slow one.
+
+    python -m benchmarks.record_share [--trials 24] [--turns 3] [--delay 0.5]
+
+Whole jobs of real trainings, each in a process of its own, in turns. "Calls" is the time inside the recorder's calls on
+the control loop; "trials" is from the beginning of the first trial to the end of the last, so that what the writing
+process takes of the cores is in it, too; "after" is from there to the end of the job, with the winner's test, the
+report and the model in the registry. Without a record there is no registry either. Ratios are taken within a turn.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.servers import mlflow_server, slow
+from benchmarks.tables import spread, table
+
+HEADER = ["store", "calls, ms", "share of the job", "trials, s", "over no record", "after the last trial, s", "job, s"]
+NONE = "no record"
+
+
+def experiment(trials: int, folder: Path, uri: str) -> dict[str, Any]:
+    """An experiment of so many trainings of one to two seconds."""
+    return {
+        "name": "record-share",
+        "objective": "val_accuracy",
+        "trial": {"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "epochs": 8},
+        "space": {"optimizer.lr": {"loguniform": [0.001, 0.1]}},
+        "search": {"kind": "random", "trials": trials},
+        "resources": {"cpu": 1},
+        "storage": str(folder / "runs"),
+        "tracking": {"uri": uri},
+    }
+
+
+class Measured:
+    """A recorder whose calls are timed, or one that records nothing."""
+
+    def __init__(self, recorder: Any) -> None:
+        self._recorder = recorder
+        self.seconds = 0.0
+        self.first = self.last = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recorder, name)
+
+    def _timed(self, name: str, *arguments: Any) -> None:
+        began = time.perf_counter()
+        getattr(self._recorder, name)(*arguments)
+        self.last = time.perf_counter()
+        self.first = self.first or began
+        self.seconds += self.last - began
+
+    def trial_started(self, trial: Any) -> None:
+        self._timed("trial_started", trial)
+
+    def trial_reported(self, trial: Any, report: Any) -> None:
+        self._timed("trial_reported", trial, report)
+
+    def trial_saved(self, trial: Any) -> None:
+        """Nothing is recorded of it."""
+
+    def trial_mutated(self, trial: Any, mutation: Any) -> None:
+        """There is no population."""
+
+    def trial_ended(self, trial: Any) -> None:
+        self._timed("trial_ended", trial)
+
+
+def child(uri: str, trials: int) -> None:
+    """Run the job in this process, and print what was measured as JSON."""
+    from rich.console import Console
+
+    from tuner import tracking
+    from tuner.run import run
+    from tuner.spec import ExperimentSpec
+
+    made: list[Measured] = []
+    real = tracking.Recorder
+
+    class Nothing(real):  # type: ignore[misc, valid-type]
+        """Says that all is well, and writes nothing."""
+
+        def open(self, *arguments: Any, **more: Any) -> Any:
+            return tracking.Links("", "", "", "")
+
+        def _put(self, said: Any) -> None:
+            pass
+
+    def recorder(*arguments: Any, **more: Any) -> Any:
+        made.append(Measured((Nothing if uri == NONE else real)(*arguments, **more)))
+        return made[0]
+
+    tracking.Recorder = recorder  # type: ignore[assignment, misc]
+    with tempfile.TemporaryDirectory() as there, contextlib.chdir(there):
+        store = f"sqlite:///{there}/mlflow.db" if uri in (NONE, "sqlite") else uri
+        spec = ExperimentSpec.model_validate(experiment(trials, Path(there), store))
+        began = time.perf_counter()
+        with Path(os.devnull).open("w") as nowhere:
+            result = run(spec, source=Path(there), console=Console(file=nowhere))
+        ended = time.perf_counter()
+        assert result.status == 0 and result.record_failure is None, result.record_failure
+        [measured] = made
+    took = {"calls": measured.seconds, "trials": measured.last - measured.first, "after": ended - measured.last}
+    print(json.dumps(took | {"job": ended - began}), flush=True)
+    os._exit(0)
+
+
+def measure(uri: str, trials: int) -> dict[str, float]:
+    """The job on a store, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.record_share", "--child", uri, "--trials", str(trials)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=machine.environment())
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What the record takes of a job's time.")
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--delay", type=float, default=0.5, help="seconds that the slow server takes for each answer")
+    parser.add_argument("--child", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.trials)
+    neighbours = machine.Neighbours()
+    took: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as there, contextlib.ExitStack() as stack:
+        store = f"sqlite:///{there}/mlflow.db"
+        server = stack.enter_context(mlflow_server(store, Path(there, "artifacts")))
+        late = stack.enter_context(slow(server, options.delay))
+        stores = {NONE: NONE, "SQLite": "sqlite", "a server": server, f"a server, {options.delay:g} s late": late}
+        for turn in range(options.turns):
+            neighbours.look()
+            for name, uri in stores.items():
+                took.setdefault(name, []).append(measure(uri, options.trials))
+                print(turn + 1, name, {key: round(value, 3) for key, value in took[name][-1].items()}, flush=True)
+    rows = []
+    for name, turns in took.items():
+        over = [turn["trials"] / none["trials"] - 1 for turn, none in zip(turns, took[NONE], strict=True)]
+        rows.append(
+            [
+                name,
+                "" if name == NONE else spread([1000 * turn["calls"] for turn in turns], ".0f"),
+                "" if name == NONE else f"{median(turn['calls'] / turn['job'] for turn in turns):.3%}",
+                spread([turn["trials"] for turn in turns], ".1f"),
+                "" if name == NONE else spread([100 * value for value in over], "+.1f") + " %",
+                spread([turn["after"] for turn in turns], ".1f"),
+                spread([turn["job"] for turn in turns], ".1f"),
+            ]
+        )
+    print(f"\n{options.trials} trials, {options.turns} turns\n\n{table(HEADER, rows)}\n\n{machine.facts(neighbours)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""How long the report of a large job takes, and how large its file is.
+
+    python -m benchmarks.report_time [--trials 1000] [--reports 20] [--repeats 3]
+
+A job without training is recorded on SQLite with its journal; then ``tuner report`` writes its report, as somebody
+would type it.
+"""
+
+import argparse
+import contextlib
+import math
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.record_cost import experiment
+from benchmarks.tables import spread, table
+from tuner.journal import FILE, Journal
+from tuner.supply import Supply
+from tuner.tracking import Recorder, end_of
+
+
+def record(folder: Path, trials: int, reports: int) -> None:
+    """A job whose curves rise as those of a training do, some of them ended early."""
+    chance = random.Random(0)
+    spec = experiment(trials, reports, folder)
+    job = folder / "job"
+    recorder, journal, supply = Recorder(spec, f"sqlite:///{folder}/mlflow.db"), Journal(str(job)), Supply(spec)
+    links = recorder.open("job", str(job), folder, trials)
+    journal.opened(spec, parent_run=links.parent_run_id, trials=trials)
+    listeners = (journal, recorder)
+    while (trial := supply.next()) is not None:
+        trial.started = time.time()
+        trial.status = "running"
+        for listener in listeners:
+            listener.trial_started(trial)
+        limit, speed, is_pruned = chance.uniform(0.5, 0.99), chance.uniform(0.1, 1.0), chance.random() < 0.3
+        for epoch in range(1, reports // 4 if is_pruned else reports + 1):
+            accuracy = limit * (1 - math.exp(-speed * epoch)) + chance.gauss(0, 0.005)
+            report = dict.fromkeys(spec.trial.metrics or (), 0.5) | {"epoch": epoch, "val_accuracy": accuracy}
+            trial.take(report, spec.objective)
+            for listener in listeners:
+                listener.trial_reported(trial, report)
+        trial.end("pruned" if is_pruned else "completed", "")
+        for listener in listeners:
+            listener.trial_ended(trial)
+    journal.closed(is_finished=True)
+    recorder.job_ended(end_of("FINISHED", {"status": "completed"}, journal=str(job / FILE)))
+    recorder.close()
+    assert recorder.failure is None, recorder.failure
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="How long the report of a large job takes.")
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--reports", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    neighbours = machine.Neighbours()
+    with tempfile.TemporaryDirectory() as there, contextlib.chdir(there):
+        record(Path(there), options.trials, options.reports)
+        seconds, page = [], Path(there, "report.html")
+        for _ in range(options.repeats):
+            neighbours.look()
+            command = [sys.executable, "-m", "tuner", "report", "record-cost", "-o", str(page)]
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, env=machine.environment())
+            seconds.append(time.perf_counter() - began)
+        size = page.stat().st_size / 1e6
+    header = ["trials", "reports each", "tuner report, s", "file, MB"]
+    row = [f"{options.trials:,}", str(options.reports), spread(seconds, ".1f"), f"{size:.1f}"]
+    print(f"{table(header, [row])}\n\n{machine.facts(neighbours)}")
+
+
+if __name__ == "__main__":
+    main()
