@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -163,6 +164,18 @@ class TestMistakes:
         store.job("20260101-000000-aaaa", [0.5])
         store.client.delete_experiment("1")
         assert "mlflow experiments restore --experiment-id 1" in told("best", "small", status=2)
+
+    def test_a_store_of_another_version(self, store: Store, told: Told) -> None:
+        store.job("20260101-000000-aaaa", [0.5])
+        with sqlite3.connect(store.folder / "mlflow.db") as database:
+            database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        copy = store.folder / "copy.db"  # MLflow keeps the engine of a store that it knows
+        shutil.copy(store.folder / "mlflow.db", copy)
+        for said in (
+            told("list", "--uri", f"sqlite:///{copy}", status=2),
+            told("best", "small", "--uri", f"sqlite:///{copy}", status=2),
+        ):
+            assert "made by another version of MLflow" in said and f"mlflow db upgrade sqlite:///{copy}" in said
 
     def test_a_job_without_a_journal(self, store: Store, told: Told, tmp_path: Path) -> None:
         store.job("20260101-000000-aaaa", [0.5], ends=False)

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,14 @@ def test_a_store_that_comes_back_is_told_all_that_it_missed(
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
     history = MlflowClient(uri).get_metric_history(runs["0"].info.run_id, "val_accuracy")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2)]
+
+
+def test_a_store_of_another_version_is_refused(spec: ExperimentSpec, uri: str, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(UserError, match="made by another version of MLflow") as raised:
+        Recorder(spec, uri).open("job", "runs/job", Path(), 2)
+    assert f"mlflow db upgrade {uri}" in str(raised.value)
 
 
 def test_an_experiment_that_was_deleted_is_refused(spec: ExperimentSpec, uri: str) -> None:

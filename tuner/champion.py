@@ -4,21 +4,24 @@ It takes torch, so the process that writes the record imports it when a job come
 """
 
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import torch
-from mlflow.entities import Metric
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import Model, infer_signature
 
 from tuner import __version__
 from tuner.checkpoint import read_model
 from tuner.scoring import Objective
+from tuner.upload import upload
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 """Aliases of a registered model's versions: the best one so far, and the latest that is not."""
@@ -44,6 +47,8 @@ def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
         The version's address with its alias, such as ``models:/mnist@champion``.
     """
     name = said["name"]
+    mlflow.set_tracking_uri(uri)  # a registry in a database looks there for the model that a version is of
+    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
     version = _registered(client, run, said)
     if version is None:
         try:
@@ -51,13 +56,11 @@ def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        info = client.get_run(run).info
-        try:
-            logged = _logged(client, uri, run, said)
-        finally:  # a run that something is logged on begins and ends once more
-            client.set_terminated(run, info.status, end_time=info.end_time)
+        logged = _logged(client, uri, run, said)
         tags = {f"tuner.{key}": str(said[key]) for key in _DECIDES}
-        version = client.create_model_version(name, logged.model_uri, run, tags=tags, model_id=logged.model_id)
+        version = client.create_model_version(
+            name, f"models:/{logged.model_id}", run, tags=tags, model_id=logged.model_id
+        )
     champion = _champion(client, name)
     is_champion = champion is not None and champion.version == version.version
     alias = CHAMPION if is_champion or _is_better(said, champion) else CANDIDATE
@@ -79,19 +82,25 @@ def _logged(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> Any:
     with torch.inference_mode():
         outputs = model(torch.from_numpy(example))
     shown = {k: v.numpy() for k, v in outputs.items()} if isinstance(outputs, dict) else outputs.numpy()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
-    with warnings.catch_warnings(), mlflow.start_run(run_id=run, log_system_metrics=False):
+    # Not by `mlflow.pytorch.log_model`: that one begins the run once more, and asks for each of its metrics' history.
+    experiment = client.get_run(run).info.experiment_id
+    logged = client.create_logged_model(experiment, name="model", source_run_id=run)
+    with tempfile.TemporaryDirectory(prefix="tuner-") as there, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on other ways to keep a model
-        logged = mlflow.pytorch.log_model(
+        folder = Path(there, "model")
+        mlflow.pytorch.save_model(
             model,
-            name="model",
+            path=folder,
+            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run, model_id=logged.model_id),
             signature=infer_signature(example, shown),
             input_example=example,
             # Named, or MLflow finds them out by loading the model in yet another process.
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"tuner=={__version__}"],
             serialization_format="pickle",
         )
+        upload(folder, logged.artifact_location, "", uri)
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run, [LoggedModelOutput(logged.model_id, said["epoch"])])
     client.log_batch(run, metrics=_linked(client, run, said["metrics"], said["epoch"], logged.model_id))
     return logged
 
@@ -101,7 +110,9 @@ def _linked(client: Any, run: str, metrics: Sequence[str], epoch: int, model: st
 
     They are the very points that the run has already, which MLflow keeps once: others would bend the run's curves.
     """
-    points = [point for name in metrics for point in client.get_metric_history(run, name) if point.step == epoch]
+    with ThreadPoolExecutor(8) as pool:
+        histories = list(pool.map(lambda name: client.get_metric_history(run, name), metrics))
+    points = [point for history in histories for point in history if point.step == epoch]
     return [Metric(p.key, p.value, p.timestamp, p.step, model_id=model, run_id=run) for p in points]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tuner import store
 from tuner.points import Points
 from tuner.refusal import refusal
+from tuner.upload import upload
 
 _MOST, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100  # MLflow's limits for one batch
 
@@ -48,6 +49,8 @@ class Record:
         self._parent = ""
         self._tags: dict[str, str] = {}
         self._runs: dict[int, str] = {}
+        self._artifacts: dict[str, str] = {}
+        """Where the artifacts of a run are, by its id."""
         self._ended: set[int] = set()
         """Trials whose record is whole, their checkpoint included."""
         self.model = ""
@@ -88,6 +91,7 @@ class Record:
         tags = self._tags | said["tags"]
         run = self._client.create_run(self._experiment, tags=tags, run_name=said["name"])
         self._parent = run.info.run_id
+        self._artifacts[self._parent] = run.info.artifact_uri
         self._client.log_batch(self._parent, params=store.params(said["params"]))
         for file, text in said["texts"].items():
             self._client.log_text(self._parent, text, file)
@@ -99,11 +103,14 @@ class Record:
             return None
         self._parent = parent
         self._client.update_run(parent, status="RUNNING")
-        self._forget(self._client.get_run(parent), "tuner.ended_early")
+        run = self._client.get_run(parent)
+        self._artifacts[parent] = run.info.artifact_uri
+        self._forget(run, "tuner.ended_early")
         trials = {}
         for run in found:
             number = int(run.data.tags["tuner.trial"])
             self._runs[number] = run.info.run_id
+            self._artifacts[run.info.run_id] = run.info.artifact_uri
             self._forget(run, "pareto")
             is_ended = run.info.end_time is not None and run.data.tags.get("tuner.status") in ENDED
             if is_ended:
@@ -168,11 +175,13 @@ class Record:
         if again and trial not in self._runs:
             found = store.runs_below(self._client, self._experiment, self._parent) or []
             self._runs |= {int(run.data.tags["tuner.trial"]): run.info.run_id for run in found}
+            self._artifacts |= {run.info.run_id: run.info.artifact_uri for run in found}
         if trial not in self._runs:
             tags = self._tags | {"mlflow.parentRunId": self._parent} | said["tags"]
             began = int(said["time"] * 1000)
             run = self._client.create_run(self._experiment, start_time=began, tags=tags, run_name=said["name"])
             self._runs[trial] = run.info.run_id
+            self._artifacts[run.info.run_id] = run.info.artifact_uri
 
     def _log(self, run: str, metrics: list[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Metrics, parameters and tags of a run, in batches that MLflow takes."""
@@ -200,7 +209,10 @@ class Record:
     def _log_folder(self, run: str, source: str) -> None:
         """A checkpoint, from wherever it lies, as an artifact."""
         with _as_folder(source) as folder:
-            self._client.log_artifacts(run, str(folder), store.CHECKPOINT)
+            self._upload(run, folder, store.CHECKPOINT)
+
+    def _upload(self, run: str, source: Path, place: str = "") -> None:
+        upload(source, self._artifacts[run], place, self._uri)
 
     def register(self, said: Operation) -> None:
         """Register the winner, where that is asked for.
@@ -235,10 +247,10 @@ class Record:
             for number in said["front"]:
                 self._client.set_tag(self._runs[number], "pareto", "true")
             if said["artifacts"] and Path(said["artifacts"]).is_dir():
-                self._client.log_artifacts(self._parent, said["artifacts"])
+                self._upload(self._parent, Path(said["artifacts"]))
             if said["journal"]:
                 with _as_file(said["journal"]) as journal:
-                    self._client.log_artifact(self._parent, str(journal))
+                    self._upload(self._parent, journal)
         finally:
             self._client.set_terminated(self._parent, said["status"], end_time=int(said["time"] * 1000))
 

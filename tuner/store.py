@@ -16,6 +16,7 @@ from typing import Any
 from tuner.address import default_uri, masked
 from tuner.errors import Problem, UserError
 from tuner.reachable import check_reachable
+from tuner.refusal import refusal
 
 CHECKPOINT = "checkpoint"
 """Name of the artifact that holds the best checkpoint of a trial's run."""
@@ -223,14 +224,11 @@ def reading(uri: str) -> Iterator[Any]:
     except UserError:
         raise
     except Exception as error:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        if not isinstance(error, MlflowException | SQLAlchemyError):
+        why = refusal(error, uri)
+        if why is None:
             raise
-        why = masked((str(error).strip() or type(error).__name__).splitlines()[0])
-        hint = "--uri or MLFLOW_TRACKING_URI says which store is read"
-        raise UserError(Problem(f"the store cannot be read: {why}", where=masked(uri), hint=hint)) from None
+        hint = why[1] or "--uri or MLFLOW_TRACKING_URI says which store is read"
+        raise UserError(Problem(f"the store cannot be read: {why[0]}", where=masked(uri), hint=hint)) from None
 
 
 def search(
