@@ -38,6 +38,9 @@ class Noted(Listener):
     def trial_saved(self, trial: Trial) -> None:
         self.told.append(("saved", trial.number, trial.latest))
 
+    def trial_lost(self, trial: Trial, why: str) -> None:
+        self.told.append(("lost", trial.number, why))
+
     def trial_ended(self, trial: Trial) -> None:
         self.told.append(("ended", trial.number, trial.status))
 
@@ -199,6 +202,22 @@ class TestEnd:
             ray("trial_result", result=report | {"training_iteration": 1})
         trial = ray.last("completed")
         assert (trial.status, trial.reason) == ("failed", reason)
+
+    def test_what_a_trial_reports_again_after_its_process_was_lost_is_told_once(self) -> None:
+        ray = Ray()
+        for epoch, value in ((1, 0.5), (2, 0.9), (3, 0.7)):
+            ray.report(epoch, value)
+        trial = ray("trial_recover", trial={"get_error": lambda: "killed by hand", "error_file": None})
+        assert (trial.status, trial.lost, ray.noted.told[-1]) == ("pending", 1, ("lost", 0, "killed by hand"))
+        before = len(ray.noted.told)
+        ray.report(2, 0.9)
+        ray.save("there/2")
+        ray.report(3, 0.7)
+        assert ray.noted.told[before:] == [("saved", 0, "there/2")]
+        assert (trial.best_epoch, trial.checkpoint) == (2, "there/2")
+        assert (trial.latest, trial.latest_epoch) == ("there/2", 2)
+        ray.report(4, 0.8)
+        assert ray.noted.told[-1] == ("reported", 0, 4)
 
     def test_a_worker_that_is_lost_takes_its_trial_with_it(self) -> None:
         ray = Ray()

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import experiment
+from conftest import eventually, experiment
 from mlflow import MlflowClient
 
 import tuner
@@ -383,15 +383,11 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 60"))
-    process = _start(tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}")
+    two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
+    process = _start(tmp_path, "job.yaml", *two, "retry.lost=0")
     try:
         _wait_for_metrics(tmp_path)
-        workers = [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if "ImplicitFunc" in " ".join(child.cmdline())
-        ]
-        workers[0].kill()
+        _workers(process)[0].kill()
         output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -401,6 +397,53 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
     [failed] = [record for record in trials if record.info.status == "FAILED"]
     assert "the worker was lost" in failed.data.tags["tuner.reason"]
     assert "the worker was lost" in output
+
+
+def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+    epochs, weights = 40, []
+    for folder, kills in ((tmp_path / "killed", 3), (tmp_path / "left", 0)):
+        folder.mkdir()
+        (folder / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}"))
+        two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
+        process = _start(folder, "job.yaml", *two)
+        try:
+            _wait_for_metrics(folder)
+            for _ in range(kills):  # at whatever moment, also one right behind the other
+                eventually(lambda process=process: bool(_workers(process)))  # type: ignore[misc]
+                _workers(process)[0].kill()
+                time.sleep(0.5)
+            output, _ = process.communicate(timeout=180)
+        finally:
+            process.kill()
+        assert process.returncode == OK, output
+        trials = [record for record in _runs(folder, "job") if record.data.tags["tuner.role"] == "trial"]
+        assert [record.info.status for record in trials] == ["FINISHED"] * 2
+        assert ("lost its process and goes on from epoch" in output) == (kills > 0)
+        lost = sum(int(record.data.tags.get("tuner.lost", 0)) for record in trials)
+        assert min(kills, 1) <= lost <= kills  # a worker may have been through with its trial
+        client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        for record in sorted(trials, key=lambda record: record.data.tags["tuner.trial"]):
+            curve = client.get_metric_history(record.info.run_id, "val_loss")
+            assert [point.step for point in curve] == list(range(1, epochs + 1))  # each once
+            checkpoint = Path(client.download_artifacts(record.info.run_id, "checkpoint"))
+            weights.append(torch.load(checkpoint / "model.pt", weights_only=True))
+    for killed, left in zip(weights[:2], weights[2:], strict=True):
+        assert killed.keys() == left.keys()
+        for name, tensor in killed.items():
+            assert torch.equal(tensor, left[name]), name
+
+
+def _workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The processes that train a job's trials."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "ImplicitFunc" in _command(child)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> None:

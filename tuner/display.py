@@ -84,6 +84,11 @@ class Display(Listener, AbstractContextManager["Display"]):
         line = " · ".join(filter(None, words))
         self.say(line, style=COLOURS.get(trial.status, ""))
 
+    def trial_lost(self, trial: Trial, why: str) -> None:
+        """Say what became of it."""
+        words = f"trial {trial.number} lost its process and goes on from epoch {trial.latest_epoch}"
+        self.say(f"{words} · {why}", style="yellow")
+
     def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
         """Say what became of it, where that does not stand on the screen."""
         if not self._console.is_terminal:

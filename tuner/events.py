@@ -50,6 +50,10 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._after_report = after_report
         self._last_is_best: dict[int, bool] = {}
         self._outcome: dict[int, dict[str, str]] = {}
+        self._epoch: dict[int, int] = {}
+        """Epoch of the last report of each trial, told or not."""
+        self._known: dict[int, int] = {}
+        """Of trials that go on after their process was lost, the epoch until which they have reported already."""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         last = self._by_id[trial.trial_id].number
@@ -69,6 +73,10 @@ class Events(tune.Callback):  # type: ignore[misc]
             return
         report = _report(ours, result)
         ours.host = str(result.get("hostname", ""))
+        self._epoch[ours.number] = report["epoch"]
+        if report["epoch"] <= self._known.get(ours.number, 0):  # the same numbers again: they are told once
+            self._last_is_best[ours.number] = report["epoch"] == ours.best_epoch
+            return
         self._last_is_best[ours.number] = ours.take(report, self._spec.objective)
         if self._last_is_best[ours.number]:
             ours.checkpoint = None  # until it comes: a function of the user's own need not save each report
@@ -83,7 +91,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         if self._last_is_best.get(ours.number):
             ours.checkpoint = path
         if not (ours.mutations and ours.mutations[-1].epoch >= ours.epoch):  # else it goes on from its parent's
-            ours.latest, ours.latest_epoch = path, ours.epoch
+            ours.latest, ours.latest_epoch = path, self._epoch.get(ours.number, ours.epoch)
         for listener in self._listeners:
             listener.trial_saved(ours)
 
@@ -108,15 +116,21 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._end(ours, status, reason, (outcome or {}).get(TRACEBACK, ""))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_error() or (Path(trial.error_file).read_text() if trial.error_file else "")
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        last = lines[-1] if lines else "nobody knows why"
         ours = self._by_id[trial.trial_id]
-        if is_full(str(error)):
+        error = _error(trial)
+        if is_full(error):
             self._no_room(ours)
             self._end(ours, "interrupted", FULL)
         else:
-            self._end(ours, "failed", f"the worker was lost: {last}")
+            self._end(ours, "failed", f"the worker was lost: {_last_line(error)}")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        ours = self._by_id[trial.trial_id]
+        self._outcome.pop(ours.number, None)
+        self._known[ours.number] = ours.epoch
+        ours.lost += 1
+        for listener in self._listeners:
+            listener.trial_lost(ours, _last_line(_error(trial)))
 
     def _no_room(self, trial: Trial) -> None:
         """A disk is full, that of the trial's host or the storage: the other trials would fail of it, too."""
@@ -132,6 +146,16 @@ class Events(tune.Callback):  # type: ignore[misc]
         trial.end(status, reason, traceback)
         for listener in self._listeners:
             listener.trial_ended(trial)
+
+
+def _error(trial: Any) -> str:
+    """What Ray knows of the error of one of its trials."""
+    return str(trial.get_error() or (Path(trial.error_file).read_text() if trial.error_file else ""))
+
+
+def _last_line(error: str) -> str:
+    lines = [line for line in error.splitlines() if line.strip()]
+    return lines[-1] if lines else "nobody knows why"
 
 
 def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:

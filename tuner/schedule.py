@@ -136,6 +136,7 @@ def schedule(
         callbacks=[Events(searcher.by_id, spec, scheme, ending, listeners, tell)],
         checkpoint_config=_kept(spec),
         raise_on_failed_trial=False,
+        max_failures=spec.retry.lost,  # one that fails of itself reports that, and its worker lives on
         verbose=0,
     )
     supply.forget_unbegun()

@@ -112,6 +112,14 @@ class Checkpoints(Config):
     """Of how many of the best trials, or `all`. A Pareto front is kept whole."""
 
 
+class Retry(Config):
+    """Which trials begin again where they had come to."""
+
+    lost: int = Field(3, ge=0)
+    """How often a trial whose process is lost goes on from its last checkpoint, elsewhere if need be. A machine that is
+    taken away, and says so, does not count."""
+
+
 class Budget(Config):
     """What a job may cost; then it ends, as it does where its search is through."""
 
@@ -168,6 +176,8 @@ class ExperimentSpec(Config):
     """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started."""
     checkpoints: Checkpoints = Checkpoints()
     """What is kept of the trials' files."""
+    retry: Retry = Retry()
+    """Which trials begin again."""
     tracking: Tracking = Tracking()
     """The record."""
 

@@ -255,7 +255,7 @@ class Recorder(Listener):
         tags |= {f"tuner.{name}": str(trial.best_report.get(name, "")) for name in ("device", "precision")}
         tags |= {"tuner.host": trial.host}
         tags |= {"tuner.missed": "; ".join(name for name, missed in trial.violations.items() if missed > 0)}
-        tags |= {"tuner.mutations": str(len(trial.mutations) or "")}
+        tags |= {"tuner.mutations": str(len(trial.mutations) or ""), "tuner.lost": str(trial.lost or "")}
         texts = {"traceback.txt": masked(trial.traceback)} if trial.traceback else {}
         if trial.mutations:
             texts["mutations.json"] = json.dumps([asdict(mutation) for mutation in trial.mutations], indent=1)

@@ -79,6 +79,8 @@ class Trial:
     """Epochs that the latest checkpoint has behind it."""
     resumed: int = 0
     """How often it was begun again by another run of the job."""
+    lost: int = 0
+    """How often its process was lost in this run of the job, and it went on."""
     series: dict[int, float] = field(default_factory=dict)
     """The objective at each epoch."""
     reported: set[str] = field(default_factory=set)
@@ -163,6 +165,9 @@ class Listener:
 
     def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
         """A trial goes on as a changed copy of another; `trial` knows it already."""
+
+    def trial_lost(self, trial: Trial, why: str) -> None:
+        """A trial's process is gone; it goes on from its latest checkpoint, and reports what comes after that."""
 
     def trial_ended(self, trial: Trial) -> None:
         """A trial has come to its end, good or bad."""
