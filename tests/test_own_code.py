@@ -407,7 +407,7 @@ def test_a_function_that_does_not_work_says_why(
 
 def test_a_function_that_ends_its_process_fails_alone(jobs: dict[str, Job], many: dict[str, int]) -> None:
     job, number = jobs["many"], many["exits"]
-    assert job.ended[number]["status"] == "failed" and job.ended[number]["reason"]
+    assert job.ended[number]["status"] == "failed" and job.ended[number]["reason"] == "it left with exit status 3"
     assert job.runs[number].info.status == "FAILED"
 
 

@@ -433,6 +433,31 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
             assert torch.equal(tensor, left[name]), name
 
 
+def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "own_hang.py").write_text(
+        "import time\n\nfrom ray import tune\n\n\n"
+        "def train(config):\n"
+        "    for step in range(3):\n"
+        '        tune.report({"score": step + config["x"]})\n'
+        '        time.sleep(3600 if config["x"] == 1 and step == 1 else 0.1)\n'
+    )
+    (tmp_path / "job.yaml").write_text(
+        "name: hangs\nobjective: {metric: score, mode: max}\ntrial: {target: 'own_hang:train', config: {x: 0}}\n"
+        "space: {config.x: {grid: [0, 1, 2]}}\nsearch: {kind: grid}\ntrial_timeout: 20s\n"
+    )
+    process = _start(tmp_path, "job.yaml")
+    try:
+        output, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    assert process.returncode == FAILED and "Traceback" not in output, output
+    trials = [record for record in _runs(tmp_path, "hangs") if record.data.tags["tuner.role"] == "trial"]
+    told = {record.data.params["config.x"]: record for record in trials}
+    assert {x: record.info.status for x, record in told.items()} == {"0": "FINISHED", "1": "FAILED", "2": "FINISHED"}
+    assert told["1"].data.tags["tuner.reason"] == "it hung: no report for 20s"
+    assert told["1"].data.metrics["score"] == 2  # what it had reported is there
+
+
 def _workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """The processes that train a job's trials."""
     children = psutil.Process(process.pid).children(recursive=True)

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
+from tuner.clock import duration
 from tuner.disk import FULL, is_full
 from tuner.ending import Ending
 from tuner.errors import allowed
@@ -54,9 +56,13 @@ class Events(tune.Callback):  # type: ignore[misc]
         """Epoch of the last report of each trial, told or not."""
         self._known: dict[int, int] = {}
         """Of trials that go on after their process was lost, the epoch until which they have reported already."""
+        self._heard: dict[str, tuple[Any, float]] = {}
+        """Ray's trials that run, by their id, and when we heard of each last; kept where one may hang."""
+        self._hung: set[int] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         last = self._by_id[trial.trial_id].number
+        self._hear(trial)
         # Workers come up in any order; trials begin in ours: those that a killed job has begun leave no gap.
         for ours in [ours for ours in self._by_id.values() if ours.status == "pending" and ours.number <= last]:
             ours.status = "running"
@@ -68,6 +74,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         ours = self._by_id[trial.trial_id]
+        self._hear(trial)
         if STATUS in result:
             self._outcome[ours.number] = result
             return
@@ -95,8 +102,23 @@ class Events(tune.Callback):  # type: ignore[misc]
         for listener in self._listeners:
             listener.trial_saved(ours)
 
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """End the processes of trials that hang."""
+        for trial, heard in list(self._heard.values()):
+            actor = trial.temporary_state.ray_actor  # None while a population's trial waits for the others
+            if actor is not None and time.monotonic() - heard > (self._spec.trial_timeout or 0.0):
+                del self._heard[trial.trial_id]
+                self._hung.add(self._by_id[trial.trial_id].number)
+                trial.max_failures = 0  # it would hang again
+                ray.kill(actor)
+
+    def _hear(self, trial: Any) -> None:
+        if self._spec.trial_timeout is not None:
+            self._heard[trial.trial_id] = trial, time.monotonic()
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._by_id[trial.trial_id]
+        self._heard.pop(trial.trial_id, None)
         outcome = self._outcome.pop(ours.number, None)
         if outcome is not None:
             status, reason = outcome[STATUS], outcome.get(REASON, "")
@@ -117,8 +139,11 @@ class Events(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._by_id[trial.trial_id]
+        self._heard.pop(trial.trial_id, None)
         error = _error(trial)
-        if is_full(error):
+        if ours.number in self._hung:
+            self._end(ours, "failed", f"it hung: no report for {duration(self._spec.trial_timeout or 0.0)}")
+        elif is_full(error):
             self._no_room(ours)
             self._end(ours, "interrupted", FULL)
         else:
@@ -127,6 +152,7 @@ class Events(tune.Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._by_id[trial.trial_id]
         self._outcome.pop(ours.number, None)
+        self._heard.pop(trial.trial_id, None)  # until it has been begun again
         self._known[ours.number] = ours.epoch
         ours.lost += 1
         for listener in self._listeners:

@@ -175,7 +175,7 @@ def events_of(text: str) -> Iterator[dict[str, Any]]:
 
 
 _MAY_CHANGE = (
-    *("resources.", "timeout", "stop.", "budget.", "retry.", "tracking.", "storage"),
+    *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage"),
     *("search.trials", "search.warm_start"),
 )
 """Parts of an experiment that decide nothing about a trial's numbers."""

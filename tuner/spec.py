@@ -172,6 +172,10 @@ class ExperimentSpec(Config):
         None, gt=0
     )
     """Time after which the job ends, in seconds or as 90s, 15m, 2h; null for none."""
+    trial_timeout: Annotated[float | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)] = (
+        Field(None, gt=0)
+    )
+    """Time without a report after which a trial is taken to hang and ended; given as `timeout` is."""
     storage: str = "runs"
     """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started."""
     checkpoints: Checkpoints = Checkpoints()

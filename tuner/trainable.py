@@ -84,6 +84,11 @@ def _telling_how_it_ends(train: Callable[[], str]) -> None:
             tune.report({STATUS: "interrupted", REASON: FULL})
             return
         tune.report({STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()})
+    except SystemExit as leaving:
+        if not leaving.code:  # Ray ends a trial that is to report no more so
+            raise
+        why = f"it left with exit status {leaving.code}"
+        tune.report({STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()})
     else:
         tune.report({STATUS: "completed", REASON: reason})
 
