@@ -442,5 +442,8 @@ def test_a_model_and_a_dataset_of_ones_own_are_trained_and_tested(jobs: dict[str
     assert job.parent.data.metrics["best_val_accuracy"] > 0.9
     assert job.parent.data.metrics["test_accuracy"] > 0.9
     assert {record.data.params["model.args.width"] for record in job.runs.values()} == {"8", "16"}
-    inputs = {i.tags[0].value: i.dataset.name for i in job.runs[0].inputs.dataset_inputs}
-    assert inputs == {"training": "Bars-train", "validation": "Bars-validation"}
+    seen = {"training": "Bars-train", "validation": "Bars-validation"}
+    for number, record in job.runs.items():
+        inputs = {i.tags[0].value: i.dataset.name for i in record.inputs.dataset_inputs}
+        is_winner = str(number) == job.parent.data.tags["tuner.winner"]
+        assert inputs == seen | ({"testing": "Bars-test"} if is_winner else {})
