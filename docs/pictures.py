@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from urllib.request import urlopen
 
 from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
@@ -38,6 +40,19 @@ def take(shown: Page, client: MlflowClient, name: str, base: str) -> None:
     shown.locator(".parcoords").first.wait_for()
     shown.wait_for_timeout(2000)
     shown.screenshot(path=IMAGES / "mlflow_compare.png")
+
+
+def wait(base: str) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            urlopen(f"{base}/health", timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def main() -> None:
@@ -66,12 +81,9 @@ def main() -> None:
             shown.goto(report.as_uri())
             shown.wait_for_timeout(3000)
             shown.screenshot(path=IMAGES / "report.png")
-            take(
-                shown,
-                MlflowClient(f"sqlite:///{options.folder.resolve()}/mlflow.db"),
-                options.name,
-                f"http://127.0.0.1:{port}",
-            )
+            base = f"http://127.0.0.1:{port}"
+            wait(base)
+            take(shown, MlflowClient(f"sqlite:///{options.folder.resolve()}/mlflow.db"), options.name, base)
         finally:
             browser.close()
             ui.terminate()
