@@ -95,8 +95,8 @@ METRICS = (
     "val_accuracy, val_f1, val_loss, val_precision, val_recall"
 )
 KEYS = (
-    "allowed: budget, checkpoints, constraints, name, objective, repeat, resources, scheduler, search, space, stop, "
-    "storage, timeout, tracking, trial"
+    "allowed: budget, checkpoints, constraints, name, objective, repeat, resources, retry, scheduler, search, space, "
+    "stop, storage, timeout, tracking, trial, trial_timeout"
 )
 
 MISTAKES = {

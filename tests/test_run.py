@@ -531,7 +531,7 @@ def _wait_for_metrics(folder: Path) -> None:
 def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
     process = _start(
-        tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.05]}", "timeout=30s"
+        tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.05]}", "timeout=60s"
     )
     try:
         output, _ = process.communicate(timeout=120)

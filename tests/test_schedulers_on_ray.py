@@ -358,7 +358,7 @@ def test_a_budget_of_epochs_ends_the_job(play: Play) -> None:
 
 
 def test_a_timeout_ends_the_job(play: Play) -> None:
-    job = play(CURVES, "timeout=30s", "trial.config.reports=null")  # workers take long on a busy machine
+    job = play(CURVES, "timeout=60s", "trial.config.reports=null")  # workers take long on a busy machine
     _check_record(job)
     assert job.result.status == OK
     assert "ended early: timeout" in job.text
