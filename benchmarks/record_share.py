@@ -26,6 +26,7 @@ from benchmarks.tables import spread, table
 
 HEADER = ["store", "calls, ms", "share of the job", "trials, s", "over no record", "after the last trial, s", "job, s"]
 NONE = "no record"
+_SETTLE = 15.0  # seconds until all processes of a server have come up and are quiet
 
 
 def experiment(trials: int, folder: Path, uri: str) -> dict[str, Any]:
@@ -140,6 +141,7 @@ def main() -> None:
         server = stack.enter_context(mlflow_server(store, Path(there, "artifacts")))
         late = stack.enter_context(slow(server, options.delay))
         stores = {NONE: NONE, "SQLite": "sqlite", "a server": server, f"a server, {options.delay:g} s late": late}
+        time.sleep(_SETTLE)
         for turn in range(options.turns):
             neighbours.look()
             for name, uri in stores.items():
