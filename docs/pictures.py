@@ -1,26 +1,23 @@
 """The pictures in docs/images: MLflow's pages and the report of a job that has ended, as a browser shows them.
 
-    python docs/pictures.py FOLDER NAME
+    python -m docs.pictures FOLDER NAME
 
 FOLDER is where the job was started, with its mlflow.db; NAME is the experiment's. It needs the `dev` extra,
 and Debian's chromium.
 """
 
 import argparse
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from urllib.request import urlopen
 
 from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.servers import mlflow_server
+from tuner.rebuilt import write_report
 from tuner.recorded import find_job, trials_of
-from tuner.ui import free_port, page
+from tuner.ui import page
 
 IMAGES = Path(__file__).resolve().parent / "images"
 _SIZE = {"width": 1500, "height": 760}
@@ -42,37 +39,19 @@ def take(shown: Page, client: MlflowClient, name: str, base: str) -> None:
     shown.screenshot(path=IMAGES / "mlflow_compare.png")
 
 
-def wait(base: str) -> None:
-    """Wait until a server answers."""
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            urlopen(f"{base}/health", timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-
-
 def main() -> None:
     """Serve the store, write the report, take the pictures."""
     parser = argparse.ArgumentParser(description="The pictures in docs/images.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("name")
     options = parser.parse_args()
-    port = free_port()
-    command = [sys.executable, "-m", "tuner"]
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    store = f"sqlite:///{options.folder.resolve()}/mlflow.db"
     with (
         tempfile.TemporaryDirectory() as there,
-        subprocess.Popen([*command, "ui", "--port", str(port)], cwd=options.folder, env=environment) as ui,
+        mlflow_server(store, Path(there, "artifacts")) as base,
         sync_playwright() as playwright,
     ):
-        report = Path(there, "report.html")
-        subprocess.run(
-            [*command, "report", options.name, "-o", report], cwd=options.folder, env=environment, check=True
-        )
+        report = write_report(options.name, Path(there, "report.html"), store).path
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         try:
@@ -81,12 +60,9 @@ def main() -> None:
             shown.goto(report.as_uri())
             shown.wait_for_timeout(3000)
             shown.screenshot(path=IMAGES / "report.png")
-            base = f"http://127.0.0.1:{port}"
-            wait(base)
-            take(shown, MlflowClient(f"sqlite:///{options.folder.resolve()}/mlflow.db"), options.name, base)
+            take(shown, MlflowClient(store), options.name, base)
         finally:
             browser.close()
-            ui.terminate()
 
 
 if __name__ == "__main__":

@@ -93,8 +93,9 @@ class Job:
 
     def _cannot_write(self, ending: Ending, error: OSError) -> None:
         """The journal cannot be written: where the disk is full, nothing else can be, and the job ends."""
-        if is_full(error):
-            ending.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
+        if not is_full(error):
+            raise error
+        ending.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
 
     def _finish(self, ending: Ending, journal: Journal) -> Result:
         """The winner, its test, and the end of the record."""
@@ -121,11 +122,8 @@ class Job:
     def _status(self, ending: Ending, best: Trial | None) -> int:
         if ending.reason == INTERRUPTION:
             return INTERRUPTED
-        return (
-            FAILED
-            if ending.is_failure or best is None or any(trial.status == "failed" for trial in self.trials)
-            else OK
-        )
+        failed = any(trial.status == "failed" for trial in self.trials)
+        return FAILED if ending.is_failure or best is None or failed else OK
 
     def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
         """The winner, and only the winner, on the test set."""

@@ -29,15 +29,13 @@ class Journal(Listener):
 
         Args:
             folder: The job's folder, or its URI.
-            on_trouble: Told of what keeps it from being written; None raises that.
+            on_trouble: Told of what keeps it from being written, and raises what cannot be lived with; None raises all.
         """
         self._files, path = files_at(folder)
         self._files.create_dir(path, recursive=True)
         self._path = f"{path}/{FILE}"
         self._is_local = "://" not in folder
         self._on_trouble = on_trouble
-        self.trouble: OSError | None = None
-        """What keeps it from being whole; None while it is."""
         there = text_of(folder) if exists(folder) else ""
         # Where an earlier run was killed in the middle of a line, the next one must not go on in it.
         cut_off = "\n" if there and not there.endswith("\n") else ""
@@ -92,9 +90,7 @@ class Journal(Listener):
             return
         try:
             self._append() if self._is_local else self._replace()
-            self.trouble = None
         except OSError as error:
-            self.trouble = error
             if self._on_trouble is None:
                 raise
             self._on_trouble(error)

@@ -1,7 +1,7 @@
 """Many points of a run's curves at once, written straight into the tables of MLflow's database.
 
 MLflow's own way makes an object of each point and asks the database for each batch several times: 0.3 ms of computing a
-point, three quarters of what the record of a trial of 20 epochs takes. Only the two tables of metrics are written here,
+point, two thirds of what the record of a trial of 20 epochs takes. Only the two tables of metrics are written here,
 as MLflow defines them; runs, parameters, tags and inputs go through its client, and so does everything that has to
 pass a server.
 """

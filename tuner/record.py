@@ -214,8 +214,20 @@ class Record:
     def _upload(self, run: str, source: Path, place: str = "") -> None:
         upload(source, self._artifacts[run], place, self._uri)
 
+    def test(self, said: Operation) -> None:
+        """What the winner came to on the test set, and which set that is.
+
+        Args:
+            said: As for `close`.
+        """
+        if said["test"]:
+            run = self._runs[said["winner"]]
+            self._log(run, store.metrics(said["test"], said["time"], said["winner_epoch"]), {}, {})
+            if said.get("test_data"):  # a journal of an older version has none
+                self._client.log_inputs(run, datasets=store.dataset_inputs(said["test_data"], ["test"]))
+
     def register(self, said: Operation) -> None:
-        """Register the winner, where that is asked for.
+        """Register the winner, where that is asked for: behind `test`, whose metrics are linked to the model.
 
         Args:
             said: As for `close`; ``model`` as `tuner.champion.register` takes it.
@@ -226,7 +238,6 @@ class Record:
 
         with _as_folder(said["model"]["checkpoint"]) as folder:
             told = dict(said["model"]) | {"checkpoint": folder}
-            self._log_test(said)  # the metrics that are linked to the model
             self.model = champion.register(self._client, self._uri, self._runs[said["winner"]], told)
 
     def close(self, said: Operation) -> None:
@@ -242,7 +253,6 @@ class Record:
             if said["winner"] is not None:
                 tags["tuner.winner_run"] = self._runs[said["winner"]]
                 tags |= {"tuner.model": self.model} if self.model else {}
-                self._log_test(said)
             self._log(self._parent, store.metrics(said["metrics"], said["time"], 0), {}, tags)
             for number in said["front"]:
                 self._client.set_tag(self._runs[number], "pareto", "true")
@@ -253,14 +263,6 @@ class Record:
                     self._upload(self._parent, journal)
         finally:
             self._client.set_terminated(self._parent, said["status"], end_time=int(said["time"] * 1000))
-
-    def _log_test(self, said: Operation) -> None:
-        """What the winner came to on the test set, and which that is; where it is there already, nothing changes."""
-        if said["test"]:
-            run = self._runs[said["winner"]]
-            self._log(run, store.metrics(said["test"], said["time"], said["winner_epoch"]), {}, {})
-            if said.get("test_data"):  # a journal of an older version has none
-                self._client.log_inputs(run, datasets=store.dataset_inputs(said["test_data"], ["test"]))
 
     def abandon(self, when: float, reason: str) -> None:
         """End what still runs: whoever drove the job is gone."""

@@ -88,12 +88,11 @@ def check_free(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            hint = f"--port {free_port()} is free; or is MLflow's UI running already?"
+            hint = f"--port {_free_port()} is free; or is MLflow's UI running already?"
             raise UserError(Problem(f"port {port} cannot be had: {error.strerror}", "--port", hint=hint)) from None
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -97,8 +97,9 @@ class _Writing:
             list(self._pool.map(self._write_trial, trials, trials.values()))
         if closing is not None:
             end = closing
-            self._attempt(lambda again: self._record.register(end))  # where that is refused, the rest is written
-            self._attempt(lambda again: self._record.close(end))
+            # One by one: where one of them is refused, the others are written.
+            for step in (self._record.test, self._record.register, self._record.close):
+                self._attempt(lambda again, step=step: step(end))  # type: ignore[misc]
         elif self._record.is_there():
             self._attempt(
                 lambda again: self._record.abandon(time.time(), "the job broke off; --resume goes on with it")
