@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ray import tune
+from ray.air._internal import usage as telemetry
 from ray.tune.search import Searcher as RaySearcher
 
 from tuner import imports
@@ -22,6 +23,14 @@ from tuner.supply import Supply
 from tuner.trainable import run_target, train_trial
 from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial
+
+_NAME = "name"
+"""Key of what a worker is given: what Ray calls the trial, and its folder."""
+
+
+def _name(trial: Any) -> str:
+    """What Ray calls a trial. A plain function: Ray copies and pickles it with each trial, and all that it holds."""
+    return str(trial.config[_NAME])
 
 
 class _Stop(tune.Stopper):  # type: ignore[misc]
@@ -47,11 +56,6 @@ class _Handing(RaySearcher):  # type: ignore[misc]
         self.by_id: dict[str, Trial] = {}
         """Our trial by Ray's id of it."""
 
-    def name(self, trial: Any) -> str:
-        """What Ray calls a trial, and its folder: a new one for each time that it was begun again."""
-        ours = self.by_id[trial.trial_id]
-        return f"trial-{ours.number:04d}" + (f"-resumed-{ours.resumed}" if ours.resumed else "")
-
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         trial = self._supply.next()
         if trial is None:
@@ -59,7 +63,9 @@ class _Handing(RaySearcher):  # type: ignore[misc]
             is_over = all(ours.ended is not None for ours in self._supply.trials)
             return str(RaySearcher.FINISHED) if is_over else None
         self.by_id[trial_id] = trial
-        return self._payload(trial.config, trial.assignment)
+        # A new name, and with it a new folder, for each time that it was begun again.
+        name = f"trial-{trial.number:04d}" + (f"-resumed-{trial.resumed}" if trial.resumed else "")
+        return self._payload(trial.config, trial.assignment) | {_NAME: name}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The supply is told by `Events`: it knows how the trial ended."""
@@ -120,6 +126,8 @@ def schedule(
     # Ray prepares one trial at a time for a searcher unless told otherwise: the second worker would wait for the first.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.slots, spec.scheduler.ahead(length, supply.total)))
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
+    # Ray counts callbacks for its telemetry, which is off, and imports MLflow for that: four seconds.
+    telemetry.tag_callbacks = lambda callbacks: False
     # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
     tune.run(
         _trainable(spec),
@@ -130,8 +138,8 @@ def schedule(
         scheduler=scheduler,
         num_samples=-1,  # until the supply is used up
         reuse_actors=True,
-        trial_name_creator=searcher.name,
-        trial_dirname_creator=searcher.name,
+        trial_name_creator=_name,
+        trial_dirname_creator=_name,
         stop=_Stop(ending),
         callbacks=[Events(searcher.by_id, spec, scheme, ending, listeners, tell)],
         checkpoint_config=_kept(spec),
