@@ -126,7 +126,7 @@ def schedule(
     # Ray prepares one trial at a time for a searcher unless told otherwise: the second worker would wait for the first.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.slots, spec.scheduler.ahead(length, supply.total)))
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
-    # Ray counts callbacks for its telemetry, which is off, and imports MLflow for that: four seconds.
+    # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
     telemetry.tag_callbacks = lambda callbacks: False
     # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
     tune.run(
