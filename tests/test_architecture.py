@@ -41,8 +41,8 @@ LAYERS = [
         "recorded",
         "ui",
     },
-    {"writer", "record", "champion", "store"},
-    {"refusal", "points", "upload"},
+    {"writer", "record", "champion", "store", "runs", "tables"},
+    {"refusal", "upload", "stored"},
     {"train", "checkpoint", "trials"},
     {"spec"},
     {"agreement", "study"},
@@ -134,7 +134,7 @@ def test_every_exception_is_still_needed() -> None:
 
 
 def test_only_the_record_knows_mlflow() -> None:
-    assert users_of("mlflow") == {"champion", "store", "refusal", "points", "upload"}
+    assert users_of("mlflow") == {"champion", "store", "refusal", "tables", "upload"}
 
 
 def test_training_and_all_below_know_neither_ray_nor_mlflow() -> None:

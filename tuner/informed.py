@@ -22,6 +22,21 @@ Payload = Callable[[AnyTrial, Assignment], dict[str, Any]]
 _MOVES = 20  # mutations that may not be allowed, before a copy goes on unchanged
 
 
+class _Live:
+    """Ray Tune's controller, whose trials are those that have not ended: schedulers look through them at each step."""
+
+    def __init__(self, controller: Any, by_id: Mapping[str, Trial]) -> None:
+        self._controller = controller
+        self._by_id = by_id
+
+    def get_trials(self) -> list[Any]:
+        live = self._controller.get_live_trials()
+        return sorted(live, key=lambda trial: self._by_id[trial.trial_id].number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._controller, name)
+
+
 class _Informed(TrialScheduler):  # type: ignore[misc]
     """What every scheduler of Ray's has to be told, or kept from: a mix-in, before Ray's class."""
 
@@ -37,6 +52,9 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
             trial._restore_checkpoint_result = _restored(ours)
         # Population schedulers refuse searchers, which could hand out trials for ever. Ours hands out a population.
         super().on_trial_add(SimpleNamespace(search_alg=None), trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        return super().choose_trial_to_run(_Live(tune_controller, self.by_id))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if STATUS in result:  # how it ended, and no report of an epoch

@@ -31,8 +31,19 @@ from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial, front, label, winner
 
 
+class _ImportingAhead(Listener):
+    """Imports what the end of a job needs, seconds of it, while the first trials train, and not while they begin."""
+
+    def __init__(self) -> None:
+        self._is_begun = False
+
+    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
+        if not self._is_begun:
+            self._is_begun = True
+            threading.Thread(target=_import_ahead, daemon=True).start()
+
+
 def _import_ahead() -> None:
-    """What the end of a job needs: seconds of imports, while the first trials train."""
     for module in ("pandas", "sklearn.metrics", "matplotlib.figure", "plotly.graph_objects", "jinja2"):
         import_module(module)
 
@@ -66,10 +77,9 @@ class Job:
         journal = Journal(self.folder, partial(self._cannot_write, ending))
         journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
         retention = Retention(spec, self.trials, self.recorder.give_up)
-        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display]
+        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, _ImportingAhead()]
         if spec.tracking.tensorboard:
             listeners.append(TensorBoard(self.folder, spec.objectives, partial(display.say, style="yellow")))
-        threading.Thread(target=_import_ahead, daemon=True).start()
         try:
             with display, _ending_cleanly(ending, display):
                 schedule(

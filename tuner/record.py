@@ -5,17 +5,16 @@ torch or the specification, which take seconds.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner import store
-from tuner.points import Points
 from tuner.refusal import refusal
+from tuner.runs import Change, Runs, ThroughClient
+from tuner.stored import as_file, as_folder, delete_checkpoints
+from tuner.tables import Tables
 from tuner.upload import upload
-
-_MOST, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100  # MLflow's limits for one batch
 
 ENDED = ("completed", "pruned", "failed", "diverged")
 """How a trial ends for good."""
@@ -43,7 +42,7 @@ class Record:
         """
         with _refusing(uri):
             self._client = store.connect(uri)
-        self._points = Points.of(uri)
+            self._writes: Runs = Tables.of(uri, self._client) or ThroughClient(self._client)
         self._uri = uri
         self._experiment = ""
         self._parent = ""
@@ -146,6 +145,7 @@ class Record:
         metrics: list[Any] = []
         params: dict[str, Any] = {}
         tags: dict[str, str] = {}
+        ended: tuple[str, float] | None = None
         for said in operations:
             match said["do"]:
                 case "start":
@@ -160,16 +160,20 @@ class Record:
                 case "end":
                     metrics += store.metrics(said["metrics"], said["time"], said["step"])
                     tags |= said["tags"]
+                    ended = said["status"], said["time"]
         run = self._runs[trial]
-        self._log(run, metrics, params, tags)
+        # What has ended is whole: where there is more than rows to write, its end comes behind that.
+        is_rows = not any(said.get("data") or said.get("texts") or said.get("checkpoint") for said in operations)
+        self._writes.write(run, Change(metrics, params, tags, ended if is_rows else None))
         for said in operations:
             if said["do"] == "start" and said["data"]:
                 self._client.log_inputs(run, datasets=store.dataset_inputs(said["data"], store.SEEN))
             elif said["do"] == "end":
-                self._end(run, said)
+                if not is_rows:
+                    self._end(run, said)
                 self._ended.add(trial)
             elif said["do"] == "drop" and trial in self._ended:
-                _delete_checkpoints(said["folder"])
+                delete_checkpoints(said["folder"])
 
     def _start(self, trial: int, said: Operation, again: bool) -> None:
         if again and trial not in self._runs:
@@ -178,23 +182,9 @@ class Record:
             self._artifacts |= {run.info.run_id: run.info.artifact_uri for run in found}
         if trial not in self._runs:
             tags = self._tags | {"mlflow.parentRunId": self._parent} | said["tags"]
-            began = int(said["time"] * 1000)
-            run = self._client.create_run(self._experiment, start_time=began, tags=tags, run_name=said["name"])
-            self._runs[trial] = run.info.run_id
-            self._artifacts[run.info.run_id] = run.info.artifact_uri
-
-    def _log(self, run: str, metrics: list[Any], params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Metrics, parameters and tags of a run, in batches that MLflow takes."""
-        if metrics and self._points is not None:
-            self._points.write(run, metrics)
-            metrics = []
-        said_params, said_tags = store.params(params), store.tags(tags)
-        while metrics or said_params or said_tags:
-            some_params, said_params = said_params[:_MOST_PARAMS], said_params[_MOST_PARAMS:]
-            some_tags, said_tags = said_tags[:_MOST_TAGS], said_tags[_MOST_TAGS:]
-            room = _MOST - len(some_params) - len(some_tags)
-            some, metrics = metrics[:room], metrics[room:]
-            self._client.log_batch(run, metrics=some, params=some_params, tags=some_tags)
+            begun = self._writes.begin(self._experiment, said["name"], said["time"], tags)
+            self._runs[trial] = begun.run
+            self._artifacts[begun.run] = begun.artifacts
 
     def _end(self, run: str, said: Operation) -> None:
         """A trial's end. Its run ends also where its files cannot be kept."""
@@ -204,11 +194,11 @@ class Record:
             if said["checkpoint"]:
                 self._log_folder(run, said["checkpoint"])
         finally:
-            self._client.set_terminated(run, said["status"], end_time=int(said["time"] * 1000))
+            self._writes.write(run, Change(ended=(said["status"], said["time"])))
 
     def _log_folder(self, run: str, source: str) -> None:
         """A checkpoint, from wherever it lies, as an artifact."""
-        with _as_folder(source) as folder:
+        with as_folder(source) as folder:
             self._upload(run, folder, store.CHECKPOINT)
 
     def _upload(self, run: str, source: Path, place: str = "") -> None:
@@ -222,7 +212,7 @@ class Record:
         """
         if said["test"]:
             run = self._runs[said["winner"]]
-            self._log(run, store.metrics(said["test"], said["time"], said["winner_epoch"]), {}, {})
+            self._writes.write(run, Change(store.metrics(said["test"], said["time"], said["winner_epoch"])))
             if said.get("test_data"):  # a journal of an older version has none
                 self._client.log_inputs(run, datasets=store.dataset_inputs(said["test_data"], ["test"]))
 
@@ -236,7 +226,7 @@ class Record:
             return
         from tuner import champion  # torch: seconds
 
-        with _as_folder(said["model"]["checkpoint"]) as folder:
+        with as_folder(said["model"]["checkpoint"]) as folder:
             told = dict(said["model"]) | {"checkpoint": folder}
             self.model = champion.register(self._client, self._uri, self._runs[said["winner"]], told)
 
@@ -253,36 +243,25 @@ class Record:
             if said["winner"] is not None:
                 tags["tuner.winner_run"] = self._runs[said["winner"]]
                 tags |= {"tuner.model": self.model} if self.model else {}
-            self._log(self._parent, store.metrics(said["metrics"], said["time"], 0), {}, tags)
+            self._writes.write(self._parent, Change(store.metrics(said["metrics"], said["time"], 0), tags=tags))
             for number in said["front"]:
                 self._client.set_tag(self._runs[number], "pareto", "true")
             if said["artifacts"] and Path(said["artifacts"]).is_dir():
                 self._upload(self._parent, Path(said["artifacts"]))
             if said["journal"]:
-                with _as_file(said["journal"]) as journal:
+                with as_file(said["journal"]) as journal:
                     self._upload(self._parent, journal)
         finally:
-            self._client.set_terminated(self._parent, said["status"], end_time=int(said["time"] * 1000))
+            self._writes.write(self._parent, Change(ended=(said["status"], said["time"])))
 
     def abandon(self, when: float, reason: str) -> None:
         """End what still runs: whoever drove the job is gone."""
-        for number, run in self._runs.items():
-            if self._client.get_run(run).info.status == "RUNNING":
-                tags = {"tuner.status": "interrupted", "tuner.reason": reason}
-                self.write(number, [{"do": "tags", "tags": tags}])
-                self._client.set_terminated(run, "KILLED", end_time=int(when * 1000))
-        self._log(self._parent, [], {}, {"tuner.status": "interrupted", "tuner.ended_early": reason})
-        self._client.set_terminated(self._parent, "KILLED", end_time=int(when * 1000))
-
-
-def _delete_checkpoints(folder: str) -> None:
-    """Delete the checkpoints in a trial's folder, wherever it lies."""
-    from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
-
-    files, path = FileSystem.from_uri(folder) if "://" in folder else (LocalFileSystem(), folder)
-    for found in files.get_file_info(FileSelector(path, allow_not_found=True)):
-        if found.base_name.startswith("checkpoint_"):
-            files.delete_dir(found.path)
+        gone = {"tuner.status": "interrupted", "tuner.reason": reason}
+        for run in store.runs_below(self._client, self._experiment, self._parent) or []:
+            if run.info.status == "RUNNING":
+                self._writes.write(run.info.run_id, Change(tags=gone, ended=("KILLED", when)))
+        tags = {"tuner.status": "interrupted", "tuner.ended_early": reason}
+        self._writes.write(self._parent, Change(tags=tags, ended=("KILLED", when)))
 
 
 @contextlib.contextmanager
@@ -295,37 +274,3 @@ def _refusing(uri: str) -> Iterator[None]:
         if why is None:
             raise
         raise Refused(f"MLflow refuses the record: {why[0]}", "tracking.uri", why[1]) from None
-
-
-@contextlib.contextmanager
-def _as_file(source: str) -> Iterator[Path]:
-    """A file, from wherever it lies, as a local one."""
-    if "://" not in source:
-        yield Path(source)
-        return
-    from pyarrow.fs import copy_files
-
-    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
-        file = Path(there, source.rpartition("/")[2])
-        copy_files(source, f"file://{file}")
-        yield file
-
-
-@contextlib.contextmanager
-def _as_folder(source: str) -> Iterator[Path]:
-    """A checkpoint, from wherever it lies, as a local folder.
-
-    Raises:
-        FileNotFoundError: It is not there. MLflow itself would upload nothing, and say nothing.
-    """
-    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
-        folder = Path(source)
-        if "://" in source:
-            from pyarrow.fs import copy_files
-
-            folder = Path(there, "checkpoint")
-            folder.mkdir()
-            copy_files(source, f"file://{folder}")
-        if not folder.is_dir() or not any(folder.iterdir()):
-            raise FileNotFoundError(f"the checkpoint {source} is gone")
-        yield folder

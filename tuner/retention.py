@@ -24,6 +24,10 @@ class Retention(Listener):
         self._trials = trials
         self._give_up = give_up
         self._given_up: set[int] = set()
+        self._race: list[Trial] = []
+        """Those that may still be among the best: of thousands of trials a few, so that each end is a look at a few."""
+        self._entered = 0
+        """How many trials have entered the race."""
 
     def trial_ended(self, trial: Trial) -> None:
         """Give up the trials that this one has thrown out."""
@@ -34,18 +38,24 @@ class Retention(Listener):
 
     def look(self) -> None:
         """Give up all trials that are not among the best."""
-        keep = self._spec.checkpoints.keep
+        keep, objectives, repeat = self._spec.checkpoints.keep, self._spec.objectives, self._spec.repeat
         if keep == "all":
             return
-        best = ranked(self._trials, self._spec.objectives, self._spec.repeat)[: int(keep)]
-        needed = {trial.number for trial in (*best, *front(self._trials, self._spec.objectives))}
-        for trial in self._trials:
-            is_out = trial.number not in needed | self._given_up and trial.status in _OVER
-            if is_out and trial.checkpoint is not None and self._is_judged(trial):
-                self._given_up.add(trial.number)
-                self._give_up(trial)
-
-    def _is_judged(self, trial: Trial) -> bool:
-        """Whether all that its configuration is to be trained for has ended: until then nobody knows its place."""
-        same = [other for other in self._trials if other.assignment == trial.assignment]
-        return self._spec.repeat == 1 or sum(other.status in _OVER for other in same) >= self._spec.repeat
+        self._race += self._trials[self._entered :]
+        self._entered = len(self._trials)
+        best = ranked(self._race, objectives, repeat)[: int(keep)]
+        needed = {trial.number for trial in (*best, *front(self._race, objectives))}
+        same: dict[str, list[Trial]] = {}
+        for trial in self._race:
+            same.setdefault(repr(trial.assignment), []).append(trial)
+        self._race = []
+        for trials in same.values():
+            over = [trial for trial in trials if trial.status in _OVER]
+            # Until all that a configuration is to be trained for has ended, nobody knows its place.
+            out = [trial for trial in over if trial.number not in needed] if len(over) >= repeat else []
+            for trial in out:
+                if trial.checkpoint is not None and trial.number not in self._given_up:
+                    self._given_up.add(trial.number)
+                    self._give_up(trial)
+            if len(out) < len(trials):  # they stay together: their mean is what counts
+                self._race += trials

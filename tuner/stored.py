@@ -1,0 +1,50 @@
+"""Files of a job wherever they are stored, a folder or anything that pyarrow knows, as local ones."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def as_file(source: str) -> Iterator[Path]:
+    """A stored file as a local one."""
+    if "://" not in source:
+        yield Path(source)
+        return
+    from pyarrow.fs import copy_files
+
+    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
+        file = Path(there, source.rpartition("/")[2])
+        copy_files(source, f"file://{file}")
+        yield file
+
+
+@contextlib.contextmanager
+def as_folder(source: str) -> Iterator[Path]:
+    """A stored checkpoint as a local folder.
+
+    Raises:
+        FileNotFoundError: It is not there. MLflow itself would upload nothing, and say nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
+        folder = Path(source)
+        if "://" in source:
+            from pyarrow.fs import copy_files
+
+            folder = Path(there, "checkpoint")
+            folder.mkdir()
+            copy_files(source, f"file://{folder}")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise FileNotFoundError(f"the checkpoint {source} is gone")
+        yield folder
+
+
+def delete_checkpoints(folder: str) -> None:
+    """Delete the checkpoints in a trial's folder."""
+    from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
+
+    files, path = FileSystem.from_uri(folder) if "://" in folder else (LocalFileSystem(), folder)
+    for found in files.get_file_info(FileSelector(path, allow_not_found=True)):
+        if found.base_name.startswith("checkpoint_"):
+            files.delete_dir(found.path)
