@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Journal(Listener):
         self._path = f"{path}/{FILE}"
         self._is_local = "://" not in folder
         self._on_trouble = on_trouble
+        self._file: FileIO | None = None
+        """Where it is local, the file to which lines are added; open while the job goes on."""
         there = text_of(folder) if exists(folder) else ""
         # Where an earlier run was killed in the middle of a line, the next one must not go on in it.
         cut_off = "\n" if there and not there.endswith("\n") else ""
@@ -53,6 +56,9 @@ class Journal(Listener):
     def recorded(self, end: Mapping[str, Any]) -> None:
         """The record is about to end, and how: what the tracking server does not take now can be made up for."""
         self._write("recorded", end=end)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def trial_started(self, trial: Trial) -> None:
         """Write down that a trial has begun, and its configuration."""
@@ -96,16 +102,17 @@ class Journal(Listener):
             self._on_trouble(error)
 
     def _append(self) -> None:
-        with Path(self._path).open("ab", buffering=0) as file:
-            before = file.tell()
-            whole = "".join(self._lines).encode()
-            try:
-                written = file.write(whole)
-                while written < len(whole):  # as much as there was room for: the rest says why
-                    written += file.write(whole[written:])
-            except OSError:
-                file.truncate(before)  # half a line would spoil the next
-                raise
+        if self._file is None:
+            self._file = Path(self._path).open("ab", buffering=0)  # noqa: SIM115 - until the job is over
+        before = self._file.tell()
+        whole = "".join(self._lines).encode()
+        try:
+            written = self._file.write(whole)
+            while written < len(whole):  # as much as there was room for: the rest says why
+                written += self._file.write(whole[written:])
+        except OSError:
+            self._file.truncate(before)  # half a line would spoil the next
+            raise
         self._lines.clear()
 
     def _replace(self) -> None:

@@ -1,5 +1,6 @@
 """Between our trials and Ray Tune: which trial is next, what happens to it, when to stop."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -110,13 +111,17 @@ def schedule(
     objective = spec.objective
 
     def payload(config: AnyTrial, assignment: Assignment) -> dict[str, Any]:
-        return {
+        task = {
             "trial": config.model_dump(mode="json"),
             "objective": objective.model_dump(),
             "threads": share.threads,
             "gpu": share.gpu > 0,
-            "units": {name: spec.space[name].unit(value) for name, value in assignment.items()},
         }
+        # Ray sends it back with each report, and flattens it twice: as a text it is one value.
+        told: dict[str, Any] = {"task": json.dumps(task)}
+        if spec.scheduler.mutates:  # what it moves
+            told["units"] = {name: spec.space[name].unit(value) for name, value in assignment.items()}
+        return told
 
     searcher = _Handing(supply, payload)
     scheme = storage[: storage.index("://") + 3] if "://" in storage else ""

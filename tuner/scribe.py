@@ -9,6 +9,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+_LINGER = 0.05  # seconds that what is to be written waits for more: to wake up for each report would hold up the trials
+
 
 class Scribe:
     """A process that writes, and a queue in front of it: who puts something there never waits."""
@@ -21,6 +23,7 @@ class Scribe:
             lock: A file descriptor that it keeps open as long as it lives.
         """
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="record", daemon=True)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
         self._process = subprocess.Popen(
@@ -53,6 +56,7 @@ class Scribe:
         """Wait until everything is written. Returns ``failures``: what could not be; ``model``: what was registered."""
         answer: dict[str, Any] | None = {"failures": []}
         if self._thread.is_alive():
+            self._hurry.set()
             self._queue.put(None)
             self._thread.join()
             answer = self._answer()
@@ -66,15 +70,21 @@ class Scribe:
         return answer
 
     def _feed(self) -> None:
-        while (said := self._queue.get()) is not None:
-            self._say(said)
+        is_over = False
+        while not is_over:
+            batch = [self._queue.get()]
+            if batch[0] is not None and not self._hurry.wait(_LINGER):
+                while not self._queue.empty():
+                    batch.append(self._queue.get())
+            is_over = batch[-1] is None
+            self._say(*(said for said in batch if said is not None))
         assert self._process.stdin is not None
         self._process.stdin.close()
 
-    def _say(self, said: Mapping[str, Any]) -> None:
+    def _say(self, *batch: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(said, default=str) + "\n")
+            self._process.stdin.write("".join(json.dumps(said, default=str) + "\n" for said in batch))
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it is gone, as its missing answer will tell; what it lacks is in the journal

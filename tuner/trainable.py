@@ -1,6 +1,6 @@
 """The Ray Tune trainable: it wraps `train.fit` and runs on a worker."""
 
-import copy
+import json
 import random
 import tempfile
 import traceback
@@ -29,21 +29,22 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
     pay for a new one.
 
     Args:
-        payload: ``trial`` and ``objective`` as plain values, ``threads`` to compute on, ``gpu``: whether it has one.
+        payload: ``task``: as JSON ``trial`` and ``objective``, ``threads`` to compute on, ``gpu``: whether it has one.
         carried: The user's own code that the trial needs, by its name.
     """
+    task = json.loads(payload["task"])
     imports.unpack(carried or {})
     keep_freed_memory()
-    use_threads(payload["threads"])
+    use_threads(task["threads"])
     # Without a share of a GPU it must not take one, though it may see it.
-    device = torch.device("cpu") if torch.cuda.is_available() and not payload["gpu"] else None
+    device = torch.device("cpu") if torch.cuda.is_available() and not task["gpu"] else None
     resume = tune.get_checkpoint()
 
     def train() -> str:
         if resume is None:
-            return _fit(payload, device, None)
+            return _fit(task, device, None)
         with resume.as_directory() as folder:
-            return _fit(payload, device, Path(folder))
+            return _fit(task, device, Path(folder))
 
     _telling_how_it_ends(train)
 
@@ -55,16 +56,18 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
         payload: As for `train_trial`.
         carried: The function, by its name.
     """
+    task = json.loads(payload["task"])
+    trial = task["trial"]
     imports.unpack(carried)
-    use_threads(payload["threads"])
-    function = imports.resolve(payload["trial"]["target"])
-    seed = payload["trial"]["seed"]
+    use_threads(task["threads"])
+    function = imports.resolve(trial["target"])
+    seed = trial["seed"]
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
     def call() -> str:
-        returned = function(copy.deepcopy(payload["trial"]["config"]))
+        returned = function(trial["config"])
         if isinstance(returned, dict):  # as Ray has it: its last report
             tune.report(returned)
         return ""
@@ -93,9 +96,9 @@ def _telling_how_it_ends(train: Callable[[], str]) -> None:
         tune.report({STATUS: "completed", REASON: reason})
 
 
-def _fit(payload: dict[str, Any], device: torch.device | None, resume: Path | None) -> str:
-    config = TrialConfig.model_validate(payload["trial"])
-    objective = Objective.model_validate(payload["objective"])
+def _fit(task: dict[str, Any], device: torch.device | None, resume: Path | None) -> str:
+    config = TrialConfig.model_validate(task["trial"])
+    objective = Objective.model_validate(task["objective"])
     return fit(config, objective, _report, device=device, resume=resume)
 
 
