@@ -33,6 +33,7 @@ LAYERS = [
         "preflight",
         "supply",
         "journal",
+        "lines",
         "past",
         "sole",
         "ending",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import md5
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ class Refusal:
 
 
 Refused = Callable[..., Refusal]
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghi")
+)
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 10)}]}}\n" for a, b in pairwise("abcdefghi")
+)
 
 
 @pytest.fixture
@@ -105,7 +113,19 @@ MISTAKES = {
     "tab": Bad("  model", "\tmodel", ":5:1: broken YAML", ("'\\t'",)),
     "indentation": Bad("  model", "   model", ":5:4: broken YAML", ()),
     "undefined alias": Bad("{kind: cnn}", "*there", ":5:10: broken YAML", ("undefined alias 'there'",)),
-    "anchor in itself": Bad("{kind: cnn}", "&a {kind: cnn, x: *a}", ": broken YAML", ("inside itself",)),
+    "anchor in itself": Bad("{kind: cnn}", "&a {kind: cnn, x: *a}", ":5:10: broken YAML", ("inside itself",)),
+    "a billion laughs": Bad("", LAUGHS, ":13:4: broken YAML", ("more than 100000 values",)),
+    "merged laughs": Bad("", MERGED, ":14:12: broken YAML", ("more than 100000 values",)),
+    "a key without letters": Bad("", "'': 1\n", ": unknown key ''", ("allowed:",)),
+    "nested deeply": Bad("{kind: cnn}", "[" * 60 + "]" * 60, ":5:59: broken YAML", ("nested too deeply",)),
+    "bytes": Bad("cnn", "!!binary aGk=", ":5:17: broken YAML", ("2002:binary",)),
+    "a set": Bad("{kind: cnn}", "!!set {kind}", ":5:10: broken YAML", ("2002:set",)),
+    "a timestamp": Bad("cnn", "!!timestamp x", ":5:17: broken YAML", ("2002:timestamp",)),
+    "no bool": Bad("cnn", "!!bool maybe", ":5:17: broken YAML", ("'maybe' is no bool",)),
+    "an empty int": Bad("cnn", "!!int ''", ":5:17: broken YAML", ("'' is no int",)),
+    "an endless int": Bad("cnn", "0x" + "f" * 5000, ":5:17: broken YAML", ("is no int", "too large")),
+    "half a character": Bad("cnn", r'"\ud83d"', ":5:17: broken YAML", ("half a character",)),
+    "no character": Bad("cnn", r'"\Uffffffff"', ": broken YAML", ()),
     "python object": Bad("cnn", "!!python/name:os.system x", ":5:17: broken YAML", ("os.system",)),
     "two documents": Bad("", "---\nname: y\n", ":9:1: broken YAML", ("another document",)),
     "twice": Bad("", "name: y\n", ":9:1: name: this key stands twice", ("keep one of them",)),
@@ -123,6 +143,27 @@ MISTAKES = {
         ":8:22: search.trials: unknown key",
         ("allowed: initial, kind, seed",),
     ),
+    "wide": Bad("{kind: cnn}", "{kind: cnn, width1: 1000000000000}", ":5:22: trial.model.width1: must", ("65536",)),
+    "a folder of nobody": Bad("", "storage: ~nobody-has-this-name/x\n", ":9:1: storage: '~nobody-", ("is no folder",)),
+    "no path": Bad("", 'storage: "a\\0b"\n', r":9:1: storage: 'a\x00b' is no folder", ()),
+    "a seed of Optuna's": Bad(
+        "kind: grid", "kind: grid, seed: 4294967296", ":8:22: search.seed: must", ("4294967296",)
+    ),
+    "a kind that is a list": Bad(
+        "optimizer.lr: {grid: [0.1, 0.01]}",
+        "optimizer.kind: {choice: [sgd, [adam]]}",
+        ":7:3: space.optimizer.kind: ",
+        ("['adam']",),
+    ),
+    "steps without an end": Bad(
+        GRID, "{uniform: [0, 1], step: 1e-300}", ":7:3: space.optimizer.lr: steps of 1e-300 are too many", ()
+    ),
+    "a grid of a billion": Bad(GRID, "{uniform: [0.1, 1], step: 1e-9}", ":6:1: space: the grid has more than", ()),
+    "a plan of a billion": Bad(
+        "{kind: grid}", "{kind: random, trials: 1000000000}", ":8:24: search.trials: 1000000000 trials", ("timeout",)
+    ),
+    "too far": Bad(GRID, "{uniform: [-1.7e+308, 1.7e+308]}", ":7:3: space.optimizer.lr: ", ("too far",)),
+    "too wide": Bad(GRID, "{normal: [0, 1e+308]}", ":7:3: space.optimizer.lr: ", ("too far",)),
     "key is a number": Bad("", "3: 4\n", ":9:1: 3: unknown key", (KEYS,)),
     "no name": Bad("name: minimal\n", "", ": name: is missing", ("Letters, digits",)),
     "no trial data": Bad("  data: {kind: digits}\n", "", ":3:1: trial.data: is missing", ()),

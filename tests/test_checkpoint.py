@@ -143,6 +143,43 @@ def test_a_checkpoint_that_would_run_code_is_refused(trained: tuple[Path, TrialC
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("kind", ["model", "data"])
+@pytest.mark.parametrize(
+    "target", ["os:system", "subprocess:call", "tuner.checkpoint:shutil", "multiprocessing:Process"]
+)
+def test_nothing_is_called_that_a_checkpoint_names(
+    kind: str, target: str, trained: tuple[Path, TrialConfig], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    trial = yaml.safe_load((folder / "trial.yaml").read_text())
+    trial[kind] = {"kind": "import", "target": target, "args": {"command": f"touch {tmp_path}/ran"}}
+    (folder / "trial.yaml").write_text(yaml.safe_dump(trial))
+    with pytest.raises(UserError, match="it is not called"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"\xff", "can't decode"),
+        (b"[" * 5000, "nested too deeply"),
+        (b"!!timestamp x", "constructor"),
+        (b"1", "valid dictionary"),
+        (b"data: {kind: digits}\nmodel: {kind: cnn, width1: 60000, width2: 60000}", "weights, and model.pt holds"),
+    ],
+)
+def test_a_trial_that_it_cannot_be_of_is_told(
+    text: bytes, words: str, trained: tuple[Path, TrialConfig], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    (folder / "trial.yaml").write_bytes(text)
+    with pytest.raises(UserError, match=words):
+        load(folder)
+
+
 class _Mine:
     """Makes a file where it is unpickled."""
 
@@ -151,3 +188,34 @@ class _Mine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "state.pt"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "text", "a list"])
+def test_a_damaged_checkpoint_is_told_as_one(
+    name: str, damage: str, trained: tuple[Path, TrialConfig], tmp_path: Path
+) -> None:
+    """Also where only a weight is another one: torch itself would load that."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    file = folder / name
+    whole = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        middle = whole.index(archive.read(largest)) + 8
+    match damage:
+        case "missing":
+            file.unlink()
+        case "empty":
+            file.write_bytes(b"")
+        case "truncated":
+            file.write_bytes(whole[: len(whole) // 2])
+        case "flipped":
+            file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        case "text":
+            file.write_text("weights")
+        case "a list":
+            torch.save([1, 2], file)
+    with pytest.raises(UserError, match=rf"is a damaged checkpoint: {name}") as error:
+        read_state(folder)
+    assert error.value.problems[0].where == str(folder)

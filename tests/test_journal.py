@@ -16,6 +16,7 @@ from tuner.journal import FILE, Journal
 from tuner.past import Past, last_job, read_past
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
+from tuner.tracking import end_of
 from tuner.trials import Trial
 
 POPULATION = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 3})
@@ -55,6 +56,11 @@ def path_of(job: Job) -> Path:
     return Path(job.folder) / "journal.jsonl"
 
 
+def store_of(job: Job) -> Path:
+    """Where its checkpoints lie: in its folder, where Ray puts them."""
+    return Path(job.folder.removeprefix("file://"))
+
+
 def same(read: Trial, ours: Trial) -> bool:
     """Whether all is equal that a journal tells, but for the clocks; what it was told comes back as `reports`."""
     read = replace(read, started=ours.started, ended=ours.ended, reports=[])
@@ -67,7 +73,7 @@ class TestRoundTrip:
         job = Job(experiment(constraints=["latency_ms <= 0.1"]), folder)
         trial = job.next()
         for value in (0.1, 1 / 3, 0.2):
-            job.report(trial, value, tmp_path / "store")
+            job.report(trial, value, store_of(job))
         job.end(trial, "completed", "no improvement for 1 epochs")
         past = job.past()
         [read] = past.trials
@@ -93,9 +99,9 @@ class TestRoundTrip:
         job = Job(POPULATION, folder)
         parent, trial = job.next(), job.next()
         for ours, value in ((parent, 0.9), (trial, 0.5)):
-            job.report(ours, value, tmp_path / "store")
+            job.report(ours, value, store_of(job))
         job.mutate(trial, parent, {"optimizer.lr": 0.123456789, "optimizer.momentum": 0.5})
-        job.report(trial, 0.95, tmp_path / "store")
+        job.report(trial, 0.95, store_of(job))
         job.end(trial)
         read = job.past().trials[1]
         assert same(read, trial)
@@ -145,7 +151,7 @@ class TestUnfinished:
         job = Job(experiment(), folder)
         trial = job.next()
         for value in (0.1, 0.6, 0.4):
-            job.report(trial, value, tmp_path / "store")
+            job.report(trial, value, store_of(job))
         kept, best = trial.latest, trial.checkpoint
         job.report(trial, 0.9)  # and no checkpoint of it any more
         job.end(trial, "interrupted", "timeout")  # object stores get what is reported when something begins or ends
@@ -159,15 +165,15 @@ class TestUnfinished:
 
     def test_of_a_killed_job_is_the_same(self, job: Job, tmp_path: Path) -> None:
         trial = job.next()
-        job.report(trial, 0.5, tmp_path / "store")
+        job.report(trial, 0.5, store_of(job))
         job.report(trial, 0.6)
         [read] = job.past().trials
         assert (read.status, read.epoch, read.latest_epoch, read.best) == ("pending", 1, 1, 0.5)
 
-    def test_whose_checkpoint_is_gone_begins_anew(self, job: Job, tmp_path: Path) -> None:
+    def test_whose_checkpoint_is_gone_begins_anew(self, job: Job) -> None:
         trial = job.next()
-        job.report(trial, 0.5, tmp_path / "store")
-        shutil.rmtree(tmp_path / "store")
+        job.report(trial, 0.5, store_of(job))
+        shutil.rmtree(store_of(job) / "trial-0")
         [read] = job.past().trials
         assert (read.epoch, read.latest, read.latest_epoch) == (0, None, 0)
         assert (read.best, read.best_epoch, read.checkpoint) == (None, None, None)
@@ -177,8 +183,8 @@ class TestUnfinished:
         job = Job(POPULATION, str(tmp_path / "job"))
         parent, trial = job.next(), job.next()
         before = dict(trial.assignment)
-        job.report(parent, 0.5, tmp_path / "store")
-        job.report(trial, 0.9, tmp_path / "store")
+        job.report(parent, 0.5, store_of(job))
+        job.report(trial, 0.9, store_of(job))
         job.mutate(trial, parent, {"optimizer.lr": 0.01, "optimizer.momentum": 0.5})
         job.report(trial, 0.95)  # trained after the checkpoint that it goes on from
         read = job.past().trials[1]
@@ -191,21 +197,21 @@ class TestUnfinished:
         job = Job(POPULATION, str(tmp_path / "job"))
         parent, trial = job.next(), job.next()
         for ours in (parent, trial):
-            job.report(ours, 0.5, tmp_path / "store")
+            job.report(ours, 0.5, store_of(job))
         job.mutate(trial, parent, {"optimizer.lr": 0.01, "optimizer.momentum": 0.5})
-        shutil.rmtree(tmp_path / "store")
+        shutil.rmtree(store_of(job) / "trial-0")
         read = job.past().trials[1]
         assert (read.mutations, read.epoch, read.assignment) == ([], 0, trial.assignment)
 
-    def test_is_counted_each_time_that_it_was_begun_again(self, job: Job, tmp_path: Path) -> None:
+    def test_is_counted_each_time_that_it_was_begun_again(self, job: Job) -> None:
         """Each run writes its checkpoints into a folder of its own, named after this."""
         trial = job.next()
-        job.report(trial, 0.5, tmp_path / "store")
+        job.report(trial, 0.5, store_of(job))
         for times in (1, 2, 3):
             job = Job(job.spec, job.folder, job.past())
             trial = job.next()
             assert trial.resumed == times
-            job.report(trial, 0.5, tmp_path / f"store-{times}")
+            job.report(trial, 0.5, store_of(job) / f"store-{times}")
         [read] = job.past().trials
         assert read.epoch == 4 and [report["epoch"] for report, _ in read.reports] == [1, 2, 3, 4]
 
@@ -217,7 +223,7 @@ class TestUnfinished:
 
     def test_that_came_to_its_end_in_a_later_run_has_reported_each_epoch_once(self, job: Job, tmp_path: Path) -> None:
         trial = job.next()
-        job.report(trial, 0.5, tmp_path / "store")
+        job.report(trial, 0.5, store_of(job))
         job.report(trial, 0.6)
         time.sleep(0.2)
         job = Job(job.spec, job.folder, job.past())
@@ -236,7 +242,7 @@ class TestUnfinished:
 class TestHalfWritten:
     def test_a_last_line_is_passed_over(self, job: Job, tmp_path: Path) -> None:
         trial = job.next()
-        job.report(trial, 0.5, tmp_path / "store")
+        job.report(trial, 0.5, store_of(job))
         whole = path_of(job).read_text()
         job.end(trial)
         end = path_of(job).read_text()[len(whole) :]
@@ -247,7 +253,7 @@ class TestHalfWritten:
 
     def test_a_last_line_does_not_hide_what_comes_after_it(self, job: Job, tmp_path: Path) -> None:
         trial = job.next()
-        job.report(trial, 0.5, tmp_path / "store")
+        job.report(trial, 0.5, store_of(job))
         with path_of(job).open("a") as file:
             file.write('{"event": "repo')
         job = Job(job.spec, job.folder, job.past())
@@ -324,6 +330,82 @@ class TestAnotherExperiment:
         job = Job(experiment(search={"kind": "bayesian", "trials": 4}), str(tmp_path / "job"))
         other = experiment(search={"kind": "bayesian", "trials": 4, "warm_start": "other"})
         assert read_past(other, job.folder, "job").trials == []
+
+
+class TestDamaged:
+    """One that was edited, or comes from elsewhere."""
+
+    def change(self, job: Job, old: str, new: str) -> None:
+        text = path_of(job).read_text()
+        assert old in text
+        path_of(job).write_text(text.replace(old, new))
+
+    @pytest.mark.parametrize("place", ["/etc/checkpoint_1", "{job}/../other/trial-0/checkpoint_1", "{job}/link/x", ""])
+    def test_files_of_others_are_not_its_own(self, job: Job, tmp_path: Path, place: str) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, store_of(job))
+        job.end(trial)
+        (tmp_path / "other" / "trial-0" / "checkpoint_1").mkdir(parents=True)
+        (tmp_path / "job" / "link").symlink_to(tmp_path / "other")
+        self.change(job, str(trial.latest), place.format(job=job.folder))
+        [read] = job.past().trials
+        assert (read.latest, read.checkpoint, read.best) == (None, None, 0.5)
+
+    def test_nothing_of_others_is_recorded(self, job: Job, tmp_path: Path) -> None:
+        inside = {"artifacts": f"{job.folder}/report", "journal": f"{job.folder}/{FILE}"}
+        end = end_of("FINISHED", {}) | {"model": {"checkpoint": f"{job.folder}/trial-0/checkpoint_1"}}
+        job.journal.recorded(end | inside)
+        assert {key: job.past().end[key] for key in ("artifacts", "journal")} == inside
+        job.journal.recorded(end | {"artifacts": "/etc", "journal": "/etc/passwd", "model": {"checkpoint": "/etc"}})
+        end = job.past().end
+        assert (end["artifacts"], end["journal"], end["model"]) == ("", "", None)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            (
+                '"trial": 0',
+                '"trial": "0"',
+                ":2: the journal is damaged: started.trial: Input should be a valid integer",
+            ),
+            ('"trial": 0', '"trial": 1', "nothing tells how trial 0 began"),
+            ('"event": "started"', '"event": "stopped"', "nothing tells how trial 0 began"),
+            (
+                '"assignment": {"optimizer.lr"',
+                '"assignment": {"optimizer.alpha"',
+                "is no configuration of this experiment",
+            ),
+            (
+                '"assignment": {"optimizer.lr": ',
+                '"assignment": {"optimizer.lr": -',
+                "is no configuration of this experiment",
+            ),
+            ('"val_accuracy": 0.5', '"val_accuracy": "0.5"', 'val_accuracy was "0.5", no number'),
+            ('"epoch": 1', '"epoch": -1', "reported.report.epoch"),
+            ('"spec": {', '"spec": [], "x": {', "opened.spec"),
+            ('"time": ', '"time": 1e999, "x": ', "opened.time"),
+            ('"status": "completed"', '"status": "running"', "ended.status"),
+        ],
+    )
+    def test_a_line_that_nobody_wrote_is_told(self, job: Job, old: str, new: str, words: str) -> None:
+        trial = job.next()
+        job.report(trial, 0.5)
+        job.end(trial)
+        self.change(job, old, new)
+        with pytest.raises(UserError) as error:
+            job.past()
+        assert words in str(error.value) and "as a job of its own" in str(error.value)
+
+    @pytest.mark.parametrize("line", ["\udcff".encode("utf-8", "surrogateescape"), b"[" * 100_000, b"9" * 400, b"\x00"])
+    def test_a_line_that_is_none_is_passed_over(self, job: Job, line: bytes) -> None:
+        job.next()
+        path_of(job).write_bytes(path_of(job).read_bytes() + line + b"\n")
+        assert len(job.past().trials) == 1
+
+    def test_one_that_is_not_there_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / FILE).mkdir()
+        with pytest.raises(UserError, match="no journal of job job is there"):
+            read_past(experiment(), str(tmp_path), "job")
 
 
 class TestLastJob:

@@ -402,8 +402,8 @@ class TestReopened:
         job = Recorded(spec or experiment(), uri, tmp_path / "job")
         done, running = job.next(), job.next()
         for _ in range(2):
-            job.report(done, 0.5, tmp_path / "store")
-            job.report(running, 0.6, tmp_path / "store")
+            job.report(done, 0.5, job.folder / "store")
+            job.report(running, 0.6, job.folder / "store")
         job.report(running, 0.7)
         job.end(done)
         return job
@@ -417,8 +417,8 @@ class TestReopened:
         assert again.parent.info.status == "RUNNING"
         trial = again.next()
         assert (trial.number, trial.epoch) == (1, 2)
-        again.report(trial, 0.7, tmp_path / "store")  # the same epoch as before, a moment later
-        again.report(trial, 0.8, tmp_path / "store")
+        again.report(trial, 0.7, again.folder / "store")  # the same epoch as before, a moment later
+        again.report(trial, 0.8, again.folder / "store")
         again.end(trial)
         again.end(again.next())
         again.finish(winner=trial)
@@ -437,7 +437,7 @@ class TestReopened:
         job.listeners = job.listeners[:-1]  # the journal alone
         done, failed, running = (job.next() for _ in range(3))
         for trial in (done, failed, running):
-            job.report(trial, 0.5 + trial.number / 10, tmp_path / "store")
+            job.report(trial, 0.5 + trial.number / 10, job.folder / "store")
         job.end(done, "pruned", "asha after epoch 1")
         job.end(failed, "failed", "boom", "Traceback of it")
         again = job.again()
@@ -535,10 +535,10 @@ class TestReopened:
         job.listeners = job.listeners[:-1]
         parent, trial = job.next(), job.next()
         first = dict(trial.assignment)
-        job.report(parent, 0.9, tmp_path / "store")
-        job.report(trial, 0.5, tmp_path / "store")
+        job.report(parent, 0.9, job.folder / "store")
+        job.report(trial, 0.5, job.folder / "store")
         job.mutate(trial, parent, {"optimizer.lr": 0.25, "optimizer.momentum": 0.5})
-        job.report(trial, 0.7, tmp_path / "store")
+        job.report(trial, 0.7, job.folder / "store")
         for ours in (parent, trial):
             job.end(ours)
         again = job.again()

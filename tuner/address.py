@@ -1,7 +1,9 @@
-"""Where MLflow's store is, and how that may be shown."""
+"""Where MLflow's store and a job's files are, and how that may be shown."""
 
 import os
 import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"
 """MLflow's own default store, in the working directory."""
@@ -15,3 +17,23 @@ def default_uri() -> str:
 def masked(text: str) -> str:
     """A URI, or text with URIs in it, without the passwords: for everything that is shown or recorded."""
     return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
+
+
+def is_inside(place: str, folder: str) -> bool:
+    """Whether a path or URI lies below a folder, links and ``..`` followed; neither needs to be there."""
+    try:
+        (scheme, path), (other, above) = _parts(place), _parts(folder)
+        if {scheme, other} <= {"", "file"}:
+            other = scheme
+            path, above = (PurePosixPath(Path(each).resolve()) for each in (path, above))
+        return scheme == other and ".." not in path.parts and path != above and path.is_relative_to(above)
+    except (ValueError, OSError, RuntimeError):  # no path at all; links in a circle
+        return False
+
+
+def _parts(place: str) -> tuple[str, PurePosixPath]:
+    """The scheme of a URI and its path, the host in front and no password; of a plain path no scheme."""
+    if "://" not in place:
+        return "", PurePosixPath(place)
+    parts = urlsplit(place)
+    return parts.scheme, PurePosixPath(f"{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}")

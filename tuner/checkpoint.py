@@ -11,6 +11,7 @@ The tensors are read with ``weights_only=True``: a checkpoint from elsewhere can
 """
 
 import json
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tuner.errors import Problem, UserError
+from tuner.source import parse_yaml
 from tuner.trial_config import TrialConfig
 
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
@@ -37,9 +39,48 @@ def save(folder: Path, trial: TrialConfig, model: nn.Module, state: dict[str, An
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The weights and the state of a checkpoint, on the CPU."""
-    weights = torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True)
-    return weights, torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+    """The weights and the state of a checkpoint, on the CPU.
+
+    Raises:
+        UserError: One is missing or damaged.
+    """
+    return _weights(folder), _saved(folder, _STATE)
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    held = _saved(folder, _WEIGHTS)
+    odd = next((name for name, value in held.items() if type(name) is not str or type(value) is not torch.Tensor), None)
+    if odd is not None:
+        message = f"is a damaged checkpoint: {_WEIGHTS} holds something else than weights: {odd!r}"
+        raise UserError(Problem(message, where=str(folder)))
+    return held
+
+
+def _saved(folder: Path, name: str) -> dict[str, Any]:
+    """What `torch.save` wrote, on the CPU. Nothing in it is run.
+
+    Raises:
+        UserError: It is not there, damaged, or holds something else.
+    """
+    where = str(folder)
+    try:
+        with (folder / name).open("rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                spoilt = archive.testzip()  # torch writes checksums and does not look at them
+            if spoilt is not None:
+                raise zipfile.BadZipFile(f"the checksum of {spoilt} is another one")
+            file.seek(0)
+            held = torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's own message explains how to run the code in it
+        message = f"{name} holds more than tensors: loading it could run code, so it is not loaded"
+        raise UserError(Problem(message, where=where)) from None
+    except Exception as error:  # what bytes that nobody meant can lead to is in no document of torch's
+        why = f"{type(error).__name__}: {str(error).partition('. This is an internal')[0]}"
+        raise UserError(Problem(f"is a damaged checkpoint: {name}: {why}", where=where)) from None
+    if not isinstance(held, dict):
+        found = f"{name} holds a {type(held).__name__}, not values by name"
+        raise UserError(Problem(f"is a damaged checkpoint: {found}", where=where))
+    return held
 
 
 def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
@@ -52,12 +93,14 @@ def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
     if missing:
         raise UserError(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
     try:
-        trial = TrialConfig.model_validate(yaml.safe_load((folder / _TRIAL).read_text()))
+        trial = TrialConfig.model_validate(parse_yaml((folder / _TRIAL).read_text()))
+        weights = _weights(folder)
+        # Memory for a model that is not the one of these weights need not be there.
+        told, held = trial.targets or trial.count_parameters(), sum(value.numel() for value in weights.values())
+        if isinstance(told, int) and told > held:
+            raise RuntimeError(f"{_TRIAL} tells of {told} weights, and {_WEIGHTS} holds {held}")
         model = trial.build_model()
-        model.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
-    except UnpicklingError:  # torch's own message explains how to run the code in it
-        message = f"{_WEIGHTS} holds more than tensors: loading it could run code, so it is not loaded"
-        raise UserError(Problem(message, where=str(folder))) from None
-    except (yaml.YAMLError, ValidationError, RuntimeError, EOFError) as error:
+        model.load_state_dict(weights)
+    except (yaml.YAMLError, UnicodeDecodeError, ValidationError, RuntimeError) as error:
         raise UserError(Problem(f"is a damaged checkpoint: {error}", where=str(folder))) from None
     return trial, model.eval()

@@ -5,6 +5,8 @@ import contextlib
 import importlib
 import importlib.abc
 import importlib.util
+import inspect
+import re
 import sys
 import sysconfig
 import traceback
@@ -59,6 +61,27 @@ def resolve_callable(target: str) -> Any:
     if not callable(found):
         raise Mistakes(Problem(f"{target} is no function: {found!r}", "target"))
     return found
+
+
+def resolve_maker(target: str) -> Any:
+    """What `target` names, where that may be called here to make a model or a dataset.
+
+    It is called with whatever a file says, and a checkpoint or a journal may come from elsewhere: what is Python's own
+    makes neither, but ``os:system`` and others would do as they are told.
+
+    Raises:
+        Mistakes: As `resolve_callable` does, and where it is Python's own or ours.
+    """
+    found = None if _is_no_maker(target) else resolve_callable(target)
+    is_defined = inspect.isroutine(found) or inspect.isclass(found)
+    if found is None or (is_defined and _is_no_maker(str(found.__module__))):
+        hint = "name a class or a function of your own, or of a package"
+        raise Mistakes(Problem(f"{target} makes no model and no dataset: it is not called", "target", hint=hint))
+    return found
+
+
+def _is_no_maker(name: str) -> bool:
+    return re.split("[.:]", name)[0] in {*sys.stdlib_module_names, "tuner"}
 
 
 def packed(targets: list[str]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The distributions over a range of numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,11 +12,27 @@ from tuner.axis import Axis
 from tuner.distribution import BaseDistribution, Value
 
 _MOST_STEPS = 10_000  # from there on a sampler sees a continuum: some of Optuna's list every number
+_COUNTABLE = {int: 2**63, float: 2**53}  # from so many steps on NumPy draws none of them, or not each of them
 
 
 def _tidy(value: float) -> float:
     # 0.1 + 2 * 0.1 is 0.30000000000000004; twelve digits are more than anyone types.
     return float(f"{value:.12g}")
+
+
+class _Steps(Sequence[Value]):
+    """The values of a range with steps, which may be billions: none is made before it is asked for."""
+
+    def __init__(self, after: Callable[[int], Value], count: int) -> None:
+        self._after = after
+        self._indices = range(count)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self._indices[index]
+        return [self._after(steps) for steps in chosen] if isinstance(chosen, range) else self._after(chosen)
 
 
 class _Interval(BaseDistribution):
@@ -35,6 +51,10 @@ class _Interval(BaseDistribution):
     def _ordered(self) -> "_Interval":
         if self.low > self.high:
             raise ValueError(f"low <= high must hold, but got {list(self.bounds)}")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"{self.low:g} to {self.high:g} is too far to compute with")
+        if self.step is not None and not (self.high - self.low) // self.step < _COUNTABLE[type(self.step)]:
+            raise ValueError(f"steps of {self.step:g} are too many from {self.low:g} to {self.high:g}")
         return self
 
     def axis(self) -> Axis:
@@ -78,7 +98,7 @@ class _Interval(BaseDistribution):
     def values(self) -> Sequence[Value] | None:
         if self.step is None:
             return [self.low] if self.low == self.high else None
-        return [self._after(steps) for steps in range(self._steps + 1)]
+        return _Steps(self._after, self._steps + 1)
 
 
 class Uniform(_Interval):
@@ -213,6 +233,15 @@ class Normal(BaseDistribution):
     def moved(self, value: Value, factor: float) -> Value:
         low, high = self.corners()
         return self.decode(self._normal.cdf(min(max(value * factor, low), high)))
+
+    @model_validator(mode="after")
+    def _is_finite(self) -> "Normal":
+        mean, deviation = self.parameters
+        if not (math.isfinite(mean - 4 * deviation) and math.isfinite(mean + 4 * deviation)):
+            raise ValueError(f"four standard deviations of {deviation:g} around {mean:g} are too far to compute with")
+        if self.step is not None and not (abs(mean) + 4 * deviation) / self.step < _COUNTABLE[float]:
+            raise ValueError(f"steps of {self.step:g} are too many around {mean:g}")
+        return self
 
     @property
     def _normal(self) -> NormalDist:

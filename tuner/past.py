@@ -1,14 +1,18 @@
 """An earlier run of a job, as its journal tells of it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
+from tuner.address import is_inside
+from tuner.any_trial import AnyTrial
 from tuner.errors import Problem, UserError
 from tuner.journal import FILE, as_plain, exists, files_at, text_of
+from tuner.lines import damaged, events_of
+from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
 from tuner.trials import Mutation, Trial, label
@@ -67,15 +71,17 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
         UserError: The experiment is another one now, or nothing was written.
     """
     where = f"{folder}/{FILE}"
-    events = list(events_of(text_of(folder)))
-    if not events:
+    if not exists(folder):
+        raise UserError(Problem(f"no journal of job {job} is there", where=where))
+    events = list(events_of(text_of(folder), where))
+    if not any(event["event"] == "opened" for event in events):
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
     _check_same(spec, _head(events)["spec"], where)
-    past = _retold(spec, job, events)
+    past = _retold(spec, job, _confined(events, folder), where)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
-            if trial.latest is not None and not _is_there(trial.latest):
+            if trial.latest is None or not _is_there(trial.latest):
                 trial.latest, trial.latest_epoch = None, 0
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
@@ -93,7 +99,7 @@ def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
     Raises:
         UserError: Nothing was written, or the experiment needs what is not here, such as code of the user's own.
     """
-    events = list(events_of(text))
+    events = list(events_of(text, where))
     if not any(event["event"] == "opened" for event in events):
         raise UserError(Problem("the job was ended before anything of it was written", where=where))
     try:
@@ -101,15 +107,40 @@ def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
     except ValidationError as error:
         problems = problems_of(error, ExperimentSpec)
         raise UserError(*(replace(problem, where=where) for problem in problems)) from None
-    return spec, _retold(spec, job, events)
+    return spec, _retold(spec, job, events, where)
 
 
 def _head(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return [event for event in events if event["event"] == "opened"][-1]
 
 
-def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]]) -> Past:
-    """What came of a job, event by event."""
+def _confined(events: Sequence[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
+    """The events without files that lie outside of the job's folder: not the job's, they are not there for it.
+
+    A journal from elsewhere, or of a job that was moved, must have nothing deleted or uploaded that is others'.
+    """
+
+    def inside(place: Any) -> Any:
+        return place if isinstance(place, str) and is_inside(place, folder) else None
+
+    confined = []
+    for event in events:
+        event = event | {key: inside(event[key]) for key in ("latest", "best") if key in event}
+        if event["event"] == "recorded":
+            end = event["end"]
+            model = end.get("model") if inside((end.get("model") or {}).get("checkpoint")) else None
+            files = {key: inside(end.get(key)) or "" for key in ("artifacts", "journal")}
+            event = event | {"end": end | files | {"model": model}}
+        confined.append(event)
+    return confined
+
+
+def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], where: str) -> Past:
+    """What came of a job, event by event.
+
+    Raises:
+        UserError: They do not fit together.
+    """
     trials: dict[int, Trial] = {}
     finished = False
     end: dict[str, Any] = {}
@@ -123,26 +154,32 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]]) ->
             continue
         is_new = event["trial"] not in trials
         if is_new:
-            trials[event["trial"]] = _begun(spec, event)
+            if event["event"] != "started" or event["trial"] != len(trials):  # they begin in the order of their numbers
+                raise damaged(f"nothing tells how trial {min(len(trials), event['trial'])} began", where)
+            trials[event["trial"]] = _begun(spec, event, where)
         trial = trials[event["trial"]]
         match event["event"]:
             case "started" if not is_new:
                 _rewind(trial, event["epoch"], spec)
                 trial.status, trial.started, trial.resumed = "running", event["time"], trial.resumed + 1
             case "reported":
+                _check_measured(event["report"], spec, where)
                 trial.take(event["report"], spec.objective, event["time"])
                 trial.reports.append((event["report"], event["time"]))
             case "saved":
                 trial.latest, trial.latest_epoch, trial.checkpoint = event["latest"], event["epoch"], event["best"]
             case "mutated":
                 mutation = Mutation(event["epoch"], event["parent"], event["before"], event["after"])
-                config = spec.trial_config(mutation.after).model_copy(update={"seed": trial.config.seed})
+                config = _config(spec, mutation.after, trial.config.seed, where)
                 trial.mutate(mutation, config, event["latest"])
             case "ended":
                 trial.status, trial.reason, trial.traceback = event["status"], event["reason"], event["traceback"]
                 trial.violations, trial.attributes = event["violations"], event["attributes"]
                 trial.checkpoint, trial.ended = event["best"], event["time"]
     seconds += before - began
+    told = [end[key] for key in ("winner",) if end.get(key) is not None] + end.get("front", [])
+    if not trials.keys() >= set(told):
+        raise damaged(f"nothing tells of trial {max(told)}, which is among the best", where)
     return Past(job, _head(events), [trials[number] for number in sorted(trials)], finished, end, seconds)
 
 
@@ -159,19 +196,28 @@ def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:
         trial.checkpoint = None
 
 
-def _begun(spec: ExperimentSpec, event: dict[str, Any]) -> Trial:
+def _config(spec: ExperimentSpec, assignment: Assignment, seed: int | None, where: str) -> AnyTrial:
+    """One trial whole. Raises UserError where the space does not have it, or the trial does not allow it."""
+    try:
+        for name, value in assignment.items():
+            spec.space[name].encode(value)
+        return spec.trial_config(assignment).model_copy(update={"seed": seed})
+    except (KeyError, ValueError, UserError) as error:  # pydantic's is a ValueError
+        raise damaged(f"{_short(assignment)} is no configuration of this experiment: {error}", where) from None
+
+
+def _check_measured(report: dict[str, Any], spec: ExperimentSpec, where: str) -> None:
+    """Raise UserError where an objective is no number."""
+    for objective in spec.objectives:
+        value = report.get(objective.metric)
+        if value is not None and type(value) not in (int, float):
+            raise damaged(f"{objective.metric} was {_short(value)}, no number", where)
+
+
+def _begun(spec: ExperimentSpec, event: dict[str, Any], where: str) -> Trial:
     assignment = event["assignment"]
-    config = spec.trial_config(assignment).model_copy(update={"seed": event["seed"]})
+    config = _config(spec, assignment, event["seed"], where)
     return Trial(event["trial"], assignment, config, label(assignment), status="running", started=event["time"])
-
-
-def events_of(text: str) -> Iterator[dict[str, Any]]:
-    """What a journal tells, line by line."""
-    for line in text.splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut off by the end of its writer
 
 
 _MAY_CHANGE = (

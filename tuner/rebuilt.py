@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tuner import html_report, imports, journal, store
 from tuner.address import default_uri
 from tuner.errors import Problem, UserError
-from tuner.past import Past, events_of, rebuilt
+from tuner.lines import events_of
+from tuner.past import Past, rebuilt
 from tuner.recorded import Job, find_job, trials_of
 from tuner.spec import ExperimentSpec
 from tuner.trials import leaderboard
@@ -126,7 +127,7 @@ def _rebuilt(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
     text, where = _journal(client, job)
     if '"target"' in text:
         _look_beside(job.tags.get("mlflow.source.name", ""))
-    with _standing_in(text):
+    with _standing_in(text, where):
         spec, past = rebuilt(text, job.id, where)
         for trial in past.trials if job.status != "running" else ():
             if trial.ended is None:
@@ -163,9 +164,9 @@ def _look_beside(source: str) -> None:
 
 
 @contextlib.contextmanager
-def _standing_in(text: str) -> Iterator[None]:
+def _standing_in(text: str, where: str) -> Iterator[None]:
     """Let a function of the user's own that is not here be named all the same: it is not called for a report."""
-    target = _function(text)
+    target = _function(text, where)
     name, _, function = target.partition(":")
     parts = name.split(".")
     names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
@@ -186,10 +187,11 @@ def _stand_in(config: Mapping[str, Any]) -> None:
     raise NotImplementedError("the function is not here")
 
 
-def _function(text: str) -> str:
+def _function(text: str, where: str) -> str:
     """The function of the user's own that a journal's trials ran; empty where they trained a model."""
-    first = next((event for event in events_of(text) if event["event"] == "opened"), None)
-    return str(first["spec"]["trial"].get("target", "")) if first else ""
+    first = next((event for event in events_of(text, where) if event["event"] == "opened"), None)
+    trial = first["spec"].get("trial") if first else None
+    return str(trial.get("target", "")) if isinstance(trial, dict) else ""
 
 
 def _is_here(module: str) -> bool:

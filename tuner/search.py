@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Allows = Callable[[Assignment], bool]
 """Whether a configuration may be tried at all."""
 
-_MOST_COMBINATIONS = 100_000
+_MOST_PLANNED = 100_000  # configurations, each of which is checked before anything starts
 _DRAWS = 1000  # in a row that were all known: by then a finite space is as good as exhausted
 
 
 class _Search(Config):
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the experiment: of what is drawn, and with each trial's configuration of that trial."""
     initial: list[dict[str, Any]] = Field(default_factory=list)
     """Configurations to try first: searched keys and their values; a key that is left out is drawn."""
@@ -76,9 +76,9 @@ class Grid(_Search):
                 hint = "write {grid: [...]}, give it a step, or use search: {kind: random, trials: 20}"
                 yield Problem("a grid search cannot try a continuous range", key=f"space.{name}", hint=hint)
         # Where there is a continuum, there are none.
-        if next(islice(combinations(space), _MOST_COMBINATIONS, None), None) is not None:
+        if next(islice(combinations(space), _MOST_PLANNED, None), None) is not None:
             hint = "leave values out, or use search: {kind: random, trials: 20}"
-            yield Problem(f"the grid has more than {_MOST_COMBINATIONS} combinations", "space", hint=hint)
+            yield Problem(f"the grid has more than {_MOST_PLANNED} combinations", "space", hint=hint)
 
     def plan(self, space: Space, allows: Allows) -> list[Assignment]:
         """Every combination, those of `initial` first."""
@@ -99,6 +99,11 @@ class _Counted(_Search):
         if not space:
             hint = "say what to vary, such as optimizer.lr: {loguniform: [1e-4, 1e-1]}, or use search: {kind: grid}"
             yield Problem(f"{getattr(self, 'kind', '')} search has nothing to vary", key="space", hint=hint)
+        if self.trials > _MOST_PLANNED and not isinstance(self, Adaptive):
+            hint = "search less at a time, or use search: {kind: bayesian}, which plans nothing ahead, and a timeout"
+            yield Problem(
+                f"{self.trials} trials are more than the {_MOST_PLANNED} of a plan", "search.trials", hint=hint
+            )
         if len(self.initial) > self.trials:
             message = f"{len(self.initial)} configurations are to be tried first, in {self.trials} trials"
             yield Problem(message, "search.initial", hint="raise search.trials")

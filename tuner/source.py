@@ -14,9 +14,54 @@ Key = tuple[str, ...]
 """A path into nested mappings and lists, such as ``("trial", "optimizer", "lr")``; places in a list as numbers."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-3`` is a number, ``on`` and ``no`` are words."""
+_MOST_VALUES, _DEEPEST = 100_000, 50
 
+_STR = "tag:yaml.org,2002:str"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-3`` is a number, ``on`` and ``no`` are words.
+
+    It builds what JSON has, too, and nothing else: a specification goes to workers and into the journal as that.
+    """
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """A scalar of whole characters: JSON writes those beyond 16 bits as two escapes."""
+        node = super().compose_scalar_node(anchor)
+        try:
+            node.value = node.value if node.value.isascii() else _whole(node.value)
+        except UnicodeDecodeError:
+            problem = "half a character, which stands for nothing"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark) from None
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping by words, as they are written: JSON would make ``"1"`` of a key 1, too."""
+        if isinstance(node, yaml.MappingNode):
+            self.flatten_mapping(node)
+            node.value = [(_word(key), value) for key, value in node.value]
+        return super().construct_mapping(node, deep=deep)
+
+    def construct_plain(self, node: yaml.ScalarNode) -> Any:
+        """A scalar, as its tag says, where it can be that."""
+        try:
+            value = _SCALARS[node.tag](self, node)
+            if isinstance(value, int):
+                float(value)  # all arithmetic ends in that; and Python does not even print the largest ones
+        except (ValueError, OverflowError, LookupError) as error:
+            what = f"{node.value[:40]!r} is no {node.tag.rpartition(':')[2]}: {error}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
+        return value
+
+
+_SCALARS = {tag: make for tag, make in _Loader.yaml_constructors.items() if tag and tag.endswith((":null", ":bool"))}
+_SCALARS |= {tag: make for tag, make in _Loader.yaml_constructors.items() if tag and tag.endswith((":int", ":float"))}
+_SCALARS[_STR] = _Loader.yaml_constructors[_STR]
+_Loader.yaml_constructors = {
+    tag: _Loader.construct_plain if tag in _SCALARS else make
+    for tag, make in _Loader.yaml_constructors.items()
+    if tag is None or tag in _SCALARS or tag.endswith((":seq", ":map"))
+}
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":bool", ":timestamp"))]
@@ -30,9 +75,52 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), "tTfF")
 
 
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _word(key: yaml.Node) -> yaml.Node:
+    return yaml.ScalarNode(_STR, key.value, key.start_mark, key.end_mark) if key.tag in _SCALARS else key
+
+
 def parse_yaml(text: str) -> Any:
     """The value that a piece of YAML stands for. Raises `yaml.YAMLError`."""
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+    return _parsed(text)[1]
+
+
+def _parsed(text: str) -> tuple[yaml.Node | None, Any]:
+    """A piece of YAML as nodes, which know where they stand, and the value. Raises `yaml.YAMLError`."""
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        _size(root, 0, {})
+        return root, loader.construct_document(root)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # such as an escape for a character that there is not
+        raise yaml.YAMLError(str(error)) from None
+
+
+def _size(node: yaml.Node, depth: int, known: dict[yaml.Node, int]) -> int:
+    """How many values a node stands for, aliases written out; `known` ones count again without a look.
+
+    Raises:
+        yaml.MarkedYAMLError: They are too many, nested too deeply, or without an end.
+    """
+    problem = "an anchor stands inside itself" if known.get(node) == 0 else ""
+    problem = "nested too deeply" if depth > _DEEPEST else problem
+    if node not in known and not problem:
+        known[node] = 0
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        below = parts if isinstance(node, yaml.CollectionNode) else ()
+        known[node] = 1 + sum(_size(part, depth + 1, known) for part in below)
+    if not problem and known[node] > _MOST_VALUES:
+        problem = f"stands for more than {_MOST_VALUES} values"
+    if problem:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    return known[node]
 
 
 @dataclass
@@ -88,28 +176,22 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(Problem(f"cannot be read: {error}", where=str(path))) from None
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        data = parse_yaml(text)
+        root, data = _parsed(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         begun = f" in line {error.context_mark.line + 1}" if error.context_mark else ""
         context = f" ({error.context}{begun})" if error.context else ""
         raise UserError(Problem(f"broken YAML: {error.problem}{context}", where=place)) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         raise UserError(Problem(f"broken YAML: {error}", where=str(path))) from None
-    except RecursionError:
-        raise UserError(Problem("broken YAML: nested too deeply", where=str(path))) from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         hint = "an experiment starts with: name: my-experiment"
         raise UserError(Problem(f"holds {found}, not keys and values", where=str(path), hint=hint))
 
     source = Source(path, data)
-    try:
-        problems = _mark(root, (), source)
-    except RecursionError:
-        raise UserError(Problem("broken YAML: an anchor stands inside itself", where=str(path))) from None
+    problems = _mark(root, (), source)
     for override in overrides:
         problems += _override(source, override)
     if problems:

@@ -156,7 +156,7 @@ class ExperimentSpec(Config):
     """Dotted key of the trial, to what to try for it."""
     search: SearchConfig
     """How configurations are found."""
-    repeat: int = Field(1, ge=1)
+    repeat: int = Field(1, ge=1, le=1000)
     """Trains each configuration so many times, each time with another seed: the best one is that of the best mean."""
     scheduler: SchedulerConfig = Fifo()
     """Which running trials go on."""
@@ -326,7 +326,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
             problems += _checks_of_sound_parts(source.data, problems)
         places = {problem: source.where(split(problem.key, source.data)) for problem in problems}
         raise UserError(*(replace(problem, where=where) for problem, where in places.items())) from None
-    return _resolve_storage(spec, source.path)
+    return _resolve_storage(spec, source.path, source.where(("storage",)))
 
 
 def _as_written(problem: Problem, data: dict[str, Any]) -> Problem:
@@ -356,14 +356,18 @@ def _leave_out(data: Any, key: Key) -> None:
     """
     for part in key[:-1]:
         data = data.get(part) if isinstance(data, dict) else None
-    is_value = isinstance(data, dict) and not isinstance(data.get(key[-1]), dict | list)
+    is_value = isinstance(data, dict) and bool(key) and not isinstance(data.get(key[-1]), dict | list)
     if is_value and key[:1] == ("trial",) and key[-1] != "kind":
         data.pop(key[-1], None)
 
 
-def _resolve_storage(spec: ExperimentSpec, path: Path) -> ExperimentSpec:
+def _resolve_storage(spec: ExperimentSpec, path: Path, where: str) -> ExperimentSpec:
     """Paths are relative to the file that holds them; from here on they are absolute."""
     if "://" in spec.storage:
         return spec
     base = path.parent if "storage" in spec.model_fields_set else Path()
-    return spec.model_copy(update={"storage": str((base / Path(spec.storage).expanduser()).resolve())})
+    try:
+        storage = (base / Path(spec.storage).expanduser()).resolve()
+    except (RuntimeError, OSError, ValueError) as error:  # nobody's home; links in a circle; no character of a path
+        raise UserError(Problem(f"{spec.storage!r} is no folder: {error}", "storage", where)) from None
+    return spec.model_copy(update={"storage": str(storage)})

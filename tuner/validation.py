@@ -26,7 +26,7 @@ def member_of_kind(model: type[BaseModel], key: tuple[str, ...], kind: Any) -> t
     for part in key:
         fields = [field for owner in _models(types) if (field := _field(owner, part))]
         types = [m for field in fields for m in _members(field.annotation)] or [m for t in types for m in _items(t)]
-    return next((m for m in _models(types) if kind in _tags(m)), None)
+    return next((m for m in _models(types) if isinstance(kind, str) and kind in _tags(m)), None)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     value, hint = details["input"], place.meaning
     match details["type"]:
         case "extra_forbidden" | "invalid_key":
-            message, hint = "unknown key", allowed(place.key[-1], _keys(owner)) if owner else ""
+            message = "unknown key" if place.key[-1] else "unknown key ''"
+            hint = allowed(place.key[-1], _keys(owner)) if owner else ""
         case "missing" if isinstance(details["loc"][-1], int):
             message, key = f"has too few values: {value!r}", ".".join(place.key[:-1])
         case "missing":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem
-from tuner.imports import TargetName, resolve_callable
+from tuner.imports import TargetName, resolve_maker
 from tuner.signature import ImageShape, Target
 
 
@@ -99,7 +99,7 @@ class _Args(dict[str, Any]):
 def _read(target: str, args: str, train: bool, given: _Args) -> tuple[tuple[Tensor, Tensor] | None, Problem | None]:
     """All images (N, C, H, W) as bytes and their classes (N,); or what is wrong with them."""
     try:
-        make = resolve_callable(target)
+        make = resolve_maker(target)
     except Mistakes as mistakes:
         return None, mistakes.problems[0]
     try:

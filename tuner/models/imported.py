@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
-from tuner.imports import TargetName, resolve_callable
+from tuner.imports import TargetName, resolve_maker
 from tuner.signature import ImageShape, Output
 
 
@@ -34,7 +34,7 @@ class ImportedModel(Config):
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """The module, as the user's code makes it."""
-        module: nn.Module = resolve_callable(self.target)(**self.args)
+        module: nn.Module = resolve_maker(self.target)(**self.args)
         return module
 
     def __hash__(self) -> int:
@@ -47,7 +47,7 @@ def _problem(
 ) -> Problem | None:
     """What is wrong with the model, found by building it and showing it two empty images."""
     try:
-        make = resolve_callable(target)
+        make = resolve_maker(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
     with torch.random.fork_rng(devices=[]):  # looking must not move the random numbers of those who train

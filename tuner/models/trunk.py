@@ -29,9 +29,9 @@ class Normalize(nn.Module):
 class Trunk(Config):
     """Two blocks of 3x3 convolution, 2x2 max-pooling and ReLU."""
 
-    width1: int = Field(32, ge=1)
+    width1: int = Field(32, ge=1, le=2**16)
     """Channels after the first convolution."""
-    width2: int = Field(64, ge=1)
+    width2: int = Field(64, ge=1, le=2**16)
     """Channels after the second convolution."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Chance that a feature before an output layer is dropped while training."""

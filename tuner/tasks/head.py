@@ -19,7 +19,7 @@ class Head(Config):
     """The dataset's target that it learns, such as ``label`` or ``position``."""
     loss: LossConfig
     """Its loss: cross_entropy or nll for classes, smooth_l1 or mse for values."""
-    hidden: int | None = Field(None, ge=0)
+    hidden: int | None = Field(None, ge=0, le=2**20)
     """Width of the hidden layer before the output; 0 for none, null to leave it to the model."""
     weight: float = Field(1.0, ge=0)
     """Its share in the loss that is trained."""
