@@ -12,7 +12,7 @@ LAYERS = [
     {"__main__"},
     {"summary", "alone", "comparison", "listing"},
     {"sync"},
-    {"run", "loading", "rebuilt"},
+    {"run", "loading", "rebuilt", "submit"},
     {"job"},
     {"schedule", "result"},
     {
@@ -22,6 +22,7 @@ LAYERS = [
         "tracking",
         "warm_start",
         "cluster",
+        "follow",
         "display",
         "report",
         "html_report",
@@ -60,6 +61,7 @@ LAYERS = [
     {
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "usage"),
+        *("package",),
         *("config", "errors"),
     },
 ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from tuner.errors import UserError
+from tuner.errors import Problem, UserError
 
 app = typer.Typer(
     help="Distributed hyperparameter tuning for PyTorch vision models.",
@@ -47,6 +47,10 @@ def run(
         int, typer.Option(min=0, metavar="N", help="Go on with its last job and try N configurations more.")
     ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    submit: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ship the file's folder to this cluster (http://HOST:8265) and run it there."),
+    ] = None,
 ) -> None:
     """Run an experiment: all trials, the record, the winner."""
     from rich.console import Console
@@ -54,7 +58,17 @@ def run(
     from tuner.spec import load
 
     spec = load(file, overrides or ())
-    console = Console()
+    if submit is not None:
+        if address or dry_run:
+            hint = "the job there takes the Ray of its machine; --dry-run prints the plan, which is the same here"
+            raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
+        from tuner.submit import submit as submit_job
+
+        status = submit_job(spec, file, overrides or (), submit, resume=resume, extend=extend, console=Console())
+        raise typer.Exit(status)
+    from tuner.display import terminal
+
+    console = terminal()
     from tuner.run import prepare
     from tuner.run import run as run_experiment
     from tuner.summary import print_plan, print_result

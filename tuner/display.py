@@ -1,8 +1,10 @@
 """What a user sees while a job runs: live on a terminal, plain lines in a log."""
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from io import BufferedWriter, FileIO, TextIOWrapper
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +21,8 @@ from tuner.supply import Supply
 from tuner.trials import SOUND, Listener, Mutation, Trial
 
 _ROWS = 15
+_REFRESH = 4  # times a second
+_REFRESH_IN_A_LOG = 1  # it keeps every one of them, and is read no more often
 COLOURS = {
     "completed": "green",
     "pruned": "blue",
@@ -27,6 +31,24 @@ COLOURS = {
     "interrupted": "yellow",
     "running": "cyan",
 }
+
+
+class _Followed(TextIOWrapper):
+    """A log that is shown on a terminal somewhere else, as that of a job that was submitted to a cluster.
+
+    Who reads a log line by line takes a carriage return for the end of one. There is another way to the first column.
+    """
+
+    def write(self, text: str) -> int:
+        return super().write(text.replace("\r", "\x1b[G"))
+
+
+def terminal() -> Console:
+    """Standard output; where it is a log that is to be treated as a terminal (``TTY_COMPATIBLE``), made for that."""
+    console = Console()
+    if not console.is_terminal or sys.stdout.isatty():
+        return console
+    return Console(file=_Followed(BufferedWriter(FileIO(1, "w", closefd=False)), encoding="utf-8"))
 
 
 class Display(Listener, AbstractContextManager["Display"]):
@@ -43,7 +65,8 @@ class Display(Listener, AbstractContextManager["Display"]):
         scored = [trial for trial in supply.trials if trial.best is not None]
         self._best = min(scored, key=lambda trial: self._objective.key(trial.best or 0.0), default=None)
         # The screen is drawn by a thread of its own, so that drawing never holds up the control loop.
-        self._live = Live(get_renderable=self._screen, console=console, refresh_per_second=4, transient=True)
+        refresh = _REFRESH_IN_A_LOG if isinstance(console.file, _Followed) else _REFRESH
+        self._live = Live(get_renderable=self._screen, console=console, refresh_per_second=refresh, transient=True)
 
     def __enter__(self) -> "Display":
         if self._console.is_terminal:

@@ -1,6 +1,7 @@
 """What can be known before anything is started: whether the record and the checkpoints can be written."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ import psutil
 
 from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.any_trial import merge
+from tuner.disk import shown
 from tuner.errors import Problem, UserError
 from tuner.reachable import kind_of, unanswered
 from tuner.spec import ExperimentSpec
@@ -49,6 +51,36 @@ def check_storage(spec: ExperimentSpec) -> None:
         raise UserError(Problem("its files have to be local", "tracking.tensorboard", masked(spec.storage), hint))
 
 
+def check_outlives(spec: ExperimentSpec, uri: str) -> None:
+    """Make sure that neither the record nor the checkpoints lie in a folder that Ray deletes when its job has ended.
+
+    Raises:
+        UserError: They do: this is a job of Ray's with a working directory that was made for it.
+    """
+    folder = _made_for_a_job()
+    if folder is None:
+        return
+    problems = []
+    if "://" not in spec.storage and Path(spec.storage).is_relative_to(folder):
+        hint = "choose what all machines reach: storage=s3://BUCKET/runs, or a shared folder, storage=/shared/runs"
+        problems.append(Problem("it would be gone with the job's temporary folder", "storage", spec.storage, hint))
+    if kind_of(uri) in ("sqlite", "file"):
+        path = Path(uri.removeprefix("sqlite:///").removeprefix("file://")).resolve()
+        if path.is_relative_to(folder):
+            hint = "set MLFLOW_TRACKING_URI in the environment that the head's `ray start` is given in, or tracking.uri"
+            problems.append(Problem("it would be gone with the job's temporary folder", "tracking.uri", uri, hint))
+    if problems:
+        raise UserError(*problems)
+
+
+def _made_for_a_job() -> Path | None:
+    """The working directory, where Ray unpacked it for a job that was submitted to it."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    shipped = str((job.get("runtime_env") or {}).get("working_dir", ""))
+    is_made = "://" in shipped and not shipped.startswith("local://")  # which is there before and after
+    return Path.cwd().resolve() if is_made else None
+
+
 def check_room(spec: ExperimentSpec, uri: str) -> None:
     """Make sure that the checkpoints have room on the local disks that they go to.
 
@@ -77,7 +109,7 @@ def check_room(spec: ExperimentSpec, uri: str) -> None:
         free[disk] = (shutil.disk_usage(there).free, free.get(disk, (0, 0))[1] + size)
     for room, size in free.values():
         if size > room:
-            message = f"the checkpoints take up to {_bytes(size)} ({_bytes(each)} each), and {_bytes(room)} are free"
+            message = f"the checkpoints take up to {shown(size)} ({shown(each)} each), and {shown(room)} are free"
             hint = "choose another disk, fewer trials, a smaller model, or checkpoints: {keep: 1}"
             raise UserError(Problem(message, "storage", spec.storage, hint))
 
@@ -101,14 +133,7 @@ def _most_parameters(spec: ExperimentSpec) -> int | None:
     return max(known) if known else None
 
 
-def _bytes(count: int) -> str:
-    size, units = float(count), ["bytes", "KB", "MB", "GB", "TB", "PB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}"
-
-
-def _check_writable(path: Path, key: str, shown: str, *, is_file: bool = False) -> None:
+def _check_writable(path: Path, key: str, value: str, *, is_file: bool = False) -> None:
     """Write a nameless file where `path` is or would be made: permissions alone do not tell of a read-only disk."""
     folder = path.parent if is_file else path
     while not folder.exists():
@@ -124,4 +149,4 @@ def _check_writable(path: Path, key: str, shown: str, *, is_file: bool = False) 
         except OSError as error:
             why = f"{folder} cannot be written: {error.strerror}"
     if why:
-        raise UserError(Problem(why, key, shown, "choose another folder"))
+        raise UserError(Problem(why, key, value, "choose another folder"))

@@ -87,6 +87,7 @@ def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tupl
     if "://" not in spec.storage:  # as `tuner.spec.load` has it already
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
     uri = preflight.tracking_uri(spec)
+    preflight.check_outlives(spec, uri)
     preflight.check_store(uri)
     preflight.check_storage(spec)
     preflight.check_room(spec, uri)

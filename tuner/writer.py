@@ -10,6 +10,7 @@ never came.
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -137,6 +138,9 @@ class _Writing:
 
 def main() -> None:
     """Write what comes on standard input."""
+    # Whoever ends a job with all of its processes, as Ray does with a job that was submitted to it, tells the driver,
+    # too, which ends the record: this process ends when there is nothing more to come.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # What the libraries print is nothing for the driver, which listens on standard output.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

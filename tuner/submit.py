@@ -1,0 +1,244 @@
+"""A job on a cluster from somewhere else: ship the experiment's folder by Ray's Jobs API, and follow the log."""
+
+import json
+import logging
+import os
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from rich.console import Console
+
+from tuner.address import masked
+from tuner.errors import Problem, UserError
+from tuner.follow import follow, sigterm_as_sigint
+from tuner.package import Package, package_of
+from tuner.reachable import kind_of
+from tuner.result import FAILED, INTERRUPTED, OK, WRONG
+from tuner.source import read
+from tuner.spec import ExperimentSpec
+
+_PATIENCE = 5.0  # seconds that the dashboard has to answer
+_AGENT = 30.0  # seconds that a head which has just come up has to begin jobs
+_LAST_WORDS = 120  # seconds that a job which is stopped has for the end of its record; Ray's own default is 3
+_TOKEN = "RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+_OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray prefers them to the address that it is given
+
+
+def submit(
+    spec: ExperimentSpec,
+    file: Path,
+    overrides: Sequence[str],
+    address: str,
+    *,
+    resume: bool = False,
+    extend: int = 0,
+    console: Console,
+) -> int:
+    """Run an experiment on a cluster, and follow it to its end.
+
+    Args:
+        spec: The experiment, as `tuner.spec.load` gives it.
+        file: Its file; the folder that it lies in travels.
+        overrides: What the command line sets, there as here.
+        address: Of the dashboard of the cluster's head, ``http://HOST:8265``.
+        resume: Go on with the experiment's last job.
+        extend: Go on with it, and try this many configurations more.
+        console: Where to write; where it is a terminal the log is drawn for one of its size.
+
+    Returns:
+        The exit status of the job; INTERRUPTED where it goes on without us.
+
+    Raises:
+        UserError: Something that the user gave cannot work there. Nothing was shipped.
+    """
+    _check(spec, file, overrides, address)
+    package = package_of(file)
+    client = _connect(address)
+    job = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    commands = _Commands(job, address.rstrip("/"))
+
+    def say(message: str, style: str = "") -> None:
+        console.print(message, style=style, soft_wrap=True, markup=False, highlight=False)
+
+    if masked(text := spec.to_yaml()) != text:
+        # It is not refused: who may read the package may run code on the head, where every other place of it is, too.
+        hint = "MLFLOW_TRACKING_URI in the environment of the head keeps it there"
+        say(f"the password in {file} is unpacked on every machine that trials run on; {hint}", "yellow")
+    words = ["tuner", "run", file.name, "--address", "auto"]
+    words += (["--resume"] if resume else []) + (["--extend", str(extend)] if extend else []) + list(overrides)
+    entrypoint = shlex.join(["exec", *(["env", *_terminal(console)] if console.is_terminal else []), *words])
+    try:
+        _ship(client, package, job, entrypoint)
+    except KeyboardInterrupt:
+        say(f"interrupted while it was shipped: nothing has begun, unless Ray knows of it\n{commands}", "yellow")
+        return INTERRUPTED
+    except (RuntimeError, OSError) as error:
+        raise _refused(address, f"it was not taken: {str(error).splitlines()[0]}", "") from None
+    say(f"job {job}: {package}")
+    say(f"dashboard: {commands.address}/#/jobs/{job}")
+    try:
+        with sigterm_as_sigint():
+            details = follow(client, job)
+    except KeyboardInterrupt:
+        console.show_cursor()  # which the display over there has hidden
+        say(f"\nthe job goes on without us\n{commands}", "yellow")
+        return INTERRUPTED
+    except ConnectionError as error:
+        console.show_cursor()
+        say(f"\nlost sight of the job, which may go on: {error}\n{commands}", "red")
+        return FAILED
+    return _status(details, say)
+
+
+def _check(spec: ExperimentSpec, file: Path, overrides: Sequence[str], address: str) -> None:
+    """What cannot work on a cluster, or should not travel to one."""
+    problems = []
+    source = read(file, overrides)
+    storage = str(source.data.get("storage", ""))
+    if "://" not in storage and not Path(storage).expanduser().is_absolute():
+        # It would lie in the folder that Ray unpacks the package into, and be deleted with it.
+        message = f"{storage or 'the default'} is relative, and would be gone with the job's temporary folder"
+        hint = "choose what all machines reach: storage=s3://BUCKET/runs, or a shared folder, storage=/shared/runs"
+        problems.append(Problem(message, "storage", source.where(("storage",)), hint))
+    uri = spec.tracking.uri or ""
+    if uri and kind_of(uri, "tracking.uri") in ("sqlite", "file") and not _is_absolute(uri):
+        message = f"{masked(uri)} is relative, and would be gone with the job's temporary folder"
+        hint = "give an absolute path or a server's address, or set MLFLOW_TRACKING_URI in the environment of the head"
+        problems.append(Problem(message, "tracking.uri", source.where(("tracking", "uri")), hint))
+    for override in overrides:
+        if masked(override) != override:
+            message = "a password on the command line is seen by all users of the head, and on its dashboard"
+            hint = "set MLFLOW_TRACKING_URI in the environment of the head instead, or write it into the file"
+            problems.append(Problem(message, override.partition("=")[0], "command line", hint))
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_user = parts.username is not None
+    except ValueError:
+        is_address, has_user = False, False
+    if not is_address:
+        hint = "it is the address of the dashboard on the cluster's head: http://HOST:8265"
+        problems.append(Problem(f"{masked(address)!r} is no address of a dashboard", "--submit", hint=hint))
+    elif has_user:
+        hint = f"write http://HOST:8265; who you are is told by a token: {_TOKEN}"
+        problems.append(Problem("a name or password has no place in it", "--submit", masked(address), hint))
+    if problems:
+        raise UserError(*problems)
+
+
+def _is_absolute(uri: str) -> bool:
+    return Path(uri.removeprefix("sqlite:///").removeprefix("file://")).is_absolute()
+
+
+def _connect(address: str) -> Any:
+    """A client of the jobs of the cluster.
+
+    Raises:
+        UserError: There is no dashboard of Ray's, or it does not let us in.
+    """
+    forward = "is it running, and its port forwarded here? `ray dashboard cluster.yaml` does that"
+    something_else = _refused(address, "something else than Ray's dashboard answers there", forward)
+    try:  # Ray itself would wait for ever
+        with urlopen(f"{address.rstrip('/')}/api/version", timeout=_PATIENCE) as answer:
+            if "ray_version" not in json.load(answer):
+                raise something_else
+    except HTTPError as error:
+        if error.code not in (401, 403):  # it asks who we are
+            raise something_else from None
+    except OSError as error:
+        raise _refused(
+            address, f"no dashboard of Ray's answers: {getattr(error, 'reason', None) or error}", forward
+        ) from None
+    except (HTTPException, ValueError, TypeError):
+        raise something_else from None
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    for module in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
+    for name in _OVERRIDING:
+        os.environ.pop(name, None)
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        was_sent = "required" not in str(error)
+        message = "it refuses the token that it was sent" if was_sent else "it asks for a token, and was sent none"
+        raise _refused(address, message, f"set {_TOKEN}") from None
+    except (RuntimeError, OSError) as error:
+        raise _refused(address, str(error).splitlines()[0], forward) from None
+
+
+def _refused(address: str, message: str, hint: str) -> UserError:
+    return UserError(Problem(message, "--submit", address, hint))
+
+
+def _ship(client: Any, package: Package, job: str, entrypoint: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="tuner-") as name:
+        archive = Path(name, "package.zip")
+        package.write(archive)
+        # The process that stops the job reads how long it waits from its environment, which is the job's own.
+        environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(_LAST_WORDS)}
+        runtime_env = {"working_dir": str(archive), "env_vars": environment}
+        deadline = time.monotonic() + _AGENT
+        while True:
+            try:
+                client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=runtime_env)
+                return
+            except RuntimeError as error:
+                # The dashboard of a cluster that has just been started is there before what begins its jobs.
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+
+
+def _terminal(console: Console) -> Iterator[str]:
+    """What has the job draw for this terminal, at the size that it has now, though it writes to a log."""
+    yield "TTY_COMPATIBLE=1"
+    yield f"COLUMNS={console.width}"
+    yield f"LINES={console.height}"
+    for name, default in {"TERM": "xterm-256color", "COLORTERM": "", "NO_COLOR": ""}.items():
+        if value := os.environ.get(name, default):
+            yield f"{name}={value}"
+
+
+@dataclass(frozen=True)
+class _Commands:
+    """What one types to follow a job and to stop it: Ray's own commands."""
+
+    job: str
+    address: str
+
+    def __str__(self) -> str:
+        return (
+            f"  follow it: ray job logs --follow {self.job} --address {self.address}\n"
+            f"  stop it:   ray job stop {self.job} --address {self.address}\n"
+            "and once it is stopped, the same command with --resume goes on with it"
+        )
+
+
+def _status(details: Any, say: Callable[[str, str], None]) -> int:
+    """The exit status of a job that is over; what its log cannot tell is told here."""
+    status, left = str(details.status.value), details.driver_exit_code
+    if status == "SUCCEEDED":
+        return OK
+    if status == "STOPPED":
+        say("the job was stopped", "yellow")
+        return INTERRUPTED
+    if left in (FAILED, WRONG, INTERRUPTED):
+        return int(left)
+    if left == 127:  # the shell's way to say so
+        say("there is no command `tuner` on the head: install this project on every machine of the cluster", "red")
+    else:
+        how = "the job could not be started" if left is None else f"the job's process ended with {left}"
+        say(f"{how}: {details.message}", "red")
+    return FAILED
