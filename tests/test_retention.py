@@ -135,8 +135,10 @@ class TestRoom:
             check_room(spec, "sqlite:///mlflow.db")
 
     def test_a_model_that_no_memory_holds_leaves_no_checkpoint(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.with_free(monkeypatch, 10_000_000)
-        self.check(space={"model.hidden": {"choice": [16, 10**11]}})
+        self.with_free(monkeypatch, 10_000_000_000)
+        wide = {"model.hidden": {"choice": [16, 2**20]}}
+        trial = {"data": {"kind": "digits"}, "model": {"kind": "cnn", "width2": 2**16, "hidden": 16}, "epochs": 4}
+        self.check(trial=trial, space=wide)
 
     def test_of_a_function_of_ones_own_nobody_knows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.with_free(monkeypatch, 0)
