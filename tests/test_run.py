@@ -45,7 +45,7 @@ trial:
   epochs: {EPOCHS}
 space:
   optimizer.lr: {{grid: [0.1, 1.0e+9]}}
-  model.hidden: {{grid: [32, 100000000000]}}
+  model.hidden: {{grid: [32, 268435456]}}
 search: {{kind: grid, seed: 7}}
 storage: runs
 """
@@ -435,6 +435,33 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
             assert torch.equal(tensor, left[name]), name
 
 
+def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> None:
+    epochs = 12
+    job = JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}").replace(
+        "{kind: grid, seed: 7}", "{kind: random, trials: 4}"
+    )
+    space = ["space.model.hidden={choice: [32]}", "space.optimizer.lr={loguniform: [1e-4, 0.1]}"]
+    (tmp_path / "job.yaml").write_text(job)
+    process = _start(tmp_path, "job.yaml", *space, "scheduler={kind: pbt, interval: 3}")
+    try:
+        _wait_for_metrics(tmp_path)
+        for _ in range(2):
+            assert eventually(lambda: bool(_workers(process)), seconds=60)
+            _workers(process)[0].kill()
+            time.sleep(2)
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == OK, output
+    trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
+    assert [record.info.status for record in trials] == ["FINISHED"] * 4
+    assert sum(int(record.data.tags.get("tuner.lost", 0)) for record in trials) >= 1
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for record in trials:
+        curve = client.get_metric_history(record.info.run_id, "val_loss")
+        assert [point.step for point in curve] == list(range(1, epochs + 1))  # each once
+
+
 def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Path) -> None:
     (tmp_path / "own_hang.py").write_text(
         "import time\n\nfrom ray import tune\n\n\n"
@@ -546,7 +573,7 @@ def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (data_dir() / "MNIST").is_dir(), reason="needs MNIST's files: set TUNER_DATA_DIR")
 def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
-    text = JOB.replace("kind: digits", "kind: mnist, limit: 200").replace("100000000000", "16")
+    text = JOB.replace("kind: digits", "kind: mnist, limit: 200").replace("268435456", "16")
     (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
     (tmp_path / "data").symlink_to(data_dir())
     process = _start(tmp_path, "job.yaml", TUNER_DATA_DIR="data")
@@ -558,7 +585,7 @@ def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
 
 
 def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
-    text = JOB.replace("kind: digits", "kind: mnist, offline: digits, limit: 200").replace("100000000000", "16")
+    text = JOB.replace("kind: digits", "kind: mnist, offline: digits, limit: 200").replace("268435456", "16")
     (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
     # A proxy that is not there: no network, wherever this runs.
     nowhere = {"TUNER_DATA_DIR": str(tmp_path / "data"), "no_proxy": ""}

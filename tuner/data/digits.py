@@ -21,7 +21,7 @@ class Digits(ImageData):
     """1,797 grey images of handwritten digits, 8x8 pixels, 10 classes; 360 of them are the test set."""
 
     kind: Literal["digits"] = "digits"
-    size: int = Field(8, ge=8, le=4096)
+    size: int = Field(8, ge=8, le=1024)
     """Side to which the images are resized, in pixels; 8 leaves them as they are."""
     validation: int = Field(300, ge=10, le=_TOTAL - _TEST - 10)
     """Images held out of the training set to validate on, stratified by class."""

@@ -75,7 +75,7 @@ class ImageData(Config):
     """Images a training batch."""
     limit: int | None = Field(None, ge=1)
     """Cap on the training images alone; validation and test sets stay whole."""
-    canvas: int | None = Field(None, ge=1, le=4096)
+    canvas: int | None = Field(None, ge=1, le=1024)
     """Side in pixels of an empty square on which each image gets a random place; adds the target ``position``."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the validation split and of the places on the canvas: the same for all trials unless it is searched."""

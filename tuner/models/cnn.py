@@ -16,7 +16,7 @@ class CNN(Trunk):
     """Two convolutions and two linear layers: 421,642 parameters on 28x28 grey images of 10 classes."""
 
     kind: Literal["cnn"] = "cnn"
-    hidden: int = Field(128, ge=1, le=2**20)
+    hidden: int = Field(128, ge=1, le=2**28)
     """Width of the layer between the trunk and the output."""
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
