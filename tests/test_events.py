@@ -207,7 +207,10 @@ class TestEnd:
         ray = Ray()
         for epoch, value in ((1, 0.5), (2, 0.9), (3, 0.7)):
             ray.report(epoch, value)
-        trial = ray("trial_recover", trial={"get_error": lambda: "killed by hand", "error_file": None})
+        storage = SimpleNamespace(current_checkpoint_index=2)
+        told = {"get_error": lambda: "killed by hand", "error_file": None, "storage": storage}
+        trial = ray("trial_recover", trial=told)
+        assert storage.current_checkpoint_index == 3  # the lost one may still be writing the next checkpoint
         assert (trial.status, trial.lost, ray.noted.told[-1]) == ("pending", 1, ("lost", 0, "killed by hand"))
         before = len(ray.noted.told)
         ray.report(2, 0.9)

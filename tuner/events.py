@@ -154,6 +154,9 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._outcome.pop(ours.number, None)
         self._heard.pop(trial.trial_id, None)  # until it has been begun again
         self._known[ours.number] = ours.epoch
+        # A process that is lost to us may live on, cut off, and write the one checkpoint that it was at. It ends then,
+        # for nobody asks it for more; what is begun again elsewhere writes to folders with other numbers.
+        trial.storage.current_checkpoint_index += 1
         ours.lost += 1
         for listener in self._listeners:
             listener.trial_lost(ours, _last_line(_error(trial)))

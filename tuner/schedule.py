@@ -153,7 +153,7 @@ def schedule(
         verbose=0,
     )
     supply.forget_unbegun()
-    if "://" not in storage and (spec.scheduler.mutates or any(trial.resumed for trial in supply.trials)):
+    if "://" not in storage and (spec.scheduler.mutates or any(t.resumed or t.lost for t in supply.trials)):
         _clear_up(Path(storage, job), supply.trials)
 
 
