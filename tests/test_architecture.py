@@ -31,6 +31,8 @@ LAYERS = [
     },
     {
         "scribe",
+        "admission",
+        "autoscaler",
         "preflight",
         "supply",
         "journal",

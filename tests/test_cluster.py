@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from tuner.cluster import Capacity, Share, address_of, disconnect, local_capacity, share
+from tuner.cluster import Capacity, Machine, Share, address_of, disconnect, local_capacity, share
 from tuner.errors import UserError
 from tuner.spec import Resources
 
@@ -29,10 +29,52 @@ from tuner.spec import Resources
     ],
 )
 def test_share(resources: dict[str, Any], capacity: tuple[int, int], trials: int, expected: Share) -> None:
-    found = share(Resources.model_validate(resources), Capacity(*capacity), trials)
+    found = share(Resources.model_validate(resources), Capacity((Machine(*capacity),)), trials)
     assert found == expected
     assert found.slots * found.gpu <= capacity[1]
     assert found.slots * found.cpu <= capacity[0]
+
+
+@pytest.mark.parametrize(
+    ("resources", "now", "later", "expected"),
+    [
+        ({"cpu": 2}, [(3, 0), (3, 0)], [], Share(2, 0, 2)),  # a core of each is left over
+        ({}, [(16, 0), (4, 1)], [], Share(1, 0.25, 4)),  # the cores of a machine without a GPU are of no use
+        ({"gpu": 0}, [(16, 0), (4, 1)], [], Share(1, 0, 20)),
+        ({}, [(4, 0), (0.5, 1)], [], Share(1, 0, 4)),  # a GPU that no trial can use
+        ({}, [(0, 0)], [(2, 0)] * 3, Share(1, 0, 0, 6)),
+        ({}, [(0, 0)], [(4, 1)] * 8, Share(1, 0.25, 0, 32)),  # GPUs that are to come are shared, too
+        ({"cpu": 4}, [(2, 0)], [(8, 0)], Share(4, 0, 0, 2)),
+        ({"gpu": 2}, [(8, 1), (8, 1)], [(8, 2)], Share(1, 2, 0, 1)),
+    ],
+)
+def test_a_trial_has_room_on_one_machine(
+    resources: dict[str, Any], now: list[tuple[float, float]], later: list[tuple[float, float]], expected: Share
+) -> None:
+    capacity = Capacity(tuple(Machine(*each) for each in now), tuple(Machine(*each) for each in later))
+    found = share(Resources.model_validate(resources), capacity, 100)
+    assert found == expected
+    assert found.ahead >= 1 and bool(found.explain()) == (found.slots == 0)
+
+
+@pytest.mark.parametrize(
+    ("resources", "machines", "said"),
+    [
+        ({"cpu": 4}, [(2, 0)] * 3, "resources.cpu: a trial asks for 4 CPU cores, but no machine has more than 2"),
+        ({"gpu": 2}, [(8, 1)] * 2, "resources.gpu: a trial asks for 2 GPUs, but no machine has more than 1"),
+        ({"cpu": 8, "gpu": 1}, [(16, 0), (4, 1)], "a trial asks for 8 CPU cores and 1 GPUs, and no machine has both"),
+        ({}, [], "resources.cpu: a trial asks for 1 CPU cores, but no machine has more than 0"),
+    ],
+)
+def test_what_no_machine_has_is_refused_whatever_the_sum(
+    resources: dict[str, Any], machines: list[tuple[float, float]], said: str
+) -> None:
+    for capacity in (
+        Capacity(tuple(Machine(*m) for m in machines)),
+        Capacity((), tuple(Machine(*m) for m in machines)),
+    ):
+        with pytest.raises(UserError, match=said):
+            share(Resources.model_validate(resources), capacity, trials=3)
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2, 2), (3.5, 3)])
@@ -42,7 +84,7 @@ def test_a_trial_computes_on_as_many_threads_as_it_has_cores(cpu: float, threads
 
 def test_what_cannot_be_had_is_said_at_once_and_together() -> None:
     with pytest.raises(UserError) as caught:
-        share(Resources(cpu=4, gpu=2), Capacity(2, 1), trials=3)
+        share(Resources(cpu=4, gpu=2), Capacity((Machine(2, 1),)), trials=3)
     assert [str(problem) for problem in caught.value.problems] == [
         "resources.cpu: a trial asks for 4 CPU cores, but there are 2\n    allowed: up to 2",
         "resources.gpu: a trial asks for 2 GPUs, but there are 1\n    allowed: up to 1, or auto",

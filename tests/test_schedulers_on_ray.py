@@ -143,7 +143,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
         folder = tmp_path_factory.mktemp("job")
         (code / "job.yaml").write_text(text)
         uri = f"sqlite:///{store}/mlflow.db"
-        given = [f"storage={folder}", f"tracking.uri={uri}", f"resources.cpu={capacity.cpu / 2}", *overrides]
+        given = [f"storage={folder}", f"tracking.uri={uri}", f"resources.cpu={capacity.now[0].cpu / 2}", *overrides]
         out = io.StringIO()
         console = Console(file=out, width=300)
         result = run(load(code / "job.yaml", given), source=code / "job.yaml", console=console)

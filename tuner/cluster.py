@@ -3,23 +3,39 @@
 import gc
 import logging
 import os
-import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner import admission
 from tuner.errors import Problem, UserError
 from tuner.spec import Resources
 
-_PATIENCE = 5.0  # seconds that a cluster has to answer
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
 
 
 @dataclass(frozen=True)
-class Capacity:
-    """CPU cores and GPUs that trials may use."""
+class Machine:
+    """CPU cores and GPUs of one machine that trials may use."""
 
     cpu: float
     gpu: float
+
+    def fits(self, cpu: float, gpu: float) -> int:
+        """How many trials that take so much have room here at once."""
+        return min(int(have // each) for have, each in ((self.cpu, cpu), (self.gpu, gpu)) if each)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The machines that trials may use: those that are there, and those that the autoscaler may bring."""
+
+    now: tuple[Machine, ...]
+    later: tuple[Machine, ...] = ()
+    grows: bool = False
+    """Whether an autoscaler brings machines of types that nobody here knows."""
+    is_open: bool = False
+    """Whether it is a cluster that asks nobody for a token, at an address that others may reach."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +45,34 @@ class Share:
     cpu: float
     gpu: float
     slots: int
+    """How many fit on what is there."""
+    later: int = 0
+    """How many fit once the autoscaler has brought all that it may."""
 
     @property
     def threads(self) -> int:
         """Threads that a trial computes on."""
         return max(1, int(self.cpu))
 
+    @property
+    def ahead(self) -> int:
+        """How many trials wait for a machine: that makes the autoscaler bring them."""
+        return max(1, self.slots, self.later)
 
-def local_capacity() -> Capacity:
+    def explain(self) -> str:
+        """What a user should know of it; empty where there is nothing."""
+        if self.slots:
+            return ""
+        most = f", for up to {self.later} trials at once" if self.later else ""
+        return f"no machine has room for a trial yet: the autoscaler is asked for one{most}"
+
+
+def local_capacity() -> Machine:
     """What this machine, or the container on it, may use."""
     import torch
     from joblib import cpu_count
 
-    return Capacity(cpu_count(), torch.cuda.device_count())
+    return Machine(cpu_count(), torch.cuda.device_count())
 
 
 def address_of(address: str | None) -> str | None:
@@ -50,30 +81,53 @@ def address_of(address: str | None) -> str | None:
 
 
 def share(resources: Resources, capacity: Capacity, trials: int) -> Share:
-    """What each trial takes of what there is.
+    """What each trial takes of what there is, all of it on one machine.
 
     Raises:
-        UserError: One trial asks for more than there is; it would wait for ever.
+        UserError: One trial asks for more than any machine has, or would have; it would wait for ever.
     """
+    machines = (*capacity.now, *capacity.later)
+    gpu = _automatic(resources.cpu, machines, trials) if resources.gpu == "auto" else float(resources.gpu)
+    slots = sum(machine.fits(resources.cpu, gpu) for machine in capacity.now)
+    later = sum(machine.fits(resources.cpu, gpu) for machine in capacity.later)
+    if slots + later == 0 and not (capacity.grows and _may_come(resources.cpu, gpu)):
+        raise UserError(*_too_much(resources, gpu, machines))
+    return Share(resources.cpu, gpu, slots, later)
+
+
+def _automatic(cpu: float, machines: Sequence[Machine], trials: int) -> float:
+    """The share of a GPU that a trial takes by itself: all GPUs are in use, and none is shared by too many."""
+    able = [machine for machine in machines if machine.gpu and machine.fits(cpu, 0)]
+    if not able:
+        return 0.0
+    at_once = min(sum(machine.fits(cpu, 0) for machine in able), trials)
+    gpu = min(1.0, max(1 / _TRIALS_A_GPU, sum(machine.gpu for machine in able) / max(1, at_once)))
+    return 1.0 if gpu > 0.5 else gpu  # more than half a GPU cannot be shared
+
+
+def _may_come(cpu: float, gpu: float) -> bool:
+    from tuner import autoscaler
+
+    return not autoscaler.refuses({"CPU": cpu, "GPU": gpu})
+
+
+def _too_much(resources: Resources, gpu: float, machines: Sequence[Machine]) -> list[Problem]:
+    """Why no machine has room for a trial."""
+    cpus, gpus = (max((getattr(each, kind) for each in machines), default=0) for kind in ("cpu", "gpu"))
+    there = "there are" if len(machines) == 1 else "no machine has more than"
     problems = []
-    if resources.cpu > capacity.cpu:
-        message = f"a trial asks for {resources.cpu:g} CPU cores, but there are {capacity.cpu:g}"
-        problems.append(Problem(message, key="resources.cpu", hint=f"allowed: up to {capacity.cpu:g}"))
-    if resources.gpu != "auto" and float(resources.gpu) > capacity.gpu:
-        message = f"a trial asks for {float(resources.gpu):g} GPUs, but there are {capacity.gpu:g}"
-        hint = f"allowed: up to {capacity.gpu:g}, or auto"
-        problems.append(Problem(message, key="resources.gpu", hint=hint))
-    if problems:
-        raise UserError(*problems)
-    by_cpu = int(capacity.cpu // resources.cpu)
-    if resources.gpu == "auto":
-        at_once = max(1, min(by_cpu, trials))
-        gpu = 0.0 if capacity.gpu == 0 else min(1.0, max(1 / _TRIALS_A_GPU, capacity.gpu / at_once))
-        gpu = 1.0 if gpu > 0.5 else gpu  # more than half a GPU cannot be shared
-    else:
-        gpu = float(resources.gpu)
-    by_gpu = by_cpu if gpu == 0 else int(capacity.gpu // gpu)
-    return Share(resources.cpu, gpu, max(1, min(by_cpu, by_gpu)))
+    if resources.cpu > cpus:
+        message = f"a trial asks for {resources.cpu:g} CPU cores, but {there} {cpus:g}"
+        problems.append(Problem(message, key="resources.cpu", hint=f"allowed: up to {cpus:g}"))
+    if gpu > gpus:
+        message = f"a trial asks for {gpu:g} GPUs, but {there} {gpus:g}"
+        problems.append(Problem(message, key="resources.gpu", hint=f"allowed: up to {gpus:g}, or auto"))
+    if not problems:
+        message = f"a trial asks for {resources.cpu:g} CPU cores and {gpu:g} GPUs, and no machine has both"
+        kinds = sorted({(machine.cpu, machine.gpu) for machine in machines}, reverse=True)
+        hint = f"they have {', or '.join(f'{cpu:g} and {gpu:g}' for cpu, gpu in kinds)}"
+        problems.append(Problem(message, key="resources", hint=hint))
+    return problems
 
 
 def connect(address: str | None) -> Capacity:
@@ -109,34 +163,30 @@ def connect(address: str | None) -> Capacity:
             **quiet,
         )
         _silence_tune()
-        return there
-    _check_answers(address)
+        return Capacity((there,))
+    is_open = admission.knock(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(_no_ray(address, error)) from None
+        raise UserError(admission.no_ray(address, error)) from None
     _silence_tune()
-    total = ray.cluster_resources()
-    return Capacity(total.get("CPU", 0), total.get("GPU", 0))
+    return _of_cluster(is_open)
 
 
-def _check_answers(address: str) -> None:
-    """Ray waits minutes for a host that is not there: knock first."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
-        return  # auto, or something that Ray refuses at once
-    try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except OSError as error:
-        raise UserError(_no_ray(address, error)) from None
+def _of_cluster(is_open: bool) -> Capacity:
+    """The machines of the Ray that we are connected to."""
+    import ray
+
+    from tuner import autoscaler
+
+    now = tuple(_machine(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    types = autoscaler.node_types(ray.get_runtime_context().gcs_address)
+    later = tuple(machine for has, count in types or () for machine in [_machine(has)] * count)
+    return Capacity(now, later, grows=types is None, is_open=is_open)
 
 
-def _no_ray(address: str, error: Exception) -> Problem:
-    hint = (
-        "is it running? Where it asks for a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token or "
-        "RAY_AUTH_TOKEN. Without --address and RAY_ADDRESS a fresh local Ray is started"
-    )
-    return Problem(f"no Ray answers there: {str(error).splitlines()[0]}", key="--address", where=address, hint=hint)
+def _machine(has: Mapping[str, float]) -> Machine:
+    return Machine(has.get("CPU", 0), has.get("GPU", 0))
 
 
 def _silence_tune() -> None:

@@ -1,5 +1,6 @@
 """The driver: specification, plan, trials on Ray, the record, the winner. ``python -m tuner.run FILE``."""
 
+import contextlib
 import secrets
 import sys
 import time
@@ -55,27 +56,35 @@ def run(
     learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
     supply = Supply(spec, past.trials if past else (), learnt)
     _say_what_was_chosen(spec, supply, past, console)
-    with alone_in(folder) as lock:
+    with contextlib.ExitStack() as leaving:
+        leaving.callback(cluster.disconnect)
+        # A cluster may refuse us: nothing is written before it has not.
+        share = None if address is None else _join(address, spec, supply, console)
+        lock = leaving.enter_context(alone_in(folder))
         recorder = tracking.Recorder(spec, uri, lock)
+        leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
         open_record = partial(recorder.open, job, folder, source, supply.total, past)
-        try:
-            if address is None:
-                # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
-                with ThreadPoolExecutor(2) as pool:
-                    opening = pool.submit(open_record)
-                    pool.submit(import_module, "tuner.job")
-                    capacity = cluster.connect(None)
-                    links = opening.result()
-                share = cluster.share(spec.resources, capacity, supply.total)
-            else:  # it may refuse us: nothing is recorded before it has not
-                share = cluster.share(spec.resources, cluster.connect(address), supply.total)
-                links = open_record()
-            from tuner.job import Job
+        if share is None:
+            # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
+            with ThreadPoolExecutor(2) as pool:
+                opening = pool.submit(open_record)
+                pool.submit(import_module, "tuner.job")
+                capacity = cluster.connect(None)
+                links = opening.result()
+            share = cluster.share(spec.resources, capacity, supply.total)
+        else:
+            links = open_record()
+        from tuner.job import Job
 
-            return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
-        finally:
-            recorder.close()  # which it is, unless something kept the job from beginning
-            cluster.disconnect()
+        return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
+
+
+def _join(address: str, spec: ExperimentSpec, supply: Supply, console: Console) -> cluster.Share:
+    """Connect to a cluster, and make sure that it can run the trials."""
+    share = cluster.share(spec.resources, cluster.connect(address), supply.total)
+    if said := share.explain():
+        console.print(said, soft_wrap=True, highlight=False)
+    return share
 
 
 def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tuple[ExperimentSpec, str]:
@@ -95,7 +104,7 @@ def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tupl
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
     if cluster.address_of(address) is None:
-        cluster.share(spec.resources, cluster.local_capacity(), trials=1)
+        cluster.share(spec.resources, cluster.Capacity((cluster.local_capacity(),)), trials=1)
     return spec, uri
 
 

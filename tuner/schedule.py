@@ -129,7 +129,7 @@ def schedule(
     tell = scheduler.tell if isinstance(scheduler, Mutating) else lambda: None
     length = spec.trial.length
     # Ray prepares one trial at a time for a searcher unless told otherwise: the second worker would wait for the first.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.slots, spec.scheduler.ahead(length, supply.total)))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.ahead, spec.scheduler.ahead(length, supply.total)))
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
     # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
     telemetry.tag_callbacks = lambda callbacks: False
