@@ -18,6 +18,7 @@ LAYERS = [
     {
         "informed",
         "trainable",
+        "earlier",
         "events",
         "tracking",
         "warm_start",
@@ -62,7 +63,7 @@ LAYERS = [
     {"distribution", "interval"},
     {
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
-        *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "usage"),
+        *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
         *("package",),
         *("config", "errors"),
     },

@@ -28,6 +28,15 @@ from tuner.trial_config import TrialConfig
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
 
 
+class Damaged(UserError):
+    """A checkpoint, or a part of it, is not there or cannot be read."""
+
+    @property
+    def why(self) -> str:
+        """What is wrong with it, without saying where."""
+        return "; ".join(problem.message for problem in self.problems)
+
+
 def save(folder: Path, trial: TrialConfig, model: nn.Module, state: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Write a checkpoint into an empty folder. `state` holds tensors and plain values only."""
     for name, tensors in ((_WEIGHTS, model.state_dict()), (_STATE, state)):
@@ -42,7 +51,7 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The weights and the state of a checkpoint, on the CPU.
 
     Raises:
-        UserError: One is missing or damaged.
+        Damaged: One is missing or damaged.
     """
     return _weights(folder), _saved(folder, _STATE)
 
@@ -52,7 +61,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     odd = next((name for name, value in held.items() if type(name) is not str or type(value) is not torch.Tensor), None)
     if odd is not None:
         message = f"is a damaged checkpoint: {_WEIGHTS} holds something else than weights: {odd!r}"
-        raise UserError(Problem(message, where=str(folder)))
+        raise Damaged(Problem(message, where=str(folder)))
     return held
 
 
@@ -60,7 +69,7 @@ def _saved(folder: Path, name: str) -> dict[str, Any]:
     """What `torch.save` wrote, on the CPU. Nothing in it is run.
 
     Raises:
-        UserError: It is not there, damaged, or holds something else.
+        Damaged: It is not there, damaged, or holds something else.
     """
     where = str(folder)
     try:
@@ -73,13 +82,13 @@ def _saved(folder: Path, name: str) -> dict[str, Any]:
             held = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError:  # torch's own message explains how to run the code in it
         message = f"{name} holds more than tensors: loading it could run code, so it is not loaded"
-        raise UserError(Problem(message, where=where)) from None
+        raise Damaged(Problem(message, where=where)) from None
     except Exception as error:  # what bytes that nobody meant can lead to is in no document of torch's
         why = f"{type(error).__name__}: {str(error).partition('. This is an internal')[0]}"
-        raise UserError(Problem(f"is a damaged checkpoint: {name}: {why}", where=where)) from None
+        raise Damaged(Problem(f"is a damaged checkpoint: {name}: {why}", where=where)) from None
     if not isinstance(held, dict):
         found = f"{name} holds a {type(held).__name__}, not values by name"
-        raise UserError(Problem(f"is a damaged checkpoint: {found}", where=where))
+        raise Damaged(Problem(f"is a damaged checkpoint: {found}", where=where))
     return held
 
 
@@ -87,11 +96,11 @@ def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
     """The trial of a checkpoint and its model, on the CPU, ready to use: in eval mode, weights loaded.
 
     Raises:
-        UserError: The folder is no checkpoint, or a damaged one.
+        Damaged: The folder is no checkpoint, or a damaged one.
     """
     missing = [name for name in (_WEIGHTS, _TRIAL, _METRICS) if not (folder / name).is_file()]
     if missing:
-        raise UserError(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
+        raise Damaged(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
     try:
         trial = TrialConfig.model_validate(parse_yaml((folder / _TRIAL).read_text()))
         weights = _weights(folder)
@@ -102,5 +111,5 @@ def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
         model = trial.build_model()
         model.load_state_dict(weights)
     except (yaml.YAMLError, UnicodeDecodeError, ValidationError, RuntimeError) as error:
-        raise UserError(Problem(f"is a damaged checkpoint: {error}", where=str(folder))) from None
+        raise Damaged(Problem(f"is a damaged checkpoint: {error}", where=str(folder))) from None
     return trial, model.eval()

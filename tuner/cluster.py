@@ -143,7 +143,7 @@ def connect(address: str | None) -> Capacity:
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # ours is shown, once
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours to handle
     os.environ["TUNE_WARN_THRESHOLD_S"] = "10"
-    # What Tune would go on from; we go on from the journal. It still writes it as it thins out checkpoints.
+    # What Tune would go on from; we go on from the journal.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     import ray

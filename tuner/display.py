@@ -112,6 +112,10 @@ class Display(Listener, AbstractContextManager["Display"]):
         words = f"trial {trial.number} lost its process and goes on from epoch {trial.latest_epoch}"
         self.say(f"{words} · {why}", style="yellow")
 
+    def trial_changed_course(self, trial: Trial, how: str) -> None:
+        """Say what became of it."""
+        self.say(f"trial {trial.number}: {how}", style="yellow")
+
     def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
         """Say what became of it, where that does not stand on the screen."""
         if not self._console.is_terminal:

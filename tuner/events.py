@@ -13,10 +13,11 @@ from tuner.clock import duration
 from tuner.disk import FULL, is_full
 from tuner.ending import Ending
 from tuner.errors import allowed
+from tuner.memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
-from tuner.trials import REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
+from tuner.trials import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
@@ -55,7 +56,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._epoch: dict[int, int] = {}
         """Epoch of the last report of each trial, told or not."""
         self._known: dict[int, int] = {}
-        """Of trials that go on after their process was lost, the epoch until which they have reported already."""
+        """Of trials that have gone back to a checkpoint, the epoch until which they have reported already."""
         self._heard: dict[str, tuple[Any, float]] = {}
         """Ray's trials that run, by their id, and when we heard of each last; kept where one may hang."""
         self._hung: set[int] = set()
@@ -75,6 +76,8 @@ class Events(tune.Callback):  # type: ignore[misc]
     ) -> None:
         ours = self._by_id[trial.trial_id]
         self._hear(trial)
+        if DAMAGED in result:
+            self._gone_back(ours, result)
         if STATUS in result:
             self._outcome[ours.number] = result
             return
@@ -90,6 +93,17 @@ class Events(tune.Callback):  # type: ignore[misc]
         for listener in self._listeners:
             listener.trial_reported(ours, report)
         self._after_report()
+
+    def _gone_back(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """A trial could not read its latest checkpoints, and tells of it with its first report thereafter."""
+        self._known[trial.number] = max(trial.epoch, self._known.get(trial.number, 0))
+        damaged = {f"{self._scheme}{path}": str(why) for path, why in result[DAMAGED].items()}
+        trial.damaged |= damaged
+        names = ", ".join("/".join(path.rsplit("/", 2)[-2:]) for path in damaged)
+        from_where = f"epoch {result['epoch'] - 1}" if result.get("epoch", 1) > 1 else "the beginning"
+        how = f"{names} cannot be read: it goes on from {from_where} · {'; '.join(dict.fromkeys(damaged.values()))}"
+        for listener in self._listeners:
+            listener.trial_changed_course(trial, how)
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         # Ray tells of a checkpoint right after the report that came with it.
@@ -146,6 +160,8 @@ class Events(tune.Callback):  # type: ignore[misc]
         elif is_full(error):
             self._no_room(ours)
             self._end(ours, "interrupted", FULL)
+        elif killed_for_memory(error):
+            self._end(ours, "failed", OUT_OF_MEMORY)
         else:
             self._end(ours, "failed", f"the worker was lost: {_last_line(error)}")
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,8 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         ours = self.by_id[trial.trial_id]
+        # Ray would remember every checkpoint with its report: all that it asks for is the last.
+        trial.run_metadata.checkpoint_manager._checkpoint_results = deque(maxlen=1)
         if ours.latest is not None:
             # Where Ray looks for a trial that has no checkpoint of this run.
             trial._restore_checkpoint_result = _restored(ours)
@@ -59,6 +62,8 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if STATUS in result:  # how it ended, and no report of an epoch
             return str(TrialScheduler.CONTINUE)
+        if result[TIME] <= self.last.get(trial.trial_id, {TIME: 0})[TIME]:
+            return str(TrialScheduler.CONTINUE)  # it has gone back: of this epoch is decided already
         self.last[trial.trial_id] = result
         return str(super().on_trial_result(tune_controller, trial, result))
 
@@ -107,6 +112,7 @@ class Mutating(_Informed):
         copied = self._trial_state[trial_to_clone]
         mutation = Mutation(int(copied.last_result[TIME]), parent.number, ours.assignment, after)
         config = self.spec.trial_config(after).model_copy(update={"seed": ours.config.seed})
+        self.last.pop(trial.trial_id, None)  # it may go back to where its parent is
         self.due.append((ours, mutation, config, self.scheme + copied.last_checkpoint.path))
         return self.payload(config, after), {}
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from tuner import cluster, html_report, imports, report, tracking
+from tuner.checkpoint import Damaged
 from tuner.disk import FULL, is_full
 from tuner.display import Display
 from tuner.ending import Ending
@@ -110,11 +111,18 @@ class Job:
     def _finish(self, ending: Ending, journal: Journal) -> Result:
         """The winner, its test, and the end of the record."""
         best = winner(self.trials, self.spec.objectives, self.spec.repeat)
-        test, confusion = self._test(best) if best and ending.reason != INTERRUPTION else ({}, {})
-        status = self._status(ending, best)
+        test: dict[str, float] = {}
+        confusion: dict[str, Any] = {}
+        damage = ""
+        try:
+            if best and ending.reason != INTERRUPTION:
+                test, confusion = self._test(best)
+        except Damaged as error:
+            damage = error.why
+        status = FAILED if damage else self._status(ending, best)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(cluster.disconnect)  # its processes end while the record is finished
-            self._record(journal, best, test, confusion, status, ending.reason)
+            self._record(journal, best, test, confusion, status, ending.reason, damage)
         return Result(
             spec=self.spec,
             trials=self.trials,
@@ -127,6 +135,7 @@ class Job:
             seconds=time.time() - self.began,
             record_failure=self.recorder.failure,
             model=self.recorder.model,
+            damage=damage,
         )
 
     def _status(self, ending: Ending, best: Trial | None) -> int:
@@ -174,6 +183,7 @@ class Job:
         confusion: dict[str, Any],
         status: int,
         ended_early: str,
+        damage: str,
     ) -> None:
         """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it."""
         objectives = self.spec.objectives
@@ -186,6 +196,7 @@ class Job:
             values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}
             summary |= values | {"best_epoch": best.best_epoch} | test
             summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
+        summary |= {"damaged": f"the winner's checkpoint: {damage}"} if damage else {}
         mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
         with _artifacts(self.folder) as artifacts:
             is_written = self._write_report(artifacts, summary["status"], ended_early, test, confusion)
@@ -196,7 +207,7 @@ class Job:
                 best,
                 on_front,
                 test,
-                self._model(best, test) if status != INTERRUPTED else None,
+                self._model(best, test) if status != INTERRUPTED and not damage else None,
                 f"{self.folder}/{FILE}",
             )
             journal.recorded(end)

@@ -81,8 +81,9 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
     past = _retold(spec, job, _confined(events, folder), where)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
-            if trial.latest is None or not _is_there(trial.latest):
-                trial.latest, trial.latest_epoch = None, 0
+            # The last that is there; whether it can be read is seen when the trial begins.
+            there = (save for save in reversed(trial.saves) if save[0] and _is_there(save[0]))
+            trial.latest, trial.latest_epoch, trial.checkpoint = next(there, (None, 0, None))
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
     return past
@@ -168,10 +169,12 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
                 trial.reports.append((event["report"], event["time"]))
             case "saved":
                 trial.latest, trial.latest_epoch, trial.checkpoint = event["latest"], event["epoch"], event["best"]
+                trial.saves.append((trial.latest, trial.latest_epoch, trial.checkpoint))
             case "mutated":
                 mutation = Mutation(event["epoch"], event["parent"], event["before"], event["after"])
                 config = _config(spec, mutation.after, trial.config.seed, where)
                 trial.mutate(mutation, config, event["latest"])
+                trial.saves = [(event["latest"], mutation.epoch, trial.checkpoint)]
             case "ended":
                 trial.status, trial.reason, trial.traceback = event["status"], event["reason"], event["traceback"]
                 trial.violations, trial.attributes = event["violations"], event["attributes"]
@@ -187,6 +190,7 @@ def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:
     """Make a trial one that goes on after `epoch`: what it reported later is reported again."""
     trial.reason, trial.ended = "", None
     trial.reports = [(report, when) for report, when in trial.reports if report["epoch"] <= epoch]
+    trial.saves = [save for save in trial.saves if save[1] <= epoch]
     trial.epoch, trial.best, trial.best_report, trial.best_assignment, trial.series = 0, None, {}, {}, {}
     if epoch == 0:
         trial.mutations = []  # it begins as what it has become

@@ -98,7 +98,7 @@ def check_room(spec: ExperimentSpec, uri: str) -> None:
     if "://" not in spec.storage:
         keep = spec.checkpoints.keep
         kept = count if keep == "all" else min(keep, count)
-        many = count * (spec.trial.length or 1) if spec.scheduler.mutates else kept + 2 * (os.cpu_count() or 1)
+        many = count * (spec.trial.length or 1) if spec.scheduler.mutates else kept + 3 * (os.cpu_count() or 1)
         needed[Path(spec.storage)] = many * each
     if kind_of(uri) in ("sqlite", "file"):  # where MLflow's artifacts lie beside it
         needed[Path(uri.removeprefix("sqlite:///").removeprefix("file://"))] = count * each

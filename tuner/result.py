@@ -30,6 +30,7 @@ class Result:
         seconds: Wall-clock seconds of the job.
         record_failure: Why the record is not whole; None where it is.
         model: Address of the winner in MLflow's registry; empty where it is not registered.
+        damage: Why the winner's checkpoint cannot be read; empty where it can.
     """
 
     spec: ExperimentSpec
@@ -43,3 +44,4 @@ class Result:
     seconds: float
     record_failure: Exception | None
     model: str = ""
+    damage: str = ""

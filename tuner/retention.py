@@ -1,7 +1,13 @@
-"""Which checkpoints stay on disk: those of the best trials. MLflow has every trial's best one."""
+"""Which checkpoints stay on disk. MLflow has every trial's best one.
 
+Of a trial that runs: the best, the last, and the one before it, should the last be damaged. Of one that has ended: the
+best, as long as the trial is among the best.
+"""
+
+import contextlib
 from collections.abc import Callable, Sequence
 
+from tuner.journal import files_at
 from tuner.spec import ExperimentSpec
 from tuner.trials import Listener, Trial, front, ranked
 
@@ -10,7 +16,7 @@ _OVER = ("completed", "pruned", "failed", "diverged")
 
 
 class Retention(Listener):
-    """Gives up the checkpoints of trials that are out of the race. A `Listener`, behind the one that records them."""
+    """Deletes checkpoints that nobody needs. A `Listener`, behind those that write down which are needed."""
 
     def __init__(self, spec: ExperimentSpec, trials: Sequence[Trial], give_up: Callable[[Trial], None]) -> None:
         """Keep what ``checkpoints.keep`` says.
@@ -28,9 +34,23 @@ class Retention(Listener):
         """Those that may still be among the best: of thousands of trials a few, so that each end is a look at a few."""
         self._entered = 0
         """How many trials have entered the race."""
+        self._saved: dict[int, list[str]] = {}
+        """The checkpoints of each trial that runs, in their order, as far as they are there."""
+
+    def trial_saved(self, trial: Trial) -> None:
+        """Delete what neither is the best nor would be gone on from."""
+        if self._spec.scheduler.mutates or trial.latest is None:
+            return  # any may be copied, until the job is over
+        saved = self._saved.setdefault(trial.number, [])
+        saved.append(trial.latest)
+        sound = [path for path in saved if path not in trial.damaged]
+        self._thin_out(trial, {trial.checkpoint, *sound[-2:]})
 
     def trial_ended(self, trial: Trial) -> None:
         """Give up the trials that this one has thrown out."""
+        if trial.status in _OVER:
+            self._thin_out(trial, {trial.checkpoint or trial.latest})
+            self._saved.pop(trial.number, None)
         # A population copies the checkpoints of its best, and what is on a Pareto front takes all to be compared:
         # that is for the end.
         if len(self._spec.objectives) == 1 and not self._spec.scheduler.mutates:
@@ -59,3 +79,12 @@ class Retention(Listener):
                     self._give_up(trial)
             if len(out) < len(trials):  # they stay together: their mean is what counts
                 self._race += trials
+
+    def _thin_out(self, trial: Trial, needed: set[str | None]) -> None:
+        """Delete those checkpoints of a trial, of this run of the job, that are not needed."""
+        saved = self._saved.get(trial.number, [])
+        for path in [path for path in saved if path not in needed]:
+            saved.remove(path)
+            with contextlib.suppress(OSError):  # it takes room, no more
+                files, there = files_at(path)
+                files.delete_dir(there)

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher as RaySearcher
 from tuner import imports
 from tuner.any_trial import AnyTrial
 from tuner.cluster import Share
+from tuner.earlier import folder_name
 from tuner.ending import Ending
 from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
@@ -64,8 +65,7 @@ class _Handing(RaySearcher):  # type: ignore[misc]
             is_over = all(ours.ended is not None for ours in self._supply.trials)
             return str(RaySearcher.FINISHED) if is_over else None
         self.by_id[trial_id] = trial
-        # A new name, and with it a new folder, for each time that it was begun again.
-        name = f"trial-{trial.number:04d}" + (f"-resumed-{trial.resumed}" if trial.resumed else "")
+        name = folder_name(trial.number, trial.resumed)
         return self._payload(trial.config, trial.assignment) | {_NAME: name}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -147,7 +147,6 @@ def schedule(
         trial_dirname_creator=_name,
         stop=_Stop(ending),
         callbacks=[Events(searcher.by_id, spec, scheme, ending, listeners, tell)],
-        checkpoint_config=_kept(spec),
         raise_on_failed_trial=False,
         max_failures=spec.retry.lost,  # one that fails of itself reports that, and its worker lives on
         verbose=0,
@@ -160,7 +159,7 @@ def schedule(
 def _clear_up(folder: Path, trials: Sequence[Trial]) -> None:
     """Delete a job's checkpoints but for the best of each trial, and those that somebody goes on from.
 
-    Ray itself keeps but a few of each trial; not of a population, and not of what an earlier run of the job has left.
+    `tuner.retention` does so while it runs; not of a population, and not of what an earlier run of the job has left.
     """
     needed = {trial.checkpoint for trial in trials} | {trial.latest for trial in trials if trial.ended is None}
     for checkpoint in folder.glob("*/checkpoint_*"):
@@ -173,14 +172,3 @@ def _trainable(spec: ExperimentSpec) -> Any:
     trainable = train_trial if isinstance(spec.trial, TrialConfig) else run_target
     carried = imports.packed(spec.trial.targets)
     return tune.with_parameters(trainable, carried=carried) if carried else trainable
-
-
-def _kept(spec: ExperimentSpec) -> Any:
-    """Which checkpoints of a trial are kept."""
-    if spec.scheduler.mutates:
-        return tune.CheckpointConfig()  # all of them: any may be copied, until the job is over
-    return tune.CheckpointConfig(
-        num_to_keep=1,  # and the last one, which Ray keeps beside it to go on from
-        checkpoint_score_attribute=spec.objective.metric,
-        checkpoint_score_order=spec.objective.mode,
-    )

@@ -159,6 +159,11 @@ def print_result(console: Console, result: Result) -> None:
             lines.append(Text.assemble(("test set    ", "bold"), shown))
         if best.checkpoint:
             lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint))
+        if result.damage:
+            lines.append(Text(f"the best trial's checkpoint cannot be read: {result.damage}", style="red"))
+            which = f" --trial {best.number}" if result.spec.plan() else ""
+            hint = f"it was neither tested nor registered; tuner train FILE{which} --output FOLDER trains it again"
+            lines.append(Text(hint, style="red"))
         if result.model:
             lines.append(Text.assemble(("model       ", "bold"), result.model))
     elif any(trial.best is not None for trial in result.trials):

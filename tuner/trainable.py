@@ -4,7 +4,8 @@ import json
 import random
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import torch
 from ray import tune
 
 from tuner import imports, usage
-from tuner.checkpoint import read_model
+from tuner.checkpoint import Damaged, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
+from tuner.earlier import latest_first
+from tuner.errors import Problem
+from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
+from tuner.scheduler import TIME
 from tuner.scoring import Objective
 from tuner.train import Diverged, Save, fit, predict
 from tuner.trial_config import TrialConfig
-from tuner.trials import REASON, STATUS, SYSTEM, TRACEBACK
+from tuner.trials import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 
 
 def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = None) -> None:
@@ -38,15 +43,8 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
     use_threads(task["threads"])
     # Without a share of a GPU it must not take one, though it may see it.
     device = torch.device("cpu") if torch.cuda.is_available() and not task["gpu"] else None
-    resume = tune.get_checkpoint()
-
-    def train() -> str:
-        if resume is None:
-            return _fit(task, device, None)
-        with resume.as_directory() as folder:
-            return _fit(task, device, Path(folder))
-
-    _telling_how_it_ends(train)
+    untold: dict[str, Any] = {}
+    _telling_how_it_ends(lambda: _go_on(task, device, untold), untold)
 
 
 def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
@@ -75,37 +73,72 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
     _telling_how_it_ends(call)
 
 
-def _telling_how_it_ends(train: Callable[[], str]) -> None:
-    """Call `train`, which returns why it ended early, and tell the driver in a last report how it ended."""
+def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | None = None) -> None:
+    """Call `train`, which returns why it ended early, and tell the driver in a last report how it ended.
+
+    Args:
+        train: What is called.
+        untold: What else there is to tell, where no report has told it.
+    """
+    last: dict[str, Any]
     try:
-        reason = train()
+        last = {STATUS: "completed", REASON: train()}
     except Diverged as error:
-        tune.report({STATUS: "diverged", REASON: str(error)})
+        last = {STATUS: "diverged", REASON: str(error)}
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        if is_full(error):  # which is no fault of this configuration: it goes on where there is room
-            tune.report({STATUS: "interrupted", REASON: FULL})
-            return
-        tune.report({STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()})
+        last = {STATUS: "failed", REASON: f"{type(error).__name__}: {error}", TRACEBACK: traceback.format_exc()}
+        if is_out_of_memory(error):
+            last[REASON] = OUT_OF_MEMORY
+        elif is_full(error):  # which is no fault of this configuration: it goes on where there is room
+            last = {STATUS: "interrupted", REASON: FULL}
     except SystemExit as leaving:
         if not leaving.code:  # Ray ends a trial that is to report no more so
             raise
         why = f"it left with exit status {leaving.code}"
-        tune.report({STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()})
-    else:
-        tune.report({STATUS: "completed", REASON: reason})
+        last = {STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()}
+    if last[REASON] == OUT_OF_MEMORY:  # now that the error, and with it what it held, is gone
+        release()
+    tune.report({**last, **(untold or {})})
 
 
-def _fit(task: dict[str, Any], device: torch.device | None, resume: Path | None) -> str:
+def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any]) -> str:
+    """Train from the latest checkpoint that can be read, or from the beginning. Returns why it ended early."""
     config = TrialConfig.model_validate(task["trial"])
     objective = Objective.model_validate(task["objective"])
-    return fit(config, objective, _report, device=device, resume=resume)
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        # Ray counts reports, and a trial may have gone back from where it was.
+        more = {SYSTEM: usage.sample(), TIME: metrics["epoch"], **untold}
+        untold.clear()
+        with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+            save(Path(folder))
+            tune.report(metrics | more, checkpoint=tune.Checkpoint.from_directory(folder))
+
+    latest = tune.get_checkpoint()
+    for checkpoint in latest_first(latest) if latest is not None else ():
+        try:
+            with _folder_of(checkpoint) as folder:
+                return fit(config, objective, report, device=device, resume=folder)
+        except Damaged as error:
+            if is_out_of_memory(error):  # which is not its fault
+                raise
+            untold.setdefault(DAMAGED, {})[checkpoint.path] = error.why
+    return fit(config, objective, report, device=device)
 
 
-def _report(metrics: dict[str, Any], save: Save) -> None:
-    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
-        save(Path(folder))
-        tune.report(metrics | {SYSTEM: usage.sample()}, checkpoint=tune.Checkpoint.from_directory(folder))
+@contextmanager
+def _folder_of(checkpoint: Any) -> Iterator[Path]:
+    """The folder of a checkpoint, fetched where it is not on this machine.
+
+    Raises:
+        Damaged: There is none.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(checkpoint.as_directory())
+        except FileNotFoundError as error:
+            raise Damaged(Problem(f"is no checkpoint: {error}", where=checkpoint.path)) from None
+        yield Path(folder)
 
 
 def test(source: str, threads: int, carried: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
@@ -118,12 +151,15 @@ def test(source: str, threads: int, carried: Mapping[str, Any]) -> tuple[dict[st
 
     Returns:
         The task's metrics as ``test_...``, and the confusion matrix of each target that is a class.
+
+    Raises:
+        Damaged: The checkpoint cannot be read.
     """
     imports.unpack(carried)
     use_threads(threads)
     keep_freed_memory()
-    with tune.Checkpoint(source).as_directory() as folder:
-        config, model = read_model(Path(folder))
+    with _folder_of(tune.Checkpoint(source)) as folder:
+        config, model = read_model(folder)
     device = pick_device()
     outputs, targets = predict(model.to(device), config.data.load_test().to(device))
     measured = config.task.measure(outputs, targets)

@@ -23,6 +23,11 @@ STATUS, REASON, TRACEBACK = "tuner.status", "tuner.reason", "tuner.traceback"
 SYSTEM = "tuner.system"
 """Key of a report: what the trial took of its machine, by MLflow's names."""
 
+DAMAGED = "tuner.damaged"
+"""Key of a report: the checkpoints that could not be read when the trial was to go on, each with what is wrong."""
+
+PARTS = "batch_parts"
+"""Key of a report: in how many parts the trial computes each batch, where one whole takes too much memory."""
 
 SOUND = ("completed", "pruned", "interrupted")
 """How a trial ended whose reports count."""
@@ -81,10 +86,16 @@ class Trial:
     """How often it was begun again by another run of the job."""
     lost: int = 0
     """How often its process was lost in this run of the job, and it went on."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Checkpoints that it could not go on from, and what is wrong with each."""
+    parts: int = 1
+    """In how many parts it computes each batch."""
     series: dict[int, float] = field(default_factory=dict)
     """The objective at each epoch."""
     reported: set[str] = field(default_factory=set)
     """Names of all that it reported."""
+    saves: list[tuple[str, int, str | None]] = field(default_factory=list)
+    """Of an earlier run of the job: each checkpoint, its epoch, and the best one until then."""
     reports: list[tuple[dict[str, Any], float]] = field(default_factory=list)
     """What an earlier run of the job was told of it, and when."""
     violations: dict[str, float] = field(default_factory=dict)
@@ -168,6 +179,9 @@ class Listener:
 
     def trial_lost(self, trial: Trial, why: str) -> None:
         """A trial's process is gone; it goes on from its latest checkpoint, and reports what comes after that."""
+
+    def trial_changed_course(self, trial: Trial, how: str) -> None:
+        """A trial goes on in another way than it was to: from an earlier checkpoint, or with batches in parts."""
 
     def trial_ended(self, trial: Trial) -> None:
         """A trial has come to its end, good or bad."""

@@ -1,0 +1,308 @@
+"""Checkpoints that a crash left damaged: real jobs whose processes are killed, and whose files are cut short."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from conftest import eventually
+from mlflow import MlflowClient
+from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
+from ray import tune
+
+from tuner.earlier import folder_name, latest_first
+from tuner.run import FAILED, OK
+from tuner.spec import load
+from tuner.train import Save, fit
+from tuner.trial_config import TrialConfig
+
+JOB = """
+name: job
+objective: val_loss
+trial:
+  data: {kind: digits, batch_size: 4, limit: 300}
+  model: {kind: cnn, width1: 4, width2: 8, hidden: 16}
+  optimizer: {kind: sgd, lr: 0.01, momentum: 0.9}
+  epochs: 7
+space:
+  optimizer.lr: {grid: [0.01]}
+search: {kind: grid}
+resources: {cpu: 1}
+storage: runs
+"""
+
+
+class Disturbed:
+    """A job in a process of its own, and what it leaves behind."""
+
+    def __init__(self, folder: Path, text: str = JOB) -> None:
+        self.folder = folder
+        (folder / "job.yaml").write_text(text)
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tuner", "run", "job.yaml", *arguments],
+            cwd=self.folder,
+            env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return self.process
+
+    def finish(self, *, status: int) -> str:
+        """Wait for its end. Returns what it has said."""
+        assert self.process is not None
+        try:
+            output, _ = self.process.communicate(timeout=240)
+        finally:
+            self.process.kill()
+        assert self.process.returncode == status, output
+        assert "Traceback" not in output, output
+        return output
+
+    def kill(self, process: psutil.Process) -> None:
+        """Kill a process and all that it has started."""
+        for child in [*process.children(recursive=True), process]:
+            child.kill()
+        assert self.process is not None
+        self.process.poll()
+
+    @property
+    def worker(self) -> psutil.Process:
+        """The process that trains."""
+        assert self.process is not None
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        [found] = [child for child in below if child.name().startswith("ray::ImplicitFunc")]
+        return found
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        journals = list(self.folder.glob("runs/job/*/journal.jsonl"))
+        lines = journals[0].read_text().splitlines(keepends=True) if journals else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def saved(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == "saved"]
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        assert self.process is not None
+        process = self.process
+        assert eventually(lambda: process.poll() is not None or holds(), 120)
+        assert process.poll() is None, process.communicate()[0]
+
+    def halt(self, after: int) -> psutil.Process:
+        """Stop the process that trains where it is, some checkpoints later, and let the driver hear of the last."""
+        self.wait(lambda: len(self.saved()) >= after)
+        worker = self.worker
+        worker.suspend()
+        seen = -1
+        while len(self.saved()) != seen:
+            seen = len(self.saved())
+            time.sleep(1)
+        return worker
+
+    def run(self) -> Any:
+        client = self.client
+        [found] = client.search_runs([client.get_experiment_by_name("job").experiment_id], "tags.`tuner.trial` = '0'")
+        return found
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+
+def cut(checkpoint: str) -> None:
+    """Leave half of a checkpoint's weights: as much as was on the disk when the power failed."""
+    weights = Path(checkpoint, "model.pt")
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def check_as_undisturbed(job: Disturbed, tmp_path: Path) -> None:
+    """Its curves and its weights are those of a run that nothing has happened to, and each epoch was told once."""
+    spec = load(job.folder / "job.yaml")
+    [assignment] = spec.plan() or []
+    config = spec.trial_config(assignment)
+    assert isinstance(config, TrialConfig)
+    alone: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        alone.append(metrics)
+        folder = tmp_path / f"epoch-{metrics['epoch']}"
+        folder.mkdir()
+        save(folder)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        fit(config, spec.objective, report, device=torch.device("cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    run, client = job.run(), job.client
+    for name in ("train_loss", "val_loss", "val_accuracy"):
+        points = client.get_metric_history(run.info.run_id, name)
+        assert [(point.step, point.value) for point in points] == [(each["epoch"], each[name]) for each in alone]
+    reported = [event["report"]["epoch"] for event in job.events if event["event"] == "reported"]
+    assert reported == list(range(1, 8))
+    last = job.saved()[-1]
+    assert last["epoch"] == 7
+    best = min(alone, key=lambda metrics: metrics["val_loss"])["epoch"]
+    kept = Path(client.download_artifacts(run.info.run_id, "checkpoint"))
+    for ours, theirs in ((kept, tmp_path / f"epoch-{best}"), (Path(last["best"]), tmp_path / f"epoch-{best}")):
+        weights, expected = (torch.load(place / "model.pt", weights_only=True) for place in (ours, theirs))
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("how_many", [1, 2])
+def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
+    tmp_path: Path, how_many: int
+) -> None:
+    job = Disturbed(tmp_path)
+    job.start()
+    worker = job.halt(after=3)
+    there = sorted(tmp_path.glob("runs/job/*/trial-0000/checkpoint_*"))
+    saved = job.saved()
+    latest = [event["latest"] for event in saved[-2:]]
+    assert {str(path) for path in there} >= {*latest, saved[-1]["best"]}  # the last, the one before, the best
+    assert len(there) <= 4  # and perhaps one that nobody has heard of yet
+    damaged = {*latest[-how_many:]} | ({str(path) for path in there} if how_many > 1 else set())
+    for path in damaged:
+        cut(path)
+    worker.kill()
+    output = job.finish(status=OK)
+    where = f"epoch {saved[-2]['epoch']}" if how_many == 1 else "the beginning"
+    assert f"cannot be read: it goes on from {where}" in output
+    assert "checkpoint_" in output and "model.pt" in output
+    tags = job.run().data.tags
+    assert latest[-1] in tags["tuner.damaged"] and "model.pt" in tags["tuner.damaged"]
+    assert tags["tuner.lost"] == "1"
+    check_as_undisturbed(job, tmp_path)
+
+
+def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(tmp_path: Path) -> None:
+    job = Disturbed(tmp_path)
+    process = job.start()
+    job.halt(after=4)
+    saved = job.saved()
+    job.kill(psutil.Process(process.pid))
+    process.communicate()
+    cut(saved[-1]["latest"])
+    job.start("--resume")
+    output = job.finish(status=OK)
+    assert f"cannot be read: it goes on from epoch {saved[-2]['epoch']}" in output
+    tags = job.run().data.tags
+    assert saved[-1]["latest"] in tags["tuner.damaged"]
+    check_as_undisturbed(job, tmp_path)
+    left = {str(path) for path in tmp_path.glob("runs/job/*/trial-*/checkpoint_*")}
+    assert left == {job.saved()[-1]["best"]}
+
+
+def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Path) -> None:
+    import shutil
+
+    job = Disturbed(tmp_path)
+    process = job.start()
+    job.halt(after=3)
+    saved = job.saved()
+    job.kill(psutil.Process(process.pid))
+    process.communicate()
+    shutil.rmtree(saved[-1]["latest"])
+    job.start("--resume")
+    job.finish(status=OK)
+    sessions = [event["epoch"] for event in job.events if event["event"] == "started"]
+    assert sessions == [0, saved[-2]["epoch"]]
+
+
+def test_a_winner_whose_checkpoint_is_damaged_is_told_and_not_registered(tmp_path: Path) -> None:
+    job = Disturbed(tmp_path, JOB.replace("[0.01]", "[0.01, 1.0e-9]").replace("{cpu: 1}", f"{{cpu: {os.cpu_count()}}}"))
+    process = job.start()
+    job.wait(lambda: any(event["event"] == "ended" for event in job.events))
+    worker = job.worker  # of the other trial
+    worker.suspend()
+    [ended] = [event for event in job.events if event["event"] == "ended"]
+    assert ended["trial"] == 0
+    cut(ended["best"])
+    worker.send_signal(signal.SIGCONT)
+    output = job.finish(status=FAILED)
+    assert process.returncode == FAILED
+    assert "best        trial 0" in output
+    assert "the best trial's checkpoint cannot be read: is a damaged checkpoint: model.pt" in output
+    assert "it was neither tested nor registered; tuner train FILE --trial 0 --output FOLDER trains it again" in output
+    assert "test set" not in output and "models:/" not in output
+    client = job.client
+    assert not client.search_registered_models()
+    [parent] = client.search_runs([job.run().info.experiment_id], "tags.`tuner.role` = 'parent'")
+    assert parent.info.status == "FAILED"
+    assert "model.pt" in parent.data.tags["tuner.damaged"]
+    assert parent.data.tags["tuner.winner"] == "0"
+
+
+class TestWhatThereIsToGoOnFrom:
+    def checkpoints(self, root: Path, *folders: str) -> None:
+        for folder in folders:
+            (root / "job" / folder).mkdir(parents=True)
+
+    @pytest.mark.parametrize("wrap", [lambda root: (LocalFileSystem(), f"{root}/"), lambda root: sub_tree(root)])
+    def test_the_latest_and_then_those_before_it(
+        self, tmp_path: Path, wrap: Callable[[Path], tuple[FileSystem, str]]
+    ) -> None:
+        self.checkpoints(
+            tmp_path,
+            *("trial-0001/checkpoint_000001", "trial-0001/checkpoint_000003", "trial-0001/other"),
+            *("trial-0001-resumed-1/checkpoint_000000", "trial-0001-resumed-1/checkpoint_000001"),
+            *("trial-0001-resumed-2/checkpoint_000000", "trial-0011/checkpoint_000000"),
+        )
+        files, root = wrap(tmp_path)
+        latest = tune.Checkpoint(f"{root}job/trial-0001-resumed-1/checkpoint_000001", files)
+        found = list(latest_first(latest))
+        assert [checkpoint.path.removeprefix(f"{root}job/") for checkpoint in found] == [
+            "trial-0001-resumed-1/checkpoint_000001",
+            "trial-0001-resumed-1/checkpoint_000000",
+            "trial-0001/checkpoint_000003",
+            "trial-0001/checkpoint_000001",
+        ]
+        assert all(checkpoint.filesystem == files for checkpoint in found)
+
+    def test_nothing_but_itself_where_there_is_no_other(self, tmp_path: Path) -> None:
+        latest = tune.Checkpoint(f"{tmp_path}/job/trial-0001/checkpoint_000000", LocalFileSystem())
+        assert [checkpoint.path for checkpoint in latest_first(latest)] == [latest.path]
+
+    def test_folders_by_their_names(self) -> None:
+        assert [folder_name(7, resumed) for resumed in (0, 2)] == ["trial-0007", "trial-0007-resumed-2"]
+
+
+def sub_tree(root: Path) -> tuple[FileSystem, str]:
+    """A file system whose paths are no local ones, as those of an object store are not."""
+    (root / "bucket").mkdir()
+    (root / "job").mkdir(exist_ok=True)
+    (root / "bucket" / "job").symlink_to(root / "job")
+    return SubTreeFileSystem(str(root), LocalFileSystem()), "bucket/"
+
+
+def test_an_epoch_is_told_once_and_the_scheduler_is_not_asked_twice() -> None:
+    from test_events import Ray
+
+    ray = Ray()
+    ray("trial_start")
+    for epoch in (1, 2, 3):
+        ray.report(epoch, 0.5 + epoch / 10)
+        ray.save(f"checkpoint_00000{epoch - 1}")
+    ray("trial_recover", trial={"get_error": lambda: "gone", "error_file": None})
+    trial = ray.report(3, 0.8, **{"tuner.damaged": {"checkpoint_000002": "cut"}})
+    assert trial.damaged == {"checkpoint_000002": "cut"}
+    ray.save("checkpoint_000003")
+    assert (trial.checkpoint, trial.latest, trial.latest_epoch) == ("checkpoint_000003", "checkpoint_000003", 3)
+    ray.report(4, 0.7)
+    assert [told[2] for told in ray.noted.told if told[0] == "reported"] == [1, 2, 3, 4]
+    assert SimpleNamespace(best=trial.best, epoch=trial.best_epoch) == SimpleNamespace(best=0.8, epoch=3)
