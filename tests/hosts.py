@@ -119,7 +119,7 @@ class Network:
         own = {"HOME": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
         self._environment = inherited | own | token | environment
-        self._id = f"hosts-{secrets.token_hex(4)}"
+        self.name = f"hosts-{secrets.token_hex(4)}"
         self._spaces: list[str] = []
         self.hosts: list[Host] = []
         for file, text in _NAMES.items():
@@ -151,8 +151,8 @@ class Network:
             _ip("netns", "delete", space)
 
     def _space(self, name: str) -> str:
-        _ip("netns", "add", f"{self._id}-{name}")
-        self._spaces.append(f"{self._id}-{name}")
+        _ip("netns", "add", f"{self.name}-{name}")
+        self._spaces.append(f"{self.name}-{name}")
         return self._spaces[-1]
 
 
