@@ -58,7 +58,8 @@ class Ray:
         self.events = Events(by_id, self.spec, scheme, self.ending, [self.noted], lambda: self.after.append("told"))
 
     def __call__(self, event: str, number: int = 0, **info: Any) -> Trial:
-        ray_s = SimpleNamespace(trial_id=f"id{number}", **info.pop("trial", {}))
+        kept = SimpleNamespace(metric_analysis={"loss": {}}, metric_n_steps={"loss": {}})
+        ray_s = SimpleNamespace(trial_id=f"id{number}", run_metadata=kept, **info.pop("trial", {}))
         getattr(self.events, f"on_{event}")(iteration=0, trials=[], trial=ray_s, **info)
         return self.trials[number]
 
