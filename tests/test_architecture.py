@@ -24,6 +24,7 @@ LAYERS = [
         "warm_start",
         "cluster",
         "follow",
+        "nodes",
         "display",
         "report",
         "html_report",

@@ -7,6 +7,10 @@ from tuner.errors import Problem, UserError
 
 _PATIENCE = 5.0  # seconds that a cluster has to answer
 _CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # what Ray itself calls first
+OPEN = (
+    "the cluster asks nobody for a token: whoever reaches its ports can run code there. "
+    "Start Ray with RAY_AUTH_MODE=token, and a token in ~/.ray/auth_token on every machine"
+)
 
 
 def knock(address: str) -> bool:

@@ -20,6 +20,9 @@ class Machine:
 
     cpu: float
     gpu: float
+    id: str = ""
+    """Ray's id of it; empty for one that is not there yet."""
+    host: str = ""
 
     def fits(self, cpu: float, gpu: float) -> int:
         """How many trials that take so much have room here at once."""
@@ -60,9 +63,10 @@ class Share:
         return max(1, self.slots, self.later)
 
     def explain(self) -> str:
-        """What a user should know of it; empty where there is nothing."""
+        """How many trials have room, in words."""
         if self.slots:
-            return ""
+            more = f", for {self.later} more when the autoscaler has brought all that it may" if self.later else ""
+            return f"room for {self.slots} trials at once{more}" if self.slots > 1 else f"room for one trial{more}"
         most = f", for up to {self.later} trials at once" if self.later else ""
         return f"no machine has room for a trial yet: the autoscaler is asked for one{most}"
 
@@ -179,14 +183,15 @@ def _of_cluster(is_open: bool) -> Capacity:
 
     from tuner import autoscaler
 
-    now = tuple(_machine(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    now = tuple(_machine(node["Resources"], node["NodeID"], node["NodeManagerHostname"]) for node in alive)
     types = autoscaler.node_types(ray.get_runtime_context().gcs_address)
     later = tuple(machine for has, count in types or () for machine in [_machine(has)] * count)
     return Capacity(now, later, grows=types is None, is_open=is_open)
 
 
-def _machine(has: Mapping[str, float]) -> Machine:
-    return Machine(has.get("CPU", 0), has.get("GPU", 0))
+def _machine(has: Mapping[str, float], node: str = "", host: str = "") -> Machine:
+    return Machine(has.get("CPU", 0), has.get("GPU", 0), node, host)
 
 
 def _silence_tune() -> None:

@@ -10,8 +10,10 @@ from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
-from tuner import cluster, preflight, tracking, warm_start
+from tuner import admission, cluster, nodes, preflight, tracking, warm_start
+from tuner.address import masked
 from tuner.errors import Problem, UserError
 from tuner.past import Past, last_job, read_past
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
@@ -59,7 +61,7 @@ def run(
     with contextlib.ExitStack() as leaving:
         leaving.callback(cluster.disconnect)
         # A cluster may refuse us: nothing is written before it has not.
-        share = None if address is None else _join(address, spec, supply, console)
+        share = None if address is None else _join(address, spec, uri, supply, console)
         lock = leaving.enter_context(alone_in(folder))
         recorder = tracking.Recorder(spec, uri, lock)
         leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
@@ -79,11 +81,21 @@ def run(
         return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
 
 
-def _join(address: str, spec: ExperimentSpec, supply: Supply, console: Console) -> cluster.Share:
+def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> cluster.Share:
     """Connect to a cluster, and make sure that it can run the trials."""
-    share = cluster.share(spec.resources, cluster.connect(address), supply.total)
-    if said := share.explain():
-        console.print(said, soft_wrap=True, highlight=False)
+
+    def say(line: str, mark: str = "✓", style: str = "green") -> None:
+        console.print(f"[{style}]{mark}[/] {escape(line)}", soft_wrap=True, highlight=False)
+
+    warn = partial(say, mark="!", style="yellow")
+    capacity = cluster.connect(address)
+    say(f"Ray answers: {address}")
+    if capacity.is_open:
+        warn(admission.OPEN)
+    share = cluster.share(spec.resources, capacity, supply.total)
+    say(share.explain())
+    say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
+    nodes.check(spec, [machine for machine in capacity.now if machine.fits(share.cpu, share.gpu)], say, warn)
     return share
 
 

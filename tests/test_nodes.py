@@ -1,0 +1,162 @@
+"""What is looked at on a cluster's machines before the first trial: real hosts, and one is not as the others."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hosts import Host, Network, network
+
+from tuner.admission import OPEN
+from tuner.data.mnist import data_dir
+from tuner.nodes import versions
+
+OWN = """
+name: {name}
+objective: {{metric: loss, mode: min}}
+trial: {{target: "own_code:train", config: {{x: 1}}}}
+space: {{config.x: {{grid: [1, 2]}}}}
+search: {{kind: grid}}
+"""
+
+OWN_PY = """
+import {module}
+from ray import tune
+
+
+def train(config):
+    tune.report({{"loss": config["x"] + len({module}.__name__)}})
+"""
+
+MNIST = """
+name: mnist
+objective: val_accuracy
+trial:
+  data: {kind: mnist, limit: 100}
+  model: {kind: cnn, width1: 4, width2: 4, hidden: 8}
+  epochs: 1
+space: {optimizer.lr: {grid: [0.1]}}
+search: {kind: grid}
+"""
+
+
+def run(head: Host, folder: Path, experiment: str, **environment: str) -> tuple[int, list[str]]:
+    """A job on the head. Returns its exit status and the lines that it said."""
+    (folder / "job.yaml").write_text(experiment)
+    command = [sys.executable, "-m", "tuner", "run", "job.yaml", "--address", head.ray_address]
+    process = head.popen(*command, cwd=folder, env=head.environment | environment)
+    said, _ = process.communicate(timeout=180)
+    assert "Traceback" not in said, said
+    return process.returncode, said.splitlines()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all hosts see, but for the odd one."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A head that trains nothing, and two machines that are alike. A module is installed that the odd one has not."""
+    folder = tmp_path_factory.mktemp("nodes")
+    extra = folder / "extra"
+    extra.mkdir()
+    (extra / "only_here.py").touch()
+    with network(folder / "hosts", PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{extra}") as net:
+        head, *workers = [net.host(name) for name in ("head", "one", "other")]
+        head.start_ray("--num-cpus=0")
+        for worker in workers:
+            worker.start_ray("--num-cpus=1", head=head)
+        yield net
+
+
+@pytest.fixture(scope="module")
+def head(net: Network) -> Host:
+    return next(host for host in net.hosts if host.name == "head")
+
+
+@pytest.fixture(scope="module")
+def odd(net: Network, head: Host, shared: Path) -> Host:
+    """A machine where another torchvision is installed, where there is no data, and which sees another storage."""
+    package = net.folder / "installed" / "torchvision-9.9.9.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 9.9.9\n")
+    path = f"{package.parent}:{os.environ.get('PYTHONPATH', '')}"
+    host = net.host("odd", TUNER_DATA_DIR=str(net.folder / "no-data"), PYTHONPATH=path)
+    host.hide(shared)
+    host.start_ray("--num-cpus=1", head=head)
+    return host
+
+
+def alike() -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
+def test_what_is_as_it_should_be_is_ticked(head: Host, shared: Path) -> None:
+    folder = shared / "good"
+    folder.mkdir()
+    (folder / "own_code.py").write_text(OWN_PY.format(module="json"))
+    status, said = run(head, folder, OWN.format(name="good"), MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
+    assert status == 0, said
+    assert [line for line in said if line.startswith(("✓", "!"))] == [
+        f"✓ Ray answers: {head.ray_address}",
+        "✓ room for 2 trials at once",
+        f"✓ MLflow's store answers: sqlite:///{folder}/mlflow.db",
+        f"✓ 2 machines alike: {alike()}",
+        "✓ each imports the trial's code",
+        f"✓ each reads and writes {folder}/runs",
+    ]
+    assert not list(folder.rglob(".tuner-*"))
+
+
+@pytest.mark.parametrize("token", ["", "another"])
+def test_who_has_not_the_token_is_told_so_at_once(head: Host, tmp_path: Path, token: str) -> None:
+    (tmp_path / "own_code.py").write_text(OWN_PY.format(module="json"))
+    status, said = run(head, tmp_path, OWN.format(name="own"), RAY_AUTH_TOKEN=token)
+    assert status == 2, said
+    why = "ours is another one" if token else "there is none here"
+    hint = "put the cluster's token into ~/.ray/auth_token, or RAY_AUTH_TOKEN, or a file that RAY_AUTH_TOKEN_PATH names"
+    address = head.ray_address
+    assert said == [f"error: {address}: --address: it asks for a token, and {why}", f"    {hint}"]
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "mlflow.db").exists()
+
+
+def test_all_that_is_wrong_with_a_machine_is_told_at_once(head: Host, odd: Host, shared: Path) -> None:
+    folder = shared / "bad"
+    folder.mkdir()
+    (folder / "own_code.py").write_text(OWN_PY.format(module="only_here"))
+    status, said = run(head, folder, OWN.format(name="bad"))
+    assert status == 2, said
+    assert [line for line in said if not line.startswith(("✓", "!"))] == [
+        f"error: odd: torchvision is 9.9.9, but {versions()['torchvision']} here",
+        "    install the same on every machine: constraints.txt has the versions",
+        "error: odd: trial: the trial's code cannot be imported: ModuleNotFoundError: No module named 'only_here'",
+        "    install what it imports on every machine",
+        "error: odd: storage: what the driver writes there is not found",
+        "    every machine has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder",
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["job.yaml", "own_code.py"]
+
+
+def test_data_is_looked_for_on_every_machine(head: Host, odd: Host, net: Network, tmp_path: Path) -> None:
+    if not (data_dir() / "MNIST").is_dir():
+        pytest.skip("needs MNIST's files: set TUNER_DATA_DIR")
+    status, said = run(head, tmp_path, MNIST)
+    assert status == 2, said
+    problems = [line for line in said if not line.startswith(("✓", "!"))]
+    assert problems[2].startswith(f"error: odd:{net.folder}/no-data/MNIST/raw: trial.data: mnist is not there (")
+    assert len(problems) == 4, problems
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cluster_that_asks_nobody_for_a_token(tmp_path: Path) -> None:
+    (tmp_path / "own_code.py").write_text(OWN_PY.format(module="json"))
+    with network(tmp_path / "hosts", RAY_AUTH_MODE="disabled") as net:
+        alone = net.host("alone")
+        alone.start_ray("--num-cpus=1")
+        status, said = run(alone, tmp_path, OWN.format(name="own"))
+        assert status == 0, said
+        assert said[:3] == [f"✓ Ray answers: {alone.ray_address}", f"! {OPEN}", "✓ room for one trial"]
+        assert not any(line.startswith("✓ each") for line in said)  # there is but the driver's own machine

@@ -1,0 +1,209 @@
+"""The machines of a cluster, looked at before the first trial: else the night finds out what is wrong with one."""
+
+import contextlib
+import platform
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tuner import __version__, imports
+from tuner.address import masked
+from tuner.any_trial import AnyTrial
+from tuner.cluster import Machine
+from tuner.errors import Problem, UserError
+from tuner.journal import files_at
+from tuner.spec import ExperimentSpec
+
+_PATIENCE, _MOST = 60, 600  # seconds until it is told that a machine does not answer, and until it is given up
+_PACKAGES = ("ray", "torch", "torchvision")
+_SAME = "install the same on every machine: constraints.txt has the versions"
+_OUT = "see to it, or leave it out of the cluster"
+_SHARED = "every machine has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a machine is asked to try."""
+
+    trial: AnyTrial
+    carried: bytes
+    """The user's own code, pickled, as it travels with each trial."""
+    read: str
+    """A file beside the checkpoints that was written elsewhere."""
+    write: str
+    """A file there to write."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a machine has, and what is wrong with it."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check(
+    spec: ExperimentSpec, machines: Sequence[Machine], say: Callable[[str], None], warn: Callable[[str], None]
+) -> None:
+    """Make sure that each machine can run the experiment's trials: seconds, and longer where it gets the data.
+
+    Args:
+        spec: The experiment, with the dataset that there is.
+        machines: Those that trials may run on.
+        say: Given a line for each thing that is as it should be.
+        warn: Given a line for what is waited for.
+
+    Raises:
+        UserError: One cannot. It names everything that is wrong.
+    """
+    import ray
+    from ray import cloudpickle
+
+    if {machine.id for machine in machines} <= {ray.get_runtime_context().get_node_id()}:
+        return  # nothing that is not known already
+    here = versions()
+    carried = cloudpickle.dumps(imports.packed(spec.trial.targets))
+    problems: list[Problem] = []
+    with _probes(spec.storage, len(machines)) as (read, *written):
+        tasks = [cloudpickle.dumps(Task(spec.trial, carried, read, write)) for write in written]
+        for machine, write, found in zip(machines, written, _ask(machines, tasks, warn), strict=True):
+            wrong = [
+                Problem(f"{name} is {found.versions[name]}, but {version} here", hint=_SAME)
+                for name, version in here.items()
+                if found.versions.get(name, version) != version
+            ]
+            wrong += found.problems
+            if not wrong and not _exists(write):
+                wrong.append(Problem("what it writes there is not found here", "storage", hint=_SHARED))
+            problems += [replace(p, where=":".join(filter(None, (machine.host, p.where)))) for p in wrong]
+    if problems:
+        raise UserError(*problems)
+    say(f"{len(machines)} machines alike: {', '.join(f'{name} {version}' for name, version in here.items())}")
+    say("each imports the trial's code")
+    say(f"each reads and writes {masked(spec.storage)}")
+    if data := spec.trial.describe_data():
+        say(f"each has the data: {data.name}")
+
+
+def versions() -> dict[str, str]:
+    """What runs here: numbers that others measured can be compared with ours where they have the same."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in _PACKAGES:
+        found[name] = metadata.version(name).partition("+")[0]  # a machine without a GPU has another build
+    source = sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        source.update(path.read_bytes())
+    return found | {"tuner": f"{__version__} ({source.hexdigest()[:6]})"}
+
+
+def look(task: bytes) -> Found:
+    """Try on this machine what its trials will do."""
+    from ray import cloudpickle
+
+    found = Found(versions())
+    told: Task = cloudpickle.loads(task)
+    try:
+        imports.unpack(cloudpickle.loads(told.carried))
+        trial = type(told.trial).model_validate(told.trial.model_dump(mode="json"))
+    except (Exception, SystemExit) as error:  # whatever the user's own code does
+        message = f"the trial's code cannot be imported: {type(error).__name__}: {error}"
+        found.problems.append(Problem(message, "trial", hint="install what it imports on every machine"))
+    else:
+        found.problems.extend(_data(trial))
+    found.problems.extend(_storage(told))
+    return found
+
+
+def _data(trial: AnyTrial) -> list[Problem]:
+    """Get the data, where it is not here. What is wrong with it."""
+    try:
+        prepared, message = trial.prepare()
+    except UserError as error:
+        return error.problems
+    return [] if prepared == trial else [Problem(f"it would be another dataset: {message}", "trial.data")]
+
+
+def _storage(task: Task) -> list[Problem]:
+    try:
+        if not _exists(task.read):
+            return [Problem("what the driver writes there is not found", "storage", hint=_SHARED)]
+        _write(task.write)
+    except OSError as error:
+        return [Problem(f"it cannot be used: {error}", "storage", hint=_SHARED)]
+    return []
+
+
+def _ask(machines: Sequence[Machine], tasks: Sequence[bytes], warn: Callable[[str], None]) -> list[Found]:
+    """What each machine found."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0, max_retries=0)(_looking())
+    asked = [
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(machine.id, soft=False)).remote(task)
+        for machine, task in zip(machines, tasks, strict=True)
+    ]
+    late = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)[1]
+    if late:
+        hosts = ", ".join(machine.host for machine, answer in zip(machines, asked, strict=True) if answer in late)
+        warn(f"waiting for {hosts}: no answer for {_PATIENCE} s; it may be downloading the data")
+        late = ray.wait(asked, num_returns=len(asked), timeout=_MOST)[1]
+    found = []
+    for answer in asked:
+        try:
+            found.append(ray.get(answer, timeout=0 if answer in late else None))
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(answer, force=True)
+            found.append(Found(problems=[Problem(f"no answer for {_PATIENCE + _MOST} s", hint=_OUT)]))
+        except ray.exceptions.RayError as error:
+            last = [line for line in str(error).splitlines() if line.strip()][-1]
+            found.append(Found(problems=[Problem(f"nothing can be run there: {last}", hint=_OUT)]))
+    return found
+
+
+def _looking() -> Callable[[bytes], Any]:
+    """`look`, for a machine that may not have it: a function in a function travels whole."""
+
+    def looking(task: bytes) -> Any:
+        from tuner import nodes
+
+        return nodes.look(task)
+
+    return looking
+
+
+@contextlib.contextmanager
+def _probes(storage: str, count: int) -> Iterator[list[str]]:
+    """Names of files where checkpoints will be, the first one written and one for each machine. Gone afterwards."""
+    base = storage.rstrip("/")
+    if "://" not in base:  # the folder is made when the job begins, not before
+        base = str(next(folder for folder in (Path(base), *Path(base).parents) if folder.exists()))
+    first = f"{base}/.tuner-{secrets.token_hex(8)}"
+    names = [first, *(f"{first}-{number}" for number in range(count))]
+    try:
+        _write(first)
+    except OSError as error:
+        raise UserError(Problem(f"it cannot be written: {error}", "storage", masked(storage))) from None
+    try:
+        yield names
+    finally:
+        for name in names:
+            with contextlib.suppress(OSError):  # it was never written
+                files, path = files_at(name)
+                files.delete_file(path)
+
+
+def _write(name: str) -> None:
+    files, path = files_at(name)
+    with files.open_output_stream(path) as stream:
+        stream.write(socket.gethostname().encode())
+
+
+def _exists(name: str) -> bool:
+    files, path = files_at(name)
+    return bool(files.get_file_info(path).is_file)
