@@ -5,10 +5,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,6 +271,37 @@ def test_missing_files_are_downloaded_from_the_first_mirror_that_answers(
     assert message == f"downloaded {data.kind} to {data.folder}"
     assert {path.name: path.read_bytes() for path in data.folder.iterdir()} == files
     assert data.prepare() == (data, ""), "a second time there is nothing to do"
+
+
+def test_on_a_machine_that_joins_late_trials_download_once(
+    here: Path,
+    files: dict[str, bytes],
+    mirrors: SetMirrors,
+    serve: Serve,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torchvision.datasets.utils as torchvisions
+
+    fetched: list[str] = []
+    download_url = torchvisions.download_url
+
+    def counted(url: str, *args: Any, **more: Any) -> None:
+        fetched.append(url.rpartition("/")[2])
+        download_url(url, *args, **more)
+
+    monkeypatch.setattr(torchvisions, "download_url", counted)
+    mirrors(serve(put(files, tmp_path / "web")))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: MNIST().read("test")[1].tolist(), range(4)))
+    assert found == [[i % 10 for i in range(COUNTS["t10k"])]] * 4
+    assert sorted(fetched) == sorted(files)
+
+
+def test_where_it_joins_without_a_network_its_trials_say_so(here: Path, mirrors: SetMirrors, closed: str) -> None:
+    mirrors(closed)
+    with pytest.raises(UserError, match=r"mnist is not there .* and cannot be downloaded"):
+        MNIST(offline="digits").read("train")  # no other data instead: the other trials have mnist
 
 
 def test_a_download_with_a_wrong_checksum_leaves_no_file_behind(

@@ -1,7 +1,10 @@
 """MNIST and Fashion-MNIST, from their four original files."""
 
+import contextlib
+import fcntl
 import gzip
 import os
+from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +108,11 @@ class MNIST(ImageData):
         return data_dir() / type(self).__name__ / "raw"
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
+        if missing := self._missing():  # on a machine that has joined a cluster since `prepare`
+            try:
+                self._download(missing)
+            except (OSError, RuntimeError) as error:
+                raise UserError(self._not_to_be_had(missing, error)) from None
         prefix = "train" if part == "train" else "t10k"
         images = _idx(self.folder / f"{prefix}-images-idx3-ubyte.gz", header=16).reshape(-1, _SIDE, _SIDE)
         labels = _idx(self.folder / f"{prefix}-labels-idx1-ubyte.gz", header=8)
@@ -131,14 +139,15 @@ class MNIST(ImageData):
 
         mirror = _first_that_answers([f"{mirror}{names[0]}" for mirror in self._mirrors]).removesuffix(names[0])
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            # Under another name until it is whole, so that a download cut short is never taken for the file.
-            part = self.folder / f"{name}.{os.getpid()}"
-            try:
-                download_url(f"{mirror}{name}", str(self.folder), filename=part.name, md5=self.checksums[name])
-                part.replace(self.folder / name)
-            finally:
-                part.unlink(missing_ok=True)
+        with _alone_in(self.folder):
+            for name in self._missing():  # what nobody else has brought meanwhile
+                # Under another name until it is whole, so that a download cut short is never taken for the file.
+                part = self.folder / f"{name}.{os.getpid()}"
+                try:
+                    download_url(f"{mirror}{name}", str(self.folder), filename=part.name, md5=self.checksums[name])
+                    part.replace(self.folder / name)
+                finally:
+                    part.unlink(missing_ok=True)
 
     def _not_to_be_had(self, missing: list[str], error: Exception) -> Problem:
         message = f"{self.kind} is not there ({', '.join(missing)}) and cannot be downloaded ({_reason(error)})"
@@ -163,6 +172,18 @@ class FashionMNIST(MNIST):
         "bef4ecab320f06d8554ea6380940ec79",
         "bb300cfdad3c16e7a12a480ee83cd310",
     )
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One download a machine, however many trials wait for it."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not every shared folder can be locked: then each downloads, unharmed
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _first_that_answers(urls: list[str]) -> str:
