@@ -130,6 +130,12 @@ MISTAKES = {
     "two documents": Bad("", "---\nname: y\n", ":9:1: broken YAML", ("another document",)),
     "twice": Bad("", "name: y\n", ":9:1: name: this key stands twice", ("keep one of them",)),
     # Unknown and missing keys
+    "unknown way to retry": Bad(
+        "", "retry: {out_of_memory: halve}\n", ":9:9: retry.out_of_memory", ("'halve'", "halve_batch")
+    ),
+    "unknown key of retry": Bad(
+        "", "retry: {oom: 3}\n", ":9:9: retry.oom: unknown key", ("allowed: lost, out_of_memory",)
+    ),
     "unknown key": Bad("", "serach: 3\n", ":9:1: serach: unknown key", ("did you mean search?", KEYS)),
     "unknown key below": Bad(
         "kind: digits",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import eventually, experiment
+from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
@@ -14,7 +14,7 @@ from tuner.preflight import check_room
 from tuner.retention import Retention
 from tuner.spec import ExperimentSpec
 from tuner.tracking import Recorder, end_of
-from tuner.trials import Trial, label
+from tuner.trials import Status, Trial, label
 
 SPACE = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}
 
@@ -71,6 +71,44 @@ class TestWhoIsGivenUp:
         spec = experiment(repeat=2, checkpoints={"keep": 2})
         trials = [trial_of(spec, tmp_path, score, lr) for score, lr in ((0.5, 0.1), (0.5, 0.1), (0.2, 0.2), (0.9, 0.2))]
         assert self.given_up(spec, trials) == [[], [], [], [0, 1], []]
+
+
+class TestOfOneTrial:
+    """Which checkpoints are there after each report, by their epochs."""
+
+    def left(self, folder: Path, scores: list[float], ending: Status = "completed", **parts: Any) -> list[list[int]]:
+        spec = experiment(**parts)
+        trial = Trial(0, {}, spec.trial_config({}), "", status="running")
+        played = Played(spec, Retention(spec, [trial], lambda trial: None))
+        seen = []
+        for score in scores:
+            played.report(trial, score, folder)
+            seen.append(self.there(folder))
+        played.end(trial, ending)
+        return [*seen, self.there(folder)]
+
+    def there(self, folder: Path) -> list[int]:
+        return sorted(int(path.name.partition("_")[2]) for path in folder.glob("trial-0/checkpoint_*"))
+
+    def test_the_best_the_last_and_the_one_before_it(self, tmp_path: Path) -> None:
+        left = self.left(tmp_path, [0.5, 0.9, 0.6, 0.7, 0.8])
+        assert left == [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [2]]
+
+    def test_of_one_that_goes_on_later_all_three(self, tmp_path: Path) -> None:
+        assert self.left(tmp_path, [0.9, 0.6, 0.7, 0.8], "interrupted")[-1] == [1, 3, 4]
+
+    def test_of_a_population_all_until_the_job_is_over(self, tmp_path: Path) -> None:
+        assert self.left(tmp_path, [0.9, 0.6, 0.7], scheduler={"kind": "pbt"})[-1] == [1, 2, 3]
+
+    def test_one_that_cannot_be_read_is_not_the_one_before(self, tmp_path: Path) -> None:
+        spec = experiment()
+        trial = Trial(0, {}, spec.trial_config({}), "", status="running")
+        played = Played(spec, Retention(spec, [trial], lambda trial: None))
+        for score in (0.5, 0.6, 0.7):
+            played.report(trial, score, tmp_path)
+        trial.damaged[str(tmp_path / "trial-0" / "checkpoint_3")] = "cut short"
+        played.report(trial, 0.8, tmp_path)
+        assert self.there(tmp_path) == [2, 4]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from tuner.feasibility import check_corners, check_initial, check_mutations, che
 from tuner.limits import Limits
 from tuner.scoring import Objective
 from tuner.search import Adaptive
+from tuner.target import TargetTrial
 
 
 def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
@@ -29,6 +30,10 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
     yield from unknown
     if scheduler is not None and trial is not None:
         yield from scheduler.check(trial.length)
+    retry = parts.get("retry")
+    if isinstance(trial, TargetTrial) and retry is not None and retry.out_of_memory is not None:
+        hint = "leave it out: it fails where it runs out of memory"
+        yield Problem("a function of your own makes its own batches", "retry.out_of_memory", hint=hint)
     if scheduler is not None and objectives and len(objectives) > 1 and (scheduler.prunes or scheduler.mutates):
         message = f"{scheduler.kind} compares trials by one objective, and there are {len(objectives)}"
         yield Problem(message, "scheduler.kind", hint="use kind: fifo, or one objective and constraints for the rest")

@@ -9,6 +9,7 @@ from rich.console import Console
 from tuner.clock import duration
 from tuner.device import keep_freed_memory, use_threads
 from tuner.errors import Problem, UserError
+from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
 from tuner.target import TargetTrial
@@ -26,7 +27,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         console: Where to write a line an epoch.
 
     Returns:
-        Whether it came to its end without diverging.
+        Whether it came to its end: without diverging, and with the memory that there is.
 
     Raises:
         UserError: There is no such trial, the folder is there already, or the data cannot be had.
@@ -79,6 +80,11 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         reason = fit(config, spec.objective, report)
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
+        return False
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        console.print(f"{OUT_OF_MEMORY}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return False
     if reason:
         console.print(reason)

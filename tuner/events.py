@@ -17,10 +17,11 @@ from tuner.memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
-from tuner.trials import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
+from tuner.trials import DAMAGED, PARTS, REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
+_WHERE_THERE_IS = (SYSTEM, PARTS)
 
 
 class Events(tune.Callback):  # type: ignore[misc]
@@ -66,10 +67,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._hear(trial)
         # Workers come up in any order; trials begin in ours: those that a killed job has begun leave no gap.
         for ours in [ours for ours in self._by_id.values() if ours.status == "pending" and ours.number <= last]:
-            ours.status = "running"
-            ours.started = ours.started or time.time()
-            for listener in self._listeners:
-                listener.trial_started(ours)
+            self._begin(ours)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -82,6 +80,7 @@ class Events(tune.Callback):  # type: ignore[misc]
             self._outcome[ours.number] = result
             return
         report = _report(ours, result)
+        self._note_parts(ours, report)
         ours.host = str(result.get("hostname", ""))
         self._epoch[ours.number] = report["epoch"]
         if report["epoch"] <= self._known.get(ours.number, 0):  # the same numbers again: they are told once
@@ -93,6 +92,14 @@ class Events(tune.Callback):  # type: ignore[misc]
         for listener in self._listeners:
             listener.trial_reported(ours, report)
         self._after_report()
+
+    def _note_parts(self, trial: Trial, report: Mapping[str, Any]) -> None:
+        """A trial ran out of memory, and says with its reports in how many parts it computes each batch since then."""
+        parts = report.get(PARTS, 1) if trial.config.metrics is not None else 1
+        if parts > trial.parts:
+            trial.parts = parts
+            for listener in self._listeners:
+                listener.trial_changed_course(trial, f"{OUT_OF_MEMORY}: it computes each batch in {parts} parts")
 
     def _gone_back(self, trial: Trial, result: Mapping[str, Any]) -> None:
         """A trial could not read its latest checkpoints, and tells of it with its first report thereafter."""
@@ -156,6 +163,8 @@ class Events(tune.Callback):  # type: ignore[misc]
         ours = self._by_id[trial.trial_id]
         self._heard.pop(trial.trial_id, None)
         error = _error(trial)
+        if ours.status == "pending":  # its process was lost before Ray had told that it was there
+            self._begin(ours)
         if ours.number in self._hung:
             self._end(ours, "failed", f"it hung: no report for {duration(self._spec.trial_timeout or 0.0)}")
         elif is_full(error):
@@ -189,6 +198,12 @@ class Events(tune.Callback):  # type: ignore[misc]
         length = trial.config.length
         return getattr(self._spec.scheduler, "longest", None) if length is None else length
 
+    def _begin(self, trial: Trial) -> None:
+        trial.status = "running"
+        trial.started = trial.started or time.time()
+        for listener in self._listeners:
+            listener.trial_started(trial)
+
     def _end(self, trial: Trial, status: Any, reason: str, traceback: str = "") -> None:
         trial.end(status, reason, traceback)
         for listener in self._listeners:
@@ -207,6 +222,8 @@ def _error(trial: Any) -> str:
 
 
 def _last_line(error: str) -> str:
+    if killed_for_memory(error):
+        return OUT_OF_MEMORY  # Ray's last line is on its settings
     lines = [line for line in error.splitlines() if line.strip()]
     return lines[-1] if lines else "nobody knows why"
 
@@ -214,8 +231,8 @@ def _last_line(error: str) -> str:
 def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     """What a trial measured: the metrics that it names, or of a function of the user's own all numbers."""
     if trial.config.metrics is not None:
-        named = (*trial.config.metrics, *_OURS, SYSTEM)
-        return {name: result[name] for name in named if name in result or name != SYSTEM}
+        named = (*trial.config.metrics, *_OURS, *_WHERE_THERE_IS)
+        return {name: result[name] for name in named if name in result or name not in _WHERE_THERE_IS}
     numbers = {}
     for name, value in flattened({k: v for k, v in result.items() if k not in _OF_RAY}).items():
         if isinstance(value, bool) or not (hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0):

@@ -116,6 +116,7 @@ def schedule(
             "objective": objective.model_dump(),
             "threads": share.threads,
             "gpu": share.gpu > 0,
+            "halves": spec.retry.out_of_memory == "halve_batch",
         }
         # Ray sends it back with each report, and flattens it twice: as a text it is one value.
         told: dict[str, Any] = {"task": json.dumps(task)}

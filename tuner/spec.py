@@ -118,6 +118,9 @@ class Retry(Config):
     lost: int = Field(3, ge=0)
     """How often a trial whose process is lost goes on from its last checkpoint, elsewhere if need be. A machine that is
     taken away, and says so, does not count."""
+    out_of_memory: Literal["halve_batch"] | None = None
+    """What is done where a trial runs out of memory: halve_batch computes each batch in two parts, in four, down to
+    single images, and the optimizer still makes one step a batch. null for nothing: it fails."""
 
 
 class Budget(Config):

@@ -256,6 +256,7 @@ class Recorder(Listener):
         tags |= {"tuner.host": trial.host}
         tags |= {"tuner.missed": "; ".join(name for name, missed in trial.violations.items() if missed > 0)}
         tags |= {"tuner.mutations": str(len(trial.mutations) or ""), "tuner.lost": str(trial.lost or "")}
+        tags |= {"tuner.batch_parts": str(trial.parts) if trial.parts > 1 else ""}
         tags |= {"tuner.damaged": "; ".join(f"{path}: {why}" for path, why in trial.damaged.items())}
         texts = {"traceback.txt": masked(trial.traceback)} if trial.traceback else {}
         if trial.mutations:

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -16,9 +16,11 @@ from torch.optim import lr_scheduler
 from tuner import checkpoint
 from tuner.data.images import Images
 from tuner.device import autocast_dtype, pick_device
+from tuner.memory import is_out_of_memory, release
 from tuner.scoring import Objective
 from tuner.signature import Outputs, Targets
 from tuner.trial_config import TrialConfig
+from tuner.trials import PARTS
 
 Save = Callable[[Path], None]
 """Writes a checkpoint of this moment into an empty folder."""
@@ -41,6 +43,7 @@ def fit(
     *,
     device: torch.device | None = None,
     resume: Path | None = None,
+    parts: int = 1,
 ) -> str:
     """Train one trial to its end, calling `report` after every epoch.
 
@@ -53,6 +56,9 @@ def fit(
         report: Called once an epoch.
         device: Where to train; None takes what there is.
         resume: A checkpoint to go on from.
+        parts: In how many parts each batch is computed, one after the other, so that less memory will do; a checkpoint
+            that was trained in more has its way. The gradients are those of the whole batch, but for what a model
+            makes of a batch as one, as batch normalization does.
 
     Returns:
         Why it ended before its last epoch; empty if it did not.
@@ -85,6 +91,7 @@ def fit(
         if state["scaler"]:  # empty where none was in use
             scaler.load_state_dict(state["scaler"])
         patience.best, patience.stale = state["best"], state["stale"]
+        parts = max(parts, state.get("parts", 1))
 
     for epoch in range(first, config.epochs + 1):
         if patience.is_over:  # known on resuming, too
@@ -94,20 +101,21 @@ def fit(
         order = _seed_epoch(config.seed, epoch, len(train))
         outputs, targets = [], []
         model.train()
-        for step, (images, wanted) in enumerate(train.batches(config.data.batch_size, order)):
+        for step, batch in enumerate(train.batches(config.data.batch_size, order)):
             optimizer.zero_grad()
-            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-                output = _float32(model(images))
-            loss = config.task.training_loss(output, wanted)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            for share, images, wanted in _in_parts(*batch, parts):
+                with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                    output = _float32(model(images))
+                loss = share * config.task.training_loss(output, wanted)  # losses are means over the samples
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                outputs.append(_detached(output))
+                targets.append(wanted)
             if config.clip_norm is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             scaler.step(optimizer)
             scaler.update()
             schedule.step()
-            outputs.append(_detached(output))
-            targets.append(wanted)
             if step % _FINITE_EVERY == 0 or step == steps - 1:
                 _check_finite(loss, epoch, step)
         measured = config.task.measure(_joined(outputs), _joined(targets), training=True)
@@ -127,6 +135,7 @@ def fit(
             "device": device.type,
             "precision": str(dtype).removeprefix("torch."),
         }
+        metrics |= {PARTS: parts} if parts > 1 else {}
         patience.see(metrics)
         state = {
             "optimizer": optimizer.state_dict(),
@@ -134,6 +143,7 @@ def fit(
             "best": patience.best,
             "stale": patience.stale,
             "epoch": epoch,
+            "parts": parts,
         }
         report(metrics, partial(checkpoint.save, trial=config, model=model, state=state, metrics=metrics))
     return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
@@ -152,13 +162,28 @@ def evaluate(config: TrialConfig, model: nn.Module, data: Images, dtype: torch.d
     return measured
 
 
-def predict(model: nn.Module, data: Images, dtype: torch.dtype = torch.float32) -> tuple[Outputs, Targets]:
-    """Outputs of a model in eval mode on a whole set, and the targets in the same order."""
+def predict(
+    model: nn.Module, data: Images, dtype: torch.dtype = torch.float32, batch: int = _EVALUATION_BATCH
+) -> tuple[Outputs, Targets]:
+    """Outputs of a model in eval mode on a whole set, and the targets in the same order.
+
+    Where the memory is not enough for a batch, smaller ones do: in eval mode no image knows of the others.
+    """
+    try:
+        return _predict(model, data, dtype, batch)
+    except Exception as error:
+        if batch == 1 or not is_out_of_memory(error):
+            raise
+    release()
+    return predict(model, data, dtype, batch // 2)
+
+
+def _predict(model: nn.Module, data: Images, dtype: torch.dtype, batch: int) -> tuple[Outputs, Targets]:
     model.eval()
     outputs, targets = [], []
     device = data.images.device.type
     with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype is not torch.float32):
-        for images, wanted in data.batches(_EVALUATION_BATCH):
+        for images, wanted in data.batches(batch):
             outputs.append(_float32(model(images)))
             targets.append(wanted)
     return _joined(outputs), _joined(targets)
@@ -213,6 +238,16 @@ def _seed_epoch(seed: int, epoch: int, count: int) -> Tensor:
     """Seed all of torch for one epoch, and return the order (count,) in which it sees the samples."""
     torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(count)
+
+
+def _in_parts(images: Tensor, targets: Targets, parts: int) -> Iterator[tuple[float, Tensor, Targets]]:
+    """A batch in up to so many parts, in its order: the share of it that each is, its images and its targets."""
+    if parts == 1:
+        yield 1.0, images, targets
+        return
+    several = {name: target.chunk(parts) for name, target in targets.items()}
+    for number, part in enumerate(images.chunk(parts)):
+        yield len(part) / len(images), part, {name: each[number] for name, each in several.items()}
 
 
 def _check_finite(loss: Tensor, epoch: int, step: int) -> None:

@@ -34,7 +34,8 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
     pay for a new one.
 
     Args:
-        payload: ``task``: as JSON ``trial`` and ``objective``, ``threads`` to compute on, ``gpu``: whether it has one.
+        payload: ``task``: as JSON ``trial`` and ``objective``, ``threads`` to compute on, ``gpu``: whether it has one,
+            ``halves``: whether it is tried again with half the batch where the memory is not enough.
         carried: The user's own code that the trial needs, by its name.
     """
     task = json.loads(payload["task"])
@@ -44,7 +45,7 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
     # Without a share of a GPU it must not take one, though it may see it.
     device = torch.device("cpu") if torch.cuda.is_available() and not task["gpu"] else None
     untold: dict[str, Any] = {}
-    _telling_how_it_ends(lambda: _go_on(task, device, untold), untold)
+    _telling_how_it_ends(lambda: _within_memory(task, device, untold), untold)
 
 
 def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
@@ -101,10 +102,25 @@ def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | N
     tune.report({**last, **(untold or {})})
 
 
-def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any]) -> str:
-    """Train from the latest checkpoint that can be read, or from the beginning. Returns why it ended early."""
+def _within_memory(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any]) -> str:
+    """Train with batches whole, or in as many parts as it takes where that is asked for."""
     config = TrialConfig.model_validate(task["trial"])
     objective = Objective.model_validate(task["objective"])
+    parts = 1
+    while True:
+        try:
+            return _go_on(config, objective, device, untold, parts)
+        except Exception as error:
+            if not task["halves"] or parts >= config.data.batch_size or not is_out_of_memory(error):
+                raise
+        release()
+        parts = min(2 * parts, config.data.batch_size)
+
+
+def _go_on(
+    config: TrialConfig, objective: Objective, device: torch.device | None, untold: dict[str, Any], parts: int
+) -> str:
+    """Train from the latest checkpoint that can be read, or from the beginning. Returns why it ended early."""
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         # Ray counts reports, and a trial may have gone back from where it was.
@@ -118,12 +134,12 @@ def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, 
     for checkpoint in latest_first(latest) if latest is not None else ():
         try:
             with _folder_of(checkpoint) as folder:
-                return fit(config, objective, report, device=device, resume=folder)
+                return fit(config, objective, report, device=device, resume=folder, parts=parts)
         except Damaged as error:
             if is_out_of_memory(error):  # which is not its fault
                 raise
             untold.setdefault(DAMAGED, {})[checkpoint.path] = error.why
-    return fit(config, objective, report, device=device)
+    return fit(config, objective, report, device=device, parts=parts)
 
 
 @contextmanager
