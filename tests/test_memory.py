@@ -233,7 +233,7 @@ fit(config, objective, lambda metrics, save: print("trained in", metrics["batch_
 def test_under_a_real_limit_a_batch_has_room_in_parts(tmp_path: Path) -> None:
     script = tmp_path / "limited.py"
     script.write_text(textwrap.dedent(LIMITED))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["trained", "in", "16"]
 
@@ -290,7 +290,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=400,
     )
     assert done.returncode == FAILED, done.stdout
     assert "trial 1: out of memory: it computes each batch in 8 parts" in done.stdout
@@ -334,7 +334,7 @@ def test_a_trial_that_ray_kills_again_and_again_for_the_memory_of_its_machine_ra
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
+        timeout=400,
     )
     assert done.returncode == FAILED, done.stdout
     assert "trial 0 lost its process and goes on from epoch" in done.stdout
