@@ -23,6 +23,7 @@ LAYERS = [
         "tracking",
         "warm_start",
         "cluster",
+        "dashboard",
         "follow",
         "display",
         "report",
