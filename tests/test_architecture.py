@@ -23,6 +23,7 @@ LAYERS = [
         "tracking",
         "warm_start",
         "cluster",
+        "dashboard",
         "follow",
         "nodes",
         "display",

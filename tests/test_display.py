@@ -3,11 +3,11 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from conftest import experiment
+from conftest import eventually, experiment
 from rich.console import Console
 
 from tuner.clock import duration
-from tuner.display import Display
+from tuner.display import Display, pause
 from tuner.run import FAILED, INTERRUPTED, OK, Result
 from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
@@ -101,6 +101,27 @@ def test_a_terminal_shows_progress_the_best_so_far_and_what_runs() -> None:
     assert "best val_accuracy 0.8000  lr=0.05 (trial 1, epoch 1)" in there
     assert "trial 0  epoch 1/4  val_accuracy 0.7000  lr=0.1" in there
     assert "left" in there
+
+
+def test_a_screen_is_drawn_again_by_itself_until_the_job_ends() -> None:
+    text, (supply, trials) = StringIO(), begun(1)
+    with Display(Console(file=text, force_terminal=True, width=120, color_system=None), SPEC, supply) as display:
+        assert eventually(lambda: "0/1 trials done" in text.getvalue())
+        end(display, trials[0], "completed")
+        assert eventually(lambda: "1/1 trials done" in text.getvalue())
+    there = text.getvalue()
+    time.sleep(1)
+    assert text.getvalue() == there
+
+
+def test_a_log_that_keeps_every_screen_gets_fewer_as_time_goes_by() -> None:
+    elapsed, screens = 0.0, 0
+    while elapsed < 24 * 3600:
+        elapsed += pause(elapsed, in_a_log=True)
+        screens += 1
+    assert screens < 20_000  # some 2 KB each
+    assert pause(0, in_a_log=True) <= 1
+    assert pause(24 * 3600, in_a_log=False) < 1
 
 
 def test_on_a_terminal_only_what_is_not_on_the_screen_gets_a_line() -> None:

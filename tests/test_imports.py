@@ -138,6 +138,21 @@ class TestRefusals:
         assert imports.resolve("mine_j:train")({}) == 1
 
 
+class TestFiles:
+    def test_are_those_of_the_users_own_imported_by_now_or_late(self, own: Own, tmp_path: Path) -> None:
+        own("mine_f.py", "import torch\nfrom beside_f import number\ndef net():\n    import pkg_f.late\n")
+        own("beside_f.py", "number = 3\n")
+        own("pkg_f/late.py", "")
+        own("another_f.py", "")
+        found = imports.files_of(["mine_f:net", "torchvision.datasets:FakeData"])
+        assert found == {tmp_path / name for name in ("mine_f.py", "beside_f.py", "pkg_f/late.py")}
+
+    def test_of_what_is_on_the_path_elsewhere_count_too(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere_f.py").write_text("def net(): ...\n")
+        sys.path.append(str(tmp_path))
+        assert imports.files_of(["elsewhere_f:net"]) == {tmp_path / "elsewhere_f.py"}
+
+
 class TestTravelling:
     """To workers that need not have the user's files."""
 

@@ -39,9 +39,16 @@ def test_what_git_ignores_stays_here(folder: Path) -> None:
 
 
 def test_what_no_experiment_needs_stays_here_unasked(folder: Path) -> None:
-    job = files(folder, runs__a="x", DOTenv="TOKEN=1", DOTvenv__x="x", **{"mlflow.db": "x", "a____pycache__": "x"})
+    job = files(
+        folder,
+        runs__a="x",
+        DOTenv="TOKEN=1",
+        DOTray__auth_token="x",
+        DOTvenv__x="x",
+        **{"mlflow.db": "x", "a____pycache__": "x"},
+    )
     assert "job.yaml" in package_of(job).files
-    assert not {"runs/a", ".env", ".venv/x", "mlflow.db"} & set(package_of(job).files)
+    assert not {"runs/a", ".env", ".ray/auth_token", ".venv/x", "mlflow.db"} & set(package_of(job).files)
 
 
 def test_a_rayignore_leaves_out_what_git_knows(folder: Path) -> None:

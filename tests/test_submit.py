@@ -1,10 +1,10 @@
 """A job that is shipped to a cluster with tokens: the head on one host, whoever ships it on another."""
 
+import contextlib
 import os
 import pty
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ name: {name}
 objective: val_accuracy
 trial:
   data: {{kind: digits, limit: 300}}
-  model: {{kind: import, target: "own_net:Net", args: {{width: 4}}}}
+  model: {{kind: import, target: "own_net:Net", args: {{width: 4, slow: "{place}/slow"}}}}
   optimizer: {{kind: sgd, lr: 0.1}}
   epochs: {epochs}
 space:
@@ -32,12 +32,21 @@ tracking: {{uri: "sqlite:///{place}/mlflow.db"}}
 """
 
 NET = """
+import time
+from pathlib import Path
+
 from torch import nn
 
 
 class Net(nn.Sequential):
-    def __init__(self, width):
+    def __init__(self, width, slow):
         super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+        self.slow = slow
+
+    def forward(self, images):
+        if Path(self.slow).exists():
+            time.sleep(0.3)
+        return super().forward(images)
 """
 
 
@@ -47,6 +56,11 @@ class Cluster:
     def __init__(self, head: Host, laptop: Host, place: Path) -> None:
         self.head, self.laptop, self.place = head, laptop, place
         self.url = f"http://{head.address}:8265"
+        # One host is told the token by its value, the other by a file.
+        self.token = laptop.environment.pop("RAY_AUTH_TOKEN")
+        file = place / "token"
+        file.write_text(self.token)
+        laptop.environment["RAY_AUTH_TOKEN_PATH"] = str(file)
         self.folder = place / "experiment"
 
     def write(self, name: str, epochs: int = 2) -> None:
@@ -67,6 +81,20 @@ class Cluster:
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 2 and "Traceback" not in said, said
         return str(said)
+
+    def arguments(self) -> bytes:
+        """Of all processes on both hosts."""
+        said = b""
+        for pid in (*self.head.processes(), *self.laptop.processes()):
+            with contextlib.suppress(OSError):  # it has ended
+                said += Path(f"/proc/{pid}/cmdline").read_bytes()
+        return said
+
+    def files_with(self, secret: str) -> list[Path]:
+        """Files of Ray's on the head that hold a secret: logs, and what was unpacked for jobs."""
+        files = [path for path in (self.head.folder / "ray").rglob("*") if path.is_file() and not path.is_symlink()]
+        assert any(path.name.startswith("job-driver-") for path in files)
+        return [path for path in files if secret.encode() in path.read_bytes()]
 
     def trials(self, name: str) -> dict[int, str]:
         """The statuses of the trials that MLflow has of an experiment."""
@@ -99,8 +127,9 @@ def test_a_job_is_shipped_and_followed_to_its_end(cluster: Cluster) -> None:
     assert (job / "journal.jsonl").is_file()
 
 
-def test_ctrl_c_leaves_it_running_and_says_how_to_follow_and_stop_it(cluster: Cluster) -> None:
-    cluster.write("left", epochs=400)
+def test_ctrl_c_leaves_it_running_to_be_followed_again_stopped_and_gone_on_with(cluster: Cluster) -> None:
+    cluster.write("left", epochs=50)
+    (cluster.place / "slow").touch()  # each epoch takes seconds, on any machine
     controller, terminal = pty.openpty()  # so that it draws as it does for people
     process = cluster.laptop.popen(
         *cluster.command("left"), cwd=cluster.folder, stdin=terminal, stdout=terminal, stderr=terminal
@@ -111,6 +140,8 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_follow_and_stop_it(cluster: Cl
     while b"val_accuracy" not in shown or b"running" not in shown:
         assert time.monotonic() < deadline, shown
         shown += os.read(controller, 65536)
+    arguments = cluster.arguments()
+    assert b"--submit" in arguments and b"left.yaml" in arguments and cluster.token.encode() not in arguments
     inner = [pid for pid in cluster.laptop.processes() if b"--submit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(inner[-1], signal.SIGINT)
     while True:
@@ -121,23 +152,49 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_follow_and_stop_it(cluster: Cl
         shown += more
     assert process.wait(60) == 130
     os.close(controller)
-    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace")).partition(
-        "the job goes on without us"
-    )[2]
-    follow, stop = (
-        next(line.partition(": ")[2].split() for line in last.splitlines() if line.strip().startswith(word))
-        for word in ("follow it", "stop it")
-    )
     assert b"Traceback" not in shown
-    job = follow[-3]
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    following = cluster.laptop.popen(*ray, *follow[1:], stdout=subprocess.PIPE)
-    assert cluster.trials("left").keys() >= {0}  # it goes on
-    assert "stopped" in cluster.laptop.run(*ray, *stop[1:], timeout=200)
-    following.communicate(timeout=60)
-    assert job.startswith("left-")
+    follow, stop = commands(shown.decode(errors="replace"))
+
+    log = cluster.place / "followed"
+    with log.open("wb") as output:
+        following = cluster.laptop.popen(*follow, stdout=output)
+        assert eventually(lambda: b"trial 1  epoch" in log.read_bytes(), seconds=60)
+        before = log.stat().st_size
+        assert eventually(lambda: log.stat().st_size > before, seconds=60)  # it goes on
+        assert cluster.trials("left") == {0: "", 1: ""}  # neither has ended
+        assert "stopped" in cluster.laptop.run(*stop, timeout=200)
+        following.communicate(timeout=60)
+    assert b"interrupted: what had finished is recorded" in log.read_bytes()
     # It had time for the end of its record.
     assert eventually(lambda: set(cluster.trials("left").values()) == {"interrupted"}, seconds=120)
+
+    (cluster.place / "slow").unlink()
+    said = cluster.laptop.run(*cluster.command("left", "--resume"), cwd=cluster.folder, timeout=400)
+    assert "going on with job" in said, said
+    assert cluster.trials("left") == {0: "completed", 1: "completed"}
+    assert cluster.files_with(cluster.token) == [] and cluster.files_with("this stays here") == []
+
+
+def commands(shown: str) -> list[list[str]]:
+    """The commands that are told in the end: to follow a job, and to stop it."""
+    told = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).partition("the job goes on without us")[2]
+    lines = [
+        line.partition(": ")[2].split() for line in told.splitlines() if line.strip().startswith(("follow", "stop"))
+    ]
+    assert [line[:3] for line in lines] == [["ray", "job", "logs"], ["ray", "job", "stop"]]
+    return [[sys.executable, "-m", "ray.scripts.scripts", *line[1:]] for line in lines]
+
+
+def test_code_outside_of_the_folder_is_told_and_missed_there(cluster: Cluster) -> None:
+    cluster.write("outside")
+    elsewhere = cluster.place / "elsewhere"
+    elsewhere.mkdir()
+    (cluster.folder / "own_net.py").rename(elsewhere / "own_net.py")
+    path = os.pathsep.join([str(elsewhere), *filter(None, [os.environ.get("PYTHONPATH")])])
+    said = cluster.refused("outside", PYTHONPATH=path)
+    assert f"{elsewhere / 'own_net.py'} lies outside of" in said and "does not travel" in said
+    assert "there is no module 'own_net'" in said  # as the job itself finds
+    assert cluster.trials("outside") == {}
 
 
 class TestWhatCannotBeShipped:
@@ -168,6 +225,30 @@ class TestWhatCannotBeShipped:
     def test_with_an_address_of_something_else(self, cluster: Cluster) -> None:
         cluster.write("refused")
         assert "is no address of a dashboard" in cluster.refused("refused", url="auto")
+
+    @pytest.mark.parametrize("page", ["/#/jobs", "/?page=jobs"])
+    def test_with_the_address_of_a_page(self, cluster: Cluster, page: str) -> None:
+        cluster.write("refused")
+        assert "is no address of a dashboard" in cluster.refused("refused", url=f"{cluster.url}{page}")
+
+    def test_with_a_password_in_the_address(self, cluster: Cluster) -> None:
+        cluster.write("refused")
+        said = cluster.refused("refused", url=cluster.url.replace("//", "//me:sesame@"))
+        assert "a name or password has no place in it" in said and "sesame" not in said
+
+    def test_with_encryption_that_is_not_there(self, cluster: Cluster) -> None:
+        cluster.write("refused")
+        said = cluster.refused("refused", url=cluster.url.replace("http", "https"))
+        assert "does not speak https" in said and f"write {cluster.url}" in said
+
+    def test_to_another_port_of_ray_s(self, cluster: Cluster) -> None:
+        cluster.write("refused")
+        assert "something else" in cluster.refused("refused", url=f"http://{cluster.head.ray_address}")
+
+    def test_code_that_git_ignores(self, cluster: Cluster) -> None:
+        cluster.write("refused")
+        (cluster.folder / ".gitignore").write_text("own_*.py\n")
+        assert "trials need own_net.py, which stays here" in cluster.refused("refused")
 
     def test_a_file_that_git_ignores(self, cluster: Cluster) -> None:
         cluster.write("hidden")

@@ -1,6 +1,7 @@
 """What a user sees while a job runs: live on a terminal, plain lines in a log."""
 
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,8 +22,8 @@ from tuner.supply import Supply
 from tuner.trials import SOUND, Listener, Mutation, Trial
 
 _ROWS = 15
-_REFRESH = 4  # times a second
-_REFRESH_IN_A_LOG = 1  # it keeps every one of them, and is read no more often
+_PAUSE = 0.25  # seconds that a screen stays
+_PAUSES_IN_A_LOG = 1.0, 5.0  # at first, and in the end: a log keeps every screen, and who follows it again reads all
 COLOURS = {
     "completed": "green",
     "pruned": "blue",
@@ -51,6 +52,12 @@ def terminal() -> Console:
     return Console(file=_Followed(BufferedWriter(FileIO(1, "w", closefd=False)), encoding="utf-8"))
 
 
+def pause(elapsed: float, *, in_a_log: bool) -> float:
+    """Seconds that the screen of a job stays which began `elapsed` seconds ago."""
+    least, most = _PAUSES_IN_A_LOG
+    return min(most, max(least, elapsed / 100)) if in_a_log else _PAUSE
+
+
 class Display(Listener, AbstractContextManager["Display"]):
     """Follows a job. A `Listener`: on a terminal it redraws itself, elsewhere it prints a line a finished trial."""
 
@@ -64,20 +71,29 @@ class Display(Listener, AbstractContextManager["Display"]):
         self._epochs_before = sum(trial.epoch for trial in supply.trials)
         scored = [trial for trial in supply.trials if trial.best is not None]
         self._best = min(scored, key=lambda trial: self._objective.key(trial.best or 0.0), default=None)
+        self._live = Live(get_renderable=self._screen, console=console, auto_refresh=False, transient=True)
         # The screen is drawn by a thread of its own, so that drawing never holds up the control loop.
-        refresh = _REFRESH_IN_A_LOG if isinstance(console.file, _Followed) else _REFRESH
-        self._live = Live(get_renderable=self._screen, console=console, refresh_per_second=refresh, transient=True)
+        self._is_over = threading.Event()
+        self._drawing = threading.Thread(target=self._draw, name="display", daemon=True)
 
     def __enter__(self) -> "Display":
         if self._console.is_terminal:
             self._live.start()
+            self._drawing.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._console.is_terminal:
+            self._is_over.set()
+            self._drawing.join()
             self._live.stop()
+
+    def _draw(self) -> None:
+        in_a_log = isinstance(self._console.file, _Followed)
+        while not self._is_over.wait(pause(time.time() - self._began, in_a_log=in_a_log)):
+            self._live.refresh()
 
     def say(self, message: str, style: str = "") -> None:
         """A line that stays."""

@@ -101,6 +101,17 @@ def packed(targets: list[str]) -> dict[str, Any]:
     return found | {_SOURCES: _sources_of(own)} if own and found else found
 
 
+def files_of(targets: Iterable[str]) -> set[Path]:
+    """The files of the user's own that these targets need, imported by now or late; none of what is installed.
+
+    Raises:
+        Mistakes: As `resolve` does.
+    """
+    modules = [_import(target.partition(":")[0]) for target in targets]
+    own = [module for module in modules if module.__file__ and not _is_installed(module.__file__)]
+    return {Path(file) for file, _ in _sources_of(own).values() if Path(file).is_file()}
+
+
 def unpack(targets: Mapping[str, Any]) -> None:
     """Take what `packed` sent: `resolve` finds it from now on, and what it imports late is found, too."""
     _carried.update(targets)

@@ -14,7 +14,10 @@ from tuner.errors import Problem, UserError
 MOST = 500 * 2**20
 """Bytes that Ray takes; the package lies in the memory of the cluster's head."""
 
-_NEVER = (".venv/", "venv/", "__pycache__/", ".env", ".env.*", "runs/", "mlruns/", "mlartifacts/", "mlflow.db*")
+_NEVER = (
+    *(".venv/", "venv/", "__pycache__/", ".env", ".env.*", ".ray/"),
+    *("runs/", "mlruns/", "mlartifacts/", "mlflow.db*"),
+)
 """Patterns of what is no part of an experiment, and stays here where no ``.gitignore`` speaks of it, too."""
 
 

@@ -1,7 +1,5 @@
 """A job on a cluster from somewhere else: ship the experiment's folder by Ray's Jobs API, and follow the log."""
 
-import json
-import logging
 import os
 import secrets
 import shlex
@@ -9,15 +7,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 from rich.console import Console
 
+from tuner import dashboard, imports
 from tuner.address import masked
 from tuner.errors import Problem, UserError
 from tuner.follow import follow, sigterm_as_sigint
@@ -27,11 +22,8 @@ from tuner.result import FAILED, INTERRUPTED, OK, WRONG
 from tuner.source import read
 from tuner.spec import ExperimentSpec
 
-_PATIENCE = 5.0  # seconds that the dashboard has to answer
 _AGENT = 30.0  # seconds that a head which has just come up has to begin jobs
 _LAST_WORDS = 120  # seconds that a job which is stopped has for the end of its record; Ray's own default is 3
-_TOKEN = "RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
-_OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray prefers them to the address that it is given
 
 
 def submit(
@@ -63,7 +55,8 @@ def submit(
     """
     _check(spec, file, overrides, address)
     package = package_of(file)
-    client = _connect(address)
+    away = _code_elsewhere(spec, package)
+    client = dashboard.connect(address)
     job = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     commands = _Commands(job, address.rstrip("/"))
 
@@ -74,6 +67,9 @@ def submit(
         # It is not refused: who may read the package may run code on the head, where every other place of it is, too.
         hint = "MLFLOW_TRACKING_URI in the environment of the head keeps it there"
         say(f"the password in {file} is unpacked on every machine that trials run on; {hint}", "yellow")
+    for file_away in away:
+        hint = "the job finds it where it is installed on the machines there"
+        say(f"{file_away} lies outside of {package.folder} and does not travel: {hint}", "yellow")
     words = ["tuner", "run", file.name, "--address", "auto"]
     words += (["--resume"] if resume else []) + (["--extend", str(extend)] if extend else []) + list(overrides)
     entrypoint = shlex.join(["exec", *(["env", *_terminal(console)] if console.is_terminal else []), *words])
@@ -83,7 +79,7 @@ def submit(
         say(f"interrupted while it was shipped: nothing has begun, unless Ray knows of it\n{commands}", "yellow")
         return INTERRUPTED
     except (RuntimeError, OSError) as error:
-        raise _refused(address, f"it was not taken: {str(error).splitlines()[0]}", "") from None
+        raise dashboard.refused(address, f"it was not taken: {str(error).splitlines()[0]}", "") from None
     say(f"job {job}: {package}")
     say(f"dashboard: {commands.address}/#/jobs/{job}")
     try:
@@ -120,66 +116,30 @@ def _check(spec: ExperimentSpec, file: Path, overrides: Sequence[str], address: 
             message = "a password on the command line is seen by all users of the head, and on its dashboard"
             hint = "set MLFLOW_TRACKING_URI in the environment of the head instead, or write it into the file"
             problems.append(Problem(message, override.partition("=")[0], "command line", hint))
-    try:
-        parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        has_user = parts.username is not None
-    except ValueError:
-        is_address, has_user = False, False
-    if not is_address:
-        hint = "it is the address of the dashboard on the cluster's head: http://HOST:8265"
-        problems.append(Problem(f"{masked(address)!r} is no address of a dashboard", "--submit", hint=hint))
-    elif has_user:
-        hint = f"write http://HOST:8265; who you are is told by a token: {_TOKEN}"
-        problems.append(Problem("a name or password has no place in it", "--submit", masked(address), hint))
+    problems += dashboard.problems_of(address)
     if problems:
         raise UserError(*problems)
 
 
-def _is_absolute(uri: str) -> bool:
-    return Path(uri.removeprefix("sqlite:///").removeprefix("file://")).is_absolute()
-
-
-def _connect(address: str) -> Any:
-    """A client of the jobs of the cluster.
+def _code_elsewhere(spec: ExperimentSpec, package: Package) -> list[Path]:
+    """Files of code that the trials need, outside of the folder: of packages that are installed where they lie.
 
     Raises:
-        UserError: There is no dashboard of Ray's, or it does not let us in.
+        UserError: Others lie in the folder, and stay here.
     """
-    forward = "is it running, and its port forwarded here? `ray dashboard cluster.yaml` does that"
-    something_else = _refused(address, "something else than Ray's dashboard answers there", forward)
-    try:  # Ray itself would wait for ever
-        with urlopen(f"{address.rstrip('/')}/api/version", timeout=_PATIENCE) as answer:
-            if "ray_version" not in json.load(answer):
-                raise something_else
-    except HTTPError as error:
-        if error.code not in (401, 403):  # it asks who we are
-            raise something_else from None
-    except OSError as error:
-        raise _refused(
-            address, f"no dashboard of Ray's answers: {getattr(error, 'reason', None) or error}", forward
-        ) from None
-    except (HTTPException, ValueError, TypeError):
-        raise something_else from None
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    for module in ("dashboard_sdk", "job.sdk"):
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
-    for name in _OVERRIDING:
-        os.environ.pop(name, None)
-    try:
-        return JobSubmissionClient(address)
-    except AuthenticationError as error:
-        was_sent = "required" not in str(error)
-        message = "it refuses the token that it was sent" if was_sent else "it asks for a token, and was sent none"
-        raise _refused(address, message, f"set {_TOKEN}") from None
-    except (RuntimeError, OSError) as error:
-        raise _refused(address, str(error).splitlines()[0], forward) from None
+    missing = sorted(imports.files_of(spec.trial.targets) - {package.folder / file for file in package.files})
+    staying = [file for file in missing if file.is_relative_to(package.folder)]
+    if staying:
+        message = (
+            f"trials need {', '.join(str(file.relative_to(package.folder)) for file in staying)}, which stays here"
+        )
+        hint = "a .gitignore or .rayignore names it, or it lies behind a link to a folder, which is not followed"
+        raise UserError(Problem(message, "--submit", str(package.folder), hint))
+    return missing
 
 
-def _refused(address: str, message: str, hint: str) -> UserError:
-    return UserError(Problem(message, "--submit", address, hint))
+def _is_absolute(uri: str) -> bool:
+    return Path(uri.removeprefix("sqlite:///").removeprefix("file://")).is_absolute()
 
 
 def _ship(client: Any, package: Package, job: str, entrypoint: str) -> None:
