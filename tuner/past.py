@@ -78,7 +78,7 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
     _check_same(spec, _head(events)["spec"], where)
-    past = _retold(spec, job, _confined(events, folder), where)
+    past = _confined(_retold(spec, job, events, where), folder)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
             # The last that is there; whether it can be read is seen when the trial begins.
@@ -115,8 +115,8 @@ def _head(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return [event for event in events if event["event"] == "opened"][-1]
 
 
-def _confined(events: Sequence[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
-    """The events without files that lie outside of the job's folder: not the job's, they are not there for it.
+def _confined(past: Past, folder: str) -> Past:
+    """An earlier run without files that lie outside of the job's folder: not the job's, they are not there for it.
 
     A journal from elsewhere, or of a job that was moved, must have nothing deleted or uploaded that is others'.
     """
@@ -124,16 +124,14 @@ def _confined(events: Sequence[dict[str, Any]], folder: str) -> list[dict[str, A
     def inside(place: Any) -> Any:
         return place if isinstance(place, str) and is_inside(place, folder) else None
 
-    confined = []
-    for event in events:
-        event = event | {key: inside(event[key]) for key in ("latest", "best") if key in event}
-        if event["event"] == "recorded":
-            end = event["end"]
-            model = end.get("model") if inside((end.get("model") or {}).get("checkpoint")) else None
-            files = {key: inside(end.get(key)) or "" for key in ("artifacts", "journal")}
-            event = event | {"end": end | files | {"model": model}}
-        confined.append(event)
-    return confined
+    for trial in past.trials:
+        trial.latest, trial.checkpoint = inside(trial.latest), inside(trial.checkpoint)
+    if not past.end:
+        return past
+    model = past.end.get("model")
+    files = {key: inside(past.end.get(key)) or "" for key in ("artifacts", "journal")}
+    own = {"model": model if model and inside(model.get("checkpoint")) else None} | files
+    return replace(past, end=past.end | own)
 
 
 def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], where: str) -> Past:
