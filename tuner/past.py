@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -78,15 +78,15 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
     _check_same(spec, _head(events)["spec"], where)
-    past = _confined(_retold(spec, job, events, where), folder)
+    past = _retold(spec, job, events, where)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
             # The last that is there; whether it can be read is seen when the trial begins.
-            there = (save for save in reversed(trial.saves) if save[0] and _is_there(save[0]))
+            there = (save for save in reversed(trial.saves) if _is_own(save[0], folder) and _is_there(save[0]))
             trial.latest, trial.latest_epoch, trial.checkpoint = next(there, (None, 0, None))
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
-    return past
+    return _confined(past, folder)
 
 
 def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
@@ -122,7 +122,7 @@ def _confined(past: Past, folder: str) -> Past:
     """
 
     def inside(place: Any) -> Any:
-        return place if isinstance(place, str) and is_inside(place, folder) else None
+        return place if _is_own(place, folder) else None
 
     for trial in past.trials:
         trial.latest, trial.checkpoint = inside(trial.latest), inside(trial.checkpoint)
@@ -132,6 +132,10 @@ def _confined(past: Past, folder: str) -> Past:
     files = {key: inside(past.end.get(key)) or "" for key in ("artifacts", "journal")}
     own = {"model": model if model and inside(model.get("checkpoint")) else None} | files
     return replace(past, end=past.end | own)
+
+
+def _is_own(place: Any, folder: str) -> TypeGuard[str]:
+    return isinstance(place, str) and is_inside(place, folder)
 
 
 def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], where: str) -> Past:
