@@ -1,19 +1,21 @@
 """What the fuzz tests share: how many inputs, how long one may take, and a watch over what it does to the machine.
 
-They are the same inputs each time. ``TUNER_FUZZ=20 pytest tests/test_fuzz*.py`` tries twenty times as many, from seeds
-that are others each time; what fails is printed as a call that makes it again.
+Each test counts what it has tried, and all of them are 10,000 inputs or more. They are the same ones each time.
+``TUNER_FUZZ=20 pytest tests/test_fuzz*.py`` tries twenty times as many, from seeds that are others each time; what
+fails is printed as a call that makes it again.
 """
 
+import functools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -23,15 +25,40 @@ PATIENCE = 60  # seconds for one input, most of which take milliseconds
 set_hypothesis_home_dir("/nonexistent")  # it keeps nothing
 
 
-def inputs(count: int) -> settings:
-    """Settings of a test that tries so many inputs."""
-    return settings(
+planned: dict[str, int] = {}
+"""How many inputs each test tries, by its name; whole once both modules are imported."""
+
+
+def fuzzed(count: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A test that is called with so many inputs, and fails where it was called with fewer."""
+    whole = settings(
         max_examples=count * FACTOR,
         derandomize=FACTOR == 1,
         database=None,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],  # a machine that is busy is no defect
     )
+
+    def decorated(test: Callable[..., None]) -> Callable[..., None]:
+        planned[test.__name__] = count
+        tried = 0
+
+        @functools.wraps(test)
+        def one(*arguments: Any, **more: Any) -> None:
+            nonlocal tried
+            tried += 1
+            test(*arguments, **more)
+
+        each = whole(given(**strategies)(one))
+
+        @functools.wraps(each)
+        def all_of_them(*arguments: Any, **more: Any) -> None:
+            each(*arguments, **more)
+            assert tried >= count * FACTOR, f"{tried} inputs instead of {count * FACTOR}"
+
+        return all_of_them
+
+    return decorated
 
 
 class _Hangs(BaseException):

@@ -134,6 +134,32 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
+class Counting(nn.Sequential):
+    """A model that keeps more than tensors, as torch has it."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+        self.seen = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": self.seen}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.seen = state["seen"]
+
+
+def test_what_a_module_keeps_beside_its_tensors_is_read_back(tmp_path: Path) -> None:
+    parts = {"data": {"kind": "digits"}, "model": {"kind": "import", "target": f"{__name__}:Counting"}, "seed": 0}
+    trial = TrialConfig.model_validate(parts)
+    model = trial.build_model()
+    assert isinstance(model, Counting)
+    model.seen = 7
+    save(tmp_path, trial, model, {"epoch": 1}, {"epoch": 1})
+    _, read = read_model(tmp_path)
+    assert isinstance(read, Counting) and read.seen == 7
+    assert read_state(tmp_path)[0]["_extra_state"] == {"seen": 7}
+
+
 def test_a_checkpoint_that_would_run_code_is_refused(trained: tuple[Path, TrialConfig], tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(trained[0], folder)

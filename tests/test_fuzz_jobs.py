@@ -15,8 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import Played, experiment
-from fuzzing import at, bounded, confined, inputs, odd, paths
-from hypothesis import given
+from fuzzing import at, bounded, confined, fuzzed, odd, paths
 from hypothesis import strategies as st
 
 from tuner import html_report
@@ -161,8 +160,7 @@ def _edited(line: bytes, kind: str, number: int, value: Any) -> bytes:
     return json.dumps(event).encode() + b"\n"
 
 
-@inputs(3000)
-@given(what=damage())
+@fuzzed(2700, what=damage())
 def test_a_damaged_journal(what: tuple[int, Any], jobs: list[Job], storage: Path) -> None:
     job = jobs[what[0]]
     text = _damaged(job, what[1])
@@ -204,8 +202,7 @@ def _is_own(trial: Trial, job: Job) -> bool:
     return all(Path(p).resolve().is_relative_to(job.folder) for p in (trial.latest, trial.checkpoint) if p is not None)
 
 
-@inputs(300)
-@given(what=damage(), place=st.sampled_from(_PLACES))
+@fuzzed(200, what=damage(), place=st.sampled_from(_PLACES))
 def test_nothing_of_others_is_deleted(what: tuple[int, Any], place: str, jobs: list[Job], storage: Path) -> None:
     job = jobs[what[0]]
     lines = [_edited(line, "place", _PLACES.index(place) * 11, None) for line in job.lines]
@@ -237,8 +234,7 @@ def _below(storage: Path, but: Path) -> list[Path]:
 _REPORT: dict[str, Any] = {"job": JOB, "status": "completed", "ended_early": "", "test": {}, "seconds": 1.0}
 
 
-@inputs(60)
-@given(what=damage())
+@fuzzed(30, what=damage())
 def test_a_report_of_a_damaged_journal(what: tuple[int, Any], jobs: list[Job]) -> None:
     text = _damaged(jobs[what[0]], what[1])
     with bounded():
@@ -312,8 +308,7 @@ def _zipped(value: Any) -> bytes:
 _FILES = ["model.pt", "state.pt", "trial.yaml", "trial.yaml", "metrics.json"]
 
 
-@inputs(800)
-@given(data=st.data())
+@fuzzed(1000, data=st.data())
 def test_a_damaged_checkpoint(data: st.DataObject, checkpoint: Checkpoint) -> None:
     name = data.draw(st.sampled_from(_FILES))
     content = data.draw(st.composite(_content)(name, checkpoint.files[name]))

@@ -179,3 +179,29 @@ class TestTravelling:
         assert not {name.split(".")[0] for name in by_value} & {"tuner", "json", "torch", "numpy", "ray"}
         for name in by_value:
             cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+class TestMaking:
+    """What may be called to make a model or a dataset."""
+
+    @pytest.mark.parametrize(
+        "target", ["torch.nn:Linear", "torch:rand", "torchvision.datasets:FakeData", "sklearn.datasets:load_digits"]
+    )
+    def test_what_packages_have(self, target: str) -> None:
+        assert imports.resolve_maker(target) is imports.resolve(target)
+
+    @pytest.mark.parametrize("name", ["Net", "make", "part"])
+    @pytest.mark.parametrize("module", ["mine_m", "shelve"])  # a name of Python's own that nobody has loaded
+    def test_what_is_the_users_own(self, own: Own, module: str, name: str) -> None:
+        text = "from functools import partial\nclass Net: ...\ndef make(): ...\npart = partial(Net)\n"
+        own(f"{module}.py", text)
+        assert imports.resolve_maker(f"{module}:{name}") is imports.resolve(f"{module}:{name}")
+
+    @pytest.mark.parametrize(
+        "target", ["os:system", "subprocess:Popen", "mine_n:run", "mine_n:partial", "tuner.spec:load", "antigravity:x"]
+    )
+    def test_what_makes_neither(self, own: Own, target: str) -> None:
+        own("mine_n.py", "from functools import partial\nfrom os import system as run\n")
+        with pytest.raises(Mistakes, match="it is not called"):
+            imports.resolve_maker(target)
+        assert "antigravity" not in sys.modules  # which would open a browser

@@ -351,6 +351,18 @@ class TestDamaged:
         [read] = job.past().trials
         assert (read.latest, read.checkpoint, read.best) == (None, None, 0.5)
 
+    def test_a_trial_goes_on_from_its_own_files_alone(self, job: Job, tmp_path: Path) -> None:
+        trial = job.next()
+        for value in (0.3, 0.4):
+            job.report(trial, value, store_of(job))
+        before = str(trial.latest)
+        job.report(trial, 0.5, store_of(job))
+        other = tmp_path / "other" / "trial-0" / "checkpoint_1"
+        other.mkdir(parents=True)
+        self.change(job, str(trial.latest), str(other))
+        [read] = job.past().trials
+        assert (read.latest, read.latest_epoch, read.checkpoint) == (before, 2, before)
+
     def test_nothing_of_others_is_recorded(self, job: Job, tmp_path: Path) -> None:
         inside = {"artifacts": f"{job.folder}/report", "journal": f"{job.folder}/{FILE}"}
         end = end_of("FINISHED", {}) | {"model": {"checkpoint": f"{job.folder}/trial-0/checkpoint_1"}}

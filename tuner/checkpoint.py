@@ -7,7 +7,8 @@ trial.yaml the trial as resolved
 metrics.json metrics of the epoch that it was taken after
 ========== ==============================================================================
 
-The tensors are read with ``weights_only=True``: a checkpoint from elsewhere cannot run code.
+The tensors are read with ``weights_only=True``: they cannot run code. A model of one's own is made by the code that
+trial.yaml names: such a checkpoint is as safe as what it names and the arguments that it gives to that.
 """
 
 import json
@@ -56,13 +57,18 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return _weights(folder), _saved(folder, _STATE)
 
 
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
+def _weights(folder: Path) -> dict[str, Any]:
     held = _saved(folder, _WEIGHTS)
-    odd = next((name for name, value in held.items() if type(name) is not str or type(value) is not torch.Tensor), None)
+    odd = next((name for name, value in held.items() if not _is_weight(name, value)), None)
     if odd is not None:
         message = f"is a damaged checkpoint: {_WEIGHTS} holds something else than weights: {odd!r}"
         raise Damaged(Problem(message, where=str(folder)))
     return held
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    """Whether that stands in a `state_dict`: a tensor, or what a module keeps beside (`Module.get_extra_state`)."""
+    return type(name) is str and (type(value) is torch.Tensor or name.rpartition(".")[2] == "_extra_state")
 
 
 def _saved(folder: Path, name: str) -> dict[str, Any]:
@@ -105,8 +111,9 @@ def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
         trial = TrialConfig.model_validate(parse_yaml((folder / _TRIAL).read_text()))
         weights = _weights(folder)
         # Memory for a model that is not the one of these weights need not be there.
-        told, held = trial.targets or trial.count_parameters(), sum(value.numel() for value in weights.values())
-        if isinstance(told, int) and told > held:
+        told = None if trial.targets else trial.count_parameters()
+        held = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
+        if told is not None and told > held:
             raise RuntimeError(f"{_TRIAL} tells of {told} weights, and {_WEIGHTS} holds {held}")
         model = trial.build_model()
         model.load_state_dict(weights)

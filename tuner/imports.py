@@ -67,7 +67,7 @@ def resolve_maker(target: str) -> Any:
     """What `target` names, where that may be called here to make a model or a dataset.
 
     It is called with whatever a file says, and a checkpoint or a journal may come from elsewhere: what is Python's own
-    makes neither, but ``os:system`` and others would do as they are told.
+    makes neither, but ``os:system`` and others would do as they are told. This is no sandbox: packages have the like.
 
     Raises:
         Mistakes: As `resolve_callable` does, and where it is Python's own or ours.
@@ -81,7 +81,8 @@ def resolve_maker(target: str) -> Any:
 
 
 def _is_no_maker(name: str) -> bool:
-    return re.split("[.:]", name)[0] in {*sys.stdlib_module_names, "tuner"}
+    top = re.split("[.:]", name)[0]
+    return top == "tuner" or (top in sys.stdlib_module_names and _file_of(top) is None)  # one's own may be a profile.py
 
 
 def packed(targets: list[str]) -> dict[str, Any]:

@@ -149,6 +149,4 @@ def text_of(folder: str) -> str:
     """The journal in a folder."""
     files, path = files_at(folder)
     with files.open_input_stream(f"{path}/{FILE}") as stream:
-        return bytes(stream.read()).decode(
-            errors="replace"
-        )  # we write ASCII: a line with anything else is told as such
+        return bytes(stream.read()).decode(errors="replace")  # we write ASCII: other lines are told as damaged

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -78,15 +78,15 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
     _check_same(spec, _head(events)["spec"], where)
-    past = _retold(spec, job, _confined(events, folder), where)
+    past = _retold(spec, job, events, where)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
             # The last that is there; whether it can be read is seen when the trial begins.
-            there = (save for save in reversed(trial.saves) if save[0] and _is_there(save[0]))
+            there = (save for save in reversed(trial.saves) if _is_own(save[0], folder) and _is_there(save[0]))
             trial.latest, trial.latest_epoch, trial.checkpoint = next(there, (None, 0, None))
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
-    return past
+    return _confined(past, folder)
 
 
 def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
@@ -115,25 +115,27 @@ def _head(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return [event for event in events if event["event"] == "opened"][-1]
 
 
-def _confined(events: Sequence[dict[str, Any]], folder: str) -> list[dict[str, Any]]:
-    """The events without files that lie outside of the job's folder: not the job's, they are not there for it.
+def _confined(past: Past, folder: str) -> Past:
+    """An earlier run without files that lie outside of the job's folder: not the job's, they are not there for it.
 
     A journal from elsewhere, or of a job that was moved, must have nothing deleted or uploaded that is others'.
     """
 
     def inside(place: Any) -> Any:
-        return place if isinstance(place, str) and is_inside(place, folder) else None
+        return place if _is_own(place, folder) else None
 
-    confined = []
-    for event in events:
-        event = event | {key: inside(event[key]) for key in ("latest", "best") if key in event}
-        if event["event"] == "recorded":
-            end = event["end"]
-            model = end.get("model") if inside((end.get("model") or {}).get("checkpoint")) else None
-            files = {key: inside(end.get(key)) or "" for key in ("artifacts", "journal")}
-            event = event | {"end": end | files | {"model": model}}
-        confined.append(event)
-    return confined
+    for trial in past.trials:
+        trial.latest, trial.checkpoint = inside(trial.latest), inside(trial.checkpoint)
+    if not past.end:
+        return past
+    model = past.end.get("model")
+    files = {key: inside(past.end.get(key)) or "" for key in ("artifacts", "journal")}
+    own = {"model": model if model and inside(model.get("checkpoint")) else None} | files
+    return replace(past, end=past.end | own)
+
+
+def _is_own(place: Any, folder: str) -> TypeGuard[str]:
+    return isinstance(place, str) and is_inside(place, folder)
 
 
 def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], where: str) -> Past:

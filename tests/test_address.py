@@ -1,0 +1,42 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from tuner.address import is_inside
+
+
+@pytest.mark.parametrize(
+    ("place", "folder", "expected"),
+    [
+        ("/a/b/c", "/a/b", True),
+        ("/a/b", "/a/b", False),
+        ("/a/bc", "/a/b", False),
+        ("/a/b/../c", "/a/b", False),
+        ("/a/b/../b/c", "/a/b", True),
+        ("file:///a/b/c", "/a/b", True),
+        ("/a/b/my%20c", "file:///a/b", True),
+        ("s3://bucket/a/b", "s3://bucket/a", True),
+        ("s3://bucket/my a/b", "s3://bucket/my%20a", True),  # as Ray has it
+        ("s3://key:secret@bucket/a/b", "s3://bucket/a", True),
+        ("s3://bucket/a/../b", "s3://bucket/a", False),
+        ("s3://other/a/b", "s3://bucket/a", False),
+        ("gs://bucket/a/b", "s3://bucket/a", False),
+        ("/bucket/a/b", "s3://bucket/a", False),
+        ("http://[", "/a", False),
+        ("/a/\0", "/a", False),
+        ("", "/a", False),
+    ],
+)
+def test_whether_it_lies_below(place: str, folder: str, expected: bool) -> None:
+    assert is_inside(place, folder) is expected
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    (tmp_path / "moved").symlink_to(tmp_path / "job")
+    (tmp_path / "job" / "out").symlink_to(tmp_path)
+    (tmp_path / "job" / "circle").symlink_to(tmp_path / "job" / "circle")
+    assert is_inside(f"{tmp_path}/job/x", f"{tmp_path}/moved")
+    assert not is_inside(f"{tmp_path}/job/out/x", f"{tmp_path}/job")
+    assert not is_inside(os.fspath(tmp_path / "job" / "circle" / "x"), f"{tmp_path}/job")
