@@ -83,7 +83,7 @@ class Job:
     def end(self, process: "subprocess.Popen[str]", status: int = 0) -> str:
         """Wait for its end, and see to its status. Returns what it said."""
         try:
-            said, _ = process.communicate(timeout=120)
+            said, _ = process.communicate(timeout=300)
         finally:
             process.kill()
         assert process.returncode == status and "Traceback" not in said, said

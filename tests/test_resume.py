@@ -286,7 +286,7 @@ def grid(one_ray: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -
     try:
         place.wait(process, lambda events: bool(_of(events[killed + 1 :], "ended")) and _is_in_the_middle(events))
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=200)
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, output

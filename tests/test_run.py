@@ -374,7 +374,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     try:
         _wait_for_metrics(tmp_path)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, output
@@ -390,7 +390,7 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
     try:
         _wait_for_metrics(tmp_path)
         _workers(process)[0].kill()
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == FAILED, output
@@ -414,7 +414,7 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
                 eventually(lambda process=process: bool(_workers(process)))  # type: ignore[misc]
                 _workers(process)[0].kill()
                 time.sleep(0.5)
-            output, _ = process.communicate(timeout=180)
+            output, _ = process.communicate(timeout=400)
         finally:
             process.kill()
         assert process.returncode == OK, output
@@ -476,7 +476,7 @@ def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Pat
     )
     process = _start(tmp_path, "job.yaml")
     try:
-        output, _ = process.communicate(timeout=180)
+        output, _ = process.communicate(timeout=400)
     finally:
         process.kill()
     assert process.returncode == FAILED and "Traceback" not in output, output
@@ -519,12 +519,12 @@ def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> Non
         while time.time() < deadline and not _answers(port):
             time.sleep(0.5)
         outside = _start(tmp_path, *arguments, "--address", f"127.0.0.1:{port}", "resources.cpu=3", **own)
-        output, _ = outside.communicate(timeout=120)
+        output, _ = outside.communicate(timeout=300)
         assert outside.returncode == WRONG, output
         assert "a trial asks for 3 CPU cores, but there are 2" in output
         assert not (tmp_path / "mlflow.db").exists()
         named = _start(tmp_path, *arguments, RAY_ADDRESS=f"127.0.0.1:{port}", **own)
-        output, _ = named.communicate(timeout=180)
+        output, _ = named.communicate(timeout=400)
         assert named.returncode == OK, output
         assert "test_accuracy" in output
         assert head.poll() is None  # the cluster is not ours to end
@@ -545,7 +545,7 @@ def _answers(port: int) -> bool:
 
 def _wait_for_metrics(folder: Path) -> None:
     """Until a trial has reported."""
-    deadline = time.time() + 120
+    deadline = time.time() + 300
     while time.time() < deadline:
         # Not before the job has made the store: MLflow lets nobody else do it at the same time.
         is_open = bool(list((folder / "runs").glob("*/*/journal.jsonl")))
@@ -561,7 +561,7 @@ def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
         tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.05]}", "timeout=60s"
     )
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == OK, output
@@ -578,7 +578,7 @@ def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(data_dir())
     process = _start(tmp_path, "job.yaml", TUNER_DATA_DIR="data")
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == OK, output
@@ -593,7 +593,7 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     # Storage as a URI, as on a cluster.
     process = _start(tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", **nowhere)
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == OK, output

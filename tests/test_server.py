@@ -156,18 +156,18 @@ def test_a_server_that_asks_who_we_are(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/store.db"
     with mlflow_server(store, tmp_path / "artifacts", "--app-name", "basic-auth", environment=asks) as uri:
         process = start(tmp_path, "asked", MLFLOW_TRACKING_URI=uri)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         assert process.returncode == 2 and "Traceback" not in said, said
         assert "MLFLOW_TRACKING_USERNAME" in said and "MLFLOW_TRACKING_PASSWORD" in said
         process = start(
             tmp_path, "asked", MLFLOW_TRACKING_URI=uri, MLFLOW_TRACKING_USERNAME=name, MLFLOW_TRACKING_PASSWORD=password
         )
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         assert process.returncode == 0 and password not in said, said
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     process = start(tmp_path, "alone", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 2 and "no tracking server answers" in said and "Traceback" not in said
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["job.yaml"]
