@@ -396,6 +396,8 @@ class TestDamaged:
             ('"epoch": 1', '"epoch": -1', "reported.report.epoch"),
             ('"spec": {', '"spec": [], "x": {', "opened.spec"),
             ('"time": ', '"time": 1e999, "x": ', "opened.time"),
+            ('"time": ', '"time": "1.5", "x": ', "opened.time"),
+            ('"event": "opened", ', '"event": "closed", "finished": "no", ', "closed.finished"),
             ('"status": "completed"', '"status": "running"', "ended.status"),
         ],
     )

@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, StrictBool, TypeAdapter, ValidationError
 
 from tuner.errors import Problem, UserError
 
 _Count = Annotated[int, Field(ge=0, le=2**31, strict=True)]
-_Time = Annotated[FiniteFloat, Field(ge=0, le=1e11)]
+_Time = Annotated[FiniteFloat, Field(ge=0, le=1e11, strict=True)]
 _Number = Annotated[float, Field(strict=True)]
 
 
@@ -32,7 +32,7 @@ class _Opened(_Line):
 
 class _Closed(_Line):
     event: Literal["closed"]
-    finished: bool
+    finished: StrictBool
 
 
 class _End(BaseModel):
