@@ -13,6 +13,7 @@ from typing import Any
 
 from tuner.address import masked
 from tuner.spec import ExperimentSpec
+from tuner.stored import files_at
 from tuner.trials import Listener, Mutation, Trial
 
 FILE = "journal.jsonl"
@@ -125,16 +126,6 @@ def as_plain(spec: ExperimentSpec) -> dict[str, Any]:
     tracking = spec.tracking.model_copy(update={"uri": spec.tracking.uri and masked(spec.tracking.uri)})
     shown = spec.model_copy(update={"tracking": tracking, "storage": masked(spec.storage)})
     return shown.model_dump(mode="json", exclude_none=True)
-
-
-def files_at(folder: str) -> tuple[Any, str]:
-    """The file system that a folder or URI is on, and the path there."""
-    from pyarrow.fs import FileSystem, LocalFileSystem
-
-    if "://" in folder:
-        files, path = FileSystem.from_uri(folder)
-        return files, path
-    return LocalFileSystem(), folder
 
 
 def exists(folder: str) -> bool:

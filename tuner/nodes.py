@@ -16,8 +16,8 @@ from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.cluster import Machine
 from tuner.errors import Problem, UserError
-from tuner.journal import files_at
 from tuner.spec import ExperimentSpec
+from tuner.stored import files_at
 
 _PATIENCE, _MOST = 60, 600  # seconds until it is told that a machine does not answer, and until it is given up
 _PACKAGES = ("ray", "torch", "torchvision")

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from tuner.address import is_inside
 from tuner.any_trial import AnyTrial
 from tuner.errors import Problem, UserError
-from tuner.journal import FILE, as_plain, exists, files_at, text_of
+from tuner.journal import FILE, as_plain, exists, text_of
 from tuner.lines import damaged, events_of
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
+from tuner.stored import files_at
 from tuner.trials import Mutation, Trial, label
 from tuner.validation import problems_of
 

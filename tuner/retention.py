@@ -7,8 +7,8 @@ best, as long as the trial is among the best.
 import contextlib
 from collections.abc import Callable, Sequence
 
-from tuner.journal import files_at
 from tuner.spec import ExperimentSpec
+from tuner.stored import files_at
 from tuner.trials import Listener, Trial, front, ranked
 
 _OVER = ("completed", "pruned", "failed", "diverged")

@@ -1,7 +1,7 @@
 """MLflow's runs, as a record writes them: begun, added to, ended.
 
 Two ways lead there: through MLflow's client, and, where the store is a database of this kind, straight into its tables
-(`tuner.tables`), which takes a tenth of the computing.
+(`tuner.tables`), which takes a third of the computing.
 """
 
 from collections.abc import Mapping, Sequence

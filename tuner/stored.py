@@ -1,9 +1,20 @@
-"""Files of a job wherever they are stored, a folder or anything that pyarrow knows, as local ones."""
+"""Files of a job wherever they are stored: a folder, or anything that pyarrow knows."""
 
 import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+
+def files_at(folder: str) -> tuple[Any, str]:
+    """The file system that a folder or URI is on, and the path there."""
+    from pyarrow.fs import FileSystem, LocalFileSystem
+
+    if "://" in folder:
+        files, path = FileSystem.from_uri(folder)
+        return files, path
+    return LocalFileSystem(), folder
 
 
 @contextlib.contextmanager
@@ -42,9 +53,9 @@ def as_folder(source: str) -> Iterator[Path]:
 
 def delete_checkpoints(folder: str) -> None:
     """Delete the checkpoints in a trial's folder."""
-    from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
+    from pyarrow.fs import FileSelector
 
-    files, path = FileSystem.from_uri(folder) if "://" in folder else (LocalFileSystem(), folder)
+    files, path = files_at(folder)
     for found in files.get_file_info(FileSelector(path, allow_not_found=True)):
         if found.base_name.startswith("checkpoint_"):
             files.delete_dir(found.path)

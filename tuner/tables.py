@@ -1,9 +1,9 @@
 """Runs written straight into the tables of MLflow's database, each change in one transaction.
 
-MLflow's own way makes an object of each row, and asks the database several times for each call: on SQLite 40 ms of
-computing for a run with its tags, a few points and its end, against a few here. Only what every trial writes is written
-here, as MLflow defines it: runs, their tags and parameters, and the two tables of metrics. Experiments, inputs, models
-and all that is read go through its client, and so does everything that has to pass a server.
+MLflow's own way makes an object of each row, and asks the database several times for each call: on SQLite the record
+of a trial of three reports took its process 20 ms of computing, and takes 6.5 this way. Only what every trial writes
+is written here, as MLflow defines it: runs, their tags and parameters, and the two tables of metrics. Experiments,
+inputs, models and all that is read go through its client, and so does everything that has to pass a server.
 """
 
 import math
