@@ -26,7 +26,7 @@ from tuner.past import Past, read_past, rebuilt
 from tuner.retention import Retention
 from tuner.schedule import _clear_up
 from tuner.spec import ExperimentSpec
-from tuner.stored import delete_checkpoints
+from tuner.stored import delete, delete_checkpoints
 from tuner.supply import Supply
 from tuner.tracking import end_of
 from tuner.trial_config import TrialConfig
@@ -214,7 +214,7 @@ def test_nothing_of_others_is_deleted(what: tuple[int, Any], place: str, jobs: l
         with bounded(), confined(job.folder):
             past = read_past(job.spec, str(job.folder), JOB, goes_on=False)
             given_up: list[Trial] = []
-            Retention(job.spec, past.trials, given_up.append).look()
+            Retention(job.spec, past.trials, given_up.append, delete).look()
             for trial in given_up:
                 assert trial.checkpoint is not None
                 delete_checkpoints(trial.checkpoint.rpartition("/")[0])

@@ -13,6 +13,7 @@ from tuner.errors import UserError
 from tuner.preflight import check_room
 from tuner.retention import Retention
 from tuner.spec import ExperimentSpec
+from tuner.stored import delete
 from tuner.tracking import Recorder, end_of
 from tuner.trials import Status, Trial, label
 
@@ -38,7 +39,7 @@ class TestWhoIsGivenUp:
         """The trials that are given up when each one ends, and at the end of the job."""
         there: list[Trial] = []
         said: list[list[int]] = [[]]
-        retention = Retention(spec, there, lambda trial: said[-1].append(trial.number))
+        retention = Retention(spec, there, lambda trial: said[-1].append(trial.number), delete)
         for trial, ending in zip(trials, endings or ["completed"] * len(trials), strict=True):
             there.append(trial)
             trial.end(ending, "")  # type: ignore[arg-type]
@@ -79,7 +80,7 @@ class TestOfOneTrial:
     def left(self, folder: Path, scores: list[float], ending: Status = "completed", **parts: Any) -> list[list[int]]:
         spec = experiment(**parts)
         trial = Trial(0, {}, spec.trial_config({}), "", status="running")
-        played = Played(spec, Retention(spec, [trial], lambda trial: None))
+        played = Played(spec, Retention(spec, [trial], lambda trial: None, delete))
         seen = []
         for score in scores:
             played.report(trial, score, folder)
@@ -103,7 +104,7 @@ class TestOfOneTrial:
     def test_one_that_cannot_be_read_is_not_the_one_before(self, tmp_path: Path) -> None:
         spec = experiment()
         trial = Trial(0, {}, spec.trial_config({}), "", status="running")
-        played = Played(spec, Retention(spec, [trial], lambda trial: None))
+        played = Played(spec, Retention(spec, [trial], lambda trial: None, delete))
         for score in (0.5, 0.6, 0.7):
             played.report(trial, score, tmp_path)
         trial.damaged[str(tmp_path / "trial-0" / "checkpoint_3")] = "cut short"

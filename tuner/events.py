@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Events(tune.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        by_id: Mapping[str, Trial],
+        by_id: dict[str, Trial],
         spec: ExperimentSpec,
         scheme: str,
         ending: Ending,
@@ -63,11 +64,8 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._hung: set[int] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        last = self._by_id[trial.trial_id].number
         self._hear(trial)
-        # Workers come up in any order; trials begin in ours: those that a killed job has begun leave no gap.
-        for ours in [ours for ours in self._by_id.values() if ours.status == "pending" and ours.number <= last]:
-            self._begin(ours)
+        self._begin_to(self._by_id[trial.trial_id])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -163,8 +161,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         ours = self._by_id[trial.trial_id]
         self._heard.pop(trial.trial_id, None)
         error = _error(trial)
-        if ours.status == "pending":  # its process was lost before Ray had told that it was there
-            self._begin(ours)
+        self._begin_to(ours)  # its process may be lost before Ray has told that it was there
         if ours.number in self._hung:
             self._end(ours, "failed", f"it hung: no report for {duration(self._spec.trial_timeout or 0.0)}")
         elif is_full(error):
@@ -198,11 +195,15 @@ class Events(tune.Callback):  # type: ignore[misc]
         length = trial.config.length
         return getattr(self._spec.scheduler, "longest", None) if length is None else length
 
-    def _begin(self, trial: Trial) -> None:
-        trial.status = "running"
-        trial.started = trial.started or time.time()
-        for listener in self._listeners:
-            listener.trial_started(trial)
+    def _begin_to(self, last: Trial) -> None:
+        """Begin all trials up to one: workers come up in any order, and a job that is killed is to leave no gap."""
+        # Those that wait are the last ones: they are begun in the order in which they were handed out.
+        waiting = takewhile(lambda ours: ours.status == "pending", reversed(self._by_id.values()))
+        for trial in reversed([ours for ours in waiting if ours.number <= last.number]):
+            trial.status = "running"
+            trial.started = trial.started or time.time()
+            for listener in self._listeners:
+                listener.trial_started(trial)
 
     def _end(self, trial: Trial, status: Any, reason: str, traceback: str = "") -> None:
         trial.end(status, reason, traceback)

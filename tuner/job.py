@@ -25,6 +25,7 @@ from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
 from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.spec import ExperimentSpec
+from tuner.stored import delete
 from tuner.supply import Supply
 from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
@@ -77,7 +78,8 @@ class Job:
         display = Display(self.console, spec, self.supply)
         journal = Journal(self.folder, partial(self._cannot_write, ending))
         journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
-        retention = Retention(spec, self.trials, self.recorder.give_up)
+        sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
+        retention = Retention(spec, self.trials, self.recorder.give_up, lambda path: sweeper.submit(delete, path))
         listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, _ImportingAhead()]
         if spec.tracking.tensorboard:
             listeners.append(TensorBoard(self.folder, spec.objectives, partial(display.say, style="yellow")))
@@ -94,6 +96,7 @@ class Job:
                 )
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
             retention.look()
+            sweeper.shutdown()
             journal.closed(is_finished=not ending.reason)
             return self._finish(ending, journal)
         except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on

@@ -4,11 +4,9 @@ Of a trial that runs: the best, the last, and the one before it, should the last
 best, as long as the trial is among the best.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 from tuner.spec import ExperimentSpec
-from tuner.stored import files_at
 from tuner.trials import Listener, Trial, front, ranked
 
 _OVER = ("completed", "pruned", "failed", "diverged")
@@ -18,17 +16,25 @@ _OVER = ("completed", "pruned", "failed", "diverged")
 class Retention(Listener):
     """Deletes checkpoints that nobody needs. A `Listener`, behind those that write down which are needed."""
 
-    def __init__(self, spec: ExperimentSpec, trials: Sequence[Trial], give_up: Callable[[Trial], None]) -> None:
+    def __init__(
+        self,
+        spec: ExperimentSpec,
+        trials: Sequence[Trial],
+        give_up: Callable[[Trial], None],
+        delete: Callable[[str], object],
+    ) -> None:
         """Keep what ``checkpoints.keep`` says.
 
         Args:
             spec: The experiment.
             trials: All trials so far; it grows.
             give_up: Has the files of a trial deleted once they are recorded, and not before.
+            delete: Has a checkpoint deleted, and does not wait for that: where it is stored may be far away.
         """
         self._spec = spec
         self._trials = trials
         self._give_up = give_up
+        self._delete = delete
         self._given_up: set[int] = set()
         self._race: list[Trial] = []
         """Those that may still be among the best: of thousands of trials a few, so that each end is a look at a few."""
@@ -85,6 +91,4 @@ class Retention(Listener):
         saved = self._saved.get(trial.number, [])
         for path in [path for path in saved if path not in needed]:
             saved.remove(path)
-            with contextlib.suppress(OSError):  # it takes room, no more
-                files, there = files_at(path)
-                files.delete_dir(there)
+            self._delete(path)

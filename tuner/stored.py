@@ -51,6 +51,13 @@ def as_folder(source: str) -> Iterator[Path]:
         yield folder
 
 
+def delete(folder: str) -> None:
+    """Delete a folder. That it cannot be, or is gone already, is not said: it takes room, no more."""
+    with contextlib.suppress(OSError):
+        files, path = files_at(folder)
+        files.delete_dir(path)
+
+
 def delete_checkpoints(folder: str) -> None:
     """Delete the checkpoints in a trial's folder."""
     from pyarrow.fs import FileSelector
@@ -58,4 +65,5 @@ def delete_checkpoints(folder: str) -> None:
     files, path = files_at(folder)
     for found in files.get_file_info(FileSelector(path, allow_not_found=True)):
         if found.base_name.startswith("checkpoint_"):
-            files.delete_dir(found.path)
+            with contextlib.suppress(FileNotFoundError):  # somebody else is at it
+                files.delete_dir(found.path)
