@@ -5,6 +5,7 @@ import os
 import queue
 import secrets
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -168,6 +169,18 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def start_job(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """``tuner run`` with `arguments`, as somebody would type it in a folder; its output as text in a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner.run", *arguments],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 class ThreadScribe:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import eventually
+from conftest import eventually, start_job
 from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
@@ -49,14 +48,7 @@ class Disturbed:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tuner", "run", "job.yaml", *arguments],
-            cwd=self.folder,
-            env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.process = start_job(self.folder, "job.yaml", *arguments)
         return self.process
 
     def finish(self, *, status: int) -> str:

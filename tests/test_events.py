@@ -54,12 +54,14 @@ class Ray:
         self.noted = Noted()
         self.ending = Ending()
         self.after: list[str] = []
+        self.storage = SimpleNamespace(current_checkpoint_index=2)
         by_id = {f"id{trial.number}": trial for trial in self.trials}
         self.events = Events(by_id, self.spec, scheme, self.ending, [self.noted], lambda: self.after.append("told"))
 
     def __call__(self, event: str, number: int = 0, **info: Any) -> Trial:
         kept = SimpleNamespace(metric_analysis={"loss": {}}, metric_n_steps={"loss": {}})
-        ray_s = SimpleNamespace(trial_id=f"id{number}", run_metadata=kept, **info.pop("trial", {}))
+        own = {"run_metadata": kept, "storage": self.storage}
+        ray_s = SimpleNamespace(trial_id=f"id{number}", **own, **info.pop("trial", {}))
         getattr(self.events, f"on_{event}")(iteration=0, trials=[], trial=ray_s, **info)
         return self.trials[number]
 
@@ -208,10 +210,9 @@ class TestEnd:
         ray = Ray()
         for epoch, value in ((1, 0.5), (2, 0.9), (3, 0.7)):
             ray.report(epoch, value)
-        storage = SimpleNamespace(current_checkpoint_index=2)
-        told = {"get_error": lambda: "killed by hand", "error_file": None, "storage": storage}
+        told = {"get_error": lambda: "killed by hand", "error_file": None}
         trial = ray("trial_recover", trial=told)
-        assert storage.current_checkpoint_index == 3  # the lost one may still be writing the next checkpoint
+        assert ray.storage.current_checkpoint_index == 3  # the lost one may still be writing the next checkpoint
         assert (trial.status, trial.lost, ray.noted.told[-1]) == ("pending", 1, ("lost", 0, "killed by hand"))
         before = len(ray.noted.told)
         ray.report(2, 0.9)

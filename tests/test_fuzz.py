@@ -132,6 +132,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imports, "_folders", [])
         patch.setattr(sys, "path", [*sys.path])
+        patch.delitem(sys.modules, "own_function", raising=False)  # that of `experiments`, from another test
         patch.setenv("HOME", str(empty))
         patch.setenv("TUNER_DATA_DIR", str(empty / "data"))
         patch.chdir(empty)

@@ -158,9 +158,9 @@ def take_away(host: Host, head: Host) -> None:
     host.kill()
 
 
-@pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Network, Host]]:
-    with cluster(tmp_path_factory.mktemp("hosts")) as made:
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[Network, Host]]:
+    with cluster(tmp_path / "hosts") as made:
         yield made
 
 

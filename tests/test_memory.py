@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from conftest import experiment
+from conftest import experiment, start_job
 from mlflow import MlflowClient
 from torch import Tensor, nn
 
@@ -283,18 +283,11 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
     log = tmp_path / "log"
     (tmp_path / "own_hungry.py").write_text(NET.replace("SIZE", str(shape.channels * shape.height * shape.width)))
     (tmp_path / "job.yaml").write_text(JOB.replace("LOG", f"'{log}'").replace("CPUS", str(os.cpu_count())))
-    done = subprocess.run(
-        [sys.executable, "-m", "tuner", "run", "job.yaml"],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == FAILED, done.stdout
-    assert "trial 1: out of memory: it computes each batch in 8 parts" in done.stdout
-    assert "trial 0 failed · most=0 · out of memory" in done.stdout
+    process = start_job(tmp_path, "job.yaml")
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == FAILED, said
+    assert "trial 1: out of memory: it computes each batch in 8 parts" in said
+    assert "trial 0 failed · most=0 · out of memory" in said
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     found = client.get_experiment_by_name("hungry")
     assert found is not None
@@ -327,19 +320,12 @@ def test_a_trial_that_ray_kills_again_and_again_for_the_memory_of_its_machine_ra
     text = text.replace("model.args.most: {grid: [0, 5, 64]}", "optimizer.lr: {grid: [0.01]}")
     (tmp_path / "job.yaml").write_text(text.replace("CPUS", "1"))
     kill_at_once = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tuner", "run", "job.yaml", "retry.lost=1", "trial.epochs=500"],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | kill_at_once,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == FAILED, done.stdout
-    assert "trial 0 lost its process and goes on from epoch" in done.stdout
-    assert "trial 0 failed · lr=0.01 · out of memory" in done.stdout
-    assert "the record is not whole" not in done.stdout
+    process = start_job(tmp_path, "job.yaml", "retry.lost=1", "trial.epochs=500", **kill_at_once)
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == FAILED, said
+    assert "trial 0 lost its process and goes on from epoch" in said
+    assert "trial 0 failed · lr=0.01 · out of memory" in said
+    assert "the record is not whole" not in said
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     found = client.get_experiment_by_name("hungry")
     assert found is not None

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from conftest import start_job
 from mlflow import MlflowClient
 
 from tuner import cluster
@@ -116,14 +116,7 @@ class Place:
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """The command, as somebody would type it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "tuner", "run", "job.yaml", *arguments],
-            cwd=self.folder,
-            env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return start_job(self.folder, "job.yaml", *arguments)
 
     def go_on(self, *arguments: str) -> int:
         """The same command in this process, on a Ray that is there."""

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import eventually, experiment
+from conftest import eventually, experiment, start_job
 from mlflow import MlflowClient
 
 import tuner
@@ -351,17 +350,6 @@ class TestGoingOn:
             _past(spec, 5)
 
 
-def _start(folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuner.run", *arguments],
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def _runs(folder: Path, name: str) -> list[Any]:
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name(name)
@@ -370,7 +358,9 @@ def _runs(folder: Path, name: str) -> list[Any]:
 
 def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
-    process = _start(tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}")
+    process = start_job(
+        tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"
+    )
     try:
         _wait_for_metrics(tmp_path)
         process.send_signal(signal.SIGINT)
@@ -386,7 +376,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 60"))
     two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
-    process = _start(tmp_path, "job.yaml", *two, "retry.lost=0")
+    process = start_job(tmp_path, "job.yaml", *two, "retry.lost=0")
     try:
         _wait_for_metrics(tmp_path)
         _workers(process)[0].kill()
@@ -407,7 +397,7 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
         folder.mkdir()
         (folder / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}"))
         two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
-        process = _start(folder, "job.yaml", *two)
+        process = start_job(folder, "job.yaml", *two)
         try:
             _wait_for_metrics(folder)
             for _ in range(kills):  # at whatever moment, also one right behind the other
@@ -442,7 +432,7 @@ def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> N
     )
     space = ["space.model.hidden={choice: [32]}", "space.optimizer.lr={loguniform: [1e-4, 0.1]}"]
     (tmp_path / "job.yaml").write_text(job)
-    process = _start(tmp_path, "job.yaml", *space, "scheduler={kind: pbt, interval: 3}")
+    process = start_job(tmp_path, "job.yaml", *space, "scheduler={kind: pbt, interval: 3}")
     try:
         _wait_for_metrics(tmp_path)
         for _ in range(2):
@@ -474,7 +464,7 @@ def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Pat
         "name: hangs\nobjective: {metric: score, mode: max}\ntrial: {target: 'own_hang:train', config: {x: 0}}\n"
         "space: {config.x: {grid: [0, 1, 2]}}\nsearch: {kind: grid}\ntrial_timeout: 20s\n"
     )
-    process = _start(tmp_path, "job.yaml")
+    process = start_job(tmp_path, "job.yaml")
     try:
         output, _ = process.communicate(timeout=400)
     finally:
@@ -518,12 +508,12 @@ def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> Non
         deadline = time.time() + 60
         while time.time() < deadline and not _answers(port):
             time.sleep(0.5)
-        outside = _start(tmp_path, *arguments, "--address", f"127.0.0.1:{port}", "resources.cpu=3", **own)
+        outside = start_job(tmp_path, *arguments, "--address", f"127.0.0.1:{port}", "resources.cpu=3", **own)
         output, _ = outside.communicate(timeout=300)
         assert outside.returncode == WRONG, output
         assert "a trial asks for 3 CPU cores, but there are 2" in output
         assert not (tmp_path / "mlflow.db").exists()
-        named = _start(tmp_path, *arguments, RAY_ADDRESS=f"127.0.0.1:{port}", **own)
+        named = start_job(tmp_path, *arguments, RAY_ADDRESS=f"127.0.0.1:{port}", **own)
         output, _ = named.communicate(timeout=400)
         assert named.returncode == OK, output
         assert "test_accuracy" in output
@@ -557,7 +547,7 @@ def _wait_for_metrics(folder: Path) -> None:
 
 def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
-    process = _start(
+    process = start_job(
         tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.05]}", "timeout=60s"
     )
     try:
@@ -576,7 +566,7 @@ def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
     text = JOB.replace("kind: digits", "kind: mnist, limit: 200").replace("268435456", "16")
     (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
     (tmp_path / "data").symlink_to(data_dir())
-    process = _start(tmp_path, "job.yaml", TUNER_DATA_DIR="data")
+    process = start_job(tmp_path, "job.yaml", TUNER_DATA_DIR="data")
     try:
         output, _ = process.communicate(timeout=300)
     finally:
@@ -591,7 +581,7 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     nowhere = {"TUNER_DATA_DIR": str(tmp_path / "data"), "no_proxy": ""}
     nowhere |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     # Storage as a URI, as on a cluster.
-    process = _start(tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", **nowhere)
+    process = start_job(tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", **nowhere)
     try:
         output, _ = process.communicate(timeout=300)
     finally:

@@ -1,8 +1,6 @@
 """Jobs that record on an MLflow server with PostgreSQL behind it, all of it real, and what a browser shows of them."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
+from conftest import start_job
 from mlflow import MlflowClient
 
 from benchmarks.servers import free_port, mlflow_server, postgres, postgres_programs
@@ -35,14 +34,7 @@ def start(folder: Path, name: str, *arguments: str, **environment: str) -> "subp
     there = folder / name
     there.mkdir(exist_ok=True)
     (there / "job.yaml").write_text(JOB.format(name=name))
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuner.run", "job.yaml", *arguments],
-        cwd=there,
-        env={key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return start_job(there, "job.yaml", *arguments, **environment)
 
 
 class Jobs:

@@ -1,11 +1,9 @@
 """Two jobs of one name that run at once: each has its own folder, search and runs."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from conftest import start_job
 from mlflow import MlflowClient
 
 JOB = """
@@ -28,13 +26,7 @@ def test_they_do_not_touch_each_other(tmp_path: Path) -> None:
     for name in ("one", "other"):
         file = tmp_path / f"{name}.yaml"
         file.write_text(JOB)
-        command = [sys.executable, "-m", "tuner.run", file.name]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        running.append(
-            subprocess.Popen(
-                command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
+        running.append(start_job(tmp_path, file.name))
     said = [process.communicate(timeout=400)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
 

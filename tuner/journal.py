@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from io import FileIO
+from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class Journal(Listener):
     def _append(self) -> None:
         if self._file is None:
             self._file = Path(self._path).open("ab", buffering=0)  # noqa: SIM115 - until the job is over
-        before = self._file.tell()
+        before = self._file.seek(0, SEEK_END)  # after a cut the position is still beyond it
         whole = "".join(self._lines).encode()
         try:
             written = self._file.write(whole)
