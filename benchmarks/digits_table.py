@@ -52,8 +52,9 @@ def train(configuration: tuple[float, ...]) -> float:
     """The validation loss of a configuration after its last epoch, the mean over the seeds; NaN if one diverged."""
     import torch
 
+    from tuner.checkpoint import Save
     from tuner.scoring import Objective
-    from tuner.train import Diverged, Save, fit
+    from tuner.train import Diverged, fit
     from tuner.trial_config import TrialConfig
 
     torch.set_num_threads(1)

@@ -34,8 +34,9 @@ def train(number: int) -> list[int]:
     """The curve of a configuration of the pool; a training that diverges keeps its last value."""
     import torch
 
+    from tuner.checkpoint import Save
     from tuner.scoring import Objective
-    from tuner.train import Diverged, Save, fit
+    from tuner.train import Diverged, fit
     from tuner.trial_config import TrialConfig
 
     torch.set_num_threads(1)

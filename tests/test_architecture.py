@@ -49,7 +49,7 @@ LAYERS = [
         "ui",
     },
     {"writer", "record", "champion", "store", "runs", "tables"},
-    {"refusal", "upload", "stored"},
+    {"refusal", "upload", "stored", "beside"},
     {"train", "checkpoint", "trials"},
     {"spec"},
     {"agreement", "study"},

@@ -34,7 +34,7 @@ class Registry:
         self.count += 1
         place = self.folder / str(self.count)
         place.mkdir()
-        checkpoint.save(place, config, config.build_model(), {}, {})
+        checkpoint.Save(config, config.build_model().state_dict(), {}, {})(place)
         self.run = self.client.create_run(self.experiment).info.run_id
         for name, number in (("val_accuracy", value), ("test_accuracy", 0.5)):
             for epoch in (1, 2, 3):

@@ -10,11 +10,11 @@ import yaml
 from torch import Tensor, nn
 
 import tuner
-from tuner.checkpoint import read_model, read_state, save
+from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
 from tuner.loading import load
 from tuner.scoring import Objective
-from tuner.train import Save, fit
+from tuner.train import fit
 from tuner.trial_config import TrialConfig
 
 CNN = {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8, "dropout": 0.5}
@@ -91,7 +91,7 @@ def test_its_outputs_are_those_of_the_model_that_was_saved(layout: torch.memory_
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
-    save(tmp_path, config, model, {"epoch": 1}, {"epoch": 1})
+    Save(config, model.state_dict(), {"epoch": 1}, {"epoch": 1})(tmp_path)
     model.eval()
     images = torch.rand(16, 1, 8, 8)
     loaded = load(tmp_path)
@@ -148,13 +148,38 @@ class Counting(nn.Sequential):
         self.seen = state["seen"]
 
 
+def test_what_is_kept_of_a_moment_is_that_moment_s(tmp_path: Path) -> None:
+    config = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": CNN, "seed": 0})
+    model = config.build_model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+
+    step()
+    save = Save(config, model.state_dict(), {"optimizer": optimizer.state_dict(), "best": None}, {"epoch": 1})
+    then, now = tmp_path / "then", tmp_path / "now"
+    for folder in (then, now):
+        folder.mkdir()
+    save(then)
+    kept = save.kept()
+    step()
+    kept(now)
+    (weights, state), (wanted, held) = read_state(now), read_state(then)
+    assert not any(torch.equal(value, wanted[name]) for name, value in model.named_parameters())
+    assert weights.keys() == wanted.keys() and all(torch.equal(weights[name], wanted[name]) for name in wanted)
+    assert str(state) == str(held) and "exp_avg" in str(state)
+
+
 def test_what_a_module_keeps_beside_its_tensors_is_read_back(tmp_path: Path) -> None:
     parts = {"data": {"kind": "digits"}, "model": {"kind": "import", "target": f"{__name__}:Counting"}, "seed": 0}
     trial = TrialConfig.model_validate(parts)
     model = trial.build_model()
     assert isinstance(model, Counting)
     model.seen = 7
-    save(tmp_path, trial, model, {"epoch": 1}, {"epoch": 1})
+    Save(trial, model.state_dict(), {"epoch": 1}, {"epoch": 1}).kept()(tmp_path)
     _, read = read_model(tmp_path)
     assert isinstance(read, Counting) and read.seen == 7
     assert read_state(tmp_path)[0]["_extra_state"] == {"seen": 7}

@@ -17,10 +17,11 @@ from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
 
+from tuner.checkpoint import Save
 from tuner.earlier import folder_name, latest_first
 from tuner.run import FAILED, OK
 from tuner.spec import load
-from tuner.train import Save, fit
+from tuner.train import fit
 from tuner.trial_config import TrialConfig
 
 JOB = """

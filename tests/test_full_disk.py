@@ -145,7 +145,7 @@ def test_a_checkpoint_says_that_the_disk_is_full(disk: Path) -> None:
     trial = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}})
     fill(disk)
     with pytest.raises((OSError, RuntimeError)) as raised:
-        checkpoint.save(disk, trial, torch.nn.Linear(1000, 100), {}, {})
+        checkpoint.Save(trial, torch.nn.Linear(1000, 100).state_dict(), {}, {})(disk)
     assert is_full(raised.value)
 
 

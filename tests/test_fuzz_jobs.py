@@ -19,7 +19,7 @@ from fuzzing import at, bounded, confined, fuzzed, odd, paths
 from hypothesis import strategies as st
 
 from tuner import html_report
-from tuner.checkpoint import read_model, read_state, save
+from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
 from tuner.past import Past, read_past, rebuilt
@@ -267,7 +267,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]
     optimizer = torch.optim.SGD(model.parameters(), momentum=0.9)
     folder = tmp_path_factory.mktemp("checkpoint")
     state = {"epoch": 1, "optimizer": optimizer.state_dict(), "scaler": {}, "best": 0.5, "stale": 0}
-    save(folder, trial, model, state, {"epoch": 1})
+    Save(trial, model.state_dict(), state, {"epoch": 1})(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("empty"))
         yield Checkpoint(folder, {path.name: path.read_bytes() for path in folder.iterdir()})

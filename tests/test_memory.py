@@ -19,13 +19,14 @@ from mlflow import MlflowClient
 from torch import Tensor, nn
 
 from tuner import checkpoint, trainable
+from tuner.checkpoint import Save
 from tuner.errors import UserError
 from tuner.events import Events
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
 from tuner.run import FAILED
 from tuner.scoring import Objective
 from tuner.spec import load
-from tuner.train import Save, fit, predict
+from tuner.train import fit, predict
 from tuner.trial_config import TrialConfig
 from tuner.trials import PARTS, REASON, STATUS, TRACEBACK
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tuner.checkpoint import read_model, read_state
+from tuner.checkpoint import Save, read_model, read_state
 from tuner.data import Digits
 from tuner.data.images import Images
 from tuner.optim import OptimizerConfig, ScheduleConfig
 from tuner.scoring import Objective
-from tuner.train import Diverged, Save, evaluate, fit, predict
+from tuner.train import Diverged, evaluate, fit, predict
 from tuner.trial_config import TrialConfig
 
 ACCURACY = Objective(metric="val_accuracy", mode="max")

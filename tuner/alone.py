@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tuner.checkpoint import Save
 from tuner.clock import duration
 from tuner.device import keep_freed_memory, use_threads
 from tuner.errors import Problem, UserError
@@ -13,7 +14,7 @@ from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
 from tuner.target import TargetTrial
-from tuner.train import Diverged, Save, fit
+from tuner.train import Diverged, fit
 from tuner.trial_config import TrialConfig
 
 

@@ -13,6 +13,8 @@ trial.yaml names: such a checkpoint is as safe as what it names and the argument
 
 import json
 import zipfile
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -38,14 +40,42 @@ class Damaged(UserError):
         return "; ".join(problem.message for problem in self.problems)
 
 
-def save(folder: Path, trial: TrialConfig, model: nn.Module, state: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Write a checkpoint into an empty folder. `state` holds tensors and plain values only."""
-    for name, tensors in ((_WEIGHTS, model.state_dict()), (_STATE, state)):
-        # By way of Python's files: torch's own do not say that a disk is full.
-        with (folder / name).open("wb") as file:
-            torch.save(tensors, file)
-    (folder / _TRIAL).write_text(yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
-    (folder / _METRICS).write_text(json.dumps(metrics, indent=1))  # last: where it is, the rest is whole
+@dataclass(frozen=True)
+class Save:
+    """Writes a checkpoint of one moment, when it is called with an empty folder: of the moment of the call, for what
+    it holds is the training's own, or of an earlier one (`kept`).
+    """
+
+    trial: TrialConfig
+    weights: dict[str, Any]
+    state: dict[str, Any]
+    """Tensors and plain values only."""
+    metrics: dict[str, Any]
+
+    def __call__(self, folder: Path) -> None:
+        for name, tensors in ((_WEIGHTS, self.weights), (_STATE, self.state)):
+            # By way of Python's files: torch's own do not say that a disk is full.
+            with (folder / name).open("wb") as file:
+                torch.save(tensors, file)
+        (folder / _TRIAL).write_text(yaml.safe_dump(self.trial.model_dump(mode="json"), sort_keys=False))
+        (folder / _METRICS).write_text(json.dumps(self.metrics, indent=1))  # last: where it is, the rest is whole
+
+    def kept(self) -> "Save":
+        """The same with a copy of all tensors in the CPU's memory: the training may go on."""
+        weights, state = _copied((self.weights, self.state))
+        return replace(self, weights=weights, state=state)
+
+
+def _copied(what: Any) -> Any:
+    if isinstance(what, torch.Tensor):
+        return what.detach().to("cpu", copy=True)
+    if isinstance(what, dict):
+        same = copy(what)  # a `state_dict` notes the versions of its modules in an attribute
+        same.update((key, _copied(value)) for key, value in what.items())
+        return same
+    if type(what) in (list, tuple):
+        return type(what)(map(_copied, what))
+    return deepcopy(what)
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -117,6 +117,8 @@ def schedule(
             "threads": share.threads,
             "gpu": share.gpu > 0,
             "halves": spec.retry.out_of_memory == "halve_batch",
+            # A population copies what it has seen: nobody in it may have gone on from there meanwhile.
+            "beside": not spec.scheduler.mutates,
         }
         # Ray sends it back with each report, and flattens it twice: as a text it is one value.
         told: dict[str, Any] = {"task": json.dumps(task)}

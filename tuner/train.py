@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,10 +21,7 @@ from tuner.signature import Outputs, Targets
 from tuner.trial_config import TrialConfig
 from tuner.trials import PARTS
 
-Save = Callable[[Path], None]
-"""Writes a checkpoint of this moment into an empty folder."""
-
-Report = Callable[[dict[str, Any], Save], None]
+Report = Callable[[dict[str, Any], checkpoint.Save], None]
 """Takes the metrics of an epoch (and ``epoch``, counted from 1) and a way to save what was trained so far."""
 
 _EVALUATION_BATCH = 250  # nothing is kept for a backward pass; larger ones are slower on a CPU and take more memory
@@ -41,6 +37,7 @@ def fit(
     objective: Objective,
     report: Report,
     *,
+    between: Callable[[], None] = lambda: None,
     device: torch.device | None = None,
     resume: Path | None = None,
     parts: int = 1,
@@ -54,6 +51,7 @@ def fit(
         config: The trial, its seed explicit.
         objective: What early stopping watches unless the trial says otherwise.
         report: Called once an epoch.
+        between: Called between batches; what it raises ends the training.
         device: Where to train; None takes what there is.
         resume: A checkpoint to go on from.
         parts: In how many parts each batch is computed, one after the other, so that less memory will do; a checkpoint
@@ -102,6 +100,7 @@ def fit(
         outputs, targets = [], []
         model.train()
         for step, batch in enumerate(train.batches(config.data.batch_size, order)):
+            between()
             optimizer.zero_grad()
             for share, images, wanted in _in_parts(*batch, parts):
                 with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
@@ -124,7 +123,7 @@ def fit(
         trained = time.perf_counter() - started
         latency = latency or 1000 * _latency(model, validation, dtype)
         metrics: dict[str, Any] = {f"train_{name}": value for name, value in measured.items()}
-        metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype).items()}
+        metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype, between).items()}
         metrics |= {
             "epoch_seconds": time.perf_counter() - started,
             "images_per_second": len(train) / trained,
@@ -145,17 +144,23 @@ def fit(
             "epoch": epoch,
             "parts": parts,
         }
-        report(metrics, partial(checkpoint.save, trial=config, model=model, state=state, metrics=metrics))
+        report(metrics, checkpoint.Save(config, model.state_dict(), state, metrics))
     return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
 
 
-def evaluate(config: TrialConfig, model: nn.Module, data: Images, dtype: torch.dtype) -> dict[str, float]:
-    """The task's metrics of a model on a whole set, without a prefix.
+def evaluate(
+    config: TrialConfig,
+    model: nn.Module,
+    data: Images,
+    dtype: torch.dtype,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """The task's metrics of a model on a whole set, without a prefix; `between` is called between batches.
 
     Raises:
         Diverged: The loss is NaN or infinite.
     """
-    outputs, targets = predict(model, data, dtype)
+    outputs, targets = predict(model, data, dtype, between=between)
     measured = config.task.measure(outputs, targets)
     if not math.isfinite(measured["loss"]):
         raise Diverged(f"the loss became {measured['loss']} on held-out images")
@@ -163,27 +168,34 @@ def evaluate(config: TrialConfig, model: nn.Module, data: Images, dtype: torch.d
 
 
 def predict(
-    model: nn.Module, data: Images, dtype: torch.dtype = torch.float32, batch: int = _EVALUATION_BATCH
+    model: nn.Module,
+    data: Images,
+    dtype: torch.dtype = torch.float32,
+    batch: int = _EVALUATION_BATCH,
+    between: Callable[[], None] = lambda: None,
 ) -> tuple[Outputs, Targets]:
     """Outputs of a model in eval mode on a whole set, and the targets in the same order.
 
     Where the memory is not enough for a batch, smaller ones do: in eval mode no image knows of the others.
     """
     try:
-        return _predict(model, data, dtype, batch)
+        return _predict(model, data, dtype, batch, between)
     except Exception as error:
         if batch == 1 or not is_out_of_memory(error):
             raise
     release()
-    return predict(model, data, dtype, batch // 2)
+    return predict(model, data, dtype, batch // 2, between)
 
 
-def _predict(model: nn.Module, data: Images, dtype: torch.dtype, batch: int) -> tuple[Outputs, Targets]:
+def _predict(
+    model: nn.Module, data: Images, dtype: torch.dtype, batch: int, between: Callable[[], None]
+) -> tuple[Outputs, Targets]:
     model.eval()
     outputs, targets = [], []
     device = data.images.device.type
     with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype is not torch.float32):
         for images, wanted in data.batches(batch):
+            between()
             outputs.append(_float32(model(images)))
             targets.append(wanted)
     return _joined(outputs), _joined(targets)

@@ -1,11 +1,13 @@
 """The Ray Tune trainable: it wraps `train.fit` and runs on a worker."""
 
 import json
+import os
 import random
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import torch
 from ray import tune
 
 from tuner import imports, usage
-from tuner.checkpoint import Damaged, read_model
+from tuner.beside import Beside
+from tuner.checkpoint import Damaged, Save, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
 from tuner.earlier import latest_first
@@ -22,9 +25,12 @@ from tuner.errors import Problem
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.scheduler import TIME
 from tuner.scoring import Objective
-from tuner.train import Diverged, Save, fit, predict
+from tuner.train import Diverged, fit, predict
 from tuner.trial_config import TrialConfig
 from tuner.trials import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
+
+_LAST_BATCH = "10"
+"""Seconds that Ray gives a trial that is ended, before it takes another worker for the next: one batch, if need be."""
 
 
 def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = None) -> None:
@@ -35,13 +41,15 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
 
     Args:
         payload: ``task``: as JSON ``trial`` and ``objective``, ``threads`` to compute on, ``gpu``: whether it has one,
-            ``halves``: whether it is tried again with half the batch where the memory is not enough.
+            ``halves``: whether it is tried again with half the batch where the memory is not enough, ``beside``:
+            whether it trains on while its last epoch is saved and reported.
         carried: The user's own code that the trial needs, by its name.
     """
     task = json.loads(payload["task"])
     imports.unpack(carried or {})
     keep_freed_memory()
     use_threads(task["threads"])
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _LAST_BATCH)
     # Without a share of a GPU it must not take one, though it may see it.
     device = torch.device("cpu") if torch.cuda.is_available() and not task["gpu"] else None
     untold: dict[str, Any] = {}
@@ -104,42 +112,50 @@ def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | N
 
 def _within_memory(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any]) -> str:
     """Train with batches whole, or in as many parts as it takes where that is asked for."""
-    config = TrialConfig.model_validate(task["trial"])
-    objective = Objective.model_validate(task["objective"])
+    most = task["trial"]["data"]["batch_size"] if task["halves"] else 1
     parts = 1
     while True:
         try:
-            return _go_on(config, objective, device, untold, parts)
+            return _go_on(task, device, untold, parts)
         except Exception as error:
-            if not task["halves"] or parts >= config.data.batch_size or not is_out_of_memory(error):
+            if parts >= most or not is_out_of_memory(error):
                 raise
         release()
-        parts = min(2 * parts, config.data.batch_size)
+        parts = min(2 * parts, most)
 
 
-def _go_on(
-    config: TrialConfig, objective: Objective, device: torch.device | None, untold: dict[str, Any], parts: int
-) -> str:
+def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any], parts: int) -> str:
     """Train from the latest checkpoint that can be read, or from the beginning. Returns why it ended early."""
+    config = TrialConfig.model_validate(task["trial"])
+    objective = Objective.model_validate(task["objective"])
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         # Ray counts reports, and a trial may have gone back from where it was.
-        more = {SYSTEM: usage.sample(), TIME: metrics["epoch"], **untold}
+        told = {**metrics, SYSTEM: usage.sample(), TIME: metrics["epoch"], **untold}
         untold.clear()
-        with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
-            save(Path(folder))
-            tune.report(metrics | more, checkpoint=tune.Checkpoint.from_directory(folder))
+        if task["beside"]:
+            beside.begin(partial(_report, told, save.kept()))
+        else:
+            _report(told, save)
 
-    latest = tune.get_checkpoint()
-    for checkpoint in latest_first(latest) if latest is not None else ():
-        try:
-            with _folder_of(checkpoint) as folder:
-                return fit(config, objective, report, device=device, resume=folder, parts=parts)
-        except Damaged as error:
-            if is_out_of_memory(error):  # which is not its fault
-                raise
-            untold.setdefault(DAMAGED, {})[checkpoint.path] = error.why
-    return fit(config, objective, report, device=device, parts=parts)
+    with Beside() as beside:
+        train = partial(fit, config, objective, report, between=beside.look, device=device, parts=parts)
+        latest = tune.get_checkpoint()
+        for checkpoint in latest_first(latest) if latest is not None else ():
+            try:
+                with _folder_of(checkpoint) as folder:
+                    return train(resume=folder)
+            except Damaged as error:
+                if is_out_of_memory(error):  # which is not its fault
+                    raise
+                untold.setdefault(DAMAGED, {})[checkpoint.path] = error.why
+        return train()
+
+
+def _report(told: dict[str, Any], save: Save) -> None:
+    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+        save(Path(folder))
+        tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 @contextmanager
