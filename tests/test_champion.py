@@ -9,6 +9,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from torch import Tensor, nn
 
 from tuner import checkpoint
 from tuner.champion import register
@@ -41,7 +42,7 @@ class Registry:
                 self.client.log_metric(self.run, name, number - abs(epoch - 2) / 10, step=epoch)
         self.client.set_terminated(self.run, "FINISHED", end_time=1_700_000_000_000)
         told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": value, "dataset": "digits 1"}
-        told |= {"checkpoint": place, "epoch": 2, "metrics": ["val_accuracy", "test_accuracy"]} | said
+        told |= {"checkpoint": place, "epoch": 2, "metrics": ["val_accuracy", "test_accuracy"], "targets": []} | said
         return register(self.client, self.uri, self.run, told)
 
     def at(self, alias: str) -> ModelVersion:
@@ -101,7 +102,7 @@ def test_a_later_one_has_to_be_better_in_the_same(
 def test_a_winner_that_is_registered_already_is_not_registered_again(registry: Registry) -> None:
     registry.register(0.9)
     told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": 0.9, "dataset": "digits 1"}
-    told |= {"checkpoint": registry.folder / "1", "epoch": 2, "metrics": ["val_accuracy"]}
+    told |= {"checkpoint": registry.folder / "1", "epoch": 2, "metrics": ["val_accuracy"], "targets": []}
     for _ in range(2):  # its job went on, and it is still the winner
         assert register(registry.client, registry.uri, registry.run, told) == "models:/digits@champion"
     assert len(registry.client.search_model_versions("name = 'digits'")) == 1
@@ -122,6 +123,40 @@ def test_a_registry_that_is_away_has_a_champion_all_the_same(
         registry.register(0.1)
     monkeypatch.undo()
     assert int(registry.at("champion").version) == 1
+
+
+class Choosy(nn.Module):
+    """A model that is in no graph: what it does hangs on what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.layer((images if images.sum() > 0 else -images).flatten(1))
+
+
+def formats(registry: Registry) -> set[str]:
+    """Kinds of the files in which the champion's weights are."""
+    [logged] = registry.client.search_logged_models([registry.experiment])
+    folder = Path(logged.artifact_location.removeprefix("file://"), "data")
+    return {path.suffix for path in folder.rglob("*.p*")}
+
+
+def test_a_champion_holds_no_pickle(registry: Registry) -> None:
+    registry.register(0.9)
+    assert formats(registry) == {".pt2"}
+
+
+def test_a_model_of_one_s_own_that_cannot_be_exported_is_kept_as_it_is(registry: Registry) -> None:
+    target = f"{__name__}:Choosy"
+    trial = {"data": {"kind": "digits"}, "model": {"kind": "import", "target": target}}
+    registry.register(0.9, trial, targets=[target])
+    assert formats(registry) == {".pth"}
+    model = mlflow.pytorch.load_model("models:/digits@champion")
+    images = torch.rand(3, 1, 8, 8)
+    with torch.inference_mode():
+        assert torch.equal(model(images), model(-images))
 
 
 def test_a_model_with_several_heads(registry: Registry) -> None:

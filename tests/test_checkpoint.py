@@ -180,7 +180,7 @@ def test_what_a_module_keeps_beside_its_tensors_is_read_back(tmp_path: Path) -> 
     assert isinstance(model, Counting)
     model.seen = 7
     Save(trial, model.state_dict(), {"epoch": 1}, {"epoch": 1}).kept()(tmp_path)
-    _, read = read_model(tmp_path)
+    read = load(tmp_path, trust=[f"{__name__}:Counting"])
     assert isinstance(read, Counting) and read.seen == 7
     assert read_state(tmp_path)[0]["_extra_state"] == {"seen": 7}
 
@@ -190,6 +190,20 @@ def test_a_checkpoint_that_would_run_code_is_refused(trained: tuple[Path, TrialC
     shutil.copytree(trained[0], folder)
     torch.save({"weights": _Mine(tmp_path / "ran")}, folder / "model.pt")
     with pytest.raises(UserError, match="could run code"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_package_offers_is_not_called_either(trained: tuple[Path, TrialConfig], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    torch.save(_Mine(tmp_path / "ran"), folder / "more.pt")
+    args = {"f": str(folder / "more.pt"), "weights_only": False}
+    trial = yaml.safe_load((folder / "trial.yaml").read_text())
+    (folder / "trial.yaml").write_text(
+        yaml.safe_dump(trial | {"model": {"kind": "import", "target": "torch:load", "args": args}})
+    )
+    with pytest.raises(UserError, match=r"names: torch:load\n.*trust=\['torch:load'\]"):
         load(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -206,8 +220,10 @@ def test_nothing_is_called_that_a_checkpoint_names(
     trial = yaml.safe_load((folder / "trial.yaml").read_text())
     trial[kind] = {"kind": "import", "target": target, "args": {"command": f"touch {tmp_path}/ran"}}
     (folder / "trial.yaml").write_text(yaml.safe_dump(trial))
-    with pytest.raises(UserError, match="it is not called"):
+    with pytest.raises(UserError, match=f"it would run code that it names: {target}"):
         load(folder)
+    with pytest.raises(UserError, match="it is not called"):
+        load(folder, trust=[target])
     assert not (tmp_path / "ran").exists()
 
 

@@ -8,12 +8,14 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import torch
+import torch._dynamo  # what exporting takes: two seconds, while others train
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
@@ -40,8 +42,9 @@ def register(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> str:
         client: Of the store.
         uri: The store.
         run: Id of the winner's run.
-        said: ``name`` of the model; ``checkpoint``: a folder; ``metric``, ``mode`` and ``value`` of the objective;
-            ``dataset``: name and digest; ``metrics``: names of those that the run has of ``epoch``, its best.
+        said: ``name`` of the model; ``checkpoint``: a folder; ``targets``: the code of the user's own that it needs;
+            ``metric``, ``mode`` and ``value`` of the objective; ``dataset``: name and digest; ``metrics``: names of
+            those that the run has of ``epoch``, its best.
 
     Returns:
         The version's address with its alias, such as ``models:/mnist@champion``.
@@ -76,7 +79,7 @@ def _registered(client: Any, run: str, said: Mapping[str, Any]) -> Any | None:
 
 
 def _logged(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> Any:
-    config, model = read_model(Path(said["checkpoint"]))
+    config, model = read_model(Path(said["checkpoint"]), said["targets"])
     channels, height, width = config.data.image.channels, config.data.image.height, config.data.image.width
     example = np.random.default_rng(0).random((2, channels, height, width), dtype=np.float32)
     with torch.inference_mode():
@@ -87,17 +90,21 @@ def _logged(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> Any:
     logged = client.create_logged_model(experiment, name="model", source_run_id=run)
     with tempfile.TemporaryDirectory(prefix="tuner-") as there, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on other ways to keep a model
-        folder = Path(there, "model")
-        mlflow.pytorch.save_model(
+        save = partial(
+            mlflow.pytorch.save_model,
             model,
-            path=folder,
             mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run, model_id=logged.model_id),
             signature=infer_signature(example, shown),
             input_example=example,
-            # Named, or MLflow finds them out by loading the model in yet another process.
-            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"tuner=={__version__}"],
-            serialization_format="pickle",
         )
+        # Named, or MLflow finds them out by loading the model in yet another process.
+        needed = [f"torch=={torch.__version__.partition('+')[0]}"]
+        try:  # its graph: whoever loads it runs no code that comes with it, and needs none of ours
+            folder = Path(there, "graph")
+            save(path=folder, pip_requirements=needed, serialization_format="pt2")
+        except Exception:  # a model of one's own may do what is in no graph
+            folder = Path(there, "model")
+            save(path=folder, pip_requirements=[*needed, f"tuner=={__version__}"], serialization_format="pickle")
         upload(folder, logged.artifact_location, "", uri)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run, [LoggedModelOutput(logged.model_id, said["epoch"])])

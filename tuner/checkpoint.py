@@ -7,12 +7,13 @@ trial.yaml the trial as resolved
 metrics.json metrics of the epoch that it was taken after
 ========== ==============================================================================
 
-The tensors are read with ``weights_only=True``: they cannot run code. A model of one's own is made by the code that
-trial.yaml names: such a checkpoint is as safe as what it names and the arguments that it gives to that.
+The tensors are read with ``weights_only=True``: they cannot run code. A model or dataset of one's own is made by the
+code that trial.yaml names: nothing of it is called, nor imported, unless whoever reads the checkpoint trusts that name.
 """
 
 import json
 import zipfile
+from collections.abc import Collection
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,25 +129,40 @@ def _saved(folder: Path, name: str) -> dict[str, Any]:
     return held
 
 
-def read_model(folder: Path) -> tuple[TrialConfig, nn.Module]:
+def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[TrialConfig, nn.Module]:
     """The trial of a checkpoint and its model, on the CPU, ready to use: in eval mode, weights loaded.
+
+    Args:
+        folder: The checkpoint.
+        trust: Code, as ``pkg.module:name``, that may be called to make its model and its data.
 
     Raises:
         Damaged: The folder is no checkpoint, or a damaged one.
+        UserError: It names code that is not trusted.
     """
     missing = [name for name in (_WEIGHTS, _TRIAL, _METRICS) if not (folder / name).is_file()]
     if missing:
         raise Damaged(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
     try:
-        trial = TrialConfig.model_validate(parse_yaml((folder / _TRIAL).read_text()))
+        told = parse_yaml((folder / _TRIAL).read_text())
+        _check_trusted(TrialConfig.targets_in(told), trust, str(folder / _TRIAL))
+        trial = TrialConfig.model_validate(told)
         weights = _weights(folder)
         # Memory for a model that is not the one of these weights need not be there.
-        told = None if trial.targets else trial.count_parameters()
+        needed = None if trial.targets else trial.count_parameters()
         held = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
-        if told is not None and told > held:
-            raise RuntimeError(f"{_TRIAL} tells of {told} weights, and {_WEIGHTS} holds {held}")
+        if needed is not None and needed > held:
+            raise RuntimeError(f"{_TRIAL} tells of {needed} weights, and {_WEIGHTS} holds {held}")
         model = trial.build_model()
         model.load_state_dict(weights)
     except (yaml.YAMLError, UnicodeDecodeError, ValidationError, RuntimeError) as error:
         raise Damaged(Problem(f"is a damaged checkpoint: {error}", where=str(folder))) from None
     return trial, model.eval()
+
+
+def _check_trusted(targets: list[str], trust: Collection[str], where: str) -> None:
+    unknown = sorted({*targets} - {*trust})
+    if unknown:
+        message = f"loading it would run code that it names: {', '.join(unknown)}"
+        hint = f"where you know that code, and the arguments that it is given there: trust={unknown}"
+        raise UserError(Problem(message, where=where, hint=hint))

@@ -152,13 +152,14 @@ class Job:
         if best.checkpoint is None or not isinstance(best.config, TrialConfig):
             return {}, {}  # only its own code knows how a function of the user's own is tested
         if self.local:  # a worker of its own would only import torch once more
-            return test(best.checkpoint, self.share.threads * self.share.slots, {})
+            return test(best.checkpoint, self.share.threads * self.share.slots, best.config.targets, {})
         import ray
 
         # On a cluster the driver may have no data and no GPU.
         remote = ray.remote(num_cpus=self.share.cpu, num_gpus=self.share.gpu)(test)
-        carried = imports.packed(best.config.targets)
-        measured, confusion = ray.get(remote.remote(best.checkpoint, self.share.threads, carried))
+        targets = best.config.targets
+        task = remote.remote(best.checkpoint, self.share.threads, targets, imports.packed(targets))
+        measured, confusion = ray.get(task)
         return measured, confusion
 
     def _model(self, best: Trial | None, test: dict[str, float]) -> dict[str, Any] | None:
@@ -170,6 +171,7 @@ class Job:
         return {
             "name": self.spec.name,
             "checkpoint": best.checkpoint,
+            "targets": best.config.targets,
             "metric": self.spec.objective.metric,
             "mode": self.spec.objective.mode,
             "value": best.best,

@@ -1,5 +1,6 @@
 """From what a job left behind to a model that is ready to use."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import nn
@@ -8,7 +9,7 @@ from tuner.checkpoint import read_model
 from tuner.store import download_checkpoint
 
 
-def load(source: str | Path) -> nn.Module:
+def load(source: str | Path, *, trust: Collection[str] = ()) -> nn.Module:
     """The model of a trial, ready to use: on the CPU, in eval mode.
 
     It takes float32 images (N, C, H, W) in [0, 1] and normalizes them itself. It returns one tensor (N, classes), or a
@@ -16,10 +17,12 @@ def load(source: str | Path) -> nn.Module:
 
     Args:
         source: A checkpoint's folder, or the id of an MLflow run that has one.
+        trust: Code of your own that made the model and its data, as ``my_model:Net``. Without that, a checkpoint
+            cannot have any code run.
 
     Raises:
-        UserError: There is no such checkpoint or run.
+        UserError: There is no such checkpoint or run, or it names code that is not trusted.
     """
     if Path(source).is_dir():
-        return read_model(Path(source))[1]
-    return read_model(download_checkpoint(str(source)))[1]
+        return read_model(Path(source), trust)[1]
+    return read_model(download_checkpoint(str(source)), trust)[1]

@@ -87,7 +87,7 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
             trial.latest, trial.latest_epoch, trial.checkpoint = next(there, (None, 0, None))
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
-    return _confined(past, folder)
+    return _confined(past, folder, spec.trial.targets)
 
 
 def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
@@ -116,10 +116,11 @@ def _head(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return [event for event in events if event["event"] == "opened"][-1]
 
 
-def _confined(past: Past, folder: str) -> Past:
+def _confined(past: Past, folder: str, targets: list[str]) -> Past:
     """An earlier run without files that lie outside of the job's folder: not the job's, they are not there for it.
 
-    A journal from elsewhere, or of a job that was moved, must have nothing deleted or uploaded that is others'.
+    A journal from elsewhere, or of a job that was moved, must have nothing deleted or uploaded that is others', and
+    no code called but `targets`.
     """
 
     def inside(place: Any) -> Any:
@@ -131,7 +132,7 @@ def _confined(past: Past, folder: str) -> Past:
         return past
     model = past.end.get("model")
     files = {key: inside(past.end.get(key)) or "" for key in ("artifacts", "journal")}
-    own = {"model": model if model and inside(model.get("checkpoint")) else None} | files
+    own = {"model": model | {"targets": targets} if model and inside(model.get("checkpoint")) else None} | files
     return replace(past, end=past.end | own)
 
 

@@ -5,7 +5,7 @@ import os
 import random
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -173,13 +173,16 @@ def _folder_of(checkpoint: Any) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test(source: str, threads: int, carried: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+def test(
+    source: str, threads: int, targets: Sequence[str], carried: Mapping[str, Any]
+) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
     """A checkpoint measured on its test set.
 
     Args:
         source: The checkpoint, as Ray stored it.
         threads: How many to compute on.
-        carried: The user's own code that the trial needs, by its name.
+        targets: The user's own code that the trial needs, by name.
+        carried: The same as it travels; empty where it is here.
 
     Returns:
         The task's metrics as ``test_...``, and the confusion matrix of each target that is a class.
@@ -191,8 +194,8 @@ def test(source: str, threads: int, carried: Mapping[str, Any]) -> tuple[dict[st
     use_threads(threads)
     keep_freed_memory()
     with _folder_of(tune.Checkpoint(source)) as folder:
-        config, model = read_model(folder)
+        config, model = read_model(folder, targets)
     device = pick_device()
-    outputs, targets = predict(model.to(device), config.data.load_test().to(device))
-    measured = config.task.measure(outputs, targets)
-    return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, targets)
+    outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
+    measured = config.task.measure(outputs, wanted)
+    return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, wanted)

@@ -1,6 +1,6 @@
 """One complete training run, typed: what stands under ``trial`` in the file."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -63,6 +63,12 @@ class TrialConfig(AnyTrial):
     def targets(self) -> list[str]:
         parts: tuple[ModelConfig | DataConfig, ...] = (self.model, self.data)
         return [part.target for part in parts if isinstance(part, ImportedModel | ImportedData)]
+
+    @staticmethod
+    def targets_in(data: Any) -> list[str]:
+        """The `targets` of a trial that is yet to be validated: that calls them."""
+        parts = [data.get(name) for name in ("model", "data")] if isinstance(data, dict) else []
+        return [str(part["target"]) for part in parts if isinstance(part, dict) and "target" in part]
 
     @property
     def metrics(self) -> tuple[str, ...]:
