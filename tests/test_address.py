@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.address import is_inside
+from tuner.address import is_inside, masked
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,22 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert is_inside(f"{tmp_path}/job/x", f"{tmp_path}/moved")
     assert not is_inside(f"{tmp_path}/job/out/x", f"{tmp_path}/job")
     assert not is_inside(os.fspath(tmp_path / "job" / "circle" / "x"), f"{tmp_path}/job")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        (
+            "postgresql://host/db?sslpassword=secret&sslmode=require",
+            "postgresql://host/db?sslpassword=***&sslmode=require",
+        ),
+        ("s3://b?secret_key=secret&scheme=http", "s3://b?secret_key=***&scheme=http"),
+        ("abfs://b?Account_Key=secret", "abfs://b?Account_Key=***"),
+        ("lost 'http://host/?token=secret' again", "lost 'http://host/?token=***' again"),
+        ("s3://b/runs?endpoint_override=host:9000&scheme=http", "s3://b/runs?endpoint_override=host:9000&scheme=http"),
+    ],
+)
+def test_a_password_is_not_shown(uri: str, shown: str) -> None:
+    assert masked(uri) == shown

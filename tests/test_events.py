@@ -48,7 +48,7 @@ class Noted(Listener):
 class Ray:
     """Two trials that Ray runs."""
 
-    def __init__(self, spec: ExperimentSpec | None = None, scheme: str = "") -> None:
+    def __init__(self, spec: ExperimentSpec | None = None, storage: str = "/runs") -> None:
         self.spec = spec or experiment(search={"kind": "random", "trials": 2})
         self.trials = planned(self.spec) or []
         self.noted = Noted()
@@ -56,7 +56,7 @@ class Ray:
         self.after: list[str] = []
         self.storage = SimpleNamespace(current_checkpoint_index=2)
         by_id = {f"id{trial.number}": trial for trial in self.trials}
-        self.events = Events(by_id, self.spec, scheme, self.ending, [self.noted], lambda: self.after.append("told"))
+        self.events = Events(by_id, self.spec, storage, self.ending, [self.noted], lambda: self.after.append("told"))
 
     def __call__(self, event: str, number: int = 0, **info: Any) -> Trial:
         kept = SimpleNamespace(metric_analysis={"loss": {}}, metric_n_steps={"loss": {}})
@@ -117,12 +117,16 @@ def test_of_a_function_of_ones_own_it_holds_every_number() -> None:
 
 
 def test_the_best_report_s_checkpoint_is_told_from_the_latest() -> None:
-    ray = Ray(scheme="s3://")
+    ray = Ray(storage="s3://bucket/runs?scheme=http")
     for epoch, value in enumerate((0.5, 0.9, 0.7), start=1):
         ray.report(epoch, value)
         trial = ray.save(f"bucket/{epoch}")
-    assert (trial.checkpoint, trial.latest, trial.latest_epoch) == ("s3://bucket/2", "s3://bucket/3", 3)
-    assert ray.noted.told[-1] == ("saved", 0, "s3://bucket/3")
+    assert (trial.checkpoint, trial.latest, trial.latest_epoch) == (
+        "s3://bucket/2?scheme=http",
+        "s3://bucket/3?scheme=http",
+        3,
+    )
+    assert ray.noted.told[-1] == ("saved", 0, "s3://bucket/3?scheme=http")
 
 
 def test_a_best_report_without_a_checkpoint_has_none() -> None:

@@ -218,7 +218,7 @@ def test_nothing_of_others_is_deleted(what: tuple[int, Any], place: str, jobs: l
             for trial in given_up:
                 assert trial.checkpoint is not None
                 delete_checkpoints(trial.checkpoint.rpartition("/")[0])
-            _clear_up(job.folder, past.trials)
+            _clear_up(str(job.folder), past.trials)
     except UserError:
         pass
     finally:

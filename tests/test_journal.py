@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from conftest import Played, experiment
 
+from tuner import journal
 from tuner.errors import UserError
-from tuner.journal import FILE, Journal
+from tuner.journal import FILE, Journal, text_of
 from tuner.past import Past, last_job, read_past
 from tuner.spec import ExperimentSpec
+from tuner.stored import as_file, checkpoints_in
 from tuner.supply import Supply
 from tuner.tracking import end_of
 from tuner.trials import Trial
@@ -445,7 +447,39 @@ def test_every_line_is_there_at_once(job: Job) -> None:
 
 
 def test_a_password_is_not_written(tmp_path: Path) -> None:
-    spec = experiment(tracking={"uri": "postgresql://me:secret@host/db"}, storage="s3://key:secret@host/runs")
+    spec = experiment(tracking={"uri": "postgresql://me:secret@host/db"}, storage="s3://bucket/runs?scheme=http")
     Journal(str(tmp_path)).opened(spec, parent_run="", trials=1)
     text = (tmp_path / FILE).read_text()
     assert "me:***@host/db" in text and "secret" not in text
+
+
+def test_in_an_object_store_it_is_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written whole at each start and end of a trial, a journal would take the square of its length."""
+    monkeypatch.setattr(journal, "_PART", 1000)
+    folder, spec = tmp_path.as_uri(), experiment(search={"kind": "random", "trials": 20})
+    for run in range(2):
+        supply, written = Supply(spec), Journal(folder)
+        written.opened(spec, parent_run="", trials=20)
+        for trial in (supply.next() for _ in range(20)):
+            assert trial is not None
+            trial.started = time.time()
+            written.trial_started(trial)
+        written.closed(is_finished=True)
+        events = [json.loads(line) for line in text_of(folder).splitlines()]
+        assert [event["event"] for event in events].count("opened") == run + 1
+        assert [event["trial"] for event in events if event["event"] == "started"] == [*range(20)] * (run + 1)
+    sizes = [file.stat().st_size for file in tmp_path.glob("*.jsonl")]
+    assert len(sizes) > 4 and max(sizes) < 2500
+    with as_file(f"{folder}/{FILE}") as whole:
+        assert whole.name == FILE and whole.read_text() == text_of(folder)
+
+
+def test_checkpoints_are_found_and_what_is_in_them_is_not(tmp_path: Path) -> None:
+    job = tmp_path / "checkpoint_of_mine" / "job"
+    for place in ("trial-0000/checkpoint_000000/checkpoint_mine", "trial-0001-resumed-1/checkpoint_000003", "report"):
+        (job / place).mkdir(parents=True)
+    expected = ["trial-0000/checkpoint_000000", "trial-0001-resumed-1/checkpoint_000003"]
+    assert sorted(checkpoints_in(str(job))) == [f"{job}/{place}" for place in expected]
+    assert sorted(checkpoints_in(job.as_uri())) == [f"{job.as_uri()}/{place}" for place in expected]
+    assert checkpoints_in(str(job / "trial-0000")) == [f"{job}/{expected[0]}"]
+    assert checkpoints_in(str(job / "nowhere")) == []

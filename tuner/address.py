@@ -8,6 +8,9 @@ from urllib.parse import unquote, urlsplit
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"
 """MLflow's own default store, in the working directory."""
 
+_SECRET = "[a-z_]*(?:password|passwd|pwd|secret|token)[a-z_]*|(?:access|account)_key"
+"""Options of a URI that are nobody else's business."""
+
 
 def default_uri() -> str:
     """Where MLflow looks unless it is told otherwise: MLFLOW_TRACKING_URI, else its default."""
@@ -16,7 +19,8 @@ def default_uri() -> str:
 
 def masked(text: str) -> str:
     """A URI, or text with URIs in it, without the passwords: for everything that is shown or recorded."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
+    text = re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
+    return re.sub(rf"([?&](?:{_SECRET})=)[^&\s'\"]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def is_inside(place: str, folder: str) -> bool:

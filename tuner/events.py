@@ -18,6 +18,7 @@ from tuner.memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
+from tuner.stored import on
 from tuner.trials import DAMAGED, PARTS, REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
@@ -32,7 +33,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self,
         by_id: dict[str, Trial],
         spec: ExperimentSpec,
-        scheme: str,
+        storage: str,
         ending: Ending,
         listeners: Sequence[Listener],
         after_report: Callable[[], None],
@@ -42,7 +43,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         Args:
             by_id: Our trial by Ray's id of it.
             spec: The experiment.
-            scheme: Scheme of the storage's URI, which Ray's paths have lost; empty for a folder.
+            storage: Where the job's files are: of a URI, Ray's paths are but a part.
             ending: Why the job ends early, if it does.
             listeners: Told of everything that happens.
             after_report: Called when they have been told of a report.
@@ -51,7 +52,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._spec = spec
         self._listeners = listeners
         self._ending = ending
-        self._scheme = scheme
+        self._storage = storage
         self._after_report = after_report
         self._last_is_best: dict[int, bool] = {}
         self._outcome: dict[int, dict[str, str]] = {}
@@ -102,8 +103,8 @@ class Events(tune.Callback):  # type: ignore[misc]
     def _gone_back(self, trial: Trial, result: Mapping[str, Any]) -> None:
         """A trial could not read its latest checkpoints, and tells of it with its first report thereafter."""
         self._known[trial.number] = max(trial.epoch, self._known.get(trial.number, 0))
-        damaged = {f"{self._scheme}{path}": str(why) for path, why in result[DAMAGED].items()}
-        trial.damaged |= damaged
+        damaged = {path: str(why) for path, why in result[DAMAGED].items()}
+        trial.damaged |= {on(self._storage, path): why for path, why in damaged.items()}
         names = ", ".join("/".join(path.rsplit("/", 2)[-2:]) for path in damaged)
         from_where = f"epoch {result['epoch'] - 1}" if result.get("epoch", 1) > 1 else "the beginning"
         how = f"{names} cannot be read: it goes on from {from_where} · {'; '.join(dict.fromkeys(damaged.values()))}"
@@ -113,7 +114,7 @@ class Events(tune.Callback):  # type: ignore[misc]
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         # Ray tells of a checkpoint right after the report that came with it.
         ours = self._by_id[trial.trial_id]
-        path = self._scheme + checkpoint.path
+        path = on(self._storage, checkpoint.path)
         if self._last_is_best.get(ours.number):
             ours.checkpoint = path
         if not (ours.mutations and ours.mutations[-1].epoch >= ours.epoch):  # else it goes on from its parent's

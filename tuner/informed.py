@@ -15,6 +15,7 @@ from tuner.any_trial import AnyTrial
 from tuner.scheduler import TIME
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
+from tuner.stored import on
 from tuner.trials import STATUS, Listener, Mutation, Trial
 
 Payload = Callable[[AnyTrial, Assignment], dict[str, Any]]
@@ -79,8 +80,8 @@ class Mutating(_Informed):
     payload: Payload
     listeners: Sequence[Listener]
     rng: np.random.Generator
-    scheme: str
-    """Scheme of the storage's URI, which Ray's paths have lost; empty for a folder."""
+    storage: str
+    """Where the job's files are: of a URI, Ray's paths are but a part."""
     due: list[tuple[Trial, Mutation, AnyTrial, str]]
     """Mutations that are decided and not told."""
     reached: int
@@ -113,7 +114,7 @@ class Mutating(_Informed):
         mutation = Mutation(int(copied.last_result[TIME]), parent.number, ours.assignment, after)
         config = self.spec.trial_config(after).model_copy(update={"seed": ours.config.seed})
         self.last.pop(trial.trial_id, None)  # it may go back to where its parent is
-        self.due.append((ours, mutation, config, self.scheme + copied.last_checkpoint.path))
+        self.due.append((ours, mutation, config, on(self.storage, copied.last_checkpoint.path)))
         return self.payload(config, after), {}
 
     def tell(self) -> None:
@@ -136,7 +137,7 @@ def informed(
     by_id: Mapping[str, Trial],
     past: Sequence[Trial],
     payload: Payload,
-    scheme: str,
+    storage: str,
     listeners: Sequence[Listener],
 ) -> Any:
     """Ray's scheduler for an experiment, informed.
@@ -146,7 +147,7 @@ def informed(
         by_id: Our trial by Ray's id of it; it fills as trials begin.
         past: The trials of an earlier run of the job.
         payload: What a worker is given to train a configuration.
-        scheme: Scheme of the storage's URI, which Ray's paths have lost; empty for a folder.
+        storage: Where the job's files are: of a URI, Ray's paths are but a part.
         listeners: Told of mutations.
     """
     ray_class, arguments = spec.scheduler.build(spec.objective, spec.trial.length, spec.space)
@@ -157,7 +158,7 @@ def informed(
         _remind(scheduler, past, spec.objective.metric)
     if isinstance(scheduler, Mutating):
         scheduler.spec, scheduler.payload, scheduler.listeners = spec, payload, listeners
-        scheduler.scheme, scheduler.due = scheme, []
+        scheduler.storage, scheduler.due = storage, []
         scheduler.rng = np.random.default_rng(spec.search.seed)
         interval = scheduler._perturbation_interval
         latest = max((trial.latest_epoch for trial in past if trial.ended is None), default=0)

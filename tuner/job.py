@@ -25,7 +25,7 @@ from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
 from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.spec import ExperimentSpec
-from tuner.stored import delete
+from tuner.stored import below, delete
 from tuner.supply import Supply
 from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
@@ -89,7 +89,7 @@ class Job:
                     spec,
                     self.supply,
                     self.share,
-                    storage=f"{spec.storage.rstrip('/')}/{spec.name}",
+                    storage=below(spec.storage, spec.name),
                     job=self.job,
                     ending=ending,
                     listeners=listeners,
@@ -213,7 +213,7 @@ class Job:
                 on_front,
                 test,
                 self._model(best, test) if status != INTERRUPTED and not damage else None,
-                f"{self.folder}/{FILE}",
+                below(self.folder, FILE),
             )
             journal.recorded(end)
             self.recorder.job_ended(end)

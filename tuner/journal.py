@@ -13,11 +13,15 @@ from typing import Any
 
 from tuner.address import masked
 from tuner.spec import ExperimentSpec
-from tuner.stored import files_at
+from tuner.stored import below, files_at, part_of, read_parts
 from tuner.trials import Listener, Mutation, Trial
 
 FILE = "journal.jsonl"
 """Its name in the job's folder, and among the artifacts of the job's run."""
+
+
+_PART = 200_000
+"""Bytes of a part in an object store."""
 
 
 class Journal(Listener):
@@ -40,11 +44,11 @@ class Journal(Listener):
         self._on_trouble = on_trouble
         self._file: FileIO | None = None
         """Where it is local, the file to which lines are added; open while the job goes on."""
-        there = text_of(folder) if exists(folder) else ""
+        parts = list(read_parts(below(folder, FILE))) if exists(folder) else []
         # Where an earlier run was killed in the middle of a line, the next one must not go on in it.
-        cut_off = "\n" if there and not there.endswith("\n") else ""
-        # Object stores cannot append: there the whole is written again, whenever a trial begins or ends.
-        self._lines = [cut_off] if self._is_local else [there, cut_off]
+        self._lines = ["\n"] if parts and not parts[-1].endswith(b"\n") else []
+        self._part = len(parts) + 1
+        """Object stores cannot append: there this part is written again, whenever a trial begins or ends."""
 
     def opened(self, spec: ExperimentSpec, **more: Any) -> None:
         """The job has begun, or begun again."""
@@ -117,8 +121,12 @@ class Journal(Listener):
         self._lines.clear()
 
     def _replace(self) -> None:
-        with self._files.open_output_stream(self._path) as stream:
-            stream.write("".join(self._lines).encode())
+        whole = "".join(self._lines).encode()
+        with self._files.open_output_stream(part_of(self._path, self._part)) as stream:
+            stream.write(whole)
+        if len(whole) > _PART:
+            self._part += 1
+            self._lines.clear()
 
 
 def as_plain(spec: ExperimentSpec) -> dict[str, Any]:
@@ -138,6 +146,5 @@ def exists(folder: str) -> bool:
 
 def text_of(folder: str) -> str:
     """The journal in a folder."""
-    files, path = files_at(folder)
-    with files.open_input_stream(f"{path}/{FILE}") as stream:
-        return bytes(stream.read()).decode(errors="replace")  # we write ASCII: other lines are told as damaged
+    text = b"".join(read_parts(below(folder, FILE)))
+    return text.decode(errors="replace")  # we write ASCII: other lines are told as damaged

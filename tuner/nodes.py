@@ -17,7 +17,7 @@ from tuner.any_trial import AnyTrial
 from tuner.cluster import Machine
 from tuner.errors import Problem, UserError
 from tuner.spec import ExperimentSpec
-from tuner.stored import files_at
+from tuner.stored import below, files_at
 
 _PATIENCE, _MOST = 60, 600  # seconds until it is told that a machine does not answer, and until it is given up
 _PACKAGES = ("ray", "torch", "torchvision")
@@ -180,11 +180,11 @@ def _looking() -> Callable[[bytes], Any]:
 @contextlib.contextmanager
 def _probes(storage: str, count: int) -> Iterator[list[str]]:
     """Names of files where checkpoints will be, the first one written and one for each machine. Gone afterwards."""
-    base = storage.rstrip("/")
+    base, word = storage, secrets.token_hex(8)
     if "://" not in base:  # the folder is made when the job begins, not before
         base = str(next(folder for folder in (Path(base), *Path(base).parents) if folder.exists()))
-    first = f"{base}/.tuner-{secrets.token_hex(8)}"
-    names = [first, *(f"{first}-{number}" for number in range(count))]
+    first = below(base, f".tuner-{word}")
+    names = [first, *(below(base, f".tuner-{word}-{number}") for number in range(count))]
     try:
         _write(first)
     except OSError as error:

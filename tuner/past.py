@@ -15,7 +15,7 @@ from tuner.lines import damaged, events_of
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
-from tuner.stored import files_at
+from tuner.stored import below, files_at
 from tuner.trials import Mutation, Trial, label
 from tuner.validation import problems_of
 
@@ -49,10 +49,10 @@ def last_job(storage: str, name: str) -> str:
     """
     from pyarrow.fs import FileSelector
 
-    folder = f"{storage.rstrip('/')}/{name}"
+    folder = below(storage, name)
     files, path = files_at(folder)
     found = files.get_file_info(FileSelector(path, recursive=False, allow_not_found=True))
-    jobs = [info.base_name for info in found if exists(f"{folder}/{info.base_name}")]
+    jobs = [info.base_name for info in found if exists(below(folder, info.base_name))]
     if not jobs:
         hint = "run it without --resume and --extend, or say with storage=... where it was run"
         raise UserError(Problem(f"no job of {name!r} was begun there", "--resume", folder, hint))
@@ -71,7 +71,7 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
     Raises:
         UserError: The experiment is another one now, or nothing was written.
     """
-    where = f"{folder}/{FILE}"
+    where = below(folder, FILE)
     if not exists(folder):
         raise UserError(Problem(f"no journal of job {job} is there", where=where))
     events = list(events_of(text_of(folder), where))

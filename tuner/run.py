@@ -19,6 +19,7 @@ from tuner.past import Past, last_job, read_past
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
+from tuner.stored import below
 from tuner.supply import Supply
 
 __all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "Result", "job_folder", "prepare", "run"]
@@ -163,7 +164,7 @@ def _say_what_was_chosen(spec: ExperimentSpec, supply: Supply, past: Past | None
 
 def job_folder(spec: ExperimentSpec, job: str) -> str:
     """``<storage>/<name>/<job>``."""
-    return f"{spec.storage.rstrip('/')}/{spec.name}/{job}"
+    return below(spec.storage, spec.name, job)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
+from tuner.stored import below, checkpoints_in, delete
 from tuner.supply import Supply
 from tuner.trainable import run_target, train_trial
 from tuner.trial_config import TrialConfig
@@ -127,8 +126,7 @@ def schedule(
         return told
 
     searcher = _Handing(supply, payload)
-    scheme = storage[: storage.index("://") + 3] if "://" in storage else ""
-    scheduler = informed(spec, searcher.by_id, supply.trials, payload, scheme, listeners)
+    scheduler = informed(spec, searcher.by_id, supply.trials, payload, storage, listeners)
     tell = scheduler.tell if isinstance(scheduler, Mutating) else lambda: None
     length = spec.trial.length
     # Ray prepares one trial at a time for a searcher unless told otherwise: the second worker would wait for the first.
@@ -149,25 +147,25 @@ def schedule(
         trial_name_creator=_name,
         trial_dirname_creator=_name,
         stop=_Stop(ending),
-        callbacks=[Events(searcher.by_id, spec, scheme, ending, listeners, tell)],
+        callbacks=[Events(searcher.by_id, spec, storage, ending, listeners, tell)],
         raise_on_failed_trial=False,
         max_failures=spec.retry.lost,  # one that fails of itself reports that, and its worker lives on
         verbose=0,
     )
     supply.forget_unbegun()
-    if "://" not in storage and (spec.scheduler.mutates or any(t.resumed or t.lost for t in supply.trials)):
-        _clear_up(Path(storage, job), supply.trials)
+    _clear_up(below(storage, job), supply.trials)
 
 
-def _clear_up(folder: Path, trials: Sequence[Trial]) -> None:
+def _clear_up(folder: str, trials: Sequence[Trial]) -> None:
     """Delete a job's checkpoints but for the best of each trial, and those that somebody goes on from.
 
-    `tuner.retention` does so while it runs; not of a population, and not of what an earlier run of the job has left.
+    `tuner.retention` does so while it runs; not of a population, and not of what a lost process or an earlier run of
+    the job has left.
     """
     needed = {trial.checkpoint for trial in trials} | {trial.latest for trial in trials if trial.ended is None}
-    for checkpoint in folder.glob("*/checkpoint_*"):
-        if str(checkpoint) not in needed:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    for checkpoint in checkpoints_in(folder):
+        if checkpoint not in needed:
+            delete(checkpoint)
 
 
 def _trainable(spec: ExperimentSpec) -> Any:

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from tuner import imports
+from tuner.address import masked
 from tuner.agreement import check_parts
 from tuner.any_trial import AnyTrial, merge
 from tuner.config import Config
@@ -180,7 +181,10 @@ class ExperimentSpec(Config):
     )
     """Time without a report after which a trial is taken to hang and ended; given as `timeout` is."""
     storage: str = "runs"
-    """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started."""
+    """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started.
+
+    Of an object store elsewhere than at its maker's: ``s3://bucket/runs?endpoint_override=host:9000&scheme=http``.
+    """
     checkpoints: Checkpoints = Checkpoints()
     """What is kept of the trials' files."""
     retry: Retry = Retry()
@@ -213,6 +217,14 @@ class ExperimentSpec(Config):
             if problems:
                 raise Mistakes(*problems)
         return data
+
+    @field_validator("storage")
+    @classmethod
+    def _holds_no_secret(cls, storage: str) -> str:
+        if "://" in storage and (masked(storage) != storage or "@" in storage.split("://")[1].split("/")[0]):
+            hint = "give it to all machines in their environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            raise Mistakes(Problem(f"a name or password has no place in it: {masked(storage)}", hint=hint))
+        return storage
 
     @field_validator("constraints")
     @classmethod

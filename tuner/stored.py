@@ -1,10 +1,14 @@
 """Files of a job wherever they are stored: a folder, or anything that pyarrow knows."""
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_CHECKPOINT = "/checkpoint_"
+"""What the names of checkpoints begin with, as Ray has them."""
 
 
 def files_at(folder: str) -> tuple[Any, str]:
@@ -17,17 +21,58 @@ def files_at(folder: str) -> tuple[Any, str]:
     return LocalFileSystem(), folder
 
 
+def below(folder: str, *names: str) -> str:
+    """What lies below a folder; the options of a URI (``?endpoint_override=...``) stay behind its path."""
+    path, mark, options = _split(folder)
+    return "/".join([path.rstrip("/"), *names]) + mark + options
+
+
+def above(place: str) -> str:
+    """The folder that a file or folder lies in."""
+    path, mark, options = _split(place)
+    return path.rpartition("/")[0] + mark + options
+
+
+def on(storage: str, path: str) -> str:
+    """A path on the file system of a storage, as Ray has them, as one that anybody finds: a URI where that is one."""
+    if "://" not in storage:
+        return path
+    place, mark, options = _split(storage)
+    return f"{place[: place.index('://')]}://{path}{mark}{options}"
+
+
+def _split(place: str) -> tuple[str, str, str]:
+    return place.partition("?") if "://" in place else (place, "", "")
+
+
+def part_of(file: str, number: int) -> str:
+    """The path of a file's part, counted from 1: object stores cannot append, so what grows there is in several."""
+    path, dot, ending = file.rpartition(".")
+    return file if number == 1 else f"{path}-{number}{dot}{ending}"
+
+
+def read_parts(file: str) -> Iterator[bytes]:
+    """The parts of a file that is there, in their order."""
+    files, path = files_at(file)
+    for number in itertools.count(1):
+        try:
+            with files.open_input_stream(part_of(path, number)) as stream:
+                yield stream.read()
+        except FileNotFoundError:
+            if number == 1:
+                raise
+            return
+
+
 @contextlib.contextmanager
 def as_file(source: str) -> Iterator[Path]:
-    """A stored file as a local one."""
+    """A stored file as a local one, its parts put together."""
     if "://" not in source:
         yield Path(source)
         return
-    from pyarrow.fs import copy_files
-
     with tempfile.TemporaryDirectory(prefix="tuner-") as there:
-        file = Path(there, source.rpartition("/")[2])
-        copy_files(source, f"file://{file}")
+        file = Path(there, _split(source)[0].rpartition("/")[2])
+        file.write_bytes(b"".join(read_parts(source)))
         yield file
 
 
@@ -58,12 +103,22 @@ def delete(folder: str) -> None:
         files.delete_dir(path)
 
 
-def delete_checkpoints(folder: str) -> None:
-    """Delete the checkpoints in a trial's folder."""
-    from pyarrow.fs import FileSelector
+def checkpoints_in(folder: str) -> list[str]:
+    """The checkpoints in a folder, a trial's or a job's. Where it cannot be looked at, there are none."""
+    from pyarrow.fs import FileSelector, FileType
 
     files, path = files_at(folder)
-    for found in files.get_file_info(FileSelector(path, allow_not_found=True)):
-        if found.base_name.startswith("checkpoint_"):
-            with contextlib.suppress(FileNotFoundError):  # somebody else is at it
-                files.delete_dir(found.path)
+    try:
+        found = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    except OSError:
+        return []
+    folders = [info.path for info in found if info.type == FileType.Directory and _CHECKPOINT in info.path]
+    # What a function of the user's own has in its checkpoints is its own business.
+    outer = [place for place in folders if place[len(path) :].find(_CHECKPOINT) == place.rfind("/") - len(path)]
+    return [on(folder, place) for place in outer]
+
+
+def delete_checkpoints(folder: str) -> None:
+    """Delete the checkpoints in a trial's folder."""
+    for checkpoint in checkpoints_in(folder):
+        delete(checkpoint)

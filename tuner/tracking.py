@@ -22,6 +22,7 @@ from tuner.past import Past
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
 from tuner.store import FIXED, VIEW, flattened
+from tuner.stored import above
 from tuner.trial_config import TrialConfig
 from tuner.trials import SYSTEM, Listener, Trial, label
 
@@ -188,7 +189,7 @@ class Recorder(Listener):
     def give_up(self, trial: Trial) -> None:
         """Queue the deletion of a trial's files: it waits until its checkpoint is an artifact."""
         assert trial.checkpoint is not None
-        self._put({"do": "drop", "trial": trial.number, "folder": trial.checkpoint.rpartition("/")[0]})
+        self._put({"do": "drop", "trial": trial.number, "folder": above(trial.checkpoint)})
 
     def job_ended(self, end: Mapping[str, Any]) -> None:
         """Queue the end of the job, as `end_of` has it."""
