@@ -3,23 +3,18 @@
     python -m benchmarks.nights recovery   # a trial's process is killed: seconds until it trains again
     python -m benchmarks.nights resume     # a driver is killed after 1,000 trials: seconds until --resume begins one
     python -m benchmarks.nights bayesian   # 200 trials of one second on 2 cores, by Bayesian search, against the ideal
-    python -m benchmarks.nights soak       # 500 trials, and every 20 s a trial, the server or the driver is killed
 
 All jobs are started as a user starts them, in a folder of their own; what happened when is read from their journals.
-`soak` prints what it found of every trial in MLflow, and ends with 1 where one of them is not as it should be.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +23,6 @@ import psutil
 import yaml
 
 from benchmarks import machine
-from benchmarks.servers import free_port, mlflow_server
 from benchmarks.tables import spread, table
 
 CORES = 2
@@ -61,7 +55,7 @@ def _function(name: str, search: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _training(trials: int, epochs: int) -> dict[str, Any]:
+def training(trials: int, epochs: int) -> dict[str, Any]:
     return {
         "name": "night",
         "objective": "val_accuracy",
@@ -82,12 +76,16 @@ def _training(trials: int, epochs: int) -> dict[str, Any]:
 class Night:
     """A job in a folder of its own, begun again as often as one likes."""
 
-    def __init__(self, folder: Path, spec: dict[str, Any], uri: str = "") -> None:
+    def __init__(
+        self, folder: Path, spec: dict[str, Any], uri: str = "", *, popen: Callable[..., Any] = subprocess.Popen
+    ) -> None:
         self.folder = folder
+        self._popen = popen
+        """How its driver is started: somewhere else, maybe."""
         self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         (folder / "night.yaml").write_text(yaml.safe_dump(spec))
         self.log = folder / "log.txt"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[Any] | None = None
 
     def start(self, *more: str) -> None:
         """Start it, or go on with it."""
@@ -95,7 +93,7 @@ class Night:
         root = str(Path(__file__).resolve().parents[1])
         environment = machine.environment() | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": root}
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(
+            self.process = self._popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
 
@@ -129,10 +127,30 @@ class Night:
         return found
 
     def kill(self) -> None:
-        """Kill the driver, as the kernel does, and nothing beside it."""
+        """Kill the driver, as the kernel does, and nothing beside it; and wait until what it had started is gone.
+
+        Ray and the writer see by themselves that it is.
+        """
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+        deadline = time.monotonic() + 90
+        while left := self._left():
+            time.sleep(0.2)
+            if time.monotonic() > deadline:
+                for process in left:
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                return
+
+    def _left(self) -> list[psutil.Process]:
+        assert self.process is not None
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid:  # it leads a session of its own
+                    found.append(process)
+        return found
 
     def wait(self, patience: float) -> int:
         """Wait for its end."""
@@ -146,11 +164,11 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def recovery(options: argparse.Namespace) -> int:
+def recovery(options: argparse.Namespace) -> None:
     """Seconds from a kill to the next epoch that the trial reports."""
     took = []
     with _folder() as folder:
-        night = Night(folder, _training(trials=2, epochs=100_000))
+        night = Night(folder, training(trials=2, epochs=100_000))
         night.start()
         for _ in range(options.turns):
             # Far enough for a checkpoint each, the last time's left behind.
@@ -163,9 +181,7 @@ def recovery(options: argparse.Namespace) -> int:
             again = night.until(lambda events, at=since: _both_again(events, at))  # type: ignore[misc]
             took += [when - killed for when in again.values()]
         night.kill()
-        _wait_for_end(night)
     print(table(["what", "seconds"], [["both trials killed, until each reports a new epoch", spread(took, ".1f")]]))
-    return 0
 
 
 def _reports(events: list[dict[str, Any]], since: float = 0.0) -> dict[int, float]:
@@ -182,7 +198,7 @@ def _both_again(events: list[dict[str, Any]], since: float) -> dict[int, float]:
     return times if len(times) == 2 else {}
 
 
-def resume(options: argparse.Namespace) -> int:
+def resume(options: argparse.Namespace) -> None:
     """Seconds from `--resume` to the first trial that it begins."""
     took, shown = [], options.trials or 1000
     for _ in range(options.turns):
@@ -191,20 +207,17 @@ def resume(options: argparse.Namespace) -> int:
             night.start()
             night.until(lambda events: len([e for e in events if e["event"] == "ended"]) >= shown, 1200)
             night.kill()
-            _wait_for_end(night)
             began = time.time()
             night.start("--resume")
             night.until(lambda events, at=began: any(e["event"] == "started" and e["time"] > at for e in events))  # type: ignore[misc]
             first = min(e["time"] for e in night.events() if e["event"] == "started" and e["time"] > began)
             took.append(first - began)
             night.kill()
-            _wait_for_end(night)
     what = f"--resume of a job of {shown} trials ({options.search}), until its first trial begins"
     print(table(["what", "seconds"], [[what, spread(took, ".1f")]]))
-    return 0
 
 
-def bayesian(options: argparse.Namespace) -> int:
+def bayesian(options: argparse.Namespace) -> None:
     """Seconds from the first trial's beginning to the last one's end, against as many seconds of work on two cores."""
     trials, rows = options.trials or 200, []
     for _ in range(options.turns):
@@ -234,133 +247,20 @@ def bayesian(options: argparse.Namespace) -> int:
             ],
         )
     )
-    return 0
-
-
-def soak(options: argparse.Namespace) -> int:
-    """A night with a random kill every so often; afterwards every trial and every point has to be there once."""
-    trials, epochs, chance = options.trials or 500, 8, random.Random(options.seed)
-    before = {process.pid for process in psutil.process_iter()}
-    temporary = set(Path(tempfile.gettempdir()).iterdir())
-    kills: Counter[str] = Counter()
-    with _folder() as folder, contextlib.ExitStack() as servers:
-        port = free_port()
-        store, artifacts = f"sqlite:///{folder}/mlflow.db", folder / "artifacts"
-        artifacts.mkdir()
-        servers.enter_context(mlflow_server(store, artifacts, port=port))
-        night = Night(folder, _training(trials, epochs), f"http://127.0.0.1:{port}")
-        night.start()
-        last = time.monotonic()
-        began = last
-        while night.process is not None and night.process.poll() is None:
-            time.sleep(0.5)
-            if time.monotonic() - last < options.every:
-                continue
-            last = time.monotonic()
-            match chance.choice(["trial", "trial", "server", "driver"]):
-                case "trial":
-                    for victim in night.workers()[:1]:
-                        victim.kill()
-                        kills["trial"] += 1
-                case "server":
-                    servers.close()
-                    kills["server"] += 1
-                    time.sleep(5)
-                    servers.enter_context(mlflow_server(store, artifacts, port=port))
-                case "driver":
-                    if any(e["event"] == "ended" for e in night.events()):
-                        night.kill()
-                        kills["driver"] += 1
-                        _wait_for_end(night)
-                        night.start("--resume")
-            last = time.monotonic()
-        took = time.monotonic() - began
-        status = night.wait(60)
-        wrong = _wrong(night, trials, epochs)
-        servers.close()
-        print(f"{trials} trials of {epochs} epochs in {took:.0f} s, exit status {status}; killed: {dict(kills)}")
-        if status != 0:
-            print(night.log.read_text()[-3000:])
-    deadline = time.monotonic() + 60
-    while (left := _left(before)) and time.monotonic() < deadline:
-        time.sleep(1)
-    wrong += [f"left over: {process}" for process in left]
-    files = set(Path(tempfile.gettempdir()).glob("tuner-*")) | set(Path(tempfile.gettempdir()).glob("night-*"))
-    # The lock of a store is a file that stays.
-    wrong += [f"left over: {path}" for path in sorted(files - temporary) if not path.name.startswith("tuner-store-")]
-    print("\n".join(wrong) or "every trial ended once, every point of every metric is there once, nothing is left over")
-    return 1 if wrong or status else 0
-
-
-def _left(before: set[int]) -> list[str]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            if process.pid not in before and ("ray" in command or "tuner" in command):
-                found.append(f"{process.pid} {command[:80]}")
-    return found
-
-
-def _wrong(night: Night, trials: int, epochs: int) -> list[str]:
-    """What is not as it should be in MLflow and in the journal."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(night.uri)
-    experiment = client.get_experiment_by_name("night")
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], "tags.`tuner.role` = 'trial'", max_results=50_000)
-    runs = list(found)
-    wrong = []
-    numbers = Counter(int(run.data.tags["tuner.trial"]) for run in runs)
-    wrong += [f"trial {n} is there {numbers[n]} times" for n in range(trials) if numbers[n] != 1]
-    for run in runs:
-        number = run.data.tags["tuner.trial"]
-        if run.info.status != "FINISHED":
-            wrong.append(f"trial {number}: {run.info.status} {run.data.tags.get('tuner.reason')}")
-        for metric in ("val_loss", "train_loss", "val_accuracy"):
-            steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
-            if steps != list(range(1, epochs + 1)):
-                wrong.append(f"trial {number}: {metric} at {steps}")
-    ended = Counter(e["trial"] for e in night.events() if e["event"] == "ended" and e["status"] == "completed")
-    wrong += [f"trial {n} ended {ended[n]} times" for n in range(trials) if ended[n] != 1]
-    return wrong
-
-
-def _wait_for_end(night: Night) -> None:
-    """Until all that a killed driver has started is gone: Ray and the writer see that by themselves."""
-    assert night.process is not None
-    deadline = time.monotonic() + 90
-    session = night.process.pid
-    while time.monotonic() < deadline:
-        there = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(process.pid) == session:
-                    there.append(process)
-        if not there:
-            return
-        time.sleep(0.2)
-    for process in there:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(signal.SIGKILL)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="What faults cost, and long jobs.")
-    parser.add_argument("what", choices=["recovery", "resume", "bayesian", "soak"])
+    parser.add_argument("what", choices=["recovery", "resume", "bayesian"])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--trials", type=int, default=0)
     parser.add_argument("--search", default="random", choices=["random", "bayesian"], help="of `resume`")
-    parser.add_argument("--every", type=float, default=20.0, help="seconds between the kills of `soak`")
-    parser.add_argument("--seed", type=int, default=0, help="of the kills of `soak`")
     options = parser.parse_args()
     neighbours = machine.Neighbours()
     neighbours.look()
-    status = {"recovery": recovery, "resume": resume, "bayesian": bayesian, "soak": soak}[options.what](options)
+    {"recovery": recovery, "resume": resume, "bayesian": bayesian}[options.what](options)
     print(f"\n{machine.facts(neighbours)}")
-    sys.exit(status)
 
 
 if __name__ == "__main__":

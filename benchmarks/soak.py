@@ -1,0 +1,216 @@
+"""A night in which everything fails that can: afterwards every trial and every point of its curves has to be there.
+
+    python -m benchmarks.soak    # 500 trials; every 20 s a trial, a host, the server of MLflow or the driver is killed
+
+A head with the driver and the server, and two worker hosts of one core each, in network namespaces: Linux, as root.
+It prints what it found in MLflow that is not as it should be, and ends with 1 if there is anything.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import machine
+from benchmarks.hosts import Host, Network, network
+from benchmarks.nights import Night, training
+
+EPOCHS = 8
+METRICS = ("train_loss", "val_loss", "val_accuracy")
+FAULTS = ("trial", "trial", "host", "server", "driver")
+"""What is killed; of five kills two are trials."""
+SOON = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""Ray gives a machine up after three answers that did not come, one a second."""
+_PORT = 5000
+_AWAY = 5.0  # seconds that a server or a host is away
+
+
+class Server:
+    """MLflow's server on the head."""
+
+    def __init__(self, head: Host, folder: Path) -> None:
+        self._head = head
+        self._folder = folder
+        (folder / "artifacts").mkdir()
+        self.uri = f"http://127.0.0.1:{_PORT}"
+        self.store = f"sqlite:///{folder}/mlflow.db"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = ["--backend-store-uri", self.store, "--artifacts-destination", str(self._folder / "artifacts")]
+        where = ["--host", "127.0.0.1", "--port", str(_PORT), "--workers", "2"]
+        with (self._folder / "server.txt").open("a") as log:
+            self._process = self._head.popen(
+                *(sys.executable, "-m", "mlflow", "server", *options, *where),
+                cwd=self._folder,
+                stdout=log,
+                start_new_session=True,  # its workers end with it
+            )
+        ask = f"import urllib.request; urllib.request.urlopen('{self.uri}/health', timeout=5)"
+        deadline = time.monotonic() + 90
+        while self._head.popen(sys.executable, "-c", ask, stdout=subprocess.DEVNULL).wait() != 0:
+            assert time.monotonic() < deadline, "MLflow's server does not come up"
+            time.sleep(0.5)
+
+    def kill(self) -> None:
+        """End it at once, with its workers."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Cluster:
+    """Two hosts that train; one that is lost is replaced."""
+
+    def __init__(self, net: Network, head: Host) -> None:
+        self._net = net
+        self._head = head
+        self.workers = [self._worker() for _ in range(2)]
+
+    def _worker(self) -> Host:
+        host = self._net.host(f"host{len(self._net.hosts)}")
+        host.start_ray("--num-cpus=1", head=self._head)
+        return host
+
+    def kill_host(self, number: int) -> None:
+        """The power of one goes; another comes."""
+        self.workers[number].kill()
+        time.sleep(_AWAY)
+        self.workers[number] = self._worker()
+
+    def trials(self) -> list[psutil.Process]:
+        """The processes that train."""
+        found = []
+        for pid in (pid for host in self.workers for pid in host.processes()):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if "ImplicitFunc" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+
+def soak(trials: int, every: float, seed: int) -> list[str]:
+    """A night. Returns what is not as it should be afterwards."""
+    chance, kills = random.Random(seed), Counter[str]()
+    with tempfile.TemporaryDirectory(prefix="night-") as name, network(Path(name, "hosts"), **SOON) as net:
+        folder = Path(name)
+        head = net.host("head")
+        head.start_ray("--num-cpus=0")
+        cluster, server = Cluster(net, head), Server(head, folder)
+
+        def popen(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
+            ours = {"RAY_ADDRESS": head.ray_address}
+            return head.popen(*command, env=env | head.environment | ours, **options)
+
+        night = Night(folder, training(trials, EPOCHS), server.uri, popen=popen)
+        night.start()
+        began = last = time.monotonic()
+        while night.process is not None and night.process.poll() is None:
+            time.sleep(0.5)
+            if time.monotonic() - last < every:
+                continue
+            fault = chance.choice(FAULTS)
+            match fault:
+                case "trial":
+                    for victim in cluster.trials()[:1]:
+                        victim.kill()
+                case "host":
+                    cluster.kill_host(chance.randrange(2))
+                case "server":
+                    server.kill()
+                    time.sleep(_AWAY)
+                    server.start()
+                case "driver":
+                    if not any(event["event"] == "ended" for event in night.events()):
+                        continue  # there is nothing yet to go on with
+                    night.kill()
+                    night.start("--resume")
+            kills[fault] += 1
+            last = time.monotonic()
+        took, status = time.monotonic() - began, night.wait(60)
+        server.kill()
+        wrong = _wrong(night, server.store, trials)
+        shown = ", ".join(f"{count} x {what}" for what, count in sorted(kills.items()))
+        print(f"{trials} trials of {EPOCHS} epochs in {took:.0f} s, exit status {status}; killed: {shown}")
+        if status != 0:
+            wrong.append(f"exit status {status}: {night.log.read_text()[-3000:]}")
+    return wrong
+
+
+def _wrong(night: Night, store: str, trials: int) -> list[str]:
+    """What is not as it should be in MLflow and in the journal."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("night")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id], "tags.`tuner.role` = 'trial'", max_results=50_000))
+    numbers = Counter(int(run.data.tags["tuner.trial"]) for run in runs)
+    wrong = [f"trial {n} is there {numbers[n]} times" for n in range(trials) if numbers[n] != 1]
+    for run in runs:
+        number = run.data.tags["tuner.trial"]
+        if run.info.status != "FINISHED":
+            wrong.append(f"trial {number}: {run.info.status} {run.data.tags.get('tuner.reason')}")
+        for metric in METRICS:
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
+            if steps != list(range(1, EPOCHS + 1)):
+                wrong.append(f"trial {number}: {metric} at {steps}")
+    ended = Counter(e["trial"] for e in night.events() if e["event"] == "ended" and e["status"] == "completed")
+    return wrong + [f"trial {n} ended {ended[n]} times" for n in range(trials) if ended[n] != 1]
+
+
+def _processes(before: set[int]) -> list[str]:
+    """Those of ours that were not there before."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if process.pid not in before and any(word in command for word in ("ray", "tuner", "mlflow")):
+                found.append(f"{process.pid} {command[:80]}")
+    return found
+
+
+def _files() -> set[Path]:
+    """What lies in the folder for temporary files; the lock of a store is a file that stays."""
+    found = {path for pattern in ("tuner-*", "night-*") for path in Path(tempfile.gettempdir()).glob(pattern)}
+    return {path for path in found if not path.name.startswith("tuner-store-")}
+
+
+def main() -> None:
+    """Kill, look and print."""
+    parser = argparse.ArgumentParser(description="A night in which everything fails that can.")
+    parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--every", type=float, default=20.0, help="seconds between two kills")
+    parser.add_argument("--seed", type=int, default=0, help="of the kills")
+    options = parser.parse_args()
+    neighbours = machine.Neighbours()
+    neighbours.look()
+    processes, files = {process.pid for process in psutil.process_iter()}, _files()
+    wrong = soak(options.trials, options.every, options.seed)
+    deadline = time.monotonic() + 60
+    while (left := _processes(processes)) and time.monotonic() < deadline:
+        time.sleep(1)
+    wrong += [f"left over: {each}" for each in (*left, *sorted(map(str, _files() - files)))]
+    print("\n".join(wrong) or "every trial ended once, every point of every metric is there once, nothing is left over")
+    print(f"\n{machine.facts(neighbours)}")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
