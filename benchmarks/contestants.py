@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.functions import Function, Values
-from tuner.search import Bayesian, Random
+from tuner.adaptive import Bayesian
+from tuner.plans import Random
 from tuner.searcher import Plan, Searcher, Told
 from tuner.study import Study
 

@@ -49,7 +49,7 @@ LAYERS = [
         "ui",
     },
     {"writer", "record", "champion", "store", "runs", "tables"},
-    {"refusal", "upload", "stored", "beside"},
+    {"refusal", "upload", "stored", "beside", "origin"},
     {"train", "checkpoint", "trials"},
     {"spec"},
     {"agreement", "study"},
@@ -59,7 +59,7 @@ LAYERS = [
     {"any_trial"},
     {"repeated"},
     {"regions", "searcher", "nearby"},
-    {"search", "scheduler"},
+    {"search", "plans", "adaptive", "scheduler", "parts"},
     {"conditions"},
     {"space", "validation"},
     {"distribution", "interval"},
@@ -154,7 +154,7 @@ def test_training_and_all_below_know_neither_ray_nor_mlflow() -> None:
 
 
 def test_only_the_search_knows_optuna() -> None:
-    assert users_of("optuna") == {"search", "study", "gaussian", "plots"}
+    assert users_of("optuna") == {"adaptive", "study", "gaussian", "plots"}
 
 
 def test_no_module_is_named_after_nothing() -> None:

@@ -9,7 +9,7 @@ import ray
 
 from tuner.cluster import Capacity, Machine, Share, address_of, disconnect, local_capacity, share
 from tuner.errors import UserError
-from tuner.spec import Resources
+from tuner.parts import Resources
 
 
 @pytest.mark.parametrize(

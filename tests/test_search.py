@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from tuner.adaptive import CMAES, Bayesian, Evolution
 from tuner.distribution import Choice
-from tuner.search import CMAES, QMC, Bayesian, Evolution, Grid, Random
+from tuner.plans import QMC, Grid, Random
 from tuner.space import Assignment, Space
 
 

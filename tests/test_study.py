@@ -12,7 +12,9 @@ from optuna.trial import TrialState
 from pydantic import TypeAdapter
 from scipy.special import log_ndtr
 
-from tuner.search import QMC, Adaptive, Random, SearchConfig
+from tuner.adaptive import Adaptive
+from tuner.plans import QMC, Random
+from tuner.search import SearchConfig
 from tuner.searcher import Plan, State, Told
 from tuner.space import Assignment, Space
 from tuner.study import Study

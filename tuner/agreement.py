@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tuner.adaptive import Adaptive
 from tuner.any_trial import AnyTrial
 from tuner.conditions import check_conditions
 from tuner.errors import Problem, allowed, collecting
 from tuner.feasibility import check_corners, check_initial, check_mutations, check_plan, check_space
 from tuner.limits import Limits
 from tuner.scoring import Objective
-from tuner.search import Adaptive
 from tuner.target import TargetTrial
 
 

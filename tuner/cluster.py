@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuner import admission
 from tuner.errors import Problem, UserError
-from tuner.spec import Resources
+from tuner.parts import Resources
 
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from tuner import imports
+from tuner.adaptive import Adaptive
 from tuner.address import masked
 from tuner.agreement import check_parts
 from tuner.any_trial import AnyTrial, merge
@@ -31,10 +32,19 @@ from tuner.constraints import Constraint
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.feasibility import refusal
 from tuner.limits import Limits
-from tuner.metrics import mode_of
+from tuner.parts import (
+    Budget,
+    Checkpoints,
+    Resources,
+    Retry,
+    Tracking,
+    is_measured,
+    objectives_of,
+    seconds_of,
+)
 from tuner.scheduler import Fifo, SchedulerConfig
 from tuner.scoring import Objective
-from tuner.search import Adaptive, SearchConfig
+from tuner.search import SearchConfig
 from tuner.source import Key, read, split
 from tuner.space import Assignment, Space
 from tuner.target import TargetTrial
@@ -43,94 +53,6 @@ from tuner.validation import problems_of
 
 if TYPE_CHECKING:
     from tuner.searcher import Searcher
-
-
-def _seconds(value: Any) -> Any:
-    """``90``, ``90s``, ``15m``, ``2h``, ``1d`` or ``1h30m`` in seconds."""
-    if not isinstance(value, str):
-        return value
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
-    if not parts or "".join(number + unit for number, unit in parts) != value.replace(" ", ""):
-        raise ValueError(f"{value!r} is not a time; write 90s, 15m, 2h or 1h30m")
-    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
-
-
-def _objectives(value: Any) -> Any:
-    """One objective stands for a list of one."""
-    if isinstance(value, list | tuple) and not value:
-        raise ValueError(f"{value!r} names no metric, such as val_accuracy")
-    return [_objective(each) for each in (value if isinstance(value, list | tuple) else [value])]
-
-
-def _objective(value: Any) -> Any:
-    """A bare metric name stands for the metric with its own direction."""
-    if not isinstance(value, str | dict | Objective):
-        raise ValueError(f"{value!r} is not the name of a metric, such as val_accuracy")
-    if not isinstance(value, str):
-        return value
-    mode = mode_of(value) if _is_known(value) else "max"
-    return {"metric": value, "mode": mode}  # a name that is not measured is refused with the names that are
-
-
-def _is_known(metric: str) -> bool:
-    try:
-        return mode_of(metric) is not None
-    except KeyError:
-        return False
-
-
-class Resources(Config):
-    """What one trial takes of the machine or cluster."""
-
-    cpu: float = Field(1, gt=0)
-    """CPU cores a trial; it computes on as many threads."""
-    gpu: float | Annotated[str, Field(pattern="^auto$")] = "auto"
-    """GPUs a trial: 0.25 is four trials a GPU; auto takes a share of what there is, none where there is none."""
-
-    @model_validator(mode="after")
-    def _share(self) -> "Resources":
-        if isinstance(self.gpu, float | int) and (self.gpu < 0 or (self.gpu > 1 and self.gpu % 1)):
-            message = f"{self.gpu:g} is no share of a GPU and no number of GPUs"
-            raise Mistakes(Problem(message, key="gpu", hint="allowed: auto, 0, a share such as 0.25, or 1, 2, 3, ..."))
-        return self
-
-
-class Tracking(Config):
-    """Where MLflow keeps the record."""
-
-    uri: str | None = None
-    """Tracking URI; null for MLFLOW_TRACKING_URI, else MLflow's own default (sqlite:///mlflow.db)."""
-    tensorboard: bool = False
-    """Whether TensorBoard's files are written, too: below the job's folder, which has to be a local one."""
-    register_model: bool = Field(True, alias="register")
-    """Whether the winner is registered as a model under the experiment's name, and may become its champion."""
-
-
-class Checkpoints(Config):
-    """Which files stay in `storage` when a trial has ended; MLflow has the best checkpoint of every trial."""
-
-    keep: Annotated[int, Field(ge=1)] | Literal["all"] = 5
-    """Of how many of the best trials, or `all`. A Pareto front is kept whole."""
-
-
-class Retry(Config):
-    """Which trials begin again where they had come to."""
-
-    lost: int = Field(3, ge=0)
-    """How often a trial whose process is lost goes on from its last checkpoint, elsewhere if need be. A machine that is
-    taken away, and says so, does not count."""
-    out_of_memory: Literal["halve_batch"] | None = None
-    """What is done where a trial runs out of memory: halve_batch computes each batch in two parts, in four, down to
-    single images, and the optimizer still makes one step a batch. null for nothing: it fails."""
-
-
-class Budget(Config):
-    """What a job may cost; then it ends, as it does where its search is through."""
-
-    trials: int | None = Field(None, ge=1)
-    """Trials that are begun; null for as many as the search has."""
-    epochs: int | None = Field(None, ge=1)
-    """Epochs (reports of a function of one's own) over all trials together; null for no limit."""
 
 
 def _which_trial(value: Any) -> str:
@@ -151,7 +73,7 @@ class ExperimentSpec(Config):
     """Name of the experiment: of its folder and in MLflow. Letters, digits, '.', '_' and '-'."""
     objectives: Annotated[
         tuple[Objective, ...],
-        BeforeValidator(_objectives, json_schema_input_type=Objective | str | list[Objective | str]),
+        BeforeValidator(objectives_of, json_schema_input_type=Objective | str | list[Objective | str]),
     ] = Field(alias="objective")
     """The metric that decides, measured on validation, or several. A name of METRICS knows its direction itself."""
     trial: AnyTrialConfig
@@ -172,11 +94,11 @@ class ExperimentSpec(Config):
     """What the job may cost."""
     resources: Resources = Resources()
     """What one trial takes."""
-    timeout: Annotated[float | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)] = Field(
+    timeout: Annotated[float | None, BeforeValidator(seconds_of, json_schema_input_type=float | str | None)] = Field(
         None, gt=0
     )
     """Time after which the job ends, in seconds or as 90s, 15m, 2h; null for none."""
-    trial_timeout: Annotated[float | None, BeforeValidator(_seconds, json_schema_input_type=float | str | None)] = (
+    trial_timeout: Annotated[float | None, BeforeValidator(seconds_of, json_schema_input_type=float | str | None)] = (
         Field(None, gt=0)
     )
     """Time without a report after which a trial is taken to hang and ended; given as `timeout` is."""
@@ -212,7 +134,7 @@ class ExperimentSpec(Config):
                     hint=f"write {{metric: {each}, mode: max}} or {{metric: {each}, mode: min}}",
                 )
                 for place, each in enumerate(said if isinstance(said, list) else [said])
-                if isinstance(each, str) and not _is_known(each)
+                if isinstance(each, str) and not is_measured(each)
             ]
             if problems:
                 raise Mistakes(*problems)

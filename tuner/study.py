@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tuner.adaptive import Adaptive
 from tuner.axis import Axis
 from tuner.conditions import draw
 from tuner.nearby import beside, towards
+from tuner.plans import Allows
 from tuner.regions import Regions
-from tuner.search import Adaptive, Allows
 from tuner.searcher import Searcher, State, Told
 from tuner.space import Assignment, Distribution, Space
 

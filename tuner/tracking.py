@@ -1,20 +1,15 @@
 """The record: what MLflow is told of a job and its trials. A process of its own writes it (`tuner.writer`)."""
 
-import getpass
 import json
 import os
-import platform
 import socket
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from tuner import __version__
+from tuner import origin
 from tuner.address import MLFLOW_DEFAULT, masked
 from tuner.any_trial import AnyTrial
 from tuner.errors import Problem, UserError
@@ -109,11 +104,11 @@ class Recorder(Listener):
                 "experiment": self._spec.name,
                 "parent": past.head.get("parent_run", "") if past else "",
                 "common": {
-                    "mlflow.user": _user(),
+                    "mlflow.user": origin.user(),
                     "mlflow.source.name": str(source),
                     "mlflow.source.type": "LOCAL",
-                    **_versions(),
-                    **_commit(source if source.is_dir() else source.parent, self._environment),
+                    **origin.versions(),
+                    **origin.commit(source if source.is_dir() else source.parent, self._environment),
                 },
                 **self._of_parent(job, folder, source, trials),
                 "view": {
@@ -140,7 +135,7 @@ class Recorder(Listener):
         spec = self._spec
         tags = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(spec).items()}
         tags |= {
-            "mlflow.note.content": _question(source),
+            "mlflow.note.content": origin.question(source),
             "tuner.host": socket.gethostname(),
             "tuner.role": "parent",
             "tuner.job": job,
@@ -343,42 +338,5 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if type(value) in (int, float) and name != "epoch"}
 
 
-def _versions() -> dict[str, str]:
-    """Of what a trial's numbers depend on."""
-    there = {"python": platform.python_version(), "tuner": __version__}
-    there |= {name: metadata.version(name) for name in ("torch", "torchvision", "ray", "optuna", "mlflow")}
-    return {f"tuner.version.{name}": version for name, version in there.items()}
-
-
-def _question(source: Path) -> str:
-    """What an experiment's file asks: the comment that it opens with."""
-    if not source.is_file():
-        return ""
-    lines = takewhile(lambda line: line.startswith("#"), source.read_text(encoding="utf-8").splitlines())
-    return "\n".join(line.lstrip("# ") for line in lines)
-
-
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        return "unknown"
-
-
-def _commit(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The git commit of the experiment's own repository, not of the one that this package was installed from."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=dict(environment))
-        return done.stdout.strip()
-
-    try:
-        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"mlflow.source.git.commit": commit, "tuner.git_state": "changed since" if changed else "as committed"}

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner import store
+from tuner.adaptive import Adaptive
 from tuner.conditions import draw
 from tuner.distribution import Value
 from tuner.errors import Problem, UserError
-from tuner.search import Adaptive
 from tuner.searcher import State, Told
 from tuner.space import Distribution
 from tuner.spec import ExperimentSpec

@@ -1,0 +1,100 @@
+"""The small parts of an experiment, and what may stand for a time or an objective."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tuner.config import Config
+from tuner.errors import Mistakes, Problem
+from tuner.metrics import mode_of
+from tuner.scoring import Objective
+
+
+def seconds_of(value: Any) -> Any:
+    """``90``, ``90s``, ``15m``, ``2h``, ``1d`` or ``1h30m`` in seconds."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
+    if not parts or "".join(number + unit for number, unit in parts) != value.replace(" ", ""):
+        raise ValueError(f"{value!r} is not a time; write 90s, 15m, 2h or 1h30m")
+    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
+
+
+def objectives_of(value: Any) -> Any:
+    """One objective stands for a list of one."""
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError(f"{value!r} names no metric, such as val_accuracy")
+    return [objective_of(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def objective_of(value: Any) -> Any:
+    """A bare metric name stands for the metric with its own direction."""
+    if not isinstance(value, str | dict | Objective):
+        raise ValueError(f"{value!r} is not the name of a metric, such as val_accuracy")
+    if not isinstance(value, str):
+        return value
+    mode = mode_of(value) if is_measured(value) else "max"
+    return {"metric": value, "mode": mode}  # a name that is not measured is refused with the names that are
+
+
+def is_measured(metric: str) -> bool:
+    """Whether that is a metric that we measure."""
+    try:
+        return mode_of(metric) is not None
+    except KeyError:
+        return False
+
+
+class Resources(Config):
+    """What one trial takes of the machine or cluster."""
+
+    cpu: float = Field(1, gt=0)
+    """CPU cores a trial; it computes on as many threads."""
+    gpu: float | Annotated[str, Field(pattern="^auto$")] = "auto"
+    """GPUs a trial: 0.25 is four trials a GPU; auto takes a share of what there is, none where there is none."""
+
+    @model_validator(mode="after")
+    def _share(self) -> "Resources":
+        if isinstance(self.gpu, float | int) and (self.gpu < 0 or (self.gpu > 1 and self.gpu % 1)):
+            message = f"{self.gpu:g} is no share of a GPU and no number of GPUs"
+            raise Mistakes(Problem(message, key="gpu", hint="allowed: auto, 0, a share such as 0.25, or 1, 2, 3, ..."))
+        return self
+
+
+class Tracking(Config):
+    """Where MLflow keeps the record."""
+
+    uri: str | None = None
+    """Tracking URI; null for MLFLOW_TRACKING_URI, else MLflow's own default (sqlite:///mlflow.db)."""
+    tensorboard: bool = False
+    """Whether TensorBoard's files are written, too: below the job's folder, which has to be a local one."""
+    register_model: bool = Field(True, alias="register")
+    """Whether the winner is registered as a model under the experiment's name, and may become its champion."""
+
+
+class Checkpoints(Config):
+    """Which files stay in `storage` when a trial has ended; MLflow has the best checkpoint of every trial."""
+
+    keep: Annotated[int, Field(ge=1)] | Literal["all"] = 5
+    """Of how many of the best trials, or `all`. A Pareto front is kept whole."""
+
+
+class Retry(Config):
+    """Which trials begin again where they had come to."""
+
+    lost: int = Field(3, ge=0)
+    """How often a trial whose process is lost goes on from its last checkpoint, elsewhere if need be. A machine that is
+    taken away, and says so, does not count."""
+    out_of_memory: Literal["halve_batch"] | None = None
+    """What is done where a trial runs out of memory: halve_batch computes each batch in two parts, in four, down to
+    single images, and the optimizer still makes one step a batch. null for nothing: it fails."""
+
+
+class Budget(Config):
+    """What a job may cost; then it ends, as it does where its search is through."""
+
+    trials: int | None = Field(None, ge=1)
+    """Trials that are begun; null for as many as the search has."""
+    epochs: int | None = Field(None, ge=1)
+    """Epochs (reports of a function of one's own) over all trials together; null for no limit."""
