@@ -26,6 +26,7 @@ LAYERS = [
         "dashboard",
         "follow",
         "nodes",
+        "newcomers",
         "display",
         "report",
         "html_report",

@@ -176,6 +176,7 @@ def test_a_host_that_joins_is_used_and_one_that_is_lost_is_done_without(
     assert not job.trained(1)  # there is no room
     late = worker(net, head, cores=2)
     job.wait(lambda: len(job.trained(1, late)) > 2)
+    job.wait(lambda: f"{late.name} has joined, and is as the others" in job.said)
     if fault == "taken away":
         take_away(first, head)
     else:
@@ -190,6 +191,22 @@ def test_a_host_that_joins_is_used_and_one_that_is_lost_is_done_without(
     where = job.history(0, "on")
     assert {step for step, number in where.items() if f"host{number:g}" == first.name} >= set(range(1, int(last) + 1))
     assert f"host{where[len(where)]:g}" == late.name
+
+
+def test_a_host_that_joins_and_is_not_as_the_others_is_told(hosts: tuple[Network, Host], tmp_path: Path) -> None:
+    net, head = hosts
+    job = Job(head, tmp_path, trials=1)
+    worker(net, head)
+    process = job.start()
+    job.wait(lambda: len(job.trained(0)) > 0)
+    odd = net.host("odd")
+    odd.hide(tmp_path / "runs")
+    odd.start_ray("--num-cpus=1", head=head)
+    job.wait(lambda: "odd has joined" in job.said)
+    job.finish(process)
+    wrong = "trials will fail there: storage: what the driver writes there is not found"
+    assert f"odd has joined, and {wrong}" in job.said
+    job.check(0)
 
 
 def test_a_trial_that_lives_on_where_nobody_reaches_it_harms_nothing(

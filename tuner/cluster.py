@@ -177,17 +177,23 @@ def connect(address: str | None) -> Capacity:
     return _of_cluster(is_open)
 
 
+def machines() -> tuple[Machine, ...]:
+    """Those of the Ray that we are connected to."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return tuple(_machine(node["Resources"], node["NodeID"], node["NodeManagerHostname"]) for node in alive)
+
+
 def _of_cluster(is_open: bool) -> Capacity:
     """The machines of the Ray that we are connected to."""
     import ray
 
     from tuner import autoscaler
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    now = tuple(_machine(node["Resources"], node["NodeID"], node["NodeManagerHostname"]) for node in alive)
     types = autoscaler.node_types(ray.get_runtime_context().gcs_address)
     later = tuple(machine for has, count in types or () for machine in [_machine(has)] * count)
-    return Capacity(now, later, grows=types is None, is_open=is_open)
+    return Capacity(machines(), later, grows=types is None, is_open=is_open)
 
 
 def _machine(has: Mapping[str, float], node: str = "", host: str = "") -> Machine:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -21,6 +21,7 @@ from tuner.disk import FULL, is_full
 from tuner.display import Display
 from tuner.ending import Ending
 from tuner.journal import FILE, Journal
+from tuner.newcomers import Newcomers
 from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
 from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
@@ -84,7 +85,7 @@ class Job:
         if spec.tracking.tensorboard:
             listeners.append(TensorBoard(self.folder, spec.objectives, partial(display.say, style="yellow")))
         try:
-            with display, _ending_cleanly(ending, display):
+            with display, _ending_cleanly(ending, display), self._watching(display):
                 schedule(
                     spec,
                     self.supply,
@@ -104,6 +105,11 @@ class Job:
             self.recorder.job_ended(tracking.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise
+
+    def _watching(self, display: Display) -> AbstractContextManager[object]:
+        if self.local:
+            return nullcontext()
+        return Newcomers(self.spec, self.share, display.say, partial(display.say, style="yellow"))
 
     def _cannot_write(self, ending: Ending, error: OSError) -> None:
         """The journal cannot be written: where the disk is full, nothing else can be, and the job ends."""
