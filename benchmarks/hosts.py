@@ -30,12 +30,14 @@ class Host:
     """A machine: an address, a name, a cable, and the processes that run there."""
 
     def __init__(self, name: str, space: str, address: str, folder: Path, environment: Mapping[str, str]) -> None:
-        (folder / "ray").mkdir(parents=True)
+        for own in ("ray", "tmp"):
+            (folder / own).mkdir(parents=True)
         self.name = name
         self.address = address
         self.folder = folder
         """What this host has to itself."""
-        self.environment = dict(environment)
+        # Ray looks there, too, and its sockets must not have long names.
+        self.environment = dict(environment) | {"TMPDIR": str(folder / "tmp"), "RAY_TMPDIR": "/tmp"}
         self._space = space
         names = folder.parent
         self._instead = {_RAY: folder / "ray"} | {Path("/etc", file): names / file for file in _NAMES}

@@ -37,6 +37,7 @@ SOON = {
 }
 """Ray gives a machine up after three answers that did not come, one a second."""
 _PORT = 5000
+_STAYS = "tuner-store-"  # the lock of a store is a file that stays
 _AWAY = 5.0  # seconds that a server or a host is away
 
 
@@ -144,10 +145,24 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
             kills[fault] += 1
             last = time.monotonic()
         took, status = time.monotonic() - began, night.wait(60)
+        is_behind = "tuner sync" in night.log.read_text().rpartition("Leaderboard")[2]
+        if is_behind:  # the server was away when the job ended: as its user is told
+            head.run(
+                *(sys.executable, "-m", "tuner", "sync", "night.yaml"),
+                cwd=folder,
+                env=machine.environment() | head.environment | {"MLFLOW_TRACKING_URI": server.uri},
+                timeout=300,
+            )
         server.kill()
         wrong = _wrong(night, server.store, trials)
+        for host in (head, *cluster.workers):
+            wrong += [
+                f"left over: {path}" for path in (host.folder / "tmp").iterdir() if path.name.startswith("tuner-")
+            ]
         shown = ", ".join(f"{count} x {what}" for what, count in sorted(kills.items()))
         print(f"{trials} trials of {EPOCHS} epochs in {took:.0f} s, exit status {status}; killed: {shown}")
+        if is_behind:
+            print("the server was away when the job ended: `tuner sync` made up for it")
         if status != 0:
             wrong.append(f"exit status {status}: {night.log.read_text()[-3000:]}")
     return wrong
@@ -187,9 +202,9 @@ def _processes(before: set[int]) -> list[str]:
 
 
 def _files() -> set[Path]:
-    """What lies in the folder for temporary files; the lock of a store is a file that stays."""
+    """What lies in the folder for temporary files."""
     found = {path for pattern in ("tuner-*", "night-*") for path in Path(tempfile.gettempdir()).glob(pattern)}
-    return {path for path in found if not path.name.startswith("tuner-store-")}
+    return {path for path in found if not path.name.startswith(_STAYS)}
 
 
 def main() -> None:

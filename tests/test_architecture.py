@@ -67,6 +67,7 @@ LAYERS = [
     {
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
+        *("temporary",),
         *("package",),
         *("config", "errors"),
     },

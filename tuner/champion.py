@@ -4,7 +4,6 @@ It takes torch, so the process that writes the record imports it when a job come
 """
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
-from tuner import __version__
+from tuner import __version__, temporary
 from tuner.checkpoint import read_model
 from tuner.scoring import Objective
 from tuner.upload import upload
@@ -88,7 +87,7 @@ def _logged(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> Any:
     # Not by `mlflow.pytorch.log_model`: that one begins the run once more, and asks for each of its metrics' history.
     experiment = client.get_run(run).info.experiment_id
     logged = client.create_logged_model(experiment, name="model", source_run_id=run)
-    with tempfile.TemporaryDirectory(prefix="tuner-") as there, warnings.catch_warnings():
+    with temporary.folder() as there, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on other ways to keep a model
         save = partial(
             mlflow.pytorch.save_model,

@@ -1,7 +1,6 @@
 """One job, from its first trial to the end of its record."""
 
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import cluster, html_report, imports, report, tracking
+from tuner import cluster, html_report, imports, report, temporary, tracking
 from tuner.checkpoint import Damaged
 from tuner.disk import FULL, is_full
 from tuner.display import Display
@@ -96,6 +95,7 @@ class Job:
                     listeners=listeners,
                 )
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
+            temporary.clear_up()
             retention.look()
             sweeper.shutdown()
             journal.closed(is_finished=not ending.reason)
@@ -262,8 +262,8 @@ def _artifacts(folder: str) -> Iterator[Path]:
     if "://" not in folder:
         yield Path(folder, "report")
         return
-    with tempfile.TemporaryDirectory(prefix="tuner-") as name:
-        yield Path(name)
+    with temporary.folder() as elsewhere:
+        yield elsewhere
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from tuner import temporary
 from tuner.disk import shown
 from tuner.errors import Problem, UserError
 
@@ -89,12 +89,12 @@ def package_of(file: Path) -> Package:
 def _files_of(folder: Path) -> tuple[set[str], set[str]]:
     """Paths of the files that travel, and of the links to folders that do not."""
     never = [f"--exclude={pattern}" for pattern in _NEVER]
-    with tempfile.TemporaryDirectory(prefix="tuner-") as nowhere:
+    with temporary.folder() as nowhere:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         environment["LC_ALL"] = "C"  # its messages are read
         if not _is_in_repository(folder, environment):
             subprocess.run(["git", "init", "-q", "--bare", nowhere], env=environment, check=True, capture_output=True)
-            environment |= {"GIT_DIR": nowhere, "GIT_WORK_TREE": str(folder)}
+            environment |= {"GIT_DIR": str(nowhere), "GIT_WORK_TREE": str(folder)}
 
         def listed(*options: str) -> set[str]:
             command = ["git", "ls-files", "-z", "--cached", "--others", *options]

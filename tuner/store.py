@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner import temporary
 from tuner.address import default_uri, masked
 from tuner.errors import Problem, UserError
 from tuner.reachable import check_reachable
@@ -272,9 +273,9 @@ def read_text(client: Any, run_id: str, artifact: str) -> str | None:
     """The text of an artifact of a run; None where there is none, or none that can be had from here."""
     from mlflow.exceptions import MlflowException
 
-    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
+    with temporary.folder() as folder:
         try:
-            return Path(client.download_artifacts(run_id, artifact, folder)).read_text(encoding="utf-8")
+            return Path(client.download_artifacts(run_id, artifact, str(folder))).read_text(encoding="utf-8")
         except (MlflowException, OSError):
             return None
 

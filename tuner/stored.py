@@ -2,10 +2,11 @@
 
 import contextlib
 import itertools
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tuner import temporary
 
 _CHECKPOINT = "/checkpoint_"
 """What the names of checkpoints begin with, as Ray has them."""
@@ -70,8 +71,8 @@ def as_file(source: str) -> Iterator[Path]:
     if "://" not in source:
         yield Path(source)
         return
-    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
-        file = Path(there, _split(source)[0].rpartition("/")[2])
+    with temporary.folder() as there:
+        file = there / _split(source)[0].rpartition("/")[2]
         file.write_bytes(b"".join(read_parts(source)))
         yield file
 
@@ -83,7 +84,7 @@ def as_folder(source: str) -> Iterator[Path]:
     Raises:
         FileNotFoundError: It is not there. MLflow itself would upload nothing, and say nothing.
     """
-    with tempfile.TemporaryDirectory(prefix="tuner-") as there:
+    with temporary.folder() as there:
         folder = Path(source)
         if "://" in source:
             from pyarrow.fs import copy_files

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import dashboard, imports
+from tuner import dashboard, imports, temporary
 from tuner.address import masked
 from tuner.errors import Problem, UserError
 from tuner.follow import follow, sigterm_as_sigint
@@ -143,8 +142,8 @@ def _is_absolute(uri: str) -> bool:
 
 
 def _ship(client: Any, package: Package, job: str, entrypoint: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="tuner-") as name:
-        archive = Path(name, "package.zip")
+    with temporary.folder() as there:
+        archive = there / "package.zip"
         package.write(archive)
         # The process that stops the job reads how long it waits from its environment, which is the job's own.
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(_LAST_WORDS)}

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from ray import tune
 
-from tuner import imports, usage
+from tuner import imports, temporary, usage
 from tuner.beside import Beside
 from tuner.checkpoint import Damaged, Save, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
@@ -48,6 +47,7 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
     task = json.loads(payload["task"])
     imports.unpack(carried or {})
     keep_freed_memory()
+    temporary.clear_up()
     use_threads(task["threads"])
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _LAST_BATCH)
     # Without a share of a GPU it must not take one, though it may see it.
@@ -153,8 +153,8 @@ def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, 
 
 
 def _report(told: dict[str, Any], save: Save) -> None:
-    with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
-        save(Path(folder))
+    with temporary.folder() as folder:
+        save(folder)
         tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
