@@ -50,7 +50,7 @@ LAYERS = [
         "ui",
     },
     {"writer", "record", "champion", "store", "runs", "tables"},
-    {"refusal", "upload", "stored", "beside", "origin"},
+    {"refusal", "upload", "stored", "beside", "origin", "ahead"},
     {"train", "checkpoint", "trials"},
     {"spec"},
     {"agreement", "study"},

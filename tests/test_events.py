@@ -234,5 +234,8 @@ class TestEnd:
             "trial_error", trial={"get_error": lambda: "ActorDiedError:\n\nkilled by hand\n", "error_file": None}
         )
         assert (trial.status, trial.reason) == ("failed", "the worker was lost: killed by hand")
+        long = "Its process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Some common causes include"
+        trial = ray("trial_error", trial={"get_error": lambda: f"ActorDiedError: {long}", "error_file": None})
+        assert trial.reason == "the worker was lost: ActorDiedError: Its process has died."
         trial = ray("trial_error", 1, trial={"get_error": lambda: None, "error_file": None})
         assert trial.reason == "the worker was lost: nobody knows why"

@@ -227,7 +227,7 @@ def _last_line(error: str) -> str:
     if killed_for_memory(error):
         return OUT_OF_MEMORY  # Ray's last line is on its settings
     lines = [line for line in error.splitlines() if line.strip()]
-    return lines[-1] if lines else "nobody knows why"
+    return lines[-1].partition(" Worker exit type: ")[0] if lines else "nobody knows why"
 
 
 def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from tuner import cluster, html_report, imports, report, temporary, tracking
+from tuner.ahead import ImportingAhead
 from tuner.checkpoint import Damaged
 from tuner.disk import FULL, is_full
 from tuner.display import Display
@@ -31,23 +31,6 @@ from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial, front, label, winner
-
-
-class _ImportingAhead(Listener):
-    """Imports what the end of a job needs, seconds of it, while the first trials train, and not while they begin."""
-
-    def __init__(self) -> None:
-        self._is_begun = False
-
-    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        if not self._is_begun:
-            self._is_begun = True
-            threading.Thread(target=_import_ahead, daemon=True).start()
-
-
-def _import_ahead() -> None:
-    for module in ("pandas", "sklearn.metrics", "matplotlib.figure", "plotly.graph_objects", "jinja2"):
-        import_module(module)
 
 
 @dataclass(frozen=True)
@@ -80,7 +63,7 @@ class Job:
         journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
         retention = Retention(spec, self.trials, self.recorder.give_up, lambda path: sweeper.submit(delete, path))
-        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, _ImportingAhead()]
+        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, ImportingAhead()]
         if spec.tracking.tensorboard:
             listeners.append(TensorBoard(self.folder, spec.objectives, partial(display.say, style="yellow")))
         try:
