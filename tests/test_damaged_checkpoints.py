@@ -111,7 +111,8 @@ class Disturbed:
 
     @property
     def client(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        uri = f"sqlite:///{self.folder}/mlflow.db"
+        return MlflowClient(uri, registry_uri=uri)  # or it is the one that MLflow was told of last
 
 
 def cut(checkpoint: str) -> None:

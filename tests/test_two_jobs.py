@@ -32,7 +32,8 @@ def test_they_do_not_touch_each_other(tmp_path: Path) -> None:
 
     folders = sorted((tmp_path / "runs" / "same").iterdir())
     assert len(folders) == 2
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri, registry_uri=uri)  # or it is the one that MLflow was told of last
     experiment = client.get_experiment_by_name("same")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
