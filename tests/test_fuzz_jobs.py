@@ -24,7 +24,6 @@ from tuner.errors import UserError
 from tuner.journal import FILE, Journal
 from tuner.past import Past, read_past, rebuilt
 from tuner.retention import Retention
-from tuner.schedule import _clear_up
 from tuner.spec import ExperimentSpec
 from tuner.stored import delete, delete_checkpoints
 from tuner.supply import Supply
@@ -214,11 +213,12 @@ def test_nothing_of_others_is_deleted(what: tuple[int, Any], place: str, jobs: l
         with bounded(), confined(job.folder):
             past = read_past(job.spec, str(job.folder), JOB, goes_on=False)
             given_up: list[Trial] = []
-            Retention(job.spec, past.trials, given_up.append, delete).look()
+            retention = Retention(job.spec, past.trials, given_up.append, delete)
+            retention.look()
+            retention.clear_up(str(job.folder))
             for trial in given_up:
                 assert trial.checkpoint is not None
                 delete_checkpoints(trial.checkpoint.rpartition("/")[0])
-            _clear_up(str(job.folder), past.trials)
     except UserError:
         pass
     finally:

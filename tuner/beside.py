@@ -21,13 +21,13 @@ class Beside:
         self.finish()  # what it raises comes first, for it was begun before what its caller did then
 
     def begin(self, work: Callable[[], None]) -> None:
-        """Begin this, as soon as what was begun before is over."""
+        """Begin this, once what was begun before is over."""
         self.finish()
         self._thread = Thread(target=self._do, args=(work,), daemon=True)
         self._thread.start()
 
     def look(self) -> None:
-        """Whether something was raised so far: it is then. Waits for nothing."""
+        """Raise what was raised so far. Waits for nothing."""
         if self._raised is not None:
             self.finish()
 

@@ -80,6 +80,7 @@ class Job:
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
             temporary.clear_up()
             retention.look()
+            retention.clear_up(self.folder)
             sweeper.shutdown()
             journal.closed(is_finished=not ending.reason)
             return self._finish(ending, journal)

@@ -7,6 +7,7 @@ best, as long as the trial is among the best.
 from collections.abc import Callable, Sequence
 
 from tuner.spec import ExperimentSpec
+from tuner.stored import checkpoints_in
 from tuner.trials import Listener, Trial, front, ranked
 
 _OVER = ("completed", "pruned", "failed", "diverged")
@@ -85,6 +86,21 @@ class Retention(Listener):
                     self._give_up(trial)
             if len(out) < len(trials):  # they stay together: their mean is what counts
                 self._race += trials
+
+    def clear_up(self, folder: str) -> None:
+        """Delete what else is in the job's folder: a population's, and what lost processes or earlier runs have left.
+
+        What nobody goes on with needs its best checkpoint; what `--resume` goes on with, all that was kept of it.
+        """
+        needed: set[str | None] = set()
+        for trial in self._trials:
+            if trial.status in _OVER:
+                needed.add(trial.checkpoint or trial.latest)
+            else:
+                needed |= {trial.checkpoint, trial.latest, *self._saved.get(trial.number, ())}
+        for checkpoint in checkpoints_in(folder):
+            if checkpoint not in needed:
+                self._delete(checkpoint)
 
     def _thin_out(self, trial: Trial, needed: set[str | None]) -> None:
         """Delete those checkpoints of a trial, of this run of the job, that are not needed."""

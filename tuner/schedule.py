@@ -19,7 +19,6 @@ from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
-from tuner.stored import below, checkpoints_in, delete
 from tuner.supply import Supply
 from tuner.trainable import run_target, train_trial
 from tuner.trial_config import TrialConfig
@@ -153,19 +152,6 @@ def schedule(
         verbose=0,
     )
     supply.forget_unbegun()
-    _clear_up(below(storage, job), supply.trials)
-
-
-def _clear_up(folder: str, trials: Sequence[Trial]) -> None:
-    """Delete a job's checkpoints but for the best of each trial, and those that somebody goes on from.
-
-    `tuner.retention` does so while it runs; not of a population, and not of what a lost process or an earlier run of
-    the job has left.
-    """
-    needed = {trial.checkpoint for trial in trials} | {trial.latest for trial in trials if trial.ended is None}
-    for checkpoint in checkpoints_in(folder):
-        if checkpoint not in needed:
-            delete(checkpoint)
 
 
 def _trainable(spec: ExperimentSpec) -> Any:

@@ -134,6 +134,7 @@ def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, 
         told = {**metrics, SYSTEM: usage.sample(), TIME: metrics["epoch"], **untold}
         untold.clear()
         if task["beside"]:
+            beside.finish()  # before there are two copies
             beside.begin(partial(_report, told, save.kept()))
         else:
             _report(told, save)
