@@ -21,6 +21,14 @@ _PORT = 6379
 _NAMES = {"hosts": "127.0.0.1 localhost\n", "resolv.conf": "nameserver 127.0.0.1\n"}
 """No name server answers, at once: one that cannot be reached is waited for."""
 
+SOON = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""Ray gives a machine up after three answers that did not come, one a second."""
+
 
 class NotPermitted(Exception):
     """Network namespaces are not permitted here, and why."""

@@ -22,20 +22,13 @@ from typing import Any
 import psutil
 
 from benchmarks import machine
-from benchmarks.hosts import Host, Network, network
+from benchmarks.hosts import SOON, Host, Network, network
 from benchmarks.nights import Night, training
 
 EPOCHS = 8
 METRICS = ("train_loss", "val_loss", "val_accuracy")
 FAULTS = ("trial", "trial", "host", "server", "driver")
 """What is killed; of five kills two are trials."""
-SOON = {
-    "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
-"""Ray gives a machine up after three answers that did not come, one a second."""
 _PORT = 5000
 _STAYS = "tuner-store-"  # the lock of a store is a file that stays
 _AWAY = 5.0  # seconds that a server or a host is away

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import hosts
+from benchmarks.hosts import SOON as SOON
 from benchmarks.hosts import Host as Host
 from benchmarks.hosts import Network as Network
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import eventually
-from hosts import Host, Network, network
+from hosts import SOON, Host, Network, network
 from mlflow import MlflowClient
 
 from tuner.run import OK
@@ -60,14 +60,6 @@ def train(config):
             return
 """
 """Trials that train until they are told to finish. What each does hangs on all that it did before."""
-
-# Ray looks at each machine every second, and gives it up after three answers that did not come.
-SOON = {
-    "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
 
 
 class Job:

@@ -51,7 +51,7 @@ def fit(
         config: The trial, its seed explicit.
         objective: What early stopping watches unless the trial says otherwise.
         report: Called once an epoch.
-        between: Called between batches; what it raises ends the training.
+        between: Called before each batch of an epoch; what it raises ends the training.
         device: Where to train; None takes what there is.
         resume: A checkpoint to go on from.
         parts: In how many parts each batch is computed, one after the other, so that less memory will do; a checkpoint
@@ -123,7 +123,7 @@ def fit(
         trained = time.perf_counter() - started
         latency = latency or 1000 * _latency(model, validation, dtype)
         metrics: dict[str, Any] = {f"train_{name}": value for name, value in measured.items()}
-        metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype, between).items()}
+        metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype).items()}
         metrics |= {
             "epoch_seconds": time.perf_counter() - started,
             "images_per_second": len(train) / trained,
@@ -148,19 +148,13 @@ def fit(
     return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
 
 
-def evaluate(
-    config: TrialConfig,
-    model: nn.Module,
-    data: Images,
-    dtype: torch.dtype,
-    between: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """The task's metrics of a model on a whole set, without a prefix; `between` is called between batches.
+def evaluate(config: TrialConfig, model: nn.Module, data: Images, dtype: torch.dtype) -> dict[str, float]:
+    """The task's metrics of a model on a whole set, without a prefix.
 
     Raises:
         Diverged: The loss is NaN or infinite.
     """
-    outputs, targets = predict(model, data, dtype, between=between)
+    outputs, targets = predict(model, data, dtype)
     measured = config.task.measure(outputs, targets)
     if not math.isfinite(measured["loss"]):
         raise Diverged(f"the loss became {measured['loss']} on held-out images")
@@ -168,34 +162,27 @@ def evaluate(
 
 
 def predict(
-    model: nn.Module,
-    data: Images,
-    dtype: torch.dtype = torch.float32,
-    batch: int = _EVALUATION_BATCH,
-    between: Callable[[], None] = lambda: None,
+    model: nn.Module, data: Images, dtype: torch.dtype = torch.float32, batch: int = _EVALUATION_BATCH
 ) -> tuple[Outputs, Targets]:
     """Outputs of a model in eval mode on a whole set, and the targets in the same order.
 
     Where the memory is not enough for a batch, smaller ones do: in eval mode no image knows of the others.
     """
     try:
-        return _predict(model, data, dtype, batch, between)
+        return _predict(model, data, dtype, batch)
     except Exception as error:
         if batch == 1 or not is_out_of_memory(error):
             raise
     release()
-    return predict(model, data, dtype, batch // 2, between)
+    return predict(model, data, dtype, batch // 2)
 
 
-def _predict(
-    model: nn.Module, data: Images, dtype: torch.dtype, batch: int, between: Callable[[], None]
-) -> tuple[Outputs, Targets]:
+def _predict(model: nn.Module, data: Images, dtype: torch.dtype, batch: int) -> tuple[Outputs, Targets]:
     model.eval()
     outputs, targets = [], []
     device = data.images.device.type
     with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype is not torch.float32):
         for images, wanted in data.batches(batch):
-            between()
             outputs.append(_float32(model(images)))
             targets.append(wanted)
     return _joined(outputs), _joined(targets)

@@ -29,7 +29,8 @@ from tuner.trial_config import TrialConfig
 from tuner.trials import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 
 _LAST_BATCH = "10"
-"""Seconds that Ray gives a trial that is ended, before it takes another worker for the next: one batch, if need be."""
+"""Seconds that Ray gives a trial that is ended, before it takes another worker for the next: one batch, or a look at
+the validation set."""
 
 
 def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = None) -> None:
