@@ -16,6 +16,7 @@ LAYERS = [
     {"job"},
     {"schedule", "result"},
     {
+        "controller",
         "informed",
         "trainable",
         "earlier",

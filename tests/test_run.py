@@ -426,7 +426,7 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
 
 
 def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> None:
-    epochs = 12
+    epochs = 30  # long enough to lose two
     job = JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}").replace(
         "{kind: grid, seed: 7}", "{kind: random, trials: 4}"
     )

@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 import torch
 from mlflow import MlflowClient
 from rich.console import Console
 
 from tuner import cluster
+from tuner.controller import Controller
 from tuner.run import FAILED, OK, Result, run
 from tuner.spec import load
 from tuner.summary import print_result
@@ -73,6 +75,13 @@ def curve(config):
 def late(config):
     for step in range(1, 9):
         tune.report({"score": config["height"] if step == 8 else 0})
+
+
+def doomed(config):
+    if config["height"] == 8 and not tune.get_checkpoint():
+        time.sleep(2)  # the others have come to where they wait for it
+        raise RuntimeError("the best fails")
+    curve(config)
 
 
 def broken(config):
@@ -336,6 +345,39 @@ def test_a_population_leaves_one_checkpoint_a_trial(populations: tuple[Job, Job]
     for trial in job.trials:
         metrics = json.loads((Path(str(trial.checkpoint)) / "metrics.json").read_text())
         assert (metrics["epoch"], metrics["val_accuracy"]) == (trial.best_epoch, trial.best)
+
+
+@pytest.mark.parametrize("kind", ["pbt", "pb2"])
+def test_a_population_goes_on_without_the_one_that_it_waited_for(play: Play, kind: str) -> None:
+    few = ["search={kind: random, trials: 4}", "space.config.height={choice: [1, 2, 8]}", "search.seed=3"]
+    job = play(CURVES, "trial.target=curves:doomed", f"scheduler={{kind: {kind}, interval: 3}}", *few)
+    _check_record(job)
+    failed = [trial for trial in job.trials if trial.status == "failed"]
+    assert 0 < len(failed) < 4  # else nobody waits
+    assert {trial.reason for trial in failed} == {"RuntimeError: the best fails"}
+    assert {(trial.status, trial.epoch) for trial in job.trials if trial not in failed} == {("completed", 8)}
+
+
+@pytest.mark.parametrize("scheduler", ["{kind: fifo}", "{kind: asha}", "{kind: hyperband}", "{kind: pbt, interval: 3}"])
+def test_a_process_that_is_lost_between_two_trials_costs_none(
+    play: Play, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    reset = Controller._schedule_trial_reset
+
+    def deadly(self: Controller, trial: Any, *arguments: Any) -> None:
+        if len(killed) < 2:
+            ray.kill(trial.temporary_state.ray_actor)
+            killed.append(trial.trial_id)
+        reset(self, trial, *arguments)
+
+    monkeypatch.setattr(Controller, "_schedule_trial_reset", deadly)
+    random = ["search={kind: random, trials: 6}", "space.config.height={choice: [1, 2, 3, 4, 5]}"]
+    job = play(CURVES, f"scheduler={scheduler}", *(random if "pbt" in scheduler else ()))
+    _check_record(job)
+    assert len(killed) == 2
+    assert sum(trial.lost for trial in job.trials) == 2
+    assert {trial.status for trial in job.trials} <= {"completed", "pruned"}
 
 
 def test_a_goal_ends_the_job(play: Play) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -31,9 +32,12 @@ class _Live:
         self._controller = controller
         self._by_id = by_id
 
-    def get_trials(self) -> list[Any]:
-        live = self._controller.get_live_trials()
+    def get_live_trials(self) -> list[Any]:
+        # Ray itself goes on counting those whose process was lost for good: a population would wait for them.
+        live = [trial for trial in self._controller.get_live_trials() if not trial.is_finished()]
         return sorted(live, key=lambda trial: self._by_id[trial.trial_id].number)
+
+    get_trials = get_live_trials
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._controller, name)
@@ -66,6 +70,10 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
         if result[TIME] <= self.last.get(trial.trial_id, {TIME: 0})[TIME]:
             return str(TrialScheduler.CONTINUE)  # it has gone back: of this epoch is decided already
         self.last[trial.trial_id] = result
+        return self._look(tune_controller, trial, result)
+
+    def _look(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """What Ray's scheduler decides on a report of an epoch."""
         return str(super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -84,27 +92,53 @@ class Mutating(_Informed):
     """Where the job's files are: of a URI, Ray's paths are but a part."""
     due: list[tuple[Trial, Mutation, AnyTrial, str]]
     """Mutations that are decided and not told."""
+    _next_perturbation_sync: int
+    """Ray's: the epoch at which the population is looked at next."""
     reached: int
     """Up to which epoch an earlier run of the job came: the next mutation is behind it, for all of them."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        before = self._trial_state.get(trial)
         super().on_trial_add(tune_controller, trial)
-        self._trial_state[trial].last_perturbation_time = self.reached
+        # One whose process was lost is added again: the others wait until it has come to where it was.
+        self._trial_state[trial].last_perturbation_time = before.last_perturbation_time if before else self.reached
+        self.last.pop(trial.trial_id, None)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        live = _Live(tune_controller, self.by_id).get_trials()
+        # Ray looks at the population when the last one reports. That one may have failed on the way.
+        if live and all(self._waits(trial) for trial in live):
+            self._look(tune_controller, live[0], self._trial_state[live[0]].last_result)
+            self.tell()
+            # Whoever went on from a checkpoint behind the others' epoch may be where the next look would be.
+            furthest = max(self._trial_state[trial].last_train_time for trial in live)
+            if self._next_perturbation_sync <= furthest:
+                self._next_perturbation_sync = furthest + self._perturbation_interval
+        return super().choose_trial_to_run(tune_controller)
+
+    def _waits(self, trial: Any) -> bool:
+        there: bool = self._trial_state[trial].last_train_time >= self._next_perturbation_sync
+        return there and trial.status == trial.PAUSED
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         length = self.by_id[trial.trial_id].config.length
         if length is not None and result[TIME] >= length:
             return str(TrialScheduler.CONTINUE)  # it has nothing to copy for any more
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def _look(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         random.seed(f"{self.spec.search.seed} {result[TIME]}")  # Ray draws parents from the global generators
         np.random.seed([self.spec.search.seed % 2**32, result[TIME]])
-        return super().on_trial_result(tune_controller, trial, result)
+        return super()._look(_Live(tune_controller, self.by_id), trial, result)
 
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, str]]:
         ours, parent = self.by_id[trial.trial_id], self.by_id[trial_to_clone.trial_id]
         after = parent.assignment
         self.spec.scheduler.settle(self)
         for _ in range(_MOVES):
-            explored, _ = super()._get_new_config(trial, trial_to_clone)
+            with warnings.catch_warnings():  # of few points a Gaussian process cannot tell much, and says so each time
+                warnings.simplefilter("ignore")
+                explored, _ = super()._get_new_config(trial, trial_to_clone)
             moved = self.spec.scheduler.mutated(self.spec.space, parent.assignment, explored["units"], self.rng)
             if self.spec.allows(moved):
                 after = moved

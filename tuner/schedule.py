@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import ray.tune.tune
 from ray import tune
 from ray.air._internal import usage as telemetry
 from ray.tune.search import Searcher as RaySearcher
@@ -13,6 +14,7 @@ from ray.tune.search import Searcher as RaySearcher
 from tuner import imports
 from tuner.any_trial import AnyTrial
 from tuner.cluster import Share
+from tuner.controller import Controller
 from tuner.earlier import folder_name
 from tuner.ending import Ending
 from tuner.events import Events
@@ -133,6 +135,7 @@ def schedule(
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
     # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
     telemetry.tag_callbacks = lambda callbacks: False
+    ray.tune.tune.TuneController = Controller
     # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
     tune.run(
         _trainable(spec),

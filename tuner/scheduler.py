@@ -239,8 +239,10 @@ class PB2(_Population):
     kind: Literal["pb2"] = "pb2"
 
     def settle(self, ray_scheduler: Any) -> None:
-        # What it learns from stands as it came in, and that is not twice the same.
-        ray_scheduler.data = ray_scheduler.data.sort_values(["Time", "Trial"], kind="stable", ignore_index=True)
+        # What it learns from stands as it came in, and that is not twice the same; and a trial that went back to its
+        # checkpoint told some of it a second time.
+        told_once = ray_scheduler.data.drop_duplicates(["Time", "Trial"], keep="last")
+        ray_scheduler.data = told_once.sort_values(["Time", "Trial"], kind="stable", ignore_index=True)
 
     def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
         from ray.tune.schedulers import pb2
