@@ -175,7 +175,7 @@ def recovery(options: argparse.Namespace) -> None:
             for _ in range(options.turns):
                 # Far enough for a checkpoint each, the last time's left behind.
                 seen = len(night.events())
-                night.until(lambda events, seen=seen: _reports(events[seen:]).keys() >= {0, 1})  # type: ignore[misc]
+                night.until(lambda events, seen=seen: reports(events[seen:]).keys() >= {0, 1})  # type: ignore[misc]
                 workers = night.workers()[:many]
                 killed = time.time()
                 for victim in workers:
@@ -188,7 +188,7 @@ def recovery(options: argparse.Namespace) -> None:
     print(table(["what", "seconds"], rows))
 
 
-def _reports(events: list[dict[str, Any]], since: float = 0.0) -> dict[int, float]:
+def reports(events: list[dict[str, Any]], since: float = 0.0) -> dict[int, float]:
     """When each trial reported first, since then."""
     times: dict[int, float] = {}
     for event in events:
@@ -198,7 +198,7 @@ def _reports(events: list[dict[str, Any]], since: float = 0.0) -> dict[int, floa
 
 
 def _both_again(events: list[dict[str, Any]], since: float) -> dict[int, float]:
-    times = _reports(events, since)
+    times = reports(events, since)
     return times if len(times) == 2 else {}
 
 

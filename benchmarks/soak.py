@@ -119,7 +119,7 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
             time.sleep(0.5)
             if time.monotonic() - last < every:
                 continue
-            fault = chance.choice(FAULTS)
+            last, fault = time.monotonic(), chance.choice(FAULTS)
             match fault:
                 case "trial":
                     for victim in cluster.trials()[:1]:
@@ -136,7 +136,6 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
                     night.kill()
                     night.start("--resume")
             kills[fault] += 1
-            last = time.monotonic()
         took, status = time.monotonic() - began, night.wait(60)
         is_behind = "tuner sync" in night.log.read_text().rpartition("Leaderboard")[2]
         if is_behind:  # the server was away when the job ended: as its user is told

@@ -1,0 +1,91 @@
+"""What a lost machine costs: seconds until Ray knows, and from then on until its trial reports a new epoch elsewhere.
+
+    python -m benchmarks.lost_machine [--turns 3]
+
+A head with the driver, two hosts of one core that train and a third that is free, in network namespaces: Linux, as
+root. Each turn takes one that trains away, by its power or by its cable, and adds another. Ray is told to give a
+machine up after three seconds without an answer.
+"""
+
+import argparse
+import contextlib
+import re
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import machine
+from benchmarks.hosts import SOON, Host, Network, network
+from benchmarks.nights import Night, reports, training
+from benchmarks.tables import spread, table
+
+_LOST = re.compile(r"trial (\d+) lost its process")
+
+
+def _worker(net: Network, head: Host) -> Host:
+    host = net.host(f"host{len(net.hosts)}")
+    host.start_ray("--num-cpus=1", head=head)
+    return host
+
+
+def _trains(host: Host) -> bool:
+    for pid in host.processes():
+        with contextlib.suppress(psutil.Error):
+            if "ImplicitFunc" in " ".join(psutil.Process(pid).cmdline()):
+                return True
+    return False
+
+
+def lost(turns: int, fault: str) -> tuple[list[float], list[float]]:
+    """Seconds until it is told that a trial has lost its process, and from then on until the trial trains again."""
+    known, again = [], []
+    with tempfile.TemporaryDirectory(prefix="night-") as name, network(Path(name, "hosts"), **SOON) as net:
+        head = net.host("head")
+        head.start_ray("--num-cpus=0")
+        workers = [_worker(net, head) for _ in range(3)]
+
+        def popen(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
+            return head.popen(*command, env=env | head.environment | {"RAY_ADDRESS": head.ray_address}, **options)
+
+        night = Night(Path(name), training(trials=2, epochs=100_000), popen=popen)
+        night.start()
+        for _ in range(turns):
+            seen = len(night.events())
+            night.until(lambda events, seen=seen: reports(events[seen:]).keys() >= {0, 1})  # type: ignore[misc]
+            told = len(_LOST.findall(night.log.read_text()))
+            victim = next(host for host in workers if _trains(host))
+            workers.remove(victim)
+            began = time.time()
+            victim.kill() if fault == "power" else victim.cut()
+            while len(numbers := _LOST.findall(night.log.read_text())) == told:
+                assert time.time() < began + 120, night.log.read_text()[-3000:]
+                time.sleep(0.05)
+            at, trial = time.time(), int(numbers[-1])
+            found = night.until(lambda events, at=at, trial=trial: reports(events, at).get(trial), 120)  # type: ignore[misc]
+            known.append(at - began)
+            again.append(found - at)
+            workers.append(_worker(net, head))
+        night.kill()
+    return known, again
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What a lost machine costs.")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    neighbours = machine.Neighbours()
+    neighbours.look()
+    rows = []
+    for fault in ("power", "cable"):
+        known, again = lost(options.turns, fault)
+        rows.append([fault, spread(known, ".1f"), spread(again, ".1f")])
+    print(table(["a machine is lost by", "until Ray knows, s", "then until its trial trains again, s"], rows))
+    print(f"\n{machine.facts(neighbours)}")
+
+
+if __name__ == "__main__":
+    main()
