@@ -122,8 +122,10 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
             last, fault = time.monotonic(), chance.choice(FAULTS)
             match fault:
                 case "trial":
-                    for victim in cluster.trials()[:1]:
-                        victim.kill()
+                    victims = cluster.trials()[:1]
+                    if not victims:
+                        continue  # there is nobody to kill
+                    victims[0].kill()
                 case "host":
                     cluster.kill_host(chance.randrange(2))
                 case "server":
