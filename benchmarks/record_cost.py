@@ -23,9 +23,10 @@ from benchmarks import machine
 from benchmarks.servers import mlflow_server, postgres
 from benchmarks.tables import table
 from tuner.journal import Journal
+from tuner.messages import end_of
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
-from tuner.tracking import Recorder, end_of
+from tuner.tracking import Recorder
 from tuner.trials import Trial
 
 HEADER = ["store", "side", "ms a report", "ms a trial", "control loop, s", "behind, s", "driver memory, MB"]

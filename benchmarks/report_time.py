@@ -20,8 +20,9 @@ from benchmarks import machine
 from benchmarks.record_cost import experiment
 from benchmarks.tables import spread, table
 from tuner.journal import FILE, Journal
+from tuner.messages import end_of
 from tuner.supply import Supply
-from tuner.tracking import Recorder, end_of
+from tuner.tracking import Recorder
 
 
 def record(folder: Path, trials: int, reports: int) -> None:

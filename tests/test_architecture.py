@@ -21,6 +21,7 @@ LAYERS = [
         "trainable",
         "earlier",
         "events",
+        "messages",
         "tracking",
         "warm_start",
         "cluster",

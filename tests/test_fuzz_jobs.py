@@ -22,12 +22,12 @@ from tuner import html_report
 from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
+from tuner.messages import end_of
 from tuner.past import Past, read_past, rebuilt
 from tuner.retention import Retention
 from tuner.spec import ExperimentSpec
 from tuner.stored import delete, delete_checkpoints
 from tuner.supply import Supply
-from tuner.tracking import end_of
 from tuner.trial_config import TrialConfig
 from tuner.trials import Trial, leaderboard
 

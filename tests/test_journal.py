@@ -14,11 +14,11 @@ from conftest import Played, experiment
 from tuner import journal
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal, text_of
+from tuner.messages import end_of
 from tuner.past import Past, last_job, read_past
 from tuner.spec import ExperimentSpec
 from tuner.stored import as_file, checkpoints_in
 from tuner.supply import Supply
-from tuner.tracking import end_of
 from tuner.trials import Trial
 
 POPULATION = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 3})

@@ -19,9 +19,10 @@ from tuner import html_report
 from tuner.__main__ import main
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
+from tuner.messages import end_of
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
-from tuner.tracking import Recorder, end_of
+from tuner.tracking import Recorder
 from tuner.trials import winner
 
 Told = Callable[..., str]

@@ -17,13 +17,14 @@ from tuner import html_report, listing, store
 from tuner.comparison import compare, print_comparison
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
+from tuner.messages import end_of
 from tuner.past import read_past, rebuilt
 from tuner.rebuilt import write_report
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, find_job, trials_of, versions_of
 from tuner.report import write_tables
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
-from tuner.tracking import Recorder, end_of
+from tuner.tracking import Recorder
 from tuner.trials import Trial, front, winner
 from tuner.ui import page
 

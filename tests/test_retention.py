@@ -10,12 +10,13 @@ from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
+from tuner.messages import end_of
 from tuner.preflight import check_room
 from tuner.retention import Retention
 from tuner.spec import ExperimentSpec
 from tuner.stored import delete
 from tuner.supply import planned
-from tuner.tracking import Recorder, end_of
+from tuner.tracking import Recorder
 from tuner.trials import Status, Trial, label
 
 SPACE = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}

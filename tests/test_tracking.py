@@ -13,12 +13,13 @@ from mlflow import MlflowClient
 from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.errors import UserError
 from tuner.journal import Journal
+from tuner.messages import end_of
 from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.spec import ExperimentSpec, load
 from tuner.store import download_checkpoint
 from tuner.supply import Supply, planned
-from tuner.tracking import Recorder, end_of
+from tuner.tracking import Recorder
 from tuner.trials import Trial
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")

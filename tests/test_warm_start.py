@@ -10,10 +10,11 @@ from conftest import Played, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
+from tuner.messages import end_of
 from tuner.searcher import Told
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
-from tuner.tracking import Recorder, end_of
+from tuner.tracking import Recorder
 from tuner.trials import Trial
 from tuner.warm_start import learnt
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import cluster, html_report, imports, report, temporary, tracking
+from tuner import cluster, html_report, imports, messages, report, temporary, tracking
 from tuner.ahead import ImportingAhead
 from tuner.checkpoint import Damaged
 from tuner.disk import FULL, is_full
@@ -86,7 +86,7 @@ class Job:
             return self._finish(ending, journal)
         except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
             end_running(self.trials, "the job broke off", listeners)
-            self.recorder.job_ended(tracking.end_of("FAILED", {"status": "failed"}))
+            self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise
 
@@ -195,7 +195,7 @@ class Job:
         mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
         with _artifacts(self.folder) as artifacts:
             is_written = self._write_report(artifacts, summary["status"], ended_early, test, confusion)
-            end = tracking.end_of(
+            end = messages.end_of(
                 mlflow_status,
                 summary,
                 artifacts if is_written else None,

@@ -36,7 +36,7 @@ class _Closed(_Line):
 
 
 class _End(BaseModel):
-    """The end of a record, as `tuner.tracking.end_of` has it."""
+    """The end of a record, as `tuner.messages.end_of` has it."""
 
     status: Literal["FINISHED", "FAILED", "KILLED"]
     metrics: dict[str, _Number]

@@ -234,7 +234,7 @@ class Record:
         """Write the end of the job. Its own run ends also where some of that cannot be written.
 
         Args:
-            said: As `tuner.tracking.end_of` has it: ``status``, ``metrics``, ``tags``, ``time`` of the job's own run;
+            said: As `tuner.messages.end_of` has it: ``status``, ``metrics``, ``tags``, ``time`` of the job's own run;
                 ``winner``, its ``winner_epoch``, ``test`` metrics and ``test_data``; ``front``; ``artifacts``: a
                 folder; ``journal``: a file.
         """

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner import tracking
+from tuner import messages, tracking
 from tuner.address import masked
 from tuner.errors import Problem, UserError
 from tuner.past import last_job, read_past
@@ -56,7 +56,7 @@ def sync(spec: ExperimentSpec, source: Path, job: str | None = None) -> Synced:
                 trial.ended = trial.updated or trial.started  # as far as anybody knows
                 recorder.trial_ended(trial)
         summary = {"status": "interrupted", "ended_early": BROKE_OFF}
-        recorder.job_ended(past.end or tracking.end_of("KILLED", summary))
+        recorder.job_ended(past.end or messages.end_of("KILLED", summary))
         recorder.close()
     if recorder.failure is not None:
         message = f"the record is not whole yet: {recorder.failure}"

@@ -1,36 +1,26 @@
 """The record: what MLflow is told of a job and its trials. A process of its own writes it (`tuner.writer`)."""
 
-import json
 import os
-import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import origin
+from tuner import messages
 from tuner.address import MLFLOW_DEFAULT, masked
 from tuner.any_trial import AnyTrial
 from tuner.errors import Problem, UserError
 from tuner.past import Past
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
-from tuner.store import FIXED, VIEW, flattened
+from tuner.store import VIEW
 from tuner.stored import above
 from tuner.trial_config import TrialConfig
-from tuner.trials import SYSTEM, Listener, Trial, label
+from tuner.trials import Listener, Trial, label
 
 PATIENCE = 20.0
 """Seconds that the end of a job waits for a store that is away."""
-
-_MLFLOW_STATUS = {
-    "completed": "FINISHED",
-    "pruned": "FINISHED",
-    "failed": "FAILED",
-    "diverged": "FAILED",
-    "interrupted": "KILLED",
-}
 
 
 @dataclass(frozen=True)
@@ -97,24 +87,11 @@ class Recorder(Listener):
         """
         self._scribe = Scribe(self._environment, self._lock)
         opened = self._scribe.open(
-            {
-                "do": "open",
+            messages.opening(self._spec, job, folder, source, trials, self._environment)
+            | {
                 "uri": self._uri,
                 "registers": registers(self._spec),
-                "experiment": self._spec.name,
                 "parent": past.head.get("parent_run", "") if past else "",
-                "common": {
-                    "mlflow.user": origin.user(),
-                    "mlflow.source.name": str(source),
-                    "mlflow.source.type": "LOCAL",
-                    **origin.versions(),
-                    **origin.commit(source if source.is_dir() else source.parent, self._environment),
-                },
-                **self._of_parent(job, folder, source, trials),
-                "view": {
-                    "objectives": [[f"best_{o.metric}", o.mode] for o in self._spec.objectives],
-                    "keys": list(self._spec.space),
-                },
             }
         )
         if "refused" in opened:
@@ -130,28 +107,6 @@ class Recorder(Listener):
         for trial in past.trials if past else ():
             self._tell_again(trial)
         return self._links(opened["experiment"], opened["parent"], opened["view"])
-
-    def _of_parent(self, job: str, folder: str, source: Path, trials: int) -> dict[str, Any]:
-        spec = self._spec
-        tags = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(spec).items()}
-        tags |= {
-            "mlflow.note.content": origin.question(source),
-            "tuner.host": socket.gethostname(),
-            "tuner.role": "parent",
-            "tuner.job": job,
-            "tuner.folder": folder,
-            "tuner.sampler": spec.explain(),
-        }
-        params = {
-            "objective": ", ".join(f"{objective.mode} {objective.metric}" for objective in spec.objectives),
-            "trials": trials,
-            **{f"{part}.{key}": value for part in ("search", "scheduler") for key, value in _said(spec, part).items()},
-        }
-        if spec.constraints:
-            params["constraints"] = "; ".join(spec.constraints)
-        texts = {"experiment.yaml": masked(spec.to_yaml())}
-        tags = {name: value for name, value in tags.items() if value}
-        return {"name": f"{spec.name} {job}", "tags": tags, "params": _texts(params), "texts": texts}
 
     def _tell_again(self, trial: Trial) -> None:
         """What an earlier run of the job did not live to write of a trial. What is there already stays as it is."""
@@ -187,7 +142,7 @@ class Recorder(Listener):
         self._put({"do": "drop", "trial": trial.number, "folder": above(trial.checkpoint)})
 
     def job_ended(self, end: Mapping[str, Any]) -> None:
-        """Queue the end of the job, as `end_of` has it."""
+        """Queue the end of the job, as `tuner.messages.end_of` has it."""
         self._put({"do": "close", "patience": PATIENCE} | dict(end))
 
     def close(self) -> None:
@@ -207,69 +162,16 @@ class Recorder(Listener):
 
     def _start(self, trial: Trial, config: AnyTrial, name: str) -> None:
         self._started.add(trial.number)
-        data = config.describe_data()
-        flat = _texts(flattened(config.model_dump(exclude_none=True)))
-        searched = {key: value for key, value in flat.items() if self._is_searched(key)}
-        fixed = {f"{FIXED}{key}": value for key, value in flat.items() if key not in searched}
-        self._put(
-            {
-                "do": "start",
-                "trial": trial.number,
-                "name": f"{trial.number:03d} {name}".strip(),
-                "time": trial.started or time.time(),
-                "tags": fixed
-                | {"tuner.role": "trial", "tuner.trial": str(trial.number), "tuner.seed": str(config.seed)},
-                "params": searched,
-                "data": asdict(data) if data is not None else None,
-            }
-        )
-
-    def _is_searched(self, key: str) -> bool:
-        """Whether a key of a trial is searched, or belongs to a part that is searched as a whole."""
-        return any(key == name or key.startswith(f"{name}.") for name in self._spec.space)
+        self._put(messages.beginning(self._spec, trial, config, name))
 
     def _report(self, trial: Trial, report: dict[str, Any], when: float) -> None:
         epoch = report["epoch"]
         if epoch in self._steps.get(trial.number, ()):
             return
-        numbers = _numbers(report)
-        numbers |= {f"system/{name}": value for name, value in report.get(SYSTEM, {}).items()}
-        if self._spec.scheduler.mutates:
-            numbers |= _numbers(trial.assignment_at(epoch))
-        self._put_metrics(trial.number, numbers, epoch, when)
-
-    def _put_metrics(self, trial: int, values: Mapping[str, float], step: int, when: float) -> None:
-        self._put({"do": "metrics", "trial": trial, "values": dict(values), "step": step, "time": when})
+        self._put(messages.metrics(self._spec, trial, report, when))
 
     def _end(self, trial: Trial, when: float) -> None:
-        metrics: dict[str, float] = {}
-        if trial.best is not None:
-            values = {f"best_{o.metric}": o.of(trial.best_report) for o in self._spec.objectives}
-            metrics = {name: value for name, value in values.items() if value is not None}
-            metrics["best_epoch"] = float(trial.best_epoch or 0)
-        tags = {"tuner.status": trial.status, "tuner.reason": masked(trial.reason)}
-        tags |= {f"tuner.{name}": str(trial.best_report.get(name, "")) for name in ("device", "precision")}
-        tags |= {"tuner.host": trial.host}
-        tags |= {"tuner.missed": "; ".join(name for name, missed in trial.violations.items() if missed > 0)}
-        tags |= {"tuner.mutations": str(len(trial.mutations) or ""), "tuner.lost": str(trial.lost or "")}
-        tags |= {"tuner.batch_parts": str(trial.parts) if trial.parts > 1 else ""}
-        tags |= {"tuner.damaged": "; ".join(f"{path}: {why}" for path, why in trial.damaged.items())}
-        texts = {"traceback.txt": masked(trial.traceback)} if trial.traceback else {}
-        if trial.mutations:
-            texts["mutations.json"] = json.dumps([asdict(mutation) for mutation in trial.mutations], indent=1)
-        self._put(
-            {
-                "do": "end",
-                "trial": trial.number,
-                "status": _MLFLOW_STATUS[trial.status],
-                "metrics": metrics,
-                "step": trial.epoch,
-                "tags": tags,
-                "texts": texts,
-                "checkpoint": trial.checkpoint or "",
-                "time": when,
-            }
-        )
+        self._put(messages.ending(self._spec, trial, when))
 
     def _links(self, experiment: str, parent: str, view: str) -> Links:
         path = f"/#/experiments/{experiment}/runs?workflowType=machine_learning&{VIEW}={view}"
@@ -283,60 +185,3 @@ class Recorder(Listener):
 def registers(spec: ExperimentSpec) -> bool:
     """Whether the winner is registered: a model of the user's own would need its code wherever it is loaded."""
     return spec.tracking.register_model and isinstance(spec.trial, TrialConfig) and not spec.trial.targets
-
-
-def end_of(
-    status: str,
-    summary: Mapping[str, Any],
-    artifacts: Path | None = None,
-    winner: Trial | None = None,
-    front: Sequence[Trial] = (),
-    test: Mapping[str, float] | None = None,
-    model: Mapping[str, Any] | None = None,
-    journal: str = "",
-) -> dict[str, Any]:
-    """The end of a job as plain values: numbers of the summary as metrics, words as tags.
-
-    Args:
-        status: MLflow's, of the job's own run.
-        summary: What is told on it.
-        artifacts: A folder whose files are kept beside it.
-        winner: The best trial.
-        front: The trials on the Pareto front, which are tagged ``pareto``.
-        test: The winner's metrics on the test set.
-        model: What is registered, as `tuner.champion.register` takes it; None for nothing.
-        journal: The job's journal, from which ``tuner report`` and the like know the job wherever they are.
-    """
-    numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-    data = winner.config.describe_data() if winner and test else None
-    return {
-        "status": status,
-        "metrics": numbers,
-        "tags": {f"tuner.{name}": str(value) for name, value in summary.items() if name not in numbers},
-        "winner": winner.number if winner else None,
-        "winner_epoch": winner.best_epoch or 0 if winner else 0,
-        "test": dict(test or {}),
-        "test_data": asdict(data) if data else None,
-        "model": model,
-        "front": [trial.number for trial in front],
-        "artifacts": str(artifacts or ""),
-        "journal": journal,
-        "time": time.time(),
-    }
-
-
-def _space(spec: ExperimentSpec) -> dict[str, Any]:
-    return {key: distribution.model_dump(mode="json", exclude_none=True) for key, distribution in spec.space.items()}
-
-
-def _said(spec: ExperimentSpec, part: str) -> dict[str, Any]:
-    """What a part of an experiment says, but for what has a place of its own."""
-    return getattr(spec, part).model_dump(exclude={"initial", "trials"}, exclude_none=True)  # type: ignore[no-any-return]
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if type(value) in (int, float) and name != "epoch"}
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in values.items()}
