@@ -54,7 +54,7 @@ class Ray:
         self.noted = Noted()
         self.ending = Ending()
         self.after: list[str] = []
-        self.storage = SimpleNamespace(current_checkpoint_index=2)
+        self.storage = SimpleNamespace(current_checkpoint_index=2, trial_fs_path="/runs/trial-0")
         by_id = {f"id{trial.number}": trial for trial in self.trials}
         self.events = Events(by_id, self.spec, storage, self.ending, [self.noted], lambda: self.after.append("told"))
 
@@ -114,6 +114,21 @@ def test_of_a_function_of_ones_own_it_holds_every_number() -> None:
     trial = ray("trial_result", result=result)
     assert trial.best_report == {"loss": 0.5, "tensor": 2.0, "nested.deep": 3, "epoch": 7}
     assert {type(value) for value in trial.best_report.values()} == {float, int}
+
+
+def test_a_checkpoint_that_ray_had_no_time_to_tell_of_is_taken_when_the_job_ends() -> None:
+    ray = Ray()
+    ray("trial_start")
+    ray.report(1, 0.5, checkpoint_dir_name="checkpoint_000000")
+    ray.save("/runs/trial-0/checkpoint_000000")
+    assert ray.report(2, 0.7, checkpoint_dir_name="checkpoint_000001").checkpoint is None
+    told = len(ray.noted.told)
+    ray.events.on_experiment_end([])
+    assert ray.noted.told[told:] == [("saved", 0, "/runs/trial-0/checkpoint_000001")]
+    assert ray.trials[0].checkpoint == ray.trials[0].latest == "/runs/trial-0/checkpoint_000001"
+    assert ray.trials[0].latest_epoch == 2
+    ray.events.on_experiment_end([])  # once
+    assert len(ray.noted.told) == told + 1
 
 
 def test_the_best_report_s_checkpoint_is_told_from_the_latest() -> None:

@@ -1,5 +1,6 @@
 """What a job imports before it needs it."""
 
+import contextlib
 import threading
 import time
 from importlib import import_module
@@ -16,6 +17,7 @@ class ImportingAhead(Listener):
 
     def __init__(self) -> None:
         self._reports = 0
+        self._is_over = False
         self._thread = threading.Thread(target=self._import, daemon=True)
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
@@ -23,11 +25,20 @@ class ImportingAhead(Listener):
             self._thread.start()
         self._reports += 1
 
+    def wait(self) -> None:
+        """Let what is being imported come to its end, and begin nothing more: two threads at one module may fail."""
+        self._is_over = True
+        if self._thread.is_alive():
+            self._thread.join()
+
     def _import(self) -> None:
         for module in ("pandas", "sklearn.metrics", "matplotlib.figure", "plotly.graph_objects", "jinja2"):
-            while self._is_busy():
+            while not self._is_over and self._is_busy():
                 pass
-            import_module(module)
+            if self._is_over:
+                return
+            with contextlib.suppress(Exception):  # whoever needs it tells what is wrong with it
+                import_module(module)
 
     def _is_busy(self) -> bool:
         """Whether reports come so fast that the control loop would wait for what is imported; takes a moment."""

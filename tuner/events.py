@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.train.constants import CHECKPOINT_DIR_NAME
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.clock import duration
@@ -58,6 +59,8 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._outcome: dict[int, dict[str, str]] = {}
         self._epoch: dict[int, int] = {}
         """Epoch of the last report of each trial, told or not."""
+        self._coming: dict[int, str] = {}
+        """Checkpoints that are whole, as their reports say, and of which Ray has not told."""
         self._known: dict[int, int] = {}
         """Of trials that have gone back to a checkpoint, the epoch until which they have reported already."""
         self._heard: dict[str, tuple[Any, float]] = {}
@@ -82,6 +85,9 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._note_parts(ours, report)
         ours.host = str(result.get("hostname", ""))
         self._epoch[ours.number] = report["epoch"]
+        if result.get(CHECKPOINT_DIR_NAME):
+            path = f"{trial.storage.trial_fs_path}/{result[CHECKPOINT_DIR_NAME]}"
+            self._coming[ours.number] = on(self._storage, path)
         if report["epoch"] <= self._known.get(ours.number, 0):  # the same numbers again: they are told once
             self._last_is_best[ours.number] = report["epoch"] == ours.best_epoch
             return
@@ -113,14 +119,22 @@ class Events(tune.Callback):  # type: ignore[misc]
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         # Ray tells of a checkpoint right after the report that came with it.
-        ours = self._by_id[trial.trial_id]
-        path = on(self._storage, checkpoint.path)
+        self._saved(self._by_id[trial.trial_id], on(self._storage, checkpoint.path))
+
+    def _saved(self, ours: Trial, path: str) -> None:
+        self._coming.pop(ours.number, None)
         if self._last_is_best.get(ours.number):
             ours.checkpoint = path
         if not (ours.mutations and ours.mutations[-1].epoch >= ours.epoch):  # else it goes on from its parent's
             ours.latest, ours.latest_epoch = path, self._epoch.get(ours.number, ours.epoch)
         for listener in self._listeners:
             listener.trial_saved(ours)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Take the checkpoints that were whole when the job ended: Ray asks for none of them any more."""
+        for ours in self._by_id.values():
+            if ours.number in self._coming and ours.ended is None:
+                self._saved(ours, self._coming[ours.number])
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the processes of trials that hang."""
@@ -177,6 +191,7 @@ class Events(tune.Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         ours = self._by_id[trial.trial_id]
         self._outcome.pop(ours.number, None)
+        self._coming.pop(ours.number, None)  # it goes on from what Ray was told of
         self._heard.pop(trial.trial_id, None)  # until it has been begun again
         self._known[ours.number] = ours.epoch
         # A process that is lost to us may live on, cut off, and write the one checkpoint that it was at. It ends then,

@@ -63,7 +63,8 @@ class Job:
         journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
         retention = Retention(spec, self.trials, self.recorder.give_up, lambda path: sweeper.submit(delete, path))
-        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, ImportingAhead()]
+        ahead = ImportingAhead()
+        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, ahead]
         if spec.tracking.tensorboard:
             listeners.append(TensorBoard(self.folder, spec.objectives, partial(display.say, style="yellow")))
         try:
@@ -77,6 +78,7 @@ class Job:
                     ending=ending,
                     listeners=listeners,
                 )
+            ahead.wait()
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
             temporary.clear_up()
             retention.look()
