@@ -388,6 +388,9 @@ def test_a_goal_ends_the_job(play: Play) -> None:
     assert job.result.winner is not None and (job.result.winner.best or 0) >= 30
     assert {trial.status for trial in job.trials} == {"interrupted"} and len(job.trials) < 8
     assert job.parent.data.tags["tuner.ended_early"] == job.result.ended_early
+    # It ended with the report that came with the best checkpoint, before Ray had told of that.
+    assert job.result.winner is not None and job.result.winner.checkpoint is not None
+    assert Path(job.result.winner.checkpoint, "step").read_text() == str(job.result.winner.best_epoch)
 
 
 def test_a_budget_of_epochs_ends_the_job(play: Play) -> None:
