@@ -399,7 +399,7 @@ def test_a_budget_of_epochs_ends_the_job(play: Play) -> None:
     assert job.result.status == OK
     assert "ended early: the budget of 21 epochs is spent" in job.text
     assert 21 <= sum(trial.epoch for trial in job.trials) <= 23  # what was on its way comes in
-    assert job.trials[0].status == "completed" and job.trials[-1].status == "interrupted"
+    assert {trial.status for trial in job.trials} == {"completed", "interrupted"}  # whose worker comes first is chance
 
 
 def test_a_timeout_ends_the_job(play: Play) -> None:
