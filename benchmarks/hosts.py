@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _RAY = Path("/tmp/ray")
 _PORT = 6379
 _NAMES = {"hosts": "127.0.0.1 localhost\n", "resolv.conf": "nameserver 127.0.0.1\n"}
@@ -95,6 +97,21 @@ class Host:
         """Ids of all processes that run here."""
         return [int(pid) for pid in _ip("netns", "pids", self._space).split()]
 
+    def trials(self) -> list[psutil.Process]:
+        """Its processes that train."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if "ImplicitFunc" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def driver(self, command: list[str], *, env: Mapping[str, str], **options: Any) -> "subprocess.Popen[str]":
+        """Start a driver here, on the Ray whose head this is."""
+        there = {"RAY_ADDRESS": self.ray_address}
+        return self.popen(*command, env={**env, **self.environment, **there}, **options)
+
     def kill(self) -> None:
         """End all of its processes, as if the power went."""
         deadline = time.monotonic() + 30
@@ -153,6 +170,12 @@ class Network:
         host = Host(name, space, f"10.77.0.{number}", self.folder / name, self._environment | environment)
         host.mend()  # Ray finds its address by the route that it would take to the world
         self.hosts.append(host)
+        return host
+
+    def worker(self, head: Host, cores: int = 1) -> Host:
+        """Another host, that trains for `head`."""
+        host = self.host(f"host{len(self.hosts)}")
+        host.start_ray(f"--num-cpus={cores}", head=head)
         return host
 
     def close(self) -> None:

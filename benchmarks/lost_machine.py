@@ -8,35 +8,17 @@ machine up after three seconds without an answer.
 """
 
 import argparse
-import contextlib
 import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from benchmarks import machine
-from benchmarks.hosts import SOON, Host, Network, network
+from benchmarks.hosts import SOON, network
 from benchmarks.nights import Night, reports, training
 from benchmarks.tables import spread, table
 
 _LOST = re.compile(r"trial (\d+) lost its process")
-
-
-def _worker(net: Network, head: Host) -> Host:
-    host = net.host(f"host{len(net.hosts)}")
-    host.start_ray("--num-cpus=1", head=head)
-    return host
-
-
-def _trains(host: Host) -> bool:
-    for pid in host.processes():
-        with contextlib.suppress(psutil.Error):
-            if "ImplicitFunc" in " ".join(psutil.Process(pid).cmdline()):
-                return True
-    return False
 
 
 def lost(turns: int, fault: str) -> tuple[list[float], list[float]]:
@@ -45,18 +27,14 @@ def lost(turns: int, fault: str) -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory(prefix="night-") as name, network(Path(name, "hosts"), **SOON) as net:
         head = net.host("head")
         head.start_ray("--num-cpus=0")
-        workers = [_worker(net, head) for _ in range(3)]
-
-        def popen(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
-            return head.popen(*command, env=env | head.environment | {"RAY_ADDRESS": head.ray_address}, **options)
-
-        night = Night(Path(name), training(trials=2, epochs=100_000), popen=popen)
+        workers = [net.worker(head) for _ in range(3)]
+        night = Night(Path(name), training(trials=2, epochs=100_000), popen=head.driver)
         night.start()
         for _ in range(turns):
             seen = len(night.events())
             night.until(lambda events, seen=seen: reports(events[seen:]).keys() >= {0, 1})  # type: ignore[misc]
             told = len(_LOST.findall(night.log.read_text()))
-            victim = next(host for host in workers if _trains(host))
+            victim = next(host for host in workers if host.trials())
             workers.remove(victim)
             began = time.time()
             victim.kill() if fault == "power" else victim.cut()
@@ -67,7 +45,7 @@ def lost(turns: int, fault: str) -> tuple[list[float], list[float]]:
             found = night.until(lambda events, at=at, trial=trial: reports(events, at).get(trial), 120)  # type: ignore[misc]
             known.append(at - began)
             again.append(found - at)
-            workers.append(_worker(net, head))
+            workers.append(net.worker(head))
         night.kill()
     return known, again
 

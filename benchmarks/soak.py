@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -75,28 +74,17 @@ class Cluster:
     def __init__(self, net: Network, head: Host) -> None:
         self._net = net
         self._head = head
-        self.workers = [self._worker() for _ in range(2)]
-
-    def _worker(self) -> Host:
-        host = self._net.host(f"host{len(self._net.hosts)}")
-        host.start_ray("--num-cpus=1", head=self._head)
-        return host
+        self.workers = [net.worker(head) for _ in range(2)]
 
     def kill_host(self, number: int) -> None:
         """The power of one goes; another comes."""
         self.workers[number].kill()
         time.sleep(_AWAY)
-        self.workers[number] = self._worker()
+        self.workers[number] = self._net.worker(self._head)
 
     def trials(self) -> list[psutil.Process]:
         """The processes that train."""
-        found = []
-        for pid in (pid for host in self.workers for pid in host.processes()):
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                if "ImplicitFunc" in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
+        return [process for host in self.workers for process in host.trials()]
 
 
 def soak(trials: int, every: float, seed: int) -> list[str]:
@@ -108,11 +96,7 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
         head.start_ray("--num-cpus=0")
         cluster, server = Cluster(net, head), Server(head, folder)
 
-        def popen(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
-            ours = {"RAY_ADDRESS": head.ray_address}
-            return head.popen(*command, env=env | head.environment | ours, **options)
-
-        night = Night(folder, training(trials, EPOCHS), server.uri, popen=popen)
+        night = Night(folder, training(trials, EPOCHS), server.uri, popen=head.driver)
         night.start()
         began = last = time.monotonic()
         while night.process is not None and night.process.poll() is None:

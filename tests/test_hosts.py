@@ -132,13 +132,6 @@ def cluster(folder: Path) -> Iterator[tuple[Network, Host]]:
         yield net, head
 
 
-def worker(net: Network, head: Host, cores: int = 1) -> Host:
-    """One more host that trains."""
-    host = net.host(f"host{len(net.hosts)}")
-    host.start_ray(f"--num-cpus={cores}", head=head)
-    return host
-
-
 def take_away(host: Host, head: Host) -> None:
     """Machines that cost less are taken away like this: it is said, and a little later the power goes."""
     who = "import ray; ray.init(address='auto', log_to_driver=False); print(ray.get_runtime_context().get_node_id())"
@@ -162,11 +155,11 @@ def test_a_host_that_joins_is_used_and_one_that_is_lost_is_done_without(
 ) -> None:
     net, head = hosts
     job = Job(head, tmp_path, lost=0 if fault == "taken away" else 1)
-    first = worker(net, head)
+    first = net.worker(head)
     process = job.start()
     job.wait(lambda: len(job.trained(0, first)) > 2)
     assert not job.trained(1)  # there is no room
-    late = worker(net, head, cores=2)
+    late = net.worker(head, cores=2)
     job.wait(lambda: len(job.trained(1, late)) > 2)
     job.wait(lambda: f"{late.name} has joined, and is as the others" in job.said)
     if fault == "taken away":
@@ -190,7 +183,7 @@ def test_a_host_that_joins_is_used_and_one_that_is_lost_is_done_without(
 def test_a_host_that_joins_and_is_not_as_the_others_is_told(hosts: tuple[Network, Host], tmp_path: Path) -> None:
     net, head = hosts
     job = Job(head, tmp_path, trials=1)
-    worker(net, head)
+    net.worker(head)
     process = job.start()
     job.wait(lambda: len(job.trained(0)) > 0)
     odd = net.host("odd")
@@ -215,12 +208,12 @@ def test_a_trial_that_lives_on_where_nobody_reaches_it_harms_nothing(
 
     net, head = hosts
     job = Job(head, tmp_path, trials=1)
-    first = worker(net, head)
+    first = net.worker(head)
     hold(first, step=4)
     process = job.start()
     job.wait(lambda: 4 in job.trained(0, first))
     first.cut()
-    there = worker(net, head)
+    there = net.worker(head)
     hold(there, step=5)
     job.wait(lambda: 5 in job.trained(0, there))
     before = job.checkpoints()
@@ -241,13 +234,13 @@ def test_a_trial_that_lives_on_where_nobody_reaches_it_harms_nothing(
 def test_when_the_head_is_lost_the_job_is_resumed_on_another(tmp_path: Path) -> None:
     with cluster(tmp_path / "hosts") as (net, head):
         job = Job(head, tmp_path, trials=3)
-        first = worker(net, head, cores=2)
+        first = net.worker(head, cores=2)
         job.start()
         job.wait(lambda: min(len(job.trained(0)), len(job.trained(1))) > 2)
         head.kill()
         again = net.host("again")
         again.start_ray("--num-cpus=0")
-        there = worker(net, again, cores=2)
+        there = net.worker(again, cores=2)
         job.head = again
         process = job.start("--resume")
         job.wait(lambda: len(job.trained(0, there)) > 0)

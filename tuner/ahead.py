@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +16,7 @@ class ImportingAhead(Listener):
 
     def __init__(self) -> None:
         self._reports = 0
-        self._is_over = False
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._import, daemon=True)
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
@@ -27,15 +26,15 @@ class ImportingAhead(Listener):
 
     def wait(self) -> None:
         """Let what is being imported come to its end, and begin nothing more: two threads at one module may fail."""
-        self._is_over = True
+        self._over.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _import(self) -> None:
         for module in ("pandas", "sklearn.metrics", "matplotlib.figure", "plotly.graph_objects", "jinja2"):
-            while not self._is_over and self._is_busy():
+            while self._is_busy():
                 pass
-            if self._is_over:
+            if self._over.is_set():
                 return
             with contextlib.suppress(Exception):  # whoever needs it tells what is wrong with it
                 import_module(module)
@@ -43,5 +42,4 @@ class ImportingAhead(Listener):
     def _is_busy(self) -> bool:
         """Whether reports come so fast that the control loop would wait for what is imported; takes a moment."""
         before = self._reports
-        time.sleep(_MOMENT)
-        return self._reports - before > _MANY
+        return not self._over.wait(_MOMENT) and self._reports - before > _MANY

@@ -59,8 +59,8 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._outcome: dict[int, dict[str, str]] = {}
         self._epoch: dict[int, int] = {}
         """Epoch of the last report of each trial, told or not."""
-        self._coming: dict[int, str] = {}
-        """Checkpoints that are whole, as their reports say, and of which Ray has not told."""
+        self._coming: dict[int, tuple[Any, str]] = {}
+        """Names of checkpoints that are whole, as their reports say, and of which Ray has not told; and whose it is."""
         self._known: dict[int, int] = {}
         """Of trials that have gone back to a checkpoint, the epoch until which they have reported already."""
         self._heard: dict[str, tuple[Any, float]] = {}
@@ -86,8 +86,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         ours.host = str(result.get("hostname", ""))
         self._epoch[ours.number] = report["epoch"]
         if result.get(CHECKPOINT_DIR_NAME):
-            path = f"{trial.storage.trial_fs_path}/{result[CHECKPOINT_DIR_NAME]}"
-            self._coming[ours.number] = on(self._storage, path)
+            self._coming[ours.number] = trial, result[CHECKPOINT_DIR_NAME]
         if report["epoch"] <= self._known.get(ours.number, 0):  # the same numbers again: they are told once
             self._last_is_best[ours.number] = report["epoch"] == ours.best_epoch
             return
@@ -132,9 +131,10 @@ class Events(tune.Callback):  # type: ignore[misc]
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Take the checkpoints that were whole when the job ended: Ray asks for none of them any more."""
-        for ours in self._by_id.values():
-            if ours.number in self._coming and ours.ended is None:
-                self._saved(ours, self._coming[ours.number])
+        for trial, name in list(self._coming.values()):
+            ours = self._by_id[trial.trial_id]
+            if ours.ended is None:
+                self._saved(ours, on(self._storage, f"{trial.storage.trial_fs_path}/{name}"))
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the processes of trials that hang."""

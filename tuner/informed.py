@@ -105,9 +105,10 @@ class Mutating(_Informed):
         self.last.pop(trial.trial_id, None)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        live = _Live(tune_controller, self.by_id).get_trials()
         # Ray looks at the population when the last one reports. That one may have failed on the way.
-        if live and all(self._waits(trial) for trial in live):
+        if all(trial.is_finished() or self._waits(trial) for trial in tune_controller.get_live_trials()) and (
+            live := _Live(tune_controller, self.by_id).get_live_trials()
+        ):
             self._look(tune_controller, live[0], self._trial_state[live[0]].last_result)
             self.tell()
             # Whoever went on from a checkpoint behind the others' epoch may be where the next look would be.
