@@ -127,7 +127,7 @@ def _train_ours(precision: str, images: int, epochs: int, seed: int) -> list[dic
     import torch
 
     from tuner.device import keep_freed_memory
-    from tuner.spec import load
+    from tuner.reading import load
     from tuner.train import fit
     from tuner.trial_config import TrialConfig
 

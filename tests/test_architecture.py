@@ -54,6 +54,7 @@ LAYERS = [
     {"writer", "record", "champion", "store", "runs", "tables"},
     {"refusal", "upload", "stored", "beside", "origin", "ahead"},
     {"train", "checkpoint", "trials"},
+    {"reading"},
     {"spec"},
     {"agreement", "study"},
     {"limits"},

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tuner.__main__ import main
 from tuner.journal import Journal
+from tuner.reading import load
 from tuner.source import parse_yaml
-from tuner.spec import load
 from tuner.supply import planned
 
 Write = Callable[..., Path]

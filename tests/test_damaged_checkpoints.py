@@ -19,8 +19,8 @@ from ray import tune
 
 from tuner.checkpoint import Save
 from tuner.earlier import folder_name, latest_first
+from tuner.reading import load
 from tuner.run import FAILED, OK
-from tuner.spec import load
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 

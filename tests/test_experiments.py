@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.spec import load
+from tuner.reading import load
 from tuner.supply import Supply, planned
 from tuner.trials import label
 

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from tuner import imports
 from tuner.errors import UserError
+from tuner.reading import load
 from tuner.run import job_folder
 from tuner.source import parse_yaml
-from tuner.spec import ExperimentSpec, load
+from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

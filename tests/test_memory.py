@@ -23,9 +23,9 @@ from tuner.checkpoint import Save
 from tuner.errors import UserError
 from tuner.events import Events
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
+from tuner.reading import load
 from tuner.run import FAILED
 from tuner.scoring import Objective
-from tuner.spec import load
 from tuner.train import fit, predict
 from tuner.trial_config import TrialConfig
 from tuner.trials import PARTS, REASON, STATUS, TRACEBACK

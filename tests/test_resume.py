@@ -21,8 +21,8 @@ from tuner import cluster
 from tuner.__main__ import main
 from tuner.ending import Ending
 from tuner.events import Events
+from tuner.reading import load
 from tuner.run import INTERRUPTED, OK, WRONG
-from tuner.spec import load
 from tuner.supply import Supply
 from tuner.train import fit
 from tuner.trial_config import TrialConfig

@@ -26,8 +26,9 @@ from tuner.data.mnist import data_dir
 from tuner.errors import UserError
 from tuner.journal import Journal
 from tuner.past import read_past
+from tuner.reading import load
 from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, _past, run
-from tuner.spec import ExperimentSpec, load
+from tuner.spec import ExperimentSpec
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from tuner import cluster
 from tuner.controller import Controller
+from tuner.reading import load
 from tuner.run import FAILED, OK, Result, run
-from tuner.spec import load
 from tuner.summary import print_result
 from tuner.supply import Supply
 from tuner.train import fit

@@ -7,8 +7,9 @@ from conftest import Write
 from pydantic import ValidationError
 
 from tuner.errors import UserError
+from tuner.reading import load
 from tuner.searcher import Plan
-from tuner.spec import ExperimentSpec, load
+from tuner.spec import ExperimentSpec
 from tuner.study import Study
 from tuner.trial_config import TrialConfig
 

@@ -16,7 +16,8 @@ from tuner.journal import Journal
 from tuner.messages import end_of
 from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
-from tuner.spec import ExperimentSpec, load
+from tuner.reading import load
+from tuner.spec import ExperimentSpec
 from tuner.store import download_checkpoint
 from tuner.supply import Supply, planned
 from tuner.tracking import Recorder

@@ -55,7 +55,7 @@ def run(
     """Run an experiment: all trials, the record, the winner."""
     from rich.console import Console
 
-    from tuner.spec import load
+    from tuner.reading import load
 
     spec = load(file, overrides or ())
     if submit is not None:
@@ -87,7 +87,7 @@ def validate(
     show: Annotated[bool, typer.Option("--print", help="Print each as resolved, with every default.")] = False,
 ) -> None:
     """Check experiments' files, and start nothing."""
-    from tuner.spec import load
+    from tuner.reading import load
 
     problems = []
     for file in files:
@@ -120,7 +120,7 @@ def train(
     from rich.console import Console
 
     from tuner.alone import train_alone
-    from tuner.spec import load
+    from tuner.reading import load
 
     if not train_alone(load(file, overrides or ()), number=trial, output=output, console=Console()):
         raise typer.Exit(1)
@@ -133,7 +133,7 @@ def sync(
     job: Annotated[str | None, typer.Option(help="The job's id; default: the experiment's last job.")] = None,
 ) -> None:
     """Tell the tracking server what it missed of a job, from the job's folder."""
-    from tuner.spec import load
+    from tuner.reading import load
     from tuner.sync import sync as make_whole
 
     synced = make_whole(load(file, overrides or ()), file, job)

@@ -37,7 +37,7 @@ def run(
     """Run an experiment to its end.
 
     Args:
-        spec: The experiment, as `tuner.spec.load` gives it.
+        spec: The experiment, as `tuner.reading.load` gives it.
         source: Its file, or the folder that it belongs to; the record names its git commit.
         address: A Ray cluster; None for RAY_ADDRESS, else a fresh local Ray.
         console: Where to write; None for standard output.
@@ -106,7 +106,7 @@ def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tupl
     Returns:
         The experiment with the dataset that there is, and the tracking URI.
     """
-    if "://" not in spec.storage:  # as `tuner.spec.load` has it already
+    if "://" not in spec.storage:  # as `tuner.reading.load` has it already
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
     uri = preflight.tracking_uri(spec)
     preflight.check_outlives(spec, uri)

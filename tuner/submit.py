@@ -38,7 +38,7 @@ def submit(
     """Run an experiment on a cluster, and follow it to its end.
 
     Args:
-        spec: The experiment, as `tuner.spec.load` gives it.
+        spec: The experiment, as `tuner.reading.load` gives it.
         file: Its file; the folder that it lies in travels.
         overrides: What the command line sets, there as here.
         address: Of the dashboard of the cluster's head, ``http://HOST:8265``.

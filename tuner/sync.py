@@ -35,7 +35,7 @@ def sync(spec: ExperimentSpec, source: Path, job: str | None = None) -> Synced:
     """Bring the record of a job to what its journal tells: nothing twice, no run left running.
 
     Args:
-        spec: The experiment, as `tuner.spec.load` gives it.
+        spec: The experiment, as `tuner.reading.load` gives it.
         source: Its file.
         job: The job's id; None for the last one.
 
