@@ -36,6 +36,13 @@ from ray import tune
 def train(config):
     tune.report({"score": 1.0})
 """
+MODEL_AND_DATA = """
+import torch
+def data(train):
+    return [(torch.full((1, 4, 4), i, dtype=torch.uint8), i % 2) for i in range(100)]
+def model():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+"""
 
 
 class Recorded(Played):
@@ -382,6 +389,21 @@ class TestJournal:
         written = write_report("small")
         assert written.note == "" and "0.75" in written.path.read_text()
         assert module not in sys.modules
+
+    def test_has_no_code_called_that_it_names(self, place: Path, own: Callable[[str], str]) -> None:
+        module = own(MODEL_AND_DATA)
+        parts = {name: {"kind": "import", "target": f"{module}:{name}"} for name in ("data", "model")}
+        job = Recorded(place, trial=parts | {"epochs": 4}, constraints=["parameters <= 1000000"])
+        job.trial(0.75)
+        job.finish()
+        mark = place / "mark"
+        stranger = own(f"open({str(mark)!r}, 'w').close()\n{MODEL_AND_DATA}")
+        for journal in place.rglob(FILE):  # in the job's folder, and among the artifacts
+            journal.write_text(journal.read_text().replace(module, stranger))
+        assert list(tuner.results("small")["val_accuracy"]) == [0.75]
+        written = write_report("small")
+        assert written.note == "" and stranger in written.path.read_text()
+        assert not mark.exists() and stranger not in sys.modules
 
     def test_that_cannot_be_read_here_leaves_what_was_kept(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         job = Recorded(place)

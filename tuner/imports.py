@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,22 @@ TargetName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za
 
 _folders: list[Path] = []
 _carried: dict[str, Any] = {}
+_is_called: ContextVar[bool] = ContextVar("_is_called", default=True)
+
+
+def may_be_called() -> bool:
+    """Whether code may be imported and called, to see whether it does what an experiment wants of it."""
+    return _is_called.get()
+
+
+@contextlib.contextmanager
+def not_called() -> Iterator[None]:
+    """What is read meanwhile is taken at its word: a record may be a stranger's, and its code need not be here."""
+    token = _is_called.set(False)
+    try:
+        yield
+    finally:
+        _is_called.reset(token)
 
 
 def look_in(folder: Path) -> None:
@@ -41,6 +58,7 @@ def resolve(target: str) -> Any:
     Raises:
         Mistakes: There is no such module or name, or its module cannot be imported. Its key is ``target``.
     """
+    assert may_be_called(), f"{target} is a word of a record, and not to be imported"
     if target in _carried:
         return _carried[target]
     module_name, _, name = target.partition(":")

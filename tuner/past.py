@@ -99,7 +99,7 @@ def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
         where: Where the journal comes from, for an error to point to.
 
     Raises:
-        UserError: Nothing was written, or the experiment needs what is not here, such as code of the user's own.
+        UserError: Nothing was written, or what was is no experiment.
     """
     events = list(events_of(text, where))
     if not any(event["event"] == "opened" for event in events):

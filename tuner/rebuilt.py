@@ -3,18 +3,14 @@
 import contextlib
 import io
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tuner import html_report, imports, journal, store
 from tuner.address import default_uri
 from tuner.errors import Problem, UserError
-from tuner.lines import events_of
 from tuner.past import Past, rebuilt
 from tuner.recorded import Job, find_job, trials_of
 from tuner.spec import ExperimentSpec
@@ -119,15 +115,13 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
 
 @contextlib.contextmanager
 def _rebuilt(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
-    """The experiment of a job as it was run, and what came of it.
+    """The experiment of a job as it was run, and what came of it. Meanwhile, no code that it names is called.
 
     Raises:
-        UserError: Its journal cannot be had from here, or needs what is not here.
+        UserError: Its journal cannot be had from here, or is none of a job.
     """
     text, where = _journal(client, job)
-    if '"target"' in text:
-        _look_beside(job.tags.get("mlflow.source.name", ""))
-    with _standing_in(text, where):
+    with imports.not_called():  # neither table nor report needs it
         spec, past = rebuilt(text, job.id, where)
         for trial in past.trials if job.status != "running" else ():
             if trial.ended is None:
@@ -154,48 +148,3 @@ def _journal(client: Any, job: Job) -> tuple[str, str]:
         hint = f"it lies in {folder}{f' on {host}' if host else ''}: give the command there" if folder else ""
         raise UserError(Problem(message, hint=hint))
     return kept, f"{journal.FILE} of the run {run}"
-
-
-def _look_beside(source: str) -> None:
-    """Find code of the user's own beside the experiment's file, where that is here."""
-    place = Path(source)
-    if source and place.exists():
-        imports.look_in(place if place.is_dir() else place.parent)
-
-
-@contextlib.contextmanager
-def _standing_in(text: str, where: str) -> Iterator[None]:
-    """Let a function of the user's own that is not here be named all the same: it is not called for a report."""
-    target = _function(text, where)
-    name, _, function = target.partition(":")
-    parts = name.split(".")
-    names = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    if not target or name in sys.modules or _is_here(parts[0]):
-        yield
-        return
-    stand_ins = {each: ModuleType(each) for each in names}
-    setattr(stand_ins[name], function, _stand_in)
-    sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
-        for each in names:
-            sys.modules.pop(each, None)
-
-
-def _stand_in(config: Mapping[str, Any]) -> None:
-    raise NotImplementedError("the function is not here")
-
-
-def _function(text: str, where: str) -> str:
-    """The function of the user's own that a journal's trials ran; empty where they trained a model."""
-    first = next((event for event in events_of(text, where) if event["event"] == "opened"), None)
-    trial = first["spec"].get("trial") if first else None
-    return str(trial.get("target", "")) if isinstance(trial, dict) else ""
-
-
-def _is_here(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from tuner.any_trial import AnyTrial
 from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
-from tuner.imports import TargetName, resolve_callable
+from tuner.imports import TargetName, may_be_called, resolve_callable
 
 
 class TargetTrial(AnyTrial):
@@ -50,6 +50,8 @@ class TargetTrial(AnyTrial):
 
     @model_validator(mode="after")
     def _is_a_function(self) -> "TargetTrial":
+        if not may_be_called():
+            return self
         found = resolve_callable(self.target)
         if inspect.isclass(found):
             hint = "write a function that takes a config dict and calls ray.tune.report"

@@ -12,6 +12,7 @@ from tuner.data import DataConfig, ImportedData
 from tuner.data.images import Description
 from tuner.device import Precision
 from tuner.errors import Mistakes, Problem, allowed, collecting
+from tuner.imports import may_be_called
 from tuner.metrics import EPOCH_METRICS, mode_of
 from tuner.models import ImportedModel, ModelConfig
 from tuner.optim import SGD, Constant, OptimizerConfig, ScheduleConfig
@@ -98,6 +99,8 @@ class TrialConfig(AnyTrial):
         return self.data.describe()
 
     def count_parameters(self) -> int | None:
+        if self._is_a_word:
+            return None
         with torch.device("meta"):  # shapes alone: nothing is allocated, no random number drawn
             return sum(parameter.numel() for parameter in self.build_model().parameters())
 
@@ -118,18 +121,26 @@ class TrialConfig(AnyTrial):
             return f"the shape of {name} would be {yours.get(name)} instead of {mine.get(name)}"
         return ""
 
+    @property
+    def _is_a_word(self) -> bool:
+        """Whether only code knows more of it, which is not to be called."""
+        return bool(self.targets) and not may_be_called()
+
     def _shapes(self) -> dict[str, list[int]]:
+        if self._is_a_word:
+            return {}
         with torch.device("meta"):
             return {name: list(tensor.shape) for name, tensor in self.build_model().state_dict().items()}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "TrialConfig":
         problems: list[Problem] = []
-        with collecting("task", problems):
-            outputs = self.task.outputs(self.data.targets)
-        if not problems:
-            with collecting("model", problems):
-                self.model.check(self.data.image, outputs)
+        if not self._is_a_word:
+            with collecting("task", problems):
+                outputs = self.task.outputs(self.data.targets)
+            if not problems:
+                with collecting("model", problems):
+                    self.model.check(self.data.image, outputs)
         watched = self.early_stopping and self.early_stopping.metric
         if not problems and watched:
             with collecting("early_stopping.metric", problems):

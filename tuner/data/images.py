@@ -57,9 +57,9 @@ class Description:
 
     Args:
         name: Its name, such as ``mnist``.
-        digest: A digest of its files and of how they were split and placed.
+        digest: A digest of its files and of how they were split and placed; empty where nobody looked.
         source: Where it comes from.
-        sizes: Number of images in the training, validation and test set.
+        sizes: Number of images in the training, validation and test set; none where nobody looked.
     """
 
     name: str
