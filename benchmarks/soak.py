@@ -30,6 +30,7 @@ FAULTS = ("trial", "trial", "host", "server", "driver")
 """What is killed; of five kills two are trials."""
 _PORT = 5000
 _STAYS = "tuner-store-"  # the lock of a store is a file that stays
+_SHOWN = 20  # of what is not as it should be
 _AWAY = 5.0  # seconds that a server or a host is away
 
 
@@ -200,6 +201,8 @@ def main() -> None:
     while (left := _processes(processes)) and time.monotonic() < deadline:
         time.sleep(1)
     wrong += [f"left over: {each}" for each in (*left, *sorted(map(str, _files() - files)))]
+    if len(wrong) > _SHOWN:
+        wrong[_SHOWN:] = [f"and {len(wrong) - _SHOWN} more"]
     print("\n".join(wrong) or "every trial ended once, every point of every metric is there once, nothing is left over")
     print(f"\n{machine.facts(neighbours)}")
     sys.exit(1 if wrong else 0)

@@ -191,11 +191,12 @@ class ThreadScribe:
         self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_open = False
 
-    def open(self, said: Any) -> Any:
+    def open(self, said: Any, waiting: Callable[[str], object]) -> Any:
         lines = iter(self.lines.get, None)
         threading.Thread(target=write_record, args=(lines, lambda said: self.answers.put(json.dumps(said)))).start()
         self.put(said)
-        answer = json.loads(self.answers.get())
+        while "waiting" in (answer := json.loads(self.answers.get())):
+            waiting(answer["waiting"])
         self.is_open = "refused" not in answer
         return answer
 

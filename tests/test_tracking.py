@@ -2,6 +2,7 @@ import json
 import shutil
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pandas as pd
 import pytest
 from conftest import Played, Write, eventually, experiment
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
+from benchmarks.servers import free_port, mlflow_server
+from tuner import messages, writer
 from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.errors import UserError
 from tuner.journal import Journal
@@ -17,8 +21,9 @@ from tuner.messages import end_of
 from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.reading import load
+from tuner.record import Record, Refused
 from tuner.spec import ExperimentSpec
-from tuner.store import download_checkpoint
+from tuner.store import download_checkpoint, runs_below
 from tuner.supply import Supply, planned
 from tuner.tracking import Recorder
 from tuner.trials import Trial
@@ -127,6 +132,60 @@ def test_a_store_that_comes_back_is_told_all_that_it_missed(
     assert {run.info.status for run in runs.values()} == {"FINISHED"} and len(runs) == 3
     history = MlflowClient(uri).get_metric_history(runs["0"].info.run_id, "val_accuracy")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2)]
+
+
+def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
+    spec: ExperimentSpec, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # as the writer's process has it, or nearly
+    port = free_port()
+    warnings: list[str] = []
+    recorder = Recorder(spec, f"http://127.0.0.1:{port}")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(recorder.open, "job", "runs/job", Path(), 2, warn=warnings.append)
+        assert eventually(lambda: bool(warnings)) and not opening.done()
+        with mlflow_server(uri, Path("artifacts").resolve(), port=port):
+            links = opening.result(60)
+            recorder.close()
+    assert recorder.failure is None
+    [warning] = warnings
+    assert f"http://127.0.0.1:{port} has gone away, and is waited for: no tracking server answers" in warning
+    [run] = MlflowClient(uri).search_runs([links.experiment_id])
+    assert run.info.run_id == links.parent_run_id
+
+
+def test_a_store_that_stays_away_is_refused(
+    spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(writer, "_AWAY", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match=r"tracking\.uri: MLflow refuses the record"):
+        Recorder(spec, f"http://127.0.0.1:{free_port()}").open("job", "runs/job", Path(), 2)
+
+
+def test_a_record_whose_opening_was_cut_off_is_opened_once(
+    spec: ExperimentSpec, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = {"parent": "", **messages.opening(spec, "job", "runs/job", Path(), 2, {})}
+    cut_off = Record(uri)
+
+    def fail(*arguments: Any, **more: Any) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_batch", fail)
+        with pytest.raises(Refused):
+            cut_off.open(opening)
+    for record in (cut_off, Record(uri)):
+        opened = record.open(opening, again=True)
+        [run] = MlflowClient(uri).search_runs([opened["experiment"]])
+        assert run.info.run_id == opened["parent"] and run.data.params["trials"] == "2"
+
+
+def test_a_store_that_is_away_is_not_one_without_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(MlflowException):
+        runs_below(MlflowClient(f"http://127.0.0.1:{free_port()}"), "0", "run")
 
 
 def test_a_store_of_another_version_is_refused(spec: ExperimentSpec, uri: str, tmp_path: Path) -> None:

@@ -55,13 +55,14 @@ class Record:
         self.model = ""
         """Address of the registered winner, once it is."""
 
-    def open(self, said: Operation) -> dict[str, Any]:
+    def open(self, said: Operation, *, again: bool = False) -> dict[str, Any]:
         """Open the experiment and the job's own run: the earlier one, where that is there.
 
         Args:
             said: ``experiment``: its name; ``parent``: id of the job's run, or empty; ``name``, ``tags``, ``params``
                 and ``texts`` (by file) of a new one; ``common``: tags of every run; ``view``: what that page shows, by
                 `tuner.store.share_view`.
+            again: Whether some of it may be there already, after an attempt that was cut off.
 
         Returns:
             ``experiment`` and ``parent``: ids; ``view``: the key of the page of the job's trials; ``trials``: of those
@@ -82,13 +83,15 @@ class Record:
             trials = self._reopened(said["parent"])
             if trials is None:
                 trials = {}
-                self._create_parent(said)
+                self._create_parent(said, again)
             view = store.share_view(self._client, self._experiment, self._parent, said["view"])
         return {"experiment": self._experiment, "parent": self._parent, "trials": trials, "view": view}
 
-    def _create_parent(self, said: Operation) -> None:
+    def _create_parent(self, said: Operation, again: bool) -> None:
         tags = self._tags | said["tags"]
-        run = self._client.create_run(self._experiment, tags=tags, run_name=said["name"])
+        where = f"tags.`tuner.job` = '{tags['tuner.job']}'"
+        left = store.search(self._client, [self._experiment], where, most=1) if again else iter(())
+        run = next(left, None) or self._client.create_run(self._experiment, tags=tags, run_name=said["name"])
         self._parent = run.info.run_id
         self._artifacts[self._parent] = run.info.artifact_uri
         self._client.log_batch(self._parent, params=store.params(said["params"]))

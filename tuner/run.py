@@ -66,7 +66,8 @@ def run(
         lock = leaving.enter_context(alone_in(folder))
         recorder = tracking.Recorder(spec, uri, lock)
         leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
-        open_record = partial(recorder.open, job, folder, source, supply.total, past)
+        warn = partial(console.print, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        open_record = partial(recorder.open, job, folder, source, supply.total, past, warn)
         if share is None:
             # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
             with ThreadPoolExecutor(2) as pool:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _LINGER = 0.05  # seconds that what is to be written waits for more: to wake up for each report would hold up the trials
@@ -37,10 +37,13 @@ class Scribe:
             start_new_session=True,  # Ctrl-C is for the driver, which ends the record
         )
 
-    def open(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Have the record opened, and wait for the answer."""
+    def open(self, said: Mapping[str, Any], waiting: Callable[[str], object]) -> dict[str, Any]:
+        """Have the record opened, and wait for the answer. Where that may take a while, `waiting` is told why."""
         self._say(said)
         answer = self._answer()
+        while answer is not None and "waiting" in answer:
+            waiting(answer["waiting"])
+            answer = self._answer()
         if answer is None:
             message = f"the process that writes the record ended: {self._last_words()}"
             self.close()

@@ -176,13 +176,8 @@ def share_view(client: Any, experiment: str, parent: str, shown: Mapping[str, An
 
 def runs_below(client: Any, experiment: str, parent: str) -> list[Any] | None:
     """The runs of a job's trials, given the id of its own run; None where that is not there."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(parent)
-    except MlflowException:
-        return None
-    if run.info.experiment_id != experiment or run.info.lifecycle_stage != "active":
+    run = run_of(client, parent)
+    if run is None or run.info.experiment_id != experiment or run.info.lifecycle_stage != "active":
         return None
     return _all_runs(client, experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
 
@@ -195,14 +190,11 @@ def steps(client: Any, run: Any) -> set[int]:
 
 def trial_runs(client: Any, source: str) -> list[Any] | None:
     """The runs of all trials of an experiment (by name), or of one job (by its run's id); None for neither."""
-    from mlflow.exceptions import MlflowException
-
     experiment = client.get_experiment_by_name(source)
     if experiment is not None:
         return _all_runs(client, experiment.experiment_id, "tags.`tuner.role` = 'trial'")
-    try:
-        run = client.get_run(source)
-    except MlflowException:
+    run = run_of(client, source)
+    if run is None:
         return None
     return _all_runs(client, run.info.experiment_id, f"tags.`mlflow.parentRunId` = '{source}'")
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,15 @@ class Recorder(Listener):
         self.model = ""
         """The registered winner's address, once that is written; empty where there is none."""
 
-    def open(self, job: str, folder: str, source: Path, trials: int, past: Past | None = None) -> Links:
+    def open(
+        self,
+        job: str,
+        folder: str,
+        source: Path,
+        trials: int,
+        past: Past | None = None,
+        warn: Callable[[str], object] = lambda message: None,
+    ) -> Links:
         """Open the experiment and the job's parent run.
 
         Args:
@@ -81,6 +89,7 @@ class Recorder(Listener):
             source: The experiment's file, or the folder that it belongs to.
             trials: How many there will be.
             past: An earlier run of this job; its record goes on, and what of it was not written is.
+            warn: Told where the store is away, and waited for.
 
         Raises:
             UserError: MLflow refuses.
@@ -92,7 +101,8 @@ class Recorder(Listener):
                 "uri": self._uri,
                 "registers": registers(self._spec),
                 "parent": past.head.get("parent_run", "") if past else "",
-            }
+            },
+            lambda why: warn(f"MLflow's store at {masked(self._uri)} has gone away, and is waited for: {why}"),
         )
         if "refused" in opened:
             message, key, hint = opened["refused"]

@@ -28,12 +28,13 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> list[Told]:
         but: The run of a job that is passed over: one that goes on knows its own trials.
 
     Raises:
-        UserError: There is no such experiment or run, or nothing of it can be learnt from.
+        UserError: There is no such experiment or run, it cannot be read, or nothing of it can be learnt from.
     """
     source = spec.search.warm_start if isinstance(spec.search, Adaptive) else None
     if source is None:
         return []
-    runs = store.trial_runs(store.connect(uri), source)
+    with store.reading(uri) as client:
+        runs = store.trial_runs(client, source)
     key = "search.warm_start"
     if runs is None:
         hint = "give the name of an MLflow experiment, or the id of a job's run"

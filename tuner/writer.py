@@ -2,7 +2,8 @@
 
 It is a process of its own because MLflow takes tens of milliseconds of computing for each run, which in the driver
 would hold up the trials. It reads operations (`tuner.record`) as lines of JSON from its standard input, and answers
-with lines on its standard output: one to ``open``, one when everything is written. Where the store is away, what there
+with lines on its standard output: one to ``open``, behind one that says so where it has to wait for the store, and one
+when everything is written. Where the store is away, what there
 is to write waits here; it also lies in the job's journal, from which ``tuner sync`` and ``--resume`` make up for what
 never came.
 """
@@ -19,10 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
+from tuner.reachable import unanswered
 from tuner.record import Operation, Record, Refused
 
 _LINGER = 0.5  # seconds that operations wait for others to travel with
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts while the store is away
+_AWAY = 60.0  # seconds that a store may be away when the record is opened
 _SIDE_BY_SIDE = {"http": 8, "https": 8, "postgresql": 4, "mysql": 4, "mssql": 4}
 """Trials that are written at once, by the kind of store: it is the way there that takes time. SQLite has one writer."""
 
@@ -52,15 +55,36 @@ def write(lines: Iterable[str], answer: Answer) -> None:
     first = arriving.get()
     if first is None:
         return
-    try:
-        record = Record(first["uri"])
-        answer(record.open(first))
-    except Refused as error:
-        answer({"refused": [error.message, error.key, error.hint]})
+    record = _opened(first, hurry, answer)
+    if record is None:
         return
     kind = first["uri"].partition(":")[0].partition("+")[0]
     with ThreadPoolExecutor(_SIDE_BY_SIDE.get(kind, 1)) as pool:
         _Writing(record, pool, hurry, first["registers"]).run(arriving, answer)
+
+
+def _opened(said: Operation, hurry: threading.Event, answer: Answer) -> Record | None:
+    """The record, opened; None where the store refuses it.
+
+    It was there when the driver looked, a moment ago: where it is away now, it is waited for, as it is later on.
+    """
+    record: Record | None = None
+    give_up = time.monotonic() + _AWAY
+    is_again = False
+    while True:
+        try:
+            record = record or Record(said["uri"])
+            answer(record.open(said, again=is_again))
+            return record
+        except Refused as error:
+            why = unanswered(said["uri"])
+            if not why or hurry.is_set() or time.monotonic() >= give_up:
+                answer({"refused": [error.message, error.key, error.hint]})
+                return None
+            if not is_again:
+                answer({"waiting": why})
+        is_again = True
+        hurry.wait(_PAUSES[0])
 
 
 class _Writing:
