@@ -3,10 +3,12 @@
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hosts import Host, Network, network
+from conftest import eventually
+from hosts import SOON, Host, Network, network
 
 from tuner.admission import OPEN
 from tuner.data.mnist import data_dir
@@ -27,6 +29,16 @@ from ray import tune
 
 def train(config):
     tune.report({{"loss": config["x"] + len({module}.__name__)}})
+"""
+
+SLOW_THERE = """
+import socket
+import time
+from pathlib import Path
+
+if socket.gethostname() == "going":
+    Path(__file__).with_name("looking").touch()
+    time.sleep(120)
 """
 
 MNIST = """
@@ -64,7 +76,8 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     extra = folder / "extra"
     extra.mkdir()
     (extra / "only_here.py").touch()
-    with network(folder / "hosts", PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{extra}") as net:
+    (extra / "slow_there.py").write_text(SLOW_THERE)
+    with network(folder / "hosts", PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{extra}", **SOON) as net:
         head, *workers = [net.host(name) for name in ("head", "one", "other")]
         head.start_ray("--num-cpus=0")
         for worker in workers:
@@ -109,6 +122,21 @@ def test_what_is_as_it_should_be_is_ticked(head: Host, shared: Path) -> None:
         f"✓ each reads and writes {folder}/runs",
     ]
     assert not list(folder.rglob(".tuner-*"))
+
+
+def test_one_that_goes_away_while_it_is_looked_at_is_done_without(net: Network, head: Host, shared: Path) -> None:
+    folder = shared / "going"
+    folder.mkdir()
+    (folder / "own_code.py").write_text(OWN_PY.format(module="slow_there"))
+    going = net.host("going")
+    going.start_ray("--num-cpus=1", head=head)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, head, folder, OWN.format(name="going"))
+        assert eventually((net.folder.parent / "extra" / "looking").exists, 60)
+        going.kill()
+        status, said = running.result()
+    assert status == 0, said
+    assert "! going has gone away" in said and f"✓ 2 machines alike: {alike()}" in said
 
 
 @pytest.mark.parametrize("token", ["", "another"])

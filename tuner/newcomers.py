@@ -60,12 +60,13 @@ class Newcomers(AbstractContextManager["Newcomers"]):
 
     def _look(self, machine: Machine) -> None:
         try:
-            nodes.check(self._spec, [machine], say=lambda line: None, warn=self._warn)
+            there = nodes.check(self._spec, [machine], say=lambda line: None, warn=self._warn)
         except UserError as error:
             wrong = "; ".join(f"{each.key}: {each.message}" if each.key else each.message for each in error.problems)
             self._tell(self._warn, f"{machine.host} has joined, and trials will fail there: {wrong}")
         else:
-            self._tell(self._say, f"{machine.host} has joined, and is as the others")
+            if there:
+                self._tell(self._say, f"{machine.host} has joined, and is as the others")
 
     def _tell(self, say: Callable[[str], None], line: str) -> None:
         if not self._is_over.is_set():

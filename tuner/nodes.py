@@ -4,6 +4,7 @@ import contextlib
 import platform
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -11,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuner import __version__, imports
+from tuner import __version__, cluster, imports
 from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.cluster import Machine
@@ -20,6 +21,7 @@ from tuner.spec import ExperimentSpec
 from tuner.stored import below, files_at
 
 _PATIENCE, _MOST = 60, 600  # seconds until it is told that a machine does not answer, and until it is given up
+_GOING = 5.0  # seconds in which Ray knows that a machine has gone, where that is why nothing can be run there
 _PACKAGES = ("ray", "torch", "torchvision")
 _SAME = "install the same on every machine: constraints.txt has the versions"
 _OUT = "see to it, or leave it out of the cluster"
@@ -49,14 +51,19 @@ class Found:
 
 def check(
     spec: ExperimentSpec, machines: Sequence[Machine], say: Callable[[str], None], warn: Callable[[str], None]
-) -> None:
+) -> list[Machine]:
     """Make sure that each machine can run the experiment's trials: seconds, and longer where it gets the data.
+
+    One that has gone away meanwhile, as machines do that cost less, is told of, and done without.
 
     Args:
         spec: The experiment, with the dataset that there is.
         machines: Those that trials may run on.
         say: Given a line for each thing that is as it should be.
-        warn: Given a line for what is waited for.
+        warn: Given a line for what is waited for, or has gone.
+
+    Returns:
+        Those that are there.
 
     Raises:
         UserError: One cannot. It names everything that is wrong.
@@ -65,13 +72,15 @@ def check(
     from ray import cloudpickle
 
     if {machine.id for machine in machines} <= {ray.get_runtime_context().get_node_id()}:
-        return  # nothing that is not known already
+        return list(machines)  # nothing that is not known already
     here = versions()
     carried = cloudpickle.dumps(imports.packed(spec.trial.targets))
     problems: list[Problem] = []
     with _probes(spec.storage, len(machines)) as (read, *written):
         tasks = [cloudpickle.dumps(Task(spec.trial, carried, read, write)) for write in written]
-        for machine, write, found in zip(machines, written, _ask(machines, tasks, warn), strict=True):
+        asked = zip(machines, written, _ask(machines, tasks, warn), strict=True)
+        there = [(machine, write, found) for machine, write, found in asked if found is not None]
+        for machine, write, found in there:
             wrong = [
                 Problem(f"{name} is {found.versions[name]}, but {version} here", hint=_SAME)
                 for name, version in here.items()
@@ -83,11 +92,14 @@ def check(
             problems += [replace(p, where=":".join(filter(None, (machine.host, p.where)))) for p in wrong]
     if problems:
         raise UserError(*problems)
-    say(f"{len(machines)} machines alike: {', '.join(f'{name} {version}' for name, version in here.items())}")
+    if not there:
+        return []
+    say(f"{len(there)} machines alike: {', '.join(f'{name} {version}' for name, version in here.items())}")
     say("each imports the trial's code")
     say(f"each reads and writes {masked(spec.storage)}")
     if data := spec.trial.describe_data():
         say(f"each has the data: {data.name}")
+    return [machine for machine, _, _ in there]
 
 
 def versions() -> dict[str, str]:
@@ -138,8 +150,8 @@ def _storage(task: Task) -> list[Problem]:
     return []
 
 
-def _ask(machines: Sequence[Machine], tasks: Sequence[bytes], warn: Callable[[str], None]) -> list[Found]:
-    """What each machine found."""
+def _ask(machines: Sequence[Machine], tasks: Sequence[bytes], warn: Callable[[str], None]) -> list[Found | None]:
+    """What each machine found; None of one that has gone."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -153,17 +165,28 @@ def _ask(machines: Sequence[Machine], tasks: Sequence[bytes], warn: Callable[[st
         hosts = ", ".join(machine.host for machine, answer in zip(machines, asked, strict=True) if answer in late)
         warn(f"waiting for {hosts}: no answer for {_PATIENCE} s; it may be downloading the data")
         late = ray.wait(asked, num_returns=len(asked), timeout=_MOST)[1]
-    found = []
-    for answer in asked:
+    found: list[Found | None] = []
+    for machine, answer in zip(machines, asked, strict=True):
         try:
             found.append(ray.get(answer, timeout=0 if answer in late else None))
         except ray.exceptions.GetTimeoutError:
             ray.cancel(answer, force=True)
             found.append(Found(problems=[Problem(f"no answer for {_PATIENCE + _MOST} s", hint=_OUT)]))
         except ray.exceptions.RayError as error:
+            if _has_gone(machine):
+                warn(f"{machine.host} has gone away")
+                found.append(None)
+                continue
             last = [line for line in str(error).splitlines() if line.strip()][-1]
             found.append(Found(problems=[Problem(f"nothing can be run there: {last}", hint=_OUT)]))
     return found
+
+
+def _has_gone(machine: Machine) -> bool:
+    give_up = time.monotonic() + _GOING
+    while machine.id in (alive := {other.id for other in cluster.machines()}) and time.monotonic() < give_up:
+        time.sleep(0.5)
+    return machine.id not in alive
 
 
 def _looking() -> Callable[[bytes], Any]:
