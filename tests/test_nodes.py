@@ -107,12 +107,17 @@ def alike() -> str:
     return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
-def test_what_is_as_it_should_be_is_ticked(head: Host, shared: Path) -> None:
+def test_what_is_as_it_should_be_is_ticked(net: Network, head: Host, shared: Path) -> None:
     folder = shared / "good"
     folder.mkdir()
     (folder / "own_code.py").write_text(OWN_PY.format(module="json"))
+    hosts = [host for host in net.hosts if host.name in ("head", "one", "other")]
+    left = [host.folder / "tmp" / f"tuner-{host.name}-{2**22 + 1}-x" for host in hosts]  # by no process alive
+    for each in left:
+        each.mkdir()
     status, said = run(head, folder, OWN.format(name="good"), MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db")
     assert status == 0, said
+    assert [each for each in left if each.exists()] == []
     assert [line for line in said if line.startswith(("✓", "!"))] == [
         f"✓ Ray answers: {head.ray_address}",
         "✓ room for 2 trials at once",

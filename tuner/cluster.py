@@ -3,15 +3,17 @@
 import gc
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tuner import admission
+from tuner import admission, temporary
 from tuner.errors import Problem, UserError
 from tuner.parts import Resources
 
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
+_LAST = 5.0  # seconds at the end of a job in which the machines delete what killed processes have left
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,31 @@ def machines() -> tuple[Machine, ...]:
 
     alive = [node for node in ray.nodes() if node["Alive"]]
     return tuple(_machine(node["Resources"], node["NodeID"], node["NodeManagerHostname"]) for node in alive)
+
+
+def ask(machines: Sequence[Machine], work: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
+    """Have each machine call a function with its own argument.
+
+    Returns:
+        Ray's references to what it returns. One that cannot, or has gone, raises a RayError there.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(num_cpus=0, max_retries=0)(work)
+    return [
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(machine.id, soft=False)).remote(argument)
+        for machine, argument in zip(machines, arguments, strict=True)
+    ]
+
+
+def clear_up() -> None:
+    """Have what killed processes left on the machines deleted. One that does not get to it soon is not waited for."""
+    import ray
+
+    there = machines()
+    asked = ask(there, lambda _: temporary.clear_up(), [None] * len(there))
+    ray.wait(asked, num_returns=len(asked), timeout=_LAST)
 
 
 def _of_cluster(is_open: bool) -> Capacity:

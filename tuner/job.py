@@ -80,7 +80,7 @@ class Job:
                 )
             ahead.wait()
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
-            temporary.clear_up()
+            sweeper.submit(temporary.clear_up if self.local else cluster.clear_up)
             retention.look()
             retention.clear_up(self.folder)
             sweeper.shutdown()

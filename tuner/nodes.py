@@ -153,13 +153,8 @@ def _storage(task: Task) -> list[Problem]:
 def _ask(machines: Sequence[Machine], tasks: Sequence[bytes], warn: Callable[[str], None]) -> list[Found | None]:
     """What each machine found; None of one that has gone."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    remote = ray.remote(num_cpus=0, max_retries=0)(_looking())
-    asked = [
-        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(machine.id, soft=False)).remote(task)
-        for machine, task in zip(machines, tasks, strict=True)
-    ]
+    asked = cluster.ask(machines, _looking(), tasks)
     late = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)[1]
     if late:
         hosts = ", ".join(machine.host for machine, answer in zip(machines, asked, strict=True) if answer in late)
