@@ -200,6 +200,9 @@ class ThreadScribe:
         self.is_open = "refused" not in answer
         return answer
 
+    def hang_up(self) -> None:
+        self.lines.put(None)
+
     def put(self, said: Any) -> None:
         self.lines.put(json.dumps(said, default=str))
 

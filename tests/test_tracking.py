@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from benchmarks.servers import free_port, mlflow_server
-from tuner import messages, writer
+from tuner import messages, tracking, writer
 from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.errors import UserError
 from tuner.journal import Journal
@@ -22,6 +22,7 @@ from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.reading import load
 from tuner.record import Record, Refused
+from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
 from tuner.store import download_checkpoint, runs_below
 from tuner.supply import Supply, planned
@@ -152,6 +153,19 @@ def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
     assert f"http://127.0.0.1:{port} has gone away, and is waited for: no tracking server answers" in warning
     [run] = MlflowClient(uri).search_runs([links.experiment_id])
     assert run.info.run_id == links.parent_run_id
+
+
+def test_ctrl_c_waits_for_no_server_that_is_away(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "Scribe", Scribe)  # a writer that is a process
+    warnings: list[str] = []
+    recorder = Recorder(spec, f"http://127.0.0.1:{free_port()}")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(recorder.open, "job", "runs/job", Path(), 2, warn=warnings.append)
+        assert eventually(lambda: bool(warnings))
+        recorder.hang_up()
+        with pytest.raises(UserError, match="MLflow refuses the record"):
+            opening.result(20)
+    recorder.close()
 
 
 def test_a_store_that_stays_away_is_refused(

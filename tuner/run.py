@@ -73,8 +73,12 @@ def run(
             with ThreadPoolExecutor(2) as pool:
                 opening = pool.submit(open_record)
                 pool.submit(import_module, "tuner.job")
-                capacity = cluster.connect(None)
-                links = opening.result()
+                try:
+                    capacity = cluster.connect(None)
+                    links = opening.result()
+                except KeyboardInterrupt:
+                    recorder.hang_up()
+                    raise
             share = cluster.share(spec.resources, capacity, supply.total)
         else:
             links = open_record()

@@ -51,6 +51,11 @@ class Scribe:
         self._thread.start()
         return answer
 
+    def hang_up(self) -> None:
+        """Say that nothing more will come, from whichever thread: it waits for no store that is away any more."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def put(self, said: Mapping[str, Any]) -> None:
         """Have something written, some time soon."""
         self._queue.put(said)
@@ -89,8 +94,8 @@ class Scribe:
         try:
             self._process.stdin.write("".join(json.dumps(said, default=str) + "\n" for said in batch))
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is gone, as its missing answer will tell; what it lacks is in the journal
+        except (BrokenPipeError, ValueError):
+            pass  # it is gone, as its missing answer will tell, or was hung up on; what it lacks is in the journal
 
     def _answer(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None

@@ -44,7 +44,19 @@ def alone_in(folder: str) -> Iterator[int | None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield lock.fileno()
+        try:
+            yield lock.fileno()
+        finally:
+            _leave_nothing(Path(folder))
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Remove a job's folder in which there is nothing but the lock: the job was refused, or broken off at once."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()
+            folder.parent.rmdir()  # unless other jobs of the experiment are there
 
 
 def _locked(lock: IO[str]) -> bool:

@@ -155,6 +155,11 @@ class Recorder(Listener):
         """Queue the end of the job, as `tuner.messages.end_of` has it."""
         self._put({"do": "close", "patience": PATIENCE} | dict(end))
 
+    def hang_up(self) -> None:
+        """Have `open`, on another thread, wait for no store that is away."""
+        if self._scribe is not None:
+            self._scribe.hang_up()
+
     def close(self) -> None:
         """Wait until everything is written. Nothing can be told it afterwards."""
         if self._scribe is None:
