@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.address import is_inside, masked
+from tuner.address import holds_secret, is_inside, masked
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,19 @@ def test_links_are_followed(tmp_path: Path) -> None:
 )
 def test_a_password_is_not_shown(uri: str, shown: str) -> None:
     assert masked(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "holds"),
+    [
+        ("s3://bucket/runs@home", False),
+        ("s3://bucket/runs?endpoint_override=host:9000&scheme=http", False),
+        ("s3://key:secret@bucket/runs", True),
+        ("s3://key@bucket/runs", True),
+        ("s3://bucket/runs?secret_key=x", True),
+        ("http://someone@head:8265", True),
+        ("http://head:8265", False),
+    ],
+)
+def test_a_name_or_a_password_in_a_uri_is_seen(uri: str, holds: bool) -> None:
+    assert holds_secret(uri) is holds

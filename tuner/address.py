@@ -23,6 +23,12 @@ def masked(text: str) -> str:
     return re.sub(rf"([?&](?:{_SECRET})=)[^&\s'\"]+", r"\1***", text, flags=re.IGNORECASE)
 
 
+def holds_secret(uri: str) -> bool:
+    """Whether a URI holds a name, a password or the like: what is shown and recorded should not."""
+    host = uri.partition("://")[2].partition("/")[0]
+    return masked(uri) != uri or "@" in host
+
+
 def is_inside(place: str, folder: str) -> bool:
     """Whether a path or URI lies below a folder, links and ``..`` followed; neither needs to be there."""
     try:

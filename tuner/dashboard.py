@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from tuner.address import masked
+from tuner.address import holds_secret, masked
 from tuner.errors import Problem, UserError
 
 _PATIENCE = 5.0  # seconds that the dashboard has to answer
@@ -25,13 +25,12 @@ def problems_of(address: str) -> list[Problem]:
         parts = urlsplit(address)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         is_address = is_address and not (parts.query or parts.fragment)  # a page of it
-        has_user = parts.username is not None
     except ValueError:
-        is_address, has_user = False, False
+        is_address = False
     if not is_address:
         hint = "it is the address of the dashboard on the cluster's head: http://HOST:8265"
         return [Problem(f"{masked(address)!r} is no address of a dashboard", "--submit", hint=hint)]
-    if has_user:
+    if holds_secret(address):
         hint = f"write http://HOST:8265; who you are is told by a token: {_TOKEN}"
         return [Problem("a name or password has no place in it", "--submit", masked(address), hint)]
     return []

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from tuner.adaptive import Adaptive
-from tuner.address import masked
+from tuner.address import holds_secret, masked
 from tuner.agreement import check_parts
 from tuner.any_trial import AnyTrial, merge
 from tuner.config import Config
@@ -135,7 +135,7 @@ class ExperimentSpec(Config):
     @field_validator("storage")
     @classmethod
     def _holds_no_secret(cls, storage: str) -> str:
-        if "://" in storage and (masked(storage) != storage or "@" in storage.split("://")[1].split("/")[0]):
+        if "://" in storage and holds_secret(storage):
             hint = "give it to all machines in their environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             raise Mistakes(Problem(f"a name or password has no place in it: {masked(storage)}", hint=hint))
         return storage
