@@ -1,7 +1,8 @@
-"""PostgreSQL and an MLflow server, started for real on free ports of the loopback and ended again."""
+"""PostgreSQL, an MLflow server and Ray, started for real on free ports of the loopback and ended again."""
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
+
 _PATIENCE = 90.0  # seconds that a server may take to come up
 
 
@@ -23,6 +26,15 @@ def free_port() -> int:
     """A port of the loopback that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def postgres_programs() -> Path | None:
@@ -106,11 +118,47 @@ def mlflow_server(
                 server.wait()
 
 
-def _wait(server: "subprocess.Popen[bytes]", answers: Callable[[], None], log: Path) -> None:
+@contextlib.contextmanager
+def ray_cluster(cpus: int) -> Iterator[dict[str, str]]:
+    """A Ray that somebody else has started, as an administrator would, with a token.
+
+    Args:
+        cpus: Cores that it has for trials.
+
+    Yields:
+        What a driver has in its environment to use it, ``RAY_ADDRESS`` among it.
+    """
+    port = free_port()
+    # Its own folder and token: whatever else runs on this machine is left alone.
+    folder = tempfile.mkdtemp(prefix="ray-")  # those of tests are too long for the sockets in it
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
+    head = subprocess.Popen(
+        ["ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"],
+        env=os.environ | own,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while not answers(port):
+            if time.monotonic() > deadline or head.poll() is not None:
+                raise TimeoutError("Ray does not come up")
+            time.sleep(0.2)
+        yield own | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
+                child.kill()
+        head.wait()
+        shutil.rmtree(folder)
+
+
+def _wait(server: "subprocess.Popen[bytes]", ask: Callable[[], None], log: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            answers()
+            ask()
             return
         except OSError:
             said = log.read_text()

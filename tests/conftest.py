@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import contextlib
 import json
 import os
 import queue
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tuner import imports, tracking
@@ -181,6 +183,16 @@ def start_job(folder: Path, *arguments: str, **environment: str) -> "subprocess.
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def processes_below(process: "subprocess.Popen[str]", word: str) -> list[psutil.Process]:
+    """The processes that a job has started and whose command has a word in it."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if word in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 class ThreadScribe:

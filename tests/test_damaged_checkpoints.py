@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import eventually, start_job
+from conftest import eventually, processes_below, start_job
 from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
@@ -74,8 +74,7 @@ class Disturbed:
     def worker(self) -> psutil.Process:
         """The process that trains."""
         assert self.process is not None
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        [found] = [child for child in below if child.name().startswith("ray::ImplicitFunc")]
+        [found] = processes_below(self.process, "ray::ImplicitFunc")
         return found
 
     @property

@@ -2,21 +2,16 @@
 
 import json
 import os
-import secrets
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks.servers import ray_cluster
 from tuner.run import FAILED, OK
 
 # Every file of one's own that a job needs lies in a folder that no worker has in its path.
@@ -239,37 +234,8 @@ for file in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    """A Ray that was started elsewhere, as an administrator would: what a driver has to know to use it."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    # Its own folder and token: whatever else runs on this machine is left alone.
-    folder = tempfile.mkdtemp(prefix="ray-")  # tmp_path is too long for the sockets in it
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
-    head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
-        env=os.environ | own,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.time() + 60
-        while time.time() < deadline and not _answers(port):
-            time.sleep(0.2)
-        yield own | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
-    finally:
-        for child in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
-            child.kill()
-        head.wait()
-        shutil.rmtree(folder)
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+    with ray_cluster(2) as environment:
+        yield environment
 
 
 class Job:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import start_job
+from conftest import processes_below, start_job
 from mlflow import MlflowClient
 
 from tuner import cluster
@@ -160,7 +160,7 @@ class Place:
         try:
             self.wait(process, is_time)
             children = psutil.Process(process.pid).children(recursive=True)
-            writers = [child for child in children if "tuner.writer" in child.cmdline()]
+            writers = processes_below(process, "tuner.writer")
             process.kill()
             process.wait()
             psutil.wait_procs(writers, timeout=last_words)

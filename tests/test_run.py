@@ -1,12 +1,8 @@
 """Whole jobs on a real Ray and a real MLflow store."""
 
 import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +14,11 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import eventually, experiment, start_job
+from conftest import eventually, experiment, processes_below, start_job
 from mlflow import MlflowClient
 
 import tuner
+from benchmarks.servers import answers, ray_cluster
 from tuner.data.mnist import data_dir
 from tuner.errors import UserError
 from tuner.journal import Journal
@@ -480,58 +477,25 @@ def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Pat
 
 def _workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """The processes that train a job's trials."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "ImplicitFunc" in _command(child)]
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
+    return processes_below(process, "ImplicitFunc")
 
 
 def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    # Its own folder and token: whatever else runs on this machine is left alone.
-    folder = tempfile.mkdtemp(prefix="ray-")  # tmp_path is too long for the sockets in it
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
-    head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
-        env=os.environ | own,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 1"))
     arguments = ["job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
-    try:
-        deadline = time.time() + 60
-        while time.time() < deadline and not _answers(port):
-            time.sleep(0.5)
-        outside = start_job(tmp_path, *arguments, "--address", f"127.0.0.1:{port}", "resources.cpu=3", **own)
+    with ray_cluster(2) as environment:
+        address = environment["RAY_ADDRESS"]
+        token = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
+        outside = start_job(tmp_path, *arguments, "--address", address, "resources.cpu=3", **token)
         output, _ = outside.communicate(timeout=300)
         assert outside.returncode == WRONG, output
         assert "a trial asks for 3 CPU cores, but there are 2" in output
         assert not (tmp_path / "mlflow.db").exists()
-        named = start_job(tmp_path, *arguments, RAY_ADDRESS=f"127.0.0.1:{port}", **own)
+        named = start_job(tmp_path, *arguments, **environment)
         output, _ = named.communicate(timeout=400)
         assert named.returncode == OK, output
         assert "test_accuracy" in output
-        assert head.poll() is None  # the cluster is not ours to end
-    finally:
-        for child in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
-            child.kill()
-        head.wait()
-        shutil.rmtree(folder)
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+        assert answers(int(address.rpartition(":")[2]))  # the cluster is not ours to end
 
 
 def _wait_for_metrics(folder: Path) -> None:
