@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tuner.__main__ import main
 from tuner.journal import Journal
+from tuner.messages import end_of
 from tuner.reading import load
 from tuner.source import parse_yaml
 from tuner.supply import planned
@@ -213,9 +214,10 @@ class TestGoingOn:
         journal = Journal(f"{here}/runs/minimal/20260101-000000-abcd")
         journal.opened(load(path), parent_run="", trials=2)
         journal.closed(is_finished=True)
+        journal.recorded(end_of("FINISHED", {"status": "completed"}))
         status, _, error = tuner("run", path, "--resume")
         assert status == 2
-        assert "has been through all of its" in error and "--extend 10 goes on" in error
+        assert "has been through all of its" in error and "--extend 10 goes on" in error and "tuner sync" in error
 
     def test_fewer_than_none_are_refused(self, tuner: Tuner, write: Write, minimal: str) -> None:
         assert tuner("run", write(minimal), "--extend", "-1")[0] == 2

@@ -22,6 +22,7 @@ from benchmarks.servers import answers, ray_cluster
 from tuner.data.mnist import data_dir
 from tuner.errors import UserError
 from tuner.journal import Journal
+from tuner.messages import end_of
 from tuner.past import read_past
 from tuner.reading import load
 from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, _past, run
@@ -242,6 +243,26 @@ def test_a_job_that_is_through_is_not_gone_on_with(job: Job) -> None:
         run(job.spec, extend=2)
 
 
+def test_a_job_whose_driver_was_killed_in_its_last_words_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    spec = experiment(search={"kind": "random", "trials": 1}, storage=str(tmp_path / "runs"))
+    first = run(spec)
+    [journal] = tmp_path.glob("runs/small/*/journal.jsonl")
+    *before, last = journal.read_text().splitlines(keepends=True)
+    assert '"recorded"' in last
+    journal.write_text("".join(before))
+    again = run(spec, resume=True)
+    assert (again.status, again.test) == (OK, first.test) and first.test
+    told = journal.read_text().removeprefix("".join(before))
+    assert '"recorded"' in told and '"started"' not in told
+    assert MlflowClient("sqlite:///mlflow.db").get_run(again.links.parent_run_id).info.status == "FINISHED"
+    with pytest.raises(UserError, match="has been through all of its 1 trials"):
+        run(spec, resume=True)
+
+
 @pytest.fixture(scope="module")
 def several(job: Job) -> Job:
     """A search that learns, for two objectives and with a constraint that only training decides."""
@@ -298,6 +319,7 @@ class TestGoingOn:
         journal.opened(spec, parent_run="", trials=trials)
         if finished:
             journal.closed(is_finished=True)
+            journal.recorded(end_of("FINISHED", {"status": "completed"}))
         return spec
 
     def test_an_interrupted_job_has_the_trials_that_it_had(self, tmp_path: Path) -> None:

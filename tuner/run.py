@@ -148,9 +148,12 @@ def _past(spec: ExperimentSpec, extend: int) -> tuple[ExperimentSpec, Past]:
         what = "the space has" if most == spec.count() else "budget.trials allows"
         hint = "widen the space, in a new job, or raise budget.trials"
         raise UserError(Problem(f"{what} no more than the {had} trials of job {job}", "--extend", hint=hint))
-    if most <= had and past.is_finished:
+    if most <= had and past.is_finished and past.end:  # else its winner is yet to be tested and told of
         message = f"the last job of {spec.name!r}, {job}, has been through all of its {len(past.trials)} trials"
-        hint = "--extend 10 goes on with ten configurations more; without --resume a new job begins"
+        hint = (
+            "--extend 10 goes on with ten configurations more; without --resume a new job begins; "
+            "where its record lacks something, tuner sync FILE makes it whole"
+        )
         raise UserError(Problem(message, "--resume", hint=hint))
     return spec, past
 
