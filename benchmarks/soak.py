@@ -125,8 +125,8 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
             kills[fault] += 1
         took, status = time.monotonic() - began, night.wait(60)
         last_words = night.log.read_text().rpartition("Leaderboard")[2]
-        if "has been through all of its" in last_words:  # the driver was killed while the end of its job was recorded
-            status = 0
+        # The driver was killed while the end of its job was recorded: there is nothing more to go on with.
+        is_through = "has been through all of its" in last_words
         is_behind = "tuner sync" in last_words
         if is_behind:  # the server was away then, or the driver killed: what its user is told to do
             head.run(
@@ -145,8 +145,8 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
         print(f"{trials} trials of {EPOCHS} epochs in {took:.0f} s, exit status {status}; killed: {shown}")
         if is_behind:
             print("the server was away when the job ended, or its driver killed then: `tuner sync` made up for it")
-        if status != 0:
-            wrong.append(f"exit status {status}: {night.log.read_text()[-3000:]}")
+        if status != 0 and not is_through:
+            wrong.insert(0, f"exit status {status}: {night.log.read_text()[-3000:]}")
     return wrong
 
 

@@ -107,7 +107,7 @@ def alike() -> str:
     return ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
-def test_what_is_as_it_should_be_is_ticked(net: Network, head: Host, shared: Path) -> None:
+def test_what_is_as_it_should_be_is_ticked_and_nothing_is_left(net: Network, head: Host, shared: Path) -> None:
     folder = shared / "good"
     folder.mkdir()
     (folder / "own_code.py").write_text(OWN_PY.format(module="json"))

@@ -390,10 +390,13 @@ class TestJournal:
         assert written.note == "" and "0.75" in written.path.read_text()
         assert module not in sys.modules
 
-    def test_has_no_code_called_that_it_names(self, place: Path, own: Callable[[str], str]) -> None:
+    @pytest.mark.parametrize("scheduler", ["fifo", "pbt"])  # of a population the models of two trials are compared
+    def test_has_no_code_called_that_it_names(self, place: Path, own: Callable[[str], str], scheduler: str) -> None:
         module = own(MODEL_AND_DATA)
         parts = {name: {"kind": "import", "target": f"{module}:{name}"} for name in ("data", "model")}
-        job = Recorded(place, trial=parts | {"epochs": 4}, constraints=["parameters <= 1000000"])
+        job = Recorded(
+            place, trial=parts | {"epochs": 4}, constraints=["parameters <= 1000000"], scheduler={"kind": scheduler}
+        )
         job.trial(0.75)
         job.finish()
         mark = place / "mark"

@@ -93,6 +93,8 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
 def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
     """A job from the text of its journal alone: the experiment as it was run, and what came of it.
 
+    It may be a stranger's: within `tuner.imports.not_called`, no code that it names is.
+
     Args:
         text: The journal.
         job: The job's id.

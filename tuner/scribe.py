@@ -40,10 +40,8 @@ class Scribe:
     def open(self, said: Mapping[str, Any], waiting: Callable[[str], object]) -> dict[str, Any]:
         """Have the record opened, and wait for the answer. Where that may take a while, `waiting` is told why."""
         self._say(said)
-        answer = self._answer()
-        while answer is not None and "waiting" in answer:
+        while (answer := self._answer()) is not None and "waiting" in answer:
             waiting(answer["waiting"])
-            answer = self._answer()
         if answer is None:
             message = f"the process that writes the record ended: {self._last_words()}"
             self.close()

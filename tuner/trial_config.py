@@ -99,7 +99,7 @@ class TrialConfig(AnyTrial):
         return self.data.describe()
 
     def count_parameters(self) -> int | None:
-        if self._is_a_word:
+        if self._is_taken_at_its_word:
             return None
         with torch.device("meta"):  # shapes alone: nothing is allocated, no random number drawn
             return sum(parameter.numel() for parameter in self.build_model().parameters())
@@ -122,12 +122,12 @@ class TrialConfig(AnyTrial):
         return ""
 
     @property
-    def _is_a_word(self) -> bool:
+    def _is_taken_at_its_word(self) -> bool:
         """Whether only code knows more of it, which is not to be called."""
         return bool(self.targets) and not may_be_called()
 
     def _shapes(self) -> dict[str, list[int]]:
-        if self._is_a_word:
+        if self._is_taken_at_its_word:
             return {}
         with torch.device("meta"):
             return {name: list(tensor.shape) for name, tensor in self.build_model().state_dict().items()}
@@ -135,7 +135,7 @@ class TrialConfig(AnyTrial):
     @model_validator(mode="after")
     def _parts_fit(self) -> "TrialConfig":
         problems: list[Problem] = []
-        if not self._is_a_word:
+        if not self._is_taken_at_its_word:
             with collecting("task", problems):
                 outputs = self.task.outputs(self.data.targets)
             if not problems:

@@ -3,9 +3,8 @@
 It is a process of its own because MLflow takes tens of milliseconds of computing for each run, which in the driver
 would hold up the trials. It reads operations (`tuner.record`) as lines of JSON from its standard input, and answers
 with lines on its standard output: one to ``open``, behind one that says so where it has to wait for the store, and one
-when everything is written. Where the store is away, what there
-is to write waits here; it also lies in the job's journal, from which ``tuner sync`` and ``--resume`` make up for what
-never came.
+when everything is written. Where the store is away, what there is to write waits here; it also lies in the job's
+journal, from which ``tuner sync`` and ``--resume`` make up for what never came.
 """
 
 import json
