@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -414,13 +416,22 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
 def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     epochs, weights = 40, []
     for folder, kills in ((tmp_path / "killed", 3), (tmp_path / "left", 0)):
-        folder.mkdir()
+        temporary = folder / "tmp"
+        temporary.mkdir(parents=True)
         (folder / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}"))
         two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
-        process = start_job(folder, "job.yaml", *two)
+        # Ray's sockets stay where paths are short.
+        process = start_job(folder, "job.yaml", *two, TMPDIR=str(temporary), RAY_TMPDIR=tempfile.gettempdir())
         try:
             _wait_for_metrics(folder)
-            for _ in range(kills):  # at whatever moment, also one right behind the other
+            if kills:  # in the middle of writing a checkpoint
+                [worker, *_] = _workers(process)
+                while not any(temporary.glob(f"tuner-*-{worker.pid}-*")):
+                    assert worker.is_running()
+                worker.kill()
+                assert eventually(lambda worker=worker: not worker.is_running())  # type: ignore[misc]
+                assert any(temporary.glob(f"tuner-*-{worker.pid}-*"))  # else it had been through with it
+            for _ in range(kills - 1):  # at whatever moment, also one right behind the other
                 eventually(lambda process=process: bool(_workers(process)))  # type: ignore[misc]
                 _workers(process)[0].kill()
                 time.sleep(0.5)
@@ -433,6 +444,7 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
         assert ("lost its process and goes on from epoch" in output) == (kills > 0)
         lost = sum(int(record.data.tags.get("tuner.lost", 0)) for record in trials)
         assert min(kills, 1) <= lost <= kills  # a worker may have been through with its trial
+        assert not any(temporary.glob(f"tuner-{socket.gethostname()}-*"))
         client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
         for record in sorted(trials, key=lambda record: record.data.tags["tuner.trial"]):
             curve = client.get_metric_history(record.info.run_id, "val_loss")

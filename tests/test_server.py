@@ -1,5 +1,6 @@
 """Jobs that record on an MLflow server with PostgreSQL behind it, all of it real, and what a browser shows of them."""
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from conftest import start_job
+from conftest import eventually, start_job
 from mlflow import MlflowClient
 
 from benchmarks.servers import free_port, mlflow_server, postgres, postgres_programs
@@ -156,6 +157,33 @@ def test_a_server_that_asks_who_we_are(tmp_path: Path) -> None:
         )
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0 and password not in said, said
+
+
+def test_a_server_that_is_away_for_a_while_misses_nothing(tmp_path: Path) -> None:
+    port, place = free_port(), (f"sqlite:///{tmp_path}/store.db", tmp_path / "artifacts")
+    with contextlib.ExitStack() as ends:
+
+        def told() -> int:
+            return sum(text.read_text().count("\n") for text in tmp_path.glob("away/runs/away/*/journal.jsonl"))
+
+        with mlflow_server(*place, port=port) as uri:
+            process = start(
+                tmp_path, "away", "space.optimizer.lr={grid: [0.1]}", "trial.epochs=400", MLFLOW_TRACKING_URI=uri
+            )
+            ends.callback(process.kill)
+            assert eventually(lambda: told() >= 100, 120)
+        before = told()
+        assert eventually(lambda: told() >= before + 200, 120)  # it trains on
+        assert process.poll() is None
+        ends.enter_context(mlflow_server(*place, port=port))
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 and "tuner sync" not in said, said
+        jobs = Jobs(uri, tmp_path, {})
+        [parent], trials = jobs.runs("away", "parent"), jobs.runs("away", "trial")
+        assert {run.info.status for run in (parent, *trials)} == {"FINISHED"} and len(trials) == 2
+        for trial in trials:
+            curve = jobs.client.get_metric_history(trial.info.run_id, "val_accuracy")
+            assert [point.step for point in curve] == list(range(1, 401))
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
