@@ -34,7 +34,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave at once where Ray was loaded, as our own command does (`tuner.__main__.console`).
+    """Leave at once where Ray was loaded, as our own command does (`tuner.cli.app.console`).
 
     Everything is told and tidied up by then. Threads of Ray's core live on until the process ends, and now and then one
     of them crashes while the libraries are taken apart: a segmentation fault after the last test has passed.

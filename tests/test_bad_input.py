@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tuner import imports
-from tuner.__main__ import main
+from tuner.cli.app import main
 
 Write = Callable[..., Path]
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from tuner.__main__ import main
+from tuner.cli.app import main
 from tuner.journal import Journal
 from tuner.messages import end_of
 from tuner.reading import load
@@ -163,7 +163,7 @@ class TestDryRun:
 def modules_after(arguments: list[str]) -> set[str]:
     """What a fresh interpreter has imported once the command line has left with status 0."""
     script = (
-        "import sys\nfrom tuner.__main__ import main\n"
+        "import sys\nfrom tuner.cli.app import main\n"
         f"try: main({arguments!r})\nexcept SystemExit as left: assert left.code == 0, left.code\n"
         "print('\\n'.join(['MODULES', *sys.modules]))"
     )

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 import tuner
 from tuner import html_report
-from tuner.__main__ import main
+from tuner.cli.app import main
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
 from tuner.messages import end_of

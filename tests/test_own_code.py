@@ -222,7 +222,7 @@ search: {kind: grid}
 DRIVER = """
 import sys
 
-from tuner.__main__ import main
+from tuner.cli.app import main
 
 for file in sys.argv[1:]:
     try:

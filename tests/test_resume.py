@@ -18,7 +18,7 @@ from conftest import processes_below, start_job
 from mlflow import MlflowClient
 
 from tuner import cluster
-from tuner.__main__ import main
+from tuner.cli.app import main
 from tuner.ending import Ending
 from tuner.events import Events
 from tuner.reading import load

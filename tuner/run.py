@@ -176,7 +176,7 @@ def job_folder(spec: ExperimentSpec, job: str) -> str:
 
 
 if __name__ == "__main__":
-    from tuner.__main__ import console
+    from tuner.cli.app import console
 
     sys.argv.insert(1, "run")
     console()

@@ -1,0 +1,1 @@
+"""The command line: `app` names the commands; beside it are one file for each group of them, and what they share."""

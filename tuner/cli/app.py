@@ -1,0 +1,71 @@
+"""The command line. One command is one function, which imports what it needs: ``tuner --help`` is quick."""
+
+import os
+import select
+import sys
+import traceback
+from typing import NoReturn
+
+import typer
+
+from tuner.cli import inspect, run
+from tuner.errors import UserError
+
+COMMANDS = {  # in the order of the help
+    "run": run.run,
+    "validate": run.validate,
+    "train": run.train,
+    "sync": run.sync,
+    "list": inspect.list_jobs,
+    "best": inspect.best,
+    "compare": inspect.compare,
+    "report": inspect.report,
+    "ui": inspect.ui,
+    "schema": run.schema,
+}
+
+app = typer.Typer(
+    help="Distributed hyperparameter tuning for PyTorch vision models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback is a bug of ours, and then it is wanted whole
+)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit status."""
+    try:
+        app(arguments, prog_name="tuner")
+    except UserError as error:
+        for problem in error.problems:
+            typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+            typer.echo(str(problem), err=True)
+        sys.exit(2)
+
+
+def console() -> NoReturn:
+    """`main` in a process of its own, which ends at once.
+
+    Everything is written and closed by then; Python would spend another second or two on taking torch apart.
+    """
+    status: object = 0
+    output = os.dup(1)  # rich puts /dev/null in the place of a pipe that broke
+    try:
+        main()
+    except SystemExit as leaving:
+        status = leaving.code or 0
+        # Typer takes any broken pipe for the one that we write to, and leaves without a word.
+        if isinstance(leaving.__context__, BrokenPipeError) and not _nobody_reads(output):
+            traceback.print_exception(leaving.__context__)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 1)
+
+
+def _nobody_reads(output: int) -> bool:
+    """Whether a file descriptor is a pipe whose reader is gone, as that of ``tuner ... | head``."""
+    poll = select.poll()
+    poll.register(output, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

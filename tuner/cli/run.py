@@ -1,0 +1,122 @@
+"""Commands that run or check an experiment's file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.arguments import File, Overrides
+from tuner.errors import Problem, UserError
+
+
+def run(
+    file: File,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to run on; default: RAY_ADDRESS, else a fresh local Ray.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the experiment's last, interrupted job.")
+    ] = False,
+    extend: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Go on with its last job and try N configurations more.")
+    ] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    submit: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ship the file's folder to this cluster (http://HOST:8265) and run it there."),
+    ] = None,
+) -> None:
+    """Run an experiment: all trials, the record, the winner."""
+    from rich.console import Console
+
+    from tuner.reading import load
+
+    spec = load(file, overrides or ())
+    if submit is not None:
+        if address or dry_run:
+            hint = "the job there takes the Ray of its machine; --dry-run prints the plan, which is the same here"
+            raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
+        from tuner.submit import submit as submit_job
+
+        status = submit_job(spec, file, overrides or (), submit, resume=resume, extend=extend, console=Console())
+        raise typer.Exit(status)
+    from tuner.display import terminal
+
+    console = terminal()
+    from tuner.run import prepare
+    from tuner.run import run as run_experiment
+    from tuner.summary import print_plan, print_result
+
+    if dry_run:
+        print_plan(console, *prepare(spec, console, address))
+        return
+    result = run_experiment(spec, source=file, address=address, console=console, resume=resume, extend=extend)
+    print_result(console, result)
+    raise typer.Exit(result.status)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments' YAML files.")],
+    show: Annotated[bool, typer.Option("--print", help="Print each as resolved, with every default.")] = False,
+) -> None:
+    """Check experiments' files, and start nothing."""
+    from tuner.reading import load
+
+    problems = []
+    for file in files:
+        try:
+            spec = load(file)
+        except UserError as error:
+            problems += error.problems
+            continue
+        if show:
+            typer.echo(spec.to_yaml(), nl=False)
+        else:
+            trials = spec.count()
+            typer.echo(f"{file}: valid, {trials} {'trial' if trials == 1 else 'trials'}")
+    if problems:
+        raise UserError(*problems)
+
+
+def train(
+    file: File,
+    overrides: Overrides = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Train this trial of the plan; default: the trial of the file as it stands.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new folder for the best checkpoint; default: none is kept.")
+    ] = None,
+) -> None:
+    """Train one trial here and now, without Ray and MLflow: the place to debug."""
+    from rich.console import Console
+
+    from tuner.alone import train_alone
+    from tuner.reading import load
+
+    if not train_alone(load(file, overrides or ()), number=trial, output=output, console=Console()):
+        raise typer.Exit(1)
+
+
+def sync(
+    file: File,
+    overrides: Overrides = None,
+    job: Annotated[str | None, typer.Option(help="The job's id; default: the experiment's last job.")] = None,
+) -> None:
+    """Tell the tracking server what it missed of a job, from the job's folder."""
+    from tuner.reading import load
+    from tuner.sync import sync as make_whole
+
+    synced = make_whole(load(file, overrides or ()), file, job)
+    trials = "1 trial" if synced.trials == 1 else f"{synced.trials} trials"
+    typer.echo(f"job {synced.job}: the record of its {trials} is whole")
+
+
+def schema() -> None:
+    """Print the JSON Schema of the YAML, for editors."""
+    import json
+
+    from tuner.spec import ExperimentSpec
+
+    typer.echo(json.dumps(ExperimentSpec.model_json_schema(), indent=2))
