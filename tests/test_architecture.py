@@ -71,7 +71,7 @@ LAYERS = [
     {
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
-        *("temporary",),
+        *("temporary", "formatting"),
         *("package",),
         *("config", "errors"),
     },

@@ -10,6 +10,7 @@ from tuner.checkpoint import Save
 from tuner.clock import duration
 from tuner.device import keep_freed_memory, use_threads
 from tuner.errors import Problem, UserError
+from tuner.formatting import score
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
@@ -66,7 +67,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
             if output:
                 _replace(output, save)
         shown = [
-            f"{name} {metrics[name]:.4f}"
+            f"{name} {score(metrics[name])}"
             for name in config.metrics
             if name.endswith(("loss", "accuracy", "error")) or name == spec.objective.metric
         ]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist, mean, stdev
 
+from tuner.formatting import score, score_format
 from tuner.plots.as_optuna import configuration
 from tuner.scoring import Objective
 from tuner.trials import SOUND, Trial
@@ -50,17 +51,18 @@ def _seeds(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[s
         text = "It is one training with one seed: how far another seed would move it, this job does not tell."
         return [text]
     scores = _scores(own)
-    spread = f"mean {_shown(mean(scores))}, from {_shown(min(scores))} to {_shown(max(scores))}"
+    written = score_format([mean(scores), min(scores), max(scores)])
+    spread = f"mean {written(mean(scores))}, from {written(min(scores))} to {written(max(scores))}"
     said = [
         f"Its configuration was trained with {seeds} seed{'s' if seeds > 1 else ''}, in {len(own)} trials: {spread}"
     ]
-    said[0] += f", standard deviation {_shown(stdev(scores))}."
+    said[0] += f", standard deviation {score(stdev(scores))}."
     better = [group for group in groups.values() if len(group) > 1 and _is_ahead(_scores(group), scores, objective)]
     if better:
         group = min(better, key=lambda group: objective.key(mean(_scores(group))))
         said.append(
             f"On average another configuration is better: that of trial {group[0].number}, "
-            f"mean {_shown(mean(_scores(group)))} over {len(group)} trials."
+            f"mean {score(mean(_scores(group)))} over {len(group)} trials."
         )
     return said
 
@@ -68,19 +70,20 @@ def _seeds(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[s
 def _margin(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[str]:
     if not rivals:
         return ["No other trial has a result to compare it with."]
-    [score], margin = _scores([best]), abs((best.best or 0.0) - (rivals[0].best or 0.0))
+    [own], margin = _scores([best]), abs((best.best or 0.0) - (rivals[0].best or 0.0))
     first = (
-        f"It leads the second-best trial, {rivals[0].number}, by {_shown(margin)}."
+        f"It leads the second-best trial, {rivals[0].number}, by {score(margin)}."
         if margin
         else f"Trial {rivals[0].number} has the same score: it comes second only because it was begun later."
     )
     said = [first]
     if len(rivals) + 1 >= _TOP:
-        top = [score, *_scores(rivals[: _TOP - 1])]
-        deviation = stdev(top)
+        top = [own, *_scores(rivals[: _TOP - 1])]
+        deviation, written = stdev(top), score_format(top)
+        low, high = written(min(top)), written(max(top))
         said.append(
-            f"The {_TOP} best trials lie between {_shown(min(top))} and {_shown(max(top))}, with a standard deviation "
-            f"of {_shown(deviation)}; the lead is {'smaller' if margin < deviation else 'no smaller'} than that."
+            f"The {_TOP} best trials lie between {low} and {high}, with a standard deviation "
+            f"of {score(deviation)}; the lead is {'smaller' if margin < deviation else 'no smaller'} than that."
         )
     return said
 
@@ -93,11 +96,12 @@ def _chance(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[
     if not count or not is_share or best.best is None or not 0 <= best.best <= 1:
         return []
     low, high = wilson(best.best, count)
+    written = score_format([best.best, low, high])
     said = [
-        f"On {count:,} validation images {_shown(best.best)} leaves open anything from {_shown(low)} to {_shown(high)} "
-        f"(95 %, binomial; each trial by itself)."
+        f"On {count:,} validation images {written(best.best)} leaves open anything "
+        f"from {written(low)} to {written(high)} (95 %, binomial; each trial by itself)."
     ]
-    inside = sum(low <= score <= high for score in _scores(rivals))
+    inside = sum(low <= other <= high for other in _scores(rivals))
     if rivals:
         which = "the second-best trial lies" if inside == 1 else f"{inside:,} of {len(rivals):,} other trials lie"
         said[0] += f" {which[0].upper()}{which[1:]} within it." if inside else " No other trial lies within it."
@@ -111,7 +115,3 @@ def _scores(trials: Sequence[Trial]) -> list[float]:
 
 def _is_ahead(scores: Sequence[float], of: Sequence[float], objective: Objective) -> bool:
     return objective.key(mean(scores)) < objective.key(mean(of))
-
-
-def _shown(value: float) -> str:
-    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.2g}"

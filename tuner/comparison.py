@@ -12,7 +12,8 @@ from rich.text import Text
 from tuner import store
 from tuner.clock import duration
 from tuner.errors import Problem, UserError
-from tuner.listing import say, score, show
+from tuner.formatting import score_format
+from tuner.listing import say, show
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, trials_of
 
 
@@ -144,14 +145,15 @@ def print_comparison(console: Console, a: Side, b: Side) -> None:
         one, other = a.numbers.get(name), b.numbers.get(name)
         if one or other:
             by = "" if one is None or other is None else _difference(name, one, other)
-            table.add_row(Text(name, style="bold"), _number(name, one), _number(name, other), by)
+            table.add_row(Text(name, style="bold"), *(_number(name, value, one, other) for value in (one, other)), by)
     table.add_row("took", duration(a.seconds), duration(b.seconds))
     show(console, table)
 
 
-def _number(name: str, value: float | None) -> str:
+def _number(name: str, value: float | None, *beside: float | None) -> str:
+    """A result, told apart from those `beside` it."""
     is_count = name in ("best_epoch", "parameters") or name.startswith("trials_")
-    return f"{value:,.0f}" if is_count and value is not None else score(value)
+    return f"{value:,.0f}" if is_count and value is not None else score_format(beside or [value])(value)
 
 
 def _difference(name: str, one: float, other: float) -> str:

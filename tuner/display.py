@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.clock import duration
+from tuner.formatting import score, score_format
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.trials import SOUND, Listener, Mutation, Trial
@@ -114,9 +115,8 @@ class Display(Listener, AbstractContextManager["Display"]):
             return  # it is on the screen
         done = sum(t.ended is not None for t in self._trials)
         words = [f"[{done}/{self._supply.total}] trial {trial.number} {trial.status}", trial.label]
-        words += (
-            [f"{self._objective.metric} {trial.best:.4f} in epoch {trial.best_epoch}"] if trial.best is not None else []
-        )
+        if trial.best is not None:
+            words.append(f"{self._objective.metric} {score(trial.best)} in epoch {trial.best_epoch}")
         words += [trial.reason, duration(trial.seconds)]
         left = self._seconds_left()
         words += [f"{duration(left)} left"] if left and not self._console.is_terminal else []
@@ -183,17 +183,19 @@ class Display(Listener, AbstractContextManager["Display"]):
         words += [duration(time.time() - self._began), f"{duration(left)} left" if left is not None else "starting"]
         head.add_row(f"[bold]{escape(self._name)}[/]", ProgressBar(total, over, width=28), " · ".join(words))
         rows: list[RenderableType] = [head]
+        running = [t for t in self._trials if t.status == "running"]
+        shown = [*running[:_ROWS], *([self._best] if self._best else [])]
+        written = score_format(trial.best for trial in shown)
         if self._best is not None:
             best = self._best
             label = f"{best.label} (trial {best.number}, epoch {best.best_epoch})"
             rows.append(
-                Text.assemble("best ", (f"{self._objective.metric} {best.best:.4f}", "bold green"), f"  {label}")
+                Text.assemble("best ", (f"{self._objective.metric} {written(best.best)}", "bold green"), f"  {label}")
             )
-        running = [t for t in self._trials if t.status == "running"]
         for trial in running[:_ROWS]:
-            score = "" if trial.best is None else f"  {self._objective.metric} {trial.best:.4f}"
+            scored = "" if trial.best is None else f"  {self._objective.metric} {written(trial.best)}"
             length = f"/{trial.config.length}" if trial.config.length is not None else ""
-            line = f"  trial {trial.number}  epoch {trial.epoch}{length}{score}  {trial.label}"
+            line = f"  trial {trial.number}  epoch {trial.epoch}{length}{scored}  {trial.label}"
             rows.append(Text(line, style="dim", overflow="ellipsis", no_wrap=True))
         if len(running) > _ROWS:
             rows.append(Text(f"  and {len(running) - _ROWS} more", style="dim"))

@@ -11,6 +11,7 @@ from tuner.address import masked
 from tuner.certainty import certainty
 from tuner.clock import duration
 from tuner.config import Config
+from tuner.formatting import score, score_format
 from tuner.plots import draw
 from tuner.plots.as_optuna import configuration
 from tuner.plots.timeline import COLOURS
@@ -94,12 +95,12 @@ def _answer(spec: ExperimentSpec, trials: Sequence[Trial], test: Mapping[str, fl
         "best": best.number,
         "why": "",
         "metric": spec.objective.metric,
-        "score": _score(spec.objective.of(best.best_report)),
+        "score": score_format(spec.objective.of(t.best_report) for t in trials)(spec.objective.of(best.best_report)),
         "epoch": best.best_epoch,
         "length": length,
         "seed": best.config.seed,
         "configuration": [(key, _value(value)) for key, value in configuration(best).items()],
-        "test": [(name, _score(value)) for name, value in test.items()],
+        "test": [(name, score(value)) for name, value in test.items()],
         "mutations": len(best.mutations),
         "certainty": certainty(best, trials, spec.objective) if not on_front else [_front_certainty(on_front)],
         "front": _table(spec, on_front, on_front) if on_front else None,
@@ -155,6 +156,7 @@ def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Tri
     keys = [key for key in spec.space if any(key in configuration(trial) for trial in trials)]
     names = short_names(spec.space)
     numbers = {trial.number for trial in on_front}
+    columns = [score_format(objective.of(trial.best_report) for trial in trials) for objective in spec.objectives]
     rows = []
     for place, trial in enumerate(trials, start=1):
         missed = ", ".join(name for name, by in trial.violations.items() if by > 0)
@@ -164,7 +166,10 @@ def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Tri
                 "place": "" if trial.best is None else str(place),
                 "is_best": trial.number in numbers,
                 "trial": trial.number,
-                "scores": [_score(objective.of(trial.best_report)) for objective in spec.objectives],
+                "scores": [
+                    written(objective.of(trial.best_report))
+                    for objective, written in zip(spec.objectives, columns, strict=True)
+                ],
                 "epoch": trial.best_epoch,
                 "values": [_value(values[key]) if key in values else "" for key in keys],
                 "time": duration(trial.seconds),
@@ -219,12 +224,3 @@ def _text(text: str) -> str:
 
 def _value(value: Any) -> str:
     return masked(brief(value))
-
-
-def _score(value: float | None) -> str:
-    """Four digits behind the point; whole numbers, such as parameters, as they are."""
-    if value is None:
-        return ""
-    if value.is_integer() and abs(value) >= 10:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.3g}"

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tuner.address import default_uri, masked
 from tuner.clock import duration, moment
+from tuner.formatting import score, score_format
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, experiment_called, jobs, trials_of, versions_of
 from tuner.store import CHECKPOINT, experiments, has_artifact
 
@@ -120,10 +121,11 @@ def _front(client: Any, job: Job, front: Sequence[RecordedTrial]) -> Table:
     table.add_column("configuration")
     table.add_column("run", no_wrap=True)
     mode, first = job.objectives[0]
+    columns = [score_format(trial.score(metric) for trial in front) for _, metric in job.objectives]
     for trial in sorted(front, key=lambda trial: trial.score(first) or 0.0, reverse=mode == "max"):
         table.add_row(
             str(trial.number),
-            *(score(trial.score(metric)) for _, metric in job.objectives),
+            *(written(trial.score(metric)) for (_, metric), written in zip(job.objectives, columns, strict=True)),
             str(trial.best_epoch),
             Text(" ".join(f"{key}={value}" for key, value in configuration(client, trial).items())),
             trial.run.info.run_id,
@@ -141,15 +143,6 @@ def _how_to_load(console: Console, client: Any, uri: str, trial: RecordedTrial) 
         _line(console, "load", f"mlflow artifacts download -r {run_id} -a {CHECKPOINT}{store}")
     else:
         _line(console, "load", f'tuner.load("{run_id}"){store}')
-
-
-def score(value: float | None) -> str:
-    """Four digits behind the point; whole numbers, such as parameters, as they are."""
-    if value is None:
-        return ""
-    if float(value).is_integer() and abs(value) >= 10:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.3g}"
 
 
 def show(console: Console, table: Table) -> None:

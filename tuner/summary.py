@@ -10,6 +10,7 @@ from rich.text import Text
 from tuner.address import masked
 from tuner.clock import duration
 from tuner.display import COLOURS
+from tuner.formatting import score, score_format
 from tuner.result import INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.space import Assignment
@@ -40,13 +41,14 @@ def leaderboard_table(
         table.add_column("configuration")
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("status")
+    columns = _columns(trials, objectives)
     for place, trial in enumerate(ranked(trials, objectives, repeat)[:_ROWS], start=1):
         missed = [name for name, by in trial.violations.items() if by > 0]
         status = " ".join(filter(None, (trial.status, trial.reason, f"misses {', '.join(missed)}" if missed else "")))
         table.add_row(
             "" if trial.best is None else f"{place}{'*' if trial.number in on_front else ''}",
             str(trial.number),
-            *(_score(objective.of(trial.best_report)) for objective in objectives),
+            *(column(objective.of(trial.best_report)) for objective, column in zip(objectives, columns, strict=True)),
             "" if trial.best_epoch is None else str(trial.best_epoch),
             *(_cell(_configuration(trial), key) for key in keys),
             *([] if by_key else [Text(label(_configuration(trial)))]),
@@ -58,16 +60,14 @@ def leaderboard_table(
     return table
 
 
+def _columns(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Callable[[float | None], str]]:
+    """How to write each objective, so that trials beside each other are told apart."""
+    return [score_format(objective.of(trial.best_report) for trial in trials) for objective in objectives]
+
+
 def _configuration(trial: Trial) -> Assignment:
     """What a trial's best report was measured with; of one without a report, what it began with."""
     return trial.best_assignment or trial.assignment
-
-
-def _score(value: float | None) -> str:
-    """Four digits behind the point; whole numbers, such as parameters, as they are."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value == int(value) and abs(value) >= 10 else f"{value:.4f}"
 
 
 def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
@@ -146,16 +146,16 @@ def print_result(console: Console, result: Result) -> None:
         settings = (
             "  ".join(f"{key}={brief(value)}" for key, value in _configuration(best).items()) or "the trial as written"
         )
-        scores = "  ".join(f"{o.metric} {_score(o.of(best.best_report))}" for o in objectives)
-        score = f"{scores} in epoch {best.best_epoch}"
+        columns = zip(objectives, _columns(result.trials, objectives), strict=True)
+        scores = "  ".join(f"{o.metric} {column(o.of(best.best_report))}" for o, column in columns)
         on_front = len(front(result.trials, objectives))
         if on_front:
             trials = f"{on_front} {'trial' if on_front == 1 else 'trials'}"
             lines.append(Text.assemble(("front       ", "bold"), f"{trials}, drawn in pareto.png in MLflow"))
         lines.append(Text.assemble(("best        ", "bold"), f"trial {best.number}: ", (settings, "bold green")))
-        lines.append(Text(f"            {score}"))
+        lines.append(Text(f"            {scores} in epoch {best.best_epoch}"))
         if result.test:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in result.test.items())
+            shown = "  ".join(f"{name} {score(value)}" for name, value in result.test.items())
             lines.append(Text.assemble(("test set    ", "bold"), shown))
         if best.checkpoint:
             lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint))

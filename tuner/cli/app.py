@@ -4,6 +4,7 @@ import os
 import select
 import sys
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from tuner.cli import inspect, run
 from tuner.errors import UserError
 
-COMMANDS = {  # in the order of the help
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "run": run.run,
     "validate": run.validate,
     "train": run.train,

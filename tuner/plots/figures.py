@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tuner.formatting import score
 from tuner.plots.as_optuna import Trials, escaped
 from tuner.scoring import Objective
 from tuner.trials import Trial, brief
@@ -34,7 +35,7 @@ class Sheet:
     def hover(self, trial: Trial) -> str:
         """A trial in a few lines of plotly's HTML."""
         lines = [f"trial {trial.number}, {trial.status}"]
-        lines += [f"{metric(o)} {brief(v)}" for o in self.objectives if (v := o.of(trial.best_report)) is not None]
+        lines += [f"{metric(o)} {score(v)}" for o in self.objectives if (v := o.of(trial.best_report)) is not None]
         lines += [f"{key} {brief(value)}" for key, value in self.trials.params[trial.number].items()]
         return "<br>".join(lines)
 
