@@ -73,7 +73,7 @@ LAYERS = [
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
         *("temporary", "formatting"),
         *("package",),
-        *("config", "errors"),
+        *("config", "config_keys", "errors"),
     },
 ]
 """From top to bottom. A module may import from its own layer and from those below."""

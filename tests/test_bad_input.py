@@ -116,7 +116,7 @@ MISTAKES = {
     "anchor in itself": Bad("{kind: cnn}", "&a {kind: cnn, x: *a}", ":5:10: broken YAML", ("inside itself",)),
     "a billion laughs": Bad("", LAUGHS, ":13:4: broken YAML", ("more than 100000 values",)),
     "merged laughs": Bad("", MERGED, ":14:12: broken YAML", ("more than 100000 values",)),
-    "a key without letters": Bad("", "'': 1\n", ": unknown key ''", ("allowed:",)),
+    "a key without letters": Bad("", "'': 1\n", ":9:1: unknown key ''", ("allowed:",)),
     "nested deeply": Bad("{kind: cnn}", "[" * 60 + "]" * 60, ":5:59: broken YAML", ("nested too deeply",)),
     "bytes": Bad("cnn", "!!binary aGk=", ":5:17: broken YAML", ("2002:binary",)),
     "a set": Bad("{kind: cnn}", "!!set {kind}", ":5:10: broken YAML", ("2002:set",)),

@@ -20,7 +20,7 @@ from tuner.run import OK
 JOB = """
 name: faults
 objective: {{metric: total, mode: max}}
-trial: {{target: "own_steps:train", config: {{place: "{folder}"}}}}
+trial: {{target: "own_steps:train", config: {{place: "{folder}", x: 0}}}}
 space:
   config.x: {{grid: [{values}]}}
 search: {{kind: grid}}

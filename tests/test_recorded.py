@@ -269,7 +269,7 @@ def function_s(place: Path, module: str) -> Recorded:
     """A job of a function of the user's own."""
     job = Recorded(
         place,
-        trial={"target": f"{module}:train", "config": {"depth": 3}},
+        trial={"target": f"{module}:train", "config": {"depth": 3, "lr": 0}},
         space={"config.lr": {"choice": [0.1, 0.2]}},
         search={"kind": "grid"},
         objective={"metric": "score", "mode": "max"},

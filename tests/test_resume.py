@@ -62,7 +62,7 @@ storage: runs
 OWN = """
 name: own
 objective: {metric: loss, mode: min}
-trial: {target: "own_steps:train", config: {steps: 6}}
+trial: {target: "own_steps:train", config: {steps: 6, x: 0}}
 space:
   config.x: {int: [1, 12]}
 search: {kind: bayesian, trials: 6, seed: 0}

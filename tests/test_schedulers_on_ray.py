@@ -47,7 +47,7 @@ POPULATION = TRAINING.replace(f"epochs: {EPOCHS}", "epochs: 5").replace("trials:
 CURVES = """
 name: job
 objective: {metric: score, mode: max}
-trial: {target: "curves:curve", config: {reports: 8}}
+trial: {target: "curves:curve", config: {reports: 8, height: 0}}
 space:
   config.height: {grid: [8, 7, 6, 5, 4, 3, 2, 1]}
 search: {kind: grid}

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from tuner.config_keys import dotted, put
 from tuner.errors import UserError
-from tuner.source import Source, dotted, parse_yaml, put, read, split
+from tuner.source import Source, parse_yaml, read, split
 
 Write = Callable[..., Path]
 

@@ -393,7 +393,7 @@ class TestWhatIsWritten:
     def test_a_function_of_ones_own(self, uri: str, tmp_path: Path) -> None:
         """Its config is the parameters, what it reports the metrics; there is no dataset that anybody knows of."""
         spec = experiment(
-            trial={"target": "json:dumps", "config": {"depth": {"of": 3}, "name": "x"}},
+            trial={"target": "json:dumps", "config": {"depth": {"of": 3}, "name": "x", "lr": 0}},
             space={"config.lr": {"choice": [0.1]}},
             search={"kind": "grid"},
             objective={"metric": "score", "mode": "max"},

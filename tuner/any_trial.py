@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, Field
 
 from tuner.config import Config
+from tuner.config_keys import path_of, put
 from tuner.data.images import Description
-from tuner.source import put
 from tuner.space import Assignment
 from tuner.validation import member_of_kind
 
@@ -102,7 +102,7 @@ def merge(trial: T, assignment: Assignment) -> T:
     # The whole before its parts, and a kind before its fields, whatever their order; and a copy: a part set in it is
     # not set for the next trial.
     for name in sorted(assignment, key=lambda name: (name.count("."), not name.endswith(".kind"))):
-        key = tuple(name.split("."))
+        key = path_of(data, name)
         if key[-1] == "kind" and len(key) > 1:
             put(data, key[:-1], _other_kind(trial, data, key[:-1], assignment[name]))
         put(data, key, copy.deepcopy(assignment[name]))

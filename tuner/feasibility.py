@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tuner.any_trial import AnyTrial, merge
 from tuner.conditions import corners, draw, needed
+from tuner.config_keys import names, paths
 from tuner.distribution import Value
-from tuner.errors import Problem, UserError
+from tuner.errors import Problem, UserError, allowed
+from tuner.imports import may_be_called
 from tuner.space import Assignment, Space
 from tuner.validation import problems_of
 
@@ -22,8 +24,11 @@ def check_space(trial: AnyTrial, space: Space, allows: Callable[[Assignment], bo
         allows: Whether a configuration would be tried at all.
     """
     for name, distribution in space.items():
-        others = _behind(space, name)
-        anyway = _refusals(trial, {key: value for key, value in others.items() if key != name})
+        others = {key: value for key, value in _behind(space, name).items() if key != name}
+        anyway = _refusals(trial, others)
+        if not anyway and (problem := _names_nothing(trial, others, name)) is not None:
+            yield problem
+            continue
         told: set[str] = set()
         for corner in distribution.corners():
             assignment = _behind(space, name, corner)
@@ -100,6 +105,24 @@ def resolved(trial: AnyTrial, assignment: Assignment) -> dict[str, Any]:
     """Every value of a trial with `assignment` merged in, by its dotted key."""
     config = merge(trial, assignment) if assignment else trial
     return dict(_leaves(config.model_dump(), ""))
+
+
+def _names_nothing(trial: AnyTrial, others: Assignment, name: str) -> Problem | None:
+    """What is wrong with a searched key of a mapping that the user filled, such as ``config``, and that lacks it.
+
+    A typed part refuses such a key itself. A mapping that the file leaves out, or empty, is made of what is searched.
+    """
+    here: Any = merge(trial, others)
+    above, rest = "trial", name
+    while isinstance(here, BaseModel) and rest:
+        part, _, rest = rest.partition(".")
+        here, above = getattr(here, part, None), f"{above}.{part}"
+    is_filled = isinstance(here, Mapping) and here and not any(isinstance(each, BaseModel) for each in here.values())
+    # A record is taken at its word: once, what the file did not name was searched, too.
+    if not is_filled or not rest or any(paths(here, rest)) or not may_be_called():
+        return None
+    hint = f"{allowed(rest, names(here))}; or write it into {above}, with the value that it has without a search"
+    return Problem(f"names nothing: {above} has no {rest}", f"space.{name}", hint=hint)
 
 
 def _leaves(tree: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from tuner import imports
 from tuner.agreement import check_parts
+from tuner.config_keys import Key
 from tuner.errors import Problem, UserError
-from tuner.source import Key, read, split
+from tuner.source import read, split
 from tuner.spec import ExperimentSpec
 from tuner.validation import problems_of
 

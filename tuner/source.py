@@ -8,11 +8,8 @@ from typing import Any
 
 import yaml
 
+from tuner.config_keys import Key, dotted, nearest, path_of, put
 from tuner.errors import Problem, UserError
-
-Key = tuple[str, ...]
-"""A path into nested mappings and lists, such as ``("trial", "optimizer", "lr")``; places in a list as numbers."""
-
 
 _MOST_VALUES, _DEEPEST = 100_000, 50
 
@@ -228,7 +225,7 @@ def _override(source: Source, override: str) -> list[Problem]:
         hint = "write it as trial.epochs=1"
         return [Problem(f"{override!r} is not key=value", where="command line", hint=hint)]
     try:
-        source.override(split(name, source.data), parse_yaml(text))
+        source.override(path_of(source.data, name, _is_by_name), parse_yaml(text))
     except yaml.YAMLError:
         hint = "in a shell, put quotes around what holds braces or spaces"
         return [Problem(f"{text!r} is not a YAML value", key=name, where="command line", hint=hint)]
@@ -239,40 +236,9 @@ def _override(source: Source, override: str) -> list[Problem]:
 
 def split(name: str, data: dict[str, Any]) -> Key:
     """A dotted name as a path into `data`. Keys that hold dots themselves, as those of ``space`` do, stay whole."""
-    key: Key = ()
-    here: Any = data
-    rest = name
-    while rest:
-        there = map(str, here) if isinstance(here, dict) else ()
-        known = [each for each in there if rest == each or rest.startswith(f"{each}.")]
-        new = rest if key == ("space",) else rest.partition(".")[0]
-        part = max(known, key=len, default=new)
-        key, rest = (*key, part), rest[len(part) + 1 :]
-        if isinstance(here, list):
-            here = here[int(part)] if part.isdigit() and int(part) < len(here) else None
-        else:
-            here = here.get(part) if isinstance(here, dict) else None
-    return key
+    return nearest(data, name, _is_by_name)
 
 
-def put(data: dict[str, Any], key: Key, value: Any) -> None:
-    """Set `value` at `key`, making the mappings on the way.
-
-    Raises:
-        UserError: The way leads through a value that has no keys.
-    """
-    here: Any = data
-    for depth, part in enumerate(key[:-1]):
-        below = here.get(part)
-        if below is None:
-            below = here[part] = {}
-        if not isinstance(below, dict):
-            message = f"{dotted(key[: depth + 1])} is {below!r}: it has no keys of its own"
-            raise UserError(Problem(message, key=dotted(key)))
-        here = below
-    here[key[-1]] = value
-
-
-def dotted(key: Key) -> str:
-    """A path as it is written: ``trial.optimizer.lr``."""
-    return ".".join(key)
+def _is_by_name(key: Key) -> bool:
+    """Whether the keys at a path of an experiment are dotted names of others: those of a space and of conditions."""
+    return key == ("space",) or (len(key) == 3 and key[0] == "space" and key[2] == "when")

@@ -3,9 +3,10 @@
 import inspect
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuner.any_trial import AnyTrial
+from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
 from tuner.imports import TargetName, may_be_called, resolve_callable
@@ -19,7 +20,13 @@ class TargetTrial(AnyTrial):
     target: TargetName
     """The function, as ``pkg.module:name``: beside the YAML file, or installed."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """What it is called with; searched keys are ``config.<key>``."""
+    """What it is called with; searched keys are ``config.<key>``, and each of them stands here, unless nothing does."""
+
+    @field_validator("config")
+    @classmethod
+    def _no_name_twice(cls, config: dict[str, Any]) -> dict[str, Any]:
+        check_unambiguous(config)
+        return config
 
     @property
     def length(self) -> int | None:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem
 from tuner.imports import TargetName, may_be_called, resolve_maker
@@ -32,6 +33,12 @@ class ImportedData(ImageData):
     """Share of the training images that is held out to validate on, stratified by class."""
     canvas: None = None
     """Not for a dataset of one's own."""
+
+    @field_validator("args")
+    @classmethod
+    def _no_name_twice(cls, args: dict[str, Any]) -> dict[str, Any]:
+        check_unambiguous(args)
+        return args
 
     @model_validator(mode="after")
     def _can_be_read(self) -> "ImportedData":

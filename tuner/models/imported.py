@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from tuner.config import Config
+from tuner.config_keys import check_unambiguous
 from tuner.errors import Mistakes, Problem
 from tuner.imports import TargetName, resolve_maker
 from tuner.signature import ImageShape, Output
@@ -23,6 +24,12 @@ class ImportedModel(Config):
     """The module's class, or a function that makes one, as ``pkg.module:name``: beside the YAML file, or installed."""
     args: dict[str, Any] = Field(default_factory=dict)
     """What it is called with; searched keys are ``model.args.<name>``."""
+
+    @field_validator("args")
+    @classmethod
+    def _no_name_twice(cls, args: dict[str, Any]) -> dict[str, Any]:
+        check_unambiguous(args)
+        return args
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
         """Raise Mistakes if it cannot be built, or does not put out what the task wants."""
