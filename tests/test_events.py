@@ -203,11 +203,43 @@ class TestEnd:
             ray.report(epoch, 0.5)
         assert ray("trial_complete").status == "completed"
 
-    def test_without_a_number_it_diverged(self) -> None:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_whose_last_objective_is_not_finite_diverged(self, value: float) -> None:
         ray = Ray()
-        ray.report(1, math.nan)
+        ray.report(1, 0.5)
+        ray.report(2, value)
         trial = ray.last("completed")
-        assert (trial.status, trial.reason) == ("diverged", "val_accuracy was never a number")
+        assert (trial.status, trial.reason) == ("diverged", f"val_accuracy was {value} in epoch 2")
+        assert (trial.best, trial.best_epoch, trial.series) == (0.5, 1, {1: 0.5})
+
+    def test_also_where_the_scheduler_ended_it_for_that(self) -> None:
+        ray = Ray(experiment(scheduler={"kind": "asha"}, search={"kind": "random", "trials": 2}))
+        ray.report(1, math.inf)
+        assert ray("trial_complete").status == "diverged"
+
+    def test_but_not_where_it_recovered_or_somebody_ended_the_job(self) -> None:
+        ray = Ray()
+        ray.report(1, math.inf)
+        ray.report(2, 0.5)
+        assert ray.last("completed").status == "completed"
+        ray = Ray()
+        ray.report(1, math.inf)
+        ray.ending.reason = "timeout"
+        assert ray("trial_complete").status == "interrupted"
+
+    def test_of_several_objectives_one_that_is_not_finite_is_enough(self) -> None:
+        ray = Ray(experiment(objective=["val_accuracy", "val_loss"]))
+        ray.report(1, 0.5, val_loss=math.nan)
+        trial = ray.last("completed")
+        assert (trial.status, trial.reason, trial.best) == ("diverged", "val_loss was nan in epoch 1", None)
+
+    def test_that_never_came_together_are_no_result(self) -> None:
+        objectives = [{"metric": name, "mode": "min"} for name in "ab"]
+        ray = Ray(experiment(objective=objectives, trial=OWN.trial, space=OWN.space, search={"kind": "grid"}))
+        ray("trial_result", result={"a": 1.0, "training_iteration": 1})
+        ray("trial_result", result={"b": 1.0, "training_iteration": 2})
+        trial = ray.last("completed")
+        assert (trial.status, trial.reason) == ("failed", "never reported 'a' and 'b' together")
 
     @pytest.mark.parametrize(
         ("reports", "reason"),

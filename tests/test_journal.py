@@ -91,11 +91,28 @@ class TestRoundTrip:
     def test_of_one_that_did_not(self, folder: str, status: Any) -> None:
         job = Job(experiment(), folder)
         trial = job.next()
-        job.report(trial, math.nan)
+        job.report(trial, 0.5, val_loss=math.nan)
         job.end(trial, status, "because: 'of' that\nand \u2028 that ä", "Traceback\n  here")
         [read] = job.past().trials
-        assert math.isnan(read.series.pop(1)) and math.isnan(trial.series.pop(1))
+        [(report, _)] = read.reports
+        assert math.isnan(report.pop("val_loss")) and math.isnan(read.best_report.pop("val_loss"))
+        trial.best_report.pop("val_loss")
         assert same(read, trial)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize(
+        ("status", "read_as"), [("completed", "diverged"), ("pruned", "diverged"), ("failed", "failed")]
+    )
+    def test_of_one_whose_scores_an_older_version_took_though_none_was_finite(
+        self, folder: str, value: float, status: Any, read_as: str
+    ) -> None:
+        job = Job(experiment(), folder)
+        trial = job.next()
+        job.report(trial, value)
+        job.end(trial, status, "as it was")
+        [read] = job.past().trials
+        assert (read.status, read.best, read.series, read.epoch) == (read_as, None, {}, 1)
+        assert read.reason == (f"val_accuracy was {value} in epoch 1" if read_as == "diverged" else "as it was")
 
     def test_of_a_mutated_one(self, folder: str, tmp_path: Path) -> None:
         job = Job(POPULATION, folder)

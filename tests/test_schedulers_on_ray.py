@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +84,16 @@ def doomed(config):
         time.sleep(2)  # the others have come to where they wait for it
         raise RuntimeError("the best fails")
     curve(config)
+
+
+def unsound(config):
+    checkpoint = tune.get_checkpoint()
+    first = int((Path(checkpoint.path) / "step").read_text()) if checkpoint else 0
+    for step in range(first + 1, 9):
+        score = {7: float("nan"), 8: float("inf")}.get(config["height"], config["height"] * step)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "step").write_text(str(step))
+            tune.report({"score": score, "other": -score}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def broken(config):
@@ -356,6 +368,40 @@ def test_a_population_goes_on_without_the_one_that_it_waited_for(play: Play, kin
     assert 0 < len(failed) < 4  # else nobody waits
     assert {trial.reason for trial in failed} == {"RuntimeError: the best fails"}
     assert {(trial.status, trial.epoch) for trial in job.trials if trial not in failed} == {("completed", 8)}
+
+
+UNSOUND = {
+    "fifo": ["scheduler={kind: fifo}", "objective=[{metric: score, mode: max}, {metric: other, mode: max}]"],
+    "asha": ["scheduler={kind: asha, longest: 8}"],
+    "hyperband": ["scheduler={kind: hyperband, longest: 8}"],
+    "median": ["scheduler={kind: median}", "search={kind: bayesian, trials: 8}", "space.config.height={int: [1, 8]}"],
+    "pbt": ["scheduler={kind: pbt, interval: 3}", "search={kind: random, trials: 8, seed: 1}"],
+    "pb2": ["scheduler={kind: pb2, interval: 3}", "search={kind: random, trials: 8, seed: 1}"],
+}
+
+
+@pytest.mark.parametrize("kind", UNSOUND)
+def test_a_score_that_is_not_finite_is_none(play: Play, kind: str) -> None:
+    heights = ["space.config.height={choice: [1, 2, 3, 4, 5, 6, 7, 8]}"] if kind in ("pbt", "pb2") else []
+    job = play(CURVES, "trial.target=curves:unsound", "stop.score=1000", *heights, *UNSOUND[kind])
+    assert job.result.status == OK
+    assert "Traceback" not in job.text
+    wrong = [trial for trial in job.trials if trial.not_finite]
+    assert {trial.status for trial in wrong} <= {"diverged"}
+    assert {trial.status for trial in job.trials if trial not in wrong} <= {"completed", "pruned"}
+    for trial in wrong:
+        assert re.fullmatch(rf"score was (inf|nan) in epoch {trial.epoch}(; other was .*)?", trial.reason)
+        assert job.runs[trial.number].info.status == "FAILED"
+        if kind not in ("pbt", "pb2"):  # whose worst go on as copies of others, some of them of these
+            assert "best_score" not in job.runs[trial.number].data.metrics
+    if kind not in ("pbt", "pb2"):
+        assert len(wrong) == sum(trial.assignment["config.height"] in (7, 8) for trial in job.trials)
+    if kind in ("fifo", "asha", "hyperband"):  # a grid: the best of those that are sound
+        assert job.result.winner is not None and job.result.winner.best == 6 * 8
+        assert len(wrong) == 2
+    assert all(math.isfinite(value) for trial in job.trials for value in trial.series.values())
+    recorded = [value for number in job.runs for value in job.history(number, "score").values()]
+    assert not all(abs(value) < 1e300 for value in recorded)  # what it was is in the record all the same
 
 
 @pytest.mark.parametrize("scheduler", ["{kind: fifo}", "{kind: asha}", "{kind: hyperband}", "{kind: pbt, interval: 3}"])

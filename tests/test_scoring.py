@@ -23,7 +23,9 @@ def test_a_metric_brings_its_own_direction() -> None:
         (1.0, 1.0, True, True),  # the later one has trained longer
         (math.nan, None, False, False),
         (math.nan, 1.0, False, False),
-        (math.inf, 1.0, True, False),
+        (math.inf, 1.0, False, False),
+        (-math.inf, 1.0, False, False),
+        (math.inf, None, False, False),
     ],
 )
 def test_beats(value: float, best: float | None, high: bool, low: bool) -> None:
@@ -39,6 +41,8 @@ def test_beats(value: float, best: float | None, high: bool, low: bool) -> None:
         (1.75, 1.0, True, False),
         (0.25, 1.0, False, True),
         (math.nan, None, False, False),
+        (math.inf, None, False, False),
+        (-math.inf, 1.0, False, False),
     ],
 )
 def test_improves_by_more_than_a_half(value: float, best: float | None, high: bool, low: bool) -> None:
@@ -53,6 +57,13 @@ def test_the_best_value_sorts_first() -> None:
 def test_its_value_in_a_report() -> None:
     assert HIGH.of({"val_accuracy": 1, "val_loss": 3.0}) == 1.0
     assert HIGH.of({"val_loss": 3.0}) is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])
+def test_what_is_not_finite_is_no_score(value: float) -> None:
+    assert HIGH.of({"val_accuracy": value}) is None
+    assert HIGH.not_finite({"val_accuracy": value}) is not None
+    assert HIGH.not_finite({"val_accuracy": 1}) is HIGH.not_finite({}) is None
 
 
 class TestParetoFront:

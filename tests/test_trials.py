@@ -58,7 +58,19 @@ def test_a_report_without_a_score_is_never_the_best() -> None:
     assert not ours.take({"epoch": 1, "val_accuracy": math.nan}, HIGH)
     assert not ours.take({"epoch": 2}, HIGH)
     assert (ours.best, ours.best_epoch, ours.epoch) == (None, None, 2)
-    assert list(ours.series) == [1]
+    assert list(ours.series) == []
+
+
+def test_of_several_objectives_a_report_counts_where_all_are_finite() -> None:
+    ours = trial(0)
+    reports = [(0.5, 0.2), (0.9, math.nan), (0.9, None), (math.inf, 0.1), (0.6, 0.3)]
+    for epoch, (accuracy, loss) in enumerate(reports, start=1):
+        report = {"epoch": epoch, "val_accuracy": accuracy} | ({} if loss is None else {"val_loss": loss})
+        assert ours.take(report, HIGH, others=[LOW]) == (epoch in (1, 5))
+        wrong = {2: ["val_loss"], 3: ["val_loss"], 4: ["val_accuracy"]}.get(epoch, [])
+        assert list(ours.not_finite) == wrong
+    assert ours.series == {1: 0.5, 2: 0.9, 3: 0.9, 5: 0.6}
+    assert ours.values([HIGH, LOW]) == [0.6, 0.3]
 
 
 def test_a_report_is_taken_when_it_came() -> None:

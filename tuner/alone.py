@@ -17,6 +17,7 @@ from tuner.supply import planned
 from tuner.target import TargetTrial
 from tuner.train import Diverged, fit
 from tuner.trial_config import TrialConfig
+from tuner.trials import Trial
 
 
 def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:
@@ -56,14 +57,12 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     assert isinstance(config, TrialConfig)
     keep_freed_memory()
     use_threads(int(spec.resources.cpu))
-    best: float | None = None
+    trained = Trial(number or 0, {}, config, "")
 
     def report(metrics: dict[str, Any], save: Save) -> None:
-        nonlocal best
-        value = spec.objective.of(metrics)
         mark = ""
-        if value is not None and spec.objective.beats(value, best):
-            best, mark = value, "  best so far"
+        if trained.take(metrics, spec.objective, others=spec.objectives[1:]):
+            mark = "  best so far"
             if output:
                 _replace(output, save)
         shown = [
@@ -87,6 +86,9 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         if not is_out_of_memory(error):
             raise
         console.print(f"{OUT_OF_MEMORY}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return False
+    if trained.not_finite:
+        console.print(f"[yellow]diverged: {'; '.join(trained.not_finite.values())}[/]")
         return False
     if reason:
         console.print(reason)

@@ -32,7 +32,7 @@ class Ending(Listener):
         self._deadline = None if timeout is None else time.time() + timeout
         self._goals = goals or {}
         self._epochs = epochs
-        self._spent = sum(len(trial.series) for trial in past)
+        self._spent = sum(trial.epoch for trial in past)
         self._ended = [trial.status == "failed" for trial in past if trial.ended is not None]
         self.reason = ""
         """Why the job was ended; empty while it was not."""
@@ -55,7 +55,7 @@ class Ending(Listener):
         self._spent += 1
         for objective, goal in self._goals.items():
             value = objective.of(report)
-            if value is not None and objective.beats(value, goal) and not self.reason:
+            if value is not None and not trial.not_finite and objective.beats(value, goal) and not self.reason:
                 self.reason = f"{objective.metric} {value:.6g} reached {goal:g}"
         if self._epochs is not None and self._spent >= self._epochs and not self.reason:
             self.reason = f"the budget of {self._epochs} epochs is spent"

@@ -90,7 +90,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         if report["epoch"] <= self._known.get(ours.number, 0):  # the same numbers again: they are told once
             self._last_is_best[ours.number] = report["epoch"] == ours.best_epoch
             return
-        self._last_is_best[ours.number] = ours.take(report, self._spec.objective)
+        self._last_is_best[ours.number] = ours.take(report, self._spec.objective, others=self._spec.objectives[1:])
         if self._last_is_best[ours.number]:
             ours.checkpoint = None  # until it comes: a function of the user's own need not save each report
         for listener in self._listeners:
@@ -164,11 +164,14 @@ class Events(tune.Callback):  # type: ignore[misc]
             status, reason = "interrupted", self._ending.reason
         else:
             status, reason = "pruned", f"{self._spec.scheduler.kind} after epoch {ours.epoch}"
-        missing = [o.metric for o in self._spec.objectives if o.metric not in ours.reported]
+        names = [objective.metric for objective in self._spec.objectives]
+        missing = [name for name in names if name not in ours.reported]
         if status == "completed" and missing:
             status, reason = "failed", _never_reported(missing, ours)
+        elif status in ("completed", "pruned") and ours.not_finite:
+            status, reason = "diverged", "; ".join(ours.not_finite.values())
         elif status == "completed" and ours.best is None:
-            status, reason = "diverged", f"{self._spec.objective.metric} was never a number"
+            status, reason = "failed", f"never reported {' and '.join(map(repr, names))} together"
         self._end(ours, status, reason, (outcome or {}).get(TRACEBACK, ""))
         _forget_statistics(trial)
 

@@ -14,6 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from tuner.any_trial import AnyTrial
 from tuner.scheduler import TIME
+from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.stored import on
@@ -21,6 +22,8 @@ from tuner.trials import STATUS, Listener, Mutation, Trial
 
 Payload = Callable[[AnyTrial, Assignment], dict[str, Any]]
 """What a worker is given to train a configuration."""
+
+_WORST = 1e30  # what Ray is told of a report that counts for nothing while there is no other to compare it with
 
 _MOVES = 20  # mutations that may not be allowed, before a copy goes on unchanged
 
@@ -50,6 +53,10 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
     """Our trial by Ray's id of it."""
     last: dict[str, dict[str, Any]]
     """The last report of an epoch, by Ray's id of the trial."""
+    objectives: Sequence[Objective]
+    """Those of the experiment; Ray sees the first."""
+    worst: float | None
+    """The worst value of the first objective so far."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         ours = self.by_id[trial.trial_id]
@@ -69,8 +76,26 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         if result[TIME] <= self.last.get(trial.trial_id, {TIME: 0})[TIME]:
             return str(TrialScheduler.CONTINUE)  # it has gone back: of this epoch is decided already
+        result = self._finite(result)
         self.last[trial.trial_id] = result
         return self._look(tune_controller, trial, result)
+
+    def _finite(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A report for Ray's arithmetic: one with an objective that is NaN or infinite is as bad as the worst so far.
+
+        To keep it back would have those wait for it that wait for each other, and what Ray computes of NaN is an
+        accident of its sorting.
+        """
+        objective, *others = self.objectives
+        value = objective.of(result)
+        if value is not None and all(other.not_finite(result) is None for other in others):
+            if self.worst is None or objective.beats(self.worst, value):
+                self.worst = value
+            return result
+        if objective.metric not in result:
+            return result
+        nothing_yet = -_WORST if objective.mode == "max" else _WORST
+        return result | {objective.metric: nothing_yet if self.worst is None else self.worst}
 
     def _look(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """What Ray's scheduler decides on a report of an epoch."""
@@ -189,6 +214,7 @@ def informed(
     mixin = Mutating if spec.scheduler.mutates else _Informed
     scheduler = type(f"Informed{ray_class.__name__}", (mixin, ray_class), {})(**arguments)
     scheduler.by_id, scheduler.last = by_id, {}
+    scheduler.objectives, scheduler.worst = spec.objectives, None
     if spec.scheduler.remembers:
         _remind(scheduler, past, spec.objective.metric)
     if isinstance(scheduler, Mutating):
@@ -210,4 +236,6 @@ def _remind(scheduler: Any, past: Sequence[Trial], metric: str) -> None:
         stand_in = SimpleNamespace(trial_id=f"past-{trial.number}")
         super(_Informed, scheduler).on_trial_add(nobody, stand_in)
         for epoch, value in trial.series.items():
+            if scheduler.worst is None or scheduler.objectives[0].beats(scheduler.worst, value):
+                scheduler.worst = value
             super(_Informed, scheduler).on_trial_result(nobody, stand_in, {TIME: epoch, metric: value})

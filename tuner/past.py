@@ -171,7 +171,7 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
                 trial.status, trial.started, trial.resumed = "running", event["time"], trial.resumed + 1
             case "reported":
                 _check_measured(event["report"], spec, where)
-                trial.take(event["report"], spec.objective, event["time"])
+                trial.take(event["report"], spec.objective, event["time"], spec.objectives[1:])
                 trial.reports.append((event["report"], event["time"]))
             case "saved":
                 trial.latest, trial.latest_epoch, trial.checkpoint = event["latest"], event["epoch"], event["best"]
@@ -185,6 +185,9 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
                 trial.status, trial.reason, trial.traceback = event["status"], event["reason"], event["traceback"]
                 trial.violations, trial.attributes = event["violations"], event["attributes"]
                 trial.checkpoint, trial.ended = event["best"], event["time"]
+                if trial.best is None and trial.not_finite and trial.status in ("completed", "pruned"):
+                    # Of an older version, which took an infinite score for one.
+                    trial.status, trial.reason = "diverged", "; ".join(trial.not_finite.values())
     seconds += before - began
     told = [end[key] for key in ("winner",) if end.get(key) is not None] + end.get("front", [])
     if not trials.keys() >= set(told):
@@ -198,10 +201,11 @@ def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:
     trial.reports = [(report, when) for report, when in trial.reports if report["epoch"] <= epoch]
     trial.saves = [save for save in trial.saves if save[1] <= epoch]
     trial.epoch, trial.best, trial.best_report, trial.best_assignment, trial.series = 0, None, {}, {}, {}
+    trial.not_finite = {}
     if epoch == 0:
         trial.mutations = []  # it begins as what it has become
     for report, when in trial.reports:
-        trial.take(report, spec.objective, when)
+        trial.take(report, spec.objective, when, spec.objectives[1:])
     if trial.best is None:
         trial.checkpoint = None
 

@@ -149,9 +149,23 @@ class HyperBand(_Scheduler):
         return min(total, max(sizes))
 
     def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        from ray.tune.schedulers import HyperBandScheduler
+        from ray.tune.schedulers.hyperband import HyperBandScheduler, _Bracket
 
-        return HyperBandScheduler, self._common(objective) | {
+        class Bracket(_Bracket):  # type: ignore[misc]
+            def cleanup_full(self, tune_controller: Any) -> None:
+                # Ray ends those that are paused, and forgets those that are about to be: the job would wait for them.
+                for trial in self.current_trials():
+                    if trial.is_saving and trial.status != trial.PAUSED:
+                        tune_controller.stop_trial(trial)
+                super().cleanup_full(tune_controller)
+
+        class Scheduler(HyperBandScheduler):  # type: ignore[misc]
+            def _create_bracket(self, s: int) -> Any:
+                bracket = super()._create_bracket(s)
+                bracket.__class__ = Bracket
+                return bracket
+
+        return Scheduler, self._common(objective) | {
             "reduction_factor": self.reduction,
             "max_t": self.longest or length or _LONGEST,
         }

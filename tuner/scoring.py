@@ -1,7 +1,7 @@
 """Which report is the better one: the objective of an experiment."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuner.config import Config
@@ -25,13 +25,13 @@ class Objective(Config):
 
     def beats(self, value: float, best: float | None) -> bool:
         """Whether `value` takes the place of `best`. Of equal values the later one wins: it has trained longer."""
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         return best is None or (value >= best if self.mode == "max" else value <= best)
 
     def improves(self, value: float, best: float | None, by: float) -> bool:
         """Whether `value` is better than `best`, and by more than `by`."""
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         return best is None or (value > best + by if self.mode == "max" else value < best - by)
 
@@ -39,10 +39,22 @@ class Objective(Config):
         """A sort key: the best value has the smallest."""
         return -value if self.mode == "max" else value
 
-    def of(self, metrics: dict[str, Any]) -> float | None:
-        """Its value in a report; None where the report does not have it."""
+    def of(self, metrics: Mapping[str, Any]) -> float | None:
+        """Its value in a report; None where the report does not have it, or has no finite number: that is no score."""
+        value = self._number(metrics)
+        return value if value is not None and math.isfinite(value) else None
+
+    def not_finite(self, metrics: Mapping[str, Any]) -> float | None:
+        """Its value in a report where that is NaN or infinite; else None."""
+        value = self._number(metrics)
+        return None if value is None or math.isfinite(value) else value
+
+    def _number(self, metrics: Mapping[str, Any]) -> float | None:
         value = metrics.get(self.metric)
-        return None if value is None else float(value)
+        try:
+            return None if value is None else float(value)
+        except OverflowError:  # a whole number of more than 308 digits
+            return math.inf if value > 0 else -math.inf
 
 
 def pareto_front(points: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[bool]:

@@ -88,7 +88,7 @@ class Supply(Listener):
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
         """Tell the sampler of an intermediate value."""
         value = trial.series.get(trial.epoch)
-        if value is not None and value == value:
+        if value is not None:
             self._searcher.report(trial.number, trial.epoch, value)
 
     def trial_ended(self, trial: Trial) -> None:
@@ -104,7 +104,7 @@ class Supply(Listener):
             assignment=trial.assignment,
             state=_STATES[trial.status],
             values=trial.values(self._spec.objectives),
-            steps={epoch: value for epoch, value in trial.series.items() if value == value},
+            steps=dict(trial.series),
             violations=trial.violations,
             attributes=trial.attributes,
         )

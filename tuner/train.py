@@ -221,9 +221,10 @@ class _Patience:
         self.stale = 0
 
     def see(self, metrics: dict[str, Any]) -> None:
-        value = self.watched.of(metrics)
-        assert value is not None, f"{self.watched.metric} is checked when the trial is loaded"
-        if self.watched.improves(value, self.best, by=self.rule.min_delta if self.rule else 0.0):
+        assert self.watched.metric in metrics, f"{self.watched.metric} is checked when the trial is loaded"
+        value = self.watched.of(metrics)  # None where it is NaN or infinite
+        by = self.rule.min_delta if self.rule else 0.0
+        if value is not None and self.watched.improves(value, self.best, by=by):
             self.best, self.stale = value, 0
         else:
             self.stale += 1

@@ -1,6 +1,5 @@
 """What the driver knows of each trial, and the table of them all."""
 
-import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -94,6 +93,8 @@ class Trial:
     """The objective at each epoch."""
     reported: set[str] = field(default_factory=set)
     """Names of all that it reported."""
+    not_finite: dict[str, str] = field(default_factory=dict)
+    """The objectives that were NaN or infinite when they were reported last, each with the value and the epoch."""
     saves: list[tuple[str, int, str | None]] = field(default_factory=list)
     """Of an earlier run of the job: each checkpoint, its epoch, and the best one until then."""
     reports: list[tuple[dict[str, Any], float]] = field(default_factory=list)
@@ -127,20 +128,41 @@ class Trial:
         return all(missed <= 0 for missed in self.violations.values())
 
     def values(self, objectives: Sequence[Objective]) -> list[float] | None:
-        """Each objective at its best report; None where one was not reported."""
+        """Each objective at its best report; None where there is none."""
         values = [objective.of(self.best_report) for objective in objectives]
         return None if None in values else [value for value in values if value is not None]
 
-    def take(self, report: dict[str, Any], objective: Objective, when: float | None = None) -> bool:
-        """Note an epoch's report. Returns whether it is the best so far."""
+    def take(
+        self,
+        report: dict[str, Any],
+        objective: Objective,
+        when: float | None = None,
+        others: Sequence[Objective] = (),
+    ) -> bool:
+        """Note an epoch's report.
+
+        Args:
+            report: Its metrics.
+            objective: What tells the best report.
+            when: Seconds since 1970; None for now.
+            others: Further objectives: a report counts only where each of all is there, and finite.
+
+        Returns:
+            Whether it is the best so far.
+        """
         self.epoch = int(report["epoch"])
         self.updated = time.time() if when is None else when
         self.reported |= report.keys()
+        for each in (objective, *others):
+            if (wrong := each.not_finite(report)) is not None:
+                self.not_finite[each.metric] = f"{each.metric} was {wrong} in epoch {self.epoch}"
+            elif each.of(report) is not None:
+                self.not_finite.pop(each.metric, None)
         value = objective.of(report)
         if value is None:
             return False
         self.series[self.epoch] = value
-        if not objective.beats(value, self.best):
+        if any(other.of(report) is None for other in others) or not objective.beats(value, self.best):
             return False
         self.best, self.best_report, self.best_assignment = value, dict(report), dict(self.assignment_at(self.epoch))
         return True
@@ -160,6 +182,7 @@ class Trial:
         self.config = config
         self.label = label(mutation.after)
         self.latest, self.latest_epoch = latest, mutation.epoch
+        self.not_finite = {}  # the other one's reports are its own now
 
 
 class Listener:
@@ -215,7 +238,6 @@ def label(assignment: Assignment) -> str:
 def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     """The trials on the Pareto front, best in the first objective first; none where there is only one objective."""
     points = [(trial, values) for trial in _candidates(trials) if (values := trial.values(objectives)) is not None]
-    points = [(trial, values) for trial, values in points if not any(map(math.isnan, values))]  # nothing beats that
     if len(objectives) == 1 or not points:
         return []
     on_front = pareto_front([values for _, values in points], objectives)
