@@ -20,6 +20,8 @@ LAYERS = [
         "controller",
         "informed",
         "trainable",
+        "function_trial",
+        "reported_names",
         "earlier",
         "events",
         "messages",
@@ -71,7 +73,7 @@ LAYERS = [
     {
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
-        *("temporary", "formatting"),
+        *("temporary", "formatting", "plain_report"),
         *("package",),
         *("config", "config_keys", "errors"),
     },

@@ -337,9 +337,9 @@ def test_a_function_that_reports_is_completed(
 def test_every_number_of_a_report_is_recorded_at_its_step(jobs: dict[str, Job]) -> None:
     job = jobs["many"]
     assert job.history(0, "score") == [(1, 1.0), (2, 4.0), (3, 9.0)]
-    assert job.history(0, "nested.step") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert job.history(0, "nested/step") == [(1, 1.0), (2, 2.0), (3, 3.0)]
     names = set(job.runs[0].data.metrics)
-    assert names == {"score", "nested.step", "best_score", "best_epoch"}  # nothing of Ray's own, no words, no flags
+    assert names == {"score", "nested/step", "best_score", "best_epoch"}  # nothing of Ray's own, no words, no flags
 
 
 def test_checkpoints_are_kept_where_the_function_makes_them(jobs: dict[str, Job], many: dict[str, int]) -> None:

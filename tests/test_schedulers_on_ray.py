@@ -74,6 +74,16 @@ def curve(config):
             tune.report({"score": config["height"] * step}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
+def now_and_then(config):
+    checkpoint = tune.get_checkpoint()
+    first = int((Path(checkpoint.path) / "step").read_text()) if checkpoint else 0
+    for step in range(first + 1, 9):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "step").write_text(str(step))
+            told = {"other": step} if step % 2 else {"score": config["height"] * step}
+            tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
 def late(config):
     for step in range(1, 9):
         tune.report({"score": config["height"] if step == 8 else 0})
@@ -491,3 +501,12 @@ def test_several_objectives_leave_a_front(play: Play) -> None:
     table = pd.read_csv(job.client.download_artifacts(job.parent.info.run_id, "leaderboard.csv"))
     assert set(table.loc[table["pareto"], "trial"]) == front
     assert f"{len(front)} trials, drawn in pareto.png" in job.text
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["{kind: asha, longest: 8}", "{kind: pbt, interval: 2}", "{kind: pb2, interval: 3}"]
+)
+def test_a_report_without_the_objective_is_none_to_the_scheduler(play: Play, scheduler: str) -> None:
+    few = ["search={kind: random, trials: 4}", "space.config.height={uniform: [1, 9]}"]
+    job = play(CURVES, "trial.target=curves:now_and_then", f"scheduler={scheduler}", *few)
+    assert {trial.status for trial in job.trials} <= {"completed", "pruned"}

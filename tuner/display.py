@@ -132,6 +132,10 @@ class Display(Listener, AbstractContextManager["Display"]):
         """Say what became of it."""
         self.say(f"trial {trial.number}: {how}", style="yellow")
 
+    def trial_noted(self, trial: Trial, what: str) -> None:
+        """Say it."""
+        self.say(f"trial {trial.number}: {what}", style="yellow")
+
     def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
         """Say what became of it, where that does not stand on the screen."""
         if not self._console.is_terminal:

@@ -14,13 +14,12 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from tuner.clock import duration
 from tuner.disk import FULL, is_full
 from tuner.ending import Ending
-from tuner.errors import allowed
 from tuner.memory import OUT_OF_MEMORY, killed_for_memory
+from tuner.reported_names import ReportedNames
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
-from tuner.store import flattened
 from tuner.stored import on
-from tuner.trials import DAMAGED, PARTS, REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
+from tuner.trials import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
@@ -66,6 +65,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._heard: dict[str, tuple[Any, float]] = {}
         """Ray's trials that run, by their id, and when we heard of each last; kept where one may hang."""
         self._hung: set[int] = set()
+        self._names = ReportedNames(spec, listeners)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._hear(trial)
@@ -78,11 +78,14 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._hear(trial)
         if DAMAGED in result:
             self._gone_back(ours, result)
+        if LEFT_OUT in result:
+            self._names.left_out(ours, result[LEFT_OUT])
         if STATUS in result:
             self._outcome[ours.number] = result
             return
         report = _report(ours, result)
         self._note_parts(ours, report)
+        self._names.look(ours, set(report))
         ours.host = str(result.get("hostname", ""))
         self._epoch[ours.number] = report["epoch"]
         if result.get(CHECKPOINT_DIR_NAME):
@@ -164,14 +167,14 @@ class Events(tune.Callback):  # type: ignore[misc]
             status, reason = "interrupted", self._ending.reason
         else:
             status, reason = "pruned", f"{self._spec.scheduler.kind} after epoch {ours.epoch}"
-        names = [objective.metric for objective in self._spec.objectives]
-        missing = [name for name in names if name not in ours.reported]
-        if status == "completed" and missing:
-            status, reason = "failed", _never_reported(missing, ours)
+        never = self._names.never(ours)
+        if status == "completed" and never:
+            status, reason = "failed", never
         elif status in ("completed", "pruned") and ours.not_finite:
             status, reason = "diverged", "; ".join(ours.not_finite.values())
         elif status == "completed" and ours.best is None:
-            status, reason = "failed", f"never reported {' and '.join(map(repr, names))} together"
+            names = " and ".join(repr(objective.metric) for objective in self._spec.objectives)
+            status, reason = "failed", f"never reported {names} together"
         self._end(ours, status, reason, (outcome or {}).get(TRACEBACK, ""))
         _forget_statistics(trial)
 
@@ -253,16 +256,6 @@ def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     if trial.config.metrics is not None:
         named = (*trial.config.metrics, *_OURS, *_WHERE_THERE_IS)
         return {name: result[name] for name in named if name in result or name not in _WHERE_THERE_IS}
-    numbers = {}
-    for name, value in flattened({k: v for k, v in result.items() if k not in _OF_RAY}).items():
-        if isinstance(value, bool) or not (hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0):
-            continue
-        numbers[name] = int(value) if isinstance(value, int) else float(value)
+    # The worker has left nothing but numbers in it (`tuner.plain_report`), and what Ray and we say of it.
+    numbers = {name: value for name, value in result.items() if name not in _OF_RAY and type(value) in (int, float)}
     return numbers | {"epoch": int(result[TIME])}
-
-
-def _never_reported(missing: Sequence[str], trial: Trial) -> str:
-    there = sorted(trial.reported - {"epoch"})
-    did = f"it reported {', '.join(there)}" if there else "it reported nothing"
-    near = allowed(missing[0], there).partition("?")
-    return f"never reported {', '.join(map(repr, missing))}: {did}" + (f"; {near[0]}?" if near[1] else "")

@@ -18,7 +18,7 @@ from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.stored import on
-from tuner.trials import STATUS, Listener, Mutation, Trial
+from tuner.trials import LAST, STATUS, Listener, Mutation, Trial
 
 Payload = Callable[[AnyTrial, Assignment], dict[str, Any]]
 """What a worker is given to train a configuration."""
@@ -74,10 +74,14 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if STATUS in result:  # how it ended, and no report of an epoch
             return str(TrialScheduler.CONTINUE)
+        if getattr(self, "_metric", None) not in (None, *result):
+            return str(TrialScheduler.CONTINUE)  # nothing to go by: a population's trial goes on to its next report
         if result[TIME] <= self.last.get(trial.trial_id, {TIME: 0})[TIME]:
             return str(TrialScheduler.CONTINUE)  # it has gone back: of this epoch is decided already
         result = self._finite(result)
         self.last[trial.trial_id] = result
+        if LAST in result:
+            return str(TrialScheduler.CONTINUE)  # it ends of itself: of such a report Ray asks nobody, either
         return self._look(tune_controller, trial, result)
 
     def _finite(self, result: dict[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def schedule(
         task = {
             "trial": config.model_dump(mode="json"),
             "objective": objective.model_dump(),
+            "objectives": [each.metric for each in spec.objectives],
             "threads": share.threads,
             "gpu": share.gpu > 0,
             "halves": spec.retry.out_of_memory == "halve_batch",

@@ -11,9 +11,14 @@ from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
 from tuner.imports import TargetName, may_be_called, resolve_callable
 
+_ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+
 
 class TargetTrial(AnyTrial):
-    """A function that takes a ``config`` dict and calls ``ray.tune.report``, with or without checkpoints."""
+    """A function that takes a ``config`` dict and calls ``ray.tune.report``, with or without checkpoints.
+
+    Or yields or returns what it has to report: a dict, or a number for the objective.
+    """
 
     tag: ClassVar[str] = "target"
 
@@ -62,7 +67,12 @@ class TargetTrial(AnyTrial):
         found = resolve_callable(self.target)
         if inspect.isclass(found):
             hint = "write a function that takes a config dict and calls ray.tune.report"
+            if hasattr(found, "step") and hasattr(found, "train"):  # as ray.tune.Trainable has
+                hint += f": it may make a {found.__name__}(config) and report what each of its train() returns"
             raise Mistakes(Problem(f"{self.target} is a class, not a function", key="target", hint=hint))
+        if any(is_async(each) for is_async in _ASYNC for each in (found, getattr(found, "__call__", None))):  # noqa: B004
+            hint = "write it as def, and let it call asyncio.run where it needs that"
+            raise Mistakes(Problem(f"{self.target} is async: nobody awaits it", key="target", hint=hint))
         try:
             inspect.signature(found).bind({})
         except TypeError as error:

@@ -21,6 +21,7 @@ from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
 from tuner.earlier import latest_first
 from tuner.errors import Problem
+from tuner.function_trial import run_function
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.scheduler import TIME
 from tuner.scoring import Objective
@@ -58,7 +59,7 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
 
 
 def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
-    """Call a Ray Tune function of the user's own; its reports and checkpoints go to Ray as they are.
+    """Call a Ray Tune function of the user's own: Ray gets the numbers of its reports, and its checkpoints as they are.
 
     Args:
         payload: As for `train_trial`.
@@ -74,13 +75,13 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
+    untold: dict[str, Any] = {}
+
     def call() -> str:
-        returned = function(trial["config"])
-        if isinstance(returned, dict):  # as Ray has it: its last report
-            tune.report(returned)
+        run_function(function, trial["config"], task["objectives"], untold)
         return ""
 
-    _telling_how_it_ends(call)
+    _telling_how_it_ends(call, untold)
 
 
 def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | None = None) -> None:

@@ -28,6 +28,12 @@ DAMAGED = "tuner.damaged"
 PARTS = "batch_parts"
 """Key of a report: in how many parts the trial computes each batch, where one whole takes too much memory."""
 
+LEFT_OUT = "tuner.left_out"
+"""Key of a report of a function of the user's own: as JSON, what it reported and is no number, each with why."""
+
+LAST = "tuner.last"
+"""Key of such a report: the function says that it is its last one, as ``done``."""
+
 SOUND = ("completed", "pruned", "interrupted")
 """How a trial ended whose reports count."""
 
@@ -87,6 +93,8 @@ class Trial:
     """How often its process was lost in this run of the job, and it went on."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Checkpoints that it could not go on from, and what is wrong with each."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """What it reported and is no number, by name, each with why."""
     parts: int = 1
     """In how many parts it computes each batch."""
     series: dict[int, float] = field(default_factory=dict)
@@ -205,6 +213,9 @@ class Listener:
 
     def trial_changed_course(self, trial: Trial, how: str) -> None:
         """A trial goes on in another way than it was to: from an earlier checkpoint, or with batches in parts."""
+
+    def trial_noted(self, trial: Trial, what: str) -> None:
+        """There is something about a trial's reports that their author should know."""
 
     def trial_ended(self, trial: Trial) -> None:
         """A trial has come to its end, good or bad."""
