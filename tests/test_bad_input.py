@@ -103,7 +103,7 @@ METRICS = (
     "val_accuracy, val_f1, val_loss, val_precision, val_recall"
 )
 KEYS = (
-    "allowed: budget, checkpoints, constraints, name, objective, repeat, resources, retry, scheduler, search, space, "
+    "allowed: budget, checkpoints, constraints, fail_after, name, objective, repeat, resources, retry, scheduler, search, space, "
     "stop, storage, timeout, tracking, trial, trial_timeout"
 )
 
@@ -659,11 +659,19 @@ def test_mistakes_of_the_command_line_and_of_the_file_are_told_together(refused:
     assert sorted(line[:12] for line in refusal.lines) == ["command line", "command line", "x.yaml:9:13:"]
 
 
-@pytest.mark.parametrize(("key", "value"), [("cpu", 4096), ("gpu", 4096)])
-def test_more_than_there_is_is_not_waited_for(refused: Refused, minimal: str, key: str, value: int) -> None:
-    refusal = refused(f"{minimal}resources: {{{key}: {value}}}\n")
-    assert f"resources.{key}: a trial asks for 4096" in refusal.lines[0]
-    assert "allowed: up to" in refusal.text
+@pytest.mark.parametrize(
+    ("key", "message", "allowed"),
+    [
+        ("cpu", "a trial asks for 4096", "allowed: up to"),
+        ("gpu", "a training computes on one GPU", "allowed: auto, 0, a share such as 0.25, or 1"),
+    ],
+)
+def test_more_than_there_is_is_not_waited_for(
+    refused: Refused, minimal: str, key: str, message: str, allowed: str
+) -> None:
+    refusal = refused(f"{minimal}resources: {{{key}: 4096}}\n")
+    assert f"resources.{key}: {message}" in refusal.lines[0]
+    assert allowed in refusal.text
 
 
 class TestPlaces:

@@ -2,6 +2,7 @@ import pytest
 from conftest import Played, experiment
 
 from tuner.ending import Ending
+from tuner.parts import FailAfter
 from tuner.scoring import Objective
 from tuner.supply import Supply
 from tuner.trials import Trial
@@ -119,6 +120,36 @@ def test_trials_of_an_earlier_run_that_worked_are_known_to_have() -> None:
     unfinished = before.next()
     assert not Job(Ending(past=before.supply.trials)).ended("failed", "failed", "failed")
     assert Job(Ending(past=[before.supply.trials[1], unfinished])).ended("failed", "failed")
+
+
+@pytest.mark.parametrize(
+    ("limit", "statuses", "reason"),
+    [
+        ({"trials": 2}, ["completed", "failed", "diverged"], ""),
+        ({"trials": 2}, ["completed", "failed", "failed"], "2 trials failed, and fail_after.trials is 2"),
+        ({"trials": 1}, ["failed"], "1 trial failed, and fail_after.trials is 1"),
+        ({"share": 0.3}, ["completed", "failed", "failed"], ""),
+        (
+            {"share": 0.3},
+            ["failed", "completed", "failed", "failed"],
+            "3 trials of 10 failed, and fail_after.share is 0.3",
+        ),
+        ({"share": 0.01, "trials": 5}, ["failed"], "1 trial of 10 failed, and fail_after.share is 0.01"),
+        (None, ["completed", *["failed"] * 8], ""),
+    ],
+)
+def test_as_many_failures_as_are_allowed_end_it_as_failed(
+    limit: dict[str, float] | None, statuses: list[str], reason: str
+) -> None:
+    job = Job(Ending(fail_after=FailAfter.model_validate(limit) if limit else None, total=10))
+    assert job.ended(*statuses) is job.ending.is_failure is bool(reason)
+    assert job.ending.reason == (f"{reason}; the last one failed with because" if reason else "")
+
+
+def test_failures_of_an_earlier_run_count() -> None:
+    before = Job(Ending())
+    before.ended("completed", "failed")
+    assert Job(Ending(fail_after=FailAfter(trials=2), past=before.supply.trials)).ended("failed")
 
 
 def test_who_interrupts_says_why() -> None:

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.servers import ray_cluster
-from tuner.run import FAILED, OK
+from tuner.run import OK
 
 # Every file of one's own that a job needs lies in a folder that no worker has in its path.
 FUNCTIONS = """
@@ -302,13 +302,14 @@ def many(jobs: dict[str, Job]) -> dict[str, int]:
 
 def test_a_job_with_failures_says_so_and_the_rest_counts(jobs: dict[str, Job]) -> None:
     job = jobs["many"]
-    assert job.status == FAILED
+    assert job.status == OK
+    assert "failed      " in job.text
     assert "the record is not whole" not in job.text
     assert job.parent.data.tags["tuner.winner"] == "0"
     assert job.parent.data.metrics["best_score"] == 9.0
     assert not [name for name in job.parent.data.metrics if name.startswith("test_")]  # only the function knows how
     assert all(record.info.status != "RUNNING" for record in job.runs.values())
-    assert job.parent.info.status == "FAILED"
+    assert job.parent.info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(

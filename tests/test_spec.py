@@ -6,6 +6,7 @@ import yaml
 from conftest import Write
 from pydantic import ValidationError
 
+from tuner import imports
 from tuner.errors import UserError
 from tuner.reading import load
 from tuner.searcher import Plan
@@ -136,10 +137,25 @@ def test_a_timeout_that_is_none(write: Write, minimal: str, given: str) -> None:
         load(write(f"{minimal}timeout: {given}\n"))
 
 
-@pytest.mark.parametrize("gpu", ["auto", "0", "0.25", "1", "2"])
+@pytest.mark.parametrize("gpu", ["auto", "0", "0.25", "1"])
 def test_shares_of_a_gpu(write: Write, minimal: str, gpu: str) -> None:
     found = load(write(f"{minimal}resources: {{gpu: {gpu}}}\n")).resources.gpu
     assert found == (gpu if gpu == "auto" else float(gpu))
+
+
+def test_several_gpus_are_for_a_function_of_ones_own(write: Write, minimal: str) -> None:
+    path = write(f"{minimal}resources: {{gpu: 2}}\n")
+    with pytest.raises(
+        UserError, match=r":9:13: resources\.gpu: a training computes on one GPU: of 2 the others"
+    ) as error:
+        load(path)
+    assert error.value.problems[0].hint.startswith(
+        "allowed: auto, 0, a share such as 0.25, or 1; a function of your own"
+    )
+    with imports.not_called():  # a record of an older version
+        assert load(path).resources.gpu == 2
+    own = "name: x\nobjective: {metric: y, mode: max}\ntrial: {target: 'json:dumps'}\nsearch: {kind: grid}\n"
+    assert load(write(f"{own}resources: {{gpu: 2}}\n")).resources.gpu == 2
 
 
 class TestStorage:

@@ -8,9 +8,12 @@ from tuner.any_trial import AnyTrial
 from tuner.conditions import check_conditions
 from tuner.errors import Problem, allowed, collecting
 from tuner.feasibility import check_corners, check_initial, check_mutations, check_plan, check_space
+from tuner.imports import may_be_called
 from tuner.limits import Limits
+from tuner.parts import Resources
 from tuner.scoring import Objective
 from tuner.target import TargetTrial
+from tuner.trial_config import TrialConfig
 
 
 def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
@@ -34,6 +37,7 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
     if isinstance(trial, TargetTrial) and retry is not None and retry.out_of_memory is not None:
         hint = "leave it out: it fails where it runs out of memory"
         yield Problem("a function of your own makes its own batches", "retry.out_of_memory", hint=hint)
+    yield from _check_resources(trial, parts.get("resources"))
     if scheduler is not None and objectives and len(objectives) > 1 and (scheduler.prunes or scheduler.mutates):
         message = f"{scheduler.kind} compares trials by one objective, and there are {len(objectives)}"
         yield Problem(message, "scheduler.kind", hint="use kind: fifo, or one objective and constraints for the rest")
@@ -70,6 +74,15 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
         if not refused and not unknown and plan is not None and not plan:
             refused.append(Problem("no configuration satisfies the constraints", "constraints"))
     yield from refused
+
+
+def _check_resources(trial: AnyTrial | None, resources: Resources | None) -> Iterator[Problem]:
+    """Whether a trial computes on what it takes. A record is taken at its word: there, it did not always have to."""
+    gpu = getattr(resources, "gpu", "auto")
+    if isinstance(trial, TrialConfig) and isinstance(gpu, float | int) and gpu > 1 and may_be_called():
+        message = f"a training computes on one GPU: of {gpu:g} the others would be reserved, and idle"
+        hint = "allowed: auto, 0, a share such as 0.25, or 1; a function of your own (trial.target) may take more"
+        yield Problem(message, "resources.gpu", hint=hint)
 
 
 def _check_metrics(trial: AnyTrial, objectives: Sequence[Objective], stop: dict[str, float]) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.parts import FailAfter
 from tuner.scoring import Objective
 from tuner.trials import Listener, Trial
 
@@ -19,6 +20,8 @@ class Ending(Listener):
         timeout: float | None = None,
         goals: Mapping[Objective, float] | None = None,
         epochs: int | None = None,
+        fail_after: FailAfter | None = None,
+        total: int = 0,
         past: Sequence[Trial] = (),
     ) -> None:
         """Say when.
@@ -27,11 +30,15 @@ class Ending(Listener):
             timeout: Seconds from now.
             goals: A trial that is as good as this in one of them ends the job.
             epochs: Epochs over all trials together.
+            fail_after: How many trials may fail.
+            total: How many trials there are to be.
             past: The trials of an earlier run of the job.
         """
         self._deadline = None if timeout is None else time.time() + timeout
         self._goals = goals or {}
         self._epochs = epochs
+        self._fail_after = fail_after
+        self._total = total
         self._spent = sum(trial.epoch for trial in past)
         self._ended = [trial.status == "failed" for trial in past if trial.ended is not None]
         self.reason = ""
@@ -65,3 +72,7 @@ class Ending(Listener):
         self._ended.append(trial.status == "failed")
         if len(self._ended) >= _FIRST and all(self._ended):
             self.give_up(f"the first {len(self._ended)} trials all failed, the last of them with {trial.reason}")
+        if self._fail_after is not None and trial.status == "failed":
+            limit = self._fail_after.reached(sum(self._ended), self._total)
+            if limit:
+                self.give_up(f"{limit}; the last one failed with {trial.reason}")

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from tuner import cluster, html_report, imports, messages, report, temporary, tracking
+from tuner.address import masked
 from tuner.ahead import ImportingAhead
 from tuner.checkpoint import Damaged
 from tuner.disk import FULL, is_full
@@ -30,7 +31,7 @@ from tuner.supply import Supply
 from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial, front, label, winner
+from tuner.trials import Listener, Trial, failures, front, label, winner
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,14 @@ class Job:
     def run(self) -> Result:
         spec = self.spec
         goals = {spec.direction(name): value for name, value in spec.stop.items()}
-        ending = Ending(timeout=spec.timeout, goals=goals, epochs=spec.budget.epochs, past=self.trials)
+        ending = Ending(
+            timeout=spec.timeout,
+            goals=goals,
+            epochs=spec.budget.epochs,
+            fail_after=spec.fail_after,
+            total=self.supply.total,
+            past=self.trials,
+        )
         display = Display(self.console, spec, self.supply)
         journal = Journal(self.folder, partial(self._cannot_write, ending))
         journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
@@ -136,8 +144,9 @@ class Job:
     def _status(self, ending: Ending, best: Trial | None) -> int:
         if ending.reason == INTERRUPTION:
             return INTERRUPTED
-        failed = any(trial.status == "failed" for trial in self.trials)
-        return FAILED if ending.is_failure or best is None or failed else OK
+        failed = sum(trial.status == "failed" for trial in self.trials)
+        too_many = self.spec.fail_after and self.spec.fail_after.reached(failed, len(self.trials))
+        return FAILED if ending.is_failure or best is None or too_many else OK
 
     def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
         """The winner, and only the winner, on the test set."""
@@ -193,6 +202,7 @@ class Job:
             values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}
             summary |= values | {"best_epoch": best.best_epoch} | test
             summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
+        summary |= {"failures": masked(failures(self.trials))} if failures(self.trials) else {}
         summary |= {"damaged": f"the winner's checkpoint: {damage}"} if damage else {}
         mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
         with _artifacts(self.folder) as artifacts:

@@ -52,7 +52,8 @@ class Resources(Config):
     cpu: float = Field(1, gt=0)
     """CPU cores a trial; it computes on as many threads."""
     gpu: float | Annotated[str, Field(pattern="^auto$")] = "auto"
-    """GPUs a trial: 0.25 is four trials a GPU; auto takes a share of what there is, none where there is none."""
+    """GPUs a trial: 0.25 is four trials a GPU; auto takes a share of what there is, none where there is none. More than
+    1 is for a function of one's own: a training computes on one."""
 
     @model_validator(mode="after")
     def _share(self) -> "Resources":
@@ -98,3 +99,27 @@ class Budget(Config):
     """Trials that are begun; null for as many as the search has."""
     epochs: int | None = Field(None, ge=1)
     """Epochs (reports of a function of one's own) over all trials together; null for no limit."""
+
+
+class FailAfter(Config):
+    """How many failed trials are too many: the job ends with that, and has failed. What diverged has not failed."""
+
+    trials: int | None = Field(None, ge=1)
+    """So many; null for no limit."""
+    share: float | None = Field(None, gt=0, le=1)
+    """This share of all trials that there are to be, or of those that were begun where the job ends; null for none."""
+
+    @model_validator(mode="after")
+    def _says_how_many(self) -> "FailAfter":
+        if self.trials is None and self.share is None:
+            raise ValueError("says neither how many nor which share; write {trials: 10} or {share: 0.1}")
+        return self
+
+    def reached(self, failed: int, of: int) -> str:
+        """Which limit `failed` trials out of `of` reach, in words; empty for none."""
+        count = "1 trial" if failed == 1 else f"{failed} trials"
+        if self.trials is not None and failed >= self.trials:
+            return f"{count} failed, and fail_after.trials is {self.trials}"
+        if self.share is not None and failed and failed >= self.share * of - 1e-9:  # 0.07 * 100 is above 7
+            return f"{count} of {of} failed, and fail_after.share is {self.share:g}"
+        return ""

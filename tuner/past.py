@@ -235,7 +235,7 @@ def _begun(spec: ExperimentSpec, event: dict[str, Any], where: str) -> Trial:
 
 
 _MAY_CHANGE = (
-    *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage"),
+    *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage", "fail_after"),
     *("search.trials", "search.warm_start"),
 )
 """Parts of an experiment that decide nothing about a trial's numbers."""

@@ -155,6 +155,10 @@ def _past(spec: ExperimentSpec, extend: int) -> tuple[ExperimentSpec, Past]:
             "where its record lacks something, tuner sync FILE makes it whole"
         )
         raise UserError(Problem(message, "--resume", hint=hint))
+    failed = sum(trial.status == "failed" for trial in past.trials)
+    if spec.fail_after is not None and (limit := spec.fail_after.reached(failed, most)):
+        hint = "raise it, or leave it out"
+        raise UserError(Problem(f"{limit}: job {job} would end at once", "fail_after", hint=hint))
     return spec, past
 
 

@@ -28,6 +28,7 @@ from tuner.limits import Limits
 from tuner.parts import (
     Budget,
     Checkpoints,
+    FailAfter,
     Resources,
     Retry,
     Tracking,
@@ -84,6 +85,8 @@ class ExperimentSpec(Config):
     """Metric and value: the job ends when a trial is as good."""
     budget: Budget = Budget()
     """What the job may cost."""
+    fail_after: FailAfter | None = None
+    """How many failed trials end the job as failed; null for none: it has failed where no trial has a result."""
     resources: Resources = Resources()
     """What one trial takes."""
     timeout: Annotated[float | None, BeforeValidator(seconds_of, json_schema_input_type=float | str | None)] = Field(

@@ -11,12 +11,12 @@ from tuner.address import masked
 from tuner.clock import duration
 from tuner.display import COLOURS
 from tuner.formatting import score, score_format
-from tuner.result import INTERRUPTED, Result
+from tuner.result import FAILED, INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
-from tuner.trials import Trial, brief, front, label, ranked, short_names
+from tuner.trials import Trial, brief, failures, front, label, ranked, short_names
 
 _ROWS = 15
 
@@ -170,6 +170,8 @@ def print_result(console: Console, result: Result) -> None:
         lines.append(Text("no trial satisfies the constraints", style="red"))
     else:
         lines.append(Text("no trial has a result", style="red"))
+    if told := failures(result.trials):
+        lines.append(Text.assemble(("failed      ", "bold"), (told, "red" if result.status == FAILED else "yellow")))
     for trial in result.trials:
         if trial.traceback:
             lines.append(Text(f"trial {trial.number} failed:\n{trial.traceback.rstrip()}", style="red"))

@@ -298,6 +298,15 @@ def _sorted(trials: Iterable[Trial], objectives: Sequence[Objective], repeat: in
     return sorted(trials, key=place)
 
 
+def failures(trials: Sequence[Trial]) -> str:
+    """How many trials failed, and the first of them with its reason; empty where none did."""
+    failed = [trial for trial in trials if trial.status == "failed"]
+    if not failed:
+        return ""
+    which = f"trial {failed[0].number}" if len(failed) == 1 else f"the first, trial {failed[0].number}"
+    return f"{len(failed)} of {len(trials)} trials; {which}: {failed[0].reason}"
+
+
 def leaderboard(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> "pd.DataFrame":
     """One row a trial, best first: number, status, objectives, Pareto front, epoch, searched keys, seconds, reason."""
     import pandas as pd
