@@ -75,7 +75,7 @@ LAYERS = [
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
         *("temporary", "formatting", "plain_report"),
         *("package",),
-        *("config", "config_keys", "errors"),
+        *("config", "config_keys", "aliases", "target_name", "errors"),
     },
 ]
 """From top to bottom. A module may import from its own layer and from those below."""

@@ -103,8 +103,8 @@ METRICS = (
     "val_accuracy, val_f1, val_loss, val_precision, val_recall"
 )
 KEYS = (
-    "allowed: budget, checkpoints, constraints, fail_after, name, objective, repeat, resources, retry, scheduler, search, space, "
-    "stop, storage, timeout, tracking, trial, trial_timeout"
+    "allowed: budget, checkpoints, constraints, fail_after, name, objective, repeat, resources, retry, scheduler, "
+    "search, space, stop, storage, timeout, tracking, trial, trial_timeout"
 )
 
 MISTAKES = {
@@ -137,6 +137,29 @@ MISTAKES = {
         "", "retry: {oom: 3}\n", ":9:9: retry.oom: unknown key", ("allowed: lost, out_of_memory",)
     ),
     "unknown key": Bad("", "serach: 3\n", ":9:1: serach: unknown key", ("did you mean search?", KEYS)),
+    "a key of another part": Bad(
+        "", "epochs: 3\n", ":9:1: epochs: unknown key", ("did you mean trial.epochs or budget.epochs?",)
+    ),
+    "a key of another part, as others call it": Bad(
+        "", "learning_rate: 3\n", ":9:1: learning_rate: unknown key", ("did you mean trial.optimizer.lr?",)
+    ),
+    "a key as others call it": Bad("", "metric: val_loss\n", ":9:1: metric: unknown key", ("did you mean objective?",)),
+    "a key of two other parts": Bad(
+        "", "n_trials: 3\n", ":9:1: n_trials: unknown key", ("did you mean search.trials or budget.trials?",)
+    ),
+    "a searched key as others call it": Bad(
+        "optimizer.lr:",
+        "optimizer.learning_rate:",
+        ":7:3: space.optimizer.learning_rate: unknown key",
+        ("did you mean lr? allowed: ",),
+    ),
+    "a searched key without its part": Bad(
+        "optimizer.lr:", "epoch:", ":7:3: space.epoch: unknown key", ("did you mean epochs? allowed: ",)
+    ),
+    "a distribution as others call it": Bad(
+        "{grid: [0.1, 0.01]}", "{randint: [1, 3]}", ":7:3: space.optimizer.lr: ", ("did you mean int?",)
+    ),
+    "a tab": Bad("  data: {", "\tdata: {", ":4:1: broken YAML: ", ("indent with spaces",)),
     "unknown key below": Bad(
         "kind: digits",
         "kind: digits, batchsize: 3",
@@ -815,12 +838,27 @@ search: {kind: random}
             ("own_bad:Train", "own_bad:Train is a class, not a function", "write a function that takes a config dict"),
             ("own_bad:number", "own_bad:number is no function: 3", ""),
             ("own_bad:nothing", "own_bad:nothing cannot be called with a config alone", "def nothing(config)"),
-            ("own_bad", "'own_bad' does not match", "as pkg.module:name"),
-            ("own_bad.py", "'own_bad.py' does not match", "as pkg.module:name"),
+            ("own_bad", "'own_bad' is no module and a name in it", "write own_bad:NAME, such as own_bad:train"),
+            ("own_bad.py", "'own_bad.py' is no module and a name in it", "write own_bad:NAME, such as own_bad:train"),
+            ("own_bad.py:train", "'own_bad.py:train' is no module and a name in it", "write own_bad:train"),
+            (
+                "HERE/own_bad.py:train",
+                "'HERE/own_bad.py:train' is no",
+                "write own_bad:train, and put own_bad.py",
+            ),
+            ("../own_bad.py:train", "'../own_bad.py:train' is no", "write own_bad:train, and put own_bad.py beside"),
+            ("sub/own_bad.py:train", "'sub/own_bad.py:train' is no", "write sub.own_bad:train"),
+            ("own_bad.train", "'own_bad.train' is no", "write own_bad:train"),
+            ("own_bad:train()", "'own_bad:train()' is no", "write own_bad:train"),
+            ("own_bad::train", "'own_bad::train' is no", "write own_bad:train"),
+            ("own_bad:", "'own_bad:' is no", "the name of the function or class is missing: write own_bad:NAME"),
+            (":train", "':train' is no", "the module is missing: write FILE:train, without .py"),
+            ("own-bad:train", "'own-bad:train' is no", "'own-bad' is no name of a module, which has letters"),
+            ("own_bad:Train.run", "'own_bad:Train.run' is no", "'Train.run' is no name at the top of a module"),
         ],
     )
     def test_that_is_none(self, refused: Refused, here: Path, target: str, message: str, hint: str) -> None:
-        refusal = refused(self.TEXT.replace("own_bad:train", target))
+        refusal = refused(self.TEXT.replace('"own_bad:train"', f'"{target}"'.replace("HERE", str(here))))
         assert len(refusal.lines) == 1
         assert refusal.lines[0].startswith(f"x.yaml:3:9: trial.target: {message.replace('HERE', str(here))}")
         assert hint in refusal.text

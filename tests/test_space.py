@@ -7,6 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tuner.axis import Axis
+from tuner.conditions import combinations
 from tuner.distribution import Grid
 from tuner.space import DISTRIBUTIONS, Distribution
 
@@ -316,3 +317,25 @@ def test_what_no_distribution_allows(given: Any, words: str) -> None:
 def test_a_grid_with_a_value_twice_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"0\.1 stands twice"):
         Grid(options=[0.1, 0.2, 0.1])
+
+
+class TestValuesThatPythonHasEqual:
+    """1 and 1.0 are one value; 1 and true are two."""
+
+    def test_are_no_repetition(self) -> None:
+        assert build({"grid": [0, 1, True, False, "1"]}).values() == [0, 1, True, False, "1"]
+        for twice in ([1, 1.0], [True, 1, True], [[1, 2], [1.0, 2]], [{"a": 1}, {"a": 1.0}]):
+            with pytest.raises(ValidationError, match="stands twice"):
+                build({"grid": twice})
+        build({"grid": [[1, 2], [True, 2], {"a": 1}, {"a": True}]})
+
+    def test_are_known_apart(self) -> None:
+        grid = build({"grid": [0, 1, True]})
+        assert [grid.encode(value) for value in (0, 1, True)] == [0, 1, 2]
+        with pytest.raises(ValueError, match="False is none of"):
+            grid.encode(False)
+        assert grid.moved(True, 0.5) is not True
+
+    def test_are_conditions_of_their_own(self) -> None:
+        space = {"a": build({"choice": [1, True]}), "b": build({"choice": ["x"], "when": {"a": True}})}
+        assert list(combinations(space)) == [{"a": 1}, {"a": True, "b": "x"}]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-from tuner.distribution import Value
+from tuner.distribution import Value, place_in
 from tuner.errors import Problem, allowed
 from tuner.space import Assignment, Distribution, Space
 
@@ -39,7 +39,10 @@ def ordered(space: Space) -> list[str]:
 
 def is_active(space: Space, name: str, assignment: Assignment) -> bool:
     """Whether `name` counts in a trial that has taken `assignment` so far: all that `name` depends on is decided."""
-    return all(parent in assignment and assignment[parent] in _any_of(wanted) for parent, wanted in _when(space, name))
+    return all(
+        parent in assignment and place_in(_any_of(wanted), assignment[parent]) is not None
+        for parent, wanted in _when(space, name)
+    )
 
 
 def draw(space: Space, value_of: Callable[[str, Distribution], Value]) -> Assignment:
@@ -135,7 +138,7 @@ def _any_of(wanted: Any) -> list[Value]:
 
 
 def _distinct(values: list[Value]) -> list[Value]:
-    return [value for i, value in enumerate(values) if value not in values[:i]]
+    return [value for i, value in enumerate(values) if place_in(values[:i], value) is None]
 
 
 def _pairs(space: Space, ends: dict[str, list[Value]]) -> Iterator[Assignment]:

@@ -1,7 +1,7 @@
 """What every distribution of a search space can do, and those of listed values."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +13,20 @@ from tuner.config import Config
 
 Value = Any
 """One value of a hyperparameter: a number, a string, a boolean, or a list or mapping of these."""
+
+
+def same(one: Value, other: Value) -> bool:
+    """Whether two values are one: 1 and 1.0 are; 1 and true are not, though Python has them equal, at any depth."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def place_in(values: Sequence[Value], value: Value) -> int | None:
+    """The first place of a value among others; None where it is none of them."""
+    return next((place for place, other in enumerate(values) if same(value, other)), None)
 
 
 class BaseDistribution(Config):
@@ -68,13 +82,14 @@ class _Finite(BaseDistribution):
         return self.options[int(number)]
 
     def moved(self, value: Value, factor: float) -> Value:
-        there = self.options.index(value) + (1 if factor > 1 else -1)
+        there = int(self.encode(value)) + (1 if factor > 1 else -1)
         return self.options[min(max(there, 0), len(self.options) - 1)]
 
     def encode(self, value: Value) -> float:
-        if value not in self.options:
+        place = place_in(self.options, value)
+        if place is None:
             raise ValueError(f"{value!r} is none of {self.options}")
-        return self.options.index(value)
+        return place
 
     def values(self) -> list[Value]:
         return list(self.options)
@@ -94,9 +109,9 @@ class Grid(_Finite):
 
     @model_validator(mode="after")
     def _no_value_twice(self) -> "Grid":
-        twice = next((value for i, value in enumerate(self.options) if value in self.options[:i]), None)
-        if twice is not None:
-            raise ValueError(f"{twice!r} stands twice: it would be tried twice, to the same numbers")
+        for place, value in enumerate(self.options):
+            if place_in(self.options[:place], value) is not None:
+                raise ValueError(f"{value!r} stands twice: it would be tried twice, to the same numbers")
         return self
 
 

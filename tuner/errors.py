@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+
+from tuner import aliases
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,6 @@ def collecting(key: str, problems: list[Problem]) -> Iterator[None]:
 def allowed(word: str, candidates: Iterable[str]) -> str:
     """A hint that lists what is allowed and, where one is near, the candidate that `word` was meant to be."""
     names = sorted(candidates)
-    near = get_close_matches(word, names, n=1)
+    near = aliases.nearest(word, names)
     listing = f"allowed: {', '.join(names)}"
-    return f"did you mean {near[0]}? {listing}" if near else listing
+    return f"did you mean {near}? {listing}" if near else listing

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from tuner.any_trial import AnyTrial, merge
 from tuner.conditions import corners, draw, needed
 from tuner.config_keys import names, paths
-from tuner.distribution import Value
+from tuner.distribution import Value, place_in
 from tuner.errors import Problem, UserError, allowed
 from tuner.imports import may_be_called
 from tuner.space import Assignment, Space
@@ -80,7 +80,7 @@ def check_initial(
             yield Problem(f"is not allowed: {refused}", key)
         elif not allows(first):
             yield Problem("does not satisfy the constraints", key, hint="leave it out, or change them")
-        elif first in initial[:place] and not twice:
+        elif place_in(initial[:place], first) is not None and not twice:
             yield Problem("stands twice: it would be tried twice, to the same numbers", key, hint="keep one of them")
 
 

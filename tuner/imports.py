@@ -15,14 +15,9 @@ from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from tuner.errors import Mistakes, Problem, allowed
-
-TargetName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
-"""A module and a name in it, as ``pkg.module:name``."""
 
 _folders: list[Path] = []
 _carried: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tuner.conditions import draw
-from tuner.distribution import Value
+from tuner.distribution import Value, place_in, same
 from tuner.space import Assignment, Distribution, Space
 
 _SHARES = (0.75, 0.5, 0.25, 0.1)  # of the way to a configuration, the furthest first
@@ -45,6 +45,7 @@ def _next_to(distribution: Distribution, value: Value) -> Sequence[Value]:
     if values is None:
         return []
     if distribution.axis().kind == "category":
-        return [other for other in values if other != value]
-    place = values.index(value)
+        return [other for other in values if not same(other, value)]
+    place = place_in(values, value)
+    assert place is not None, f"{value!r} is none of {values}"
     return [values[there] for there in (place - 1, place + 1) if 0 <= there < len(values)]

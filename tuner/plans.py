@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tuner.conditions import combinations, draw, is_active
 from tuner.config import Config
-from tuner.distribution import Value
+from tuner.distribution import Value, same
 from tuner.errors import Problem, allowed
 from tuner.space import Assignment, Space
 
@@ -79,7 +79,11 @@ class Grid(Search):
         """Every combination, those of `initial` first."""
 
         def place(assignment: Assignment) -> int:
-            begins = (i for i, first in enumerate(self.initial) if first.items() <= assignment.items())
+            begins = (
+                i
+                for i, first in enumerate(self.initial)
+                if all(name in assignment and same(value, assignment[name]) for name, value in first.items())
+            )
             return next(begins, len(self.initial))
 
         return sorted(filter(allows, combinations(space)), key=place)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from tuner.conditions import draw
 from tuner.config import Config
-from tuner.distribution import Value
+from tuner.distribution import Value, same
 from tuner.errors import Problem
 from tuner.scoring import Objective
 from tuner.space import Assignment, Distribution, Space
@@ -236,7 +236,7 @@ class PBT(_Population):
                 return distribution.sample(rng)
             moved = distribution.moved(assignment[name], self.factors[int(rng.integers(2))])
             # Nought times anything, and a choice at the end of its row, would stay for ever.
-            return distribution.sample(rng) if moved == assignment[name] else moved
+            return distribution.sample(rng) if same(moved, assignment[name]) else moved
 
         return draw(space, value)
 

@@ -179,7 +179,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         begun = f" in line {error.context_mark.line + 1}" if error.context_mark else ""
         context = f" ({error.context}{begun})" if error.context else ""
-        raise UserError(Problem(f"broken YAML: {error.problem}{context}", where=place)) from None
+        hint = "indent with spaces, and leave no tab before or between keys" if "'\\t'" in str(error.problem) else ""
+        raise UserError(Problem(f"broken YAML: {error.problem}{context}", where=place, hint=hint)) from None
     except yaml.YAMLError as error:
         raise UserError(Problem(f"broken YAML: {error}", where=str(path))) from None
     if not isinstance(data, dict):

@@ -9,7 +9,8 @@ from tuner.any_trial import AnyTrial
 from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
-from tuner.imports import TargetName, may_be_called, resolve_callable
+from tuner.imports import may_be_called, resolve_callable
+from tuner.target_name import TargetName
 
 _ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 

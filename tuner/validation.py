@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from tuner import aliases
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.space import DISTRIBUTIONS
 
@@ -61,7 +62,7 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     match details["type"]:
         case "extra_forbidden" | "invalid_key":
             message = "unknown key" if place.key[-1] else "unknown key ''"
-            hint = allowed(place.key[-1], _keys(owner)) if owner else ""
+            hint = _allowed_key(place.key, owner, model) if owner else ""
         case "missing" if isinstance(details["loc"][-1], int):
             message, key = f"has too few values: {value!r}", ".".join(place.key[:-1])
         case "missing":
@@ -94,6 +95,26 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
             text = re.sub(r", (unable to parse|got a number).*", "", details["msg"].removeprefix("Input should "))
             message = f"must {text}, but got {value!r}" if details["msg"].startswith("Input should") else details["msg"]
     yield Problem(message, key, hint=hint)
+
+
+def _allowed_key(key: tuple[str, ...], owner: type[BaseModel], model: type[BaseModel]) -> str:
+    """A hint for a key that a part does not have: the key that was meant, there or elsewhere in the file."""
+    word, keys = key[-1], _keys(owner)
+    elsewhere = {} if aliases.meant(word, keys) else dict(_places(model))
+    found = [path for path, name in elsewhere.items() if aliases.meant(word, [name])]
+    if not found or ".".join(key) in elsewhere:  # the latter: it is a key of another kind
+        return allowed(word, keys)
+    nearest = sorted(found, key=lambda path: path.count("."))[:2]
+    return f"did you mean {' or '.join(nearest)}? allowed here: {', '.join(sorted(keys))}"
+
+
+def _places(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
+    """Every key that an experiment may have outside of lists: its dotted path, and its name."""
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        yield f"{above}{key}", key
+        for part in _models(list(_members(field.annotation))):
+            yield from _places(part, f"{above}{key}.")
 
 
 def _not_one_distribution(value: Any) -> tuple[str, str]:

@@ -13,8 +13,9 @@ from torch import Tensor
 from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem
-from tuner.imports import TargetName, may_be_called, resolve_maker
+from tuner.imports import may_be_called, resolve_maker
 from tuner.signature import ImageShape, Target
+from tuner.target_name import TargetName
 
 
 class ImportedData(ImageData):

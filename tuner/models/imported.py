@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from tuner.config import Config
 from tuner.config_keys import check_unambiguous
 from tuner.errors import Mistakes, Problem
-from tuner.imports import TargetName, resolve_maker
+from tuner.imports import resolve_maker
 from tuner.signature import ImageShape, Output
+from tuner.target_name import TargetName
 
 
 class ImportedModel(Config):

@@ -1,0 +1,59 @@
+"""What other tools call our keys: for hints, never to be taken for the key itself."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_OURS = {
+    "lr": "learning_rate",
+    "batch_size": "batch bs",
+    "epochs": "max_epochs num_epochs n_epochs epoch",
+    "weight_decay": "wd l2",
+    "dropout": "dropout_rate dropout_prob",
+    "optimizer": "opt optim",
+    "schedule": "lr_scheduler lr_schedule",
+    "early_stopping": "early_stop patience",
+    "clip_norm": "gradient_clip_val grad_clip max_grad_norm clip",
+    "model": "net network arch",
+    "data": "dataset",
+    "trials": "n_trials num_trials max_trials num_samples n_samples n_iter",
+    "objective": "metric mode monitor direction directions",
+    "space": "param_space search_space parameters params hyperparameters",
+    "search": "search_alg sampler algorithm tuner",
+    "scheduler": "pruner",
+    "initial": "points_to_evaluate initial_points",
+    "grace": "grace_period min_resource",
+    "reduction": "reduction_factor eta",
+    "gpu": "gpus num_gpus n_gpus",
+    "cpu": "cpus num_cpus n_cpus threads n_jobs num_workers",
+    "timeout": "time_budget_s time_budget max_time time_limit",
+    "fail_after": "max_failures",
+    "storage": "storage_path local_dir output_dir log_dir",
+    "choice": "categorical",
+    "grid": "grid_search",
+    "int": "randint",
+    "logint": "lograndint log_int",
+}
+_ALIASES = {alias.replace("_", ""): ours for ours, aliases in _OURS.items() for alias in aliases.split()}
+
+
+def meant(word: str, names: Iterable[str]) -> list[str]:
+    """Which of `names` a word is another way to write, or another tool's name for."""
+    plain = _plain(word)
+    return [name for name in names if _plain(name) == plain or _ALIASES.get(plain) == name]
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """Which of `names` a word was meant to be: another way to write it, or a slip; None where none is near.
+
+    Of a dotted name the last part may be the one that other tools have.
+    """
+    names = list(names)
+    above, dot, last = word.rpartition(".")
+    below = {name.removeprefix(above + dot): name for name in names if name.startswith(above + dot)}
+    if found := meant(last, below):
+        return below[found[0]]
+    return next(iter(get_close_matches(word, names, n=1)), None)
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "")
