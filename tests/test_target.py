@@ -83,7 +83,7 @@ def test_what_cannot_is_none(name: str, words: str) -> None:
     "name", ["own_target", "own_target.train", ":train", "own target:train", "own_target:", "a:b:c"]
 )
 def test_what_is_no_name_of_a_function(name: str) -> None:
-    with pytest.raises(ValidationError, match="match pattern"):
+    with pytest.raises(ValidationError, match="is no module and a name in it"):
         TargetTrial.model_validate({"target": name})
 
 
