@@ -74,6 +74,7 @@ LAYERS = [
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
         *("temporary", "formatting", "plain_report"),
+        *("elapsed", "phases", "terminal"),
         *("package",),
         *("config", "config_keys", "aliases", "target_name", "errors"),
     },

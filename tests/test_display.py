@@ -64,7 +64,8 @@ def test_a_log_gets_plain_lines_with_what_has_been_and_what_is_left() -> None:
             for epoch in (1, 2, 3, 4):
                 report(display, one, epoch, 0.5 + epoch / 10)
             end(display, one, "completed")
-    lines = text.getvalue().splitlines()
+    waiting, *lines = text.getvalue().splitlines()
+    assert waiting == "starting workers ..."
     assert len(lines) == 2  # wider than the console, and still one line each
     assert lines[0].startswith("[1/2] trial 0 completed · lr=0.1 · val_accuracy 0.9000 in epoch 4")
     assert lines[0].endswith("left")

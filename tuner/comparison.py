@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import store
-from tuner.clock import duration
+from tuner.elapsed import said as took
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
 from tuner.listing import say, show
@@ -26,7 +26,7 @@ class Side:
         configuration: Its dotted keys.
         words: What came of it in words.
         numbers: What came of it in numbers.
-        seconds: How long it took.
+        took: How long it took.
         objectives: What it was judged by.
         datasets: What it was measured on, each set by name and digest.
         surroundings: What it ran with.
@@ -36,7 +36,7 @@ class Side:
     configuration: dict[str, str]
     words: dict[str, str]
     numbers: dict[str, float]
-    seconds: float
+    took: str
     objectives: list[tuple[str, str]]
     datasets: set[str]
     surroundings: dict[str, str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def _job(client: Any, job: Job) -> Side:
         _spec(client, job),
         {"status": job.status, "winner": winner},
         {name: value for name, value in numbers.items() if value is not None} | job.test | counts,
-        job.seconds,
+        took(job.seconds, job.paused),
         job.objectives,
         (best or trials[0]).datasets if trials else set(),
         _surroundings(tags, "tuner.git_state"),
@@ -108,7 +108,7 @@ def _trial(client: Any, trial: RecordedTrial) -> Side:
         trial.fixed | configuration(client, trial),
         {"status": trial.status, "reason": trial.run.data.tags.get("tuner.reason", "")},
         {name: metrics[name] for name in shown if name in metrics},
-        trial.seconds,
+        took(trial.seconds),
         objectives,
         trial.datasets,
         _surroundings(trial.run.data.tags, "tuner.device", "tuner.precision"),
@@ -146,7 +146,7 @@ def print_comparison(console: Console, a: Side, b: Side) -> None:
         if one or other:
             by = "" if one is None or other is None else _difference(name, one, other)
             table.add_row(Text(name, style="bold"), *(_number(name, value, one, other) for value in (one, other)), by)
-    table.add_row("took", duration(a.seconds), duration(b.seconds))
+    table.add_row("took", a.took, b.took)
     show(console, table)
 
 

@@ -1,11 +1,9 @@
 """What a user sees while a job runs: live on a terminal, plain lines in a log."""
 
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from io import BufferedWriter, FileIO, TextIOWrapper
 from types import TracebackType
 from typing import Any
 
@@ -18,8 +16,10 @@ from rich.text import Text
 
 from tuner.clock import duration
 from tuner.formatting import score, score_format
+from tuner.phases import TRIALS, WORKERS, Phases
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
+from tuner.terminal import Followed
 from tuner.trials import SOUND, Listener, Mutation, Trial
 
 _ROWS = 15
@@ -35,24 +35,6 @@ COLOURS = {
 }
 
 
-class _Followed(TextIOWrapper):
-    """A log that is shown on a terminal somewhere else, as that of a job that was submitted to a cluster.
-
-    Who reads a log line by line takes a carriage return for the end of one. There is another way to the first column.
-    """
-
-    def write(self, text: str) -> int:
-        return super().write(text.replace("\r", "\x1b[G"))
-
-
-def terminal() -> Console:
-    """Standard output; where it is a log that is to be treated as a terminal (``TTY_COMPATIBLE``), made for that."""
-    console = Console()
-    if not console.is_terminal or sys.stdout.isatty():
-        return console
-    return Console(file=_Followed(BufferedWriter(FileIO(1, "w", closefd=False)), encoding="utf-8"))
-
-
 def pause(elapsed: float, *, in_a_log: bool) -> float:
     """Seconds that the screen of a job stays which began `elapsed` seconds ago."""
     least, most = _PAUSES_IN_A_LOG
@@ -62,12 +44,13 @@ def pause(elapsed: float, *, in_a_log: bool) -> float:
 class Display(Listener, AbstractContextManager["Display"]):
     """Follows a job. A `Listener`: on a terminal it redraws itself, elsewhere it prints a line a finished trial."""
 
-    def __init__(self, console: Console, spec: ExperimentSpec, supply: Supply) -> None:
+    def __init__(self, console: Console, spec: ExperimentSpec, supply: Supply, phases: Phases | None = None) -> None:
         self._console = console
         self._name = spec.name
         self._objective = spec.objective
         self._length = spec.trial.length
         self._supply = supply
+        self._phases = phases or Phases(console)
         self._began = time.time()
         self._epochs_before = sum(trial.epoch for trial in supply.trials)
         scored = [trial for trial in supply.trials if trial.best is not None]
@@ -78,6 +61,8 @@ class Display(Listener, AbstractContextManager["Display"]):
         self._drawing = threading.Thread(target=self._draw, name="display", daemon=True)
 
     def __enter__(self) -> "Display":
+        says = "starting workers"
+        self._phases.begin(WORKERS, "" if self._console.is_terminal else says)  # else it is on the screen
         if self._console.is_terminal:
             self._live.start()
             self._drawing.start()
@@ -92,7 +77,7 @@ class Display(Listener, AbstractContextManager["Display"]):
             self._live.stop()
 
     def _draw(self) -> None:
-        in_a_log = isinstance(self._console.file, _Followed)
+        in_a_log = isinstance(self._console.file, Followed)
         while not self._is_over.wait(pause(time.time() - self._began, in_a_log=in_a_log)):
             self._live.refresh()
 
@@ -103,6 +88,11 @@ class Display(Listener, AbstractContextManager["Display"]):
     @property
     def _trials(self) -> Sequence[Trial]:
         return self._supply.trials
+
+    def trial_started(self, trial: Trial) -> None:
+        """The workers are there."""
+        if self._phases.waits_for_workers:
+            self._phases.begin(TRIALS)
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
         """Note the best so far."""
@@ -169,6 +159,9 @@ class Display(Listener, AbstractContextManager["Display"]):
         epochs = sum(t.epoch for t in self._trials) - self._epochs_before
         return (time.time() - self._began) / epochs * self._epochs_to_come() if epochs > 0 else None
 
+    def _beginning(self) -> str:
+        return "starting workers" if self._phases.waits_for_workers else "starting"
+
     def _screen(self) -> RenderableType:
         # A trial that has ended early has no more epochs to come.
         over = sum(t.epoch for t in self._trials)
@@ -184,7 +177,10 @@ class Display(Listener, AbstractContextManager["Display"]):
         words += [f"{count['pruned']} pruned"] if count["pruned"] else []
         words += [f"[red]{count['failed']} failed[/]"] if count["failed"] else ["0 failed"]
         words += [f"[yellow]{count['diverged']} diverged[/]"] if count["diverged"] else []
-        words += [duration(time.time() - self._began), f"{duration(left)} left" if left is not None else "starting"]
+        words += [
+            duration(time.time() - self._began),
+            f"{duration(left)} left" if left is not None else self._beginning(),
+        ]
         head.add_row(f"[bold]{escape(self._name)}[/]", ProgressBar(total, over, width=28), " · ".join(words))
         rows: list[RenderableType] = [head]
         running = [t for t in self._trials if t.status == "running"]

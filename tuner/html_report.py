@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tuner import elapsed
 from tuner.address import masked
 from tuner.certainty import certainty
 from tuner.clock import duration
@@ -37,6 +38,7 @@ def write_html(
     ended_early: str = "",
     test: Mapping[str, float] | None = None,
     seconds: float | None = None,
+    paused: float = 0.0,
 ) -> None:
     """Write the report of a job.
 
@@ -48,7 +50,8 @@ def write_html(
         status: How the job ended, in a word.
         ended_early: Why it ended before its search was through; empty where it did not.
         test: The winner's metrics on the test set, by their full names.
-        seconds: Wall-clock seconds of the job.
+        seconds: How long the job took, as `tuner.elapsed` has it.
+        paused: Seconds between its runs.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -65,7 +68,7 @@ def write_html(
         name=spec.name,
         job=job,
         answer=_answer(spec, trials, test or {}),
-        facts=_facts(spec, trials, status, ended_early, seconds),
+        facts=_facts(spec, trials, status, ended_early, "" if seconds is None else elapsed.said(seconds, paused)),
         board=_board(spec, trials),
         plots=plots,
         failures=_failures(trials),
@@ -119,7 +122,7 @@ def _front_certainty(on_front: Sequence[Trial]) -> str:
 
 
 def _facts(
-    spec: ExperimentSpec, trials: Sequence[Trial], status: str, ended_early: str, seconds: float | None
+    spec: ExperimentSpec, trials: Sequence[Trial], status: str, ended_early: str, took: str
 ) -> list[tuple[str, str]]:
     """What was run and how it ended, as names and texts."""
     counts = ", ".join(f"{count:,} {how}" for how, count in Counter(trial.status for trial in trials).most_common())
@@ -133,7 +136,7 @@ def _facts(
         ("Search", _kind(spec.search)),
         ("Sampler", spec.explain()),
         ("Scheduler", _kind(spec.scheduler)),
-        ("Took", "" if seconds is None else duration(seconds)),
+        ("Took", took),
     ]
     return [(name, text) for name, text in facts if text]
 

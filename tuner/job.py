@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,9 +18,11 @@ from tuner.ahead import ImportingAhead
 from tuner.checkpoint import Damaged
 from tuner.disk import FULL, is_full
 from tuner.display import Display
+from tuner.elapsed import Elapsed, ended
 from tuner.ending import Ending
 from tuner.journal import FILE, Journal
 from tuner.newcomers import Newcomers
+from tuner.phases import Phases
 from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
 from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
@@ -46,7 +47,8 @@ class Job:
     recorder: tracking.Recorder
     links: tracking.Links
     console: Console
-    began: float
+    elapsed: Elapsed
+    phases: Phases
     local: bool
     """Whether Ray was started here, for this job alone."""
 
@@ -66,9 +68,9 @@ class Job:
             total=self.supply.total,
             past=self.trials,
         )
-        display = Display(self.console, spec, self.supply)
+        display = Display(self.console, spec, self.supply, self.phases)
         journal = Journal(self.folder, partial(self._cannot_write, ending))
-        journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
+        journal.opened(spec, began=self.elapsed.began, parent_run=self.links.parent_run_id, trials=self.supply.total)
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
         retention = Retention(spec, self.trials, self.recorder.give_up, lambda path: sweeper.submit(delete, path))
         ahead = ImportingAhead()
@@ -86,6 +88,7 @@ class Job:
                     ending=ending,
                     listeners=listeners,
                 )
+            self.phases.begin("end", "ending the trials")
             ahead.wait()
             end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
             sweeper.submit(temporary.clear_up if self.local else cluster.clear_up)
@@ -93,7 +96,8 @@ class Job:
             retention.clear_up(self.folder)
             sweeper.shutdown()
             journal.closed(is_finished=not ending.reason)
-            return self._finish(ending, journal)
+            with self.phases:
+                return self._finish(ending, journal)
         except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
             end_running(self.trials, "the job broke off", listeners)
             self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
@@ -114,6 +118,7 @@ class Job:
     def _finish(self, ending: Ending, journal: Journal) -> Result:
         """The winner, its test, and the end of the record."""
         best = winner(self.trials, self.spec.objectives, self.spec.repeat)
+        self.phases.begin("test", f"testing trial {best.number}, the best" if best else "")
         test: dict[str, float] = {}
         confusion: dict[str, Any] = {}
         damage = ""
@@ -123,9 +128,12 @@ class Job:
         except Damaged as error:
             damage = error.why
         status = FAILED if damage else self._status(ending, best)
+        seconds = self.elapsed.seconds()
+        self.phases.begin("report", "writing the report")
         with ThreadPoolExecutor(1) as pool:
             pool.submit(cluster.disconnect)  # its processes end while the record is finished
-            self._record(journal, best, test, confusion, status, ending.reason, damage)
+            written = self._record(journal, best, test, confusion, status, ending.reason, damage, seconds)
+            self.phases.end()
         return Result(
             spec=self.spec,
             trials=self.trials,
@@ -135,10 +143,13 @@ class Job:
             links=self.links,
             status=status,
             ended_early=ending.reason,
-            seconds=time.time() - self.began,
+            seconds=seconds,
             record_failure=self.recorder.failure,
             model=self.recorder.model,
             damage=damage,
+            paused=self.elapsed.paused,
+            phases=self.phases.seconds,
+            report=written,
         )
 
     def _status(self, ending: Ending, best: Trial | None) -> int:
@@ -190,8 +201,13 @@ class Job:
         status: int,
         ended_early: str,
         damage: str,
-    ) -> None:
-        """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it."""
+        seconds: float,
+    ) -> str:
+        """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it.
+
+        Returns:
+            The report's file, where it stays on this machine.
+        """
         objectives = self.spec.objectives
         on_front = front(self.trials, objectives)
         summary: dict[str, Any] = {"status": {OK: "completed", INTERRUPTED: "interrupted"}.get(status, "failed")}
@@ -203,10 +219,11 @@ class Job:
             summary |= values | {"best_epoch": best.best_epoch} | test
             summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
         summary |= {"failures": masked(failures(self.trials))} if failures(self.trials) else {}
+        summary |= ended(seconds)
         summary |= {"damaged": f"the winner's checkpoint: {damage}"} if damage else {}
         mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
         with _artifacts(self.folder) as artifacts:
-            is_written = self._write_report(artifacts, summary["status"], ended_early, test, confusion)
+            is_written = self._write_report(artifacts, summary["status"], ended_early, test, confusion, seconds)
             end = messages.end_of(
                 mlflow_status,
                 summary,
@@ -217,12 +234,21 @@ class Job:
                 self._model(best, test) if status != INTERRUPTED and not damage else None,
                 below(self.folder, FILE),
             )
+            registers = " and registering the model" if end["model"] else ""
+            self.phases.begin("record", f"finishing the record{registers}")
             journal.recorded(end)
             self.recorder.job_ended(end)
             self.recorder.close()
+            return str(artifacts / html_report.FILE) if is_written and "://" not in self.folder else ""
 
     def _write_report(
-        self, folder: Path, status: str, ended_early: str, test: dict[str, float], confusion: dict[str, Any]
+        self,
+        folder: Path,
+        status: str,
+        ended_early: str,
+        test: dict[str, float],
+        confusion: dict[str, Any],
+        seconds: float,
     ) -> bool:
         """The tables and the plots, as files. Returns whether there was room for them."""
         objectives = self.spec.objectives
@@ -241,7 +267,8 @@ class Job:
                 status=status,
                 ended_early=ended_early,
                 test=test,
-                seconds=time.time() - self.began,
+                seconds=seconds,
+                paused=self.elapsed.paused,
             )
         except OSError as error:
             if not is_full(error):

@@ -26,6 +26,7 @@ class _Line(BaseModel):
 class _Opened(_Line):
     event: Literal["opened"]
     spec: dict[str, Any]
+    began: _Time | None = None
     parent_run: str = ""
     trials: _Count = 0
 

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.address import default_uri, masked
-from tuner.clock import duration, moment
+from tuner.clock import moment
+from tuner.elapsed import said as took
 from tuner.formatting import score, score_format
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, experiment_called, jobs, trials_of, versions_of
 from tuner.store import CHECKPOINT, experiments, has_artifact
@@ -56,7 +57,7 @@ def print_jobs(console: Console, client: Any, uri: str, name: str | None = None)
             "trials": _counts(client, job),
             "best": Text("\n".join(_bests(job))),
             "begun": moment(job.began),
-            "took": duration(job.seconds),
+            "took": took(job.seconds, job.paused),
         }
         table.add_row(*(cell for column, cell in cells.items() if column not in left_out))
     if more:

@@ -11,6 +11,7 @@ from typing import Any
 from tuner import origin
 from tuner.address import masked
 from tuner.any_trial import AnyTrial
+from tuner.elapsed import Elapsed
 from tuner.spec import ExperimentSpec
 from tuner.store import FIXED, flattened
 from tuner.trials import SYSTEM, Trial
@@ -25,7 +26,13 @@ _MLFLOW_STATUS = {
 
 
 def opening(
-    spec: ExperimentSpec, job: str, folder: str, source: Path, trials: int, environment: Mapping[str, str]
+    spec: ExperimentSpec,
+    job: str,
+    folder: str,
+    source: Path,
+    trials: int,
+    environment: Mapping[str, str],
+    elapsed: Elapsed | None = None,
 ) -> dict[str, Any]:
     """The beginning of a job: its parent run, and the page that compares its trials.
 
@@ -36,6 +43,7 @@ def opening(
         source: The experiment's file, or the folder that it belongs to.
         trials: How many there will be.
         environment: In which Git is asked for the commit.
+        elapsed: The time of the job until now.
     """
     tags = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(spec).items()}
     tags |= {
@@ -60,6 +68,7 @@ def opening(
         "experiment": spec.name,
         "name": f"{spec.name} {job}",
         "tags": tags,
+        "timing": elapsed.tags() if elapsed else {},
         "params": _texts(params),
         "texts": texts,
         "common": {
@@ -109,6 +118,7 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float) -> dict[str, Any]:
     tags = {"tuner.status": trial.status, "tuner.reason": masked(trial.reason)}
     tags |= {f"tuner.{name}": str(trial.best_report.get(name, "")) for name in ("device", "precision")}
     tags |= {"tuner.host": trial.host}
+    tags |= {"tuner.seconds": f"{trial.seconds:.3f}" if trial.spent else ""}  # else its run tells
     tags |= {"tuner.missed": "; ".join(name for name, missed in trial.violations.items() if missed > 0)}
     tags |= {"tuner.mutations": str(len(trial.mutations) or ""), "tuner.lost": str(trial.lost or "")}
     tags |= {"tuner.batch_parts": str(trial.parts) if trial.parts > 1 else ""}

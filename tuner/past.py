@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tuner.address import is_inside
 from tuner.any_trial import AnyTrial
+from tuner.elapsed import Elapsed, seconds_of
 from tuner.errors import Problem, UserError
 from tuner.journal import FILE, as_plain, exists, text_of
 from tuner.lines import damaged, events_of
@@ -39,6 +40,14 @@ class Past:
     """How its record ended; empty where it did not come to that."""
     seconds: float = 0.0
     """Wall-clock seconds of all its runs together, as far as they were written down."""
+    paused: float = 0.0
+    """Seconds between its runs."""
+    ended: float = 0.0
+    """When the last of them ended, in seconds since 1970."""
+
+    def elapsed(self, began: float) -> Elapsed:
+        """The time of the job, whose next run `began`."""
+        return Elapsed(began, self.seconds, self.paused + max(0.0, began - self.ended))
 
 
 def last_job(storage: str, name: str) -> str:
@@ -85,6 +94,7 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
             # The last that is there; whether it can be read is seen when the trial begins.
             there = (save for save in reversed(trial.saves) if _is_own(save[0], folder) and _is_there(save[0]))
             trial.latest, trial.latest_epoch, trial.checkpoint = next(there, (None, 0, None))
+            _stop(trial)
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
     return _confined(past, folder, spec.trial.targets)
@@ -151,11 +161,15 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
     trials: dict[int, Trial] = {}
     finished = False
     end: dict[str, Any] = {}
-    began, before, seconds = 0.0, 0.0, 0.0
+    began, before, seconds, paused = 0.0, 0.0, 0.0, 0.0
     for event in events:
         if event["event"] == "opened":  # what lies between two runs of a job is no time of it
-            seconds, began = seconds + before - began, event["time"]
+            seconds += max(0.0, before - began)
+            began = event.get("began") or event["time"]
+            paused += max(0.0, began - before) if before else 0.0
         before = event["time"]
+        if event["event"] == "recorded":  # the job's end comes before that of its report
+            before = max(began, began + seconds_of(event["end"]["tags"], began, before + seconds) - seconds)
         if "trial" not in event:
             finished, end = event.get("finished", finished and event["event"] == "recorded"), event.get("end", {})
             continue
@@ -167,6 +181,7 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
         trial = trials[event["trial"]]
         match event["event"]:
             case "started" if not is_new:
+                _stop(trial)
                 _rewind(trial, event["epoch"], spec)
                 trial.status, trial.started, trial.resumed = "running", event["time"], trial.resumed + 1
             case "reported":
@@ -188,11 +203,19 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
                 if trial.best is None and trial.not_finite and trial.status in ("completed", "pruned"):
                     # Of an older version, which took an infinite score for one.
                     trial.status, trial.reason = "diverged", "; ".join(trial.not_finite.values())
-    seconds += before - began
+    seconds += max(0.0, before - began)
     told = [end[key] for key in ("winner",) if end.get(key) is not None] + end.get("front", [])
     if not trials.keys() >= set(told):
         raise damaged(f"nothing tells of trial {max(told)}, which is among the best", where)
-    return Past(job, _head(events), [trials[number] for number in sorted(trials)], finished, end, seconds)
+    return Past(
+        job, _head(events), [trials[number] for number in sorted(trials)], finished, end, seconds, paused, before
+    )
+
+
+def _stop(trial: Trial) -> None:
+    """Keep the time that a trial ran until it was last heard of: that until it is begun again is no time of it."""
+    if trial.started is not None:
+        trial.spent += max(0.0, (trial.ended or trial.updated or trial.started) - trial.started)
 
 
 def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:

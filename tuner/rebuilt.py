@@ -62,7 +62,8 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
                     status=status,
                     ended_early=early if status != "running" else "",
                     test=past.end.get("test") or job.test,
-                    seconds=past.seconds,
+                    seconds=job.seconds,
+                    paused=job.paused,
                 )
         except UserError as error:
             kept = store.read_text(client, job.run.info.run_id, html_report.FILE)

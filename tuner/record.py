@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import store
+from tuner.elapsed import FORGOTTEN
 from tuner.refusal import refusal
 from tuner.runs import Change, Runs, ThroughClient
 from tuner.stored import as_file, as_folder, delete_checkpoints
@@ -60,8 +61,8 @@ class Record:
 
         Args:
             said: ``experiment``: its name; ``parent``: id of the job's run, or empty; ``name``, ``tags``, ``params``
-                and ``texts`` (by file) of a new one; ``common``: tags of every run; ``view``: what that page shows, by
-                `tuner.store.share_view`.
+                and ``texts`` (by file) of a new one; ``timing``: tags of a new or an old one; ``common``: tags of every
+                run; ``view``: what that page shows, by `tuner.store.share_view`.
             again: Whether some of it may be there already, after an attempt that was cut off.
 
         Returns:
@@ -84,11 +85,13 @@ class Record:
             if trials is None:
                 trials = {}
                 self._create_parent(said, again)
+            elif said.get("timing"):
+                self._writes.write(self._parent, Change(tags=said["timing"]))
             view = store.share_view(self._client, self._experiment, self._parent, said["view"])
         return {"experiment": self._experiment, "parent": self._parent, "trials": trials, "view": view}
 
     def _create_parent(self, said: Operation, again: bool) -> None:
-        tags = self._tags | said["tags"]
+        tags = self._tags | said["tags"] | said.get("timing", {})
         where = f"tags.`tuner.job` = '{tags['tuner.job']}'"
         left = store.search(self._client, [self._experiment], where, most=1) if again else iter(())
         run = next(left, None) or self._client.create_run(self._experiment, tags=tags, run_name=said["name"])
@@ -107,7 +110,7 @@ class Record:
         self._client.update_run(parent, status="RUNNING")
         run = self._client.get_run(parent)
         self._artifacts[parent] = run.info.artifact_uri
-        self._forget(run, "tuner.ended_early")
+        self._forget(run, "tuner.ended_early", *FORGOTTEN)
         trials = {}
         for run in found:
             number = int(run.data.tags["tuner.trial"])
@@ -118,7 +121,7 @@ class Record:
             if is_ended:
                 self._ended.add(number)
             else:
-                self._forget(run, "tuner.status", "tuner.reason")
+                self._forget(run, "tuner.status", "tuner.reason", "tuner.seconds")
             steps = [] if is_ended else sorted(store.steps(self._client, run))
             trials[number] = {"ended": is_ended, "steps": steps}
         return trials

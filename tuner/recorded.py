@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from tuner import store
+from tuner.elapsed import paused_of, seconds_of
 from tuner.errors import Problem, UserError
 
 _RUN_ID = r"[0-9a-f]{32}"
@@ -61,9 +62,14 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """From its first run's beginning to its last one's end, or to now."""
+        """How long it took, or has taken until now, as `tuner.elapsed` has it."""
         end = self.run.info.end_time
-        return (end / 1000 if end and self.status != "running" else time.time()) - self.began
+        return seconds_of(self.tags, self.began, end / 1000 if end and self.status != "running" else time.time())
+
+    @property
+    def paused(self) -> float:
+        """Seconds between its runs, where it was resumed or extended."""
+        return paused_of(self.tags)
 
     @property
     def winner(self) -> str:
@@ -109,7 +115,9 @@ class RecordedTrial:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds, from its run's beginning to its end, or to now."""
+        """Wall-clock seconds that it trained, or has trained until now."""
+        if "tuner.seconds" in self.run.data.tags:  # it was resumed, and lay still meanwhile
+            return float(self.run.data.tags["tuner.seconds"])
         return float((self.run.info.end_time or time.time() * 1000) - self.run.info.start_time) / 1000
 
     @property

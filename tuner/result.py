@@ -1,7 +1,7 @@
 """What a job leaves behind, and how it says whether it went well."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tuner.spec import ExperimentSpec
 from tuner.tracking import Links
@@ -27,10 +27,13 @@ class Result:
         links: Where the record is.
         status: Exit status.
         ended_early: Why the job ended before its search was through; empty where it did not.
-        seconds: Wall-clock seconds of the job.
+        seconds: How long the job took, as `tuner.elapsed` has it.
         record_failure: Why the record is not whole; None where it is.
         model: Address of the winner in MLflow's registry; empty where it is not registered.
         damage: Why the winner's checkpoint cannot be read; empty where it can.
+        paused: Seconds between the job's runs, where it was resumed or extended.
+        phases: How long each phase of this run of it took, by name; those of the end are no part of `seconds`.
+        report: The report's file; empty where it is not on this machine.
     """
 
     spec: ExperimentSpec
@@ -45,3 +48,6 @@ class Result:
     record_failure: Exception | None
     model: str = ""
     damage: str = ""
+    paused: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict)
+    report: str = ""

@@ -14,8 +14,10 @@ from rich.markup import escape
 
 from tuner import admission, cluster, nodes, preflight, tracking, warm_start
 from tuner.address import masked
+from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
 from tuner.past import Past, last_job, read_past
+from tuner.phases import Phases
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
@@ -33,6 +35,7 @@ def run(
     console: Console | None = None,
     resume: bool = False,
     extend: int = 0,
+    phases: Phases | None = None,
 ) -> Result:
     """Run an experiment to its end.
 
@@ -43,31 +46,39 @@ def run(
         console: Where to write; None for standard output.
         resume: Go on with the experiment's last job instead of beginning a new one.
         extend: Go on with it, and try this many configurations more.
+        phases: What was begun already, such as reading the file; None where nothing was.
 
     Raises:
         UserError: Something that the user gave cannot work. Nothing was started or written.
     """
     console = console or Console()
-    began = time.time()
+    phases = phases or Phases(console)
     address = cluster.address_of(address)
-    spec, uri = prepare(spec, console, address)
+    with phases:
+        phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
+        spec, uri = prepare(spec, console, address)
     past = None
     if resume or extend:
         spec, past = _past(spec, extend)
+    elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
     job = past.job if past else f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     folder = job_folder(spec, job)
     learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
     supply = Supply(spec, past.trials if past else (), learnt)
     _say_what_was_chosen(spec, supply, past, console)
     with contextlib.ExitStack() as leaving:
+        leaving.callback(phases.end)
         leaving.callback(cluster.disconnect)
         # A cluster may refuse us: nothing is written before it has not.
+        phases.begin(
+            "Ray", "starting Ray and opening the record" if address is None else f"connecting to Ray at {address}"
+        )
         share = None if address is None else _join(address, spec, uri, supply, console)
         lock = leaving.enter_context(alone_in(folder))
         recorder = tracking.Recorder(spec, uri, lock)
         leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
         warn = partial(console.print, style="yellow", soft_wrap=True, highlight=False, markup=False)
-        open_record = partial(recorder.open, job, folder, source, supply.total, past, warn)
+        open_record = partial(recorder.open, job, folder, source, supply.total, past, warn, elapsed)
         if share is None:
             # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
             with ThreadPoolExecutor(2) as pool:
@@ -81,10 +92,11 @@ def run(
                     raise
             share = cluster.share(spec.resources, capacity, supply.total)
         else:
+            phases.begin("record", "opening the record")
             links = open_record()
         from tuner.job import Job
 
-        return Job(spec, supply, share, job, folder, recorder, links, console, began, address is None).run()
+        return Job(spec, supply, share, job, folder, recorder, links, console, elapsed, phases, address is None).run()
 
 
 def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> cluster.Share:

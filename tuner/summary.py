@@ -1,5 +1,8 @@
 """What a user sees before and after a job: the plan, the leaderboard, the winner, where the rest is."""
 
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner import elapsed
 from tuner.address import masked
 from tuner.clock import duration
 from tuner.display import COLOURS
@@ -187,12 +191,36 @@ def print_result(console: Console, result: Result) -> None:
         lines.append(Text(message, style="yellow"))
     elif result.ended_early:
         lines.append(Text(f"ended early: {result.ended_early}", style="yellow"))
+    lines.append(_took(result))
     links = result.links
     if links.command:
         lines.append(Text.assemble(("compare     ", "bold"), f"{links.command}    and then open"))
         lines.append(Text(f"            {links.url}"))
     else:
         lines.append(Text.assemble(("compare     ", "bold"), links.url))
-    lines.append(Text.assemble(("took        ", "bold"), duration(result.seconds)))
+    if result.report:
+        lines.append(Text.assemble(("report      ", "bold"), result.report))
+        if command := _opening(result.report):
+            lines.append(Text(f"            {command}"))
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+_AT_THE_END = ("report", "record")
+"""Phases that are no part of how long a job took: they write that down."""
+
+
+def _took(result: Result) -> Text:
+    """How long the job took, and each phase of this run of it."""
+    told = {name: f"{name} {duration(seconds)}" for name, seconds in result.phases.items() if round(seconds)}
+    before = ", ".join(text for name, text in told.items() if name not in _AT_THE_END)
+    after = ", ".join(text for name, text in told.items() if name in _AT_THE_END)
+    phases = "; then ".join(filter(None, (before, after)))
+    took = elapsed.said(result.seconds, result.paused)
+    return Text.assemble(("took        ", "bold"), took, f" ({phases})" if phases else "")
+
+
+def _opening(path: str) -> str:
+    """The command that opens a file in a browser; empty where this machine has none."""
+    command = "open" if sys.platform == "darwin" else "xdg-open"
+    return f"{command} {shlex.quote(path)}" if shutil.which(command) else ""

@@ -10,6 +10,7 @@ from typing import Any
 from tuner import messages
 from tuner.address import MLFLOW_DEFAULT, masked
 from tuner.any_trial import AnyTrial
+from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
 from tuner.past import Past
 from tuner.scribe import Scribe
@@ -80,6 +81,7 @@ class Recorder(Listener):
         trials: int,
         past: Past | None = None,
         warn: Callable[[str], object] = lambda message: None,
+        elapsed: Elapsed | None = None,
     ) -> Links:
         """Open the experiment and the job's parent run.
 
@@ -90,13 +92,14 @@ class Recorder(Listener):
             trials: How many there will be.
             past: An earlier run of this job; its record goes on, and what of it was not written is.
             warn: Told where the store is away, and waited for.
+            elapsed: The time of the job until now.
 
         Raises:
             UserError: MLflow refuses.
         """
         self._scribe = Scribe(self._environment, self._lock)
         opened = self._scribe.open(
-            messages.opening(self._spec, job, folder, source, trials, self._environment)
+            messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed)
             | {
                 "uri": self._uri,
                 "registers": registers(self._spec),

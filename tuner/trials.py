@@ -117,6 +117,8 @@ class Trial:
     """Where it was trained last."""
     updated: float = 0.0
     """When it reported last, in seconds since 1970."""
+    spent: float = 0.0
+    """Seconds that it ran before it was begun again."""
     started: float | None = None
     ended: float | None = None
 
@@ -127,8 +129,8 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds from its start to its end, or to now."""
-        return 0.0 if self.started is None else (self.ended or time.time()) - self.started
+        """Wall-clock seconds that it ran, until its end or now; not those between two runs of the job."""
+        return self.spent + (0.0 if self.started is None else (self.ended or time.time()) - self.started)
 
     @property
     def is_feasible(self) -> bool:

@@ -17,23 +17,21 @@ def list_jobs(
     uri: Uri = None,
 ) -> None:
     """List the jobs in MLflow's store, newest first."""
-    from rich.console import Console
-
     from tuner.listing import print_jobs
+    from tuner.terminal import terminal
 
     with _store(uri) as (client, store):
-        print_jobs(Console(), client, store, name)
+        print_jobs(terminal(), client, store, name)
 
 
 def best(name: Name, uri: Uri = None) -> None:
     """Show the winner of a job, how good it is and how to load it."""
-    from rich.console import Console
-
     from tuner.listing import print_best
     from tuner.recorded import find_job
+    from tuner.terminal import terminal
 
     with _store(uri) as (client, store):
-        print_best(Console(), client, store, find_job(client, name))
+        print_best(terminal(), client, store, find_job(client, name))
 
 
 def compare(
@@ -42,12 +40,11 @@ def compare(
     uri: Uri = None,
 ) -> None:
     """Show what differs between two jobs, or two trials, and what came of it."""
-    from rich.console import Console
-
     from tuner import comparison
+    from tuner.terminal import terminal
 
     with _store(uri) as (client, _):
-        comparison.print_comparison(Console(), *comparison.compare(client, a, b))
+        comparison.print_comparison(terminal(), *comparison.compare(client, a, b))
 
 
 def report(

@@ -28,30 +28,37 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment: all trials, the record, the winner."""
-    from rich.console import Console
+    from tuner.phases import Phases
+    from tuner.terminal import terminal
 
-    from tuner.reading import load
+    console = terminal()
+    with Phases(console) as phases:
+        if not dry_run and submit is None:
+            phases.begin("reading", f"reading {file}", in_a_log=False)
+        from tuner.reading import load
 
-    spec = load(file, overrides or ())
+        spec = load(file, overrides or ())
     if submit is not None:
         if address or dry_run:
             hint = "the job there takes the Ray of its machine; --dry-run prints the plan, which is the same here"
             raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
         from tuner.submit import submit as submit_job
 
-        status = submit_job(spec, file, overrides or (), submit, resume=resume, extend=extend, console=Console())
+        status = submit_job(spec, file, overrides or (), submit, resume=resume, extend=extend, console=console)
         raise typer.Exit(status)
-    from tuner.display import terminal
-
-    console = terminal()
-    from tuner.run import prepare
-    from tuner.run import run as run_experiment
-    from tuner.summary import print_plan, print_result
-
     if dry_run:
+        from tuner.run import prepare
+        from tuner.summary import print_plan
+
         print_plan(console, *prepare(spec, console, address))
         return
-    result = run_experiment(spec, source=file, address=address, console=console, resume=resume, extend=extend)
+    with phases:
+        phases.begin("reading", "loading Ray", in_a_log=False)
+        from tuner.run import run as run_experiment
+        from tuner.summary import print_result
+    result = run_experiment(
+        spec, source=file, address=address, console=console, resume=resume, extend=extend, phases=phases
+    )
     print_result(console, result)
     raise typer.Exit(result.status)
 
@@ -90,12 +97,11 @@ def train(
     ] = None,
 ) -> None:
     """Train one trial here and now, without Ray and MLflow: the place to debug."""
-    from rich.console import Console
-
     from tuner.alone import train_alone
     from tuner.reading import load
+    from tuner.terminal import terminal
 
-    if not train_alone(load(file, overrides or ()), number=trial, output=output, console=Console()):
+    if not train_alone(load(file, overrides or ()), number=trial, output=output, console=terminal()):
         raise typer.Exit(1)
 
 
