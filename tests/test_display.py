@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tuner.clock import duration
 from tuner.display import Display, pause
+from tuner.phases import Phases
 from tuner.run import FAILED, INTERRUPTED, OK, Result
 from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
@@ -324,3 +325,39 @@ class TestResult:
             one.end("failed", "boom", f"Traceback of {one.number}")
         text = self.said(trials)
         assert "Traceback of 1" in text and "Traceback of 2" not in text and "and 1 more" in text
+
+    def test_it_tells_how_long_each_phase_took_and_the_report_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("shutil.which", lambda command: f"/usr/bin/{command}")
+        phases = {"Ray": 7.7, "trials": 30.0, "test": 0.1, "report": 2.0, "record": 4.0}
+        text = self.said([], phases=phases, paused=256.0, report="/a b/report.html")
+        assert "took        1m 01s, and 4m 16s paused (Ray 8s, trials 30s; then report 2s, record 4s)" in text
+        last, command = text.splitlines()[-2:]
+        assert last == "report      /a b/report.html"
+        assert command.split(maxsplit=1)[1] == "'/a b/report.html'"
+        assert text.index("compare ") < text.index("report      /")
+        assert "report  " not in self.said([], report="")
+
+    def test_a_path_is_not_broken(self) -> None:
+        path = f"/{'long/' * 60}report.html"
+        assert path in self.said([], report=path).split()
+
+
+def test_the_first_trial_that_begins_ends_the_wait_for_workers() -> None:
+    supply, trials = begun(2)
+    phases = Phases(Console(file=StringIO()))
+    display = Display(Console(file=StringIO(), force_terminal=True), SPEC, supply, phases)
+    with display:
+        assert "starting workers" in shown(display)
+        display.trial_started(trials[0])
+        display.trial_started(trials[1])
+        assert "starting workers" not in shown(display)
+    phases.end()
+    assert list(phases.seconds) == ["workers", "trials"]
+
+
+def test_scores_that_are_small_are_told_apart() -> None:
+    supply, trials = begun(2)
+    display = Display(Console(file=StringIO()), SPEC, supply)
+    report(display, trials[0], 1, 3.21e-5)
+    report(display, trials[1], 1, 3.22e-5)
+    assert "3.22e-05" in shown(display) and "3.21e-05" in shown(display)
