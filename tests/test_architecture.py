@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "tuner"
 LAYERS = [
     {"__main__"},
     {"cli"},
+    {"as_json"},
     {"summary", "alone", "comparison", "listing"},
     {"sync"},
     {"run", "loading", "rebuilt", "submit"},

@@ -26,7 +26,8 @@ class Side:
         configuration: Its dotted keys.
         words: What came of it in words.
         numbers: What came of it in numbers.
-        took: How long it took.
+        seconds: How long it took, as `tuner.elapsed` has it.
+        paused: Seconds between its runs.
         objectives: What it was judged by.
         datasets: What it was measured on, each set by name and digest.
         surroundings: What it ran with.
@@ -36,10 +37,11 @@ class Side:
     configuration: dict[str, str]
     words: dict[str, str]
     numbers: dict[str, float]
-    took: str
+    seconds: float
     objectives: list[tuple[str, str]]
     datasets: set[str]
     surroundings: dict[str, str] = field(default_factory=dict)
+    paused: float = 0.0
 
 
 def compare(client: Any, a: str, b: str) -> tuple[Side, Side]:
@@ -80,10 +82,11 @@ def _job(client: Any, job: Job) -> Side:
         _spec(client, job),
         {"status": job.status, "winner": winner},
         {name: value for name, value in numbers.items() if value is not None} | job.test | counts,
-        took(job.seconds, job.paused),
+        job.seconds,
         job.objectives,
         (best or trials[0]).datasets if trials else set(),
         _surroundings(tags, "tuner.git_state"),
+        job.paused,
     )
 
 
@@ -108,7 +111,7 @@ def _trial(client: Any, trial: RecordedTrial) -> Side:
         trial.fixed | configuration(client, trial),
         {"status": trial.status, "reason": trial.run.data.tags.get("tuner.reason", "")},
         {name: metrics[name] for name in shown if name in metrics},
-        took(trial.seconds),
+        trial.seconds,
         objectives,
         trial.datasets,
         _surroundings(trial.run.data.tags, "tuner.device", "tuner.precision"),
@@ -124,7 +127,7 @@ def _surroundings(tags: Mapping[str, str], *more: str) -> dict[str, str]:
 
 def print_comparison(console: Console, a: Side, b: Side) -> None:
     """Both side by side: of the configuration what differs, of the results everything."""
-    for warning in _warnings(a, b):
+    for warning in warnings(a, b):
         say(console, Text(warning, style="yellow"))
     table = Table(header_style="bold")
     table.add_column("")
@@ -146,7 +149,7 @@ def print_comparison(console: Console, a: Side, b: Side) -> None:
         if one or other:
             by = "" if one is None or other is None else _difference(name, one, other)
             table.add_row(Text(name, style="bold"), *(_number(name, value, one, other) for value in (one, other)), by)
-    table.add_row("took", a.took, b.took)
+    table.add_row("took", took(a.seconds, a.paused), took(b.seconds, b.paused))
     show(console, table)
 
 
@@ -162,13 +165,13 @@ def _difference(name: str, one: float, other: float) -> str:
     return "" if by == 0 else f"{'+' if by > 0 else '-'}{_number(name, abs(by))}"
 
 
-def _warnings(a: Side, b: Side) -> list[str]:
+def warnings(a: Side, b: Side) -> list[str]:
     """Why the numbers of one say nothing of the other."""
-    warnings = []
+    found = []
     if a.objectives != b.objectives:
         said = [", ".join(f"{mode} {metric}" for mode, metric in side.objectives) or "unknown" for side in (a, b)]
-        warnings.append(f"not comparable: the objective is {said[0]} in one and {said[1]} in the other")
+        found.append(f"not comparable: the objective is {said[0]} in one and {said[1]} in the other")
     if a.datasets != b.datasets and a.datasets and b.datasets:
         said = [", ".join(sorted(side.datasets)) for side in (a, b)]
-        warnings.append(f"not comparable: one was measured on {said[0]}, the other on {said[1]}")
-    return warnings
+        found.append(f"not comparable: one was measured on {said[0]}, the other on {said[1]}")
+    return found

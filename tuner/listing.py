@@ -1,8 +1,9 @@
 """What MLflow's record tells of jobs, for the terminal: which there are, and the winner of one."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -15,12 +16,24 @@ from tuner.formatting import score, score_format
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, experiment_called, jobs, trials_of, versions_of
 from tuner.store import CHECKPOINT, experiments, has_artifact
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MOST = 50
 """Jobs that are listed."""
 
 _WIDE = 110  # characters that all columns take with names as they are
 
 _STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+
+
+def jobs_in(client: Any, name: str | None = None) -> Iterator[Job]:
+    """The jobs in a store, newest first: of an experiment, or None for all.
+
+    Raises:
+        UserError: There is no experiment of that name.
+    """
+    return jobs(client, experiment_called(client, name) if name else experiments(client))
 
 
 def print_jobs(console: Console, client: Any, uri: str, name: str | None = None) -> None:
@@ -35,7 +48,7 @@ def print_jobs(console: Console, client: Any, uri: str, name: str | None = None)
     Raises:
         UserError: There is no experiment of that name.
     """
-    found = jobs(client, experiment_called(client, name) if name else experiments(client))
+    found = jobs_in(client, name)
     listed = list(islice(found, MOST))
     more = sum(1 for _ in found)
     if not listed:
@@ -144,6 +157,25 @@ def _how_to_load(console: Console, client: Any, uri: str, trial: RecordedTrial) 
         _line(console, "load", f"mlflow artifacts download -r {run_id} -a {CHECKPOINT}{store}")
     else:
         _line(console, "load", f'tuner.load("{run_id}"){store}')
+
+
+def print_table(console: Console, table: "pd.DataFrame") -> None:
+    """Every trial of a job, as `tuner.results` gives them: a row each, numbers told apart within their column."""
+    shown = Table(header_style="bold")
+    cells = []
+    for name in table.columns:
+        values = table[name].tolist()
+        is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        numbers = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+        written = score_format(numbers) if is_numeric else None
+        shown.add_column(Text(str(name)), justify="right" if is_numeric else "left", overflow="fold")
+        if name in ("best_epoch", "seconds"):
+            cells.append(["" if value is None else f"{value:g}" for value in numbers])
+        else:
+            cells.append([written(value) if written else "" if value is None else str(value) for value in numbers])
+    for row in zip(*cells, strict=True):
+        shown.add_row(*map(Text, row))
+    show(console, shown)
 
 
 def show(console: Console, table: Table) -> None:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "list": inspect.list_jobs,
     "best": inspect.best,
     "compare": inspect.compare,
+    "results": inspect.results,
     "report": inspect.report,
     "ui": inspect.ui,
     "schema": run.schema,

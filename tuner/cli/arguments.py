@@ -13,6 +13,7 @@ Overrides = Annotated[
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="An experiment's name (its last job), a job's id, or the id of its run.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Uri = Annotated[
     str | None, typer.Option(help="MLflow's store; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.")
 ]

@@ -7,44 +7,84 @@ from typing import Annotated, Any
 
 import typer
 
-from tuner.cli.arguments import Name, Uri
+from tuner.cli.arguments import AsJson, Name, Uri
+from tuner.errors import Problem, UserError
 
 
 def list_jobs(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="An experiment's name; default: all experiments.")
     ] = None,
+    json: AsJson = False,
     uri: Uri = None,
 ) -> None:
     """List the jobs in MLflow's store, newest first."""
-    from tuner.listing import print_jobs
+    from tuner.as_json import job_of, text_of
+    from tuner.listing import jobs_in, print_jobs
     from tuner.terminal import terminal
 
     with _store(uri) as (client, store):
+        if json:
+            typer.echo(text_of([job_of(client, job) for job in jobs_in(client, name)]))
+            return
         print_jobs(terminal(), client, store, name)
 
 
-def best(name: Name, uri: Uri = None) -> None:
+def best(name: Name, json: AsJson = False, uri: Uri = None) -> None:
     """Show the winner of a job, how good it is and how to load it."""
+    from tuner.as_json import best_of_job, text_of
     from tuner.listing import print_best
     from tuner.recorded import find_job
     from tuner.terminal import terminal
 
     with _store(uri) as (client, store):
-        print_best(terminal(), client, store, find_job(client, name))
+        job = find_job(client, name)
+        if json:
+            typer.echo(text_of(best_of_job(client, job)))
+            return
+        print_best(terminal(), client, store, job)
 
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A job, as for best; or the id of a trial's run.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    json: AsJson = False,
     uri: Uri = None,
 ) -> None:
     """Show what differs between two jobs, or two trials, and what came of it."""
     from tuner import comparison
+    from tuner.as_json import comparison_of, text_of
     from tuner.terminal import terminal
 
     with _store(uri) as (client, _):
-        comparison.print_comparison(terminal(), *comparison.compare(client, a, b))
+        sides = comparison.compare(client, a, b)
+    if json:
+        typer.echo(text_of(comparison_of(*sides, comparison.warnings(*sides))))
+        return
+    comparison.print_comparison(terminal(), *sides)
+
+
+def results(
+    name: Name,
+    json: AsJson = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, in full precision.")] = False,
+    uri: Uri = None,
+) -> None:
+    """Show every trial of a job, best first: the table that tuner.results(NAME) gives."""
+    from tuner.as_json import rows_of, text_of
+    from tuner.listing import print_table
+    from tuner.rebuilt import results as table_of
+    from tuner.terminal import terminal
+
+    if json and csv:
+        raise UserError(Problem("choose one of them", "--json and --csv"))
+    table = table_of(name, uri)
+    if json:
+        typer.echo(text_of(rows_of(table)))
+    elif csv:
+        typer.echo(table.to_csv(index=False), nl=False)
+    else:
+        print_table(terminal(), table)
 
 
 def report(
