@@ -361,3 +361,33 @@ def test_scores_that_are_small_are_told_apart() -> None:
     report(display, trials[0], 1, 3.21e-5)
     report(display, trials[1], 1, 3.22e-5)
     assert "3.22e-05" in shown(display) and "3.21e-05" in shown(display)
+
+
+def test_the_status_line_fits_the_terminal() -> None:
+    for width, name in ((80, "digits-quick"), (80, "a-name-that-is-" * 6), (200, "digits-quick")):
+        supply, trials = begun(3, SPEC.model_copy(update={"name": name}))
+        console = Console(file=StringIO(), width=width)
+        display = Display(console, SPEC.model_copy(update={"name": name}), supply)
+        for one, status in zip(trials, ("pruned", "failed", "diverged"), strict=True):
+            report(display, one, 1, 0.5)
+            one.end(status, "")
+        display._began -= 100_000
+        console.print(display._screen())
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert len(lines) == (2 if width == 200 else 3)  # the last one is the best
+        text = " ".join(lines)
+        for words in ("1/3 trials done · 0 running · 1 pruned · 1 failed · 1 diverged", "27h 46m", "left", name[:8]):
+            assert words in text
+
+
+def test_a_leaderboard_on_a_narrow_terminal_wraps_what_is_long() -> None:
+    _, [one] = begun(1)
+    one.assignment = {"model.name": "a_model_" + "with_a_very_long_name_" * 6, "optimizer.lr": 0.1}
+    one.label = label(one.assignment)
+    one.end("failed", "RuntimeError: " + "long" * 40)
+    console = Console(file=StringIO(), width=80)
+    console.print(_that_fits(console, lambda by_key: leaderboard_table([one], [ACCURACY], by_key=by_key)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    cells = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    assert one.assignment["model.name"] in "".join("".join(line).replace(" ", "") for line in zip(*cells, strict=True))

@@ -1,5 +1,6 @@
 """The commands that read the record, on a real store with jobs in it that were played."""
 
+import json
 import shutil
 import socket
 import sqlite3
@@ -146,6 +147,69 @@ def test_results_are_the_leaderboard_with_its_runs(store: Store) -> None:
         assert store.client.get_run(run_id).data.tags["tuner.trial"] == str(number)
 
 
+class TestJson:
+    """For programs: what is printed is JSON and nothing else, under keys that stay."""
+
+    @pytest.fixture
+    def given(self, told: Told) -> Callable[..., Any]:
+        return lambda *arguments: json.loads(told(*arguments, "--json"), parse_constant=pytest.fail)
+
+    def test_list(self, store: Store, given: Callable[..., Any]) -> None:
+        store.job("20260101-000000-aaaa", [0.5, 0.75])
+        store.job("20260102-000000-bbbb", [0.25], name="other", ends=False)
+        other, small = given("list")
+        keys = {"experiment", "job", "status", "ended_early", "objectives", "trials", "began", "seconds"}
+        assert set(small) == keys | {"paused_seconds", "run_id"}
+        assert small["objectives"] == [{"metric": "val_accuracy", "mode": "max", "best": 0.75}]
+        assert small["trials"]["planned"] == small["trials"]["completed"] == 2
+        assert other["objectives"][0]["best"] is None and other["status"] == "interrupted"
+        assert [job["job"] for job in given("list", "small")] == ["20260101-000000-aaaa"]
+
+    def test_best(self, store: Store, given: Callable[..., Any]) -> None:
+        space = {"optimizer.lr": {"uniform": [0.1, 0.2]}, "model.hidden": {"choice": [8, 16]}}
+        store.job("20260101-000000-aaaa", [0.5, 0.75, 0.25], space=space)
+        said = given("best", "small")
+        assert said["is_final"] and said["test"] == {"test_accuracy": 0.625} and said["front"] == []
+        best = said["best"]
+        assert (best["trial"], best["scores"], best["best_epoch"]) == (1, {"val_accuracy": 0.75}, 1)
+        assert isinstance(best["configuration"]["optimizer.lr"], float)
+        assert best["configuration"]["model.hidden"] in (8, 16)
+        assert store.client.get_run(best["run_id"]).data.tags["tuner.seed"] == str(best["seed"])
+
+    def test_best_of_a_job_without_one(self, store: Store, given: Callable[..., Any]) -> None:
+        store.job("20260101-000000-aaaa", [float("nan")], ends=False)
+        assert given("best", "small")["best"] is None
+
+    def test_compare(self, store: Store, given: Callable[..., Any]) -> None:
+        store.job("20260101-000000-aaaa", [0.5])
+        trial = {"data": {"kind": "digits", "limit": 64}, "model": {"kind": "cnn", "hidden": 16}, "epochs": 4}
+        store.job("20260102-000000-bbbb", [0.75], name="other", trial=trial)
+        said = given("compare", "small", "other")
+        assert "trial.model.hidden" in said["differs"] and "trial.epochs" not in said["differs"]
+        assert said["a"]["numbers"]["best_val_accuracy"] == 0.5 and said["warnings"] == []
+
+    def test_results(self, store: Store, given: Callable[..., Any], told: Told) -> None:
+        store.job("20260101-000000-aaaa", [0.5, 1 / 3, float("nan")])
+        rows = given("results", "small")
+        assert [row["trial"] for row in rows] == list(tuner.results("small")["trial"])
+        assert [row["val_accuracy"] for row in rows] == [0.5, 1 / 3, None]
+        assert [row["best_epoch"] for row in rows] == [1, 1, None]
+        assert "0.3333333333333333" in told("results", "small", "--csv")
+        assert "0.3333" in told("results", "small")
+        assert "choose one" in told("results", "small", "--csv", "--json", status=2)
+
+
+def test_nothing_is_cut_in_a_pipe(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    space = {f"optimizer.{key}": {"uniform": [0.01, 0.1]} for key in ("lr", "momentum", "weight_decay")}
+    store.job("20260101-000000-aaaa", [0.5], space=space, name="an_experiment_whose_name_is_long" * 3)
+    for command in ("list", "results"):
+        with pytest.raises(SystemExit):
+            main([command, *(["an_experiment_whose_name_is_long" * 3] if command == "results" else [])])
+        said = capsys.readouterr().out
+        assert "…" not in said
+        assert len([line for line in said.splitlines() if line.startswith("│")]) == 1
+
+
 class TestMistakes:
     def test_no_store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
         monkeypatch.chdir(tmp_path)
@@ -196,10 +260,11 @@ class TestUi:
         command = [sys.executable, "-m", "tuner", "ui", "--port", str(port)]
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ui:
             try:
-                assert eventually(lambda: _answers(port), seconds=90)
+                assert eventually(lambda: _answers(port), seconds=300)
             finally:
                 ui.terminate()
             said = ui.communicate(timeout=60)[0]
+        assert said.splitlines()[0] == f"MLflow     http://127.0.0.1:{port}"  # without the log of the server
         assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in said and "viewStateShareKey" in said
         assert ui.returncode == 0, said
         assert eventually(lambda: not _answers(port))

@@ -130,9 +130,9 @@ def print_comparison(console: Console, a: Side, b: Side) -> None:
     for warning in warnings(a, b):
         say(console, Text(warning, style="yellow"))
     table = Table(header_style="bold")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for side in (a, b):
-        table.add_column(Text(side.title))
+        table.add_column(Text(side.title), overflow="fold")
     table.add_column("difference", justify="right", no_wrap=True)
     parts = ((a.configuration, b.configuration), (a.surroundings, b.surroundings))
     for number, (these, those) in enumerate(parts):

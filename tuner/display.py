@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +22,7 @@ from tuner.terminal import Followed
 from tuner.trials import SOUND, Listener, Mutation, Trial
 
 _ROWS = 15
+_BAR = 28  # characters
 _PAUSE = 0.25  # seconds that a screen stays
 _PAUSES_IN_A_LOG = 1.0, 5.0  # at first, and in the end: a log keeps every screen, and who follows it again reads all
 COLOURS = {
@@ -162,6 +162,16 @@ class Display(Listener, AbstractContextManager["Display"]):
     def _beginning(self) -> str:
         return "starting workers" if self._phases.waits_for_workers else "starting"
 
+    def _head(self, bar: ProgressBar, counts: list[str], times: list[str]) -> RenderableType:
+        """How far the job is: in one line, or in two where that is too wide; a name that is too long is cut."""
+        name, words = Text(self._name, style="bold"), Text.from_markup(" · ".join([*counts, *times]))
+        width = self._console.width
+        if name.cell_len + _BAR + words.cell_len + 2 <= width:
+            return _beside(name, bar, words)
+        words = Text.from_markup(" · ".join(times))
+        name.truncate(max(8, width - _BAR - words.cell_len - 2), overflow="ellipsis")
+        return Group(_beside(name, bar, words), Text.from_markup(" · ".join(counts)))
+
     def _screen(self) -> RenderableType:
         # A trial that has ended early has no more epochs to come.
         over = sum(t.epoch for t in self._trials)
@@ -169,19 +179,14 @@ class Display(Listener, AbstractContextManager["Display"]):
         states = ("completed", "pruned", "running", "failed", "diverged")
         count = {state: sum(t.status == state for t in self._trials) for state in states}
         left = self._seconds_left()
-        head = Table.grid(padding=(0, 1))
-        words = [
-            f"{count['completed'] + count['pruned']}/{self._supply.total} trials done",
-            f"{count['running']} running",
-        ]
-        words += [f"{count['pruned']} pruned"] if count["pruned"] else []
-        words += [f"[red]{count['failed']} failed[/]"] if count["failed"] else ["0 failed"]
-        words += [f"[yellow]{count['diverged']} diverged[/]"] if count["diverged"] else []
-        words += [
-            duration(time.time() - self._began),
-            f"{duration(left)} left" if left is not None else self._beginning(),
-        ]
-        head.add_row(f"[bold]{escape(self._name)}[/]", ProgressBar(total, over, width=28), " · ".join(words))
+        counts = [f"{count['completed'] + count['pruned']}/{self._supply.total} trials done"]
+        counts += [f"{count['running']} running"]
+        counts += [f"{count['pruned']} pruned"] if count["pruned"] else []
+        counts += [f"[red]{count['failed']} failed[/]"] if count["failed"] else ["0 failed"]
+        counts += [f"[yellow]{count['diverged']} diverged[/]"] if count["diverged"] else []
+        times = [duration(time.time() - self._began)]
+        times += [f"{duration(left)} left" if left is not None else self._beginning()]
+        head = self._head(ProgressBar(total, over, width=_BAR), counts, times)
         rows: list[RenderableType] = [head]
         running = [t for t in self._trials if t.status == "running"]
         shown = [*running[:_ROWS], *([self._best] if self._best else [])]
@@ -200,3 +205,9 @@ class Display(Listener, AbstractContextManager["Display"]):
         if len(running) > _ROWS:
             rows.append(Text(f"  and {len(running) - _ROWS} more", style="dim"))
         return Group(*rows)
+
+
+def _beside(*parts: RenderableType) -> Table:
+    row = Table.grid(padding=(0, 1))
+    row.add_row(*parts)
+    return row

@@ -132,7 +132,7 @@ def _front(client: Any, job: Job, front: Sequence[RecordedTrial]) -> Table:
     table = Table(title="Pareto front", title_justify="left", header_style="bold")
     for name in ("trial", *(metric for _, metric in job.objectives), "epoch"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("configuration")
+    table.add_column("configuration", overflow="fold")
     table.add_column("run", no_wrap=True)
     mode, first = job.objectives[0]
     columns = [score_format(trial.score(metric) for trial in front) for _, metric in job.objectives]
@@ -163,14 +163,15 @@ def print_table(console: Console, table: "pd.DataFrame") -> None:
     """Every trial of a job, as `tuner.results` gives them: a row each, numbers told apart within their column."""
     shown = Table(header_style="bold")
     cells = []
+    measured = list(table.columns[2 : list(table.columns).index("best_epoch")]) if len(table.columns) else []
     for name in table.columns:
         values = table[name].tolist()
         is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         numbers = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
         written = score_format(numbers) if is_numeric else None
         shown.add_column(Text(str(name)), justify="right" if is_numeric else "left", overflow="fold")
-        if name in ("best_epoch", "seconds"):
-            cells.append(["" if value is None else f"{value:g}" for value in numbers])
+        if is_numeric and name not in measured:
+            cells.append(["" if value is None else f"{value:.6g}" for value in numbers])
         else:
             cells.append([written(value) if written else "" if value is None else str(value) for value in numbers])
     for row in zip(*cells, strict=True):

@@ -40,11 +40,11 @@ def leaderboard_table(
         table.add_column(objective.metric, justify="right", style="bold", no_wrap=True)
     table.add_column("epoch", justify="right", no_wrap=True)
     for key in keys:
-        table.add_column(names[key], justify="right")
+        table.add_column(names[key], justify="right", overflow="fold")
     if not by_key:
-        table.add_column("configuration")
+        table.add_column("configuration", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("status")
+    table.add_column("status", overflow="fold")
     columns = _columns(trials, objectives)
     for place, trial in enumerate(ranked(trials, objectives, repeat)[:_ROWS], start=1):
         missed = [name for name, by in trial.violations.items() if by > 0]
@@ -78,9 +78,9 @@ def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
     table = Table(header_style="bold")
     table.add_column("trial", justify="right", no_wrap=True)
     for key in keys or ():
-        table.add_column(key, justify="right")
+        table.add_column(key, justify="right", overflow="fold")
     if keys is None:
-        table.add_column("configuration")
+        table.add_column("configuration", overflow="fold")
     table.add_column("seed", justify="right", no_wrap=True)
     for trial in trials:
         configuration = [Text(trial.label)] if keys is None else [_cell(trial.assignment, key) for key in keys]
@@ -107,7 +107,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str) -> None:
     else:
         table = Table(header_style="bold")
         for name in ("key", "tried", "when"):
-            table.add_column(name)
+            table.add_column(name, overflow="fold")
         for key, distribution in spec.space.items():
             what = distribution.model_dump(exclude_defaults=True, exclude={"when"}, mode="json")
             tried = ", ".join(f"{name} {_listed(value)}" for name, value in what.items())

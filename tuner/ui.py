@@ -8,9 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from io import SEEK_END
+from typing import IO, Any
+from urllib.request import ProxyHandler, build_opener
 
 from tuner.address import masked
 from tuner.errors import Problem, UserError
@@ -18,6 +22,8 @@ from tuner.recorded import Job, jobs
 from tuner.store import VIEW, experiments
 
 _SHARED = "mlflow.sharedViewState."
+_LOOK = 0.2  # seconds between two looks whether it answers
+_MOST_OF_A_LOG = 4000  # characters of its end
 _GRACE = 10.0  # seconds that the server's processes have to end
 
 
@@ -34,11 +40,15 @@ def links(client: Any, uri: str, port: int) -> list[str]:
     """
     if uri.startswith("databricks"):
         raise UserError(Problem("Databricks shows its experiments itself", where=uri, hint="open its workspace"))
-    base = masked(uri) if is_served(uri) else f"http://127.0.0.1:{port}"
+    base = masked(uri) if is_served(uri) else _address(port)
     last = next(jobs(client, experiments(client)), None)
     if last is None:
         return [f"MLflow     {base}", "           it has no job of tuner's yet"]
     return [f"MLflow     {base}", f"last job   {last.experiment} {last.id}", f"           {page(client, last, base)}"]
+
+
+def _address(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
 
 
 def is_served(uri: str) -> bool:
@@ -98,8 +108,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(uri: str, port: int) -> int:
+def serve(uri: str, port: int, when_ready: Callable[[], None], *, verbose: bool = False) -> int:
     """Run MLflow's UI until it ends, or until we are told to: Ctrl-C, SIGTERM, a terminal that is closed.
+
+    Args:
+        uri: The store.
+        port: Where it listens.
+        when_ready: Called as soon as it answers.
+        verbose: Whether its log is shown; else the end of it is where the UI fails.
 
     Returns:
         Its exit status; 0 where we ended it.
@@ -107,9 +123,21 @@ def serve(uri: str, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # By way of the environment: a command line, and with it a password, can be seen by everybody on the machine.
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
-    with _told_to_end(), subprocess.Popen(command, env=environment, start_new_session=True) as server:
+    with contextlib.ExitStack() as leaving:
+        leaving.enter_context(_told_to_end())
+        log = None if verbose else leaving.enter_context(tempfile.TemporaryFile())
+        server = leaving.enter_context(
+            subprocess.Popen(command, env=environment, start_new_session=True, stdout=log, stderr=log)
+        )
         try:
-            return server.wait()
+            while server.poll() is None and not _answers(port):
+                time.sleep(_LOOK)
+            if server.poll() is None:
+                when_ready()
+            status = server.wait()
+            if status and log is not None:
+                print(f"MLflow's UI has ended with status {status}:\n{_end_of(log)}", file=sys.stderr)
+            return status
         except KeyboardInterrupt:
             return 0
         finally:
@@ -126,6 +154,19 @@ def _told_to_end() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _answers(port: int) -> bool:
+    """Whether the UI takes requests: it listens some time before it does."""
+    direct = build_opener(ProxyHandler({}))
+    with contextlib.suppress(OSError), direct.open(f"{_address(port)}/health", timeout=5):
+        return True
+    return False
+
+
+def _end_of(log: IO[bytes]) -> str:
+    log.seek(max(0, log.seek(0, SEEK_END) - _MOST_OF_A_LOG))
+    return log.read().decode(errors="replace").strip()
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

@@ -105,18 +105,34 @@ def report(
 
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on this machine only.")] = 5000,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page of the last job in a browser.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the log of MLflow's server.")] = False,
     uri: Uri = None,
 ) -> None:
     """Open MLflow's UI on the store, until Ctrl-C."""
+    import webbrowser
+
+    from tuner.phases import Phases
+    from tuner.terminal import terminal
     from tuner.ui import check_free, is_served, links, serve
 
     with _store(uri) as (client, store):
         lines = links(client, store, port)
-    if not is_served(store):
+
+    def tell() -> None:
+        phases.end()
+        typer.echo("\n".join(lines))
+        page = next(word for line in reversed(lines) for word in line.split() if word.startswith("http"))
+        if open_it and not webbrowser.open(page):
+            typer.echo("this machine has no browser: open the page from one that reaches it", err=True)
+
+    with Phases(terminal()) as phases:
+        if is_served(store):
+            tell()
+            return
         check_free(port)
-    typer.echo("\n".join(lines))
-    if not is_served(store):
-        raise typer.Exit(serve(store, port))
+        phases.begin("ui", "starting MLflow's UI", in_a_log=False)
+        raise typer.Exit(serve(store, port, tell, verbose=verbose))
 
 
 @contextlib.contextmanager
