@@ -13,7 +13,7 @@ LAYERS = [
     {"cli"},
     {"as_json"},
     {"summary", "alone", "comparison", "listing"},
-    {"sync"},
+    {"sync", "audit"},
     {"run", "loading", "rebuilt", "submit"},
     {"job"},
     {"schedule", "result"},
@@ -55,7 +55,7 @@ LAYERS = [
         "recorded",
         "ui",
     },
-    {"writer", "record", "champion", "store", "runs", "tables"},
+    {"writer", "record", "champion", "store", "runs", "tables", "run_writer", "entities"},
     {"refusal", "upload", "stored", "beside", "origin", "ahead"},
     {"train", "checkpoint", "trials"},
     {"reading"},
@@ -76,7 +76,7 @@ LAYERS = [
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
         *("temporary", "formatting", "plain_report"),
         *("elapsed", "phases", "terminal"),
-        *("package",),
+        *("package", "record_names"),
         *("config", "config_keys", "aliases", "target_name", "errors"),
     },
 ]
@@ -152,7 +152,7 @@ def test_every_exception_is_still_needed() -> None:
 
 
 def test_only_the_record_knows_mlflow() -> None:
-    assert users_of("mlflow") == {"champion", "store", "refusal", "tables", "upload"}
+    assert users_of("mlflow") == {"champion", "store", "entities", "refusal", "tables", "upload"}
 
 
 def test_training_and_all_below_know_neither_ray_nor_mlflow() -> None:

@@ -3,6 +3,7 @@
 import math
 import random
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from benchmarks.servers import postgres, postgres_programs
-from tuner.runs import Change, ThroughClient
+from tuner import entities
+from tuner.record_names import recorded
+from tuner.runs import Change, Runs, ThroughClient
 from tuner.tables import Tables
 
 TABLES = ("metrics", "latest_metrics")
@@ -121,9 +124,52 @@ def test_an_attempt_that_was_cut_off_leaves_nothing_half(uri: str) -> None:
     assert again is not None
     again.write(begun.run, whole)
     assert everything(uri, begun.run) == before
-    with pytest.raises(Exception, match="may only contain"):
-        fast.write(begun.run, Change(tags={"c": "d"}, params={"l?r": 1}))
-    assert everything(uri, begun.run) == before
+
+
+@pytest.fixture(params=[Tables.of, lambda uri, client: ThroughClient(client)], ids=["tables", "client"])
+def way(request: pytest.FixtureRequest, uri: str) -> Runs:
+    """Both ways to write a run."""
+    runs: Runs = request.param(uri, MlflowClient(uri))
+    return runs
+
+
+def test_names_are_made_ones_that_mlflow_takes(way: Runs, uri: str) -> None:
+    client = MlflowClient(uri)
+    begun = way.begin(client.create_experiment(uuid.uuid4().hex), "odd", 1.0, {"fixed.config.lr(head)": "1"})
+    names = ["mAP@50", "mAP#50", "/loss", "x" * 300, "a/../b"]
+    points = entities.metrics(dict.fromkeys(names, 0.5), 1.0, 1)
+    change = Change(points, dict.fromkeys(names, "p"), dict.fromkeys(names, "t"), ("FINISHED", 2.0))
+    assert way.write(begun.run, change) == []
+    run = client.get_run(begun.run)
+    expected = {recorded(name) for name in names}
+    assert run.data.metrics.keys() == run.data.params.keys() == expected and len(expected) == len(names)
+    assert run.data.tags.keys() >= expected | {recorded("fixed.config.lr(head)")}
+    assert run.info.status == "FINISHED"
+
+
+def test_what_is_refused_costs_no_neighbour(way: Runs, uri: str) -> None:
+    client = MlflowClient(uri)
+    begun = way.begin(client.create_experiment(uuid.uuid4().hex), "odd", 1.0, {})
+    good = {f"p{number}": str(number) for number in range(20)}
+    points = [Metric("loss", 1.0, 1, step) for step in range(50)]
+    points.insert(7, Metric("huge", 1.0, 1, 10**30))  # a step that no database takes
+    refused = way.write(begun.run, Change(points, good, {"t": "x", "half": "\ud800"}, ("FINISHED", 2.0)))
+    assert sorted(what.partition(":")[0] for what in refused) == ["metric 'huge'", "tag 'half'"]
+    run = client.get_run(begun.run)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == good and run.data.tags["t"] == "x"
+    assert way.points([begun.run]) == {begun.run: {"loss": 50}}
+
+
+def test_points_are_counted_by_their_steps(way: Runs, uri: str) -> None:
+    client = MlflowClient(uri)
+    experiment = client.create_experiment(uuid.uuid4().hex)
+    runs = [way.begin(experiment, "run", 1.0, {}).run for _ in range(3)]
+    for run in runs:
+        way.write(run, Change())
+    way.write(runs[0], Change([Metric("a", 1.0, when, step) for when in (1, 2) for step in (1, 2, 3)]))
+    way.write(runs[1], Change([Metric("a", math.nan, 1, 1), Metric("b", math.inf, 1, 1)]))
+    assert way.points(runs) == {runs[0]: {"a": 3}, runs[1]: {"a": 1, "b": 1}, runs[2]: {}}
 
 
 def test_what_is_there_already_is_not_written_twice(uri: str) -> None:

@@ -187,7 +187,7 @@ def test_a_record_whose_opening_was_cut_off_is_opened_once(
         raise ConnectionResetError
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_batch", fail)
+        patch.setattr(MlflowClient, "log_text", fail)
         with pytest.raises(Refused):
             cut_off.open(opening)
     for record in (cut_off, Record(uri)):

@@ -3,6 +3,7 @@
 It takes torch, so the process that writes the record imports it when a job comes to its end.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from mlflow.models import Model, infer_signature
 
 from tuner import __version__, temporary
 from tuner.checkpoint import read_model
+from tuner.record_names import recorded
 from tuner.scoring import Objective
 from tuner.upload import upload
 
@@ -117,7 +119,7 @@ def _linked(client: Any, run: str, metrics: Sequence[str], epoch: int, model: st
     They are the very points that the run has already, which MLflow keeps once: others would bend the run's curves.
     """
     with ThreadPoolExecutor(8) as pool:
-        histories = list(pool.map(lambda name: client.get_metric_history(run, name), metrics))
+        histories = list(pool.map(lambda name: client.get_metric_history(run, recorded(name)), metrics))
     points = [point for history in histories for point in history if point.step == epoch]
     return [Metric(p.key, p.value, p.timestamp, p.step, model_id=model, run_id=run) for p in points]
 
@@ -138,5 +140,7 @@ def _is_better(said: Mapping[str, Any], champion: Any | None) -> bool:
     tags = champion.tags
     if any(tags.get(f"tuner.{key}") != str(said[key]) for key in ("metric", "mode", "dataset")):
         return False
+    if not math.isfinite(float(tags["tuner.value"])):  # an older version took that for a score
+        return True
     objective = Objective(metric=said["metric"], mode=said["mode"])
     return objective.improves(said["value"], float(tags["tuner.value"]), by=0.0)

@@ -14,7 +14,7 @@ from tuner.elapsed import said as took
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
 from tuner.listing import say, show
-from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, trials_of
+from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _job(client: Any, job: Job) -> Side:
     best = best_of(job, trials)
     tags, metrics = job.tags, job.run.data.metrics
     counts = {name: value for name, value in metrics.items() if name.startswith("trials_")}
-    numbers = {f"best_{metric}": metrics.get(f"best_{metric}") for _, metric in job.objectives}
+    numbers = {f"best_{metric}": job.best(metric) for _, metric in job.objectives}
     if best is not None:
         numbers = {f"best_{metric}": best.score(metric) for _, metric in job.objectives}
         numbers["best_epoch"] = best.best_epoch
@@ -103,7 +103,7 @@ def _spec(client: Any, job: Job) -> dict[str, str]:
 def _trial(client: Any, trial: RecordedTrial) -> Side:
     run = store.run_of(client, trial.job)
     objectives = Job("", run).objectives if run is not None else []
-    metrics = trial.run.data.metrics
+    metrics = metrics_of(trial.run)
     shown = [*(f"best_{metric}" for _, metric in objectives), "best_epoch", "parameters", "latency_ms"]
     shown += sorted(name for name in metrics if name.startswith("test_"))
     return Side(

@@ -91,8 +91,7 @@ def _counts(client: Any, job: Job) -> str:
 
 
 def _bests(job: Job) -> list[str]:
-    metrics = job.run.data.metrics
-    values = [(mode, metric, metrics.get(f"best_{metric}")) for mode, metric in job.objectives]
+    values = [(mode, metric, job.best(metric)) for mode, metric in job.objectives]
     return [
         f"{metric} {score(value)}".strip() if value is not None else f"{mode} {metric}"
         for mode, metric, value in values

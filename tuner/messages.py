@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed
 from tuner.spec import ExperimentSpec
-from tuner.store import FIXED, flattened
-from tuner.trials import SYSTEM, Trial
+from tuner.store import FIXED, SPACE, flattened
+from tuner.trials import SYSTEM, Trial, label
 
 _MLFLOW_STATUS = {
     "completed": "FINISHED",
@@ -45,7 +45,7 @@ def opening(
         environment: In which Git is asked for the commit.
         elapsed: The time of the job until now.
     """
-    tags = {f"tuner.space.{key}": json.dumps(value) for key, value in _space(spec).items()}
+    tags = {f"{SPACE}{key}": json.dumps(value) for key, value in _space(spec).items()}
     tags |= {
         "mlflow.note.content": origin.question(source),
         "tuner.host": socket.gethostname(),
@@ -137,6 +137,17 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float) -> dict[str, Any]:
         "checkpoint": trial.checkpoint or "",
         "time": when,
     }
+
+
+def history(spec: ExperimentSpec, trial: Trial) -> Iterator[dict[str, Any]]:
+    """All that there is to tell of a trial that an earlier run of the job knew, in the order of time."""
+    first = trial.assignment_at(0)
+    config = spec.trial_config(first).model_copy(update={"seed": trial.config.seed})
+    yield beginning(spec, trial, config, label(first))
+    for report, when in trial.reports:
+        yield metrics(spec, trial, report, when)
+    if trial.ended is not None:
+        yield ending(spec, trial, trial.ended)
 
 
 def end_of(

@@ -9,16 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner import store
+from tuner import entities, store
 from tuner.elapsed import FORGOTTEN
 from tuner.refusal import refusal
-from tuner.runs import Change, Runs, ThroughClient
+from tuner.run_writer import RunWriter
+from tuner.runs import Change, ThroughClient
 from tuner.stored import as_file, as_folder, delete_checkpoints
 from tuner.tables import Tables
 from tuner.upload import upload
 
 ENDED = ("completed", "pruned", "failed", "diverged")
 """How a trial ends for good."""
+
+_FIRST = ("tuner.job", "tuner.role", "mlflow.user")
+"""Tags that the job's own run begins with: by them it is found again."""
 
 Operation = Mapping[str, Any]
 """Something to be written, as plain values: ``do`` says what, ``trial`` of which trial."""
@@ -43,7 +47,7 @@ class Record:
         """
         with _refusing(uri):
             self._client = store.connect(uri)
-            self._writes: Runs = Tables.of(uri, self._client) or ThroughClient(self._client)
+            self._writes = RunWriter(Tables.of(uri, self._client) or ThroughClient(self._client))
         self._uri = uri
         self._experiment = ""
         self._parent = ""
@@ -55,6 +59,11 @@ class Record:
         """Trials whose record is whole, their checkpoint included."""
         self.model = ""
         """Address of the registered winner, once it is."""
+
+    @property
+    def refused(self) -> list[str]:
+        """What the store does not take, each with why."""
+        return [f"{what}: {why}" for what, why in self._writes.refused.items()]
 
     def open(self, said: Operation, *, again: bool = False) -> dict[str, Any]:
         """Open the experiment and the job's own run: the earlier one, where that is there.
@@ -94,10 +103,11 @@ class Record:
         tags = self._tags | said["tags"] | said.get("timing", {})
         where = f"tags.`tuner.job` = '{tags['tuner.job']}'"
         left = store.search(self._client, [self._experiment], where, most=1) if again else iter(())
-        run = next(left, None) or self._client.create_run(self._experiment, tags=tags, run_name=said["name"])
+        first = {name: tags[name] for name in _FIRST if name in tags}
+        run = next(left, None) or self._client.create_run(self._experiment, tags=first, run_name=said["name"])
         self._parent = run.info.run_id
         self._artifacts[self._parent] = run.info.artifact_uri
-        self._client.log_batch(self._parent, params=store.params(said["params"]))
+        self._writes.add(self._parent, "the job", Change(params=said["params"], tags=tags))
         for file, text in said["texts"].items():
             self._client.log_text(self._parent, text, file)
 
@@ -110,12 +120,14 @@ class Record:
         self._client.update_run(parent, status="RUNNING")
         run = self._client.get_run(parent)
         self._artifacts[parent] = run.info.artifact_uri
+        self._writes.know(run)
         self._forget(run, "tuner.ended_early", *FORGOTTEN)
         trials = {}
         for run in found:
             number = int(run.data.tags["tuner.trial"])
             self._runs[number] = run.info.run_id
             self._artifacts[run.info.run_id] = run.info.artifact_uri
+            self._writes.know(run)
             self._forget(run, "pareto")
             is_ended = run.info.end_time is not None and run.data.tags.get("tuner.status") in ENDED
             if is_ended:
@@ -149,6 +161,7 @@ class Record:
             again: Whether some of it may be there already, after an attempt that was cut off.
         """
         metrics: list[Any] = []
+        names: set[str] = set()
         params: dict[str, Any] = {}
         tags: dict[str, str] = {}
         ended: tuple[str, float] | None = None
@@ -157,23 +170,26 @@ class Record:
                 case "start":
                     self._start(trial, said, again)
                     params |= said["params"]
+                    names.update(said["tags"])
                 case "again":
                     self._client.update_run(self._runs[trial], "RUNNING")
                 case "metrics":
-                    metrics += store.metrics(said["values"], said["time"], said["step"])
+                    metrics += entities.metrics(said["values"], said["time"], said["step"])
+                    names.update(said["values"])
                 case "tags":
                     tags |= said["tags"]
                 case "end":
-                    metrics += store.metrics(said["metrics"], said["time"], said["step"])
+                    metrics += entities.metrics(said["metrics"], said["time"], said["step"])
+                    names.update(said["metrics"])
                     tags |= said["tags"]
                     ended = said["status"], said["time"]
         run = self._runs[trial]
         # What has ended is whole: where there is more than rows to write, its end comes behind that.
         is_rows = not any(said.get("data") or said.get("texts") or said.get("checkpoint") for said in operations)
-        self._writes.write(run, Change(metrics, params, tags, ended if is_rows else None))
+        self._writes.add(run, f"trial {trial}", Change(metrics, params, tags, ended if is_rows else None), names)
         for said in operations:
             if said["do"] == "start" and said["data"]:
-                self._client.log_inputs(run, datasets=store.dataset_inputs(said["data"], store.SEEN))
+                self._client.log_inputs(run, datasets=entities.dataset_inputs(said["data"], entities.SEEN))
             elif said["do"] == "end":
                 if not is_rows:
                     self._end(run, said)
@@ -200,7 +216,7 @@ class Record:
             if said["checkpoint"]:
                 self._log_folder(run, said["checkpoint"])
         finally:
-            self._writes.write(run, Change(ended=(said["status"], said["time"])))
+            self._writes.add(run, "a trial", Change(ended=(said["status"], said["time"])))
 
     def _log_folder(self, run: str, source: str) -> None:
         """A checkpoint, from wherever it lies, as an artifact."""
@@ -217,10 +233,11 @@ class Record:
             said: As for `close`.
         """
         if said["test"]:
-            run = self._runs[said["winner"]]
-            self._writes.write(run, Change(store.metrics(said["test"], said["time"], said["winner_epoch"])))
+            run, measured = self._runs[said["winner"]], said["test"]
+            metrics = entities.metrics(measured, said["time"], said["winner_epoch"])
+            self._writes.add(run, f"trial {said['winner']}", Change(metrics), measured)
             if said.get("test_data"):  # a journal of an older version has none
-                self._client.log_inputs(run, datasets=store.dataset_inputs(said["test_data"], ["test"]))
+                self._client.log_inputs(run, datasets=entities.dataset_inputs(said["test_data"], ["test"]))
 
     def register(self, said: Operation) -> None:
         """Register the winner, where that is asked for: behind `test`, whose metrics are linked to the model.
@@ -249,7 +266,8 @@ class Record:
             if said["winner"] is not None:
                 tags["tuner.winner_run"] = self._runs[said["winner"]]
                 tags |= {"tuner.model": self.model} if self.model else {}
-            self._writes.write(self._parent, Change(store.metrics(said["metrics"], said["time"], 0), tags=tags))
+            metrics = entities.metrics(said["metrics"], said["time"], 0)
+            self._writes.add(self._parent, "the job", Change(metrics, tags=tags), said["metrics"])
             for number in said["front"]:
                 self._client.set_tag(self._runs[number], "pareto", "true")
             if said["artifacts"] and Path(said["artifacts"]).is_dir():
@@ -258,16 +276,16 @@ class Record:
                 with as_file(said["journal"]) as journal:
                     self._upload(self._parent, journal)
         finally:
-            self._writes.write(self._parent, Change(ended=(said["status"], said["time"])))
+            self._writes.add(self._parent, "the job", Change(ended=(said["status"], said["time"])))
 
     def abandon(self, when: float, reason: str) -> None:
         """End what still runs: whoever drove the job is gone."""
         gone = {"tuner.status": "interrupted", "tuner.reason": reason}
         for run in store.runs_below(self._client, self._experiment, self._parent) or []:
             if run.info.status == "RUNNING":
-                self._writes.write(run.info.run_id, Change(tags=gone, ended=("KILLED", when)))
+                self._writes.add(run.info.run_id, "a trial", Change(tags=gone, ended=("KILLED", when)))
         tags = {"tuner.status": "interrupted", "tuner.ended_early": reason}
-        self._writes.write(self._parent, Change(tags=tags, ended=("KILLED", when)))
+        self._writes.add(self._parent, "the job", Change(tags=tags, ended=("KILLED", when)))
 
 
 @contextlib.contextmanager

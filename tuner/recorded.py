@@ -4,16 +4,20 @@ It knows MLflow's entities and plain values only: the commands that list must no
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from tuner import store
 from tuner.elapsed import paused_of, seconds_of
 from tuner.errors import Problem, UserError
+from tuner.record_names import originals, recorded
+
+T = TypeVar("T")
 
 _RUN_ID = r"[0-9a-f]{32}"
 _SOUND = ("completed", "pruned", "interrupted")
@@ -79,7 +83,11 @@ class Job:
     @property
     def test(self) -> dict[str, float]:
         """The winner's metrics on the test set."""
-        return {name: value for name, value in self.run.data.metrics.items() if name.startswith("test_")}
+        return {name: value for name, value in metrics_of(self.run).items() if name.startswith("test_")}
+
+    def best(self, metric: str) -> float | None:
+        """A metric at the winner's best report; None where there is none, or none that is finite."""
+        return store.finite(self.run.data.metrics.get(recorded(f"best_{metric}")))
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,8 @@ class RecordedTrial:
         return self.run.data.tags.get("tuner.status") or str(self.run.info.status).lower()
 
     def score(self, metric: str) -> float | None:
-        """A metric at its best report; None where it has none, or has not ended."""
-        return self.run.data.metrics.get(f"best_{metric}")  # type: ignore[no-any-return]
+        """A metric at its best report; None where it has none that is finite, or has not ended."""
+        return store.finite(self.run.data.metrics.get(recorded(f"best_{metric}")))
 
     @property
     def best_epoch(self) -> int:
@@ -123,7 +131,7 @@ class RecordedTrial:
     @property
     def fixed(self) -> dict[str, str]:
         """What was not searched, by key."""
-        tags = self.run.data.tags.items()
+        tags = _as_they_were(self.run, self.run.data.tags).items()
         return {key.removeprefix(store.FIXED): value for key, value in tags if key.startswith(store.FIXED)}
 
     @property
@@ -133,6 +141,19 @@ class RecordedTrial:
         tested = {(store.CONTEXT, store.TESTING)}
         seen = [each for each in inputs if not tested & {(tag.key, tag.value) for tag in each.tags}]
         return {f"{each.dataset.name} {each.dataset.digest}" for each in seen}
+
+
+def metrics_of(run: Any) -> dict[str, float]:
+    """The latest value of each metric of a run, by the names that the user gave; infinities as what they are."""
+    values = _as_they_were(run, run.data.metrics)
+    return {
+        name: value if abs(value) < store.INFINITY else math.copysign(math.inf, value) for name, value in values.items()
+    }
+
+
+def _as_they_were(run: Any, values: Mapping[str, T]) -> dict[str, T]:
+    names = originals(run.data.tags)
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def jobs(client: Any, experiments: Mapping[str, str]) -> Iterator[Job]:
@@ -252,7 +273,7 @@ def best_of(job: Job, trials: Sequence[RecordedTrial]) -> RecordedTrial | None:
 
 def configuration(client: Any, trial: RecordedTrial) -> dict[str, str]:
     """What was searched, as it was at a trial's best report: that of a population's trial changes."""
-    values = dict(trial.run.data.params)
+    values = _as_they_were(trial.run, trial.run.data.params)
     if "tuner.mutations" not in trial.run.data.tags:
         return values
     mutations = json.loads(store.read_text(client, trial.run.info.run_id, "mutations.json") or "[]")

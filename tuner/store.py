@@ -17,6 +17,7 @@ from tuner import temporary
 from tuner.address import default_uri, masked
 from tuner.errors import Problem, UserError
 from tuner.reachable import check_reachable
+from tuner.record_names import recorded
 from tuner.refusal import refusal
 
 CHECKPOINT = "checkpoint"
@@ -26,11 +27,11 @@ CHECKPOINT = "checkpoint"
 FIXED = "fixed."
 """Begins the tag of a key of a trial that was not searched; parameters are what was."""
 
+SPACE = "tuner.space."
+"""Begins the tag of a job's own run that says what is searched of a key."""
+
 VIEW = "viewStateShareKey"
 """Names the state of a page of MLflow's UI in its address."""
-
-SEEN = ("train", "validation")
-"""The sets of a dataset that every trial sees; the test set is for the winner."""
 
 CONTEXT = "mlflow.data.context"
 """Tag of a run's dataset: what it was used for."""
@@ -38,9 +39,8 @@ CONTEXT = "mlflow.data.context"
 TESTING = "testing"
 """What the test set is used for."""
 
-_CONTEXTS = {"train": "training", "validation": "validation", "test": TESTING}
-
-_LONGEST = 6000  # characters of a parameter or a tag, by MLflow's limits
+INFINITY = 1.7976931348623157e308
+"""As which MLflow keeps it: the largest number that a database takes."""
 
 
 def connect(uri: str) -> Any:
@@ -98,50 +98,9 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def params(params: Mapping[str, Any]) -> list[Any]:
-    """Parameters, their values as text."""
-    from mlflow.entities import Param
-
-    return [Param(key, str(value)[:_LONGEST]) for key, value in params.items()]
-
-
-def tags(tags: Mapping[str, str]) -> list[Any]:
-    """Tags; those without a value are left out, and of long ones the end."""
-    from mlflow.entities import RunTag
-
-    return [RunTag(key, value[:_LONGEST]) for key, value in tags.items() if value]
-
-
-def metrics(metrics: Mapping[str, float], when: float, step: int | None) -> list[Any]:
-    """Metrics measured at a time (seconds since the epoch) and a step."""
-    from mlflow.entities import Metric
-
-    return [Metric(key, float(value), int(when * 1000), step or 0) for key, value in metrics.items()]
-
-
-def dataset_inputs(data: Mapping[str, Any], parts: Sequence[str]) -> list[Any]:
-    """Sets of a dataset by their true name, each with its digest and size.
-
-    Args:
-        data: ``name``, ``digest``, ``source``, and ``sizes``: images by the name of the set.
-        parts: Which sets: of ``train``, ``validation`` and ``test``.
-    """
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    return [
-        DatasetInput(
-            Dataset(
-                name=f"{data['name']}-{part}",
-                digest=data["digest"],
-                source_type="local",
-                source=json.dumps({"uri": data["source"]}),
-                profile=json.dumps({"num_rows": rows}),
-            ),
-            tags=[InputTag(CONTEXT, _CONTEXTS[part])],
-        )
-        for part, rows in data["sizes"].items()
-        if part in parts
-    ]
+def finite(value: float | None) -> float | None:
+    """A number as it was read; None where it is NaN, or the one that stands for an infinity."""
+    return value if value is not None and abs(value) < INFINITY else None
 
 
 def share_view(client: Any, experiment: str, parent: str, shown: Mapping[str, Any]) -> str:
@@ -159,8 +118,8 @@ def share_view(client: Any, experiment: str, parent: str, shown: Mapping[str, An
         The key.
     """
     metric, mode = shown["objectives"][0]
-    columns = [f"metrics.`{name}`" for name, _ in shown["objectives"]]
-    columns += [f"params.`{key}`" for key in shown["keys"]]
+    columns = [f"metrics.`{recorded(name)}`" for name, _ in shown["objectives"]]
+    columns += [f"params.`{recorded(key)}`" for key in shown["keys"]]
     columns += ["metrics.`best_epoch`", "tags.`tuner.status`", "tags.`tuner.reason`"]
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",

@@ -1,12 +1,14 @@
 """Make up for what the tracking server was not told of a job, from the job's journal."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner import messages, tracking
+from tuner import messages, store, tracking
 from tuner.address import masked
+from tuner.audit import Lack, lacking
 from tuner.errors import Problem, UserError
-from tuner.past import last_job, read_past
+from tuner.past import Past, last_job, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.run import job_folder
 from tuner.sole import alone_in
@@ -14,6 +16,9 @@ from tuner.spec import ExperimentSpec
 
 BROKE_OFF = "the job broke off; --resume goes on with it"
 """Why a trial or a job ended that nobody ended."""
+
+
+_MOST = 5  # of what is lacking, before the rest is counted
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,21 @@ class Synced:
     links: tracking.Links
 
 
-def sync(spec: ExperimentSpec, source: Path, job: str | None = None) -> Synced:
-    """Bring the record of a job to what its journal tells: nothing twice, no run left running.
+def _lacks(uri: str, spec: ExperimentSpec, past: Past, parent: str) -> list[Lack]:
+    with store.reading(uri) as client:
+        return lacking(client, uri, spec, past, parent)
+
+
+def sync(
+    spec: ExperimentSpec, source: Path, job: str | None = None, warn: Callable[[str], object] = lambda message: None
+) -> Synced:
+    """Bring the record of a job to what its journal tells: nothing twice, no run left running, and read back after.
 
     Args:
         spec: The experiment, as `tuner.reading.load` gives it.
         source: Its file.
         job: The job's id; None for the last one.
+        warn: Told of names that MLflow does not take.
 
     Raises:
         UserError: There is no such job, it is still running, or the store does not take everything.
@@ -49,7 +62,12 @@ def sync(spec: ExperimentSpec, source: Path, job: str | None = None) -> Synced:
     with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
         recorder = tracking.Recorder(spec, uri, lock)
-        links = recorder.open(job, folder, source, past.head["trials"], past)
+        lacks = _lacks(uri, spec, past, past.head.get("parent_run", ""))
+        ended: dict[int, set[str]] = {}
+        for lack in lacks:
+            if lack.trial is not None:
+                ended.setdefault(lack.trial, set()).add(lack.metric)
+        links = recorder.open(job, folder, source, past.head["trials"], past, warn, lacking=ended)
         for trial in past.trials:
             if trial.ended is None:
                 trial.end("interrupted", BROKE_OFF)
@@ -61,4 +79,10 @@ def sync(spec: ExperimentSpec, source: Path, job: str | None = None) -> Synced:
     if recorder.failure is not None:
         message = f"the record is not whole yet: {recorder.failure}"
         raise UserError(Problem(message, where=masked(uri), hint="run it again when the store takes it"))
+    if lacks := _lacks(uri, spec, past, links.parent_run_id):
+        more = f"; and {len(lacks) - _MOST} more" if len(lacks) > _MOST else ""
+        message = f"the record is not whole: {'; '.join(lack.what for lack in lacks[:_MOST])}{more}"
+        raise UserError(
+            Problem(message, where=masked(uri), hint="what was written is there; the rest lies in the journal")
+        )
     return Synced(job, len(past.trials), links)

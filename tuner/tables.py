@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from tuner import store
-from tuner.runs import Begun, Change
+from tuner import entities
+from tuner.runs import Begun, Change, written
+from tuner.store import INFINITY
 
 _FAST = ("sqlite", "postgresql")
 """Databases that insert what is not there yet in one statement."""
@@ -22,7 +23,8 @@ _FAST = ("sqlite", "postgresql")
 _MOST = 1000
 """Rows of one statement."""
 
-_INFINITY = 1.7976931348623157e308  # as which MLflow keeps it: the largest number that a database takes
+_MOST_NAMED = 500
+"""Runs that one question names."""
 
 _PATIENCE = 60.0  # seconds that SQLite waits for another writer
 
@@ -75,34 +77,65 @@ class Tables:
             self._begun[run] = {"row": row, "tags": dict(tags) | {"mlflow.runName": name}}
         return Begun(run, artifacts)
 
-    def write(self, run: str, change: Change) -> None:
-        """As `tuner.runs.Runs.write`. Points that are there already stay as they are.
-
-        Raises:
-            MlflowException: A name that MLflow does not take.
-        """
+    def write(self, run: str, change: Change) -> list[str]:
+        """As `tuner.runs.Runs.write`. Points that are there already stay as they are."""
         with self._lock:
             begun = self._begun.get(run)
-        params = store.params(change.params)
-        tags = store.tags((begun["tags"] if begun else {}) | dict(change.tags))
-        for name in {entity.key for entity in (*params, *tags, *change.metrics)}:
-            _check(name)
+        params = entities.params(change.params)
+        tags = entities.tags((begun["tags"] if begun else {}) | dict(change.tags))
+        items = [*params, *tags, *change.metrics]
+        row = begun["row"] if begun else None
+        refused: list[str] = []
+        try:
+            self._write(run, items, row, change.ended)
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            refused = written(items, lambda some: self._write(run, some, row), _is_refusal)
+            self._write(run, (), row, change.ended)
+        with self._lock:
+            self._begun.pop(run, None)
+        return refused
+
+    def _write(
+        self,
+        run: str,
+        items: Sequence[Any],
+        row: Mapping[str, Any] | None,
+        end: tuple[str, float] | None = None,
+    ) -> None:
+        """All of it, or nothing: the row of a run that begins, MLflow's entities, and how it ended."""
+        of_kind = {
+            kind: [item for item in items if type(item).__name__ == kind] for kind in ("Param", "RunTag", "Metric")
+        }
         with self._engine.begin() as connection:
-            if begun is not None:
-                self._add(connection, self._models.SqlRun, [begun["row"]])
-            if params:
-                self._add(connection, self._models.SqlParam, [_pair(run, param) for param in params])
-            if tags:
-                self._set_tags(connection, [_pair(run, tag) for tag in tags])
-            if change.metrics:
-                self._add_points(connection, [_point(run, metric) for metric in change.metrics])
-            if change.ended is not None:
-                status, when = change.ended
+            if row is not None:
+                self._add(connection, self._models.SqlRun, [row])
+            if of_kind["Param"]:
+                self._add(connection, self._models.SqlParam, [_pair(run, param) for param in of_kind["Param"]])
+            if of_kind["RunTag"]:
+                self._set_tags(connection, [_pair(run, tag) for tag in of_kind["RunTag"]])
+            if of_kind["Metric"]:
+                self._add_points(connection, [_point(run, metric) for metric in of_kind["Metric"]])
+            if end is not None:
+                status, when = end
                 runs = self._models.SqlRun.__table__
                 ended = {"status": status, "end_time": int(when * 1000)}
                 connection.execute(runs.update().where(runs.c.run_uuid == run).values(ended))
-        with self._lock:
-            self._begun.pop(run, None)
+
+    def points(self, runs: Sequence[str]) -> dict[str, dict[str, int]]:
+        """As `tuner.runs.Runs.points`."""
+        from sqlalchemy import distinct, func, select
+
+        there = self._models.SqlMetric.__table__.c
+        counts: dict[str, dict[str, int]] = {run: {} for run in runs}
+        query = select(there.run_uuid, there.key, func.count(distinct(there.step))).group_by(there.run_uuid, there.key)
+        with self._engine.connect() as connection:
+            for at in range(0, len(runs), _MOST_NAMED):
+                some = query.where(there.run_uuid.in_(runs[at : at + _MOST_NAMED]))
+                for run, name, count in connection.execute(some):
+                    counts[run][name] = count
+        return counts
 
     def _add(self, connection: Any, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows that are not there yet."""
@@ -137,12 +170,12 @@ class Tables:
         connection.execute(newer, [latest[key] for key in sorted(latest)])
 
 
-@cache
-def _check(name: str) -> None:
-    from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_length_limit, _validate_param_name
+def _is_refusal(error: Exception) -> bool:
+    """Whether an error is about what was to be written, and not about a database that is away."""
+    from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError
 
-    _validate_param_name(name)  # the same rules hold for parameters, tags and metrics
-    _validate_length_limit("key", MAX_ENTITY_KEY_LENGTH, name)
+    # A character or a number that the database, or its driver, does not take.
+    return isinstance(error, (DataError, IntegrityError, InterfaceError, ProgrammingError, ValueError, OverflowError))
 
 
 def _pair(run: str, entity: Any) -> dict[str, Any]:
@@ -151,7 +184,7 @@ def _pair(run: str, entity: Any) -> dict[str, Any]:
 
 def _point(run: str, metric: Any) -> dict[str, Any]:
     is_nan = math.isnan(metric.value)
-    value = 0.0 if is_nan else max(-_INFINITY, min(_INFINITY, metric.value))
+    value = 0.0 if is_nan else max(-INFINITY, min(INFINITY, metric.value))
     point = {"timestamp": metric.timestamp, "step": metric.step, "value": value, "is_nan": is_nan}
     return {"run_uuid": run, "key": metric.key} | point
 

@@ -2,9 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tuner import messages
@@ -13,12 +14,19 @@ from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
 from tuner.past import Past
+from tuner.record_names import recorded, renamed
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
-from tuner.store import VIEW
+from tuner.store import FIXED, SPACE, VIEW
 from tuner.stored import above
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial, label
+from tuner.trials import Listener, Trial
+
+_NAMED = ("values", "metrics", "params", "tags")
+"""Parts of what the writer is told that have names of the user's."""
+
+_PREFIXES = ("best_", FIXED, SPACE)
+"""What is put before names of the user's."""
 
 PATIENCE = 20.0
 """Seconds that the end of a job waits for a store that is away."""
@@ -68,6 +76,9 @@ class Recorder(Listener):
         """Those whose runs an earlier run of the job has ended."""
         self._steps: dict[int, set[int]] = {}
         """Of the others, the epochs that it has written: MLflow would keep both where one is written again."""
+        self._told: set[str] = set()
+        """Names that are recorded under others, of which the user knows."""
+        self._warn: Callable[[str], object] = lambda message: None
         self.failure: Exception | None = None
         """Why the record is not whole; None while it is."""
         self.model = ""
@@ -82,6 +93,7 @@ class Recorder(Listener):
         past: Past | None = None,
         warn: Callable[[str], object] = lambda message: None,
         elapsed: Elapsed | None = None,
+        lacking: Mapping[int, Collection[str]] = MappingProxyType({}),
     ) -> Links:
         """Open the experiment and the job's parent run.
 
@@ -91,15 +103,19 @@ class Recorder(Listener):
             source: The experiment's file, or the folder that it belongs to.
             trials: How many there will be.
             past: An earlier run of this job; its record goes on, and what of it was not written is.
-            warn: Told where the store is away, and waited for.
+            warn: Told where the store is away, and waited for, and of names that MLflow does not take.
             elapsed: The time of the job until now.
+            lacking: Of trials whose runs have ended and are not whole, the metrics that they lack points of.
 
         Raises:
             UserError: MLflow refuses.
         """
+        self._warn = warn
         self._scribe = Scribe(self._environment, self._lock)
+        opening = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed)
+        self._tell_of_names((*opening["params"], *opening["tags"]))
         opened = self._scribe.open(
-            messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed)
+            opening
             | {
                 "uri": self._uri,
                 "registers": registers(self._spec),
@@ -115,6 +131,8 @@ class Recorder(Listener):
             self._started.add(number)
             if there["ended"]:
                 self._written.add(number)
+                if number in lacking:
+                    self._mend(past, number, lacking[number])
             else:
                 self._steps[number] = set(there["steps"])
         for trial in past.trials if past else ():
@@ -125,14 +143,40 @@ class Recorder(Listener):
         """What an earlier run of the job did not live to write of a trial. What is there already stays as it is."""
         if trial.number in self._written:
             return
-        if trial.number not in self._started:
-            first = trial.assignment_at(0)
-            config = self._spec.trial_config(first).model_copy(update={"seed": trial.config.seed})
-            self._start(trial, config, label(first))
-        for report, when in trial.reports:
-            self._report(trial, report, when)
-        if trial.ended is not None:
-            self._end(trial, trial.ended)
+        for said in messages.history(self._spec, trial):
+            if said["do"] == "start" and trial.number in self._started:
+                continue
+            if said["do"] == "metrics" and said["step"] in self._steps.get(trial.number, ()):
+                continue
+            self._put(said)
+        self._started.add(trial.number)
+
+    def _mend(self, past: Past | None, number: int, metrics: Collection[str]) -> None:
+        """Write what the run of a trial lacks though it has ended. Its files are there: they came before its end."""
+        for trial in past.trials if past else ():
+            for said in messages.history(self._spec, trial) if trial.number == number else ():
+                match said["do"]:
+                    case "start":
+                        self._put({**said, "data": None})
+                        self._put({"do": "tags", "trial": number, "tags": said["tags"]})
+                    case "metrics":
+                        values = {name: value for name, value in said["values"].items() if name in metrics}
+                        self._put({**said, "values": values})
+                    case "end":
+                        best = {name: value for name, value in said["metrics"].items() if name in metrics}
+                        self._put({**said, "metrics": best, "texts": {}, "checkpoint": ""})
+
+    def _tell_of_names(self, names: Iterable[str]) -> None:
+        """Say once which names MLflow does not take, and what they are recorded as."""
+        new = {}
+        for other, name in renamed(names).items():
+            plain = next((name.removeprefix(each) for each in _PREFIXES if name.startswith(each)), name)
+            if plain not in self._told:
+                self._told.add(plain)
+                new[plain] = recorded(plain) if recorded(plain) != plain else other
+        if new:
+            listed = ", ".join(f"{name!r} is recorded as {other!r}" for name, other in new.items())
+            self._warn(f"MLflow does not accept every name: {listed}")
 
     def trial_started(self, trial: Trial) -> None:
         """Queue the trial's run: its parameters, its data, its place below the parent."""
@@ -176,6 +220,7 @@ class Recorder(Listener):
 
     def _put(self, said: Mapping[str, Any]) -> None:
         assert self._scribe is not None, "the record is not open"
+        self._tell_of_names(name for part in _NAMED for name in said.get(part, ()))
         self._scribe.put(said)
 
     def _start(self, trial: Trial, config: AnyTrial, name: str) -> None:

@@ -8,6 +8,7 @@ from tuner.adaptive import Adaptive
 from tuner.conditions import draw
 from tuner.distribution import Value
 from tuner.errors import Problem, UserError
+from tuner.record_names import originals
 from tuner.searcher import State, Told
 from tuner.space import Distribution
 from tuner.spec import ExperimentSpec
@@ -53,16 +54,17 @@ def _told(spec: ExperimentSpec, run: Any) -> Told | None:
     state = _STATES.get(run.data.tags.get("tuner.status", ""))
     if state is None or "tuner.mutations" in run.data.tags:  # that one has come to be another on the way
         return None
-    fixed = {name.removeprefix(store.FIXED): value for name, value in run.data.tags.items()}
-    params = fixed | run.data.params
+    names = originals(run.data.tags)
+    fixed = {names.get(name, name).removeprefix(store.FIXED): value for name, value in run.data.tags.items()}
+    params = fixed | {names.get(name, name): value for name, value in run.data.params.items()}
     try:
         assignment = draw(spec.space, lambda name, distribution: _value(name, distribution, params))
     except _Outside:
         return None
     if not spec.allows(assignment):
         return None
-    metrics = run.data.metrics
-    values = [metrics.get(f"best_{objective.metric}") for objective in spec.objectives]
+    metrics = {names.get(name, name): value for name, value in run.data.metrics.items()}
+    values = [store.finite(metrics.get(f"best_{objective.metric}")) for objective in spec.objectives]
     if None in values:
         return Told(assignment, "failed") if state == "failed" else None
     numbers = [value for value in values if value is not None]

@@ -128,7 +128,7 @@ class _Writing:
             self._attempt(
                 lambda again: self._record.abandon(time.time(), "the job broke off; --resume goes on with it")
             )
-        answer({"failures": self._failures, "model": self._record.model})
+        answer({"failures": [*self._failures, *self._record.refused], "model": self._record.model})
 
     def _write_trial(self, trial: int, operations: list[Operation]) -> None:
         if self._attempt(

@@ -114,7 +114,7 @@ def sync(
     from tuner.reading import load
     from tuner.sync import sync as make_whole
 
-    synced = make_whole(load(file, overrides or ()), file, job)
+    synced = make_whole(load(file, overrides or ()), file, job, lambda message: typer.echo(message, err=True))
     trials = "1 trial" if synced.trials == 1 else f"{synced.trials} trials"
     typer.echo(f"job {synced.job}: the record of its {trials} is whole")
 

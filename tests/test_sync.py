@@ -1,0 +1,122 @@
+"""``tuner sync`` says that a record is whole where it has read it back, and mends what is lacking."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Played, experiment
+from mlflow import MlflowClient
+
+from tuner.errors import UserError
+from tuner.journal import FILE, Journal
+from tuner.messages import end_of
+from tuner.record_names import TAG, originals, recorded
+from tuner.spec import ExperimentSpec
+from tuner.supply import Supply
+from tuner.sync import sync
+from tuner.tracking import Recorder
+
+pytestmark = pytest.mark.usefixtures("thread_scribe")
+
+ODD, KEY = "mAP@50", "config.lr(head)"
+
+
+class Job:
+    """A job of two trials of three reports, that ended, and its record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.uri = f"sqlite:///{folder}/store.db"
+        self.database = folder / "store.db"
+        self.said: list[str] = []
+        self.spec: ExperimentSpec = experiment(
+            trial={"target": "json:dumps", "config": {"lr(head)": 0.1, "wd%": 1}},
+            objective={"metric": ODD, "mode": "max"},
+            space={KEY: {"choice": [0.1, 0.2]}},
+            search={"kind": "grid"},
+            storage=str(folder / "runs"),
+            tracking={"uri": self.uri},
+        )
+        job = folder / "runs" / self.spec.name / "job"
+        supply, recorder = Supply(self.spec), Recorder(self.spec, self.uri)
+        self.links = recorder.open("job", str(job), folder, supply.total, warn=self.said.append)
+        journal = Journal(str(job))
+        journal.opened(self.spec, parent_run=self.links.parent_run_id, trials=supply.total)
+        played = Played(self.spec, supply, journal, recorder)
+        for _ in range(2):
+            trial = supply.next()
+            assert trial is not None
+            played.start(trial)
+            for epoch in (1, 2, 3):
+                played.report(trial, epoch / 10, loss=1.0)
+            played.end(trial)
+        end = end_of("FINISHED", {f"best_{ODD}": 0.3, "status": "completed"}, winner=trial, journal=str(job / FILE))
+        journal.closed(True)
+        journal.recorded(end)
+        recorder.job_ended(end)
+        recorder.close()
+        assert recorder.failure is None
+
+    def change(self, statement: str) -> None:
+        with sqlite3.connect(self.database) as connection:
+            connection.execute(statement)
+
+    def content(self) -> list[Any]:
+        with sqlite3.connect(self.database) as connection:
+            point = "run_uuid, key, step, value"  # the journal's times are a moment later
+            tables = {"metrics": point, "latest_metrics": point, "params": "*", "tags": "*", "runs": "run_uuid, status"}
+            queries = [f"SELECT {columns} FROM {table}" for table, columns in tables.items()]
+            return [sorted(map(str, connection.execute(query))) for query in queries]
+
+
+@pytest.fixture
+def job(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "store.db")
+    return Job(tmp_path)
+
+
+def test_odd_names_are_recorded_and_told_once(job: Job) -> None:
+    client = MlflowClient(job.uri)
+    parent = client.get_run(job.links.parent_run_id)
+    winner = client.get_run(parent.data.tags["tuner.winner_run"])
+    assert {parent.info.status, winner.info.status} == {"FINISHED"}
+    assert len(client.get_metric_history(winner.info.run_id, recorded(ODD))) == 3
+    assert winner.data.metrics["loss"] == 1.0 and winner.data.metrics[recorded(f"best_{ODD}")] == 0.3
+    assert winner.data.params == {recorded(KEY): "0.2"}
+    assert set(originals(winner.data.tags).values()) == {ODD, f"best_{ODD}", KEY, "fixed.config.wd%"}
+    assert TAG in parent.data.tags
+    told = " ".join(job.said)
+    assert all(told.count(repr(name)) == 1 for name in (ODD, KEY, "config.wd%"))
+
+
+def test_a_record_that_is_whole_stays_as_it_is(job: Job) -> None:
+    before = job.content()
+    sync(job.spec, Path())
+    assert job.content() == before
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "DELETE FROM metrics WHERE key = 'loss' AND step = 2",
+        "DELETE FROM metrics",
+        "DELETE FROM latest_metrics WHERE key LIKE 'best_mAP%'",
+        "DELETE FROM params WHERE key LIKE 'config.%'",
+        "UPDATE runs SET status = 'RUNNING', end_time = NULL",
+    ],
+)
+def test_what_an_older_version_did_not_write_is_written(job: Job, loss: str) -> None:
+    before = job.content()
+    job.change(loss)
+    assert job.content() != before
+    sync(job.spec, Path())
+    assert [set(there) for there in job.content()] == [set(there) for there in before]
+
+
+def test_what_cannot_be_mended_is_named(job: Job) -> None:
+    job.change(f"UPDATE params SET value = '7' WHERE key = '{recorded(KEY)}'")
+    with pytest.raises(UserError, match="not whole") as raised:
+        sync(job.spec, Path())
+    assert f"trial 0 has not the parameter {KEY!r}" in str(raised.value)

@@ -1,0 +1,95 @@
+"""Whether MLflow's store has all that the journal of a job tells: what it lacks is read back and named."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner import entities, messages, store
+from tuner.past import Past
+from tuner.record_names import recorded
+from tuner.runs import Runs, ThroughClient
+from tuner.spec import ExperimentSpec
+from tuner.tables import Tables
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Something that a run does not have.
+
+    Args:
+        what: In words.
+        trial: Whose run; None for the job's own.
+        metric: The metric of which it lacks points, by the name that the user gave; empty for anything else.
+    """
+
+    what: str
+    trial: int | None = None
+    metric: str = ""
+
+
+def lacking(client: Any, uri: str, spec: ExperimentSpec, past: Past, parent: str) -> list[Lack]:
+    """What the store lacks of a job: compared are how each run ended, parameters, and how many points a metric has.
+
+    Args:
+        client: Of the store.
+        uri: The store.
+        spec: The experiment.
+        past: What the journal tells.
+        parent: Id of the job's own run.
+    """
+    run = store.run_of(client, parent) if parent else None
+    if run is None:
+        return [Lack("the job has no run")]
+    runs = {int(each.data.tags["tuner.trial"]): each for each in _trials(client, run)}
+    writes: Runs = Tables.of(uri, client) or ThroughClient(client)
+    points = writes.points([each.info.run_id for each in runs.values()])
+    found = list(_of_job(run, past.end))
+    for trial in past.trials:
+        its = runs.get(trial.number)
+        if its is None:
+            found.append(Lack(f"trial {trial.number} has no run", trial.number))
+        else:
+            told = list(messages.history(spec, trial))
+            measured = past.end.get("test", {}) if past.end.get("winner") == trial.number else {}
+            found += _of_trial(trial.number, its, points[its.info.run_id], told, measured)
+    return found
+
+
+def _trials(client: Any, parent: Any) -> Sequence[Any]:
+    return store.runs_below(client, parent.info.experiment_id, parent.info.run_id) or ()
+
+
+def _of_job(run: Any, end: Mapping[str, Any]) -> Iterator[Lack]:
+    if end and run.info.status != end["status"]:
+        yield Lack(f"the job's run is {run.info.status}, and not {end['status']}")
+    for name in end.get("metrics", {}):
+        if recorded(name) not in run.data.metrics:
+            yield Lack(f"the job's run has no metric {name!r}")
+
+
+def _of_trial(
+    number: int, run: Any, points: Mapping[str, int], told: Sequence[Mapping[str, Any]], measured: Mapping[str, float]
+) -> Iterator[Lack]:
+    steps: dict[str, set[int]] = {}
+    for said in told:
+        match said["do"]:
+            case "start":
+                for key, value in said["params"].items():
+                    if run.data.params.get(recorded(key)) != entities.as_text(value):
+                        yield Lack(f"trial {number} has not the parameter {key!r}", number)
+            case "metrics":
+                for name in said["values"]:
+                    steps.setdefault(name, set()).add(said["step"])
+            case "end":
+                if run.info.status != said["status"]:
+                    yield Lack(f"the run of trial {number} is {run.info.status}, and not {said['status']}", number)
+                for name, value in said["metrics"].items():
+                    if run.data.metrics.get(recorded(name)) != value or recorded(name) not in points:
+                        yield Lack(f"trial {number} has not the metric {name!r}", number, name)
+    for name, there in steps.items():
+        count = points.get(recorded(name), 0)
+        if count < len(there):
+            yield Lack(f"trial {number} has {count} of {len(there)} points of {name!r}", number, name)
+    for name in measured:
+        if recorded(name) not in run.data.metrics:
+            yield Lack(f"trial {number} has not the metric {name!r}", number)
