@@ -95,7 +95,7 @@ class Record:
                 trials = {}
                 self._create_parent(said, again)
             elif said.get("timing"):
-                self._writes.write(self._parent, Change(tags=said["timing"]))
+                self._writes.add(self._parent, "the job", Change(tags=said["timing"]))
             view = store.share_view(self._client, self._experiment, self._parent, said["view"])
         return {"experiment": self._experiment, "parent": self._parent, "trials": trials, "view": view}
 

@@ -51,8 +51,10 @@ class Objective(Config):
 
     def _number(self, metrics: Mapping[str, Any]) -> float | None:
         value = metrics.get(self.metric)
+        if value is None:
+            return None
         try:
-            return None if value is None else float(value)
+            return float(value)
         except OverflowError:  # a whole number of more than 308 digits
             return math.inf if value > 0 else -math.inf
 
