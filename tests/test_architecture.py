@@ -14,7 +14,7 @@ LAYERS = [
     {"as_json"},
     {"summary", "alone", "comparison", "listing"},
     {"sync", "audit"},
-    {"run", "loading", "rebuilt", "submit"},
+    {"run", "loading", "rebuilt", "submit", "forecast"},
     {"job"},
     {"schedule", "result"},
     {

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import Played
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+import tuner as tuner_package
 from tuner.cli.app import main
-from tuner.journal import Journal
+from tuner.journal import FILE, Journal
 from tuner.messages import end_of
 from tuner.reading import load
 from tuner.source import parse_yaml
@@ -154,6 +157,51 @@ class TestDryRun:
         assert list(here.iterdir()) == []
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_of_many_trials_it_shows_the_first_and_the_last(self, tuner: Tuner, write: Write, minimal: str) -> None:
+        values = [round(0.0001 * number, 4) for number in range(1, 1001)]
+        _, out, _ = tuner("run", write(minimal.replace("[0.1, 0.01]", str(values))), "--dry-run")
+        rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+        assert rows == [*map(str, range(10)), "...", *map(str, range(995, 1000))]
+        assert "the first 10 and the last 5 of 1,000 trials" in out
+
+    def test_it_says_how_many_run_at_once_and_where_the_data_is(
+        self, tuner: Tuner, write: Write, minimal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = write(minimal + "resources: {cpu: 1, gpu: 0}\n")
+        _, out, _ = tuner("run", path, "--dry-run")
+        assert "on this machine" in out and "data        digits: comes with scikit-learn" in out
+        assert "may take" not in out  # nothing was measured
+        monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path / "data"))
+        _, out, _ = tuner("run", path, "--dry-run", "trial.data={kind: mnist}")
+        assert f"mnist: {tmp_path}/data/MNIST/raw, to be downloaded" in out
+        assert not (tmp_path / "data").exists()
+        assert "Ray at ray.example:6379" in tuner("run", path, "--dry-run", "--address", "ray.example:6379")[1]
+
+    def test_it_says_how_long_that_may_take_by_an_earlier_job(
+        self, tuner: Tuner, write: Write, minimal: str, here: Path
+    ) -> None:
+        path = write(minimal + "resources: {cpu: 1, gpu: 0}\n")
+        spec = load(path)
+        folder = here / "runs" / "minimal" / "20260101-000000-abcd"
+        journal = Journal(str(folder))
+        journal.opened(spec, parent_run="", trials=2)
+        played = Played(spec, journal)
+        for trial in planned(spec) or ():
+            played.start(trial)
+            played.report(trial, 0.5)
+            played.end(trial)
+        lines = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+        for line in lines:
+            line["time"] = 1000 + 30 * (line["event"] == "ended")
+        (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        _, out, _ = tuner("run", path, "--dry-run")
+        assert "of training: 2 x 30s / " in out
+        assert "30s is the mean of 2 trials of job 20260101-000000-abcd" in out
+        _, out, _ = tuner("run", path, "--dry-run", "trial.epochs=4")
+        assert "2 x 2m 00s" in out and "trained for 1 epoch, scaled to 4" in out
+        (folder / FILE).write_text("{}\n")
+        assert "may take" not in tuner("run", path, "--dry-run")[1]
+
     def test_it_starts_nothing(self, write: Write, minimal: str) -> None:
         modules = modules_after(["run", str(write(minimal)), "--dry-run"])
         assert "tuner.summary" in modules
@@ -221,6 +269,45 @@ class TestGoingOn:
 
     def test_fewer_than_none_are_refused(self, tuner: Tuner, write: Write, minimal: str) -> None:
         assert tuner("run", write(minimal), "--extend", "-1")[0] == 2
+
+
+def test_version(tuner: Tuner) -> None:
+    assert tuner("--version") == (0, f"tuner {tuner_package.__version__}\n", "")
+
+
+class TestCompletion:
+    def complete(self, words: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+        """What a fresh shell completes; nothing heavy is imported for it."""
+        script = (
+            "import sys\nfrom tuner.cli.app import main\ntry: main()\nexcept SystemExit: pass\n"
+            "print('\\n'.join(['MODULES', *sys.modules]))"
+        )
+        monkeypatch.setenv("_TUNER_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        said, _, modules = done.stdout.partition("MODULES\n")
+        assert not {"mlflow", "torch", "ray"} & set(modules.splitlines()), done.stderr
+        return set(said.split())
+
+    def test_of_commands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert {"run", "results", "report"} <= self.complete("tuner r", monkeypatch)
+
+    def test_of_experiments(self, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+        assert self.complete("tuner best s", monkeypatch) == set()
+        with sqlite3.connect(here / "mlflow.db") as store:
+            store.execute("CREATE TABLE experiments (name TEXT, lifecycle_stage TEXT)")
+            rows = [("small", "active"), ("other", "active"), ("stale", "deleted")]
+            store.executemany("INSERT INTO experiments VALUES (?, ?)", rows)
+        for command in ("best", "results", "report", "list"):
+            assert self.complete(f"tuner {command} s", monkeypatch) == {"small"}
+
+
+def test_what_there_is_to_import_can_be_seen() -> None:
+    script = "import tuner; print(*dir(tuner)); print(tuner.load, tuner.results)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert {"load", "results", "__version__"} <= set(done.stdout.split())
+    assert "import_module" not in done.stdout
 
 
 def test_help_imports_nothing_heavy() -> None:

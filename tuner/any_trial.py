@@ -57,6 +57,15 @@ class AnyTrial(Config):
             UserError: The data is damaged, or there is none and it cannot be had.
         """
 
+    @property
+    def data_is_here(self) -> bool:
+        """Whether the data is on this machine; else `prepare` downloads it."""
+        return True
+
+    def data_location(self) -> str:
+        """Where the data is, or will be, in words; empty where only the code knows."""
+        return ""
+
     @abstractmethod
     def describe_data(self) -> Description | None:
         """The data by its true name; None where only the code knows."""

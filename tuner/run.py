@@ -117,8 +117,16 @@ def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console:
     return share
 
 
-def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tuple[ExperimentSpec, str]:
+def prepare(
+    spec: ExperimentSpec, console: Console, address: str | None, *, downloads: bool = True
+) -> tuple[ExperimentSpec, str]:
     """Everything that can be known before anything is started: store, storage, data, resources of this machine.
+
+    Args:
+        spec: The experiment.
+        console: Where to say what happened.
+        address: Of a Ray cluster; None for this machine.
+        downloads: Whether to download data that is not there yet.
 
     Returns:
         The experiment with the dataset that there is, and the tracking URI.
@@ -130,9 +138,10 @@ def prepare(spec: ExperimentSpec, console: Console, address: str | None) -> tupl
     preflight.check_store(uri)
     preflight.check_storage(spec)
     preflight.check_room(spec, uri)
-    spec, message = spec.prepare()
-    if message:
-        console.print(f"[yellow]{message}[/]", soft_wrap=True)
+    if downloads or spec.trial.data_is_here:
+        spec, message = spec.prepare()
+        if message:
+            console.print(f"[yellow]{message}[/]", soft_wrap=True)
     if cluster.address_of(address) is None:
         cluster.share(spec.resources, cluster.Capacity((cluster.local_capacity(),)), trials=1)
     return spec, uri

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import elapsed
+from tuner import cluster, elapsed
 from tuner.address import masked
 from tuner.clock import duration
 from tuner.display import COLOURS
+from tuner.forecast import forecast
 from tuner.formatting import score, score_format
 from tuner.result import FAILED, INTERRUPTED, Result
 from tuner.scoring import Objective
@@ -23,6 +24,7 @@ from tuner.supply import planned
 from tuner.trials import Trial, brief, failures, front, label, ranked, short_names
 
 _ROWS = 15
+_FIRST, _LAST = 10, 5  # rows of a plan that is longer
 
 
 def leaderboard_table(
@@ -82,7 +84,12 @@ def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
     if keys is None:
         table.add_column("configuration", overflow="fold")
     table.add_column("seed", justify="right", no_wrap=True)
-    for trial in trials:
+    left_out = len(trials) - _FIRST - _LAST
+    for place, trial in enumerate(trials):
+        if left_out > 1 and _FIRST <= place < len(trials) - _LAST:
+            if place == _FIRST:
+                table.add_row("...", *("..." for _ in table.columns[1:]))
+            continue
         configuration = [Text(trial.label)] if keys is None else [_cell(trial.assignment, key) for key in keys]
         table.add_row(str(trial.number), *configuration, str(trial.config.seed))
     return table
@@ -99,11 +106,13 @@ def _that_fits(console: Console, table: Callable[[bool], Table]) -> Table:
     return by_key if console.measure(by_key, options=boundless).maximum <= console.width else table(False)
 
 
-def print_plan(console: Console, spec: ExperimentSpec, uri: str) -> None:
+def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | None = None) -> None:
     """What would be run: the trials and what each takes, and where everything would be written."""
     trials = planned(spec)
     if trials is not None:
         console.print(_that_fits(console, lambda by_key: _plan_table(trials, list(spec.space) if by_key else None)))
+        if len(trials) > _FIRST + _LAST + 1:
+            console.print(f"the first {_FIRST} and the last {_LAST} of {len(trials):,} trials", highlight=False)
     else:
         table = Table(header_style="bold")
         for name in ("key", "tried", "when"):
@@ -118,6 +127,13 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str) -> None:
     epochs = spec.trial.length
     of = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
     times = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
+    address = cluster.address_of(address)
+    slots = 0 if address else cluster.share(spec.resources, _here(), spec.count()).slots
+    at_once = f"{min(slots, spec.count())} on this machine"
+    if address:
+        at_once = f"as many as the Ray at {address} has room for"
+    expected = forecast(spec, slots)
+    data = spec.trial.describe_data()
     lines = [
         f"trials      {spec.count()}{of}, {spec.search.kind} search{times}"
         + (f", {spec.explain()}" if spec.explain() else ""),
@@ -125,6 +141,9 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str) -> None:
         f"constraints {'; '.join(spec.constraints)}" if spec.constraints else "",
         f"scheduler   {spec.scheduler.kind}" if spec.scheduler.prunes or spec.scheduler.mutates else "",
         f"each takes  {spec.resources.cpu:g} CPU, GPU {gpu}",
+        f"at once     {at_once}",
+        f"may take    {expected}" if expected else "",
+        f"data        {data.name}: {spec.trial.data_location()}" if data else "",
         f"timeout     {'none' if spec.timeout is None else duration(spec.timeout)}",
         f"storage     {spec.storage}/{spec.name}/<job>",
         f"tracking    {masked(uri)}, experiment {spec.name}",
@@ -132,6 +151,10 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str) -> None:
     ]
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _here() -> cluster.Capacity:
+    return cluster.Capacity((cluster.local_capacity(),))
 
 
 def _listed(value: Any) -> str:

@@ -95,6 +95,13 @@ class TrialConfig(AnyTrial):
         data, message = self.data.prepare()
         return (self if data == self.data else self.model_copy(update={"data": data})), message
 
+    @property
+    def data_is_here(self) -> bool:
+        return self.data.is_here
+
+    def data_location(self) -> str:
+        return self.data.location()
+
     def describe_data(self) -> Description | None:
         return self.data.describe()
 

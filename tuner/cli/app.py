@@ -5,10 +5,11 @@ import select
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from tuner import __version__
 from tuner.cli import inspect, run
 from tuner.errors import UserError
 
@@ -26,12 +27,29 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "schema": run.schema,
 }
 
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"tuner {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     help="Distributed hyperparameter tuning for PyTorch vision models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # a traceback is a bug of ours, and then it is wanted whole
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Options of tuner itself."""
+
+
 for name, command in COMMANDS.items():
     app.command(name)(command)
 

@@ -5,13 +5,20 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.complete import experiments
+
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment's YAML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as trial.epochs=1.")
 ]
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="An experiment's name (its last job), a job's id, or the id of its run.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="An experiment's name (its last job), a job's id, or the id of its run.",
+        autocompletion=experiments,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Uri = Annotated[

@@ -8,12 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from tuner.cli.arguments import AsJson, Name, Uri
+from tuner.cli.complete import experiments
 from tuner.errors import Problem, UserError
 
 
 def list_jobs(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="An experiment's name; default: all experiments.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="An experiment's name; default: all experiments.", autocompletion=experiments
+        ),
     ] = None,
     json: AsJson = False,
     uri: Uri = None,

@@ -50,7 +50,7 @@ def run(
         from tuner.run import prepare
         from tuner.summary import print_plan
 
-        print_plan(console, *prepare(spec, console, address))
+        print_plan(console, *prepare(spec, console, address, downloads=False), address)
         return
     with phases:
         phases.begin("reading", "loading Ray", in_a_log=False)

@@ -51,6 +51,9 @@ class Digits(ImageData):
     def prepare(self) -> tuple[ImageData, str]:
         return self, ""
 
+    def location(self) -> str:
+        return "comes with scikit-learn"
+
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         from sklearn.model_selection import train_test_split
 

@@ -112,6 +112,15 @@ class ImageData(Config):
         """
 
     @abstractmethod
+    def location(self) -> str:
+        """Where the data is, or will be, in words."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the data is on this machine; else `prepare` downloads it."""
+        return True
+
+    @abstractmethod
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         """Images (N, H, W) or (N, C, H, W) as uint8 and labels (N,) as int64 of the original training or test set."""
 

@@ -86,6 +86,9 @@ class ImportedData(ImageData):
     def prepare(self) -> tuple[ImageData, str]:
         return self, ""
 
+    def location(self) -> str:
+        return f"what {self.target} gives"
+
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
         return self._read(part == "train")
 

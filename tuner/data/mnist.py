@@ -102,6 +102,16 @@ class MNIST(ImageData):
             )
         return self, f"downloaded {self.kind} to {self.folder}"
 
+    def location(self) -> str:
+        if self.is_here:
+            return str(self.folder)
+        otherwise = "; where that fails, scikit-learn's digits instead" if self.offline else ""
+        return f"{self.folder}, to be downloaded{otherwise}"
+
+    @property
+    def is_here(self) -> bool:
+        return not self._missing()
+
     @property
     def folder(self) -> Path:
         """The folder of the original files, where torchvision looks too."""

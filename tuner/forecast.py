@@ -1,0 +1,46 @@
+"""How long an experiment may take, from what an earlier job of it measured."""
+
+import math
+from pathlib import Path
+from statistics import fmean
+
+from tuner import imports, journal
+from tuner.clock import duration
+from tuner.errors import UserError
+from tuner.past import rebuilt
+from tuner.spec import ExperimentSpec
+
+_MEASURED = ("completed", "pruned")
+
+
+def forecast(spec: ExperimentSpec, slots: int) -> str:
+    """How long the trials of an experiment may take, and what says so; empty where nothing was measured.
+
+    Args:
+        spec: The experiment.
+        slots: How many trials run at once.
+    """
+    folder = Path(spec.storage, spec.name)
+    found = [] if "://" in spec.storage else list(folder.glob(f"*/{journal.FILE}"))
+    if not found or slots < 1:
+        return ""
+    last = max(found, key=lambda path: path.stat().st_mtime).parent
+    try:
+        with imports.not_called():
+            before, past = rebuilt(journal.text_of(str(last)), last.name, str(last))
+    except (UserError, OSError):  # one of another version, or damaged: then nothing is known
+        return ""
+    measured = [trial.seconds for trial in past.trials if trial.status in _MEASURED and trial.seconds > 0]
+    if not measured:
+        return ""
+    each, note = fmean(measured), ""
+    if spec.trial.length and before.trial.length and spec.trial.length != before.trial.length:
+        each *= spec.trial.length / before.trial.length
+        epochs = f"{before.trial.length} {'epoch' if before.trial.length == 1 else 'epochs'}"
+        note = f", trained for {epochs}, scaled to {spec.trial.length}"
+    count = spec.count() if spec.budget.trials is None else min(spec.count(), spec.budget.trials)
+    whole = each * math.ceil(count / slots)
+    return (
+        f"about {duration(whole)} of training: {count:,} x {duration(each)} / {min(slots, count)} at once; "
+        f"{duration(fmean(measured))} is the mean of {len(measured)} trials of job {past.job}{note}"
+    )
