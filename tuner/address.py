@@ -17,6 +17,15 @@ def default_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or MLFLOW_DEFAULT
 
 
+def absolute(uri: str) -> str:
+    """A tracking URI that means the same in every working directory of this machine."""
+    for begin in ("sqlite:///", "file:"):
+        place = uri.removeprefix(begin)
+        if uri.startswith(begin) and not place.startswith("/") and place != ":memory:":
+            return f"{begin}{Path(place).resolve()}"
+    return uri if ":" in uri else str(Path(uri).resolve())
+
+
 def masked(text: str) -> str:
     """A URI, or text with URIs in it, without the passwords: for everything that is shown or recorded."""
     text = re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)

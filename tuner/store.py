@@ -19,6 +19,7 @@ from tuner.errors import Problem, UserError
 from tuner.reachable import check_reachable
 from tuner.record_names import recorded
 from tuner.refusal import refusal
+from tuner.relocation import relocate
 
 CHECKPOINT = "checkpoint"
 """Name of the artifact that holds the best checkpoint of a trial's run."""
@@ -51,6 +52,8 @@ def connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
     with _alone_with(uri):
+        if moved := relocate(uri):
+            logging.getLogger("tuner").warning(moved)
         return MlflowClient(tracking_uri=uri)
 
 
