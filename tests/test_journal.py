@@ -13,11 +13,12 @@ from conftest import Played, experiment
 
 from tuner import journal
 from tuner.errors import UserError
-from tuner.journal import FILE, Journal, text_of
+from tuner.journal import FILE, Journal, placed, text_of
 from tuner.messages import end_of
-from tuner.past import Past, last_job, read_past
+from tuner.past import Past, read_past
 from tuner.spec import ExperimentSpec
 from tuner.stored import as_file, checkpoints_in
+from tuner.stored_jobs import find
 from tuner.supply import Supply
 from tuner.trials import Trial
 
@@ -27,12 +28,12 @@ POPULATION = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "tr
 class Job(Played):
     """A job that writes its journal, into a folder or to the URI of one."""
 
-    def __init__(self, spec: ExperimentSpec, folder: str, past: Past | None = None) -> None:
+    def __init__(self, spec: ExperimentSpec, folder: str, past: Past | None = None, job: str = "job") -> None:
         self.supply = Supply(spec, past.trials if past else ())
         self.folder = folder
         self.journal = Journal(folder)
         super().__init__(spec, self.supply, self.journal)
-        self.journal.opened(spec, parent_run="a1b2", trials=self.supply.total)
+        self.journal.opened(spec, parent_run=f"run of {job}", trials=self.supply.total, job=job)
 
     def next(self) -> Trial:
         trial = self.supply.next()
@@ -66,8 +67,14 @@ def store_of(job: Job) -> Path:
 def same(read: Trial, ours: Trial) -> bool:
     """Whether all is equal that a journal tells, but for the clocks; what it was told comes back as `reports`."""
     read = replace(read, started=ours.started, ended=ours.ended, reports=[], saves=[])
+    read = replace(read, latest=_path(read.latest), checkpoint=_path(read.checkpoint))
     assert read == ours
     return True
+
+
+def _path(place: str | None) -> str | None:
+    """A job in a folder that is named by a URI has its checkpoints at URIs, too."""
+    return place and place.removeprefix("file://")
 
 
 class TestRoundTrip:
@@ -85,7 +92,7 @@ class TestRoundTrip:
         assert read.reports[-1][1] == trial.updated
         assert read.started and trial.started and read.started == pytest.approx(trial.started, abs=1)
         assert read.ended and trial.ended and read.ended == pytest.approx(trial.ended, abs=1)
-        assert (past.job, past.head["parent_run"], past.head["trials"]) == ("job", "a1b2", 4)
+        assert (past.job, past.head["parent_run"], past.head["trials"]) == ("job", "run of job", 4)
 
     @pytest.mark.parametrize("status", ["pruned", "failed", "diverged"])
     def test_of_one_that_did_not(self, folder: str, status: Any) -> None:
@@ -176,8 +183,8 @@ class TestUnfinished:
         job.end(trial, "interrupted", "timeout")  # object stores get what is reported when something begins or ends
         [read] = job.past().trials
         assert (read.status, read.reason, read.ended, read.started) == ("pending", "", None, None)
-        assert (read.latest, read.latest_epoch, read.epoch) == (kept, 3, 3)
-        assert (read.best, read.best_epoch, read.checkpoint) == (0.6, 2, best)
+        assert (_path(read.latest), read.latest_epoch, read.epoch) == (kept, 3, 3)
+        assert (read.best, read.best_epoch, _path(read.checkpoint)) == (0.6, 2, best)
         assert read.series == {1: 0.1, 2: 0.6, 3: 0.4}
         assert [report["epoch"] for report, _ in read.reports] == [1, 2, 3]
         assert read.resumed == 1
@@ -351,6 +358,63 @@ class TestAnotherExperiment:
         assert read_past(other, job.folder, "job").trials == []
 
 
+class TestMoved:
+    """A job's folder that is somewhere else by now."""
+
+    def moved(self, job: Job, to: Path) -> Job:
+        Path(job.folder).rename(to)
+        job.folder = str(to)
+        return job
+
+    def test_has_its_checkpoints_where_it_is(self, job: Job, tmp_path: Path) -> None:
+        over, interrupted = job.next(), job.next()
+        job.report(over, 0.5, store_of(job))
+        job.end(over)
+        job.report(interrupted, 0.4, store_of(job))
+        assert job.folder not in path_of(job).read_text()
+        past = self.moved(job, tmp_path / "elsewhere").past()
+        assert [read.checkpoint for read in past.trials] == [
+            f"{tmp_path}/elsewhere/trial-{number}/checkpoint_1" for number in range(2)
+        ]
+        assert (past.trials[1].latest_epoch, past.missing) == (1, [])
+
+    def test_of_an_older_version_has_them_too(self, job: Job, tmp_path: Path) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, store_of(job))
+        job.journal.recorded(end_of("KILLED", {}, Path(job.folder, "report"), journal=str(path_of(job))))
+        older = path_of(job).read_text().replace('"trial-0/', f'"{job.folder}/trial-0/').replace(', "job": "job"', "")
+        path_of(job).write_text(older.replace('"artifacts": "report"', f'"artifacts": "{job.folder}/report"'))
+        past = self.moved(job, tmp_path / "elsewhere").past()
+        assert past.trials[0].latest == f"{tmp_path}/elsewhere/trial-0/checkpoint_1"
+        assert past.end["artifacts"] == f"{tmp_path}/elsewhere/report"
+        assert past.missing == []
+
+    def test_into_an_object_store_has_them_there(self, job: Job) -> None:
+        trial = job.next()
+        job.report(trial, 0.5, store_of(job))
+        [saved] = [json.loads(line) for line in path_of(job).read_text().splitlines() if '"saved"' in line]
+        assert placed(saved, "s3://b/runs/small/job?region=x")["latest"] == (
+            "s3://b/runs/small/job/trial-0/checkpoint_1?region=x"
+        )
+
+    def test_what_is_not_there_is_told_with_its_trial(self, job: Job) -> None:
+        over, interrupted, let_go = job.next(), job.next(), job.next()
+        for trial in (over, interrupted, let_go):
+            job.report(trial, 0.5, store_of(job))
+        job.end(over)
+        job.end(let_go)
+        job.journal.trial_dropped(let_go)
+        for trial in (over, interrupted, let_go):
+            shutil.rmtree(str(trial.latest))
+        past = job.past()
+        assert [words.partition(";")[0] for words in past.missing] == [
+            "trial 1: its checkpoint trial-1/checkpoint_1 is not in the job's folder",
+            "trial 0: its checkpoint trial-0/checkpoint_1 is not in the job's folder",
+        ]
+        assert past.missing[0].endswith("it begins again")
+        assert past.trials[0].checkpoint == over.checkpoint  # so that whoever needs it says so
+
+
 class TestDamaged:
     """One that was edited, or comes from elsewhere."""
 
@@ -359,14 +423,17 @@ class TestDamaged:
         assert old in text
         path_of(job).write_text(text.replace(old, new))
 
-    @pytest.mark.parametrize("place", ["/etc/checkpoint_1", "{job}/../other/trial-0/checkpoint_1", "{job}/link/x", ""])
+    @pytest.mark.parametrize(
+        "place",
+        ["/etc/checkpoint_1", "../other/trial-0/checkpoint_1", "link/trial-0/checkpoint_1", "{job}/../other/x", ""],
+    )
     def test_files_of_others_are_not_its_own(self, job: Job, tmp_path: Path, place: str) -> None:
         trial = job.next()
         job.report(trial, 0.5, store_of(job))
         job.end(trial)
         (tmp_path / "other" / "trial-0" / "checkpoint_1").mkdir(parents=True)
         (tmp_path / "job" / "link").symlink_to(tmp_path / "other")
-        self.change(job, str(trial.latest), place.format(job=job.folder))
+        self.change(job, "trial-0/checkpoint_1", place.format(job=job.folder))
         [read] = job.past().trials
         assert (read.latest, read.checkpoint, read.best) == (None, None, 0.5)
 
@@ -378,7 +445,7 @@ class TestDamaged:
         job.report(trial, 0.5, store_of(job))
         other = tmp_path / "other" / "trial-0" / "checkpoint_1"
         other.mkdir(parents=True)
-        self.change(job, str(trial.latest), str(other))
+        self.change(job, "trial-0/checkpoint_3", "../other/trial-0/checkpoint_1")
         [read] = job.past().trials
         assert (read.latest, read.latest_epoch, read.checkpoint) == (before, 2, before)
 
@@ -443,15 +510,15 @@ class TestDamaged:
 
 class TestLastJob:
     def test_is_the_one_that_began_last(self, tmp_path: Path) -> None:
-        for job in ("20260101-000000-ffff", "20260102-000000-0000", "20251231-235959-aaaa"):
-            Job(experiment(), str(tmp_path / "small" / job))
+        for job in ("20260101-000000-ffff", "20251231-235959-aaaa", "renamed"):
+            Job(experiment(), str(tmp_path / "small" / job), job=job)
         (tmp_path / "small" / "20270101-not-a-job").mkdir()
         for storage in (str(tmp_path), f"{tmp_path}/", f"file://{tmp_path}"):
-            assert last_job(storage, "small") == "20260102-000000-0000"
+            assert find(storage, "small", None).folder == "renamed"
 
     def test_where_there_is_none_it_says_where_it_looked(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no job of 'small' was begun there") as error:
-            last_job(str(tmp_path), "small")
+            find(str(tmp_path), "small", None)
         assert error.value.problems[0].where == f"{tmp_path}/small"
 
 

@@ -202,6 +202,7 @@ def test_what_nobody_needs_is_cleared_up_and_what_resume_goes_on_with_is_not(tmp
         "completed",
         str(tmp_path / "trial-0002/checkpoint_2"),
     )  # its best report saved nothing
+    interrupted.saves = [(str(tmp_path / f"trial-0001/checkpoint_{epoch}"), epoch, None) for epoch in range(3)]
     Retention(spec, trials, lambda trial: None, delete).clear_up(str(tmp_path))
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/checkpoint_*"))
     assert left == [

@@ -21,13 +21,14 @@ from mlflow import MlflowClient
 
 import tuner
 from benchmarks.servers import answers, ray_cluster
+from tuner.continuation import Continue, continued
 from tuner.data.mnist import data_dir
 from tuner.errors import UserError
 from tuner.journal import Journal
 from tuner.messages import end_of
-from tuner.past import read_past
+from tuner.past import Past, read_past
 from tuner.reading import load
-from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, _past, run
+from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, run
 from tuner.spec import ExperimentSpec
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
@@ -242,7 +243,7 @@ def test_the_journal_tells_what_the_driver_knew(job: Job) -> None:
 def test_a_job_that_is_through_is_not_gone_on_with(job: Job) -> None:
     with pytest.raises(UserError, match="has been through all of its 4 trials"):
         run(job.spec, resume=True)
-    with pytest.raises(UserError, match="grid search has tried everything that it would"):
+    with pytest.raises(UserError, match="the space has no more than the 4 trials"):
         run(job.spec, extend=2)
 
 
@@ -311,6 +312,12 @@ class TestSeveralObjectives:
         assert several.result.winner is not widest
 
 
+def _past(spec: ExperimentSpec, extend: int) -> tuple[ExperimentSpec, Past]:
+    opening = continued(spec, Continue(resume=True, extend=extend))
+    assert opening.past is not None
+    return opening.spec, opening.past
+
+
 class TestGoingOn:
     """Which job goes on, and with how many trials; what it does then is told in test_resume.py."""
 
@@ -334,6 +341,7 @@ class TestGoingOn:
         assert _past(self.past(tmp_path, finished), 3)[0].count() == 7
 
     def test_what_was_added_before_stays(self, tmp_path: Path) -> None:
+        self.past(tmp_path, finished=False)
         self.past(tmp_path, finished=False, search={"kind": "random", "trials": 9})
         assert _past(experiment(storage=str(tmp_path)), 0)[0].count() == 9
         assert _past(experiment(storage=str(tmp_path)), 2)[0].count() == 11

@@ -1,16 +1,24 @@
 """The checkpoints that a trial can go on from: the latest, and where that cannot be read, those before it."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pyarrow.fs import FileSelector, FileType
 
 _BEGUN_AGAIN = "-resumed-"
+_CHECKPOINT = re.compile(rf"/trial-(\d+)(?:{_BEGUN_AGAIN}\d+)?/checkpoint_\d+$")
 
 
 def folder_name(number: int, resumed: int) -> str:
     """The folder of a trial among those of its job: a new one for each time that it was begun again."""
     return f"trial-{number:04d}" + (f"{_BEGUN_AGAIN}{resumed}" if resumed else "")
+
+
+def trial_of(checkpoint: str) -> int | None:
+    """The number of the trial in whose folder a checkpoint lies, as Ray names it; None where it is none of ours."""
+    found = _CHECKPOINT.search(checkpoint.partition("?")[0])
+    return int(found[1]) if found else None
 
 
 def latest_first(checkpoint: Any) -> Iterator[Any]:

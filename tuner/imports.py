@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import hashlib
 import importlib
 import importlib.abc
 import importlib.util
@@ -124,6 +125,19 @@ def files_of(targets: Iterable[str]) -> set[Path]:
     modules = [_import(target.partition(":")[0]) for target in targets]
     own = [module for module in modules if module.__file__ and not _is_installed(module.__file__)]
     return {Path(file) for file, _ in _sources_of(own).values() if Path(file).is_file()}
+
+
+def digests(targets: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of each file of the user's own that these targets need, by its path in the folder that it was found in.
+
+    Raises:
+        Mistakes: As `resolve` does.
+    """
+    found = {}
+    for file in sorted(files_of(targets)):
+        folder = next((folder for folder in _folders if file.is_relative_to(folder)), None)
+        found[str(file.relative_to(folder) if folder else file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
 
 
 def unpack(targets: Mapping[str, Any]) -> None:

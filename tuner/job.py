@@ -16,6 +16,7 @@ from tuner import cluster, html_report, imports, messages, report, temporary, tr
 from tuner.address import masked
 from tuner.ahead import ImportingAhead
 from tuner.checkpoint import Damaged
+from tuner.continuation import Opening
 from tuner.disk import FULL, is_full
 from tuner.display import Display
 from tuner.elapsed import Elapsed, ended
@@ -27,7 +28,7 @@ from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
 from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.spec import ExperimentSpec
-from tuner.stored import below, delete
+from tuner.stored import below, delete, name_of
 from tuner.supply import Supply
 from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
@@ -39,11 +40,9 @@ from tuner.trials import Listener, Trial, failures, front, label, winner
 class Job:
     """One job from its first trial to its summary."""
 
-    spec: ExperimentSpec
+    opening: Opening
     supply: Supply
     share: cluster.Share
-    job: str
-    folder: str
     recorder: tracking.Recorder
     links: tracking.Links
     console: Console
@@ -53,12 +52,22 @@ class Job:
     """Whether Ray was started here, for this job alone."""
 
     @property
+    def spec(self) -> ExperimentSpec:
+        """The experiment."""
+        return self.opening.spec
+
+    @property
+    def folder(self) -> str:
+        """The job's folder, or its URI."""
+        return self.opening.folder
+
+    @property
     def trials(self) -> list[Trial]:
         """All trials so far."""
         return self.supply.trials
 
     def run(self) -> Result:
-        spec = self.spec
+        spec, opening = self.spec, self.opening
         goals = {spec.direction(name): value for name, value in spec.stop.items()}
         ending = Ending(
             timeout=spec.timeout,
@@ -70,9 +79,21 @@ class Job:
         )
         display = Display(self.console, spec, self.supply, self.phases)
         journal = Journal(self.folder, partial(self._cannot_write, ending))
-        journal.opened(spec, began=self.elapsed.began, parent_run=self.links.parent_run_id, trials=self.supply.total)
+        journal.opened(
+            spec,
+            began=self.elapsed.began,
+            job=opening.job,
+            opening=opening.token,
+            parent_run=self.links.parent_run_id,
+            store=self.recorder.store,
+            trials=self.supply.total,
+            most=opening.most,
+            asked=opening.asked,
+            code=opening.code,
+        )
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
-        retention = Retention(spec, self.trials, self.recorder.give_up, lambda path: sweeper.submit(delete, path))
+        give_up = partial(self._give_up, journal)
+        retention = Retention(spec, self.trials, give_up, lambda path: sweeper.submit(delete, path))
         ahead = ImportingAhead()
         listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, ahead]
         if spec.tracking.tensorboard:
@@ -84,7 +105,7 @@ class Job:
                     self.supply,
                     self.share,
                     storage=below(spec.storage, spec.name),
-                    job=self.job,
+                    job=name_of(self.folder),
                     ending=ending,
                     listeners=listeners,
                 )
@@ -103,6 +124,12 @@ class Job:
             self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise
+
+    def _give_up(self, journal: Journal, trial: Trial) -> None:
+        """Let go of a trial's checkpoints: the journal tells of it before they are deleted."""
+        if not trial.dropped:
+            journal.trial_dropped(trial)
+        self.recorder.give_up(trial)
 
     def _watching(self, display: Display) -> AbstractContextManager[object]:
         if self.local:
@@ -263,7 +290,7 @@ class Job:
                 self.spec,
                 self.trials,
                 folder / html_report.FILE,
-                job=self.job,
+                job=self.opening.job,
                 status=status,
                 ended_early=ended_early,
                 test=test,

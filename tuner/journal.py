@@ -5,15 +5,16 @@ It lies in the job's folder. MLflow's record is for people and written in batche
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
 
 from tuner.address import masked
 from tuner.spec import ExperimentSpec
-from tuner.stored import below, files_at, part_of, read_parts
+from tuner.stored import below, files_at, part_of, read_parts, relative, resolved
 from tuner.trials import Listener, Mutation, Trial
 
 FILE = "journal.jsonl"
@@ -37,6 +38,7 @@ class Journal(Listener):
             folder: The job's folder, or its URI.
             on_trouble: Told of what keeps it from being written, and raises what cannot be lived with; None raises all.
         """
+        self._folder = folder
         self._files, path = files_at(folder)
         self._files.create_dir(path, recursive=True)
         self._path = f"{path}/{FILE}"
@@ -50,6 +52,11 @@ class Journal(Listener):
         self._part = len(parts) + 1
         """Object stores cannot append: there this part is written again, whenever a trial begins or ends."""
 
+    def opening(self, token: str) -> None:
+        """The job is about to go on: this is written before its record knows of it."""
+        self._write("opening", opening=token)
+        self._close()
+
     def opened(self, spec: ExperimentSpec, **more: Any) -> None:
         """The job has begun, or begun again."""
         self._write("opened", spec=as_plain(spec), **more)
@@ -61,6 +68,9 @@ class Journal(Listener):
     def recorded(self, end: Mapping[str, Any]) -> None:
         """The record is about to end, and how: what the tracking server does not take now can be made up for."""
         self._write("recorded", end=end)
+        self._close()
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -76,7 +86,12 @@ class Journal(Listener):
 
     def trial_saved(self, trial: Trial) -> None:
         """Write down where the latest checkpoint is, and the best one."""
-        self._write("saved", trial=trial.number, latest=trial.latest, epoch=trial.latest_epoch, best=trial.checkpoint)
+        places = {"latest": trial.latest, "best": trial.checkpoint}
+        self._write("saved", trial=trial.number, epoch=trial.latest_epoch, **places)
+
+    def trial_dropped(self, trial: Trial) -> None:
+        """Write down that the checkpoints of a trial are let go, before they are deleted."""
+        self._write("dropped", trial=trial.number)
 
     def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
         """Write down what a population made of a trial."""
@@ -96,7 +111,8 @@ class Journal(Listener):
         )
 
     def _write(self, event: str, **more: Any) -> None:
-        self._lines.append(json.dumps({"event": event, "time": time.time()} | more, default=str) + "\n")
+        line = {"event": event, "time": time.time()} | _with_places(more, partial(relative, folder=self._folder))
+        self._lines.append(json.dumps(line, default=str) + "\n")
         if not self._is_local and event in ("reported", "saved"):
             return
         try:
@@ -127,6 +143,33 @@ class Journal(Listener):
         if len(whole) > _PART:
             self._part += 1
             self._lines.clear()
+
+
+def placed(event: dict[str, Any], folder: str) -> dict[str, Any]:
+    """An event of a journal with its places where the job's folder is now: a journal has them relative to it."""
+    return _with_places(event, partial(resolved, folder=folder))
+
+
+def _with_places(event: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """An event with all files and folders that it names changed."""
+
+    def changed(tree: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+        return {
+            key: change(value) if key in keys and isinstance(value, str) and value else value
+            for key, value in tree.items()
+        }
+
+    event = changed(event, _PLACES)
+    if isinstance(end := event.get("end"), Mapping):
+        model = end.get("model")
+        event["end"] = changed(end, _PLACES) | (
+            {"model": changed(model, _PLACES)} if isinstance(model, Mapping) else {}
+        )
+    return event
+
+
+_PLACES = ("latest", "best", "checkpoint", "artifacts", "journal")
+"""Keys of an event, of the end of a record and of its model whose values are files or folders of the job."""
 
 
 def as_plain(spec: ExperimentSpec) -> dict[str, Any]:

@@ -29,6 +29,16 @@ class _Opened(_Line):
     began: _Time | None = None
     parent_run: str = ""
     trials: _Count = 0
+    job: str = ""
+    store: str = ""
+    opening: str = ""
+    most: _Count | None = None
+    code: dict[str, str] | None = None
+
+
+class _Opening(_Line):
+    event: Literal["opening"]
+    opening: str
 
 
 class _Closed(_Line):
@@ -87,6 +97,10 @@ class _Saved(_OfTrial):
     best: str | None
 
 
+class _Dropped(_OfTrial):
+    event: Literal["dropped"]
+
+
 class _Mutated(_OfTrial):
     event: Literal["mutated"]
     epoch: _Count
@@ -106,10 +120,13 @@ class _Ended(_OfTrial):
     best: str | None
 
 
-_KINDS = (_Opened, _Closed, _Recorded, _Started, _Reported, _Saved, _Mutated, _Ended)
+_KINDS = (_Opened, _Opening, _Closed, _Recorded, _Started, _Reported, _Saved, _Dropped, _Mutated, _Ended)
 _EVENTS = frozenset(name for kind in _KINDS for name in get_args(kind.model_fields["event"].annotation))
 _ANY: TypeAdapter[Any] = TypeAdapter(
-    Annotated[_Opened | _Closed | _Recorded | _Started | _Reported | _Saved | _Mutated | _Ended, Discriminator("event")]
+    Annotated[
+        _Opened | _Opening | _Closed | _Recorded | _Started | _Reported | _Saved | _Dropped | _Mutated | _Ended,
+        Discriminator("event"),
+    ]
 )
 
 

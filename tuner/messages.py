@@ -71,6 +71,7 @@ def opening(
         "timing": elapsed.tags() if elapsed else {},
         "params": _texts(params),
         "texts": texts,
+        "opening": {"job": job, "folder": folder, "store": "", "token": "", "known": [], "changed_code": ""},
         "common": {
             "mlflow.user": origin.user(),
             "mlflow.source.name": str(source),

@@ -11,13 +11,13 @@ from tuner.address import is_inside
 from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed, seconds_of
 from tuner.errors import Problem, UserError
-from tuner.journal import FILE, as_plain, exists, text_of
+from tuner.journal import FILE, as_plain, exists, placed, text_of
 from tuner.lines import damaged, events_of
-from tuner.space import Assignment
+from tuner.space import Assignment, Space
 from tuner.spec import ExperimentSpec
 from tuner.store import flattened
-from tuner.stored import below, files_at
-from tuner.trials import Mutation, Trial, label
+from tuner.stored import below, list_checkpoints, relative
+from tuner.trials import Mutation, Trial, label, ranked
 from tuner.validation import problems_of
 
 
@@ -44,31 +44,19 @@ class Past:
     """Seconds between its runs."""
     ended: float = 0.0
     """When the last of them ended, in seconds since 1970."""
+    asked: frozenset[int] = frozenset()
+    """``search.trials`` as its user has said it so far."""
+    openings: frozenset[str] = frozenset()
+    """The tokens of its runs: one of them stands in its record, unless a copy of it has gone on there."""
+    missing: list[str] = field(default_factory=list)
+    """The checkpoints that the journal names and that are not there, each with its trial, in words."""
 
     def elapsed(self, began: float) -> Elapsed:
         """The time of the job, whose next run `began`."""
         return Elapsed(began, self.seconds, self.paused + max(0.0, began - self.ended))
 
 
-def last_job(storage: str, name: str) -> str:
-    """The last job of an experiment, by its id.
-
-    Raises:
-        UserError: There is none.
-    """
-    from pyarrow.fs import FileSelector
-
-    folder = below(storage, name)
-    files, path = files_at(folder)
-    found = files.get_file_info(FileSelector(path, recursive=False, allow_not_found=True))
-    jobs = [info.base_name for info in found if exists(below(folder, info.base_name))]
-    if not jobs:
-        hint = "run it without --resume and --extend, or say with storage=... where it was run"
-        raise UserError(Problem(f"no job of {name!r} was begun there", "--resume", folder, hint))
-    return str(max(jobs))  # an id begins with its time
-
-
-def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = True) -> Past:
+def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = True, widens: bool = False) -> Past:
     """What the journal in a job's folder tells.
 
     Args:
@@ -76,6 +64,7 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
         folder: The job's folder.
         job: The job's id.
         goes_on: Whether its trials are to go on: those that had not ended begin again at their latest checkpoint.
+        widens: Whether the space may be another one, as long as what was tried lies in it.
 
     Raises:
         UserError: The experiment is another one now, or nothing was written.
@@ -87,17 +76,68 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
     if not any(event["event"] == "opened" for event in events):
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
-    _check_same(spec, _head(events)["spec"], where)
-    past = _retold(spec, job, events, where)
+    _check_same(spec, _head(events)["spec"], where, ("space.",) if widens else ())
+    for event in events if widens else ():
+        if event["event"] == "started" and not _lies_in(spec.space, event["assignment"]):
+            raise left_out(event["trial"], event["assignment"], where)
+    past = _retold(spec, job, [placed(event, folder) for event in events], where)
+    there = _checkpoints_there(folder)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
+            named = trial.latest
             # The last that is there; whether it can be read is seen when the trial begins.
-            there = (save for save in reversed(trial.saves) if _is_own(save[0], folder) and _is_there(save[0]))
-            trial.latest, trial.latest_epoch, trial.checkpoint = next(there, (None, 0, None))
+            sound = (save for save in reversed(trial.saves) if save[0] in there)
+            trial.latest, trial.latest_epoch, trial.checkpoint = next(sound, (None, 0, None))
             _stop(trial)
             _rewind(trial, trial.latest_epoch, spec)
             trial.status, trial.started, trial.resumed = "pending", None, trial.resumed + 1
+            if named is not None and named != trial.latest:
+                then = f"goes on from epoch {trial.latest_epoch}" if trial.latest_epoch else "begins again"
+                past.missing.append(_missing(trial, named, folder, f"it {then}"))
+    for trial in _kept(past, spec):
+        if trial.checkpoint not in there:
+            then = "it can neither be tested nor loaded from there; MLflow may have it, as an artifact of its run"
+            past.missing.append(_missing(trial, str(trial.checkpoint), folder, then))
     return _confined(past, folder, spec.trial.targets)
+
+
+def left_out(trial: int, assignment: Assignment, where: str) -> UserError:
+    """A space that is to be widened lacks what a trial has tried."""
+    hint = "a space that is widened may have more values, not fewer; run it without --extend: as a job of its own"
+    return UserError(
+        Problem(f"no longer holds what trial {trial} has tried: {label(assignment)}", "space", where, hint)
+    )
+
+
+def _lies_in(space: Space, assignment: Assignment) -> bool:
+    try:
+        for name, value in assignment.items():
+            space[name].encode(value)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
+def _checkpoints_there(folder: str) -> set[str]:
+    try:
+        return set(list_checkpoints(folder))
+    except OSError as error:
+        hint = "nothing was begun: try again when it can be"
+        raise UserError(Problem(f"the job's files cannot be looked at: {error}", "storage", folder, hint)) from None
+
+
+def _kept(past: Past, spec: ExperimentSpec) -> list[Trial]:
+    """The trials that have ended and whose best checkpoint was to stay."""
+    kept = [trial for trial in past.trials if trial.ended is not None and trial.checkpoint and not trial.dropped]
+    if "job" in past.head or spec.checkpoints.keep == "all":
+        return kept
+    # An older journal does not tell which it has let go: all but the best, and some of those that ended badly.
+    best = ranked(past.trials, spec.objectives, spec.repeat)[: spec.checkpoints.keep]
+    return [trial for trial in kept if trial in best]
+
+
+def _missing(trial: Trial, place: str, folder: str, then: str) -> str:
+    return f"trial {trial.number}: its checkpoint {relative(place, folder)} is not in the job's folder; {then}"
 
 
 def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
@@ -163,6 +203,8 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
     end: dict[str, Any] = {}
     began, before, seconds, paused = 0.0, 0.0, 0.0, 0.0
     for event in events:
+        if event["event"] == "opening":  # what comes of it is told next, if anything does
+            continue
         if event["event"] == "opened":  # what lies between two runs of a job is no time of it
             seconds += max(0.0, before - began)
             began = event.get("began") or event["time"]
@@ -191,6 +233,8 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
             case "saved":
                 trial.latest, trial.latest_epoch, trial.checkpoint = event["latest"], event["epoch"], event["best"]
                 trial.saves.append((trial.latest, trial.latest_epoch, trial.checkpoint))
+            case "dropped":
+                trial.dropped = True
             case "mutated":
                 mutation = Mutation(event["epoch"], event["parent"], event["before"], event["after"])
                 config = _config(spec, mutation.after, trial.config.seed, where)
@@ -207,8 +251,19 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
     told = [end[key] for key in ("winner",) if end.get(key) is not None] + end.get("front", [])
     if not trials.keys() >= set(told):
         raise damaged(f"nothing tells of trial {max(told)}, which is among the best", where)
+    opened = [event for event in events if event["event"] == "opened"]
+    asked = [event.get("asked", event["spec"].get("search", {}).get("trials")) for event in opened]
     return Past(
-        job, _head(events), [trials[number] for number in sorted(trials)], finished, end, seconds, paused, before
+        job,
+        _head(events),
+        [trials[number] for number in sorted(trials)],
+        finished,
+        end,
+        seconds,
+        paused,
+        before,
+        asked=frozenset(each for each in asked if isinstance(each, int)),
+        openings=frozenset(str(event["opening"]) for event in events if event.get("opening")),
     )
 
 
@@ -264,10 +319,10 @@ _MAY_CHANGE = (
 """Parts of an experiment that decide nothing about a trial's numbers."""
 
 
-def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str) -> None:
+def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tuple[str, ...] = ()) -> None:
     """Trials of two different experiments are not to be compared."""
     now, then = (flattened(each) for each in (json.loads(json.dumps(as_plain(spec))), before))
-    changed = [key for key in now | then if not key.startswith(_MAY_CHANGE) and now.get(key) != then.get(key)]
+    changed = [key for key in now | then if not key.startswith(_MAY_CHANGE + but) and now.get(key) != then.get(key)]
     hint = "undo the change, or run it without --resume: as a job of its own"
     problems = [
         Problem(f"was {_short(then.get(key))} when the job began, and is {_short(now.get(key))}", key, where, hint)
@@ -280,10 +335,3 @@ def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str) -> Non
 def _short(value: Any) -> str:
     text = "not set" if value is None else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_there(folder: str) -> bool:
-    from pyarrow.fs import FileType
-
-    files, path = files_at(folder)
-    return bool(files.get_file_info(path).type == FileType.Directory)

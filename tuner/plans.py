@@ -24,6 +24,9 @@ _DRAWS = 1000  # in a row that were all known: by then a finite space is as good
 
 
 class Search(Config):
+    is_exhaustive: ClassVar[bool] = False
+    """Whether every configuration of the space is tried, and no other."""
+
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the experiment: of what is drawn, and with each trial's configuration of that trial."""
     initial: list[dict[str, Any]] = Field(default_factory=list)
@@ -62,6 +65,7 @@ class Search(Config):
 class Grid(Search):
     """Every combination of the values in the space, the last key changing fastest."""
 
+    is_exhaustive: ClassVar[bool] = True
     kind: Literal["grid"] = "grid"
 
     def check(self, space: Space) -> Iterator[Problem]:

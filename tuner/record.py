@@ -15,6 +15,7 @@ from tuner.refusal import refusal
 from tuner.run_writer import RunWriter
 from tuner.runs import Change, ThroughClient
 from tuner.stored import as_file, as_folder, delete_checkpoints
+from tuner.stored_jobs import shares_record
 from tuner.tables import Tables
 from tuner.upload import upload
 
@@ -23,6 +24,9 @@ ENDED = ("completed", "pruned", "failed", "diverged")
 
 _FIRST = ("tuner.job", "tuner.role", "mlflow.user")
 """Tags that the job's own run begins with: by them it is found again."""
+
+OPENING = "tuner.opening"
+"""Tag of a job's run: which opening of the job has written it last."""
 
 Operation = Mapping[str, Any]
 """Something to be written, as plain values: ``do`` says what, ``trial`` of which trial."""
@@ -90,7 +94,7 @@ class Record:
                 experiment.experiment_id if experiment else self._client.create_experiment(said["experiment"])
             )
             self._tags = said["common"]
-            trials = self._reopened(said["parent"])
+            trials = self._reopened(said["parent"], said["opening"])
             if trials is None:
                 trials = {}
                 self._create_parent(said, again)
@@ -101,6 +105,7 @@ class Record:
 
     def _create_parent(self, said: Operation, again: bool) -> None:
         tags = self._tags | said["tags"] | said.get("timing", {})
+        tags |= {OPENING: said["opening"]["token"], "tuner.changed_code": said["opening"]["changed_code"]}
         where = f"tags.`tuner.job` = '{tags['tuner.job']}'"
         left = store.search(self._client, [self._experiment], where, most=1) if again else iter(())
         first = {name: tags[name] for name in _FIRST if name in tags}
@@ -111,14 +116,23 @@ class Record:
         for file, text in said["texts"].items():
             self._client.log_text(self._parent, text, file)
 
-    def _reopened(self, parent: str) -> dict[int, dict[str, Any]] | None:
+    def _reopened(self, parent: str, opening: Mapping[str, Any]) -> dict[int, dict[str, Any]] | None:
         """The runs that the job has already; None where its own is gone."""
         found = store.runs_below(self._client, self._experiment, parent) if parent else None
         if found is None:
             return None
+        run = self._client.get_run(parent)
+        _check_is_no_copy(run.data.tags, opening)
         self._parent = parent
         self._client.update_run(parent, status="RUNNING")
-        run = self._client.get_run(parent)
+        here = {
+            OPENING: opening["token"],
+            "tuner.folder": opening["folder"],  # it may have been moved
+            "tuner.changed_code": opening["changed_code"],
+        }
+        for key, value in here.items():
+            if value and run.data.tags.get(key) != value:
+                self._client.set_tag(parent, key, value)
         self._artifacts[parent] = run.info.artifact_uri
         self._writes.know(run)
         self._forget(run, "tuner.ended_early", *FORGOTTEN)
@@ -286,6 +300,23 @@ class Record:
                 self._writes.add(run.info.run_id, "a trial", Change(tags=gone, ended=("KILLED", when)))
         tags = {"tuner.status": "interrupted", "tuner.ended_early": reason}
         self._writes.add(self._parent, "the job", Change(tags=tags, ended=("KILLED", when)))
+
+
+def _check_is_no_copy(tags: Mapping[str, str], opening: Mapping[str, Any]) -> None:
+    """Two folders of one job are not to write to the same runs: only one of them would know what is in them.
+
+    Raises:
+        Refused: The other one has gone on with the record, or has it as well.
+    """
+    folder, token = tags.get("tuner.folder", ""), tags.get(OPENING, "")
+    gone_on = bool(token) and token not in (opening["token"], *opening["known"])
+    if gone_on or shares_record(opening["folder"], folder, opening["job"], opening["store"]):
+        what = "and has gone on there" if gone_on else "and this one is a copy"
+        raise Refused(
+            f"its runs belong to the job in {folder} on {tags.get('tuner.host', 'another machine')}, {what}",
+            "--resume",
+            "go on with it there, or add --adopt: then it goes on here as a job of its own, with runs of its own",
+        )
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ best, as long as the trial is among the best.
 
 from collections.abc import Callable, Sequence
 
+from tuner.earlier import trial_of
 from tuner.spec import ExperimentSpec
 from tuner.stored import checkpoints_in
 from tuner.trials import Listener, Trial, front, ranked
@@ -43,9 +44,12 @@ class Retention(Listener):
         """How many trials have entered the race."""
         self._saved: dict[int, list[str]] = {}
         """The checkpoints of each trial that runs, in their order, as far as they are there."""
+        self._named = {save[0] for trial in trials for save in trial.saves}
+        """All checkpoints that the journal names."""
 
     def trial_saved(self, trial: Trial) -> None:
         """Delete what neither is the best nor would be gone on from."""
+        self._named.add(trial.latest or "")
         if self._spec.scheduler.mutates or trial.latest is None:
             return  # any may be copied, until the job is over
         saved = self._saved.setdefault(trial.number, [])
@@ -84,13 +88,16 @@ class Retention(Listener):
                 if trial.checkpoint is not None and trial.number not in self._given_up:
                     self._given_up.add(trial.number)
                     self._give_up(trial)
+                    trial.dropped = True
             if len(out) < len(trials):  # they stay together: their mean is what counts
                 self._race += trials
 
     def clear_up(self, folder: str) -> None:
-        """Delete what else is in the job's folder: a population's, and what lost processes or earlier runs have left.
+        """Delete what the journal has let go and is still in the job's folder.
 
-        What nobody goes on with needs its best checkpoint; what `--resume` goes on with, all that was kept of it.
+        That is what a trial has saved and nobody goes on with: a population keeps all of it until the job is over. Once
+        a trial has ended for good, it is also what lost processes of it have left beside its best checkpoint. What the
+        journal does not know stays: the folder may be a copy, or be older or newer than its journal.
         """
         needed: set[str | None] = set()
         for trial in self._trials:
@@ -98,8 +105,10 @@ class Retention(Listener):
                 needed.add(trial.checkpoint or trial.latest)
             else:
                 needed |= {trial.checkpoint, trial.latest, *self._saved.get(trial.number, ())}
-        for checkpoint in checkpoints_in(folder):
-            if checkpoint not in needed:
+        there = checkpoints_in(folder)
+        over = {trial.number for trial in self._trials if trial.status in _OVER and _is_in_order(trial, there)}
+        for checkpoint in there:
+            if checkpoint not in needed and (checkpoint in self._named or trial_of(checkpoint) in over):
                 self._delete(checkpoint)
 
     def _thin_out(self, trial: Trial, needed: set[str | None]) -> None:
@@ -108,3 +117,9 @@ class Retention(Listener):
         for path in [path for path in saved if path not in needed]:
             saved.remove(path)
             self._delete(path)
+
+
+def _is_in_order(trial: Trial, there: Sequence[str]) -> bool:
+    """Whether what is to be kept of a trial is there: else its folder is not what its journal takes it for."""
+    kept = trial.checkpoint or trial.latest
+    return kept is None or trial.dropped or kept in there

@@ -1,23 +1,24 @@
 """The driver: specification, plan, trials on Ray, the record, the winner. ``python -m tuner.run FILE``."""
 
 import contextlib
-import secrets
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 
 from tuner import admission, cluster, nodes, preflight, tracking, warm_start
 from tuner.address import masked
+from tuner.continuation import Continue, Opening, begun, continued
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
-from tuner.past import Past, last_job, read_past
+from tuner.journal import Journal
 from tuner.phases import Phases
+from tuner.relocation import relocate
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
@@ -34,7 +35,10 @@ def run(
     address: str | None = None,
     console: Console | None = None,
     resume: bool = False,
-    extend: int = 0,
+    extend: int | Literal["all"] = 0,
+    job: str | None = None,
+    adopt: bool = False,
+    changed_code: bool = False,
     phases: Phases | None = None,
 ) -> Result:
     """Run an experiment to its end.
@@ -45,27 +49,31 @@ def run(
         address: A Ray cluster; None for RAY_ADDRESS, else a fresh local Ray.
         console: Where to write; None for standard output.
         resume: Go on with the experiment's last job instead of beginning a new one.
-        extend: Go on with it, and try this many configurations more.
+        extend: Go on with it, and try this many configurations more; ``all``: what was added to a grid.
+        job: Which job goes on, by its id or the name of its folder; None for the last one.
+        adopt: Whether it goes on as a job of its own, with an id and runs of its own: as a copy has to.
+        changed_code: Whether it may go on though code of the user's own is not what it was.
         phases: What was begun already, such as reading the file; None where nothing was.
 
     Raises:
         UserError: Something that the user gave cannot work. Nothing was started or written.
     """
     console = console or Console()
+    said = Continue(resume, extend, job, adopt, changed_code)
+    if not said.is_wanted and said.flags():
+        hint = "it is for a job that goes on: say --resume or --extend N, too"
+        raise UserError(Problem("a new job begins", said.flags()[0], hint=hint))
     phases = phases or Phases(console)
     address = cluster.address_of(address)
     with phases:
         phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
         spec, uri = prepare(spec, console, address)
-    past = None
-    if resume or extend:
-        spec, past = _past(spec, extend)
+        opening = continued(spec, said) if said.is_wanted else begun(spec)
+    spec, past, folder = opening.spec, opening.past, opening.folder
     elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
-    job = past.job if past else f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    folder = job_folder(spec, job)
     learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
-    supply = Supply(spec, past.trials if past else (), learnt)
-    _say_what_was_chosen(spec, supply, past, console)
+    supply = Supply(spec, past.trials if past else (), learnt, opening.most)
+    _say_what_was_chosen(opening, supply, console)
     with contextlib.ExitStack() as leaving:
         leaving.callback(phases.end)
         leaving.callback(cluster.disconnect)
@@ -75,18 +83,31 @@ def run(
         )
         share = None if address is None else _join(address, spec, uri, supply, console)
         lock = leaving.enter_context(alone_in(folder))
+        if past is not None:
+            Journal(folder).opening(opening.token)
         recorder = tracking.Recorder(spec, uri, lock)
         leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
         warn = partial(console.print, style="yellow", soft_wrap=True, highlight=False, markup=False)
-        open_record = partial(recorder.open, job, folder, source, supply.total, past, warn, elapsed)
+        open_record = partial(
+            recorder.open,
+            opening.job,
+            folder,
+            source,
+            supply.total,
+            past,
+            warn,
+            elapsed,
+            token=opening.token,
+            changed_code=opening.changed_code,
+        )
         if share is None:
             # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
             with ThreadPoolExecutor(2) as pool:
-                opening = pool.submit(open_record)
+                opened = pool.submit(open_record)
                 pool.submit(import_module, "tuner.job")
                 try:
                     capacity = cluster.connect(None)
-                    links = opening.result()
+                    links = opened.result()
                 except KeyboardInterrupt:
                     recorder.hang_up()
                     raise
@@ -96,7 +117,7 @@ def run(
             links = open_record()
         from tuner.job import Job
 
-        return Job(spec, supply, share, job, folder, recorder, links, console, elapsed, phases, address is None).run()
+        return Job(opening, supply, share, recorder, links, console, elapsed, phases, address is None).run()
 
 
 def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> cluster.Share:
@@ -136,6 +157,8 @@ def prepare(
     uri = preflight.tracking_uri(spec)
     preflight.check_outlives(spec, uri)
     preflight.check_store(uri)
+    if moved := relocate(uri):
+        console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     preflight.check_storage(spec)
     preflight.check_room(spec, uri)
     if downloads or spec.trial.data_is_here:
@@ -147,44 +170,11 @@ def prepare(
     return spec, uri
 
 
-def _past(spec: ExperimentSpec, extend: int) -> tuple[ExperimentSpec, Past]:
-    """The experiment's last job, as its journal tells of it, and the experiment with as many trials as it will have."""
-    job = last_job(spec.storage, spec.name)
-    past = read_past(spec, job_folder(spec, job), job)
-    had = past.head["trials"]
-    if extend and spec.scheduler.mutates:
-        message = f"{spec.scheduler.kind} has trained its population to the end"
-        raise UserError(Problem(message, "--extend", hint="raise trial.epochs or search.trials in a new job"))
-    configurations = -(-had // spec.repeat)
-    said = getattr(spec.search, "trials", configurations)
-    wanted = max(configurations, said) + extend
-    try:
-        search = spec.search if wanted == said else spec.search.having(wanted)
-    except ValueError as error:
-        hint = "widen the space, in a new job; search.warm_start lets bayesian search learn from this one"
-        raise UserError(Problem(str(error), "--extend", hint=hint)) from None
-    spec = spec.model_copy(update={"search": search})
-    most = spec.count() if spec.budget.trials is None else min(spec.count(), spec.budget.trials)
-    if most <= had and extend:
-        what = "the space has" if most == spec.count() else "budget.trials allows"
-        hint = "widen the space, in a new job, or raise budget.trials"
-        raise UserError(Problem(f"{what} no more than the {had} trials of job {job}", "--extend", hint=hint))
-    if most <= had and past.is_finished and past.end:  # else its winner is yet to be tested and told of
-        message = f"the last job of {spec.name!r}, {job}, has been through all of its {len(past.trials)} trials"
-        hint = (
-            "--extend 10 goes on with ten configurations more; without --resume a new job begins; "
-            "where its record lacks something, tuner sync FILE makes it whole"
-        )
-        raise UserError(Problem(message, "--resume", hint=hint))
-    failed = sum(trial.status == "failed" for trial in past.trials)
-    if spec.fail_after is not None and (limit := spec.fail_after.reached(failed, most)):
-        hint = "raise it, or leave it out"
-        raise UserError(Problem(f"{limit}: job {job} would end at once", "fail_after", hint=hint))
-    return spec, past
-
-
-def _say_what_was_chosen(spec: ExperimentSpec, supply: Supply, past: Past | None, console: Console) -> None:
-    lines = [spec.explain()]
+def _say_what_was_chosen(opening: Opening, supply: Supply, console: Console) -> None:
+    past = opening.past
+    for note in opening.notes:
+        console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    lines = [opening.spec.explain()]
     if past is not None:
         ended = len(past.trials) - len(supply.unfinished)
         lines.append(

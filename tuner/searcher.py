@@ -67,18 +67,17 @@ class Plan(Searcher):
     """A list that is known beforehand."""
 
     def __init__(self, assignments: Sequence[Assignment]) -> None:
-        self._assignments = assignments
-        self._asked = 0
-        self.total = len(assignments)
+        self._waiting = {repr(assignment): assignment for assignment in assignments}
+        """Those that were not asked for yet, in their order."""
+        self.total = len(self._waiting)
 
     def ask(self) -> Assignment | None:
-        if self._asked == self.total:
-            return None
-        self._asked += 1
-        return self._assignments[self._asked - 1]
+        return self._waiting.pop(next(iter(self._waiting)), None) if self._waiting else None
 
     def ask_again(self, assignment: Assignment) -> None:
-        self._asked += 1
+        """The list may have grown since: what was asked for need not be at its beginning."""
+        if self._waiting.pop(repr(assignment), None) is None and self._waiting:
+            self._waiting.popitem()  # of another version's list: there are to be no more trials for that
 
     def report(self, number: int, step: int, value: float) -> None:
         """A plan learns nothing from its trials."""
@@ -87,4 +86,5 @@ class Plan(Searcher):
         """A plan learns nothing from its trials."""
 
     def learn(self, told: Told, *, counts: bool) -> None:
-        self._asked += counts
+        if counts:
+            self.ask_again(told.assignment)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,38 @@ def above(place: str) -> str:
     return path.rpartition("/")[0] + mark + options
 
 
+def name_of(folder: str) -> str:
+    """The name of a folder, or of the one at a URI."""
+    return _split(folder)[0].rstrip("/").rpartition("/")[2]
+
+
 def on(storage: str, path: str) -> str:
     """A path on the file system of a storage, as Ray has them, as one that anybody finds: a URI where that is one."""
     if "://" not in storage:
         return path
     place, mark, options = _split(storage)
     return f"{place[: place.index('://')]}://{path}{mark}{options}"
+
+
+_LAYOUT = re.compile(r"(?:^|/)(trial-\d+(?:-resumed-\d+)?/checkpoint_\d+|report|journal\.jsonl)$")
+"""What a job's folder holds: the checkpoints of its trials, its report and its journal."""
+
+
+def relative(place: str, folder: str) -> str:
+    """A place in a job's folder, relative to that: it stays right when the folder is moved. Others stay as they are."""
+    path, above = _split(place)[0], _split(folder)[0].rstrip("/") + "/"
+    return path.removeprefix(above) if path.startswith(above) else place
+
+
+def resolved(place: str, folder: str) -> str:
+    """What `relative` made of a place in a job's folder, where that folder is now.
+
+    Older journals have whole paths, of where the folder was then: in any folder of a job the same names mean the same.
+    """
+    if place.startswith("/") or "://" in place:
+        name = _LAYOUT.search(_split(place)[0])
+        return below(folder, name[1]) if name else place
+    return below(folder, place)
 
 
 def _split(place: str) -> tuple[str, str, str]:
@@ -106,13 +133,22 @@ def delete(folder: str) -> None:
 
 def checkpoints_in(folder: str) -> list[str]:
     """The checkpoints in a folder, a trial's or a job's. Where it cannot be looked at, there are none."""
+    try:
+        return list_checkpoints(folder)
+    except OSError:
+        return []
+
+
+def list_checkpoints(folder: str) -> list[str]:
+    """The checkpoints in a folder, a trial's or a job's.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
     from pyarrow.fs import FileSelector, FileType
 
     files, path = files_at(folder)
-    try:
-        found = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
-    except OSError:
-        return []
+    found = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
     folders = [info.path for info in found if info.type == FileType.Directory and _CHECKPOINT in info.path]
     # What a function of the user's own has in its checkpoints is its own business.
     outer = [place for place in folders if place[len(path) :].find(_CHECKPOINT) == place.rfind("/") - len(path)]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tuner import dashboard, imports, temporary
 from tuner.address import masked
+from tuner.continuation import Continue
 from tuner.errors import Problem, UserError
 from tuner.follow import follow, sigterm_as_sigint
 from tuner.package import Package, package_of
@@ -31,9 +32,8 @@ def submit(
     overrides: Sequence[str],
     address: str,
     *,
-    resume: bool = False,
-    extend: int = 0,
     console: Console,
+    **going_on: Any,
 ) -> int:
     """Run an experiment on a cluster, and follow it to its end.
 
@@ -42,9 +42,8 @@ def submit(
         file: Its file; the folder that it lies in travels.
         overrides: What the command line sets, there as here.
         address: Of the dashboard of the cluster's head, ``http://HOST:8265``.
-        resume: Go on with the experiment's last job.
-        extend: Go on with it, and try this many configurations more.
         console: Where to write; where it is a terminal the log is drawn for one of its size.
+        going_on: How an earlier job goes on there, as `tuner.continuation.Continue` has it.
 
     Returns:
         The exit status of the job; INTERRUPTED where it goes on without us.
@@ -70,7 +69,7 @@ def submit(
         hint = "the job finds it where it is installed on the machines there"
         say(f"{file_away} lies outside of {package.folder} and does not travel: {hint}", "yellow")
     words = ["tuner", "run", file.name, "--address", "auto"]
-    words += (["--resume"] if resume else []) + (["--extend", str(extend)] if extend else []) + list(overrides)
+    words += Continue(**going_on).flags() + list(overrides)
     entrypoint = shlex.join(["exec", *(["env", *_terminal(console)] if console.is_terminal else []), *words])
     try:
         _ship(client, package, job, entrypoint)

@@ -33,15 +33,23 @@ def planned(spec: ExperimentSpec) -> list[Trial] | None:
 class Supply(Listener):
     """Makes trials of what the searcher suggests. A `Listener`: the first of all, so that others see what it notes."""
 
-    def __init__(self, spec: ExperimentSpec, past: Sequence[Trial] = (), learnt: Sequence[Told] = ()) -> None:
+    def __init__(
+        self,
+        spec: ExperimentSpec,
+        past: Sequence[Trial] = (),
+        learnt: Sequence[Told] = (),
+        most: int | None = None,
+    ) -> None:
         """Open the supply.
 
         Args:
             spec: The experiment.
             past: The trials of an earlier run of this job, in order: those that ended, and those that go on.
             learnt: What is known from elsewhere, for the sampler to learn from.
+            most: How many trials there will be at most; None where the search decides.
         """
         self._spec = spec
+        self._most = most
         self._searcher: Searcher = spec.searcher(len(past))
         self.trials = list(past)
         """All trials so far, by number."""
@@ -62,8 +70,8 @@ class Supply(Listener):
     @property
     def total(self) -> int:
         """How many trials there will be at most, those of the past included."""
-        most = self._spec.budget.trials
-        return self._searcher.total if most is None else min(self._searcher.total, most)
+        limits = (self._searcher.total, self._spec.budget.trials, self._most)
+        return min(limit for limit in limits if limit is not None)
 
     def next(self) -> Trial | None:
         """The next trial to begin; None where there is none left."""

@@ -8,11 +8,12 @@ from tuner import messages, store, tracking
 from tuner.address import masked
 from tuner.audit import Lack, lacking
 from tuner.errors import Problem, UserError
-from tuner.past import Past, last_job, read_past
+from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
-from tuner.run import job_folder
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
+from tuner.stored import below
+from tuner.stored_jobs import find
 
 BROKE_OFF = "the job broke off; --resume goes on with it"
 """Why a trial or a job ended that nobody ended."""
@@ -57,8 +58,12 @@ def sync(
     """
     uri = tracking_uri(spec)
     check_store(uri)
-    job = job or last_job(spec.storage, spec.name)
-    folder = job_folder(spec, job)
+    stored = find(spec.storage, spec.name, job, "tuner sync")
+    job, folder = stored.id, below(spec.storage, spec.name, stored.folder)
+    if not stored.is_original:
+        hint = "tuner run FILE --resume --job ... --adopt goes on with it as a job of its own, with runs of its own"
+        message = f"{stored.folder} is a copy of job {job}, whose runs in MLflow are that job's own"
+        raise UserError(Problem(message, "--job", folder, hint))
     with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
         recorder = tracking.Recorder(spec, uri, lock)

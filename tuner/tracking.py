@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tuner import messages
-from tuner.address import MLFLOW_DEFAULT, masked
+from tuner.address import MLFLOW_DEFAULT, absolute, masked
 from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
@@ -94,6 +94,8 @@ class Recorder(Listener):
         warn: Callable[[str], object] = lambda message: None,
         elapsed: Elapsed | None = None,
         lacking: Mapping[int, Collection[str]] = MappingProxyType({}),
+        token: str = "",
+        changed_code: str = "",
     ) -> Links:
         """Open the experiment and the job's parent run.
 
@@ -106,16 +108,20 @@ class Recorder(Listener):
             warn: Told where the store is away, and waited for, and of names that MLflow does not take.
             elapsed: The time of the job until now.
             lacking: Of trials whose runs have ended and are not whole, the metrics that they lack points of.
+            token: Tells this opening of the job from all others; empty for one that only makes its record whole.
+            changed_code: Which files of the user's own code are not what they were, in words; empty for none.
 
         Raises:
             UserError: MLflow refuses.
         """
         self._warn = warn
         self._scribe = Scribe(self._environment, self._lock)
-        opening = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed)
-        self._tell_of_names((*opening["params"], *opening["tags"]))
+        said = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed)
+        self._tell_of_names((*said["params"], *said["tags"]))
+        known = sorted(past.openings) if past else []
+        said["opening"] |= {"store": self.store, "token": token, "known": known, "changed_code": changed_code}
         opened = self._scribe.open(
-            opening
+            said
             | {
                 "uri": self._uri,
                 "registers": registers(self._spec),
@@ -138,6 +144,11 @@ class Recorder(Listener):
         for trial in past.trials if past else ():
             self._tell_again(trial)
         return self._links(opened["experiment"], opened["parent"], opened["view"])
+
+    @property
+    def store(self) -> str:
+        """MLflow's store, by a URI that is right from everywhere on this machine, and without a password."""
+        return masked(absolute(self._uri))
 
     def _tell_again(self, trial: Trial) -> None:
         """What an earlier run of the job did not live to write of a trial. What is there already stays as it is."""

@@ -83,6 +83,8 @@ class Trial:
     """Its configuration at its best report: that of a population's trial changes."""
     checkpoint: str | None = None
     """The checkpoint of its best report: a path, or a URI where storage is one."""
+    dropped: bool = False
+    """Whether its checkpoints were let go: others are better."""
     latest: str | None = None
     """The checkpoint that it goes on from if it is interrupted."""
     latest_epoch: int = 0

@@ -1,7 +1,7 @@
 """Commands that run or check an experiment's file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,8 +19,18 @@ def run(
         bool, typer.Option("--resume", help="Go on with the experiment's last, interrupted job.")
     ] = False,
     extend: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Go on with its last job and try N configurations more.")
-    ] = 0,
+        str | None,
+        typer.Option(metavar="N|all", help="Go on with its last job and try N configurations more; all: of a grid."),
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which job goes on; default: the experiment's last one.")
+    ] = None,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Go on as a job of its own, with runs of its own: as a copy has to.")
+    ] = False,
+    changed_code: Annotated[
+        str | None, typer.Option(metavar="ok", help="ok: go on though code of your own is not what it was.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     submit: Annotated[
         str | None,
@@ -38,13 +48,20 @@ def run(
         from tuner.reading import load
 
         spec = load(file, overrides or ())
+    going_on: dict[str, Any] = {
+        "resume": resume,
+        "extend": _extend(extend),
+        "job": job,
+        "adopt": adopt,
+        "changed_code": _changed_code(changed_code),
+    }
     if submit is not None:
         if address or dry_run:
             hint = "the job there takes the Ray of its machine; --dry-run prints the plan, which is the same here"
             raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
         from tuner.submit import submit as submit_job
 
-        status = submit_job(spec, file, overrides or (), submit, resume=resume, extend=extend, console=console)
+        status = submit_job(spec, file, overrides or (), submit, console=console, **going_on)
         raise typer.Exit(status)
     if dry_run:
         from tuner.run import prepare
@@ -56,11 +73,26 @@ def run(
         phases.begin("reading", "loading Ray", in_a_log=False)
         from tuner.run import run as run_experiment
         from tuner.summary import print_result
-    result = run_experiment(
-        spec, source=file, address=address, console=console, resume=resume, extend=extend, phases=phases
-    )
+    result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **going_on)
     print_result(console, result)
     raise typer.Exit(result.status)
+
+
+def _extend(value: str | None) -> int | Literal["all"]:
+    if value is None:
+        return 0
+    if value == "all":
+        return "all"
+    if not value.isdecimal() or int(value) == 0:
+        hint = "a number of configurations, from 1, or all: what was added to a grid"
+        raise UserError(Problem(f"{value!r} is no number of configurations", "--extend", "command line", hint))
+    return int(value)
+
+
+def _changed_code(value: str | None) -> bool:
+    if value not in (None, "ok"):
+        raise UserError(Problem(f"{value!r} says nothing", "--changed-code", "command line", "allowed: ok"))
+    return value == "ok"
 
 
 def validate(

@@ -1,0 +1,155 @@
+"""The jobs of an experiment in a storage, as their journals know them.
+
+A folder's name tells nothing: it may have been renamed, or be a copy of another job's. A job is known by the id that
+its journal gives it, and its place in time by the moment when that journal began, in seconds since 1970.
+"""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tuner.errors import Problem, UserError, allowed
+from tuner.stored import below, files_at, name_of, read_parts
+
+JOURNAL = "journal.jsonl"
+"""The name of a journal in its job's folder."""
+
+_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+_HEAD = 1 << 16  # bytes of a journal that are read at once, until its first line is whole
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A job in a storage.
+
+    Args:
+        folder: The name of its folder.
+        id: The job's id, as its journal has it.
+        began: When it began, in seconds since 1970.
+        run: The id of its run in MLflow; empty where the journal tells of none.
+    """
+
+    folder: str
+    id: str
+    began: float
+    run: str
+    store: str = ""
+    """MLflow's store, by a URI that is right from everywhere; empty in an older journal."""
+    copies: tuple[str, ...] = ()
+    """The names of other folders of the same job."""
+    is_original: bool = True
+    """Whether it is the one of these that goes by the job's id; where there are no others, it is."""
+
+
+def stored_jobs(storage: str, name: str) -> list[StoredJob]:
+    """The jobs of an experiment, oldest first."""
+    from pyarrow.fs import FileSelector, FileType
+
+    folder = below(storage, name)
+    files, path = files_at(folder)
+    found = files.get_file_info(FileSelector(path, recursive=False, allow_not_found=True))
+    names = [info.base_name for info in found if info.type == FileType.Directory]
+    jobs = [job for job in (_read(below(folder, each), whole=False) for each in names) if job is not None]
+    runs = [job.run for job in jobs]
+    # Copies have the same first line. One that was adopted has an id of its own further down.
+    jobs = [_read(below(folder, job.folder), whole=True) or job if runs.count(job.run) > 1 else job for job in jobs]
+    return sorted((_among(job, jobs) for job in jobs), key=lambda job: (job.began, job.folder))
+
+
+def find(storage: str, name: str, wanted: str | None, flag: str = "--resume") -> StoredJob:
+    """A job of an experiment.
+
+    Args:
+        storage: Where the jobs are.
+        name: The experiment's name.
+        wanted: The job's id or the name of its folder; None for the one that was begun last, copies aside.
+        flag: What the user asked for, for an error to point to.
+
+    Raises:
+        UserError: There is none, or nothing tells which of several is meant.
+    """
+    jobs, place = stored_jobs(storage, name), below(storage, name)
+    if not jobs:
+        hint = "run it without --resume and --extend, or say with storage=... where it was run"
+        raise UserError(Problem(f"no job of {name!r} was begun there", flag, place, hint))
+    if wanted is not None:
+        exact = [job for job in jobs if job.folder == wanted] or [job for job in jobs if job.id == wanted]
+        if len(exact) == 1:
+            return exact[0]
+        message = f"several folders hold job {wanted}" if exact else f"there is no job {wanted!r} of {name!r}"
+        raise UserError(Problem(message, "--job", place, allowed(wanted, [job.folder for job in exact or jobs])))
+    last = max(jobs, key=lambda job: (job.began, job.is_original))
+    if not last.is_original:
+        message = f"{last.folder} and {' and '.join(last.copies)} hold the same job, and none goes by its id, {last.id}"
+        hint = f"say which one goes on, as a job of its own: --job {last.folder} --adopt"
+        raise UserError(Problem(message, flag, place, hint))
+    return last
+
+
+def shares_record(folder: str, other: str, job: str, store: str) -> bool:
+    """Whether another folder holds the same job as `folder` and writes to the same runs in MLflow.
+
+    Args:
+        folder: A job's folder, or its URI.
+        other: The folder in which MLflow last knew the job.
+        job: The job's id.
+        store: MLflow's store, by a URI that is right from everywhere.
+    """
+    if other == folder or (there := _read(other, whole=True)) is None or job not in (there.id, name_of(other)):
+        return False
+    if there.store:
+        return there.store == store
+    # An older journal does not tell. A store beside the one folder and not beside the other was copied with it.
+    path = store.removeprefix("sqlite:///").rpartition("/")[0]
+    return not (path != store and folder.startswith(f"{path}/") and not other.startswith(f"{path}/"))
+
+
+def _among(job: StoredJob, jobs: list[StoredJob]) -> StoredJob:
+    """A job that knows of its copies."""
+    same = [other for other in jobs if (other.run, other.id) == (job.run, job.id)]
+    others = tuple(other.folder for other in same if other is not job)
+    return replace(job, copies=others, is_original=not others or job.folder == job.id)
+
+
+def _read(folder: str, *, whole: bool) -> StoredJob | None:
+    """A job by its journal's first line, or by all of it; None where there is no journal."""
+    place = below(folder, JOURNAL)
+    try:
+        lines = b"".join(read_parts(place)).split(b"\n") if whole else [_first_line(place)]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    events = [event for event in map(_opening, lines) if event is not None]
+    name = name_of(folder)
+    if not events:  # damaged at its beginning, which is said to whoever goes on with it
+        return StoredJob(name, name, _changed(place), "")
+    first, last = events[0], events[-1]
+    as_begun = _ID.match(name)
+    id = str(last.get("job") or (as_begun[0] if as_begun else name))
+    return StoredJob(name, id, float(first["time"]), str(last.get("parent_run", "")), store=str(last.get("store", "")))
+
+
+def _opening(line: bytes) -> dict[str, Any] | None:
+    """The beginning of a job, or of one more run of it; None for any other line."""
+    if b'"opened"' not in line:
+        return None
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_one = isinstance(event, dict) and event.get("event") == "opened"
+    return event if is_one and isinstance(event.get("time"), int | float) else None
+
+
+def _first_line(file: str) -> bytes:
+    files, path = files_at(file)
+    text = b""
+    with files.open_input_stream(path) as stream:
+        while b"\n" not in text and (more := stream.read(_HEAD)):
+            text += more
+    return text.partition(b"\n")[0]
+
+
+def _changed(file: str) -> float:
+    files, path = files_at(file)
+    return float(files.get_file_info(path).mtime_ns or 0) / 1e9
