@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tuner.clock import duration
 from tuner.formatting import score, score_format
+from tuner.output_log import shown
 from tuner.phases import TRIALS, WORKERS, Phases
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
@@ -44,8 +45,25 @@ def pause(elapsed: float, *, in_a_log: bool) -> float:
 class Display(Listener, AbstractContextManager["Display"]):
     """Follows a job. A `Listener`: on a terminal it redraws itself, elsewhere it prints a line a finished trial."""
 
-    def __init__(self, console: Console, spec: ExperimentSpec, supply: Supply, phases: Phases | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        spec: ExperimentSpec,
+        supply: Supply,
+        phases: Phases | None = None,
+        folder: str = "",
+    ) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            console: Where to write.
+            spec: The experiment.
+            supply: The job's trials.
+            phases: Those of the job.
+            folder: The job's folder, in which its trials leave what they print.
+        """
         self._console = console
+        self._folder = folder
         self._name = spec.name
         self._objective = spec.objective
         self._length = spec.trial.length
@@ -108,6 +126,8 @@ class Display(Listener, AbstractContextManager["Display"]):
         if trial.best is not None:
             words.append(f"{self._objective.metric} {score(trial.best)} in epoch {trial.best_epoch}")
         words += [trial.reason, duration(trial.seconds)]
+        if trial.status == "failed" and self._folder and (output := shown(self._folder, trial.number)):
+            words.append(f"output: {output}")
         left = self._seconds_left()
         words += [f"{duration(left)} left"] if left and not self._console.is_terminal else []
         line = " · ".join(filter(None, words))

@@ -21,6 +21,12 @@ def trial_of(checkpoint: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def first_folder(path: str) -> str:
+    """Of the folders that `folder_name` gives a trial, the first one: what is one for all of them lies there."""
+    job, _, name = path.rpartition("/")
+    return f"{job}/{name.partition(_BEGUN_AGAIN)[0]}"
+
+
 def latest_first(checkpoint: Any) -> Iterator[Any]:
     """A checkpoint of Ray's, and then those that its trial has left before it, as far as they are there."""
     yield checkpoint

@@ -77,7 +77,7 @@ class Job:
             total=self.supply.total,
             past=self.trials,
         )
-        display = Display(self.console, spec, self.supply, self.phases)
+        display = Display(self.console, spec, self.supply, self.phases, self.folder)
         journal = Journal(self.folder, partial(self._cannot_write, ending))
         journal.opened(
             spec,

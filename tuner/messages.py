@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner import origin
+from tuner import origin, output_log
 from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed
@@ -109,8 +109,15 @@ def metrics(spec: ExperimentSpec, trial: Trial, report: Mapping[str, Any], when:
     return {"do": "metrics", "trial": trial.number, "values": numbers, "step": epoch, "time": when}
 
 
-def ending(spec: ExperimentSpec, trial: Trial, when: float) -> dict[str, Any]:
-    """The end of a trial: its status, its best report, its checkpoint or its traceback."""
+def ending(spec: ExperimentSpec, trial: Trial, when: float, folder: str = "") -> dict[str, Any]:
+    """The end of a trial: its status, its best report, its checkpoint, or its traceback and what it printed.
+
+    Args:
+        spec: The experiment.
+        trial: The trial.
+        when: In seconds since 1970.
+        folder: The job's, in which the trial's output lies.
+    """
     best: dict[str, float] = {}
     if trial.best is not None:
         values = {f"best_{o.metric}": o.of(trial.best_report) for o in spec.objectives}
@@ -136,19 +143,30 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float) -> dict[str, Any]:
         "tags": tags,
         "texts": texts,
         "checkpoint": trial.checkpoint or "",
+        "output": output_log.place(folder, trial.number) if folder and _keeps_output(spec, trial) else "",
         "time": when,
     }
 
 
-def history(spec: ExperimentSpec, trial: Trial) -> Iterator[dict[str, Any]]:
-    """All that there is to tell of a trial that an earlier run of the job knew, in the order of time."""
+def history(spec: ExperimentSpec, trial: Trial, folder: str = "") -> Iterator[dict[str, Any]]:
+    """All that there is to tell of a trial that an earlier run of the job knew, in the order of time.
+
+    Args:
+        spec: The experiment.
+        trial: The trial.
+        folder: The job's, in which the trial's output lies.
+    """
     first = trial.assignment_at(0)
     config = spec.trial_config(first).model_copy(update={"seed": trial.config.seed})
     yield beginning(spec, trial, config, label(first))
     for report, when in trial.reports:
         yield metrics(spec, trial, report, when)
     if trial.ended is not None:
-        yield ending(spec, trial, trial.ended)
+        yield ending(spec, trial, trial.ended, folder)
+
+
+def _keeps_output(spec: ExperimentSpec, trial: Trial) -> bool:
+    return trial.status == "failed" or spec.tracking.output == "all"
 
 
 def end_of(

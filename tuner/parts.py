@@ -68,6 +68,8 @@ class Tracking(Config):
 
     uri: str | None = None
     """Tracking URI; null for MLFLOW_TRACKING_URI, else MLflow's own default (sqlite:///mlflow.db)."""
+    output: Literal["failed", "all"] = "failed"
+    """Of which trials what they printed (``output.log``) becomes an artifact; it lies in the folder of each."""
     tensorboard: bool = False
     """Whether TensorBoard's files are written, too: below the job's folder, which has to be a local one."""
     register_model: bool = Field(True, alias="register")

@@ -199,7 +199,8 @@ class Record:
                     ended = said["status"], said["time"]
         run = self._runs[trial]
         # What has ended is whole: where there is more than rows to write, its end comes behind that.
-        is_rows = not any(said.get("data") or said.get("texts") or said.get("checkpoint") for said in operations)
+        files = ("data", "texts", "checkpoint", "output")
+        is_rows = not any(said.get(kind) for said in operations for kind in files)
         self._writes.add(run, f"trial {trial}", Change(metrics, params, tags, ended if is_rows else None), names)
         for said in operations:
             if said["do"] == "start" and said["data"]:
@@ -227,10 +228,18 @@ class Record:
         try:
             for file, text in said["texts"].items():
                 self._client.log_text(run, text, file)
+            if said.get("output"):
+                self._log_output(run, said["output"])
             if said["checkpoint"]:
                 self._log_folder(run, said["checkpoint"])
         finally:
             self._writes.add(run, "a trial", Change(ended=(said["status"], said["time"])))
+
+    def _log_output(self, run: str, source: str) -> None:
+        """What a trial printed, as an artifact; a trial that printed nothing has none."""
+        with contextlib.suppress(FileNotFoundError), as_file(source) as file:
+            if file.is_file():
+                self._upload(run, file)
 
     def _log_folder(self, run: str, source: str) -> None:
         """A checkpoint, from wherever it lies, as an artifact."""

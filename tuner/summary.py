@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import cluster, elapsed
+from tuner import cluster, elapsed, output_log
 from tuner.address import masked
 from tuner.clock import duration
 from tuner.display import COLOURS
@@ -202,9 +202,12 @@ def print_result(console: Console, result: Result) -> None:
     for trial in result.trials:
         if trial.traceback:
             lines.append(Text(f"trial {trial.number} failed:\n{trial.traceback.rstrip()}", style="red"))
+            if output := output_log.shown(result.folder, trial.number):
+                lines.append(Text(f"what it printed: {output}", style="red"))
             others = sum(bool(t.traceback) for t in result.trials) - 1
             if others:
-                lines.append(Text(f"and {others} more; each traceback is in MLflow, as traceback.txt", style="red"))
+                hint = f"tuner logs {result.spec.name} TRIAL shows what each printed, with its traceback"
+                lines.append(Text(f"and {others} more; {hint}", style="red"))
             break
     if result.record_failure is not None:
         hint = "tuner sync with the same file and overrides makes up for it"

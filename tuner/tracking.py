@@ -70,6 +70,7 @@ class Recorder(Listener):
         self._scribe: Scribe | None = None
         self._spec = spec
         self._uri = uri
+        self._folder = ""
         self._started: set[int] = set()
         """Trials that have runs, or will have."""
         self._written: set[int] = set()
@@ -115,6 +116,7 @@ class Recorder(Listener):
             UserError: MLflow refuses.
         """
         self._warn = warn
+        self._folder = folder
         self._scribe = Scribe(self._environment, self._lock)
         said = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed)
         self._tell_of_names((*said["params"], *said["tags"]))
@@ -154,7 +156,7 @@ class Recorder(Listener):
         """What an earlier run of the job did not live to write of a trial. What is there already stays as it is."""
         if trial.number in self._written:
             return
-        for said in messages.history(self._spec, trial):
+        for said in messages.history(self._spec, trial, self._folder):
             if said["do"] == "start" and trial.number in self._started:
                 continue
             if said["do"] == "metrics" and said["step"] in self._steps.get(trial.number, ()):
@@ -165,7 +167,7 @@ class Recorder(Listener):
     def _mend(self, past: Past | None, number: int, metrics: Collection[str]) -> None:
         """Write what the run of a trial lacks though it has ended. Its files are there: they came before its end."""
         for trial in past.trials if past else ():
-            for said in messages.history(self._spec, trial) if trial.number == number else ():
+            for said in messages.history(self._spec, trial, self._folder) if trial.number == number else ():
                 match said["do"]:
                     case "start":
                         self._put({**said, "data": None})
@@ -245,7 +247,7 @@ class Recorder(Listener):
         self._put(messages.metrics(self._spec, trial, report, when))
 
     def _end(self, trial: Trial, when: float) -> None:
-        self._put(messages.ending(self._spec, trial, when))
+        self._put(messages.ending(self._spec, trial, when, self._folder))
 
     def _links(self, experiment: str, parent: str, view: str) -> Links:
         path = f"/#/experiments/{experiment}/runs?workflowType=machine_learning&{VIEW}={view}"

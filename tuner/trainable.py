@@ -5,7 +5,7 @@ import os
 import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from ray import tune
+from ray.train._internal.session import get_session
 
-from tuner import imports, temporary, usage
+from tuner import imports, output_log, temporary, usage
 from tuner.beside import Beside
 from tuner.checkpoint import Damaged, Save, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
-from tuner.earlier import latest_first
+from tuner.earlier import first_folder, latest_first
 from tuner.errors import Problem
 from tuner.function_trial import run_function
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
@@ -69,7 +70,6 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
     trial = task["trial"]
     imports.unpack(carried)
     use_threads(task["threads"])
-    function = imports.resolve(trial["target"])
     seed = trial["seed"]
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -78,6 +78,7 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
     untold: dict[str, Any] = {}
 
     def call() -> str:
+        function = imports.resolve(trial["target"])
         run_function(function, trial["config"], task["objectives"], untold)
         return ""
 
@@ -93,7 +94,8 @@ def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | N
     """
     last: dict[str, Any]
     try:
-        last = {STATUS: "completed", REASON: train()}
+        with _output():
+            last = {STATUS: "completed", REASON: _showing_what_it_raises(train)}
     except Diverged as error:
         last = {STATUS: "diverged", REASON: str(error)}
     except Exception as error:
@@ -110,6 +112,25 @@ def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | N
     if last[REASON] == OUT_OF_MEMORY:  # now that the error, and with it what it held, is gone
         release()
     tune.report({**last, **(untold or {})})
+
+
+def _output() -> AbstractContextManager[object]:
+    """The log of what this trial prints."""
+    session = get_session()
+    if session is None:
+        return nullcontext()
+    folder = first_folder(session.storage.trial_fs_path)
+    return output_log.OutputLog(session.storage.storage_filesystem, f"{folder}/{output_log.FILE}")
+
+
+def _showing_what_it_raises(train: Callable[[], str]) -> str:
+    """Call `train`; its traceback is part of what it prints."""
+    try:
+        return train()
+    except (Exception, SystemExit) as error:
+        if not isinstance(error, SystemExit) or error.code:
+            traceback.print_exc()
+        raise
 
 
 def _within_memory(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "best": inspect.best,
     "compare": inspect.compare,
     "results": inspect.results,
+    "logs": inspect.logs,
     "report": inspect.report,
     "ui": inspect.ui,
     "schema": run.schema,

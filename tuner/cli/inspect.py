@@ -91,6 +91,24 @@ def results(
         print_table(terminal(), table)
 
 
+def logs(
+    name: Name,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", min=0, help="The trial's number.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the trial ends.")] = False,
+    uri: Uri = None,
+) -> None:
+    """Show what a trial printed, its traceback included."""
+    import sys
+
+    from tuner.logs import output_of
+    from tuner.recorded import find_job
+
+    with _store(uri) as (client, _):
+        for printed in output_of(client, find_job(client, name), trial, follow=follow):
+            sys.stdout.buffer.write(printed)
+            sys.stdout.buffer.flush()
+
+
 def report(
     name: Name,
     output: Annotated[
