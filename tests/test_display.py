@@ -368,7 +368,8 @@ def test_the_status_line_fits_the_terminal() -> None:
         supply, trials = begun(3, SPEC.model_copy(update={"name": name}))
         console = Console(file=StringIO(), width=width)
         display = Display(console, SPEC.model_copy(update={"name": name}), supply)
-        for one, status in zip(trials, ("pruned", "failed", "diverged"), strict=True):
+        ends: list[Any] = ["pruned", "failed", "diverged"]
+        for one, status in zip(trials, ends, strict=True):
             report(display, one, 1, 0.5)
             one.end(status, "")
         display._began -= 100_000
