@@ -96,6 +96,20 @@ def doomed(config):
     curve(config)
 
 
+def logging_itself(config):
+    import mlflow
+
+    mlflow.start_run(run_name=f"mine {config['height']}")
+    mlflow.log_metric("own", config["height"])
+    with mlflow.start_run(run_name="inner", nested=True):
+        mlflow.log_param("p", 1)
+    tune.report({"score": float("inf") if config["height"] == 2 else 1.0})
+    if config["height"] == 3:
+        raise RuntimeError("the third fails")
+    if config["height"] == 4:
+        mlflow.end_run()
+
+
 def unsound(config):
     checkpoint = tune.get_checkpoint()
     first = int((Path(checkpoint.path) / "step").read_text()) if checkpoint else 0
@@ -378,6 +392,26 @@ def test_a_population_goes_on_without_the_one_that_it_waited_for(play: Play, kin
     assert 0 < len(failed) < 4  # else nobody waits
     assert {trial.reason for trial in failed} == {"RuntimeError: the best fails"}
     assert {(trial.status, trial.epoch) for trial in job.trials if trial not in failed} == {("completed", 8)}
+
+
+def test_what_a_function_logs_itself_lies_below_its_trial(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
+    job = play(CURVES, "trial.target=curves:logging_itself", "space.config.height={grid: [1, 2, 3, 4, 5]}")
+    experiment = job.parent.info.experiment_id
+    found = job.client.search_runs([experiment], "tags.`tuner.inside` != ''")
+    own = {run.info.run_name: run for run in found if run.info.run_name != "inner"}
+    assert sorted(own) == [f"mine {height}" for height in range(1, 6)]
+    for trial in job.trials:
+        height = trial.assignment["config.height"]
+        mine, run = own[f"mine {height}"], job.runs[trial.number]
+        assert mine.data.metrics == {"own": height}
+        assert mine.data.tags["mlflow.parentRunId"] == run.info.run_id
+        # One that its function left active ends as its trial did.
+        expected = {2: ("diverged", "FAILED"), 3: ("failed", "FAILED")}.get(height, ("completed", "FINISHED"))
+        assert (trial.status, mine.info.status) == expected
+        [inner] = [r for r in found if r.data.tags["mlflow.parentRunId"] == mine.info.run_id]
+        assert (inner.info.run_name, inner.info.status, inner.data.params) == ("inner", "FINISHED", {"p": "1"})
+    assert len(job.runs) == 5  # none of them is taken for a trial
 
 
 UNSOUND = {

@@ -28,6 +28,7 @@ from tuner.store import download_checkpoint, runs_below
 from tuner.supply import Supply, planned
 from tuner.tracking import Recorder
 from tuner.trials import Trial
+from tuner.user_mlflow import KEY, key_of
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")
 
@@ -504,6 +505,27 @@ class TestReopened:
         assert sorted(run.data.tags.get("tuner.trial", "") for run in again.runs()) == ["", "0", "1", "2"]
         assert {run.info.status for run in again.runs()} == {"FINISHED"}
         assert again.run_of(1).data.metrics["best_val_accuracy"] == 0.8
+
+    def test_runs_that_code_of_ones_own_began_are_put_below_their_trials(self, uri: str, tmp_path: Path) -> None:
+        spec = experiment(
+            trial={"target": "json:dumps"},
+            objective={"metric": "val_accuracy", "mode": "max"},
+            space={"config.lr": {"choice": [1, 2, 3]}},
+            search={"kind": "grid"},
+        )
+        job = Recorded(spec, uri, tmp_path / "job")
+        trials = [job.next() for _ in range(3)]
+        begun = [
+            job.client.create_run(job.links.experiment_id, tags={KEY: key_of(job.links.parent_run_id, trial.number)})
+            for trial in trials
+        ]
+        job.end(trials[0], "completed")
+        job.end(trials[1], "failed", "boom")
+        job.close()  # without an end: the third is given up
+        theirs = [job.client.get_run(run.info.run_id) for run in begun]
+        assert [run.info.status for run in theirs] == ["FINISHED", "FAILED", "KILLED"]
+        for trial, run in zip(trials, theirs, strict=True):
+            assert run.data.tags["mlflow.parentRunId"] == job.run_of(trial.number).info.run_id
 
     def test_what_was_not_written_is_written_now(self, uri: str, tmp_path: Path) -> None:
         """A driver that was killed before its record was sent leaves all to the journal."""

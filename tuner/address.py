@@ -23,7 +23,7 @@ def absolute(uri: str) -> str:
         place = uri.removeprefix(begin)
         if uri.startswith(begin) and not place.startswith("/") and place != ":memory:":
             return f"{begin}{Path(place).resolve()}"
-    return uri if ":" in uri else str(Path(uri).resolve())
+    return uri if ":" in uri or uri == "databricks" else str(Path(uri).resolve())
 
 
 def masked(text: str) -> str:

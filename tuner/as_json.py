@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tuner.record_names import recorded
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, trials_of, versions_of
+from tuner.store import SPACE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +41,7 @@ def job_of(client: Any, job: Job) -> dict[str, Any]:
         "job": job.id,
         "status": job.status,
         "ended_early": job.tags.get("tuner.ended_early") or None,
-        "objectives": [
-            {"metric": metric, "mode": mode, "best": metrics.get(f"best_{metric}")} for mode, metric in job.objectives
-        ],
+        "objectives": [{"metric": metric, "mode": mode, "best": job.best(metric)} for mode, metric in job.objectives],
         "trials": {"planned": int(planned) if planned.isdigit() else None} | counts,
         "began": datetime.fromtimestamp(job.began, UTC).isoformat(),
         "seconds": job.seconds,
@@ -87,7 +87,7 @@ def _trial(client: Any, job: Job, trial: RecordedTrial) -> dict[str, Any]:
 
 def _value(job: Job, key: str, text: str) -> Any:
     """A parameter, which MLflow has as a text, as what it was: one of the choices of its key, or a number."""
-    space = json.loads(job.tags.get(f"tuner.space.{key}") or "{}")
+    space = json.loads(job.tags.get(recorded(f"{SPACE}{key}")) or "{}")
     options = [option for values in space.values() if isinstance(values, list) for option in values]
     is_listed = bool({"choice", "grid"} & space.keys())
     for option in options if is_listed else ():

@@ -27,6 +27,11 @@ def first_folder(path: str) -> str:
     return f"{job}/{name.partition(_BEGUN_AGAIN)[0]}"
 
 
+def number_of(name: str) -> int:
+    """The number of the trial of a folder's name."""
+    return int(name.partition(_BEGUN_AGAIN)[0].removeprefix("trial-"))
+
+
 def latest_first(checkpoint: Any) -> Iterator[Any]:
     """A checkpoint of Ray's, and then those that its trial has left before it, as far as they are there."""
     yield checkpoint

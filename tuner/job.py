@@ -108,6 +108,7 @@ class Job:
                     job=name_of(self.folder),
                     ending=ending,
                     listeners=listeners,
+                    inside=self.recorder.inside(self.links),
                 )
             self.phases.begin("end", "ending the trials")
             ahead.wait()

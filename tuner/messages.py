@@ -145,6 +145,7 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float, folder: str = "") ->
         "checkpoint": trial.checkpoint or "",
         "output": output_log.place(folder, trial.number) if folder and _keeps_output(spec, trial) else "",
         "time": when,
+        "inside": bool(trial.config.targets),  # code of the user's own may have begun runs of its own
     }
 
 

@@ -18,6 +18,7 @@ from tuner.stored import as_file, as_folder, delete_checkpoints
 from tuner.stored_jobs import shares_record
 from tuner.tables import Tables
 from tuner.upload import upload
+from tuner.user_mlflow import key_of
 
 ENDED = ("completed", "pruned", "failed", "diverged")
 """How a trial ends for good."""
@@ -198,6 +199,9 @@ class Record:
                     tags |= said["tags"]
                     ended = said["status"], said["time"]
         run = self._runs[trial]
+        for said in operations:
+            if said["do"] == "end" and said.get("inside"):
+                self._adopt(trial, said["status"], said["time"])
         # What has ended is whole: where there is more than rows to write, its end comes behind that.
         files = ("data", "texts", "checkpoint", "output")
         is_rows = not any(said.get(kind) for said in operations for kind in files)
@@ -211,6 +215,10 @@ class Record:
                 self._ended.add(trial)
             elif said["do"] == "drop" and trial in self._ended:
                 delete_checkpoints(said["folder"])
+
+    def _adopt(self, trial: int, status: str, when: float) -> None:
+        key = key_of(self._parent, trial)
+        store.adopt(self._client, self._experiment, key, self._runs[trial], status, when)
 
     def _start(self, trial: int, said: Operation, again: bool) -> None:
         if again and trial not in self._runs:
@@ -306,6 +314,7 @@ class Record:
         gone = {"tuner.status": "interrupted", "tuner.reason": reason}
         for run in store.runs_below(self._client, self._experiment, self._parent) or []:
             if run.info.status == "RUNNING":
+                self._adopt(int(run.data.tags["tuner.trial"]), "KILLED", when)
                 self._writes.add(run.info.run_id, "a trial", Change(tags=gone, ended=("KILLED", when)))
         tags = {"tuner.status": "interrupted", "tuner.ended_early": reason}
         self._writes.add(self._parent, "the job", Change(tags=tags, ended=("KILLED", when)))

@@ -18,6 +18,7 @@ from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
 from tuner.journal import Journal
 from tuner.phases import Phases
+from tuner.reachable import kind_of
 from tuner.relocation import relocate
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.sole import alone_in
@@ -120,6 +121,12 @@ def run(
         return Job(opening, supply, share, recorder, links, console, elapsed, phases, address is None).run()
 
 
+_HERE_ALONE = (
+    "lies on this machine: what code of your own logs with mlflow itself on a machine that does not share it is not "
+    "in the record; the address of a tracking server as tracking.uri changes that"
+)
+
+
 def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> cluster.Share:
     """Connect to a cluster, and make sure that it can run the trials."""
 
@@ -134,6 +141,9 @@ def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console:
     share = cluster.share(spec.resources, capacity, supply.total)
     say(share.explain())
     say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
+    is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
+    if spec.trial.targets and is_spread and kind_of(uri) in ("sqlite", "file"):
+        warn(f"{masked(uri)} {_HERE_ALONE}")
     nodes.check(spec, [machine for machine in capacity.now if machine.fits(share.cpu, share.gpu)], say, warn)
     return share
 

@@ -25,6 +25,7 @@ from tuner.supply import Supply
 from tuner.trainable import run_target, train_trial
 from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial
+from tuner.user_mlflow import Inside
 
 _NAME = "name"
 """Key of what a worker is given: what Ray calls the trial, and its folder."""
@@ -96,6 +97,7 @@ def schedule(
     job: str,
     ending: Ending,
     listeners: Sequence[Listener],
+    inside: Inside,
 ) -> None:
     """Run trials on Ray Tune until the supply is used up and all have ended, or `ending` says so.
 
@@ -107,6 +109,7 @@ def schedule(
         job: Name of the job's folder.
         ending: Ends the job early.
         listeners: Told of everything that happens.
+        inside: Where code of the user's own logs that uses MLflow itself.
     """
     objective = spec.objective
 
@@ -139,7 +142,7 @@ def schedule(
     ray.tune.tune.TuneController = Controller
     # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
     tune.run(
-        _trainable(spec),
+        _trainable(spec, inside),
         name=job,
         storage_path=storage,
         resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
@@ -158,8 +161,9 @@ def schedule(
     supply.forget_unbegun()
 
 
-def _trainable(spec: ExperimentSpec) -> Any:
+def _trainable(spec: ExperimentSpec, inside: Inside) -> Any:
     """What runs on the workers, with the user's own code where the trial needs it."""
     trainable = train_trial if isinstance(spec.trial, TrialConfig) else run_target
     carried = imports.packed(spec.trial.targets)
-    return tune.with_parameters(trainable, carried=carried) if carried else trainable
+    # Not with each trial's payload: that is written to files, and the address of the store may hold a password.
+    return tune.with_parameters(trainable, carried=carried, inside=inside) if carried else trainable

@@ -20,6 +20,7 @@ from tuner.reachable import check_reachable
 from tuner.record_names import recorded
 from tuner.refusal import refusal
 from tuner.relocation import relocate
+from tuner.user_mlflow import KEY
 
 CHECKPOINT = "checkpoint"
 """Name of the artifact that holds the best checkpoint of a trial's run."""
@@ -142,6 +143,24 @@ def runs_below(client: Any, experiment: str, parent: str) -> list[Any] | None:
     if run is None or run.info.experiment_id != experiment or run.info.lifecycle_stage != "active":
         return None
     return _all_runs(client, experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
+
+
+def adopt(client: Any, experiment: str, key: str, run: str, status: str, when: float) -> None:
+    """Put the runs that code of the user's own began inside a trial below its run, and end those that it left active.
+
+    Args:
+        client: Of the store.
+        experiment: Id of the experiment.
+        key: What `tuner.user_mlflow.KEY` says of them.
+        run: Id of the trial's run.
+        status: MLflow's, how the trial ended.
+        when: Seconds since 1970.
+    """
+    for each in search(client, [experiment], f"tags.`{KEY}` = '{key}'"):
+        if "mlflow.parentRunId" not in each.data.tags:  # else the user has named one
+            client.set_tag(each.info.run_id, "mlflow.parentRunId", run)
+        if each.info.status == "RUNNING":
+            client.set_terminated(each.info.run_id, status, end_time=int(when * 1000))
 
 
 def steps(client: Any, run: Any) -> set[int]:

@@ -21,6 +21,7 @@ from tuner.store import FIXED, SPACE, VIEW
 from tuner.stored import above
 from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial
+from tuner.user_mlflow import Inside
 
 _NAMED = ("values", "metrics", "params", "tags")
 """Parts of what the writer is told that have names of the user's."""
@@ -214,6 +215,10 @@ class Recorder(Listener):
     def job_ended(self, end: Mapping[str, Any]) -> None:
         """Queue the end of the job, as `tuner.messages.end_of` has it."""
         self._put({"do": "close", "patience": PATIENCE} | dict(end))
+
+    def inside(self, links: Links) -> Inside:
+        """Where trials log that use MLflow themselves."""
+        return Inside.of(self._uri, links.experiment_id, links.parent_run_id)
 
     def hang_up(self) -> None:
         """Have `open`, on another thread, wait for no store that is away."""

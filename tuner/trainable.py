@@ -20,7 +20,7 @@ from tuner.beside import Beside
 from tuner.checkpoint import Damaged, Save, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
-from tuner.earlier import first_folder, latest_first
+from tuner.earlier import first_folder, latest_first, number_of
 from tuner.errors import Problem
 from tuner.function_trial import run_function
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
@@ -29,13 +29,16 @@ from tuner.scoring import Objective
 from tuner.train import Diverged, fit, predict
 from tuner.trial_config import TrialConfig
 from tuner.trials import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
+from tuner.user_mlflow import Inside
 
 _LAST_BATCH = "10"
 """Seconds that Ray gives a trial that is ended, before it takes another worker for the next: one batch, or a look at
 the validation set."""
 
 
-def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = None) -> None:
+def train_trial(
+    payload: dict[str, Any], carried: Mapping[str, Any] | None = None, inside: Inside | None = None
+) -> None:
     """Train one trial and report each of its epochs with a checkpoint.
 
     A trial that fails says so in its last report instead of raising: Ray would end the worker, and the next trial would
@@ -46,8 +49,11 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
             ``halves``: whether it is tried again with half the batch where the memory is not enough, ``beside``:
             whether it trains on while its last epoch is saved and reported.
         carried: The user's own code that the trial needs, by its name.
+        inside: Where that code logs, if it uses MLflow itself; None where there is none.
     """
     task = json.loads(payload["task"])
+    if inside is not None:
+        inside.enter(_number())
     imports.unpack(carried or {})
     keep_freed_memory()
     temporary.clear_up()
@@ -59,15 +65,17 @@ def train_trial(payload: dict[str, Any], carried: Mapping[str, Any] | None = Non
     _telling_how_it_ends(lambda: _within_memory(task, device, untold), untold)
 
 
-def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
+def run_target(payload: dict[str, Any], carried: Mapping[str, Any], inside: Inside) -> None:
     """Call a Ray Tune function of the user's own: Ray gets the numbers of its reports, and its checkpoints as they are.
 
     Args:
         payload: As for `train_trial`.
         carried: The function, by its name.
+        inside: Where it logs, if it uses MLflow itself.
     """
     task = json.loads(payload["task"])
     trial = task["trial"]
+    inside.enter(_number())
     imports.unpack(carried)
     use_threads(task["threads"])
     seed = trial["seed"]
@@ -83,6 +91,11 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any]) -> None:
         return ""
 
     _telling_how_it_ends(call, untold)
+
+
+def _number() -> int:
+    """The number of the trial that this worker trains."""
+    return number_of(tune.get_context().get_trial_name())
 
 
 def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | None = None) -> None:
