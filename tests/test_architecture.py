@@ -13,6 +13,7 @@ LAYERS = [
     {"cli"},
     {"as_json"},
     {"summary", "alone", "comparison", "listing", "logs"},
+    {"reproduced"},
     {"sync", "audit"},
     {"run", "loading", "rebuilt", "submit", "forecast"},
     {"job"},

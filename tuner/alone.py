@@ -1,9 +1,11 @@
 """One trial here and now, without Ray and MLflow."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from tuner.checkpoint import Save
@@ -12,12 +14,13 @@ from tuner.device import keep_freed_memory, use_threads
 from tuner.errors import Problem, UserError
 from tuner.formatting import score
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
+from tuner.reproduced import Reproduction
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
 from tuner.target import TargetTrial
 from tuner.train import Diverged, fit
 from tuner.trial_config import TrialConfig
-from tuner.trials import Trial
+from tuner.trials import PARTS, Trial
 
 
 def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:
@@ -35,33 +38,102 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     Raises:
         UserError: There is no such trial, the folder is there already, or the data cannot be had.
     """
-    if not isinstance(spec.trial, TrialConfig):
-        hint = (
-            f"call {spec.trial.target} yourself: it needs nothing of this"
-            if isinstance(spec.trial, TargetTrial)
-            else ""
-        )
-        raise UserError(Problem("a function of your own reports to Ray Tune", "trial.target", hint=hint))
+    _check_alone(spec)
     trials = None if number is None else planned(spec)
     if number is not None and trials is None:
         message = f"{spec.search.kind} search has no plan: its trials hang on what came out before"
         raise UserError(Problem(message, "--trial", hint="set the values instead, such as trial.optimizer.lr=0.01"))
     if number is not None and trials is not None and not 0 <= number < len(trials):
         raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(trials) - 1}"))
-    if output and output.exists() and any(output.iterdir()):
-        raise UserError(Problem("is not empty", key="--output", where=str(output), hint="choose a new folder"))
+    _check_output(output)
+    spec = _with_data(spec, console)
+    config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
+    assert isinstance(config, TrialConfig)
+    return _train(spec, Trial(number or 0, {}, config, ""), output, console)
+
+
+def train_again(recorded: Reproduction, *, file: Path | None, output: Path | None, console: Console) -> bool:
+    """Train a recorded trial once more, and say whether it gives the recorded numbers.
+
+    Args:
+        recorded: The trial.
+        file: Its experiment's file, where it needs code of the user's own.
+        output: As for `train_alone`.
+        console: Where to write.
+
+    Returns:
+        As `train_alone` does.
+
+    Raises:
+        UserError: It cannot be trained alone, it needs code that the file does not name, or the data cannot be had.
+    """
+    spec = recorded.spec(file)
+    _check_alone(spec)
+    _check_output(output)
+    for note in recorded.notes:
+        console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    spec = _with_data(spec, console)
+    config = spec.trial_config({})
+    assert isinstance(config, TrialConfig)
+    best, seen = recorded.trial.best_report, list[dict[str, Any]]()
+    told = best.get("device", "")
+    device = torch.device("cpu") if told == "cpu" else None  # a job may leave the GPU alone
+    trial = Trial(recorded.trial.number, {}, config, "", parts=int(best.get(PARTS, 1)))
+    is_whole = _train(spec, trial, output, console, device, seen.append)
+    then = next((metrics for metrics in seen if metrics["epoch"] == best.get("epoch")), None)
+    if then is not None:
+        console.print(_compared(spec, best, then), soft_wrap=True, highlight=False, markup=False)
+    return is_whole
+
+
+def _compared(spec: ExperimentSpec, recorded: dict[str, Any], now: dict[str, Any]) -> str:
+    """How an epoch's numbers stand to those that were recorded of it."""
+    names = [objective.metric for objective in spec.objectives]
+    if all(recorded.get(name) == now.get(name) for name in names):
+        shown = "  ".join(f"{name} {now.get(name)!r}" for name in names)
+        return f"the same as recorded, to the last digit: {shown} in epoch {now['epoch']}"
+    pairs = "  ".join(f"{name} {recorded.get(name)!r}, now {now.get(name)!r}" for name in names)
+    where = [
+        f"{key} {recorded.get(key)}, now {now[key]}" for key in ("device", "precision") if recorded.get(key) != now[key]
+    ]
+    return "; ".join([f"recorded of epoch {now['epoch']}: {pairs}", *where])
+
+
+def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
     spec, message = spec.prepare()
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
-    config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
+    return spec
+
+
+def _check_output(output: Path | None) -> None:
+    if output and output.exists() and any(output.iterdir()):
+        raise UserError(Problem("is not empty", key="--output", where=str(output), hint="choose a new folder"))
+
+
+def _check_alone(spec: ExperimentSpec) -> None:
+    if isinstance(spec.trial, TargetTrial):
+        hint = f"call {spec.trial.target} yourself: it needs nothing of this"
+        raise UserError(Problem("a function of your own reports to Ray Tune", "trial.target", hint=hint))
+
+
+def _train(
+    spec: ExperimentSpec,
+    trial: Trial,
+    output: Path | None,
+    console: Console,
+    device: torch.device | None = None,
+    see: Callable[[dict[str, Any]], object] = lambda metrics: None,
+) -> bool:
+    """Train, with a line for each epoch; `see` is given the metrics of each."""
+    config = trial.config
     assert isinstance(config, TrialConfig)
     keep_freed_memory()
     use_threads(int(spec.resources.cpu))
-    trained = Trial(number or 0, {}, config, "")
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         mark = ""
-        if trained.take(metrics, spec.objective, others=spec.objectives[1:]):
+        if trial.take(metrics, spec.objective, others=spec.objectives[1:]):
             mark = "  best so far"
             if output:
                 _replace(output, save)
@@ -78,7 +150,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
 
     console.print(f"seed {config.seed}, {config.data.describe().name}, {config.model.kind}", highlight=False)
     try:
-        reason = fit(config, spec.objective, report)
+        reason = fit(config, spec.objective, report, device=device, parts=trial.parts)
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
         return False
@@ -87,8 +159,8 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
             raise
         console.print(f"{OUT_OF_MEMORY}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return False
-    if trained.not_finite:
-        console.print(f"[yellow]diverged: {'; '.join(trained.not_finite.values())}[/]")
+    if trial.not_finite:
+        console.print(f"[yellow]diverged: {'; '.join(trial.not_finite.values())}[/]")
         return False
     if reason:
         console.print(reason)

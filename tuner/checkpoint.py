@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from tuner.errors import Problem, UserError
-from tuner.source import parse_yaml
+from tuner.source import parse_yaml, write_yaml
 from tuner.trial_config import TrialConfig
 
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
@@ -58,7 +58,7 @@ class Save:
             # By way of Python's files: torch's own do not say that a disk is full.
             with (folder / name).open("wb") as file:
                 torch.save(tensors, file)
-        (folder / _TRIAL).write_text(yaml.safe_dump(self.trial.model_dump(mode="json"), sort_keys=False))
+        (folder / _TRIAL).write_text(write_yaml(self.trial.model_dump(mode="json")))
         (folder / _METRICS).write_text(json.dumps(self.metrics, indent=1))  # last: where it is, the rest is whole
 
     def kept(self) -> "Save":

@@ -52,7 +52,7 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
         path = path or Path(f"{job.experiment}-{job.id}.html")
         _check_writable(path)
         try:
-            with _rebuilt(client, job) as (spec, past):
+            with rebuilt_job(client, job) as (spec, past):
                 status, early = job.status, job.tags.get("tuner.ended_early", "")
                 html_report.write_html(
                     spec,
@@ -102,7 +102,7 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
     with store.reading(uri or default_uri()) as client:
         job = find_job(client, name)
         try:
-            with _rebuilt(client, job) as (spec, past):
+            with rebuilt_job(client, job) as (spec, past):
                 table = leaderboard(past.trials, spec.objectives, spec.repeat)
         except UserError:
             kept = store.read_text(client, job.run.info.run_id, "leaderboard.csv")
@@ -115,7 +115,7 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
 
 
 @contextlib.contextmanager
-def _rebuilt(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
+def rebuilt_job(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
     """The experiment of a job as it was run, and what came of it. Meanwhile, no code that it names is called.
 
     Raises:

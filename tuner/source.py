@@ -80,6 +80,24 @@ def _word(key: yaml.Node) -> yaml.Node:
     return yaml.ScalarNode(_STR, key.value, key.start_mark, key.end_mark) if key.tag in _SCALARS else key
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads to the same: a word that is a number to it, such as 1e-3, in quotes."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, ()),
+        *_Loader.yaml_implicit_resolvers.get(first, ()),
+    ]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
+def write_yaml(data: Any) -> str:
+    """A value of plain data as YAML, which `parse_yaml` reads as the same: floats to the last digit."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def parse_yaml(text: str) -> Any:
     """The value that a piece of YAML stands for. Raises `yaml.YAMLError`."""
     return _parsed(text)[1]

@@ -4,7 +4,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Discriminator,
@@ -39,6 +38,7 @@ from tuner.parts import (
 from tuner.scheduler import Fifo, SchedulerConfig
 from tuner.scoring import Objective
 from tuner.search import SearchConfig
+from tuner.source import write_yaml
 from tuner.space import Assignment, Space
 from tuner.target import TargetTrial
 from tuner.trial_config import TrialConfig
@@ -239,4 +239,4 @@ class ExperimentSpec(Config):
 
     def to_yaml(self) -> str:
         """The specification as YAML, as resolved: it runs again to the same plan."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json", exclude_none=True))

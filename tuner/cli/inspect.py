@@ -34,8 +34,22 @@ def list_jobs(
         print_jobs(terminal(), client, store, name)
 
 
-def best(name: Name, json: AsJson = False, uri: Uri = None) -> None:
+def best(
+    name: Name,
+    json: AsJson = False,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print it as an experiment's file of its own: one trial, its seed explicit.")
+    ] = False,
+    uri: Uri = None,
+) -> None:
     """Show the winner of a job, how good it is and how to load it."""
+    if as_yaml:
+        from tuner.reproduced import reproduction
+
+        if json:
+            raise UserError(Problem("does not go with --json", "--yaml", hint="give one of them"))
+        typer.echo(reproduction(name, uri).to_yaml(), nl=False)
+        return
     from tuner.as_json import best_of_job, text_of
     from tuner.listing import print_best
     from tuner.recorded import find_job

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tuner.cli.arguments import File, Overrides
+from tuner.cli.arguments import File, Overrides, Uri
 from tuner.errors import Problem, UserError
 
 
@@ -119,19 +119,46 @@ def validate(
 
 
 def train(
-    file: File,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The experiment's YAML file; not needed with --run.")
+    ] = None,
     overrides: Overrides = None,
     trial: Annotated[
         int | None, typer.Option(help="Train this trial of the plan; default: the trial of the file as it stands.")
     ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Train a recorded trial again, to the last digit: the id of its run, or a job, for its winner. "
+            "FILE is needed only where the trial calls code of your own, which lies beside it.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new folder for the best checkpoint; default: none is kept.")
     ] = None,
+    uri: Uri = None,
 ) -> None:
     """Train one trial here and now, without Ray and MLflow: the place to debug."""
-    from tuner.alone import train_alone
+    from tuner.alone import train_again, train_alone
     from tuner.reading import load
     from tuner.terminal import terminal
+
+    if run is not None:
+        from tuner.reproduced import reproduction
+
+        if overrides or trial is not None or (file is not None and "=" in str(file) and not file.exists()):
+            hint = "tuner best NAME --yaml writes it as a file, which takes overrides"
+            raise UserError(
+                Problem("trains a recorded trial as it was, without --trial and KEY=VALUE", "--run", hint=hint)
+            )
+        if not train_again(reproduction(run, uri), file=file, output=output, console=terminal()):
+            raise typer.Exit(1)
+        return
+    if file is None:
+        raise UserError(
+            Problem("is missing", "FILE", hint="tuner train FILE, or tuner train --run ID for a recorded trial")
+        )
 
     if not train_alone(load(file, overrides or ()), number=trial, output=output, console=terminal()):
         raise typer.Exit(1)
