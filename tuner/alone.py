@@ -132,6 +132,7 @@ def _train(
     use_threads(int(spec.resources.cpu))
 
     def report(metrics: dict[str, Any], save: Save) -> None:
+        see(metrics)
         mark = ""
         if trial.take(metrics, spec.objective, others=spec.objectives[1:]):
             mark = "  best so far"
