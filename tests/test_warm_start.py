@@ -16,7 +16,8 @@ from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder
 from tuner.trials import Trial
-from tuner.warm_start import learnt
+from tuner.warm_start import Learnt
+from tuner.warm_start import learnt as learnt_of
 
 RATE = {"optimizer.lr": {"loguniform": [1e-3, 0.3]}}
 KINDS = {
@@ -61,6 +62,10 @@ def well(job: Played, trial: Trial) -> None:
 def learning(source: str, **parts: Any) -> ExperimentSpec:
     search = {"kind": "bayesian", "trials": 4, "warm_start": source}
     return experiment(**({"name": "next", "search": search} | parts))
+
+
+def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> list[Told]:
+    return list(learnt_of(spec, uri, but).told)
 
 
 def test_without_a_source_there_is_nothing(uri: str) -> None:
@@ -223,3 +228,30 @@ def test_a_missed_constraint_is_learnt_as_missed(uri: str) -> None:
     record(uri, experiment(), play)
     told = learnt(learning("small", constraints=["latency_ms <= 2"]), uri)
     assert sorted(each.violations["latency_ms <= 2"] for each in told) == [-2.0, -1.0, 0.0, 1.0]
+
+
+def test_what_is_left_out_is_counted_by_the_reason(uri: str) -> None:
+    def play(job: Played, trial: Trial) -> None:
+        if trial.number != 5:
+            job.report(trial, 0.5)
+        job.end(trial, "interrupted" if trial.number == 4 else "completed")
+
+    rates = [0.01, 0.02, 0.1, 0.2, 0.02, 0.02]
+    initial = [{"optimizer.lr": rate, "optimizer.momentum": place / 10} for place, rate in enumerate(rates)]
+    record(uri, experiment(search={"kind": "random", "trials": 6, "initial": initial}), play)
+    found = learnt_of(learning("small", space={"optimizer.lr": {"loguniform": [0.015, 0.15]}}), uri)
+    assert len(found.told) == 2
+    assert found.explain() == (
+        "learning from 2 of the 6 trials of 'small'; not from "
+        "2 with optimizer.lr outside of the space, 1 interrupted, 1 without val_accuracy"
+    )
+    assert (Learnt().explain(), Learnt([], {}, "x").explain()) == ("", "learning from 0 of the 0 trials of 'x'")
+
+
+def test_it_is_told_on_the_job_s_run(uri: str) -> None:
+    recorder = Recorder(experiment(), uri)
+    links = recorder.open("job", "runs/job", Path(), 9, learnt="learning from 2 of the 4 trials of 'small'")
+    recorder.job_ended(end_of("FINISHED", {}))
+    recorder.close()
+    tags = MlflowClient(uri).get_run(links.parent_run_id).data.tags
+    assert tags["tuner.warm_start"] == "learning from 2 of the 4 trials of 'small'"

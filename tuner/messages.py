@@ -33,6 +33,7 @@ def opening(
     trials: int,
     environment: Mapping[str, str],
     elapsed: Elapsed | None = None,
+    learnt: str = "",
 ) -> dict[str, Any]:
     """The beginning of a job: its parent run, and the page that compares its trials.
 
@@ -44,6 +45,7 @@ def opening(
         trials: How many there will be.
         environment: In which Git is asked for the commit.
         elapsed: The time of the job until now.
+        learnt: From which trials of earlier jobs the sampler learns, in words.
     """
     tags = {f"{SPACE}{key}": json.dumps(value) for key, value in _space(spec).items()}
     tags |= {
@@ -53,6 +55,7 @@ def opening(
         "tuner.job": job,
         "tuner.folder": folder,
         "tuner.sampler": spec.explain(),
+        "tuner.warm_start": learnt,
     }
     params = {
         "objective": ", ".join(f"{objective.mode} {objective.metric}" for objective in spec.objectives),

@@ -319,13 +319,23 @@ _MAY_CHANGE = (
 """Parts of an experiment that decide nothing about a trial's numbers."""
 
 
+_LEARN = (
+    "there, search.warm_start lets bayesian search learn from this one's trials, as far as they lie in the new space"
+)
+
+
 def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tuple[str, ...] = ()) -> None:
     """Trials of two different experiments are not to be compared."""
     now, then = (flattened(each) for each in (json.loads(json.dumps(as_plain(spec))), before))
     changed = [key for key in now | then if not key.startswith(_MAY_CHANGE + but) and now.get(key) != then.get(key)]
     hint = "undo the change, or run it without --resume: as a job of its own"
     problems = [
-        Problem(f"was {_short(then.get(key))} when the job began, and is {_short(now.get(key))}", key, where, hint)
+        Problem(
+            f"was {_short(then.get(key))} when the job began, and is {_short(now.get(key))}",
+            key,
+            where,
+            f"{hint}; {_LEARN}" if key.startswith("space.") else hint,
+        )
         for key in changed
     ]
     if problems:

@@ -73,8 +73,8 @@ def run(
     spec, past, folder = opening.spec, opening.past, opening.folder
     elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
     learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
-    supply = Supply(spec, past.trials if past else (), learnt, opening.most)
-    _say_what_was_chosen(opening, supply, console)
+    supply = Supply(spec, past.trials if past else (), learnt.told, opening.most)
+    _say_what_was_chosen(opening, supply, learnt, console)
     with contextlib.ExitStack() as leaving:
         leaving.callback(phases.end)
         leaving.callback(cluster.disconnect)
@@ -100,6 +100,7 @@ def run(
             elapsed,
             token=opening.token,
             changed_code=opening.changed_code,
+            learnt=learnt.explain(),
         )
         if share is None:
             # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
@@ -180,11 +181,11 @@ def prepare(
     return spec, uri
 
 
-def _say_what_was_chosen(opening: Opening, supply: Supply, console: Console) -> None:
+def _say_what_was_chosen(opening: Opening, supply: Supply, learnt: warm_start.Learnt, console: Console) -> None:
     past = opening.past
     for note in opening.notes:
         console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
-    lines = [opening.spec.explain()]
+    lines = [opening.spec.explain(), learnt.explain()]
     if past is not None:
         ended = len(past.trials) - len(supply.unfinished)
         lines.append(

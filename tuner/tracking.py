@@ -98,6 +98,7 @@ class Recorder(Listener):
         lacking: Mapping[int, Collection[str]] = MappingProxyType({}),
         token: str = "",
         changed_code: str = "",
+        learnt: str = "",
     ) -> Links:
         """Open the experiment and the job's parent run.
 
@@ -112,6 +113,7 @@ class Recorder(Listener):
             lacking: Of trials whose runs have ended and are not whole, the metrics that they lack points of.
             token: Tells this opening of the job from all others; empty for one that only makes its record whole.
             changed_code: Which files of the user's own code are not what they were, in words; empty for none.
+            learnt: From which trials of earlier jobs the sampler learns, in words.
 
         Raises:
             UserError: MLflow refuses.
@@ -119,7 +121,7 @@ class Recorder(Listener):
         self._warn = warn
         self._folder = folder
         self._scribe = Scribe(self._environment, self._lock)
-        said = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed)
+        said = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed, learnt)
         self._tell_of_names((*said["params"], *said["tags"]))
         known = sorted(past.openings) if past else []
         said["opening"] |= {"store": self.store, "token": token, "known": known, "changed_code": changed_code}

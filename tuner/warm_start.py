@@ -1,6 +1,8 @@
 """What earlier jobs know: their trials, read from MLflow, for a sampler to learn from."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuner import store
@@ -16,11 +18,35 @@ from tuner.spec import ExperimentSpec
 _STATES: dict[str, State] = {"completed": "completed", "pruned": "pruned", "failed": "failed", "diverged": "failed"}
 
 
-class _Outside(Exception):
-    """A trial has a value that the space does not have."""
+class _LeftOut(Exception):
+    """A trial cannot be learnt from; its text says why, behind a number of trials."""
 
 
-def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> list[Told]:
+@dataclass(frozen=True)
+class Learnt:
+    """What earlier jobs know.
+
+    Args:
+        told: The trials that a sampler learns from.
+        left_out: How many others there were, by the reason.
+        source: What ``search.warm_start`` names; empty where it names nothing.
+    """
+
+    told: Sequence[Told] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    source: str = ""
+
+    def explain(self) -> str:
+        """How many trials are learnt from, how many are not, and why; empty where nothing is named."""
+        if not self.source:
+            return ""
+        of = len(self.told) + sum(self.left_out.values())
+        said = f"learning from {len(self.told)} of the {of} trials of {self.source!r}"
+        by_count = sorted(self.left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+        return f"{said}; not from {', '.join(f'{count} {why}' for why, count in by_count)}" if by_count else said
+
+
+def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> Learnt:
     """The trials that ``search.warm_start`` names, as far as they lie in this space and its constraints.
 
     Args:
@@ -33,7 +59,7 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> list[Told]:
     """
     source = spec.search.warm_start if isinstance(spec.search, Adaptive) else None
     if source is None:
-        return []
+        return Learnt()
     with store.reading(uri) as client:
         runs = store.trial_runs(client, source)
     key = "search.warm_start"
@@ -41,32 +67,43 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> list[Told]:
         hint = "give the name of an MLflow experiment, or the id of a job's run"
         raise UserError(Problem(f"there is no experiment and no run {source!r} in the store", key, uri, hint))
     others = [run for run in runs if not but or run.data.tags.get("mlflow.parentRunId") != but]
-    told = [each for each in (_told(spec, run) for run in others) if each is not None]
+    told: list[Told] = []
+    left_out: Counter[str] = Counter()
+    for run in others:
+        try:
+            told.append(_told(spec, run))
+        except _LeftOut as reason:
+            left_out[str(reason)] += 1
+    found = Learnt(told, left_out, source)
     if not told and len(others) == len(runs):
         wanted = ", ".join(objective.metric for objective in spec.objectives)
-        message = f"none of the {len(runs)} trials of {source!r} can be learnt from"
+        why = f": {', '.join(f'{count} {reason}' for reason, count in left_out.items())}" if left_out else ""
+        message = f"none of the {len(runs)} trials of {source!r} can be learnt from{why}"
         hint = f"it takes trials that ended, with {wanted} measured, and every searched key inside the space"
         raise UserError(Problem(message, key, uri, hint))
-    return told
+    return found
 
 
-def _told(spec: ExperimentSpec, run: Any) -> Told | None:
-    state = _STATES.get(run.data.tags.get("tuner.status", ""))
-    if state is None or "tuner.mutations" in run.data.tags:  # that one has come to be another on the way
-        return None
+def _told(spec: ExperimentSpec, run: Any) -> Told:
+    status = run.data.tags.get("tuner.status", "")
+    state = _STATES.get(status)
+    if state is None:
+        raise _LeftOut(status or "not ended")
+    if "tuner.mutations" in run.data.tags:  # it has come to be another on the way
+        raise _LeftOut("changed by a population on the way")
     names = originals(run.data.tags)
     fixed = {names.get(name, name).removeprefix(store.FIXED): value for name, value in run.data.tags.items()}
     params = fixed | {names.get(name, name): value for name, value in run.data.params.items()}
-    try:
-        assignment = draw(spec.space, lambda name, distribution: _value(name, distribution, params))
-    except _Outside:
-        return None
+    assignment = draw(spec.space, lambda name, distribution: _value(name, distribution, params))
     if not spec.allows(assignment):
-        return None
+        raise _LeftOut("that the trial or the constraints do not allow")
     metrics = {names.get(name, name): value for name, value in run.data.metrics.items()}
     values = [store.finite(metrics.get(f"best_{objective.metric}")) for objective in spec.objectives]
     if None in values:
-        return Told(assignment, "failed") if state == "failed" else None
+        if state == "failed":
+            return Told(assignment, "failed")
+        missing = spec.objectives[values.index(None)].metric
+        raise _LeftOut(f"without {missing}")
     numbers = [value for value in values if value is not None]
     epoch = int(metrics.get("best_epoch", 0))
     # Measured constraints as its last epoch had them: the store has no other at hand.
@@ -80,13 +117,13 @@ def _value(name: str, distribution: Distribution, params: Mapping[str, str]) -> 
     options = distribution.values() if distribution.axis().kind == "category" else None
     if text is None:
         if options is None or None not in options:
-            raise _Outside
+            raise _LeftOut(f"without {name}")
         return None  # which is not recorded
     if options is not None:
         for option in options:
             if str(option) == text:
                 return option
-        raise _Outside
+        raise _LeftOut(f"with {name} outside of the space")
     try:
         number: Value = float(text)
         for candidate in (int(number), number) if number.is_integer() else (number,):
@@ -97,4 +134,4 @@ def _value(name: str, distribution: Distribution, params: Mapping[str, str]) -> 
             return candidate
     except ValueError:
         pass
-    raise _Outside
+    raise _LeftOut(f"with {name} outside of the space")
