@@ -20,6 +20,8 @@ from tuner.certainty import certainty, wilson
 from tuner.html_report import write_html
 from tuner.plots import draw
 from tuner.plots.as_optuna import Trials
+from tuner.plots.influence import can_decide
+from tuner.plots.keys import KeyPlots
 from tuner.plots.timeline import lanes
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
@@ -341,13 +343,13 @@ class TestStudy:
 class TestPlots:
     def test_a_job_has_them_all(self, tmp_path: Path) -> None:
         spec = experiment()
-        page = page_of(tmp_path, spec, mixed(spec))
+        page = page_of(tmp_path, spec, mixed(spec, 40))
         assert page.headings == ["How sure is that?", *PLOTS]
         assert len(page.figures) == len(PLOTS)
         history, importances, slices, contour, parallel, curves, timeline = page.figures
         names = [trace.get("name") for trace in history["data"]]
         assert names == ["val_accuracy", "best so far", "ended early: best report"]
-        assert numbers(history["data"][0]["x"]) == [0, 5, 6, 7, 8, 9, 10, 11]
+        assert numbers(history["data"][0]["x"]) == [0, *range(5, 40)]
         assert numbers(history["data"][2]["x"]) == [1, 4]
         assert set(importances["data"][0]["y"]) == {"lr", "momentum"}
         axes = {
@@ -356,7 +358,7 @@ class TestPlots:
         assert axes == {"lr": "log", "momentum": None}
         assert sum(trace["type"] == "contour" for trace in contour["data"]) == 1
         assert parallel["layout"]["xaxis"]["ticktext"] == ["val_accuracy", "lr", "momentum"]
-        assert len(curves["data"]) == 10  # all but those that failed
+        assert len(curves["data"]) == 38  # all but those that failed
         assert {trace["name"] for trace in timeline["data"]} == {
             "completed",
             "pruned",
@@ -400,7 +402,28 @@ class TestPlots:
             ({}, 4, {"status": "failed"}, dict.fromkeys(PLOTS[:6], "No trial")),
             ({}, 4, {"best": math.inf}, dict.fromkeys(PLOTS[:6], "No trial")),
             ({}, 5, {"assignment": {"optimizer.lr": 0.01}}, dict.fromkeys(PLOTS[1:5], "same configuration")),
-            ({}, 5, {"best": 0.5}, {PLOTS[1]: "do not tell the keys apart"}),
+            ({}, 40, {"best": 0.5}, {PLOTS[1]: "do not tell apart what the keys do"}),
+            (
+                {},
+                19,
+                {},
+                {
+                    PLOTS[1]: "19 configurations have completed; for 2 keys it takes 30 to tell how much each decides",
+                    PLOTS[3]: "19 configurations have completed; between fewer than 20 a surface is made up.",
+                },
+            ),
+            (
+                {"space": {"optimizer.lr": {"loguniform": [1e-3, 0.3]}, "optimizer.kind": {"choice": ["sgd", "adam"]}}},
+                40,
+                {},
+                {PLOTS[3]: "It takes two keys that are numbers"},
+            ),
+            (
+                {"objective": "parameters"},
+                40,
+                {},
+                {PLOTS[1]: "None of the keys that vary can decide parameters", PLOTS[3]: "that can decide parameters"},
+            ),
             ({"space": {}, "search": {"kind": "grid"}}, 5, {}, dict.fromkeys(PLOTS[1:5], "No keys were searched.")),
             (
                 {"space": {"optimizer.lr": {"grid": [0.1, 0.01, 0.001]}}, "search": {"kind": "grid"}},
@@ -408,10 +431,24 @@ class TestPlots:
                 {},
                 {PLOTS[1]: "Only one key varies, lr", PLOTS[3]: "It takes two keys"},
             ),
-            ({}, 4, {"series": {1: 0.5}}, {PLOTS[5]: "at two epochs"}),
-            ({}, 4, {"started": None}, {PLOTS[6]: "No trial has begun."}),
+            ({}, 40, {"series": {1: 0.5}}, {PLOTS[5]: "at two epochs"}),
+            ({}, 40, {"started": None}, {PLOTS[6]: "No trial has begun."}),
         ],
-        ids=["none", "one", "failed", "infinite", "same", "tied", "no keys", "one key", "one epoch", "not begun"],
+        ids=[
+            "none",
+            "one",
+            "failed",
+            "infinite",
+            "same",
+            "tied",
+            "a few",
+            "a choice",
+            "nothing decides",
+            "no keys",
+            "one key",
+            "one epoch",
+            "not begun",
+        ],
     )
     def test_what_cannot_be_drawn_has_a_sentence_instead(
         self, parts: dict[str, Any], count: int, change: dict[str, Any], missing: dict[str, str], tmp_path: Path
@@ -444,11 +481,46 @@ class TestPlots:
             "config.wide": {"int": [0, 2**62]},
         }
         spec = of_function(space)
-        page = page_of(tmp_path, spec, drawn(spec, 30))
+        page = page_of(tmp_path, spec, drawn(spec, 225))
         slices = page.figures[2:6]  # four rows
         shown = [v["title"]["text"] for f in slices for k, v in f["layout"].items() if k.startswith("xaxis")]
         assert sorted(shown) == sorted(key.removeprefix("config.") for key in space)
         assert "Of 15 keys that vary the 4 most important ones." in page.text
+
+    def test_a_key_that_cannot_decide_a_metric_has_no_importance_for_it(self) -> None:
+        """The number of parameters is the model's: neither the rate nor dropout does anything to it."""
+        space = {
+            "optimizer.lr": {"loguniform": [1e-3, 0.3]},
+            "model.hidden": {"int": [4, 64]},
+            "model.width1": {"int": [2, 8]},
+            "model.dropout": {"uniform": [0, 0.5]},
+        }
+        spec = experiment(space=space, objective=["val_accuracy", "parameters"])
+        trials = drawn(spec, 60)
+        for trial in trials:
+            trial.best_report["parameters"] = trial.config.count_parameters()
+        keys = KeyPlots(spec, Trials(spec.space, trials))
+        accuracy, parameters = (keys._importance(objective) for objective in spec.objectives)
+        assert set(accuracy) == {"lr", "hidden", "width1", "dropout"}
+        assert set(parameters) == {"hidden", "width1"}
+        assert not can_decide(spec, trials, "optimizer.lr", "latency_ms")
+        assert can_decide(spec, trials, "optimizer.lr", "epoch_seconds")
+        own = of_function({"config.x": {"uniform": [0, 1]}}, objective={"metric": "parameters", "mode": "min"})
+        assert can_decide(own, [], "config.x", "parameters")
+
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_what_decides_nothing_seldom_comes_first(self, count: int) -> None:
+        space = {f"config.k{i}": {"uniform": [0, 1]} for i in range(count)}
+        spec = of_function(space)
+        first = []
+        for seed in range(20):
+            trials = drawn(spec, max(30, 15 * count), epochs=1, seed=seed)
+            noise = np.random.default_rng(seed)
+            for trial in trials:
+                trial.best = -((trial.assignment["config.k0"] - 0.3) ** 2) / 0.09 + 0.5 * float(noise.normal())
+                trial.best_report["score"] = trial.best
+            first.append(next(iter(KeyPlots(spec, Trials(spec.space, trials))._importance(spec.objective))))
+        assert first.count("k0") >= 18
 
     def test_many_trials_are_thinned_out(self, tmp_path: Path) -> None:
         spec = experiment(space=TestStudy.SPACE, search={"kind": "random", "trials": 1000})
@@ -474,7 +546,7 @@ class TestPlots:
 
         monkeypatch.setattr(optuna.visualization, "plot_slice", broken)
         spec = experiment()
-        plots = {plot.title: plot for plot in draw(spec, drawn(spec, 5))}
+        plots = {plot.title: plot for plot in draw(spec, drawn(spec, 40))}
         assert plots.pop(PLOTS[2]).note == f"It could not be drawn: ZeroDivisionError: {EVIL}"
         assert all(plot.figures for plot in plots.values())
 
@@ -492,10 +564,14 @@ class TestFile:
         """A job in which whatever a user writes is a script."""
         link = f'<a href="https://example.org/x">{EVIL}</a><img src=x onerror=alert(1)>'
         spec = of_function(
-            {f"config.{EVIL}": {"choice": [EVIL, link, [EVIL]]}, "config.<b>x</b>": {"uniform": [0, 1]}},
+            {
+                f"config.{EVIL}": {"choice": [EVIL, link, [EVIL]]},
+                "config.<b>x</b>": {"uniform": [0, 1]},
+                "config.<i>y</i>": {"uniform": [0, 1]},
+            },
             objective={"metric": f"score{EVIL}", "mode": "max"},
         )
-        trials = drawn(spec, 8)
+        trials = drawn(spec, 50)
         trials[1] = trial_of(spec, 1, trials[1].assignment, [], "failed", EVIL)
         trials[1].traceback = f"Traceback\n{EVIL}"
         trials[2] = trial_of(spec, 2, trials[2].assignment, [0.1], "pruned", link)

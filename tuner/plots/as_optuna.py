@@ -63,6 +63,8 @@ class Trials:
         names = {key: escaped(name) for key, name in short_names(space).items()}
         self.keys = list(names.values())
         """The searched keys, each by as few of its last parts as tell it from the others, as plotly shows them."""
+        self.whole = {name: key for key, name in names.items()}
+        """The key of the space, by that name."""
         self._scales: dict[str, Scale] = {}
         self.params: dict[int, dict[str, Any]] = {trial.number: {} for trial in self.all}
         """For each trial's number what it takes for each key that counts: numbers, and labels of choices."""
@@ -82,10 +84,20 @@ class Trials:
         """The keys, in the order of the space, that take more than one value among `trials`."""
         return [key for key in self.keys if len(set(self._column(key, trials))) > 1]
 
-    def go_together(self, one: str, other: str, trials: Sequence[Trial]) -> bool:
-        """Whether both keys vary among those of `trials` in which both count."""
+    def is_number(self, key: str) -> bool:
+        """Whether a key has a scale on which there is something between two of its values."""
+        from optuna.distributions import CategoricalDistribution
+
+        return not isinstance(self._scales[key], CategoricalDistribution)
+
+    def configurations(self, trials: Sequence[Trial]) -> int:
+        """How many different configurations `trials` have: the same with another seed tells nothing of the keys."""
+        return len({repr(sorted(self.params[trial.number].items())) for trial in trials})
+
+    def go_together(self, one: str, other: str, trials: Sequence[Trial], least: int = 2) -> bool:
+        """Whether both keys take `least` values or more among those of `trials` in which both count."""
         both = [trial for trial in trials if {one, other} <= self.params[trial.number].keys()]
-        return all(len(set(self._column(key, both))) > 1 for key in (one, other))
+        return all(len(set(self._column(key, both))) >= least for key in (one, other))
 
     def study(self, objectives: Sequence[Objective], trials: Sequence[Trial], *, curves: bool = False) -> "Study":
         """An Optuna study of `trials`, its own numbers their places in it.

@@ -39,7 +39,7 @@ def draw(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Plot]:
     """Every plot of a job, in the order of the report."""
     with _quiet():
         seen = Trials(spec.space, trials)
-        job, keys = _JobPlots(spec.objectives, seen), KeyPlots(spec.objectives, seen)
+        job, keys = _JobPlots(spec.objectives, seen), KeyPlots(spec, seen)
         plots = {"Pareto front": job.front} if len(spec.objectives) > 1 else {}
         plots |= {
             "Optimisation history": job.history,
