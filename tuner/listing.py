@@ -159,7 +159,23 @@ def _how_to_load(console: Console, client: Any, uri: str, trial: RecordedTrial) 
 
 
 def print_table(console: Console, table: "pd.DataFrame") -> None:
-    """Every trial of a job, as `tuner.results` gives them: a row each, numbers told apart within their column."""
+    """Every trial of a job, as `tuner.results` gives them: a row each, numbers told apart within their column.
+
+    On a terminal that is too narrow the ids of the runs are left out, which is said.
+    """
+    whole = _cells(table)
+    is_whole = not console.is_terminal or _width(console, whole) <= console.width
+    show(console, whole if is_whole else _cells(table.drop(columns="run_id", errors="ignore")))
+    if not is_whole:
+        say(console, "the ids of their runs: --csv or --json")
+
+
+def _width(console: Console, table: Table) -> int:
+    """Characters that a table takes where nothing is wrapped."""
+    return console.measure(table, options=console.options.update(width=100_000)).maximum
+
+
+def _cells(table: "pd.DataFrame") -> Table:
     shown = Table(header_style="bold")
     cells = []
     measured = list(table.columns[2 : list(table.columns).index("best_epoch")]) if len(table.columns) else []
@@ -175,14 +191,13 @@ def print_table(console: Console, table: "pd.DataFrame") -> None:
             cells.append([written(value) if written else "" if value is None else str(value) for value in numbers])
     for row in zip(*cells, strict=True):
         shown.add_row(*map(Text, row))
-    show(console, shown)
+    return shown
 
 
 def show(console: Console, table: Table) -> None:
     """Print a table: as wide as the terminal, and in a file or a pipe as wide as it is."""
     if not console.is_terminal:
-        wanted = console.measure(table, options=console.options.update(width=100_000)).maximum
-        console = Console(file=console.file, width=max(console.width, wanted))
+        console = Console(file=console.file, width=max(console.width, _width(console, table)))
     console.print(table)
 
 
