@@ -327,6 +327,17 @@ class TestAnotherExperiment:
         assert problem.message == f"was {was} when the job began, and is {now}"
         assert problem.where == f"{job.folder}/journal.jsonl"
         assert "without --resume" in problem.hint
+        assert ("search.warm_start lets bayesian search learn" in problem.hint) is key.startswith("space.")
+
+    def test_true_where_1_was_is_a_change(self, tmp_path: Path) -> None:
+        def spec(flag: Any) -> ExperimentSpec:
+            trial = {"target": "json:dumps", "config": {"flag": flag}}
+            return experiment(trial=trial, space={}, search={"kind": "grid"}, objective={"metric": "y", "mode": "max"})
+
+        job = Job(spec(1), str(tmp_path / "job"))
+        read_past(spec(1.0), job.folder, "job")
+        with pytest.raises(UserError, match=r"trial\.config\.flag: was 1 when the job began, and is true"):
+            read_past(spec(True), job.folder, "job")
 
     def test_is_told_at_the_key_that_differs_however_long_the_part_is(self, tmp_path: Path) -> None:
         job = Job(experiment(), str(tmp_path / "job"))

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tuner.address import is_inside
 from tuner.any_trial import AnyTrial
+from tuner.distribution import same
 from tuner.elapsed import Elapsed, seconds_of
 from tuner.errors import Problem, UserError
 from tuner.journal import FILE, as_plain, exists, placed, text_of
@@ -327,7 +328,9 @@ _LEARN = (
 def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tuple[str, ...] = ()) -> None:
     """Trials of two different experiments are not to be compared."""
     now, then = (flattened(each) for each in (json.loads(json.dumps(as_plain(spec))), before))
-    changed = [key for key in now | then if not key.startswith(_MAY_CHANGE + but) and now.get(key) != then.get(key)]
+    changed = [
+        key for key in now | then if not key.startswith(_MAY_CHANGE + but) and not same(now.get(key), then.get(key))
+    ]
     hint = "undo the change, or run it without --resume: as a job of its own"
     problems = [
         Problem(
