@@ -79,6 +79,7 @@ LAYERS = [
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
         *("temporary", "formatting", "plain_report"),
         *("elapsed", "phases", "terminal"),
+        *("interruption", "output"),
         *("package", "record_names", "user_mlflow"),
         *("config", "config_keys", "aliases", "target_name", "errors"),
     },

@@ -1,9 +1,12 @@
 """Connecting to Ray, and what there is to run on."""
 
+import contextlib
 import gc
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +150,6 @@ def connect(address: str | None) -> Capacity:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the record is MLflow's
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's last report has no metrics
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # ours is shown, once
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours to handle
     os.environ["TUNE_WARN_THRESHOLD_S"] = "10"
     # What Tune would go on from; we go on from the journal.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
@@ -159,24 +161,52 @@ def connect(address: str | None) -> Capacity:
         if os.environ.get("TUNER_DATA_DIR"):  # workers inherit it, and have another working directory
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
         there = local_capacity()
-        # "local" never attaches to a Ray that happens to be running here.
-        ray.init(
-            address="local",
-            num_cpus=int(there.cpu),
-            num_gpus=int(there.gpu),
-            include_dashboard=False,
-            object_store_memory=256 * 2**20,  # trials exchange nothing through it
-            **quiet,
-        )
+        with _signals_left_alone():
+            ray.init(
+                address="local",  # it never attaches to a Ray that happens to be running here
+                num_cpus=int(there.cpu),
+                num_gpus=int(there.gpu),
+                include_dashboard=False,
+                object_store_memory=256 * 2**20,  # trials exchange nothing through it
+                **quiet,
+            )
         _silence_tune()
         return Capacity((there,))
     is_open = admission.knock(address)
     try:
-        ray.init(address=address, **quiet)
+        with _signals_left_alone():
+            ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(admission.no_ray(address, error)) from None
     _silence_tune()
     return _of_cluster(is_open)
+
+
+@contextlib.contextmanager
+def _signals_left_alone() -> Iterator[None]:
+    """Keep Ray from handling our signals, and its processes from being ended by those that all of us are sent.
+
+    Ray's own handler of SIGTERM leaves at once. What a terminal or a shell sends to all that was started there does not
+    come to a session of its own; of what SLURM sends to each process, Ray's inherit that all are blocked but SIGTERM,
+    which ends them (Ray itself blocks Ctrl-C for them).
+    """
+    from ray._private import utils
+
+    before = utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux
+
+    def in_a_session_of_its_own() -> None:  # called in the process that is about to be Ray's
+        os.setsid()
+        before[1]()
+
+    utils.set_sigterm_handler = lambda handler: None
+    utils.set_kill_on_parent_death_linux = in_a_session_of_its_own
+    is_main = threading.current_thread() is threading.main_thread()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1} if is_main else ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = before
 
 
 def machines() -> tuple[Machine, ...]:
@@ -235,8 +265,14 @@ def _silence_tune() -> None:
 def disconnect() -> None:
     """Leave Ray; end it where it was started here. May run on a thread of its own."""
     import ray
+    from ray._private import worker
 
     if not ray.is_initialized():
+        return
+    node = worker._global_node
+    if node is not None and node.head and (node.dead_processes() or not node.live_processes()):
+        # Whoever told us to end has ended it, too: to ask it for anything would be to wait for a minute.
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
         return
     # While Ray shuts down it ends the whole process, silently, if the garbage collector comes upon one of Ray's
     # references on whichever thread: those that nobody holds any more go first, and no others are looked for.

@@ -89,7 +89,7 @@ class Display(Listener, AbstractContextManager["Display"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._console.is_terminal:
+        if self._drawing.is_alive():  # though the terminal may be gone
             self._is_over.set()
             self._drawing.join()
             self._live.stop()

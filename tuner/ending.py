@@ -1,12 +1,17 @@
 """When a job ends before its search is through."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from tuner.interruption import on_signal, stop
 from tuner.parts import FailAfter
 from tuner.scoring import Objective
 from tuner.trials import Listener, Trial
+
+INTERRUPTION = "interrupted"
+"""Why a job ended that somebody ended by hand."""
 
 _FIRST = 3  # trials that may all fail before it is not theirs but the experiment's fault
 
@@ -52,6 +57,10 @@ class Ending(Listener):
             self.reason = "timeout"
         return bool(self.reason)
 
+    def interrupt(self) -> None:
+        """Have the job end because somebody wants it to, so that it can go on later."""
+        self.reason = INTERRUPTION
+
     def give_up(self, why: str) -> None:
         """Have the job end because it cannot go on."""
         if not self.reason:
@@ -76,3 +85,58 @@ class Ending(Listener):
             limit = self._fail_after.reached(sum(self._ended), self._total)
             if limit:
                 self.give_up(f"{limit}; the last one failed with {trial.reason}")
+
+
+@contextmanager
+def ended_by_signals(ending: Ending, say: Callable[[str], object], local: bool) -> Iterator[None]:
+    """While trials run: the first signal ends them, the second one does not wait for them.
+
+    A machine that is taken away says so with a SIGTERM, SLURM with SIGUSR1 or SIGTERM, a closed terminal with SIGHUP.
+    A SIGTERM may have been sent to all processes, also to those of a Ray that was started here: it may be gone, and to
+    end trials by way of it would be to wait for a minute.
+
+    Args:
+        ending: Knows why the job ends.
+        say: Given a line.
+        local: Whether Ray was started here.
+    """
+
+    def interrupt(name: str) -> None:
+        if ending.reason == INTERRUPTION:
+            stop(name)
+        ending.interrupt()
+        _say(say, f"interrupted ({name}): ending the running trials; once more to stop at once")
+        if local and name == "SIGTERM":
+            stop(name)
+
+    try:
+        with on_signal(interrupt):
+            yield
+    except KeyboardInterrupt:
+        ending.interrupt()
+
+
+class Late:
+    """A signal when all trials have ended: what is left to do is what a job is run for, and takes seconds."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        """Wait for a first signal.
+
+        Args:
+            say: Given a line.
+        """
+        self._say = say
+        self._is_told = False
+
+    def __call__(self, name: str) -> None:
+        """Say that it goes on; stop at the second one."""
+        if self._is_told:
+            stop(name)
+        self._is_told = True
+        _say(self._say, f"{name}: the trials have ended, the record is being finished; once more to stop at once")
+
+
+def _say(say: Callable[[str], object], message: str) -> None:
+    """Say something from a signal's handler."""
+    with suppress(RuntimeError):  # in the middle of another line
+        say(message)

@@ -13,7 +13,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.clock import duration
 from tuner.disk import FULL, is_full
-from tuner.ending import Ending
+from tuner.ending import INTERRUPTION, Ending
 from tuner.memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.reported_names import ReportedNames
 from tuner.scheduler import TIME
@@ -183,7 +183,9 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._heard.pop(trial.trial_id, None)
         error = _error(trial)
         self._begin_to(ours)  # its process may be lost before Ray has told that it was there
-        if ours.number in self._hung:
+        if self._ending.reason == INTERRUPTION:  # whoever interrupts us may have ended all of our processes
+            self._end(ours, "interrupted", "")
+        elif ours.number in self._hung:
             self._end(ours, "failed", f"it hung: no report for {duration(self._spec.trial_timeout or 0.0)}")
         elif is_full(error):
             self._no_room(ours)

@@ -1,13 +1,11 @@
 """Follow the log of a job of Ray's from somewhere else."""
 
 import asyncio
-import contextlib
 import queue
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 _AWAY = 60.0  # seconds that the dashboard may be away
@@ -72,13 +70,3 @@ async def _tail(client: Any, job: str, write: Callable[[str], None]) -> Any:
         if time.monotonic() - heard > _AWAY:
             raise ConnectionError(str(problem))
         await asyncio.sleep(_PAUSE)
-
-
-@contextlib.contextmanager
-def sigterm_as_sigint() -> Iterator[None]:
-    """Leave as on Ctrl-C when we are told to."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

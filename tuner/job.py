@@ -1,7 +1,5 @@
 """One job, from its first trial to the end of its record."""
 
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,11 +18,12 @@ from tuner.continuation import Opening
 from tuner.disk import FULL, is_full
 from tuner.display import Display
 from tuner.elapsed import Elapsed, ended
-from tuner.ending import Ending
+from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
+from tuner.interruption import on_signal, stop
 from tuner.journal import FILE, Journal
 from tuner.newcomers import Newcomers
 from tuner.phases import Phases
-from tuner.result import FAILED, INTERRUPTED, INTERRUPTION, OK, Result
+from tuner.result import FAILED, INTERRUPTED, OK, Result
 from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.spec import ExperimentSpec
@@ -78,6 +77,7 @@ class Job:
             past=self.trials,
         )
         display = Display(self.console, spec, self.supply, self.phases, self.folder)
+        say = partial(display.say, style="yellow")
         journal = Journal(self.folder, partial(self._cannot_write, ending))
         journal.opened(
             spec,
@@ -97,9 +97,9 @@ class Job:
         ahead = ImportingAhead()
         listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, ahead]
         if spec.tracking.tensorboard:
-            listeners.append(TensorBoard(self.folder, spec.objectives, partial(display.say, style="yellow")))
+            listeners.append(TensorBoard(self.folder, spec.objectives, say))
         try:
-            with display, _ending_cleanly(ending, display), self._watching(display):
+            with display, ended_by_signals(ending, say, self.local), self._watching(display):
                 schedule(
                     spec,
                     self.supply,
@@ -111,16 +111,22 @@ class Job:
                     inside=self.recorder.inside(self.links),
                 )
             self.phases.begin("end", "ending the trials")
-            ahead.wait()
-            end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
-            sweeper.submit(temporary.clear_up if self.local else cluster.clear_up)
-            retention.look()
-            retention.clear_up(self.folder)
-            sweeper.shutdown()
-            journal.closed(is_finished=not ending.reason)
-            with self.phases:
-                return self._finish(ending, journal)
-        except BaseException:  # a bug of ours, or one more Ctrl-C: no run is left as if it still went on
+            with on_signal(Late(say)):
+                ahead.wait()
+                end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
+                sweeper.submit(temporary.clear_up if self.local else cluster.clear_up)
+                retention.look()
+                retention.clear_up(self.folder)
+                sweeper.shutdown()
+                journal.closed(is_finished=not ending.reason)
+                with self.phases:
+                    return self._finish(ending, journal)
+        except KeyboardInterrupt:  # once more
+            end_running(self.trials, "", listeners)
+            self.recorder.job_ended(messages.end_of("KILLED", {"status": "interrupted"}))
+            self.recorder.close()
+            raise
+        except BaseException:  # a bug of ours: no run is left as if it still went on
             end_running(self.trials, "the job broke off", listeners)
             self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
@@ -152,7 +158,11 @@ class Job:
         damage = ""
         try:
             if best and ending.reason != INTERRUPTION:
-                test, confusion = self._test(best)
+                with on_signal(stop):  # of a large test set that may take long
+                    test, confusion = self._test(best)
+        except KeyboardInterrupt:
+            ending.interrupt()
+            journal.closed(is_finished=False)  # --resume tests it
         except Damaged as error:
             damage = error.why
         status = FAILED if damage else self._status(ending, best)
@@ -315,34 +325,3 @@ def _artifacts(folder: str) -> Iterator[Path]:
         return
     with temporary.folder() as elsewhere:
         yield elsewhere
-
-
-@contextmanager
-def _ending_cleanly(ending: Ending, display: Display) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the job cleanly, the second one at once.
-
-    A machine that is taken away says so with a SIGTERM. Ray would end its processes there and then, and ours.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def interrupt(number: int, frame: object) -> None:
-        ending.reason = INTERRUPTION
-        restore()
-        name = signal.Signals(number).name
-        display.say(f"interrupted ({name}): ending the running trials; once more to stop at once", style="yellow")
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        ending.reason = INTERRUPTION
-    finally:
-        restore()

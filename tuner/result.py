@@ -10,9 +10,6 @@ from tuner.trials import Trial
 OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done; failed: no trial has a result, or too many failed; what the user gave is wrong; interrupted."""
 
-INTERRUPTION = "interrupted"
-"""Why a job ended that somebody ended by hand."""
-
 
 @dataclass(frozen=True)
 class Result:

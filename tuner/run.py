@@ -16,6 +16,7 @@ from tuner.address import masked
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
+from tuner.interruption import on_signal, stop
 from tuner.journal import Journal
 from tuner.phases import Phases
 from tuner.reachable import kind_of
@@ -76,6 +77,7 @@ def run(
     supply = Supply(spec, past.trials if past else (), learnt.told, opening.most)
     _say_what_was_chosen(opening, supply, learnt, console)
     with contextlib.ExitStack() as leaving:
+        leaving.enter_context(on_signal(stop))
         leaving.callback(phases.end)
         leaving.callback(cluster.disconnect)
         # A cluster may refuse us: nothing is written before it has not.

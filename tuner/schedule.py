@@ -1,7 +1,9 @@
 """Between our trials and Ray Tune: which trial is next, what happens to it, when to stop."""
 
+import gc
 import json
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,25 +142,34 @@ def schedule(
     # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
     telemetry.tag_callbacks = lambda callbacks: False
     ray.tune.tune.TuneController = Controller
-    # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
-    tune.run(
-        _trainable(spec, inside),
-        name=job,
-        storage_path=storage,
-        resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
-        search_alg=searcher,
-        scheduler=scheduler,
-        num_samples=-1,  # until the supply is used up
-        reuse_actors=True,
-        trial_name_creator=_name,
-        trial_dirname_creator=_name,
-        stop=_Stop(ending),
-        callbacks=[Events(searcher.by_id, spec, storage, ending, listeners, tell)],
-        raise_on_failed_trial=False,
-        max_failures=spec.retry.lost,  # one that fails of itself reports that, and its worker lives on
-        verbose=0,
-    )
-    supply.forget_unbegun()
+    # Signals are ours to handle: Ray's handler of SIGUSR1 would end the job as if it were through.
+    ray.tune.tune._setup_signal_catching = threading.Event
+    events = Events(searcher.by_id, spec, storage, ending, listeners, tell)
+    try:
+        # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
+        tune.run(
+            _trainable(spec, inside),
+            name=job,
+            storage_path=storage,
+            resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,  # until the supply is used up
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+            stop=_Stop(ending),
+            callbacks=[events],
+            raise_on_failed_trial=False,
+            max_failures=spec.retry.lost,  # one that fails of itself reports that, and its worker lives on
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        gc.disable()  # until `cluster.disconnect`: to let go of Ray's references is to ask a Ray that may be gone
+        events.on_experiment_end([])  # which Ray does not come to
+        raise
+    finally:
+        supply.forget_unbegun()
 
 
 def _trainable(spec: ExperimentSpec, inside: Inside) -> Any:

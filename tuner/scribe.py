@@ -9,6 +9,17 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+_WRITER = """
+import signal
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+from tuner.writer import main
+main()
+"""
+"""The writer's program. Whoever ends a job with all of its processes, as Ray, SLURM and a terminal do, tells the
+driver, too, which ends the record: the writer ends when there is nothing more to come, and listens to nobody else from
+its very first moment."""
+
 _LINGER = 0.05  # seconds that what is to be written waits for more: to wake up for each report would hold up the trials
 
 
@@ -27,7 +38,7 @@ class Scribe:
         self._thread = threading.Thread(target=self._feed, name="record", daemon=True)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tuner.writer"],
+            [sys.executable, "-c", _WRITER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -15,7 +15,8 @@ from tuner import dashboard, imports, temporary
 from tuner.address import masked
 from tuner.continuation import Continue
 from tuner.errors import Problem, UserError
-from tuner.follow import follow, sigterm_as_sigint
+from tuner.follow import follow
+from tuner.interruption import on_signal, stop
 from tuner.package import Package, package_of
 from tuner.reachable import kind_of
 from tuner.result import FAILED, INTERRUPTED, OK, WRONG
@@ -81,7 +82,7 @@ def submit(
     say(f"job {job}: {package}")
     say(f"dashboard: {commands.address}/#/jobs/{job}")
     try:
-        with sigterm_as_sigint():
+        with on_signal(stop):
             details = follow(client, job)
     except KeyboardInterrupt:
         console.show_cursor()  # which the display over there has hidden

@@ -2,9 +2,11 @@
 
 import os
 import sys
-from io import BufferedWriter, FileIO, TextIOWrapper
+from io import BufferedWriter, TextIOWrapper
 
 from rich.console import Console
+
+from tuner.output import Lenient
 
 _ENDLESS = 100_000  # characters of a line in a file: nobody's window cuts it
 
@@ -29,4 +31,4 @@ def terminal() -> Console:
         return console if os.environ.get("COLUMNS", "").isdigit() else Console(width=_ENDLESS)
     if sys.stdout.isatty():
         return console
-    return Console(file=Followed(BufferedWriter(FileIO(1, "w", closefd=False)), encoding="utf-8"))
+    return Console(file=Followed(BufferedWriter(Lenient(1, "w", closefd=False)), encoding="utf-8"))

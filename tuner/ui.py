@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import SEEK_END
 from typing import IO, Any
 from urllib.request import ProxyHandler, build_opener
 
 from tuner.address import masked
 from tuner.errors import Problem, UserError
+from tuner.interruption import on_signal, stop
 from tuner.recorded import Job, jobs
 from tuner.store import VIEW, experiments
 
@@ -124,7 +125,7 @@ def serve(uri: str, port: int, when_ready: Callable[[], None], *, verbose: bool 
     # By way of the environment: a command line, and with it a password, can be seen by everybody on the machine.
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
     with contextlib.ExitStack() as leaving:
-        leaving.enter_context(_told_to_end())
+        leaving.enter_context(on_signal(stop))
         log = None if verbose else leaving.enter_context(tempfile.TemporaryFile())
         server = leaving.enter_context(
             subprocess.Popen(command, env=environment, start_new_session=True, stdout=log, stderr=log)
@@ -142,18 +143,6 @@ def serve(uri: str, port: int, when_ready: Callable[[], None], *, verbose: bool 
             return 0
         finally:
             _end(server)
-
-
-@contextlib.contextmanager
-def _told_to_end() -> Iterator[None]:
-    """Every way of being told to end is a Ctrl-C."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _answers(port: int) -> bool:

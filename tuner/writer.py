@@ -1,4 +1,4 @@
-"""The process that writes a job's record to MLflow: ``python -m tuner.writer``, started and fed by `tuner.tracking`.
+"""The process that writes a job's record to MLflow, started and fed by `tuner.scribe`.
 
 It is a process of its own because MLflow takes tens of milliseconds of computing for each run, which in the driver
 would hold up the trials. It reads operations (`tuner.record`) as lines of JSON from its standard input, and answers
@@ -10,7 +10,6 @@ journal, from which ``tuner sync`` and ``--resume`` make up for what never came.
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -161,9 +160,6 @@ class _Writing:
 
 def main() -> None:
     """Write what comes on standard input."""
-    # Whoever ends a job with all of its processes, as Ray does with a job that was submitted to it, tells the driver,
-    # too, which ends the record: this process ends when there is nothing more to come.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # What the libraries print is nothing for the driver, which listens on standard output.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -173,7 +169,3 @@ def main() -> None:
     write(sys.stdin, lambda said: print(json.dumps(said), file=out, flush=True))
     out.flush()
     os._exit(0)  # there is nothing to tidy up, and it would take a second
-
-
-if __name__ == "__main__":
-    main()

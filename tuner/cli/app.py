@@ -9,9 +9,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner import __version__
+from tuner import __version__, output
 from tuner.cli import inspect, run
 from tuner.errors import UserError
+from tuner.interruption import Interrupted, on_signal, stop
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "run": run.run,
@@ -72,17 +73,34 @@ def console() -> NoReturn:
     Everything is written and closed by then; Python would spend another second or two on taking torch apart.
     """
     status: object = 0
-    output = os.dup(1)  # rich puts /dev/null in the place of a pipe that broke
+    output.prepare()
+    written = os.dup(1)  # rich puts /dev/null in the place of a pipe that broke
     try:
-        main()
+        with on_signal(stop):
+            main()
     except SystemExit as leaving:
         status = leaving.code or 0
         # Typer takes any broken pipe for the one that we write to, and leaves without a word.
-        if isinstance(leaving.__context__, BrokenPipeError) and not _nobody_reads(output):
+        if isinstance(leaving.__context__, BrokenPipeError) and not _nobody_reads(written):
             traceback.print_exception(leaving.__context__)
-    sys.stdout.flush()
+        if interrupted := _interruption(leaving):
+            print(f"interrupted ({interrupted})", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = status or 1
+    except OSError as error:
+        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+        status = status or 1
     sys.stderr.flush()
     os._exit(status if isinstance(status, int) else 1)
+
+
+def _interruption(error: BaseException | None) -> str:
+    """The name of the signal that an exit comes from; empty where it comes from none."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return str(error) if error is not None else ""
 
 
 def _nobody_reads(output: int) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tuner import output as streams
 from tuner.cli.arguments import File, Overrides, Uri
 from tuner.errors import Problem, UserError
 
@@ -63,6 +64,7 @@ def run(
 
         status = submit_job(spec, file, overrides or (), submit, console=console, **going_on)
         raise typer.Exit(status)
+    streams.outlive()
     if dry_run:
         from tuner.run import prepare
         from tuner.summary import print_plan
@@ -144,6 +146,7 @@ def train(
     from tuner.reading import load
     from tuner.terminal import terminal
 
+    streams.outlive()
     if run is not None:
         from tuner.reproduced import reproduction
 
@@ -173,6 +176,7 @@ def sync(
     from tuner.reading import load
     from tuner.sync import sync as make_whole
 
+    streams.outlive()
     synced = make_whole(load(file, overrides or ()), file, job, lambda message: typer.echo(message, err=True))
     trials = "1 trial" if synced.trials == 1 else f"{synced.trials} trials"
     typer.echo(f"job {synced.job}: the record of its {trials} is whole")

@@ -1,0 +1,181 @@
+"""Signals: every one of them interrupts, and `--resume` goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import start_job
+from mlflow import MlflowClient
+
+from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
+from tuner.interruption import SIGNALS, Interrupted, on_signal, stop
+from tuner.run import INTERRUPTED, OK
+
+JOB = """
+name: signals
+objective: {metric: loss, mode: min}
+trial: {target: "signals:train"}
+space: {config.lr: {uniform: [0.1, 1]}}
+search: {kind: random, trials: 4}
+"""
+CODE = """
+import time
+from pathlib import Path
+from ray import tune
+
+def train(config):
+    for epoch in range(1, 1000):
+        tune.report({"loss": config["lr"] / epoch})
+        if Path(%r).exists():
+            return
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_each_signal_is_handled_and_what_was_there_before_comes_back(number: signal.Signals) -> None:
+    before, told = signal.getsignal(number), list[str]()
+    with on_signal(told.append):
+        os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted, match=number.name), on_signal(stop):
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+    assert told == [number.name] * 2
+    assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with on_signal(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_on_another_thread_nothing_changes() -> None:
+    seen = []
+
+    def look() -> None:
+        with on_signal(stop):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_the_first_signal_ends_the_trials_and_the_second_does_not_wait_for_them() -> None:
+    ending, said = Ending(), list[str]()
+    with ended_by_signals(ending, said.append, local=True):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert ending.reason == INTERRUPTION and ending.is_due()
+        os.kill(os.getpid(), signal.SIGHUP)
+        pytest.fail("it goes on")
+    assert len(said) == 1 and "SIGUSR1" in said[0]
+
+
+def test_a_signal_behind_the_trials_waits_for_the_record() -> None:
+    said = list[str]()
+    with pytest.raises(Interrupted), on_signal(Late(said.append)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(said) == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait_for_reports(folder: Path, process: "subprocess.Popen[str]", sessions: int) -> None:
+    """Wait until trials report in a job that has been begun so many times."""
+    deadline = time.monotonic() + 200
+    while True:
+        journals = list(folder.glob("runs/signals/*/journal.jsonl"))
+        parts = journals[0].read_text().split('"opened"') if journals else []
+        if len(parts) > sessions and '"reported"' in parts[-1]:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "signals.py").write_text(CODE % str(tmp_path / "end"))
+
+    def statuses() -> dict[str, list[str]]:
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        experiment = client.get_experiment_by_name("signals")
+        assert experiment is not None
+        found: dict[str, list[str]] = {"parent": [], "trial": []}
+        for run in client.search_runs([experiment.experiment_id]):
+            found[run.data.tags["tuner.role"]].append(run.info.status)
+        return found
+
+    # SLURM sends SIGTERM to every process, and ends Ray with it.
+    for session, (number, to_all) in enumerate([("SIGUSR1", False), ("SIGHUP", False), ("SIGTERM", True)]):
+        process = start_job(tmp_path, "job.yaml", *(["--resume"] if session else []))
+        try:
+            _wait_for_reports(tmp_path, process, session + 1)
+            driver = psutil.Process(process.pid)
+            for each in [driver, *(driver.children(recursive=True) if to_all else [])]:
+                each.send_signal(signal.Signals[number])
+            output, _ = process.communicate(timeout=100)
+        finally:
+            process.kill()
+        assert process.returncode == INTERRUPTED, output
+        assert "Traceback" not in output and f"interrupted ({number})" in output
+        assert "--resume goes on from here" in output
+        found = statuses()
+        assert found["parent"] == ["KILLED"] and set(found["trial"]) == {"KILLED"}
+    (tmp_path / "end").touch()
+    process = start_job(tmp_path, "job.yaml", "--resume")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == OK, output
+    assert statuses() == {"parent": ["FINISHED"], "trial": ["FINISHED"] * 4}
+
+
+def test_a_signal_while_a_job_starts_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "signals.py").write_text(CODE % str(tmp_path / "end"))
+    process = start_job(tmp_path, "job.yaml")
+    try:
+        deadline = time.monotonic() + 100
+        while not any(tmp_path.glob("runs/signals/*/.lock")):  # Ray is being started, the record opened
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)
+        process.terminate()
+        output, _ = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert (process.returncode, "Traceback" in output) == (INTERRUPTED, False), output
+    assert "interrupted (SIGTERM)" in output
+
+
+def test_training_alone_is_interrupted_too(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "name: alone\nobjective: val_accuracy\n"
+        "trial: {data: {kind: digits}, model: {kind: cnn}, epochs: 10000}\nspace: {}\nsearch: {kind: grid}\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", "train", "job.yaml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        while "epoch" not in (line := process.stdout.readline()):
+            assert line
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED
+    assert "interrupted (SIGUSR1)" in output
