@@ -1,7 +1,7 @@
 import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,50 @@ def test_a_search_that_learns_has_no_trial_by_number() -> None:
     assert len(said(spec)) == 4, "the trial of the file is there all the same"
 
 
-def test_a_function_of_ones_own_needs_nobody_to_call_it() -> None:
-    parts = {"name": "own", "objective": {"metric": "loss", "mode": "min"}, "trial": {"target": "json:dumps"}}
-    spec = ExperimentSpec.model_validate(parts | {"search": {"kind": "grid"}})
-    with pytest.raises(UserError, match="a function of your own reports to Ray Tune") as error:
-        said(spec)
-    assert error.value.problems[0].hint == "call json:dumps yourself: it needs nothing of this"
+OWN = """
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ray import tune
+
+
+def train(config):
+    for step in (3, 1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "step").write_text(str(step))
+            tune.report({"loss": step, "word": "x"}, checkpoint=tune.Checkpoint.from_directory(folder))
+    return {"val": {"loss": config["lr"]}}
+
+
+def steps(config):
+    yield 4
+    yield {"loss": 3, "done": True}
+    yield 1
+
+
+def other(config):
+    return {"los": 1}
+"""
+
+
+def own_spec(target: str) -> ExperimentSpec:
+    trial = {"target": target, "config": {"lr": 0.5}}
+    parts = {"name": "own", "objective": {"metric": "loss", "mode": "min"}, "trial": trial}
+    return ExperimentSpec.model_validate(parts | {"search": {"kind": "grid"}})
+
+
+def test_a_function_of_ones_own_reports_to_the_terminal(
+    own: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = own(OWN)
+    lines = said(own_spec(f"{module}:train"), output=tmp_path / "best")
+    assert lines[:3] == ["report 1  loss 3  best so far", "report 2  loss 1  best so far", "report 3  loss 2"]
+    assert lines[3:] == ["report 4  val/loss 0.5000"]
+    assert (tmp_path / "best" / "step").read_text() == "1"
+    assert "'word' was left out: it was a str" in capsys.readouterr().err
+    assert said(own_spec(f"{module}:steps"))[-1] == "report 2  loss 3  best so far"
+    assert said(own_spec(f"{module}:other"))[-1] == "never reported loss as a number: it reported los"
 
 
 def test_a_folder_that_holds_something_is_not_written_into(tmp_path: Path) -> None:

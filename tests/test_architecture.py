@@ -12,7 +12,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"as_json"},
-    {"summary", "alone", "comparison", "listing", "logs"},
+    {"summary", "alone", "comparison", "listing", "logs", "function_alone"},
     {"reproduced"},
     {"sync", "audit"},
     {"run", "loading", "rebuilt", "submit", "forecast"},

@@ -38,7 +38,6 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     Raises:
         UserError: There is no such trial, the folder is there already, or the data cannot be had.
     """
-    _check_alone(spec)
     trials = None if number is None else planned(spec)
     if number is not None and trials is None:
         message = f"{spec.search.kind} search has no plan: its trials hang on what came out before"
@@ -48,6 +47,11 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     _check_output(output)
     spec = _with_data(spec, console)
     config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
+    if isinstance(config, TargetTrial):
+        from tuner.function_alone import call_alone  # Ray: a second
+
+        use_threads(int(spec.resources.cpu))
+        return call_alone(config, spec.objectives, output, console)
     assert isinstance(config, TrialConfig)
     return _train(spec, Trial(number or 0, {}, config, ""), output, console)
 
@@ -113,8 +117,10 @@ def _check_output(output: Path | None) -> None:
 
 def _check_alone(spec: ExperimentSpec) -> None:
     if isinstance(spec.trial, TargetTrial):
-        hint = f"call {spec.trial.target} yourself: it needs nothing of this"
-        raise UserError(Problem("a function of your own reports to Ray Tune", "trial.target", hint=hint))
+        hint = "tuner train FILE with its values as overrides calls it"
+        raise UserError(
+            Problem("a function of your own knows alone how it is trained again", "trial.target", hint=hint)
+        )
 
 
 def _train(

@@ -3,12 +3,15 @@
 import inspect
 import json
 import os
+import random
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from ray.train._internal.session import get_session
 from ray.tune.result import AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
@@ -24,6 +27,13 @@ _left: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 
 class _Done(SystemExit):
     """A report had ``done: True``: nothing more of the function counts."""
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch: a function may seed its own besides."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _says_done(metrics: Mapping[Any, Any]) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -10,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ray import tune
 from ray.train._internal.session import get_session
@@ -22,7 +20,7 @@ from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
 from tuner.earlier import first_folder, latest_first, number_of
 from tuner.errors import Problem
-from tuner.function_trial import run_function
+from tuner.function_trial import run_function, seed_generators
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.scheduler import TIME
 from tuner.scoring import Objective
@@ -78,11 +76,7 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any], inside: Insi
     inside.enter(_number())
     imports.unpack(carried)
     use_threads(task["threads"])
-    seed = trial["seed"]
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
+    seed_generators(trial["seed"])
     untold: dict[str, Any] = {}
 
     def call() -> str:
