@@ -1,6 +1,7 @@
 """The Ray Tune trainable: it wraps `train.fit` and runs on a worker."""
 
 import json
+import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,6 +127,7 @@ def _output() -> AbstractContextManager[object]:
     session = get_session()
     if session is None:
         return nullcontext()
+    logging.getLogger("ray.train._internal.storage").setLevel(logging.WARNING)  # a line for each checkpoint
     folder = first_folder(session.storage.trial_fs_path)
     return output_log.OutputLog(session.storage.storage_filesystem, f"{folder}/{output_log.FILE}")
 
