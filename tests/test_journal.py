@@ -363,6 +363,14 @@ class TestAnotherExperiment:
         )
         assert read_past(other, job.folder, "job").trials == []
 
+    def test_may_have_lacked_a_key_that_is_always_searched(self, tmp_path: Path) -> None:
+        job = Job(experiment(), str(tmp_path / "job"))
+        text = path_of(job).read_text()
+        lr = json.dumps({"lr": job.spec.model_dump()["trial"]["optimizer"]["lr"]})[1:-1]
+        assert f"{lr}, " in text
+        path_of(job).write_text(text.replace(f"{lr}, ", ""))
+        assert job.past().trials == []
+
     def test_may_learn_from_others(self, tmp_path: Path) -> None:
         job = Job(experiment(search={"kind": "bayesian", "trials": 4}), str(tmp_path / "job"))
         other = experiment(search={"kind": "bayesian", "trials": 4, "warm_start": "other"})

@@ -328,8 +328,14 @@ _LEARN = (
 def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tuple[str, ...] = ()) -> None:
     """Trials of two different experiments are not to be compared."""
     now, then = (flattened(each) for each in (json.loads(json.dumps(as_plain(spec))), before))
+    # What stands in the trial for a key that is always searched decides nothing; once it could be left out.
+    searched = {f"trial.{key}" for key, distribution in spec.space.items() if not distribution.when}
     changed = [
-        key for key in now | then if not key.startswith(_MAY_CHANGE + but) and not same(now.get(key), then.get(key))
+        key
+        for key in now | then
+        if not key.startswith(_MAY_CHANGE + but)
+        and not same(now.get(key), then.get(key))
+        and not (key in searched and key not in then)
     ]
     hint = "undo the change, or run it without --resume: as a job of its own"
     problems = [
