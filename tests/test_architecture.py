@@ -21,6 +21,7 @@ LAYERS = [
     {"schedule", "result"},
     {
         "controller",
+        "walls",
         "informed",
         "trainable",
         "function_trial",

@@ -1,10 +1,12 @@
-"""Ray Tune's control loop, which takes a process that is lost between two trials for one that is lost."""
+"""Ray Tune's control loop, mended: where a process is lost between two trials, and where something in it raises."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as RayTrial
+from ray.tune.schedulers import TrialScheduler
 
 
 class Controller(TuneController):  # type: ignore[misc]
@@ -13,7 +15,31 @@ class Controller(TuneController):  # type: ignore[misc]
     A process that dies at it is told of twice: first as an actor that has failed, whereupon its trial is to begin
     again; then as a task that has failed, by a trial which does not run. Ray has that fail, whatever `max_failures`
     says. And it goes on taking the trial for one that is about to get this process: no other would be started for it.
+
+    What raises while a trial's report is taken, Ray's scheduler and our own code alike, fails that trial. What raises
+    elsewhere in a step ends the job, cleanly: trials that run are interrupted.
     """
+
+    fail: ClassVar[Callable[[RayTrial, Exception], None]]
+    """Notes that a trial has failed of its report."""
+    break_off: ClassVar[Callable[[Exception], None]]
+    """Has the job end."""
+
+    def step(self) -> None:
+        """One turn of the loop."""
+        try:
+            super().step()
+        except Exception as error:
+            type(self).break_off(error)
+            self._stop_experiment_if_needed()  # which the step may not have come to, nor will the next
+
+    def _process_trial_result(self, trial: RayTrial, result: dict[str, Any]) -> Any:
+        try:
+            return super()._process_trial_result(trial, result)
+        except Exception as error:
+            type(self).fail(trial, error)
+            self._queue_decision(trial, TrialScheduler.STOP)
+            return TrialScheduler.STOP
 
     def _actor_failed(self, tracked_actor: Any, exception: Exception) -> None:
         self._resetting_trials.discard(self._actor_to_trial[tracked_actor])

@@ -1,6 +1,7 @@
 """What Ray Tune tells of its trials, in the terms of ours."""
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -99,6 +100,13 @@ class Events(tune.Callback):  # type: ignore[misc]
         for listener in self._listeners:
             listener.trial_reported(ours, report)
         self._after_report()
+
+    def broken(self, trial: Any, error: Exception) -> None:
+        """A trial's report could not be taken: note that it fails, for when Ray has ended it."""
+        ours = self._by_id[trial.trial_id]
+        why = f"its report could not be taken: {type(error).__name__}: {error}"
+        outcome = {STATUS: "failed", REASON: why, TRACEBACK: "".join(traceback.format_exception(error))}
+        self._outcome[ours.number] = outcome
 
     def _note_parts(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A trial ran out of memory, and says with its reports in how many parts it computes each batch since then."""

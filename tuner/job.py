@@ -33,6 +33,7 @@ from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial, failures, front, label, winner
+from tuner.walls import Faults, Walled
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,17 @@ class Job:
             asked=opening.asked,
             code=opening.code,
         )
+        faults = Faults(partial(self.console.print, style="red", soft_wrap=True, highlight=False, markup=False))
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
-        give_up = partial(self._give_up, journal)
-        retention = Retention(spec, self.trials, give_up, lambda path: sweeper.submit(delete, path))
+        sweep = partial(sweeper.submit, faults.walled, "the sweeper")
+        retention = Retention(spec, self.trials, partial(self._give_up, journal), partial(sweep, delete))
         ahead = ImportingAhead()
-        listeners: list[Listener] = [self.supply, ending, journal, self.recorder, retention, display, ahead]
+        needed = [Walled(each, faults) for each in (self.supply, ending, self.recorder, retention)]
+        needed.insert(2, Walled(journal, faults, give_up=ending.give_up))  # without it, nothing goes on later
+        seen: list[Listener] = [display, ahead]
         if spec.tracking.tensorboard:
-            listeners.append(TensorBoard(self.folder, spec.objectives, say))
+            seen.append(TensorBoard(self.folder, spec.objectives, say))
+        listeners: list[Listener] = [*needed, *(Walled(each, faults, minor=True) for each in seen)]
         try:
             with display, ended_by_signals(ending, say, self.local), self._watching(display):
                 schedule(
@@ -109,18 +114,19 @@ class Job:
                     ending=ending,
                     listeners=listeners,
                     inside=self.recorder.inside(self.links),
+                    faults=faults,
                 )
             self.phases.begin("end", "ending the trials")
             with on_signal(Late(say)):
                 ahead.wait()
                 end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
-                sweeper.submit(temporary.clear_up if self.local else cluster.clear_up)
-                retention.look()
-                retention.clear_up(self.folder)
+                sweep(temporary.clear_up if self.local else cluster.clear_up)
+                faults.walled("the retention", retention.look)
+                faults.walled("the retention", retention.clear_up, self.folder)
                 sweeper.shutdown()
-                journal.closed(is_finished=not ending.reason)
+                journal.closed(is_finished=not ending.reason and not faults.reason)
                 with self.phases:
-                    return self._finish(ending, journal)
+                    return self._finish(ending, journal, faults)
         except KeyboardInterrupt:  # once more
             end_running(self.trials, "", listeners)
             self.recorder.job_ended(messages.end_of("KILLED", {"status": "interrupted"}))
@@ -144,12 +150,13 @@ class Job:
         return Newcomers(self.spec, self.share, display.say, partial(display.say, style="yellow"))
 
     def _cannot_write(self, ending: Ending, error: OSError) -> None:
-        """The journal cannot be written: where the disk is full, nothing else can be, and the job ends."""
-        if not is_full(error):
-            raise error
-        ending.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
+        """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""
+        if is_full(error):
+            ending.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
+        else:
+            ending.give_up(f"the job's journal cannot be written: {error}")
 
-    def _finish(self, ending: Ending, journal: Journal) -> Result:
+    def _finish(self, ending: Ending, journal: Journal, faults: Faults) -> Result:
         """The winner, its test, and the end of the record."""
         best = winner(self.trials, self.spec.objectives, self.spec.repeat)
         self.phases.begin("test", f"testing trial {best.number}, the best" if best else "")
@@ -165,12 +172,16 @@ class Job:
             journal.closed(is_finished=False)  # --resume tests it
         except Damaged as error:
             damage = error.why
-        status = FAILED if damage else self._status(ending, best)
+        except Exception as error:
+            faults.note("the test of the winner", error)
+        status = FAILED if damage else self._status(ending, best, faults)
+        early = ending.reason or faults.reason
         seconds = self.elapsed.seconds()
         self.phases.begin("report", "writing the report")
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(cluster.disconnect)  # its processes end while the record is finished
-            written = self._record(journal, best, test, confusion, status, ending.reason, damage, seconds)
+            # Its processes end while the record is finished.
+            pool.submit(faults.walled, "the end of Ray", cluster.disconnect)
+            written = self._record(journal, best, test, confusion, status, early, damage, seconds, faults)
             self.phases.end()
         return Result(
             spec=self.spec,
@@ -180,7 +191,7 @@ class Job:
             folder=self.folder,
             links=self.links,
             status=status,
-            ended_early=ending.reason,
+            ended_early=early,
             seconds=seconds,
             record_failure=self.recorder.failure,
             model=self.recorder.model,
@@ -190,12 +201,12 @@ class Job:
             report=written,
         )
 
-    def _status(self, ending: Ending, best: Trial | None) -> int:
+    def _status(self, ending: Ending, best: Trial | None, faults: Faults) -> int:
         if ending.reason == INTERRUPTION:
             return INTERRUPTED
         failed = sum(trial.status == "failed" for trial in self.trials)
         too_many = self.spec.fail_after and self.spec.fail_after.reached(failed, len(self.trials))
-        return FAILED if ending.is_failure or best is None or too_many else OK
+        return FAILED if ending.is_failure or best is None or too_many or faults.reason else OK
 
     def _test(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
         """The winner, and only the winner, on the test set."""
@@ -240,6 +251,7 @@ class Job:
         ended_early: str,
         damage: str,
         seconds: float,
+        faults: Faults,
     ) -> str:
         """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it.
 
@@ -261,7 +273,8 @@ class Job:
         summary |= {"damaged": f"the winner's checkpoint: {damage}"} if damage else {}
         mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
         with _artifacts(self.folder) as artifacts:
-            is_written = self._write_report(artifacts, summary["status"], ended_early, test, confusion, seconds)
+            write = partial(self._write_report, artifacts, summary["status"], ended_early, test, confusion, seconds)
+            is_written = faults.walled("the report", write, faults)
             end = messages.end_of(
                 mlflow_status,
                 summary,
@@ -287,11 +300,14 @@ class Job:
         test: dict[str, float],
         confusion: dict[str, Any],
         seconds: float,
+        faults: Faults,
     ) -> bool:
         """The tables and the plots, as files. Returns whether there was room for them."""
         objectives = self.spec.objectives
         try:
             folder.mkdir(exist_ok=True)
+            if faults.text:
+                (folder / "faults.txt").write_text(faults.text, encoding="utf-8")
             report.write_tables(self.trials, objectives, folder, self.spec.repeat)
             for target, matrix in confusion.items():
                 report.draw_confusion(matrix, target, folder)

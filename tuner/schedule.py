@@ -28,6 +28,7 @@ from tuner.trainable import run_target, train_trial
 from tuner.trial_config import TrialConfig
 from tuner.trials import Listener, Trial
 from tuner.user_mlflow import Inside
+from tuner.walls import Faults
 
 _NAME = "name"
 """Key of what a worker is given: what Ray calls the trial, and its folder."""
@@ -54,15 +55,17 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
 class _Handing(RaySearcher):  # type: ignore[misc]
     """Hands Ray Tune the trials of the supply, and knows which of Ray's trials is which of ours."""
 
-    def __init__(self, supply: Supply, payload: Payload) -> None:
+    def __init__(self, supply: Supply, payload: Payload, faults: Faults) -> None:
         super().__init__()
+        self._faults = faults
+        self._is_broken = False
         self._supply = supply
         self._payload = payload
         self.by_id: dict[str, Trial] = {}
         """Our trial by Ray's id of it."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        trial = self._supply.next()
+        trial = self._next()
         if trial is None:
             # "Finished" while trials wait for each other would end the workers that they wait for.
             is_over = all(ours.ended is not None for ours in self._supply.trials)
@@ -70,6 +73,15 @@ class _Handing(RaySearcher):  # type: ignore[misc]
         self.by_id[trial_id] = trial
         name = folder_name(trial.number, trial.resumed)
         return self._payload(trial.config, trial.assignment) | {_NAME: name}
+
+    def _next(self) -> Trial | None:
+        """The next trial; none where the searcher fails: what it suggests after that nobody can trust."""
+        try:
+            return None if self._is_broken else self._supply.next()
+        except Exception as error:
+            self._is_broken = True
+            self._faults.note("the search", error)
+            return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The supply is told by `Events`: it knows how the trial ended."""
@@ -100,6 +112,7 @@ def schedule(
     ending: Ending,
     listeners: Sequence[Listener],
     inside: Inside,
+    faults: Faults,
 ) -> None:
     """Run trials on Ray Tune until the supply is used up and all have ended, or `ending` says so.
 
@@ -112,6 +125,7 @@ def schedule(
         ending: Ends the job early.
         listeners: Told of everything that happens.
         inside: Where code of the user's own logs that uses MLflow itself.
+        faults: Told of errors of this program.
     """
     objective = spec.objective
 
@@ -132,7 +146,7 @@ def schedule(
             told["units"] = {name: spec.space[name].unit(value) for name, value in assignment.items()}
         return told
 
-    searcher = _Handing(supply, payload)
+    searcher = _Handing(supply, payload, faults)
     scheduler = informed(spec, searcher.by_id, supply.trials, payload, storage, listeners)
     tell = scheduler.tell if isinstance(scheduler, Mutating) else lambda: None
     length = spec.trial.length
@@ -141,10 +155,16 @@ def schedule(
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
     # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
     telemetry.tag_callbacks = lambda callbacks: False
-    ray.tune.tune.TuneController = Controller
     # Signals are ours to handle: Ray's handler of SIGUSR1 would end the job as if it were through.
     ray.tune.tune._setup_signal_catching = threading.Event
     events = Events(searcher.by_id, spec, storage, ending, listeners, tell)
+
+    def break_off(error: Exception) -> None:
+        faults.note("the control loop", error)
+        ending.give_up(faults.reason)
+
+    walls = {"fail": staticmethod(events.broken), "break_off": staticmethod(break_off)}
+    ray.tune.tune.TuneController = type("WalledController", (Controller,), walls)
     try:
         # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
         tune.run(

@@ -35,6 +35,8 @@ class Scribe:
         """
         self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
+        self._unwritten: list[str] = []
+        """What was handed to us that cannot be written down."""
         self._thread = threading.Thread(target=self._feed, name="record", daemon=True)
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
         self._process = subprocess.Popen(
@@ -84,6 +86,7 @@ class Scribe:
             pipe.close()
         self._process.wait()
         self._errors.close()
+        answer["failures"] = [*self._unwritten, *answer["failures"]]
         return answer
 
     def _feed(self) -> None:
@@ -100,8 +103,14 @@ class Scribe:
 
     def _say(self, *batch: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
+        lines = []
+        for said in batch:
+            try:
+                lines.append(json.dumps(said, default=str) + "\n")
+            except (TypeError, ValueError, RecursionError) as error:  # the others are no worse for it
+                self._unwritten.append(f"{said.get('do')} of trial {said.get('trial')}: {error}")
         try:
-            self._process.stdin.write("".join(json.dumps(said, default=str) + "\n" for said in batch))
+            self._process.stdin.write("".join(lines))
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
             pass  # it is gone, as its missing answer will tell, or was hung up on; what it lacks is in the journal
