@@ -1,6 +1,6 @@
 """One job, from its first trial to the end of its record."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -94,7 +94,10 @@ class Job:
         )
         faults = Faults(partial(self.console.print, style="red", soft_wrap=True, highlight=False, markup=False))
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
-        sweep = partial(sweeper.submit, faults.walled, "the sweeper")
+
+        def sweep(work: Callable[..., object], *arguments: Any) -> None:
+            sweeper.submit(faults.walled, "the sweeper", work, *arguments)
+
         retention = Retention(spec, self.trials, partial(self._give_up, journal), partial(sweep, delete))
         ahead = ImportingAhead()
         needed = [Walled(each, faults) for each in (self.supply, ending, self.recorder, retention)]
