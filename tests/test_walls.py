@@ -22,7 +22,8 @@ from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tensorboard import TensorBoard
 from tuner.tracking import Recorder
-from tuner.walls import Faults
+from tuner.trials import Listener
+from tuner.walls import Faults, Walled
 
 CODE = """
 import tempfile
@@ -55,6 +56,14 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.chdir(before)
         os.environ.clear()
         os.environ.update(environment)
+
+
+@pytest.mark.parametrize("event", [name for name in vars(Listener) if not name.startswith("_")])
+def test_a_wall_lets_every_event_through(event: str) -> None:
+    heard: list[tuple[Any, ...]] = []
+    inner = type("Hears", (Listener,), {event: lambda self, *what: heard.append(what)})()
+    getattr(Walled(inner, Faults(print)), event)("a trial", "and more")
+    assert heard == [("a trial", "and more")]
 
 
 class Place:

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tuner.trials import Listener, Mutation, Trial
+from tuner.trials import Listener
 
 Result = TypeVar("Result")
 
@@ -87,30 +87,20 @@ class Walled(Listener):
         self._minor = minor
         self._give_up = give_up
 
-    def trial_started(self, trial: Trial) -> None:
-        self._tell("trial_started", trial)
-
-    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        self._tell("trial_reported", trial, report)
-
-    def trial_saved(self, trial: Trial) -> None:
-        self._tell("trial_saved", trial)
-
-    def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
-        self._tell("trial_mutated", trial, mutation)
-
-    def trial_lost(self, trial: Trial, why: str) -> None:
-        self._tell("trial_lost", trial, why)
-
-    def trial_changed_course(self, trial: Trial, how: str) -> None:
-        self._tell("trial_changed_course", trial, how)
-
-    def trial_ended(self, trial: Trial) -> None:
-        self._tell("trial_ended", trial)
-
     def _tell(self, event: str, *what: Any) -> None:
         try:
             getattr(self._inner, event)(*what)
         except Exception as error:
             self._faults.note(f"{type(self._inner).__name__}.{event}", error, minor=self._minor)
             self._give_up(self._faults.reason)
+
+
+def _told(event: str) -> Callable[..., None]:
+    def tell(walled: Walled, *what: Any) -> None:
+        walled._tell(event, *what)
+
+    return tell
+
+
+for _event in (name for name in vars(Listener) if not name.startswith("_")):
+    setattr(Walled, _event, _told(_event))  # every event that there is, and those that are to come
