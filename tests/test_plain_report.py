@@ -99,6 +99,7 @@ def test_keys_may_be_anything() -> None:
     taken = plain({3: 1, math.nan: 2, (1, 2): 3, Raising(): 4, "a": {"b": 5}, "a/b": 6})
     assert taken.numbers == {"3": 1, "nan": 2, "(1, 2)": 3, "a/b": 5}
     assert taken.left_out == {"Raising": "its key has no text: RuntimeError: no", "a/b": "it is there twice"}
+    assert plain({"half \udcff": 1, "nul\0": 2}).numbers == {r"half \udcff": 1, r"nul\x00": 2}
 
 
 def test_what_holds_itself_or_raises_comes_to_an_end() -> None:

@@ -33,6 +33,8 @@ def score_format(values: Iterable[float | None]) -> Callable[[float | None], str
             return ""
         if not math.isfinite(value):
             return f"{value:g}"
+        if value == 0:
+            value = abs(value)  # -0.0 is no score below 0
         if _is_power(value):
             return f"{value:.{digits - 1}e}"
         return f"{value:,}" if isinstance(value, int) else f"{value:,.{decimals}f}"

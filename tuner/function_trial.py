@@ -25,6 +25,13 @@ _left: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 """Threads that a trial has left behind in this process: the next one's reports are not theirs to make."""
 
 
+class Stopped(SystemExit):
+    """Ray Tune ends a trial: it is to report no more. Raised where it reports, and nowhere else."""
+
+    def __init__(self) -> None:
+        super().__init__(0)  # else Ray takes it for an error
+
+
 class _Done(SystemExit):
     """A report had ``done: True``: nothing more of the function counts."""
 
@@ -58,8 +65,8 @@ def run_function(
         untold: Is given what there is to tell of its reports, and no report has told.
 
     Raises:
-        SystemExit: The trial is to report no more.
-        Exception: Whatever the function raises.
+        Stopped: The trial is to report no more.
+        BaseException: Whatever the function raises, but for the end of a program that ends well: that is its end.
     """
     reports = _Reports(get_session(), objectives, untold)
     try:
@@ -73,13 +80,14 @@ def run_function(
             raise TypeError(f"it returned {described(returned)}: a trial is a function that is not async")
         elif returned is not None:
             reports.take_value(returned, "returned")
-    except BaseException:
-        if not reports.is_done:
+    except BaseException as error:
+        ends_well = isinstance(error, SystemExit) and not error.code
+        if not reports.is_done and not ends_well:
             raise
     finally:
         reports.close()
     if reports.is_stopped:  # though the function took Ray's word for an error of its own
-        raise SystemExit
+        raise Stopped
 
 
 class _Reports:
@@ -134,7 +142,7 @@ class _Reports:
             )
         with self._one_at_a_time:
             if self.is_stopped:
-                raise SystemExit
+                raise Stopped
             if not self.is_done:
                 self._report(metrics, checkpoint)
             if self.is_done:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tuner.raised import writable
+
 _LARGEST = 2**63
 """Whole numbers beyond it are no whole numbers to JSON's readers and MLflow's databases."""
 
@@ -92,7 +94,7 @@ def _flat(
         return
     for key, value in items:
         try:
-            name = f"{prefix}{key}"
+            name = writable(f"{prefix}{key}")
         except Exception as error:
             made.left_out[f"{prefix}{type(key).__qualname__}"] = f"its key has no text{_reason(error)}"
             continue

@@ -21,8 +21,9 @@ from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
 from tuner.earlier import first_folder, latest_first, number_of
 from tuner.errors import Problem
-from tuner.function_trial import run_function, seed_generators
+from tuner.function_trial import Stopped, run_function, seed_generators
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
+from tuner.raised import line_of, traceback_of
 from tuner.scheduler import TIME
 from tuner.scoring import Objective
 from tuner.train import Diverged, fit, predict
@@ -106,20 +107,25 @@ def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | N
             last = {STATUS: "completed", REASON: _showing_what_it_raises(train)}
     except Diverged as error:
         last = {STATUS: "diverged", REASON: str(error)}
-    except Exception as error:
-        last = {STATUS: "failed", REASON: f"{type(error).__name__}: {error}", TRACEBACK: traceback.format_exc()}
+    except Stopped:
+        raise
+    except SystemExit as leaving:
+        last = {STATUS: "failed", REASON: _status_of(leaving), TRACEBACK: traceback_of(leaving)}
+    except BaseException as error:  # `KeyboardInterrupt`, too, which code of the user's own may raise
+        last = {STATUS: "failed", REASON: line_of(error), TRACEBACK: traceback_of(error)}
         if is_out_of_memory(error):
             last[REASON] = OUT_OF_MEMORY
         elif is_full(error):  # which is no fault of this configuration: it goes on where there is room
             last = {STATUS: "interrupted", REASON: FULL}
-    except SystemExit as leaving:
-        if not leaving.code:  # Ray ends a trial that is to report no more so
-            raise
-        why = f"it left with exit status {leaving.code}"
-        last = {STATUS: "failed", REASON: why, TRACEBACK: traceback.format_exc()}
     if last[REASON] == OUT_OF_MEMORY:  # now that the error, and with it what it held, is gone
         release()
     tune.report({**last, **(untold or {})})
+
+
+def _status_of(leaving: SystemExit) -> str:
+    """Why a program has left: the status that it gave, or the text."""
+    code = leaving.code
+    return f"it left with exit status {code or 0}" if isinstance(code, int | None) else line_of(leaving)
 
 
 def _output() -> AbstractContextManager[object]:
@@ -136,9 +142,10 @@ def _showing_what_it_raises(train: Callable[[], str]) -> str:
     """Call `train`; its traceback is part of what it prints."""
     try:
         return train()
-    except (Exception, SystemExit) as error:
-        if not isinstance(error, SystemExit) or error.code:
-            traceback.print_exc()
+    except Stopped:
+        raise
+    except BaseException:
+        traceback.print_exc()
         raise
 
 
@@ -188,7 +195,10 @@ def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, 
 def _report(told: dict[str, Any], save: Save) -> None:
     with temporary.folder() as folder:
         save(folder)
-        tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+        try:
+            tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+        except SystemExit:
+            raise Stopped from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.any_trial import AnyTrial
 from tuner.distribution import Value
+from tuner.raised import in_a_line, shortened
 from tuner.scoring import Objective, pareto_front
 from tuner.space import Assignment
 
@@ -185,7 +186,8 @@ class Trial:
 
     def end(self, status: Status, reason: str, traceback: str = "") -> None:
         """Note how it ended."""
-        self.status, self.reason, self.traceback, self.ended = status, reason, traceback, time.time()
+        self.status, self.ended = status, time.time()
+        self.reason, self.traceback = in_a_line(reason), shortened(traceback)
 
     def mutate(self, mutation: Mutation, config: AnyTrial, latest: str | None) -> None:
         """Go on as a changed copy of another trial, from that one's `latest` checkpoint."""

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from tuner.raised import line_of
 from tuner.trials import Listener
 
 Result = TypeVar("Result")
@@ -43,7 +44,7 @@ class Faults:
             if kind in self._known or len(self.text) > _MOST:
                 return
             self._known.add(kind)
-            line = f"error in {where}: {type(error).__name__}: {error}"
+            line = f"error in {where}: {line_of(error)}"
             if not minor:
                 self.reason = self.reason or line
             text = f"{line}; this is a fault of tuner, and the job goes on\n"
