@@ -1,6 +1,7 @@
 """Whole jobs on a real Ray and a real MLflow store."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -414,7 +415,8 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
         output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
-    assert process.returncode == OK and "failed      1 of 2 trials; trial 0: the worker was lost" in output, output
+    assert process.returncode == OK, output
+    assert re.search(r"failed      1 of 2 trials; trial [01]: the worker was lost", output), output
     trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
     assert sorted(record.info.status for record in trials) == ["FAILED", "FINISHED"]
     [failed] = [record for record in trials if record.info.status == "FAILED"]
