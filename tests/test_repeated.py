@@ -1,10 +1,12 @@
 """Configurations that are trained several times: what the search hears of them, and which one wins."""
 
+import math
 from typing import ClassVar
 
 import pytest
 from conftest import experiment
 
+from tuner.certainty import certainty
 from tuner.errors import UserError
 from tuner.repeated import Repeated
 from tuner.scoring import Objective
@@ -35,7 +37,8 @@ class Heard(Plan):
         self.heard.append(("tell", number, told))
 
     def learn(self, told: Told, *, counts: bool) -> None:
-        super().learn(told, counts=counts)
+        if counts:
+            super().ask_again(told.assignment)
         self.heard.append(("learn", counts, told))
 
 
@@ -86,6 +89,16 @@ class TestRepeated:
         [(_, _, heard)] = inner.heard
         assert isinstance(heard, Told) and heard.state == state
         assert heard.values == (None if value is None else [value])
+
+    def test_scores_and_violations_may_be_as_large_as_they_come(self) -> None:
+        inner = Heard(1)
+        searcher = Repeated(inner, 3)
+        for number, (value, missed) in enumerate([(1.7e308, math.inf), (1.7e308, -math.inf), (1.7e308, 1.0)]):
+            searcher.ask()
+            searcher.tell(number, Told({"lr": 0.0}, "completed", [value], {1: value}, {"loss < 1": missed}))
+        (*_, (_, _, heard)) = inner.heard
+        assert isinstance(heard, Told)
+        assert (heard.values, heard.steps, heard.violations) == ([1.7e308], {1: 1.7e308}, {"loss < 1": math.inf})
 
     def test_what_a_killed_job_knew_is_told_by_configuration(self) -> None:
         inner = Heard(4)
@@ -167,6 +180,12 @@ class TestTheWinner:
         assert winner(lucky + good, ACCURACY, 2) is good[1]
         assert ranked(lucky + good, ACCURACY, 2) == [good[1], good[0], *lucky]
         assert winner(lucky + good, ACCURACY) is lucky[0]
+
+    def test_scores_may_be_as_large_as_they_come(self) -> None:
+        trials = [scored(0, 0.1, -1.7e308), scored(1, 0.1, -1.7e308), scored(2, 0.2, 1.7e308), scored(3, 0.2, 1.7e308)]
+        assert winner(trials, ACCURACY, 2) is trials[2]
+        assert ranked(trials, ACCURACY, 2) == [*trials[2:], *trials[:2]]
+        assert certainty(trials[2], trials, ACCURACY[0])
 
     def test_one_whose_other_seed_failed_comes_behind(self) -> None:
         trials = [scored(0, 0.1, 0.99), scored(1, 0.1, None), scored(2, 0.2, 0.6), scored(3, 0.2, 0.7)]

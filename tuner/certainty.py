@@ -56,7 +56,7 @@ def _seeds(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[s
     said = [
         f"Its configuration was trained with {seeds} seed{'s' if seeds > 1 else ''}, in {len(own)} trials: {spread}"
     ]
-    said[0] += f", standard deviation {score(stdev(scores))}."
+    said[0] += f", standard deviation {score(_deviation(scores))}."
     better = [group for group in groups.values() if len(group) > 1 and _is_ahead(_scores(group), scores, objective)]
     if better:
         group = min(better, key=lambda group: objective.key(mean(_scores(group))))
@@ -79,7 +79,7 @@ def _margin(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[
     said = [first]
     if len(rivals) + 1 >= _TOP:
         top = [own, *_scores(rivals[: _TOP - 1])]
-        deviation, written = stdev(top), score_format(top)
+        deviation, written = _deviation(top), score_format(top)
         low, high = written(min(top)), written(max(top))
         said.append(
             f"The {_TOP} best trials lie between {low} and {high}, with a standard deviation "
@@ -115,3 +115,11 @@ def _scores(trials: Sequence[Trial]) -> list[float]:
 
 def _is_ahead(scores: Sequence[float], of: Sequence[float], objective: Objective) -> bool:
     return objective.key(mean(scores)) < objective.key(mean(of))
+
+
+def _deviation(scores: Sequence[float]) -> float:
+    """The standard deviation of some scores; infinite where it is beyond all numbers."""
+    try:
+        return stdev(scores)
+    except OverflowError:
+        return math.inf

@@ -1,7 +1,8 @@
 """Every configuration several times, with a seed for each: how good it is, and not how lucky it was."""
 
+import math
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import mean  # `fmean` raises where a sum is beyond 1e308
 from typing import Any
 
 from tuner.searcher import Searcher, Told
@@ -92,8 +93,13 @@ def _merged(told: Sequence[Told]) -> Told:
     return Told(
         assignment=told[0].assignment,
         state="completed" if any(each.state == "completed" for each in sound) else "pruned",
-        values=[fmean(of_objective) for of_objective in zip(*values, strict=True)] if values else None,
-        steps={step: fmean(each.steps[step] for each in sound if step in each.steps) for step in steps},
-        violations={name: fmean(each.violations.get(name, 0.0) for each in sound) for name in sorted(names)},
+        values=[mean(of_objective) for of_objective in zip(*values, strict=True)] if values else None,
+        steps={step: mean(each.steps[step] for each in sound if step in each.steps) for step in steps},
+        violations={name: _missed([each.violations.get(name, 0.0) for each in sound]) for name in sorted(names)},
         attributes=next((each.attributes for each in reversed(told) if each.attributes), {}),
     )
+
+
+def _missed(violations: list[float]) -> float:
+    """By how much a constraint is missed on the average: infinitely where it once was."""
+    return math.inf if math.inf in violations else mean(violations)

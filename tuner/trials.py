@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import mean  # `fmean` raises where a sum is beyond 1e308
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.any_trial import AnyTrial
@@ -299,7 +299,7 @@ def _sorted(trials: Iterable[Trial], objectives: Sequence[Objective], repeat: in
 
     def place(trial: Trial) -> tuple[bool, float, str, float]:
         name = repr(trial.assignment)  # keeps the trials of one configuration together where two have the same mean
-        return len(scores[name]) < repeat, key(fmean(scores[name])), name, key(trial.best or 0.0)
+        return len(scores[name]) < repeat, key(mean(scores[name])), name, key(trial.best or 0.0)
 
     return sorted(trials, key=place)
 
