@@ -78,7 +78,7 @@ LAYERS = [
     {
         *("axis", "gaussian", "models", "data", "tasks", "optim", "metrics", "losses", "scoring", "signature"),
         *("constraints", "clock", "reachable", "address", "imports", "source", "device", "disk", "memory", "usage"),
-        *("temporary", "formatting", "plain_report", "raised"),
+        *("temporary", "sessions", "formatting", "plain_report", "raised"),
         *("elapsed", "phases", "terminal"),
         *("interruption", "output"),
         *("package", "record_names", "user_mlflow"),

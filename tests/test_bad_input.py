@@ -726,6 +726,22 @@ class TestPlaces:
         assert f"{here}/x.yaml is not a folder" in refusal.lines[0]
         assert "choose another folder" in refusal.text
 
+    @pytest.mark.parametrize(
+        ("storage", "why"),
+        [
+            ("q" * 300, "storage: a name of a file may have 255 bytes, and qqqqqqqqqqqqqqqqqqqq... has 300"),
+            ("qqqqqqqqq/" * 350, "storage: the path of the folder may have 3495 bytes, and it has "),
+            ("qqqqqqqqq/" * 450, "storage: the path of the folder may have 3495 bytes, and it has "),
+        ],
+    )
+    def test_a_path_that_is_too_long(self, refused: Refused, minimal: str, storage: str, why: str) -> None:
+        assert why in refused(f"{minimal}storage: {storage}\n").lines[0]
+
+    def test_a_database_that_has_too_long_a_path(self, refused: Refused, minimal: str) -> None:
+        uri = f"sqlite:///{'qqqqqqqqq/' * 50}mlflow.db"
+        said = refused(f"{minimal}tracking: {{uri: '{uri}'}}\n").lines[0]
+        assert "tracking.uri: the path of the database may have 504 bytes, and it has " in said
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_a_folder_that_cannot_be_written(self, refused: Refused, minimal: str, here: Path) -> None:
         (here / "locked").mkdir(mode=0o500)

@@ -5,7 +5,7 @@ import random
 import pytest
 from mlflow.utils.validation import _validate_metric, _validate_param, _validate_tag
 
-from tuner.record_names import TAG, as_tag, originals, recorded, renamed
+from tuner.record_names import TAG, as_tag, originals, recorded, renamed, run_name
 
 FINE = ["loss", "val/acc", "größe", "a b", "lr:head", "x.y-z_1", "x" * 250]
 ODD = [
@@ -63,3 +63,9 @@ def test_a_run_says_what_its_names_were() -> None:
     assert as_tag({}) == "" and originals({}) == originals({TAG: "not ours"}) == originals({TAG: "[1]"}) == {}
     many = as_tag(renamed(f"{number}@{'x' * 100}" for number in range(1000)))
     assert 5000 < len(many) <= 6000 and len(originals({TAG: many})) > 10
+
+
+def test_a_runs_name_has_room_in_a_database() -> None:
+    assert run_name("000 lr=0.1") == "000 lr=0.1"
+    assert run_name("x" * 250) == "x" * 250
+    assert run_name("x" * 251) == "x" * 247 + "..."

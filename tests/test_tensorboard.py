@@ -67,6 +67,19 @@ def test_a_full_disk_ends_the_files_and_not_the_job(tmp_path: Path, monkeypatch:
     assert said == ["TensorBoard's files end here: [Errno 28] No space left on device"]
 
 
+def test_a_long_label_is_cut_to_what_a_folder_may_be_named(tmp_path: Path) -> None:
+    spec = experiment(space={"model.kind": {"choice": ["cnn"]}})
+    board = TensorBoard(str(tmp_path), spec.objectives, pytest.fail)
+    played, trial = Played(spec, board), Supply(spec).next()
+    assert trial is not None
+    trial.label = "text=" + "ä/" * 300
+    played.start(trial)
+    played.report(trial, 0.5)
+    played.end(trial)
+    [folder] = (tmp_path / "tensorboard").iterdir()
+    assert folder.name.startswith("0000 text=ä_ä_") and folder.name.endswith("...") and events(folder)
+
+
 def test_files_that_would_not_be_local_are_refused() -> None:
     with pytest.raises(UserError, match="its files have to be local"):
         check_storage(experiment(storage="s3://bucket/runs", tracking={"tensorboard": True}))

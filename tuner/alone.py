@@ -18,6 +18,7 @@ from tuner.reproduced import Reproduction
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
 from tuner.target import TargetTrial
+from tuner.temporary import shorten_sockets
 from tuner.train import Diverged, fit
 from tuner.trial_config import TrialConfig
 from tuner.trials import PARTS, Trial
@@ -50,6 +51,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     if isinstance(config, TargetTrial):
         from tuner.function_alone import call_alone  # Ray: a second
 
+        shorten_sockets()
         use_threads(int(spec.resources.cpu))
         return call_alone(config, spec.objectives, output, console)
     assert isinstance(config, TrialConfig)
@@ -135,6 +137,7 @@ def _train(
     config = trial.config
     assert isinstance(config, TrialConfig)
     keep_freed_memory()
+    shorten_sockets()
     use_threads(int(spec.resources.cpu))
 
     def report(metrics: dict[str, Any], save: Save) -> None:

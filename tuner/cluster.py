@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import admission, temporary
+from tuner import admission, sessions, temporary
 from tuner.errors import Problem, UserError
 from tuner.parts import Resources
 
@@ -143,7 +143,7 @@ def connect(address: str | None) -> Capacity:
     """Connect to the Ray at `address`, or start a fresh one on this machine, and tell what it has.
 
     Raises:
-        UserError: There is no Ray at the address.
+        UserError: There is no Ray at the address, or no folder for its files.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -161,9 +161,11 @@ def connect(address: str | None) -> Capacity:
         if os.environ.get("TUNER_DATA_DIR"):  # workers inherit it, and have another working directory
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
         there = local_capacity()
-        with _signals_left_alone():
+        root, _ = sessions.root()
+        with _signals_left_alone(), sessions.marking(root):
             ray.init(
                 address="local",  # it never attaches to a Ray that happens to be running here
+                _temp_dir=str(root),
                 num_cpus=int(there.cpu),
                 num_gpus=int(there.gpu),
                 include_dashboard=False,
@@ -171,6 +173,8 @@ def connect(address: str | None) -> Capacity:
                 **quiet,
             )
         _silence_tune()
+        # Nobody waits for it: what it has not come to is there for a later start.
+        threading.Thread(target=sessions.clear_up, args=(root,), name="old sessions", daemon=True).start()
         return Capacity((there,))
     is_open = admission.knock(address)
     try:
@@ -262,13 +266,39 @@ def _silence_tune() -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
-def disconnect() -> None:
-    """Leave Ray; end it where it was started here. May run on a thread of its own."""
+def keep_logs() -> Path | None:
+    """Have what Ray wrote about this job stay when it has ended. Returns its folder; None where Ray is not ours."""
+    session = _own_session()
+    return sessions.keep(session) if session else None
+
+
+def disconnect() -> str:
+    """Leave Ray; end it where it was started here, and delete its session folder. May run on a thread of its own.
+
+    Returns:
+        The folder of files that trials wrote to their working directories, which stays; empty where there is none.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return ""
+    session = _own_session()
+    _end()
+    return sessions.remove(session) if session else ""
+
+
+def _own_session() -> Path | None:
+    """The session folder of the Ray that was started here; None where it was somewhere else."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return Path(node.get_session_dir_path()) if node is not None and node.head else None
+
+
+def _end() -> None:
     import ray
     from ray._private import worker
 
-    if not ray.is_initialized():
-        return
     node = worker._global_node
     if node is not None and node.head and (node.dead_processes() or not node.live_processes()):
         # Whoever told us to end has ended it, too: to ask it for anything would be to wait for a minute.

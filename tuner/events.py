@@ -20,7 +20,7 @@ from tuner.reported_names import ReportedNames
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.stored import on
-from tuner.trials import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK, Listener, Trial
+from tuner.trials import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK, WORKER_LOST, Listener, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
@@ -201,7 +201,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         elif killed_for_memory(error):
             self._end(ours, "failed", OUT_OF_MEMORY)
         else:
-            self._end(ours, "failed", f"the worker was lost: {_last_line(error)}")
+            self._end(ours, "failed", f"{WORKER_LOST}: {_last_line(error)}")
         _forget_statistics(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

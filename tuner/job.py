@@ -32,7 +32,7 @@ from tuner.supply import Supply
 from tuner.tensorboard import TensorBoard
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial, failures, front, label, winner
+from tuner.trials import WORKER_LOST, Listener, Trial, failures, front, label, winner
 from tuner.walls import Faults, Walled
 
 
@@ -137,6 +137,7 @@ class Job:
             raise
         except BaseException:  # a bug of ours: no run is left as if it still went on
             end_running(self.trials, "the job broke off", listeners)
+            self._keep_logs("the job broke off")
             self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise
@@ -158,6 +159,14 @@ class Job:
             ending.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
         else:
             ending.give_up(f"the job's journal cannot be written: {error}")
+
+    def _keep_logs(self, why: str) -> None:
+        """Have Ray's logs of this job stay, and say where they are."""
+        if logs := cluster.keep_logs():
+            self._note(f"{why}: Ray's logs of this job stay in {logs}")
+
+    def _note(self, text: str) -> None:
+        self.console.print(text, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
     def _finish(self, ending: Ending, journal: Journal, faults: Faults) -> Result:
         """The winner, its test, and the end of the record."""
@@ -181,11 +190,15 @@ class Job:
         early = ending.reason or faults.reason
         seconds = self.elapsed.seconds()
         self.phases.begin("report", "writing the report")
+        if faults.reason or any(trial.lost or _lost_at_last(trial, self.phases.began) for trial in self.trials):
+            self._keep_logs("a fault of tuner" if faults.reason else "a worker was lost")
         with ThreadPoolExecutor(1) as pool:
             # Its processes end while the record is finished.
-            pool.submit(faults.walled, "the end of Ray", cluster.disconnect)
+            ray = pool.submit(faults.walled, "the end of Ray", cluster.disconnect)
             written = self._record(journal, best, test, confusion, status, early, damage, seconds, faults)
             self.phases.end()
+        if left := ray.result():
+            self._note(f"files that trials wrote to their working directories stay in {left}")
         return Result(
             spec=self.spec,
             trials=self.trials,
@@ -334,6 +347,11 @@ class Job:
             self.console.print(message, style="yellow", soft_wrap=True, markup=False)
             return False
         return True
+
+
+def _lost_at_last(trial: Trial, since: float) -> bool:
+    """Whether a trial failed, in this run of the job, because its worker was lost."""
+    return trial.reason.startswith(WORKER_LOST) and (trial.ended or 0.0) > since
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner import origin, output_log
+from tuner import origin, output_log, record_names
 from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed
@@ -95,7 +95,7 @@ def beginning(spec: ExperimentSpec, trial: Trial, config: AnyTrial, name: str) -
     return {
         "do": "start",
         "trial": trial.number,
-        "name": f"{trial.number:03d} {name}".strip(),
+        "name": record_names.run_name(f"{trial.number:03d} {name}".strip()),
         "time": trial.started or time.time(),
         "tags": fixed | {"tuner.role": "trial", "tuner.trial": str(trial.number), "tuner.seed": str(config.seed)},
         "params": searched,

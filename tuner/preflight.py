@@ -16,6 +16,10 @@ from tuner.errors import Problem, UserError
 from tuner.reachable import kind_of, unanswered
 from tuner.spec import ExperimentSpec
 
+_NAME, _PATH = 255, 4095  # bytes that Linux and macOS allow, at least to those who do not ask the disk
+_BELOW = 600  # bytes of a path for what a job has in its storage: its own name, trials, checkpoints and their files
+_DATABASE = 504  # bytes that SQLite allows, for its journal's name beside it, too
+
 
 def tracking_uri(spec: ExperimentSpec) -> str:
     """Where the record is kept: the file's ``tracking.uri``, else MLflow's default."""
@@ -136,9 +140,10 @@ def _most_parameters(spec: ExperimentSpec) -> int | None:
 def _check_writable(path: Path, key: str, value: str, *, is_file: bool = False) -> None:
     """Write a nameless file where `path` is or would be made: permissions alone do not tell of a read-only disk."""
     folder = path.parent if is_file else path
+    if why := _too_long(path, is_file=is_file):
+        raise UserError(Problem(why, key, value, "choose a shorter one"))
     while not folder.exists():
         folder = folder.parent
-    why = ""
     if is_file and path.exists() and not os.access(path, os.W_OK):
         why = f"{path} cannot be written"
     elif not folder.is_dir():
@@ -150,3 +155,14 @@ def _check_writable(path: Path, key: str, value: str, *, is_file: bool = False) 
             why = f"{folder} cannot be written: {error.strerror}"
     if why:
         raise UserError(Problem(why, key, value, "choose another folder"))
+
+
+def _too_long(path: Path, *, is_file: bool) -> str:
+    """Why a database, or what a job has below a folder, could not have its path; empty where it can."""
+    most = _DATABASE if is_file else _PATH - _BELOW
+    for name in path.parts:
+        if len(os.fsencode(name)) > _NAME:
+            return f"a name of a file may have {_NAME} bytes, and {name[:20]}... has {len(os.fsencode(name))}"
+    size = len(os.fsencode(path.absolute()))
+    what = "the database" if is_file else "the folder"
+    return f"the path of {what} may have {most} bytes, and it has {size}" if size > most else ""

@@ -35,6 +35,11 @@ def recorded(name: str) -> str:
     return f"{stem or '_'}-{digest}"
 
 
+def run_name(name: str) -> str:
+    """A run's name, as much of it as a database has room for: its parameters say all of it."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+
+
 def renamed(names: Iterable[str]) -> dict[str, str]:
     """Of those names that are not recorded as they are, the recorded one to the one that it stands for."""
     return {other: name for name in names if (other := recorded(name)) != name}

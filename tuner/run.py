@@ -11,7 +11,7 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from tuner import admission, cluster, nodes, preflight, tracking, warm_start
+from tuner import admission, cluster, nodes, preflight, sessions, temporary, tracking, warm_start
 from tuner.address import masked
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.elapsed import Elapsed
@@ -167,6 +167,9 @@ def prepare(
     """
     if "://" not in spec.storage:  # as `tuner.reading.load` has it already
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
+    for note in (temporary.check(), sessions.root()[1] if cluster.address_of(address) is None else ""):
+        if note:
+            console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     uri = preflight.tracking_uri(spec)
     preflight.check_outlives(spec, uri)
     preflight.check_store(uri)

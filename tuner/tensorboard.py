@@ -1,5 +1,6 @@
 """TensorBoard files, for those who compare curves there: a folder a trial, its metrics, its hyperparameters."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 FOLDER = "tensorboard"
 """Name of the folder in that of the job."""
 
+_LONGEST = 200  # bytes of a folder's name, of the 255 that a disk allows
 _LINGER = 10.0  # seconds until what a trial reported is in its file: each flush waits for the disk
 
 
@@ -82,12 +84,19 @@ class TensorBoard(Listener):
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-            place = self._folder / f"{trial.number:04d} {trial.label}".strip().replace("/", "_")
+            place = self._folder / _place(f"{trial.number:04d} {trial.label}")
             place.mkdir(parents=True, exist_ok=True)
             writer = self._writers[trial.number] = EventsWriter(str(place / "events"))
             if trial.resumed:  # what is written again replaces what it had come to
                 writer.write_event(Event(step=trial.epoch, session_log=SessionLog(status=SessionLog.START)))
         return self._writers[trial.number]
+
+
+def _place(label: str) -> str:
+    """A label as a folder's name: without folders in it, and no longer than a name may be."""
+    name = label.strip().replace("/", "_").replace("\0", "_")
+    is_short = len(os.fsencode(name)) <= _LONGEST
+    return name if is_short else os.fsencode(name)[:_LONGEST].decode(errors="ignore") + "..."
 
 
 def _of(trial: Trial) -> list[tuple[str, Any]]:

@@ -57,6 +57,7 @@ def train_trial(
     imports.unpack(carried or {})
     keep_freed_memory()
     temporary.clear_up()
+    temporary.shorten_sockets()
     use_threads(task["threads"])
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _LAST_BATCH)
     # Without a share of a GPU it must not take one, though it may see it.
@@ -77,6 +78,7 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any], inside: Insi
     trial = task["trial"]
     inside.enter(_number())
     imports.unpack(carried)
+    temporary.shorten_sockets()
     use_threads(task["threads"])
     seed_generators(trial["seed"])
     untold: dict[str, Any] = {}

@@ -23,6 +23,9 @@ STATUS, REASON, TRACEBACK = "tuner.status", "tuner.reason", "tuner.traceback"
 SYSTEM = "tuner.system"
 """Key of a report: what the trial took of its machine, by MLflow's names."""
 
+WORKER_LOST = "the worker was lost"
+"""How the reason of a trial begins whose worker was lost for good."""
+
 DAMAGED = "tuner.damaged"
 """Key of a report: the checkpoints that could not be read when the trial was to go on, each with what is wrong."""
 
