@@ -314,6 +314,8 @@ class TestResult:
         one.violations = {"latency_ms <= 1": 1.0}
         one.end("completed", "")
         assert "no trial satisfies the constraints" in self.said([one], status=FAILED)
+        one.status = "failed"
+        assert "no trial has a result" in self.said([one], status=FAILED)
 
     def test_an_interrupted_job_says_how_to_go_on_and_one_that_ended_early_says_why(self) -> None:
         assert "--resume goes on from here" in self.said([], status=INTERRUPTED, ended_early="interrupted")

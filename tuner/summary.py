@@ -21,7 +21,7 @@ from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
-from tuner.trials import Trial, brief, failures, front, label, ranked, short_names
+from tuner.trials import SOUND, Trial, brief, failures, front, label, ranked, short_names
 
 _ROWS = 15
 _FIRST, _LAST = 10, 5  # rows of a plan that is longer
@@ -193,7 +193,7 @@ def print_result(console: Console, result: Result) -> None:
             lines.append(Text(hint, style="red"))
         if result.model:
             lines.append(Text.assemble(("model       ", "bold"), result.model))
-    elif any(trial.best is not None for trial in result.trials):
+    elif any(trial.best is not None and trial.status in SOUND for trial in result.trials):
         lines.append(Text("no trial satisfies the constraints", style="red"))
     else:
         lines.append(Text("no trial has a result", style="red"))
