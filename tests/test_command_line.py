@@ -227,7 +227,7 @@ class TestGoingOn:
     ) -> None:
         status, _, error = tuner("run", write(minimal), *option)
         assert status == 2
-        assert f"{here}/runs/minimal: --resume: no job of 'minimal' was begun there" in error
+        assert f"{here}/runs/minimal: {option[0]}: no job of 'minimal' was begun there" in error
         assert list(here.iterdir()) == []
 
     def test_an_experiment_that_is_another_one_now_is_refused(
@@ -239,12 +239,16 @@ class TestGoingOn:
         assert status == 2
         assert "journal.jsonl: trial.epochs: was 1 when the job began, and is 9" in error
 
-    def test_a_grid_cannot_be_extended(self, tuner: Tuner, write: Write, minimal: str, here: Path) -> None:
+    @pytest.mark.parametrize("value", ["3", "all"])
+    def test_a_grid_that_was_not_widened_cannot_be_extended(
+        self, value: str, tuner: Tuner, write: Write, minimal: str, here: Path
+    ) -> None:
         path = write(minimal)
         Journal(f"{here}/runs/minimal/20260101-000000-abcd").opened(load(path), parent_run="", trials=2)
-        status, _, error = tuner("run", path, "--extend", "3")
+        status, _, error = tuner("run", path, "--extend", value)
         assert status == 2
-        assert "--extend: grid search has tried everything that it would" in error
+        assert "--extend: the space has no more than the 2 trials of job 20260101-000000-abcd" in error
+        assert "add values to the grid" in error
 
     def test_a_population_cannot_be_extended(self, tuner: Tuner, write: Write, minimal: str, here: Path) -> None:
         text = minimal.replace("kind: grid}", "kind: random, trials: 2}").replace("grid", "choice")
