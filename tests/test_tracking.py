@@ -106,6 +106,18 @@ def test_a_store_that_goes_away_ends_no_job_and_is_told(spec: ExperimentSpec, ur
     assert recorder.failure is not None
 
 
+def test_a_driver_that_is_killed_in_the_middle_of_a_line_leaves_no_writer_behind(
+    spec: ExperimentSpec, uri: str
+) -> None:
+    recorder = Recorder(spec, uri)
+    links = recorder.open("job", "runs/job", Path(), 2)
+    scribe: Any = recorder._scribe
+    scribe.lines.put('{"do": "metr')
+    scribe.lines.put(None)
+    assert json.loads(scribe.answers.get(timeout=30))["failures"] == []  # it would hold the job's lock until then
+    assert MlflowClient(uri).get_run(links.parent_run_id).info.status == "KILLED"
+
+
 def test_a_store_that_comes_back_is_told_all_that_it_missed(
     spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

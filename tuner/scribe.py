@@ -1,5 +1,6 @@
 """The driver's side of the process that writes the record (`tuner.writer`): start it, hand it what is to be written."""
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -65,7 +66,8 @@ class Scribe:
     def hang_up(self) -> None:
         """Say that nothing more will come, from whichever thread: it waits for no store that is away any more."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(OSError):  # it is gone, and what was on its way to it with it
+            self._process.stdin.close()
 
     def put(self, said: Mapping[str, Any]) -> None:
         """Have something written, some time soon."""
@@ -74,16 +76,16 @@ class Scribe:
     def close(self) -> dict[str, Any]:
         """Wait until everything is written. Returns ``failures``: what could not be; ``model``: what was registered."""
         answer: dict[str, Any] | None = {"failures": []}
-        if self._thread.is_alive():
+        if self._thread.ident is not None:  # else it was never opened
             self._hurry.set()
             self._queue.put(None)
             self._thread.join()
             answer = self._answer()
         if answer is None:
             answer = {"failures": [f"the process that writes ended: {self._last_words()}"]}
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self.hang_up()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self._process.wait()
         self._errors.close()
         answer["failures"] = [*self._unwritten, *answer["failures"]]
@@ -98,8 +100,7 @@ class Scribe:
                     batch.append(self._queue.get())
             is_over = batch[-1] is None
             self._say(*(said for said in batch if said is not None))
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self.hang_up()
 
     def _say(self, *batch: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -107,18 +108,18 @@ class Scribe:
         for said in batch:
             try:
                 lines.append(json.dumps(said, default=str) + "\n")
-            except (TypeError, ValueError, RecursionError) as error:  # the others are no worse for it
+            except Exception as error:  # the others are no worse for it
                 self._unwritten.append(f"{said.get('do')} of trial {said.get('trial')}: {error}")
         try:
             self._process.stdin.write("".join(lines))
             self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             pass  # it is gone, as its missing answer will tell, or was hung up on; what it lacks is in the journal
 
     def _answer(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        return json.loads(line) if line else None
+        return json.loads(line) if line.endswith("\n") else None  # it may have been killed in the middle of a line
 
     def _last_words(self) -> str:
         self._errors.seek(0)

@@ -41,13 +41,17 @@ def write(lines: Iterable[str], answer: Answer) -> None:
     hurry = threading.Event()
 
     def read() -> None:
-        for line in lines:
-            said = json.loads(line)
-            if said["do"] == "close":
-                hurry.set()
-            arriving.put(said)
-        hurry.set()
-        arriving.put(None)
+        try:
+            for line in lines:
+                said = json.loads(line)
+                if said["do"] == "close":
+                    hurry.set()
+                arriving.put(said)
+        except ValueError:
+            pass  # half a line is the last thing that a driver says that is killed
+        finally:
+            hurry.set()
+            arriving.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     first = arriving.get()
