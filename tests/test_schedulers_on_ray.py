@@ -84,6 +84,22 @@ def now_and_then(config):
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
+def some_never(config):
+    if config["height"] < 5:
+        return now_and_then(config)
+    for step in range(8):
+        tune.report({"other": step})
+
+
+def fragile(config):
+    checkpoint = tune.get_checkpoint()
+    first = int((Path(checkpoint.path) / "step").read_text()) if checkpoint else 0
+    if config["height"] == 8 and first == 2:
+        time.sleep(2)
+        raise RuntimeError("the best fails")
+    curve(config)
+
+
 def late(config):
     for step in range(1, 9):
         tune.report({"score": config["height"] if step == 8 else 0})
@@ -383,6 +399,31 @@ def test_a_population_leaves_one_checkpoint_a_trial(populations: tuple[Job, Job]
         assert (metrics["epoch"], metrics["val_accuracy"]) == (trial.best_epoch, trial.best)
 
 
+@pytest.mark.parametrize(
+    ("target", "scheduler", "heights"),
+    [
+        # All three wait for each other at the only rung, behind which nothing comes.
+        ("doomed", "{kind: hyperband, longest: 8}", [8, 7, 6]),
+        # The third bracket has six trials, and rungs at 2, 4 and 8: who fails has come through the first of them.
+        (
+            "fragile",
+            "{kind: hyperband, longest: 8, reduction: 2}",
+            [1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 8, 3, 4, 5, 6, 7],
+        ),
+    ],
+)
+def test_a_bracket_goes_on_without_the_one_that_it_waited_for(
+    play: Play, target: str, scheduler: str, heights: list[float]
+) -> None:
+    grid = f"space.config.height={{grid: {heights}}}"
+    job = play(CURVES, f"trial.target=curves:{target}", f"scheduler={scheduler}", grid, "timeout=60")
+    assert job.result.ended_early == ""
+    failed = [trial for trial in job.trials if trial.status == "failed"]
+    assert [trial.reason for trial in failed] == ["RuntimeError: the best fails"]
+    assert {trial.status for trial in job.trials if trial not in failed} <= {"completed", "pruned"}
+    assert [trial for trial in job.trials if trial.epoch == 8 and trial.assignment["config.height"] == 7]
+
+
 @pytest.mark.parametrize("kind", ["pbt", "pb2"])
 def test_a_population_goes_on_without_the_one_that_it_waited_for(play: Play, kind: str) -> None:
     few = ["search={kind: random, trials: 4}", "space.config.height={choice: [1, 2, 8]}", "search.seed=3"]
@@ -538,9 +579,20 @@ def test_several_objectives_leave_a_front(play: Play) -> None:
 
 
 @pytest.mark.parametrize(
-    "scheduler", ["{kind: asha, longest: 8}", "{kind: pbt, interval: 2}", "{kind: pb2, interval: 3}"]
+    "scheduler",
+    [
+        "{kind: asha, longest: 8}",
+        "{kind: hyperband, longest: 8}",
+        "{kind: median}",
+        "{kind: pbt, interval: 2}",
+        "{kind: pb2, interval: 3}",
+    ],
 )
 def test_a_report_without_the_objective_is_none_to_the_scheduler(play: Play, scheduler: str) -> None:
-    few = ["search={kind: random, trials: 4}", "space.config.height={uniform: [1, 9]}"]
-    job = play(CURVES, "trial.target=curves:now_and_then", f"scheduler={scheduler}", *few)
-    assert {trial.status for trial in job.trials} <= {"completed", "pruned"}
+    few = ["search={kind: random, trials: 4, seed: 2}", "space.config.height={uniform: [1, 9]}", "timeout=60"]
+    job = play(CURVES, "trial.target=curves:some_never", f"scheduler={scheduler}", *few)
+    assert job.result.ended_early == ""
+    never = [trial for trial in job.trials if trial.status == "failed"]
+    assert len(never) == 2
+    assert all("never reported 'score'" in trial.reason for trial in never)
+    assert {trial.status for trial in job.trials if trial not in never} <= {"completed", "pruned"}

@@ -74,7 +74,7 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if STATUS in result:  # how it ended, and no report of an epoch
             return str(TrialScheduler.CONTINUE)
-        if getattr(self, "_metric", None) not in (None, *result):
+        if self.objectives[0].metric not in result:
             return str(TrialScheduler.CONTINUE)  # nothing to go by: a population's trial goes on to its next report
         if result[TIME] <= self.last.get(trial.trial_id, {TIME: 0})[TIME]:
             return str(TrialScheduler.CONTINUE)  # it has gone back: of this epoch is decided already
@@ -106,7 +106,7 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
         return str(super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        nothing = {TIME: 0, getattr(self, "_metric", None): math.nan}
+        nothing = {TIME: 0, self.objectives[0].metric: math.nan}
         super().on_trial_complete(tune_controller, trial, self.last.pop(trial.trial_id, nothing))
 
 

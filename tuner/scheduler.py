@@ -165,6 +165,19 @@ class HyperBand(_Scheduler):
                 bracket.__class__ = Bracket
                 return bracket
 
+            def _process_bracket(self, tune_controller: Any, bracket: Any) -> Any:
+                try:
+                    return super()._process_bracket(tune_controller, bracket)
+                finally:
+                    # Ray leaves it set: behind the first rung, trials would wait for ever for one that has ended.
+                    bracket.is_being_processed = False
+
+            def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+                super().on_trial_remove(tune_controller, trial)
+                bracket, _ = self._trial_info[trial]
+                if bracket.finished() and not bracket.is_being_processed:
+                    bracket.cleanup_full(tune_controller)  # they waited at the last rung for this one alone
+
         return Scheduler, self._common(objective) | {
             "reduction_factor": self.reduction,
             "max_t": self.longest or length or _LONGEST,
