@@ -57,6 +57,20 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_a_screen_that_cannot_be_drawn_ends_neither_its_thread_nor_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Display) -> Any:
+        raise ValueError("it broke")
+
+    text, told = StringIO(), list[Exception]()
+    monkeypatch.setattr(Display, "_screen", refuse)
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
+    with Display(console, SPEC, begun(1)[0], fault=told.append) as display:
+        seen = len(told)
+        assert eventually(lambda: len(told) > seen + 1)
+        display.say("a line")
+    assert "a line" in text.getvalue() and not display._drawing.is_alive()
+
+
 def test_a_log_gets_plain_lines_with_what_has_been_and_what_is_left() -> None:
     text, (supply, trials) = StringIO(), begun(2)
     display = Display(Console(file=text, width=60), SPEC, supply)

@@ -1,5 +1,6 @@
 """What a job does when something in it raises: each listener, the search, the schedulers, the control loop, its end."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,17 +10,22 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
-from tuner import cluster
+from tuner import cluster, html_report
 from tuner.ahead import ImportingAhead
 from tuner.display import Display
 from tuner.ending import Ending
+from tuner.job import Job
 from tuner.journal import Journal
+from tuner.past import read_past
 from tuner.retention import Retention
 from tuner.run import FAILED, OK, Result, run
+from tuner.searcher import Plan
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
+from tuner.sync import sync
 from tuner.tensorboard import TensorBoard
 from tuner.tracking import Recorder
 from tuner.trials import Listener
@@ -27,16 +33,17 @@ from tuner.walls import Faults, Walled
 
 CODE = """
 import tempfile
+import time
 from pathlib import Path
 from ray import tune
 
 def train(config):
     for epoch in range(1, 4):
-        odd = config["lr"] == 0.9 and epoch == 2
+        time.sleep(config.get("pause", 0))
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "state").write_text("")
             checkpoint = tune.Checkpoint.from_directory(folder)
-            tune.report({"acc": 1.0} if odd else {"loss": config["lr"] / epoch}, checkpoint=checkpoint)
+            tune.report({"loss": config["lr"] / epoch}, checkpoint=checkpoint)
 """
 
 
@@ -88,9 +95,9 @@ class Place:
         }
         return ExperimentSpec.model_validate(whole | parts)
 
-    def run(self, **parts: Any) -> Result:
+    def run(self, *, resume: bool = False, **parts: Any) -> Result:
         text = StringIO()
-        result = run(self.spec(**parts), source=self.folder, console=Console(file=text, width=200))
+        result = run(self.spec(**parts), source=self.folder, console=Console(file=text, width=200), resume=resume)
         self.text = text.getvalue()
         return result
 
@@ -173,6 +180,91 @@ class TestListeners:
         assert result.status == FAILED and "it broke" in result.ended_early
         parent, trials = place.statuses()
         assert parent == "FAILED" and "RUNNING" not in trials
+
+
+@pytest.mark.usefixtures("thread_scribe")
+class TestReports:
+    def test_one_that_breaks_what_takes_it_costs_its_trial(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        decide = FIFOScheduler.on_trial_result
+
+        def refuse_one(self: Any, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if json.loads(result["config/task"])["trial"]["config"]["lr"] == 0.2:
+                raise ArithmeticError("it broke")
+            return str(decide(self, controller, trial, result))
+
+        monkeypatch.setattr(FIFOScheduler, "on_trial_result", refuse_one)
+        result = place.run()
+        assert [trial.status for trial in result.trials] == ["completed", "failed", "completed"]
+        assert "it broke" in result.trials[1].reason and "Traceback" in result.trials[1].traceback
+
+
+@pytest.mark.usefixtures("thread_scribe")
+class TestTheJob:
+    def test_a_search_that_fails_ends_with_the_trials_that_there_are(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ask = Plan.ask
+        monkeypatch.setattr(Plan, "ask", lambda self: ask(self) if len(self._waiting) > 1 else refuse())
+        result = place.run()
+        assert [trial.status for trial in result.trials] == ["completed"] * 2
+        assert result.status == FAILED and "the search" in result.ended_early
+        assert place.statuses() == ("FAILED", ["FINISHED"] * 2)
+        monkeypatch.setattr(Plan, "ask", ask)
+        again = place.run(resume=True)
+        assert [trial.status for trial in again.trials] == ["completed"] * 3 and again.status == OK
+
+    def test_a_control_loop_that_fails_ends_cleanly(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        choose = FIFOScheduler.choose_trial_to_run
+
+        def refuse_later(self: Any, controller: Any) -> Any:
+            if any("loss" in trial.last_result for trial in controller.get_trials()):
+                refuse()
+            return choose(self, controller)
+
+        monkeypatch.setattr(FIFOScheduler, "choose_trial_to_run", refuse_later)
+        result = place.run(trial={"target": f"{place.module}:train", "config": {"pause": 0.2, "lr": 0.1}})
+        assert result.status == FAILED and "the control loop" in result.ended_early
+        assert place.text.count("Traceback") == 1
+        parent, trials = place.statuses()
+        assert parent == "FAILED" and "RUNNING" not in trials
+        assert "interrupted" in [trial.status for trial in result.trials]
+        monkeypatch.setattr(FIFOScheduler, "choose_trial_to_run", choose)
+        again = place.run(resume=True, trial={"target": f"{place.module}:train", "config": {"pause": 0.2, "lr": 0.1}})
+        assert [trial.status for trial in again.trials] == ["completed"] * 3 and again.status == OK
+
+    @pytest.mark.parametrize(("owner", "name"), [(Job, "_test"), (html_report, "write_html"), (Retention, "look")])
+    def test_an_end_that_fails_in_part_keeps_the_answer(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+    ) -> None:
+        if owner is Retention:
+            monkeypatch.setattr(Retention, "trial_ended", lambda *arguments: None)
+        monkeypatch.setattr(owner, name, refuse)
+        result = place.run()
+        assert result.winner is not None and result.winner.assignment == {"config.lr": 0.1}
+        assert result.status == FAILED and "it broke" in place.text
+        assert place.statuses() == ("FAILED", ["FINISHED"] * 3)
+        [faults] = place.folder.glob("runs/walls/*/report/faults.txt")
+        assert "it broke" in faults.read_text()
+
+
+def test_a_writer_that_is_killed_holds_up_nothing_and_sync_makes_up_for_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Recorder.trial_reported
+
+    def kill(self: Recorder, *arguments: Any) -> None:
+        assert self._scribe is not None
+        self._scribe._process.kill()
+        report(self, *arguments)
+
+    monkeypatch.setattr(Recorder, "trial_reported", kill)
+    result = place.run()
+    assert [trial.status for trial in result.trials] == ["completed"] * 3
+    assert "the process that writes" in str(result.record_failure)
+    monkeypatch.setattr(Recorder, "trial_reported", report)
+    sync(place.spec(), place.folder, None)
+    assert place.statuses() == ("FINISHED", ["FINISHED"] * 3)
+    assert read_past(place.spec(), result.folder, "job").is_finished
 
 
 def test_what_cannot_be_said_is_in_the_record_all_the_same() -> None:

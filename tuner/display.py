@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -52,6 +52,7 @@ class Display(Listener, AbstractContextManager["Display"]):
         supply: Supply,
         phases: Phases | None = None,
         folder: str = "",
+        fault: Callable[[Exception], object] = lambda error: None,
     ) -> None:
         """Nothing is shown yet.
 
@@ -61,9 +62,11 @@ class Display(Listener, AbstractContextManager["Display"]):
             supply: The job's trials.
             phases: Those of the job.
             folder: The job's folder, in which its trials leave what they print.
+            fault: Given what drawing the screen raises.
         """
         self._console = console
         self._folder = folder
+        self._fault = fault
         self._name = spec.name
         self._objective = spec.objective
         self._length = spec.trial.length
@@ -73,7 +76,7 @@ class Display(Listener, AbstractContextManager["Display"]):
         self._epochs_before = sum(trial.epoch for trial in supply.trials)
         scored = [trial for trial in supply.trials if trial.best is not None]
         self._best = min(scored, key=lambda trial: self._objective.key(trial.best or 0.0), default=None)
-        self._live = Live(get_renderable=self._screen, console=console, auto_refresh=False, transient=True)
+        self._live = Live(get_renderable=self._safe_screen, console=console, auto_refresh=False, transient=True)
         # The screen is drawn by a thread of its own, so that drawing never holds up the control loop.
         self._is_over = threading.Event()
         self._drawing = threading.Thread(target=self._draw, name="display", daemon=True)
@@ -191,6 +194,14 @@ class Display(Listener, AbstractContextManager["Display"]):
         words = Text.from_markup(" · ".join(times))
         name.truncate(max(8, width - _BAR - words.cell_len - 2), overflow="ellipsis")
         return Group(_beside(name, bar, words), Text.from_markup(" · ".join(counts)))
+
+    def _safe_screen(self) -> RenderableType:
+        """The screen; where it cannot be drawn nothing: neither its thread nor the job ends of it."""
+        try:
+            return self._screen()
+        except Exception as error:
+            self._fault(error)
+            return Text()
 
     def _screen(self) -> RenderableType:
         # A trial that has ended early has no more epochs to come.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,9 @@ class Job:
             total=self.supply.total,
             past=self.trials,
         )
-        display = Display(self.console, spec, self.supply, self.phases, self.folder)
+        faults = Faults(partial(self.console.print, style="red", soft_wrap=True, highlight=False, markup=False))
+        undrawn = partial(faults.note, "the screen", minor=True)
+        display = Display(self.console, spec, self.supply, self.phases, self.folder, undrawn)
         say = partial(display.say, style="yellow")
         journal = Journal(self.folder, partial(self._cannot_write, ending))
         journal.opened(
@@ -92,7 +94,6 @@ class Job:
             asked=opening.asked,
             code=opening.code,
         )
-        faults = Faults(partial(self.console.print, style="red", soft_wrap=True, highlight=False, markup=False))
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
 
         def sweep(work: Callable[..., object], *arguments: Any) -> None:
@@ -107,7 +108,7 @@ class Job:
             seen.append(TensorBoard(self.folder, spec.objectives, say))
         listeners: list[Listener] = [*needed, *(Walled(each, faults, minor=True) for each in seen)]
         try:
-            with display, ended_by_signals(ending, say, self.local), self._watching(display):
+            with display, ended_by_signals(ending, say, self.local), self._watching(display, faults):
                 schedule(
                     spec,
                     self.supply,
@@ -148,10 +149,11 @@ class Job:
             journal.trial_dropped(trial)
         self.recorder.give_up(trial)
 
-    def _watching(self, display: Display) -> AbstractContextManager[object]:
+    def _watching(self, display: Display, faults: Faults) -> AbstractContextManager[object]:
         if self.local:
             return nullcontext()
-        return Newcomers(self.spec, self.share, display.say, partial(display.say, style="yellow"))
+        note = partial(faults.note, "the look at a new machine", minor=True)
+        return Newcomers(self.spec, self.share, display.say, partial(display.say, style="yellow"), note)
 
     def _cannot_write(self, ending: Ending, error: OSError) -> None:
         """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""
@@ -195,7 +197,7 @@ class Job:
         with ThreadPoolExecutor(1) as pool:
             # Its processes end while the record is finished.
             ray = pool.submit(faults.walled, "the end of Ray", cluster.disconnect)
-            written = self._record(journal, best, test, confusion, status, early, damage, seconds, faults)
+            status, written = self._record(journal, best, test, confusion, status, early, damage, seconds, faults)
             self.phases.end()
         if left := ray.result():
             self._note(f"files that trials wrote to their working directories stay in {left}")
@@ -268,11 +270,12 @@ class Job:
         damage: str,
         seconds: float,
         faults: Faults,
-    ) -> str:
+    ) -> tuple[int, str]:
         """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it.
 
         Returns:
-            The report's file, where it stays on this machine.
+            The exit status, which a report that fails makes another; and the report's file, where it stays on this
+            machine.
         """
         objectives = self.spec.objectives
         on_front = front(self.trials, objectives)
@@ -287,14 +290,18 @@ class Job:
         summary |= {"failures": masked(failures(self.trials))} if failures(self.trials) else {}
         summary |= ended(seconds)
         summary |= {"damaged": f"the winner's checkpoint: {damage}"} if damage else {}
-        mlflow_status = {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED")
         with _artifacts(self.folder) as artifacts:
             write = partial(self._write_report, artifacts, summary["status"], ended_early, test, confusion, seconds)
-            is_written = faults.walled("the report", write, faults)
+            is_written = faults.walled("the report", write)
+            if is_written is None and status == OK:
+                status, summary["status"] = FAILED, "failed"
+            with suppress(OSError):  # the screen has it
+                if faults.text:
+                    (artifacts / "faults.txt").write_text(faults.text, encoding="utf-8")
             end = messages.end_of(
-                mlflow_status,
+                {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED"),
                 summary,
-                artifacts if is_written else None,
+                artifacts if is_written is not False else None,
                 best,
                 on_front,
                 test,
@@ -306,7 +313,7 @@ class Job:
             journal.recorded(end)
             self.recorder.job_ended(end)
             self.recorder.close()
-            return str(artifacts / html_report.FILE) if is_written and "://" not in self.folder else ""
+            return status, str(artifacts / html_report.FILE) if is_written and "://" not in self.folder else ""
 
     def _write_report(
         self,
@@ -316,14 +323,11 @@ class Job:
         test: dict[str, float],
         confusion: dict[str, Any],
         seconds: float,
-        faults: Faults,
     ) -> bool:
         """The tables and the plots, as files. Returns whether there was room for them."""
         objectives = self.spec.objectives
         try:
             folder.mkdir(exist_ok=True)
-            if faults.text:
-                (folder / "faults.txt").write_text(faults.text, encoding="utf-8")
             report.write_tables(self.trials, objectives, folder, self.spec.repeat)
             for target, matrix in confusion.items():
                 report.draw_confusion(matrix, target, folder)

@@ -17,7 +17,12 @@ class Newcomers(AbstractContextManager["Newcomers"]):
     """Looks at each of them once, on a thread of its own, and tells: trials may be there already."""
 
     def __init__(
-        self, spec: ExperimentSpec, share: Share, say: Callable[[str], None], warn: Callable[[str], None]
+        self,
+        spec: ExperimentSpec,
+        share: Share,
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+        fault: Callable[[Exception], object],
     ) -> None:
         """Know the machines that are there.
 
@@ -26,11 +31,13 @@ class Newcomers(AbstractContextManager["Newcomers"]):
             share: What each trial takes: where it has no room, nothing is looked at.
             say: Given a line for each machine that is as the others.
             warn: Given a line for each that is not.
+            fault: Given what the look at a machine raises that it should not.
         """
         self._spec = spec
         self._share = share
         self._say = say
         self._warn = warn
+        self._fault = fault
         self._known = {machine.id for machine in cluster.machines()}
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="newcomers", daemon=True)
@@ -57,6 +64,8 @@ class Newcomers(AbstractContextManager["Newcomers"]):
                         self._look(machine)
             except (ray.exceptions.RayError, OSError):  # gone again; the storage is away
                 continue
+            except Exception as error:  # those that come later are looked at all the same
+                self._fault(error)
 
     def _look(self, machine: Machine) -> None:
         try:

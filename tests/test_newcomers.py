@@ -1,0 +1,30 @@
+"""Machines that join, as the thread sees them that looks at them; with a real cluster: test_autoscaler.py."""
+
+from typing import Any
+
+import pytest
+from conftest import eventually, experiment
+
+from tuner import cluster, newcomers, nodes
+from tuner.cluster import Machine, Share
+from tuner.newcomers import Newcomers
+
+
+def test_a_look_that_raises_is_told_and_who_comes_later_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[Machine] = []
+    said, faults = list[str](), list[Exception]()
+
+    def check(spec: Any, machines: list[Machine], **more: Any) -> list[Machine]:
+        if machines[0].host == "odd":
+            raise ValueError("it broke")
+        return machines
+
+    monkeypatch.setattr(newcomers, "_PAUSE", 0.02)
+    monkeypatch.setattr(cluster, "machines", lambda: list(there))
+    monkeypatch.setattr(nodes, "check", check)
+    with Newcomers(experiment(), Share(1, 0, 1), said.append, said.append, faults.append):
+        there.append(Machine(1, 0, "1", "odd"))
+        assert eventually(lambda: bool(faults))
+        there.append(Machine(1, 0, "2", "sound"))
+        assert eventually(lambda: bool(said))
+    assert (said, [str(error) for error in faults]) == (["sound has joined, and is as the others"], ["it broke"])
