@@ -55,6 +55,16 @@ def test_what_is_left_out_is_told_once_a_job_and_names_with_one_reason_together(
     assert set(other.left_out) == {"a", "d"}
 
 
+def test_an_epoch_that_does_not_count_the_reports_is_told() -> None:
+    names_of = names(notes := Notes())
+    for told, counted in ((None, 1), (1, 1), (0, 1), (4, 5), (5.0, 5)):
+        names_of.epoch(trial(), told, counted)
+    names_of.epoch(trial(experiment().trial), 7, 1)
+    assert not notes.said
+    names_of.epoch(trial(), 10, 2)
+    assert notes.said == ["left out of its reports: 'epoch': the name is tuner's own, and counts the reports"]
+
+
 def test_an_objective_that_was_no_number_is_told_by_what_it_was() -> None:
     names_of = names(Notes())
     odd = trial()

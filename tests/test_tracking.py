@@ -22,9 +22,10 @@ from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.reading import load
 from tuner.record import Record, Refused
+from tuner.record_names import recorded
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
-from tuner.store import download_checkpoint, runs_below
+from tuner.store import FIXED, SPACE, download_checkpoint, runs_below
 from tuner.supply import Supply, planned
 from tuner.tracking import Recorder
 from tuner.trials import Trial
@@ -655,3 +656,14 @@ class TestReopened:
         assert again.history(1, "optimizer.lr") == [(1, first["optimizer.lr"]), (2, 0.25)]
         assert float(again.run_of(1).data.params["optimizer.lr"]) == first["optimizer.lr"]
         assert again.run_of(1).data.tags["tuner.mutations"] == "1"
+
+
+def test_a_name_that_is_recorded_as_another_is_told_by_the_one_that_is_there() -> None:
+    recorder, said = Recorder(experiment(), "sqlite:///none.db"), list[str]()
+    recorder._warn = said.append
+    recorder._tell_of_names(
+        [f"{SPACE}config.lr(head)", "config.lr(head)", f"{FIXED}config.50%", "best_mAP@50", "mAP@50"]
+    )
+    names = {"config.lr(head)": "config.lr(head)", "config.50%": f"{FIXED}config.50%", "mAP@50": "mAP@50"}
+    listed = ", ".join(f"{name!r} is recorded as {recorded(there)!r}" for name, there in names.items())
+    assert said == [f"MLflow does not accept every name: {listed}"]

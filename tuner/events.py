@@ -87,6 +87,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         report = _report(ours, result)
         self._note_parts(ours, report)
         self._names.look(ours, set(report))
+        self._names.epoch(ours, result.get("epoch"), report["epoch"])
         ours.host = str(result.get("hostname", ""))
         self._epoch[ours.number] = report["epoch"]
         if result.get(CHECKPOINT_DIR_NAME):

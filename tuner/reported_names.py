@@ -31,6 +31,17 @@ class ReportedNames:
         if new:
             self._note(trial, f"left out of its reports: {_listed(new)}")
 
+    def epoch(self, trial: Trial, told: object, counted: int) -> None:
+        """An epoch that a function of the user's own reports is not recorded: ours counts its reports.
+
+        Args:
+            trial: Whose report it is.
+            told: The epoch in it; None where it has none.
+            counted: Its place among the reports, from 1, as which an epoch that counts from 0 or 1 is recorded anyway.
+        """
+        if trial.config.metrics is None and told not in (None, counted, counted - 1):
+            self.left_out(trial, json.dumps({"epoch": "the name is tuner's own, and counts the reports"}))
+
     def look(self, trial: Trial, names: set[str]) -> None:
         """Look for them in the first report of the job: a typing error shows before hours have gone by.
 

@@ -189,7 +189,8 @@ class Recorder(Listener):
             plain = next((name.removeprefix(each) for each in _PREFIXES if name.startswith(each)), name)
             if plain not in self._told:
                 self._told.add(plain)
-                new[plain] = recorded(plain) if recorded(plain) != plain else other
+                # A searched key is known by its tag first, and looked for among the parameters.
+                new[plain] = other if name.startswith(FIXED) or recorded(plain) == plain else recorded(plain)
         if new:
             listed = ", ".join(f"{name!r} is recorded as {other!r}" for name, other in new.items())
             self._warn(f"MLflow does not accept every name: {listed}")
