@@ -12,7 +12,7 @@ from tuner.phases import Phases
 from tuner.run import FAILED, INTERRUPTED, OK, Result
 from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
-from tuner.summary import _that_fits, leaderboard_table, print_plan, print_result
+from tuner.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
 from tuner.supply import Supply
 from tuner.tracking import Links
 from tuner.trials import Mutation, Trial, label
@@ -397,14 +397,16 @@ def test_the_status_line_fits_the_terminal() -> None:
             assert words in text
 
 
-def test_a_leaderboard_on_a_narrow_terminal_wraps_what_is_long() -> None:
+@pytest.mark.parametrize("width", [80, 40, 10])
+def test_a_leaderboard_on_a_narrow_terminal_wraps_what_is_long(width: int) -> None:
     _, [one] = begun(1)
     one.assignment = {"model.name": "a_model_" + "with_a_very_long_name_" * 6, "optimizer.lr": 0.1}
     one.label = label(one.assignment)
     one.end("failed", "RuntimeError: " + "long" * 40)
-    console = Console(file=StringIO(), width=80)
-    console.print(_that_fits(console, lambda by_key: leaderboard_table([one], [ACCURACY], by_key=by_key)))
+    console = Console(file=StringIO(), width=width)
+    _print(console, lambda by_key: leaderboard_table([one], [ACCURACY], by_key=by_key))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     cells = [line.split("│") for line in text.splitlines() if line.startswith("│")]
     assert one.assignment["model.name"] in "".join("".join(line).replace(" ", "") for line in zip(*cells, strict=True))
+    assert "failed" in "".join("".join(line).replace(" ", "") for line in zip(*cells, strict=True))

@@ -24,6 +24,7 @@ from tuner.supply import planned
 from tuner.trials import SOUND, Trial, brief, failures, front, label, ranked, short_names
 
 _ROWS = 15
+_LEAST = 9  # characters of a column that is folded
 _FIRST, _LAST = 10, 5  # rows of a plan that is longer
 
 
@@ -44,9 +45,9 @@ def leaderboard_table(
     for key in keys:
         table.add_column(names[key], justify="right", overflow="fold")
     if not by_key:
-        table.add_column("configuration", overflow="fold")
+        table.add_column("configuration", overflow="fold", min_width=_LEAST)
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("status", overflow="fold")
+    table.add_column("status", overflow="fold", min_width=_LEAST)
     columns = _columns(trials, objectives)
     for place, trial in enumerate(ranked(trials, objectives, repeat)[:_ROWS], start=1):
         missed = [name for name, by in trial.violations.items() if by > 0]
@@ -82,7 +83,7 @@ def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
     for key in keys or ():
         table.add_column(key, justify="right", overflow="fold")
     if keys is None:
-        table.add_column("configuration", overflow="fold")
+        table.add_column("configuration", overflow="fold", min_width=_LEAST)
     table.add_column("seed", justify="right", no_wrap=True)
     left_out = len(trials) - _FIRST - _LAST
     for place, trial in enumerate(trials):
@@ -100,17 +101,29 @@ def _cell(assignment: Assignment, key: str) -> Text:
 
 
 def _that_fits(console: Console, table: Callable[[bool], Table]) -> Table:
-    """A table with a column for each searched key, or with one for all of them where that is too wide."""
+    """A table with a column for each searched key, or with one for all of them where that is too wide.
+
+    On a terminal that is too narrow for that, too, it is wider, and its lines are broken: no value is left out.
+    """
     by_key = table(True)
     boundless = console.options.update(width=100_000)  # a measure is otherwise cut to the console's width
-    return by_key if console.measure(by_key, options=boundless).maximum <= console.width else table(False)
+    if console.measure(by_key, options=boundless).maximum <= console.width:
+        return by_key
+    narrow = table(False)
+    least = console.measure(narrow, options=boundless).minimum
+    narrow.width = least if least > console.width else None
+    return narrow
+
+
+def _print(console: Console, table: Callable[[bool], Table]) -> None:
+    console.print(_that_fits(console, table), crop=False)
 
 
 def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | None = None) -> None:
     """What would be run: the trials and what each takes, and where everything would be written."""
     trials = planned(spec)
     if trials is not None:
-        console.print(_that_fits(console, lambda by_key: _plan_table(trials, list(spec.space) if by_key else None)))
+        _print(console, lambda by_key: _plan_table(trials, list(spec.space) if by_key else None))
         if len(trials) > _FIRST + _LAST + 1:
             console.print(f"the first {_FIRST} and the last {_LAST} of {len(trials):,} trials", highlight=False)
     else:
@@ -165,9 +178,7 @@ def print_result(console: Console, result: Result) -> None:
     """The answer, and how to see the rest."""
     objectives, repeat, best = result.spec.objectives, result.spec.repeat, result.winner
     console.print()
-    console.print(
-        _that_fits(console, lambda by_key: leaderboard_table(result.trials, objectives, repeat, by_key=by_key))
-    )
+    _print(console, lambda by_key: leaderboard_table(result.trials, objectives, repeat, by_key=by_key))
     lines: list[Text] = []
     if best is not None:
         settings = (
