@@ -58,7 +58,7 @@ LAYERS = [
         "recorded",
         "ui",
     },
-    {"writer", "record", "champion", "store", "runs", "tables", "run_writer", "entities"},
+    {"writer", "record", "reopening", "champion", "store", "runs", "tables", "run_writer", "entities"},
     {"refusal", "upload", "stored_jobs", "earlier"},
     {"stored", "relocation", "beside", "origin", "ahead"},
     {"train", "checkpoint", "trials"},

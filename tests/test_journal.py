@@ -586,3 +586,14 @@ def test_checkpoints_are_found_and_what_is_in_them_is_not(tmp_path: Path) -> Non
     assert sorted(checkpoints_in(job.as_uri())) == [f"{job.as_uri()}/{place}" for place in expected]
     assert checkpoints_in(str(job / "trial-0000")) == [f"{job}/{expected[0]}"]
     assert checkpoints_in(str(job / "nowhere")) == []
+
+
+def test_a_job_that_came_from_an_object_store_goes_on_behind_its_last_part(tmp_path: Path) -> None:
+    folder = str(tmp_path / "runs" / "small" / "job")
+    for place in (f"file://{folder}", f"file://{folder}", folder, f"file://{folder}", folder):
+        journal.Journal(place).opened(experiment(), job="job", parent_run=place)
+    events = [json.loads(line) for line in text_of(folder).splitlines()]
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+    assert len(events) == 5
+    with as_file(f"{folder}/{FILE}") as file:
+        assert file.read_text() == text_of(folder)

@@ -62,15 +62,21 @@ class Project:
         return project
 
     def run(self, *arguments: str) -> int:
-        """The command, in this process, on a Ray that is there."""
+        """A job, on a Ray that is there."""
+        return self.command("run", "x.yaml", *arguments)
+
+    def command(self, *words: str) -> int:
+        """A command, in this process."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.setenv("MLFLOW_TRACKING_URI", self.store)  # MLflow takes the same relative one for the same store
             patch.setattr(imports, "_folders", [])
             patch.delitem(sys.modules, "moved_fn", raising=False)
-            with pytest.raises(SystemExit) as leaving:
-                main(["run", "x.yaml", *arguments])
-        return int(leaving.value.code or 0)
+            try:
+                main(list(words))
+            except SystemExit as leaving:
+                return int(leaving.code or 0)
+        return 0
 
     @property
     def jobs(self) -> list[Path]:
@@ -222,3 +228,48 @@ def test_a_word_for_a_job_that_goes_on_is_none_for_a_new_one(
     for words in (["--job", "x"], ["--adopt"], ["--changed-code", "ok"]):
         assert project.run(*words) == 2
         assert f"{words[0]}: a new job begins" in capsys.readouterr().err
+
+
+def test_a_journal_from_a_backup_goes_on_and_no_point_is_recorded_twice(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three trials, it tells nothing of the third."""
+    [job] = project.jobs
+    lines = (job / "journal.jsonl").read_text().splitlines(keepends=True)
+    third = max(number for number, line in enumerate(lines) if '"started"' in line)
+    (job / "journal.jsonl").write_text("".join(lines[:third]))
+    before = {run.info.run_id for run in project.runs("trial")}
+    assert project.run("--resume") == 0
+    assert "MLflow has runs of the trials 2" in capsys.readouterr().out
+    client = MlflowClient(project.store)
+    trials = project.runs("trial")
+    assert sorted(run.data.tags["tuner.trial"] for run in trials) == ["0", "1", "2"]
+    assert [run.info.status for run in trials] == ["FINISHED"] * 3
+    for run in trials:
+        points = client.get_metric_history(run.info.run_id, "loss")
+        assert sorted(point.step for point in points) == [1, 2, 3, 4]
+        assert run.data.params["config.lr"] == {"0": "0.1", "1": "0.2", "2": "0.3"}[run.data.tags["tuner.trial"]]
+    [aside] = project.runs("superseded")
+    assert aside.data.tags["tuner.superseded"] == "2" and aside.info.run_id in before
+
+
+def test_a_winner_whose_checkpoint_is_gone_is_told_with_that(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for trial in project.jobs[0].glob("trial-*"):
+        shutil.rmtree(trial)
+    assert project.run("--extend", "all", WIDER.replace("0.05", "0.5")) == 0
+    output = capsys.readouterr().out
+    assert "trial 0: its checkpoint trial-0000/checkpoint_000003 is not in the job's folder" in output
+    assert "trial-0000/checkpoint_000003, which is not there any more" in "".join(output.splitlines())
+
+
+def test_a_checkpoint_that_is_no_artifact_any_more_is_kept_and_recorded_again(project: Project) -> None:
+    shutil.rmtree(project.folder / "mlruns")
+    assert project.run("--extend", "all", WIDER, "checkpoints={keep: 1}") == 2  # it decides which are there
+    assert project.run("--extend", "all", WIDER) == 0
+    client = MlflowClient(project.store)
+    kept = {run.data.tags["tuner.trial"]: client.list_artifacts(run.info.run_id) for run in project.runs("trial")}
+    assert [number for number, artifacts in kept.items() if artifacts] == ["3"]
+    assert project.command("sync", "x.yaml", WIDER) == 0
+    assert all(client.list_artifacts(run.info.run_id) for run in project.runs("trial"))

@@ -60,3 +60,29 @@ def test_other_stores_are_left_as_they_are(uri: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert relocate(uri) == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_without_artifacts_does_not_write_into_the_original(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(project / "mlflow.db", other / "mlflow.db")
+    store = f"sqlite:///{other}/mlflow.db"
+    assert relocate(store) == ""  # to look at it changes nothing
+    assert f"{project}/mlruns" in relocate(store, to_write=True)
+    assert note_of(other).is_relative_to(other)
+    assert relocate(store, to_write=True) == ""
+    assert relocate(f"sqlite:///{project}/mlflow.db", to_write=True) == ""
+
+
+def test_one_that_was_moved_without_artifacts_does_not_make_its_old_place_anew(project: Path, tmp_path: Path) -> None:
+    shutil.rmtree(project / "mlruns")
+    moved = project.rename(tmp_path / "moved")
+    assert relocate(f"sqlite:///{moved}/mlflow.db", to_write=True)
+    assert note_of(moved).is_relative_to(moved)
+
+
+def test_artifacts_in_a_folder_of_no_other_store_stay_there(project: Path, tmp_path: Path) -> None:
+    """MLflow makes them in the working directory, wherever the store is."""
+    (tmp_path / "stores").mkdir()
+    store = (project / "mlflow.db").rename(tmp_path / "stores" / "mlflow.db")
+    assert relocate(f"sqlite:///{store}", to_write=True) == ""

@@ -35,6 +35,13 @@ def test_another_driver_is_refused_as_long_as_the_first_one_lives(tmp_path: Path
         first.communicate()
 
 
+def test_a_folder_that_is_named_by_a_uri_is_the_same_folder(tmp_path: Path) -> None:
+    with alone_in(str(tmp_path / "job")) as lock:
+        assert lock is not None
+        with pytest.raises(UserError, match="the job is still running"), alone_in(f"file://{tmp_path}/job"):
+            pass
+
+
 def test_a_job_that_came_to_nothing_leaves_no_folder(tmp_path: Path) -> None:
     with alone_in(str(tmp_path / "name" / "job")):
         assert (tmp_path / "name" / "job").is_dir()

@@ -110,3 +110,11 @@ def test_a_store_that_was_copied_with_an_older_job_is_another_one(tmp_path: Path
     store = f"sqlite:///{tmp_path}/q/mlflow.db"
     assert not shares_record(f"{tmp_path}/q/x/a", str(there), "a", store)
     assert shares_record(f"{tmp_path}/q/x/a", str(there), "a", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_one_folder_under_two_names_is_no_copy(tmp_path: Path) -> None:
+    there = job_in(tmp_path / "p", "a", 1.0, "a", store="http://server")
+    (tmp_path / "link").symlink_to(tmp_path / "p")
+    for name in (f"file://{there}", str(tmp_path / "link" / there.relative_to(tmp_path / "p"))):
+        assert not shares_record(name, str(there), "a", "http://server")
+        assert not shares_record(str(there), name, "a", "http://server")

@@ -120,3 +120,46 @@ def test_what_cannot_be_mended_is_named(job: Job) -> None:
     with pytest.raises(UserError, match="not whole") as raised:
         sync(job.spec, Path())
     assert f"trial 0 has not the parameter {KEY!r}" in str(raised.value)
+
+
+def test_a_store_that_is_gone_is_made_anew_once(job: Job) -> None:
+    before = job.content()
+    job.database = job.database.with_name("other.db")  # MLflow itself would go on with the file that was deleted
+    job.uri = f"sqlite:///{job.database}"
+    spec = job.spec.model_copy(update={"tracking": job.spec.tracking.model_copy(update={"uri": job.uri})})
+    sync(spec, Path())
+    assert [len(there) for there in job.content()] == [len(there) for there in before]
+    after = job.content()
+    sync(spec, Path())
+    assert job.content() == after
+
+
+@pytest.mark.parametrize("line", ["started", "ended", "recorded"])
+def test_a_journal_that_is_older_than_the_record_takes_nothing_from_it(job: Job, line: str) -> None:
+    """As one that was restored from a backup."""
+    [journal] = Path(job.spec.storage).rglob(FILE)
+    lines = journal.read_text().splitlines(keepends=True)
+    last = max(number for number, text in enumerate(lines) if f'"{line}"' in text)
+    journal.write_text("".join(lines[:last]))
+    before = job.content()
+    with pytest.raises(UserError, match="tells more than the job's journal"):
+        sync(job.spec, Path())
+    assert job.content() == before
+
+
+def test_what_its_user_has_put_below_the_run_of_a_job_is_no_trial(job: Job) -> None:
+    client = MlflowClient(job.uri)
+    client.create_run(job.links.experiment_id, tags={"mlflow.parentRunId": job.links.parent_run_id})
+    before = job.content()
+    sync(job.spec, Path())
+    assert job.content() == before
+
+
+def test_a_clock_that_was_set_back_keeps_no_number_of_the_job_from_being_true(job: Job) -> None:
+    ours = f"run_uuid = '{job.links.parent_run_id}'"
+    before = job.content()[1]
+    for table in ("metrics", "latest_metrics"):
+        job.change(f"UPDATE {table} SET value = 0.1, timestamp = timestamp + 100000000 WHERE {ours}")
+    assert job.content()[1] != before
+    sync(job.spec, Path())
+    assert job.content()[1] == before

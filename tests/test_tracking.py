@@ -21,8 +21,9 @@ from tuner.messages import end_of
 from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.reading import load
-from tuner.record import Record, Refused
+from tuner.record import Record
 from tuner.record_names import recorded
+from tuner.reopening import Refused
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
 from tuner.store import FIXED, SPACE, download_checkpoint, runs_below

@@ -1,7 +1,8 @@
 """Whether MLflow's store has all that the journal of a job tells: what it lacks is read back and named."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from tuner import entities, messages, store
@@ -10,6 +11,7 @@ from tuner.record_names import recorded
 from tuner.runs import Runs, ThroughClient
 from tuner.spec import ExperimentSpec
 from tuner.tables import Tables
+from tuner.trials import OVER
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,17 @@ class Lack:
     what: str
     trial: int | None = None
     metric: str = ""
+    is_checkpoint: bool = False
+    """Whether it is the trial's checkpoint, as an artifact."""
 
 
-def lacking(client: Any, uri: str, spec: ExperimentSpec, past: Past, parent: str) -> list[Lack]:
-    """What the store lacks of a job: compared are how each run ended, parameters, and how many points a metric has.
+def lacking(
+    client: Any, uri: str, spec: ExperimentSpec, past: Past, parent: str, kept: Collection[str] = ()
+) -> list[Lack]:
+    """What the store lacks of a job.
+
+    Compared are how each run ended, parameters, how many points a metric has, and whether there is an artifact of each
+    best checkpoint that could be made one.
 
     Args:
         client: Of the store.
@@ -36,8 +45,10 @@ def lacking(client: Any, uri: str, spec: ExperimentSpec, past: Past, parent: str
         spec: The experiment.
         past: What the journal tells.
         parent: Id of the job's own run.
+        kept: The checkpoints in the job's folder.
     """
-    run = store.run_of(client, parent) if parent else None
+    experiment = client.get_experiment_by_name(spec.name)
+    run = store.run_of_job(client, experiment.experiment_id, parent, past.job) if experiment and parent else None
     if run is None:
         return [Lack("the job has no run")]
     runs = {int(each.data.tags["tuner.trial"]): each for each in _trials(client, run)}
@@ -52,7 +63,13 @@ def lacking(client: Any, uri: str, spec: ExperimentSpec, past: Past, parent: str
             told = list(messages.history(spec, trial))
             measured = past.end.get("test", {}) if past.end.get("winner") == trial.number else {}
             found += _of_trial(trial.number, its, points[its.info.run_id], told, measured)
+            if trial.status in OVER and trial.checkpoint in kept and not _has_checkpoint(client, its):
+                found.append(Lack(f"trial {trial.number} has no checkpoint", trial.number, is_checkpoint=True))
     return found
+
+
+def _has_checkpoint(client: Any, run: Any) -> bool:
+    return bool(client.list_artifacts(run.info.run_id, store.CHECKPOINT))
 
 
 def _trials(client: Any, parent: Any) -> Sequence[Any]:
@@ -62,9 +79,12 @@ def _trials(client: Any, parent: Any) -> Sequence[Any]:
 def _of_job(run: Any, end: Mapping[str, Any]) -> Iterator[Lack]:
     if end and run.info.status != end["status"]:
         yield Lack(f"the job's run is {run.info.status}, and not {end['status']}")
-    for name in end.get("metrics", {}):
-        if recorded(name) not in run.data.metrics:
+    for name, value in end.get("metrics", {}).items():
+        there = run.data.metrics.get(recorded(name))
+        if there is None:
             yield Lack(f"the job's run has no metric {name!r}")
+        elif there != value and isfinite(value):
+            yield Lack(f"the job's run has {there!r} as {name!r}, and not {value!r}")
 
 
 def _of_trial(

@@ -49,8 +49,9 @@ class Journal(Listener):
         parts = list(read_parts(below(folder, FILE))) if exists(folder) else []
         # Where an earlier run was killed in the middle of a line, the next one must not go on in it.
         self._lines = ["\n"] if parts and not parts[-1].endswith(b"\n") else []
-        self._part = len(parts) + 1
-        """Object stores cannot append: there this part is written again, whenever a trial begins or ends."""
+        self._part = max(1, len(parts)) if self._is_local else len(parts) + 1
+        """Object stores cannot append: there this part is written again, whenever a trial begins or ends. A local job
+        that came from one goes on in its last."""
 
     def opening(self, token: str) -> None:
         """The job is about to go on: this is written before its record knows of it."""
@@ -124,7 +125,7 @@ class Journal(Listener):
 
     def _append(self) -> None:
         if self._file is None:
-            self._file = Path(self._path).open("ab", buffering=0)  # noqa: SIM115 - until the job is over
+            self._file = Path(part_of(self._path, self._part)).open("ab", buffering=0)  # noqa: SIM115 - until the job is over
         before = self._file.seek(0, SEEK_END)  # after a cut the position is still beyond it
         whole = "".join(self._lines).encode()
         try:

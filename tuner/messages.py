@@ -74,7 +74,18 @@ def opening(
         "timing": elapsed.tags() if elapsed else {},
         "params": _texts(params),
         "texts": texts,
-        "opening": {"job": job, "folder": folder, "store": "", "token": "", "known": [], "changed_code": ""},
+        "opening": {
+            "job": job,
+            "folder": folder,
+            "store": "",
+            "token": "",
+            "known": [],
+            "changed_code": "",
+            "begun": 0,
+            "going_on": [],
+            "ended": False,
+            "only_mends": False,
+        },
         "common": {
             "mlflow.user": origin.user(),
             "mlflow.source.name": str(source),
@@ -146,6 +157,7 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float, folder: str = "") ->
         "tags": tags,
         "texts": texts,
         "checkpoint": trial.checkpoint or "",
+        "dropped": trial.dropped,
         "output": output_log.place(folder, trial.number) if folder and _keeps_output(spec, trial) else "",
         "time": when,
         "inside": bool(trial.config.targets),  # code of the user's own may have begun runs of its own

@@ -39,6 +39,11 @@ def check_reachable(uri: str) -> None:
         raise UserError(Problem(f"there is no store to read: {why}", where=masked(uri), hint=_HINT))
 
 
+def is_there(uri: str) -> bool:
+    """Whether a store is more than a place where one will be; that of a server or a database always is."""
+    return kind_of(uri) != "sqlite" or Path(uri.partition("?")[0].removeprefix("sqlite:///")).is_file()
+
+
 def kind_of(uri: str, key: str = "") -> str:
     """The kind of a store: one of http, https, sqlite, file, databricks, or of a database's name.
 

@@ -11,34 +11,21 @@ from typing import Any
 
 from tuner import entities, store
 from tuner.elapsed import FORGOTTEN
+from tuner.record_names import recorded
 from tuner.refusal import refusal
+from tuner.reopening import OPENING, Refused, check, is_over
 from tuner.run_writer import RunWriter
 from tuner.runs import Change, ThroughClient
 from tuner.stored import as_file, as_folder, delete_checkpoints
-from tuner.stored_jobs import shares_record
 from tuner.tables import Tables
 from tuner.upload import upload
 from tuner.user_mlflow import key_of
 
-ENDED = ("completed", "pruned", "failed", "diverged")
-"""How a trial ends for good."""
-
 _FIRST = ("tuner.job", "tuner.role", "mlflow.user")
 """Tags that the job's own run begins with: by them it is found again."""
 
-OPENING = "tuner.opening"
-"""Tag of a job's run: which opening of the job has written it last."""
-
 Operation = Mapping[str, Any]
 """Something to be written, as plain values: ``do`` says what, ``trial`` of which trial."""
-
-
-class Refused(Exception):
-    """MLflow refuses a record. Carries the message, the key of the specification, and a hint."""
-
-    def __init__(self, message: str, key: str, hint: str = "") -> None:
-        self.message, self.key, self.hint = message, key, hint
-        super().__init__(message)
 
 
 class Record:
@@ -62,6 +49,8 @@ class Record:
         """Where the artifacts of a run are, by its id."""
         self._ended: set[int] = set()
         """Trials whose record is whole, their checkpoint included."""
+        self._ended_before: set[int] = set()
+        """Those of them that an earlier run of the job has written: their artifacts may be gone since."""
         self.model = ""
         """Address of the registered winner, once it is."""
 
@@ -81,7 +70,8 @@ class Record:
 
         Returns:
             ``experiment`` and ``parent``: ids; ``view``: the key of the page of the job's trials; ``trials``: of those
-            that have runs already, number to ``ended``, whether it is written to its end, and ``steps`` that are there.
+            that have runs already, number to ``ended``, whether it is written to its end, and ``steps`` that are there;
+            ``aside``: trials of which the journal does not tell, and whose runs no longer stand for them.
 
         Raises:
             Refused: MLflow does not take it.
@@ -95,14 +85,21 @@ class Record:
                 experiment.experiment_id if experiment else self._client.create_experiment(said["experiment"])
             )
             self._tags = said["common"]
-            trials = self._reopened(said["parent"], said["opening"])
+            aside: list[int] = []
+            trials = self._reopened(said["parent"], said["opening"], aside)
             if trials is None:
                 trials = {}
                 self._create_parent(said, again)
             elif said.get("timing"):
                 self._writes.add(self._parent, "the job", Change(tags=said["timing"]))
             view = store.share_view(self._client, self._experiment, self._parent, said["view"])
-        return {"experiment": self._experiment, "parent": self._parent, "trials": trials, "view": view}
+        return {
+            "experiment": self._experiment,
+            "parent": self._parent,
+            "trials": trials,
+            "view": view,
+            "aside": sorted(aside),
+        }
 
     def _create_parent(self, said: Operation, again: bool) -> None:
         tags = self._tags | said["tags"] | said.get("timing", {})
@@ -117,13 +114,14 @@ class Record:
         for file, text in said["texts"].items():
             self._client.log_text(self._parent, text, file)
 
-    def _reopened(self, parent: str, opening: Mapping[str, Any]) -> dict[int, dict[str, Any]] | None:
+    def _reopened(self, parent: str, opening: Mapping[str, Any], aside: list[int]) -> dict[int, dict[str, Any]] | None:
         """The runs that the job has already; None where its own is gone."""
+        run = store.run_of_job(self._client, self._experiment, parent, opening["job"]) if parent else None
+        parent = run.info.run_id if run is not None else ""
         found = store.runs_below(self._client, self._experiment, parent) if parent else None
-        if found is None:
+        if run is None or found is None:
             return None
-        run = self._client.get_run(parent)
-        _check_is_no_copy(run.data.tags, opening)
+        check(run, found, opening)
         self._parent = parent
         self._client.update_run(parent, status="RUNNING")
         here = {
@@ -140,18 +138,32 @@ class Record:
         trials = {}
         for run in found:
             number = int(run.data.tags["tuner.trial"])
+            if number >= opening["begun"]:
+                self._set_aside(run)
+                aside.append(number)
+                continue
             self._runs[number] = run.info.run_id
             self._artifacts[run.info.run_id] = run.info.artifact_uri
             self._writes.know(run)
             self._forget(run, "pareto")
-            is_ended = run.info.end_time is not None and run.data.tags.get("tuner.status") in ENDED
+            is_ended = is_over(run) and number not in opening["going_on"]
             if is_ended:
                 self._ended.add(number)
+                self._ended_before.add(number)
             else:
                 self._forget(run, "tuner.status", "tuner.reason", "tuner.seconds")
             steps = [] if is_ended else sorted(store.steps(self._client, run))
             trials[number] = {"ended": is_ended, "steps": steps}
         return trials
+
+    def _set_aside(self, run: Any) -> None:
+        """Have the run of a trial stand for itself: the trial that gets its number is another one."""
+        number = run.data.tags["tuner.trial"]
+        if run.info.status == "RUNNING":
+            self._client.set_terminated(run.info.run_id, "KILLED")
+        for key, value in {"tuner.role": "superseded", "tuner.superseded": number}.items():
+            self._client.set_tag(run.info.run_id, key, value)
+        self._forget(run, "tuner.trial", "pareto")
 
     def _forget(self, run: Any, *tags: str) -> None:
         """Take tags from a run that were true when an earlier run of the job ended."""
@@ -213,8 +225,14 @@ class Record:
                 if not is_rows:
                     self._end(run, said)
                 self._ended.add(trial)
-            elif said["do"] == "drop" and trial in self._ended:
+            elif said["do"] == "drop" and trial in self._ended and self._has_checkpoint(trial):
                 delete_checkpoints(said["folder"])
+
+    def _has_checkpoint(self, trial: int) -> bool:
+        """Whether a trial's checkpoint is an artifact still: a folder of artifacts may have been deleted meanwhile."""
+        if trial not in self._ended_before:
+            return True
+        return bool(self._client.list_artifacts(self._runs[trial], store.CHECKPOINT))
 
     def _adopt(self, trial: int, status: str, when: float) -> None:
         key = key_of(self._parent, trial)
@@ -239,7 +257,9 @@ class Record:
             if said.get("output"):
                 self._log_output(run, said["output"])
             if said["checkpoint"]:
-                self._log_folder(run, said["checkpoint"])
+                # What was let go may be deleted already: an earlier run of the job has seen to it.
+                with contextlib.suppress(FileNotFoundError) if said.get("dropped") else contextlib.nullcontext():
+                    self._log_folder(run, said["checkpoint"])
         finally:
             self._writes.add(run, "a trial", Change(ended=(said["status"], said["time"])))
 
@@ -297,7 +317,7 @@ class Record:
             if said["winner"] is not None:
                 tags["tuner.winner_run"] = self._runs[said["winner"]]
                 tags |= {"tuner.model": self.model} if self.model else {}
-            metrics = entities.metrics(said["metrics"], said["time"], 0)
+            metrics = entities.metrics(said["metrics"], self._after(said), 0)
             self._writes.add(self._parent, "the job", Change(metrics, tags=tags), said["metrics"])
             for number in said["front"]:
                 self._client.set_tag(self._runs[number], "pareto", "true")
@@ -309,6 +329,21 @@ class Record:
         finally:
             self._writes.add(self._parent, "the job", Change(ended=(said["status"], said["time"])))
 
+    def _after(self, said: Operation) -> float:
+        """When the numbers of a job's end are so, in seconds since 1970.
+
+        MLflow takes those of the latest time for what is so: where the clock was set back since an earlier run of the
+        job has written its own, they have to come behind these.
+        """
+        when = float(said["time"])
+        run = store.run_of(self._client, self._parent)
+        told = {recorded(name): value for name, value in said["metrics"].items()}
+        old = {name: value for name, value in (run.data.metrics if run else {}).items() if name in told}
+        if any(told[name] != value for name, value in old.items()):
+            points = self._client.get_metric_history(self._parent, next(iter(old)))
+            when = max(when, max(point.timestamp for point in points) / 1000 + 0.001)
+        return when
+
     def abandon(self, when: float, reason: str) -> None:
         """End what still runs: whoever drove the job is gone."""
         gone = {"tuner.status": "interrupted", "tuner.reason": reason}
@@ -318,23 +353,6 @@ class Record:
                 self._writes.add(run.info.run_id, "a trial", Change(tags=gone, ended=("KILLED", when)))
         tags = {"tuner.status": "interrupted", "tuner.ended_early": reason}
         self._writes.add(self._parent, "the job", Change(tags=tags, ended=("KILLED", when)))
-
-
-def _check_is_no_copy(tags: Mapping[str, str], opening: Mapping[str, Any]) -> None:
-    """Two folders of one job are not to write to the same runs: only one of them would know what is in them.
-
-    Raises:
-        Refused: The other one has gone on with the record, or has it as well.
-    """
-    folder, token = tags.get("tuner.folder", ""), tags.get(OPENING, "")
-    gone_on = bool(token) and token not in (opening["token"], *opening["known"])
-    if gone_on or shares_record(opening["folder"], folder, opening["job"], opening["store"]):
-        what = "and has gone on there" if gone_on else "and this one is a copy"
-        raise Refused(
-            f"its runs belong to the job in {folder} on {tags.get('tuner.host', 'another machine')}, {what}",
-            "--resume",
-            "go on with it there, or add --adopt: then it goes on here as a job of its own, with runs of its own",
-        )
 
 
 @contextlib.contextmanager

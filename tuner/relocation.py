@@ -25,29 +25,57 @@ _PLACES = (
 """Columns of MLflow's database that hold places of artifacts."""
 
 
-def relocate(uri: str) -> str:
+def relocate(uri: str, *, to_write: bool = False) -> str:
     """Have a store look for its artifacts in the folder ``mlruns`` beside it, where they lie there by now.
 
     Args:
         uri: MLflow's tracking URI.
+        to_write: Whether artifacts are about to be written: then it is also done where the store was moved or copied
+            without them, and they would be written into a project that is not there, or is the original.
 
     Returns:
         What was done, for the user; empty where nothing was.
     """
     file = absolute(uri).removeprefix("sqlite:///")
     artifacts = Path(file).parent / _ARTIFACTS
-    if not uri.startswith("sqlite:///") or not Path(file).is_file() or not artifacts.is_dir():
+    if not uri.startswith("sqlite:///") or not Path(file).is_file() or not (to_write or artifacts.is_dir()):
         return ""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
-        moved = {root for root in _roots(database) if root and _place(root) != artifacts}
+        roots = {root for root in _roots(database) if root and _place(root) != artifacts}
         # Where the folder beside the store has none of its runs, it is another store's.
-        moved = {root for root in moved if _holds_runs_of(database, root, artifacts)}
-        for root in moved:
+        moved = {root for root in roots if _holds_runs_of(database, root, artifacts)}
+        left = {root for root in roots - moved if to_write and _is_anothers(database, root, Path(file))}
+        for root in moved | left:
             _replace(database, root, f"file://{artifacts}" if root.startswith("file:") else str(artifacts))
         database.commit()
+        told = []
         if moved:
-            return f"MLflow's artifacts lie in {artifacts} by now, not in {', '.join(sorted(moved))}: the store knows"
+            told += [f"MLflow's artifacts lie in {artifacts} by now, not in {_listed(moved)}: the store knows"]
+        if left:
+            told += [
+                f"MLflow's store {file} was moved or copied without its artifacts, which lay in {_listed(left)}: from "
+                f"now on they go to {artifacts}, and those of earlier runs are found if you copy them there"
+            ]
+        return "; ".join(told)
     return ""
+
+
+def _listed(roots: set[str]) -> str:
+    return ", ".join(sorted(roots))
+
+
+def _is_anothers(database: sqlite3.Connection, root: str, file: Path) -> bool:
+    """Whether artifacts belong to a project that is gone, or to the store that this one was copied from."""
+    project = _place(root).parent
+    other = project / file.name
+    if not project.exists():
+        return True
+    if not other.is_file() or other.samefile(file):
+        return False
+    there = "SELECT run_uuid FROM runs WHERE substr(artifact_uri, 1, ?) = ?"
+    with contextlib.closing(sqlite3.connect(f"{other.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as original:
+        theirs = set(original.execute(there, (len(root) + 1, f"{root}/")))
+    return bool(theirs & set(database.execute(there, (len(root) + 1, f"{root}/"))))
 
 
 def _roots(database: sqlite3.Connection) -> Iterator[str]:

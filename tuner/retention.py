@@ -9,10 +9,7 @@ from collections.abc import Callable, Sequence
 from tuner.earlier import trial_of
 from tuner.spec import ExperimentSpec
 from tuner.stored import checkpoints_in
-from tuner.trials import Listener, Trial, front, ranked
-
-_OVER = ("completed", "pruned", "failed", "diverged")
-"""How a trial ended that no ``--resume`` goes on with."""
+from tuner.trials import OVER, Listener, Trial, front, ranked
 
 
 class Retention(Listener):
@@ -59,7 +56,7 @@ class Retention(Listener):
 
     def trial_ended(self, trial: Trial) -> None:
         """Give up the trials that this one has thrown out."""
-        if trial.status in _OVER:
+        if trial.status in OVER:
             self._thin_out(trial, {trial.checkpoint or trial.latest})
             self._saved.pop(trial.number, None)
         # A population copies the checkpoints of its best, and what is on a Pareto front takes all to be compared:
@@ -81,7 +78,7 @@ class Retention(Listener):
             same.setdefault(repr(trial.assignment), []).append(trial)
         self._race = []
         for trials in same.values():
-            over = [trial for trial in trials if trial.status in _OVER]
+            over = [trial for trial in trials if trial.status in OVER]
             # Until all that a configuration is to be trained for has ended, nobody knows its place.
             out = [trial for trial in over if trial.number not in needed] if len(over) >= repeat else []
             for trial in out:
@@ -101,12 +98,12 @@ class Retention(Listener):
         """
         needed: set[str | None] = set()
         for trial in self._trials:
-            if trial.status in _OVER:
+            if trial.status in OVER:
                 needed.add(trial.checkpoint or trial.latest)
             else:
                 needed |= {trial.checkpoint, trial.latest, *self._saved.get(trial.number, ())}
         there = checkpoints_in(folder)
-        over = {trial.number for trial in self._trials if trial.status in _OVER and _is_in_order(trial, there)}
+        over = {trial.number for trial in self._trials if trial.status in OVER and _is_in_order(trial, there)}
         for checkpoint in there:
             if checkpoint not in needed and (checkpoint in self._named or trial_of(checkpoint) in over):
                 self._delete(checkpoint)

@@ -173,7 +173,7 @@ def prepare(
     uri = preflight.tracking_uri(spec)
     preflight.check_outlives(spec, uri)
     preflight.check_store(uri)
-    if moved := relocate(uri):
+    if moved := relocate(uri, to_write=True):
         console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     preflight.check_storage(spec)
     preflight.check_room(spec, uri)

@@ -11,6 +11,7 @@ from typing import IO
 import psutil
 
 from tuner.errors import Problem, UserError
+from tuner.stored import files_at
 
 _LAST_WORDS = 60.0  # seconds that the record of a driver that was killed may take
 
@@ -20,7 +21,7 @@ def alone_in(folder: str) -> Iterator[int | None]:
     """Keep a job's folder to oneself: two drivers of one job would train its trials twice.
 
     Args:
-        folder: The job's folder. Of one that is a URI everybody has to see to that themselves.
+        folder: The job's folder. Of one in an object store everybody has to see to that themselves.
 
     Yields:
         The descriptor that holds the folder, also for processes that inherit it; None where nothing does.
@@ -28,6 +29,8 @@ def alone_in(folder: str) -> Iterator[int | None]:
     Raises:
         UserError: Another process has it.
     """
+    if folder.startswith("file://"):
+        _, folder = files_at(folder)
     if "://" in folder:
         yield None
         return

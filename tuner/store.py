@@ -138,11 +138,23 @@ def share_view(client: Any, experiment: str, parent: str, shown: Mapping[str, An
 
 
 def runs_below(client: Any, experiment: str, parent: str) -> list[Any] | None:
-    """The runs of a job's trials, given the id of its own run; None where that is not there."""
+    """The runs of a job's trials, given the id of its own run; None where that is not there.
+
+    What else its user has put below that run is none of them.
+    """
     run = run_of(client, parent)
     if run is None or run.info.experiment_id != experiment or run.info.lifecycle_stage != "active":
         return None
     return _all_runs(client, experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
+
+
+def run_of_job(client: Any, experiment: str, parent: str, job: str) -> Any | None:
+    """A job's own run: by its id, or the one that was made anew when that was gone; None where there is none."""
+    run = run_of(client, parent) if parent else None
+    if run is not None and run.info.experiment_id == experiment and run.info.lifecycle_stage == "active":
+        return run
+    where = f"tags.`tuner.job` = '{job}' and tags.`tuner.role` = 'parent'"
+    return next(search(client, [experiment], where, most=1), None)
 
 
 def adopt(client: Any, experiment: str, key: str, run: str, status: str, when: float) -> None:

@@ -95,7 +95,7 @@ def read_parts(file: str) -> Iterator[bytes]:
 @contextlib.contextmanager
 def as_file(source: str) -> Iterator[Path]:
     """A stored file as a local one, its parts put together."""
-    if "://" not in source:
+    if "://" not in source and not Path(part_of(source, 2)).is_file():
         yield Path(source)
         return
     with temporary.folder() as there:
@@ -122,6 +122,17 @@ def as_folder(source: str) -> Iterator[Path]:
         if not folder.is_dir() or not any(folder.iterdir()):
             raise FileNotFoundError(f"the checkpoint {source} is gone")
         yield folder
+
+
+def is_there(place: str) -> bool:
+    """Whether a file or folder is there; one that cannot be looked at is taken for it."""
+    from pyarrow.fs import FileType
+
+    try:
+        files, path = files_at(place)
+        return bool(files.get_file_info(path).type != FileType.NotFound)
+    except (OSError, ValueError):
+        return True
 
 
 def delete(folder: str) -> None:

@@ -7,6 +7,7 @@ its journal gives it, and its place in time by the moment when that journal bega
 import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError, allowed
@@ -96,13 +97,24 @@ def shares_record(folder: str, other: str, job: str, store: str) -> bool:
         job: The job's id.
         store: MLflow's store, by a URI that is right from everywhere.
     """
-    if other == folder or (there := _read(other, whole=True)) is None or job not in (there.id, name_of(other)):
+    if _is_same(folder, other) or (there := _read(other, whole=True)) is None or job not in (there.id, name_of(other)):
         return False
     if there.store:
         return there.store == store
     # An older journal does not tell. A store beside the one folder and not beside the other was copied with it.
     path = store.removeprefix("sqlite:///").rpartition("/")[0]
     return not (path != store and folder.startswith(f"{path}/") and not other.startswith(f"{path}/"))
+
+
+def _is_same(folder: str, other: str) -> bool:
+    """Whether two names are of one folder: a mount, a link and ``file://`` give one several."""
+    if folder == other:
+        return True
+    try:
+        (files, path), (others, place) = files_at(folder), files_at(other)
+        return files.type_name == others.type_name == "local" and Path(path).samefile(place)
+    except (OSError, ValueError):
+        return False
 
 
 def _among(job: StoredJob, jobs: list[StoredJob]) -> StoredJob:

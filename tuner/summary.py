@@ -20,6 +20,7 @@ from tuner.result import FAILED, INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
+from tuner.stored import is_there
 from tuner.supply import planned
 from tuner.trials import SOUND, Trial, brief, failures, front, label, ranked, short_names
 
@@ -196,7 +197,8 @@ def print_result(console: Console, result: Result) -> None:
             shown = "  ".join(f"{name} {score(value)}" for name, value in result.test.items())
             lines.append(Text.assemble(("test set    ", "bold"), shown))
         if best.checkpoint:
-            lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint))
+            gone = ("", "") if is_there(best.checkpoint) else (", which is not there any more", "red")
+            lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint, gone))
         if result.damage:
             lines.append(Text(f"the best trial's checkpoint cannot be read: {result.damage}", style="red"))
             which = f" --trial {best.number}" if result.spec.plan() else ""

@@ -10,9 +10,11 @@ from tuner.audit import Lack, lacking
 from tuner.errors import Problem, UserError
 from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
+from tuner.reachable import is_there
+from tuner.relocation import relocate
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
-from tuner.stored import below
+from tuner.stored import below, checkpoints_in
 from tuner.stored_jobs import find
 
 BROKE_OFF = "the job broke off; --resume goes on with it"
@@ -37,9 +39,9 @@ class Synced:
     links: tracking.Links
 
 
-def _lacks(uri: str, spec: ExperimentSpec, past: Past, parent: str) -> list[Lack]:
+def _lacks(uri: str, spec: ExperimentSpec, past: Past, parent: str, folder: str) -> list[Lack]:
     with store.reading(uri) as client:
-        return lacking(client, uri, spec, past, parent)
+        return lacking(client, uri, spec, past, parent, set(checkpoints_in(folder)))
 
 
 def sync(
@@ -51,13 +53,15 @@ def sync(
         spec: The experiment, as `tuner.reading.load` gives it.
         source: Its file.
         job: The job's id; None for the last one.
-        warn: Told of names that MLflow does not take.
+        warn: Told of names that MLflow does not take, and where its artifacts are by now.
 
     Raises:
         UserError: There is no such job, it is still running, or the store does not take everything.
     """
     uri = tracking_uri(spec)
     check_store(uri)
+    if moved := relocate(uri, to_write=True):
+        warn(moved)
     stored = find(spec.storage, spec.name, job, "tuner sync")
     job, folder = stored.id, below(spec.storage, spec.name, stored.folder)
     if not stored.is_original:
@@ -67,12 +71,16 @@ def sync(
     with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
         recorder = tracking.Recorder(spec, uri, lock)
-        lacks = _lacks(uri, spec, past, past.head.get("parent_run", ""))
+        # A store that is gone is made anew, with all that the journal tells.
+        lacks = _lacks(uri, spec, past, past.head.get("parent_run", ""), folder) if is_there(uri) else []
         ended: dict[int, set[str]] = {}
         for lack in lacks:
             if lack.trial is not None:
                 ended.setdefault(lack.trial, set()).add(lack.metric)
-        links = recorder.open(job, folder, source, past.head["trials"], past, warn, lacking=ended)
+        unkept = [lack.trial for lack in lacks if lack.is_checkpoint and lack.trial is not None]
+        links = recorder.open(
+            job, folder, source, past.head["trials"], past, warn, lacking=ended, unkept=unkept, only_mends=True
+        )
         for trial in past.trials:
             if trial.ended is None:
                 trial.end("interrupted", BROKE_OFF)
@@ -84,7 +92,7 @@ def sync(
     if recorder.failure is not None:
         message = f"the record is not whole yet: {recorder.failure}"
         raise UserError(Problem(message, where=masked(uri), hint="run it again when the store takes it"))
-    if lacks := _lacks(uri, spec, past, links.parent_run_id):
+    if lacks := _lacks(uri, spec, past, links.parent_run_id, folder):
         more = f"; and {len(lacks) - _MOST} more" if len(lacks) > _MOST else ""
         message = f"the record is not whole: {'; '.join(lack.what for lack in lacks[:_MOST])}{more}"
         raise UserError(

@@ -20,7 +20,7 @@ from tuner.spec import ExperimentSpec
 from tuner.store import FIXED, SPACE, VIEW
 from tuner.stored import above
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial
+from tuner.trials import OVER, Listener, Trial
 from tuner.user_mlflow import Inside
 
 _NAMED = ("values", "metrics", "params", "tags")
@@ -96,6 +96,8 @@ class Recorder(Listener):
         warn: Callable[[str], object] = lambda message: None,
         elapsed: Elapsed | None = None,
         lacking: Mapping[int, Collection[str]] = MappingProxyType({}),
+        unkept: Collection[int] = (),
+        only_mends: bool = False,
         token: str = "",
         changed_code: str = "",
         learnt: str = "",
@@ -111,6 +113,8 @@ class Recorder(Listener):
             warn: Told where the store is away, and waited for, and of names that MLflow does not take.
             elapsed: The time of the job until now.
             lacking: Of trials whose runs have ended and are not whole, the metrics that they lack points of.
+            unkept: Of these, the trials whose checkpoint is no artifact.
+            only_mends: Whether the record is only to be made whole, and nothing is to be taken from it.
             token: Tells this opening of the job from all others; empty for one that only makes its record whole.
             changed_code: Which files of the user's own code are not what they were, in words; empty for none.
             learnt: From which trials of earlier jobs the sampler learns, in words.
@@ -125,6 +129,12 @@ class Recorder(Listener):
         self._tell_of_names((*said["params"], *said["tags"]))
         known = sorted(past.openings) if past else []
         said["opening"] |= {"store": self.store, "token": token, "known": known, "changed_code": changed_code}
+        said["opening"] |= {
+            "begun": len(past.trials) if past else 0,
+            "going_on": [trial.number for trial in past.trials if trial.status not in OVER] if past else [],
+            "ended": bool(past and past.end),
+            "only_mends": only_mends,
+        }
         opened = self._scribe.open(
             said
             | {
@@ -138,12 +148,17 @@ class Recorder(Listener):
             message, key, hint = opened["refused"]
             self.close()
             raise UserError(Problem(message, key, masked(self._uri), hint))
+        if aside := ", ".join(str(number) for number in opened.get("aside", ())):
+            warn(
+                f"MLflow has runs of the trials {aside}, of which the job's journal does not tell: it is older, as one "
+                "from a backup; they keep their numbers as the tag tuner.superseded, and new trials get these numbers"
+            )
         for number, there in ((int(number), there) for number, there in opened["trials"].items()):
             self._started.add(number)
             if there["ended"]:
                 self._written.add(number)
                 if number in lacking:
-                    self._mend(past, number, lacking[number])
+                    self._mend(past, number, lacking[number], number in unkept)
             else:
                 self._steps[number] = set(there["steps"])
         for trial in past.trials if past else ():
@@ -167,8 +182,8 @@ class Recorder(Listener):
             self._put(said)
         self._started.add(trial.number)
 
-    def _mend(self, past: Past | None, number: int, metrics: Collection[str]) -> None:
-        """Write what the run of a trial lacks though it has ended. Its files are there: they came before its end."""
+    def _mend(self, past: Past | None, number: int, metrics: Collection[str], is_unkept: bool) -> None:
+        """Write what the run of a trial lacks though it has ended. Its files came before its end, and may be lost."""
         for trial in past.trials if past else ():
             for said in messages.history(self._spec, trial, self._folder) if trial.number == number else ():
                 match said["do"]:
@@ -180,7 +195,7 @@ class Recorder(Listener):
                         self._put({**said, "values": values})
                     case "end":
                         best = {name: value for name, value in said["metrics"].items() if name in metrics}
-                        self._put({**said, "metrics": best, "texts": {}, "checkpoint": ""})
+                        self._put({**said, "metrics": best, "texts": {}} | ({} if is_unkept else {"checkpoint": ""}))
 
     def _tell_of_names(self, names: Iterable[str]) -> None:
         """Say once which names MLflow does not take, and what they are recorded as."""

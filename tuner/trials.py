@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
 
+OVER = ("completed", "pruned", "failed", "diverged")
+"""How a trial ended that no ``--resume`` goes on with."""
+
 STATUS, REASON, TRACEBACK = "tuner.status", "tuner.reason", "tuner.traceback"
 """Keys of a trial's last report, where it tells how it ended."""
 

@@ -19,7 +19,8 @@ from importlib import import_module
 from typing import Any
 
 from tuner.reachable import unanswered
-from tuner.record import Operation, Record, Refused
+from tuner.record import Operation, Record
+from tuner.reopening import Refused
 
 _LINGER = 0.5  # seconds that operations wait for others to travel with
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts while the store is away

@@ -1,0 +1,84 @@
+"""Whether the record of a job may be gone on with: it may belong to another folder, or tell more than the journal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.stored_jobs import shares_record
+
+ENDED = ("completed", "pruned", "failed", "diverged")
+"""How a trial ends for good."""
+
+OPENING = "tuner.opening"
+"""Tag of a job's run: which opening of the job has written it last."""
+
+
+class Refused(Exception):
+    """MLflow refuses a record. Carries the message, the key of the specification, and a hint."""
+
+    def __init__(self, message: str, key: str, hint: str = "") -> None:
+        self.message, self.key, self.hint = message, key, hint
+        super().__init__(message)
+
+
+def check(run: Any, trials: Sequence[Any], opening: Mapping[str, Any]) -> None:
+    """Make sure that a job can go on with its record.
+
+    Args:
+        run: The job's own run.
+        trials: The runs of its trials.
+        opening: What its journal tells: ``job``, ``folder``, ``store``, the ``token`` of this opening and those
+            ``known`` of earlier ones; ``only_mends``, whether it only makes the record whole; ``begun``, how many
+            trials it has; ``going_on``, the numbers of those that have not ended; ``ended``, whether it tells of the
+            record's end.
+
+    Raises:
+        Refused: It cannot.
+    """
+    _check_is_no_copy(run.data.tags, opening)
+    _check_is_not_ahead(run, trials, opening)
+
+
+def _check_is_no_copy(tags: Mapping[str, str], opening: Mapping[str, Any]) -> None:
+    """Two folders of one job are not to write to the same runs: only one of them would know what is in them.
+
+    Raises:
+        Refused: The other one has gone on with the record, or has it as well.
+    """
+    folder, token = tags.get("tuner.folder", ""), tags.get(OPENING, "")
+    gone_on = bool(token) and token not in (opening["token"], *opening["known"])
+    if gone_on or shares_record(opening["folder"], folder, opening["job"], opening["store"]):
+        what = "and has gone on there" if gone_on else "and this one is a copy"
+        raise Refused(
+            f"its runs belong to the job in {folder} on {tags.get('tuner.host', 'another machine')}, {what}",
+            "--resume",
+            "go on with it there, or add --adopt: then it goes on here as a job of its own, with runs of its own",
+        )
+
+
+def _check_is_not_ahead(run: Any, trials: Sequence[Any], opening: Mapping[str, Any]) -> None:
+    """What only makes a record whole must not take anything from it: the journal may be older, as one from a backup.
+
+    Raises:
+        Refused: The record tells more than the journal.
+    """
+    if not opening["only_mends"]:
+        return  # its trials go on, and what is known of them is what the journal tells
+    begun, going_on = opening["begun"], opening["going_on"]
+    numbers = sorted((int(each.data.tags["tuner.trial"]), is_over(each)) for each in trials)
+    ahead = [f"trial {number}" for number, is_over in numbers if number >= begun or (is_over and number in going_on)]
+    if run.info.status == "FINISHED" and not opening["ended"]:
+        ahead.append("the job")
+    if ahead:
+        more = f" and {len(ahead) - 5} more" if len(ahead) > 5 else ""
+        raise Refused(
+            f"the record tells more than the job's journal, of {', '.join(ahead[:5])}{more}: the journal is older, as "
+            "one from a backup, and nothing was written",
+            "tuner sync",
+            f"put the newer journal back, which the run {run.info.run_id} may have as an artifact; or tuner run FILE "
+            "--resume goes on from what this one tells",
+        )
+
+
+def is_over(run: Any) -> bool:
+    """Whether the run of a trial was written to its end."""
+    return run.info.end_time is not None and run.data.tags.get("tuner.status") in ENDED
