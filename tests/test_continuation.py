@@ -60,6 +60,11 @@ class TestNumberOfTrials:
         with pytest.raises(UserError, match="is 5, but the job has been given 7"):
             continued(spec_in(tmp_path, 5), Continue(resume=True))
 
+    def test_that_the_budget_does_not_allow_is_no_more(self, tmp_path: Path) -> None:
+        spec = spec_in(tmp_path, 20, budget={"trials": 5})
+        run(begun(spec), 3)
+        assert continued(spec, Continue(resume=True)).notes == ()
+
     def test_is_no_word_where_a_search_has_no_end(self, tmp_path: Path) -> None:
         run(begun(spec_in(tmp_path)), 4)
         with pytest.raises(UserError, match="all is no number of configurations"):

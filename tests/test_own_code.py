@@ -250,6 +250,7 @@ class Job:
         [self.parent] = [record for record in found if record.data.tags["tuner.role"] == "parent"]
         self.runs = {int(r.data.tags["tuner.trial"]): r for r in found if r.data.tags["tuner.role"] == "trial"}
         [journal] = (folder / "runs" / name).glob("*/journal.jsonl")
+        self.folder = journal.parent
         self.events = [json.loads(line) for line in journal.read_text().splitlines()]
         self.ended = {event["trial"]: event for event in self.events if event["event"] == "ended"}
 
@@ -346,7 +347,7 @@ def test_every_number_of_a_report_is_recorded_at_its_step(jobs: dict[str, Job]) 
 def test_checkpoints_are_kept_where_the_function_makes_them(jobs: dict[str, Job], many: dict[str, int]) -> None:
     job = jobs["many"]
     best = job.of(many["checkpointed"], "saved")[-1]["best"]
-    assert (Path(best) / "step").read_text() == "3"
+    assert (job.folder / best / "step").read_text() == "3"
     run_id = job.runs[many["checkpointed"]].info.run_id
     assert Path(job.client.download_artifacts(run_id, "checkpoint/step")).read_text() == "3"
     assert job.of(many["plain"], "saved") == []
@@ -358,7 +359,7 @@ def test_checkpoints_are_kept_where_the_function_makes_them(jobs: dict[str, Job]
         ("raises", "failed", "KeyError: 'what was wanted'"),
         ("never reports it", "failed", "never reported 'score': it reported loss, scores; did you mean scores?"),
         ("reports nothing", "failed", "never reported 'score': it reported nothing"),
-        ("not a number", "diverged", "score was never a number"),
+        ("not a number", "diverged", "score was nan in epoch 2"),
     ],
 )
 def test_a_function_that_does_not_work_says_why(

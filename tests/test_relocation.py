@@ -47,6 +47,14 @@ def test_a_copy_leaves_the_original_alone(project: Path, tmp_path: Path) -> None
     assert relocate(f"sqlite:///{project}/mlflow.db") == ""
 
 
+def test_a_link_to_a_project_is_no_other_place(project: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(project)
+    before = (project / "mlflow.db").read_bytes()
+    assert relocate(f"sqlite:///{link}/mlflow.db") == ""
+    assert (project / "mlflow.db").read_bytes() == before
+
+
 def test_a_folder_of_another_store_is_none_of_ours(project: Path, tmp_path: Path) -> None:
     """The store was copied without its artifacts, to where another store has its own."""
     other = tmp_path / "other"

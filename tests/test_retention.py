@@ -192,21 +192,21 @@ def test_what_nobody_needs_is_cleared_up_and_what_resume_goes_on_with_is_not(tmp
     spec = experiment(search={"kind": "random", "trials": 3})
     trials = planned(spec) or []
     for number in range(3):
-        for epoch in range(3):
+        for epoch in range(4):
             (tmp_path / f"trial-000{number}" / f"checkpoint_{epoch}").mkdir(parents=True)
     over, interrupted, silent = trials
     over.status, over.checkpoint, over.latest = "completed", str(tmp_path / "trial-0000/checkpoint_0"), None
-    interrupted.checkpoint, interrupted.latest = (str(tmp_path / f"trial-0001/checkpoint_{c}") for c in (0, 2))
+    interrupted.checkpoint, interrupted.latest = (str(tmp_path / f"trial-0001/checkpoint_{c}") for c in (0, 3))
     interrupted.status = "interrupted"
     silent.status, silent.latest = (
         "completed",
         str(tmp_path / "trial-0002/checkpoint_2"),
     )  # its best report saved nothing
-    interrupted.saves = [(str(tmp_path / f"trial-0001/checkpoint_{epoch}"), epoch, None) for epoch in range(3)]
+    interrupted.saves = [(str(tmp_path / f"trial-0001/checkpoint_{epoch}"), epoch, None) for epoch in range(4)]
     Retention(spec, trials, lambda trial: None, delete).clear_up(str(tmp_path))
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/checkpoint_*"))
     assert left == [
         "trial-0000/checkpoint_0",
-        *("trial-0001/checkpoint_0", "trial-0001/checkpoint_2"),
+        *("trial-0001/checkpoint_0", "trial-0001/checkpoint_2", "trial-0001/checkpoint_3"),
         "trial-0002/checkpoint_2",
     ]

@@ -73,6 +73,20 @@ def test_a_copy_that_was_adopted_is_a_job_of_its_own(tmp_path: Path) -> None:
     assert all(job.is_original and not job.copies for job in by_folder.values())
 
 
+def test_an_adopted_job_that_is_alone_goes_by_its_own_id(tmp_path: Path) -> None:
+    """Its folder was copied to where the original is not."""
+    place = job_in(tmp_path, "20260101-000000-aaaa", 1000.0, "20260101-000000-aaaa")
+    with (place / "journal.jsonl").open("a") as journal:
+        journal.write(json.dumps({"event": "opened", "time": 3.0, "job": "new", "parent_run": "q", "spec": {}}) + "\n")
+    assert find(str(tmp_path), "x", None).id == "new"
+    assert find(str(tmp_path), "x", "new").folder == place.name
+
+
+@pytest.mark.parametrize("other", ["s3://nowhere.invalid/runs/x/a", "odd://place/x/a"])
+def test_a_folder_that_cannot_be_looked_at_is_left_to_the_record_s_own_mark(tmp_path: Path, other: str) -> None:
+    assert not shares_record(f"{tmp_path}/x/a", other.replace("s3://", "hdfs://"), "a", "http://server")
+
+
 def test_one_whose_journal_is_damaged_at_its_beginning_is_not_passed_over(tmp_path: Path) -> None:
     job_in(tmp_path, "20260101-000000-aaaa", 1000.0)
     damaged = job_in(tmp_path, "20260102-000000-bbbb", 2000.0)

@@ -108,6 +108,33 @@ def test_a_store_that_goes_away_ends_no_job_and_is_told(spec: ExperimentSpec, ur
     assert recorder.failure is not None
 
 
+def test_a_store_that_has_gone_away_for_good_before_the_end_holds_up_no_end(
+    spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE", 1.0)
+    recorder, [trial, _] = Recorder(spec, uri), plan(spec)
+    recorder.open("job", "runs/job", Path(), 2)
+    (tmp_path / "store.db").write_bytes(b"no database any more")
+    recorder.trial_started(trial)
+    time.sleep(2.0)  # by now it is tried, and tried again
+    recorder.job_ended(end_of("FINISHED", {}))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(recorder.close).result(timeout=60)
+    assert "is away" in str(recorder.failure)
+
+
+def test_the_best_of_a_trial_that_went_back_is_what_mlflow_shows(spec: ExperimentSpec) -> None:
+    """It was interrupted after its third epoch, began again without a checkpoint, and was ended after its first."""
+    [trial, _] = plan(spec)
+    for epoch in (1, 2, 3):
+        take(trial, spec, epoch, 0.9)
+    trial.best, trial.best_report = None, {}
+    take(trial, spec, 1, 0.3)
+    trial.end("pruned", "")
+    end = messages.ending(spec, trial, 1.0)
+    assert (end["metrics"]["best_val_accuracy"], end["step"]) == (0.3, 3)
+
+
 def test_a_driver_that_is_killed_in_the_middle_of_a_line_leaves_no_writer_behind(
     spec: ExperimentSpec, uri: str
 ) -> None:

@@ -73,6 +73,14 @@ def test_a_wall_lets_every_event_through(event: str) -> None:
     assert heard == [("a trial", "and more")]
 
 
+def test_a_fault_counts_whatever_there_is_of_others_already() -> None:
+    faults = Faults(lambda text: None)
+    faults.note("the screen", ValueError("x" * 50_000), minor=True)
+    assert faults.reason == ""
+    faults.note("the control loop", RuntimeError("broken"))
+    assert "broken" in faults.reason
+
+
 class Place:
     """Where jobs are run, and what came of the last one."""
 

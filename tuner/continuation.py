@@ -182,16 +182,17 @@ def _with_more_trials(
         message = f"is {said}, but the job has been given {configurations} configurations already"
         hint = "leave it as it was when the job began; a job goes on with as many or with more"
         raise UserError(Problem(message, "search.trials", where, hint))
-    notes = []
-    if said > configurations:
-        notes.append(f"search.trials: {said} gives the job {_configurations(said - configurations)} more than it had")
     wanted = max(configurations, said) + extend
     try:
         search = spec.search if wanted == said else spec.search.having(wanted)
     except ValueError as error:
         hint = "widen the space, in a new job; search.warm_start lets bayesian search learn from this one"
         raise UserError(Problem(str(error), "--extend", hint=hint)) from None
-    return spec.model_copy(update={"search": search}), None, notes
+    spec = spec.model_copy(update={"search": search})
+    more = min(each for each in (spec.count(), spec.budget.trials) if each is not None) // spec.repeat - configurations
+    if said > configurations and more > 0 and not extend:
+        return spec, None, [f"search.trials: {said} gives the job {_configurations(more)} more than it had"]
+    return spec, None, []
 
 
 def _widened(

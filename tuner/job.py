@@ -177,6 +177,7 @@ class Job:
         test: dict[str, float] = {}
         confusion: dict[str, Any] = {}
         damage = ""
+        is_tested = True
         try:
             if best and ending.reason != INTERRUPTION:
                 with on_signal(stop):  # of a large test set that may take long
@@ -188,6 +189,8 @@ class Job:
             damage = error.why
         except Exception as error:
             faults.note("the test of the winner", error)
+            is_tested = False
+            journal.closed(is_finished=False)  # --resume tests it
         status = FAILED if damage else self._status(ending, best, faults)
         early = ending.reason or faults.reason
         seconds = self.elapsed.seconds()
@@ -197,7 +200,9 @@ class Job:
         with ThreadPoolExecutor(1) as pool:
             # Its processes end while the record is finished.
             ray = pool.submit(faults.walled, "the end of Ray", cluster.disconnect)
-            status, written = self._record(journal, best, test, confusion, status, early, damage, seconds, faults)
+            status, written = self._record(
+                journal, best, test, confusion, status, early, damage, seconds, faults, is_tested
+            )
             self.phases.end()
         if left := ray.result():
             self._note(f"files that trials wrote to their working directories stay in {left}")
@@ -270,6 +275,7 @@ class Job:
         damage: str,
         seconds: float,
         faults: Faults,
+        is_tested: bool,
     ) -> tuple[int, str]:
         """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it.
 
@@ -305,7 +311,7 @@ class Job:
                 best,
                 on_front,
                 test,
-                self._model(best, test) if status != INTERRUPTED and not damage else None,
+                self._model(best, test) if status != INTERRUPTED and not damage and is_tested else None,
                 below(self.folder, FILE),
             )
             registers = " and registering the model" if end["model"] else ""

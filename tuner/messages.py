@@ -153,7 +153,7 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float, folder: str = "") ->
         "trial": trial.number,
         "status": _MLFLOW_STATUS[trial.status],
         "metrics": best,
-        "step": trial.epoch,
+        "step": max(trial.epoch, trial.furthest),  # MLflow shows the value of the highest step
         "tags": tags,
         "texts": texts,
         "checkpoint": trial.checkpoint or "",

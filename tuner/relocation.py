@@ -41,7 +41,7 @@ def relocate(uri: str, *, to_write: bool = False) -> str:
     if not uri.startswith("sqlite:///") or not Path(file).is_file() or not (to_write or artifacts.is_dir()):
         return ""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
-        roots = {root for root in _roots(database) if root and _place(root) != artifacts}
+        roots = {root for root in _roots(database) if root and not _is_same(_place(root), artifacts)}
         # Where the folder beside the store has none of its runs, it is another store's.
         moved = {root for root in roots if _holds_runs_of(database, root, artifacts)}
         left = {root for root in roots - moved if to_write and _is_anothers(database, root, Path(file))}
@@ -58,6 +58,14 @@ def relocate(uri: str, *, to_write: bool = False) -> str:
             ]
         return "; ".join(told)
     return ""
+
+
+def _is_same(place: Path, artifacts: Path) -> bool:
+    """Whether two names are of one folder: a link and a mount give one several."""
+    try:
+        return place == artifacts or place.samefile(artifacts)
+    except OSError:
+        return False
 
 
 def _listed(roots: set[str]) -> str:

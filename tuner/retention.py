@@ -102,6 +102,8 @@ class Retention(Listener):
                 needed.add(trial.checkpoint or trial.latest)
             else:
                 needed |= {trial.checkpoint, trial.latest, *self._saved.get(trial.number, ())}
+                if not self._spec.scheduler.mutates:  # what an earlier run of the job kept, should the last be damaged
+                    needed |= {save[0] for save in trial.saves[-2:]}
         there = checkpoints_in(folder)
         over = {trial.number for trial in self._trials if trial.status in OVER and _is_in_order(trial, there)}
         for checkpoint in there:

@@ -71,6 +71,8 @@ def run(
         phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
         spec, uri = prepare(spec, console, address)
         opening = continued(spec, said) if said.is_wanted else begun(spec)
+    if moved := relocate(uri, to_write=True):
+        console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec, past, folder = opening.spec, opening.past, opening.folder
     elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
     learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
@@ -173,8 +175,6 @@ def prepare(
     uri = preflight.tracking_uri(spec)
     preflight.check_outlives(spec, uri)
     preflight.check_store(uri)
-    if moved := relocate(uri, to_write=True):
-        console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     preflight.check_storage(spec)
     preflight.check_room(spec, uri)
     if downloads or spec.trial.data_is_here:

@@ -90,7 +90,8 @@ def clear_up(root: Path) -> None:
     for session in root.glob("session_*"):
         mark = _mark(session)
         if mark and not _is_alive(mark) and not _is_used(session):
-            _delete(session)
+            with contextlib.suppress(OSError):  # another job does so at the same time
+                _delete(session)
 
 
 def _me() -> dict[str, Any]:

@@ -75,6 +75,7 @@ def find(storage: str, name: str, wanted: str | None, flag: str = "--resume") ->
         hint = "run it without --resume and --extend, or say with storage=... where it was run"
         raise UserError(Problem(f"no job of {name!r} was begun there", flag, place, hint))
     if wanted is not None:
+        jobs = [_in_full(place, job) for job in jobs]
         exact = [job for job in jobs if job.folder == wanted] or [job for job in jobs if job.id == wanted]
         if len(exact) == 1:
             return exact[0]
@@ -85,7 +86,13 @@ def find(storage: str, name: str, wanted: str | None, flag: str = "--resume") ->
         message = f"{last.folder} and {' and '.join(last.copies)} hold the same job, and none goes by its id, {last.id}"
         hint = f"say which one goes on, as a job of its own: --job {last.folder} --adopt"
         raise UserError(Problem(message, flag, place, hint))
-    return last
+    return _in_full(place, last)
+
+
+def _in_full(experiment: str, job: StoredJob) -> StoredJob:
+    """A job by all of its journal: one that was adopted has another id there than in its first line."""
+    now = _read(below(experiment, job.folder), whole=True) or job
+    return replace(job, id=now.id, run=now.run, store=now.store)
 
 
 def shares_record(folder: str, other: str, job: str, store: str) -> bool:
@@ -97,7 +104,11 @@ def shares_record(folder: str, other: str, job: str, store: str) -> bool:
         job: The job's id.
         store: MLflow's store, by a URI that is right from everywhere.
     """
-    if _is_same(folder, other) or (there := _read(other, whole=True)) is None or job not in (there.id, name_of(other)):
+    try:
+        there = None if _is_same(folder, other) else _read(other, whole=True)
+    except (OSError, ValueError):  # it cannot be looked at; which of two has gone on, the record's own mark tells
+        return False
+    if there is None or job not in (there.id, name_of(other)):
         return False
     if there.store:
         return there.store == store

@@ -80,6 +80,8 @@ class Trial:
     status: Status = "pending"
     reason: str = ""
     traceback: str = ""
+    furthest: int = 0
+    """The most epochs that it has ever reported, also by an earlier run that it did not go on from."""
     epoch: int = 0
     """Epochs reported so far; of a function of the user's own, reports."""
     best: float | None = None
@@ -170,6 +172,7 @@ class Trial:
             Whether it is the best so far.
         """
         self.epoch = int(report["epoch"])
+        self.furthest = max(self.furthest, self.epoch)
         self.updated = time.time() if when is None else when
         self.reported |= report.keys()
         for each in (objective, *others):

@@ -40,13 +40,13 @@ class Faults:
             minor: It costs what is only looked at, and the job is none the worse for it.
         """
         kind = where, type(error).__name__
+        line = f"error in {where}: {line_of(error)}"
         with self._lock:
+            if not minor:
+                self.reason = self.reason or line
             if kind in self._known or len(self.text) > _MOST:
                 return
             self._known.add(kind)
-            line = f"error in {where}: {line_of(error)}"
-            if not minor:
-                self.reason = self.reason or line
             text = f"{line}; this is a fault of tuner, and the job goes on\n"
             text += "".join(traceback.format_exception(error))[-_MOST:]
             self.text += text

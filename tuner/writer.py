@@ -40,17 +40,20 @@ def write(lines: Iterable[str], answer: Answer) -> None:
     """
     arriving: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
     hurry = threading.Event()
+    deadline = _Deadline()
 
     def read() -> None:
         try:
             for line in lines:
                 said = json.loads(line)
-                if said["do"] == "close":
+                if said["do"] == "close":  # it holds for what is being tried at this moment, too
+                    deadline.set(said["patience"])
                     hurry.set()
                 arriving.put(said)
         except ValueError:
             pass  # half a line is the last thing that a driver says that is killed
         finally:
+            deadline.set(0.0)
             hurry.set()
             arriving.put(None)
 
@@ -63,7 +66,7 @@ def write(lines: Iterable[str], answer: Answer) -> None:
         return
     kind = first["uri"].partition(":")[0].partition("+")[0]
     with ThreadPoolExecutor(_SIDE_BY_SIDE.get(kind, 1)) as pool:
-        _Writing(record, pool, hurry, first["registers"]).run(arriving, answer)
+        _Writing(record, pool, hurry, deadline, first["registers"]).run(arriving, answer)
 
 
 def _opened(said: Operation, hurry: threading.Event, answer: Answer) -> Record | None:
@@ -90,15 +93,37 @@ def _opened(said: Operation, hurry: threading.Event, answer: Answer) -> Record |
         hurry.wait(_PAUSES[0])
 
 
+class _Deadline:
+    """When a store that is away is not waited for any longer: not before a record comes to its end."""
+
+    def __init__(self) -> None:
+        self._at = float("inf")
+
+    def set(self, patience: float) -> None:
+        """Wait for so many seconds from now on; what was set first stays."""
+        if self._at == float("inf"):
+            self._at = time.monotonic() + patience
+
+    def is_past(self) -> bool:
+        """Whether it is time to give up."""
+        return time.monotonic() >= self._at
+
+
 class _Writing:
-    def __init__(self, record: Record, pool: ThreadPoolExecutor, hurry: threading.Event, registers: bool) -> None:
+    def __init__(
+        self,
+        record: Record,
+        pool: ThreadPoolExecutor,
+        hurry: threading.Event,
+        deadline: _Deadline,
+        registers: bool,
+    ) -> None:
         self._record = record
         self._pool = pool
         self._hurry = hurry
         self._failures: list[str] = []
         self._is_ahead = not registers
-        self._give_up = float("inf")
-        """When not to wait for the store any longer."""
+        self._deadline = deadline
 
     def run(self, arriving: "queue.SimpleQueue[Operation | None]", answer: Answer) -> None:
         closing: Operation | None = None
@@ -120,8 +145,6 @@ class _Writing:
                 if said["do"] == "end" and not self._is_ahead:
                     self._is_ahead = True  # seconds of imports for the winner's model, while others train
                     threading.Thread(target=import_module, args=["tuner.champion"], daemon=True).start()
-            if closing is not None or is_over:
-                self._give_up = time.monotonic() + (closing["patience"] if closing else 0.0)
             list(self._pool.map(self._write_trial, trials, trials.values()))
         if closing is not None:
             end = closing
@@ -154,10 +177,13 @@ class _Writing:
                     if is_last:
                         self._failures.append(f"{type(error).__name__}: {error}")
                     return False
-                if time.monotonic() >= self._give_up:
+                if self._deadline.is_past():
                     self._failures.append(f"the store is away: {error}")
                     return True  # there is no use in trying the parts
-                time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+                if self._hurry.is_set():
+                    time.sleep(_PAUSES[0])
+                else:
+                    self._hurry.wait(_PAUSES[min(attempt, len(_PAUSES) - 1)])
                 attempt += 1
             else:
                 return True
