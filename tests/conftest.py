@@ -6,6 +6,7 @@ import os
 import queue
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,13 @@ from tuner.writer import write as write_record
 Write = Callable[..., Path]
 
 _STATUS = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Signals mean here what they mean on a terminal, also where whoever started us has it otherwise (``nohup``)."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -239,7 +239,8 @@ def _check_gone_on(place: Place) -> None:
 
 def _check_cleared_up(place: Place) -> None:
     """Of every trial the best checkpoint is there, and no other."""
-    left = {str(path) for path in place.jobs[0].parent.rglob("checkpoint_*")}
+    folder = place.jobs[0].parent
+    left = {str(path.relative_to(folder)) for path in folder.rglob("checkpoint_*")}
     assert left == set({event["trial"]: event["best"] for event in _of(place.events, "saved")}.values())
 
 
