@@ -19,6 +19,7 @@ from ray import tune
 
 from tuner.checkpoint import Save
 from tuner.earlier import folder_name, latest_first
+from tuner.journal import placed
 from tuner.reading import load
 from tuner.run import FAILED, OK
 from tuner.train import fit
@@ -79,9 +80,11 @@ class Disturbed:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        journals = list(self.folder.glob("runs/job/*/journal.jsonl"))
-        lines = journals[0].read_text().splitlines(keepends=True) if journals else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """The journal, as far as it is written, its places whole."""
+        for journal in self.folder.glob("runs/job/*/journal.jsonl"):
+            lines = [line for line in journal.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            return [placed(json.loads(line), str(journal.parent)) for line in lines]
+        return []
 
     def saved(self) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == "saved"]

@@ -303,8 +303,7 @@ def _end() -> None:
     if node is not None and node.head and (node.dead_processes() or not node.live_processes()):
         # Whoever told us to end has ended it, too: to ask it for anything would be to wait for a minute.
         node.kill_all_processes(check_alive=False, allow_graceful=False)
-        gc.enable()
-        return
+        return  # the garbage collector stays off: to let go of a reference would be to ask for something, too
     # While Ray shuts down it ends the whole process, silently, if the garbage collector comes upon one of Ray's
     # references on whichever thread: those that nobody holds any more go first, and no others are looked for.
     gc.collect()
