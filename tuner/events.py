@@ -1,7 +1,6 @@
 """What Ray Tune tells of its trials, in the terms of ours."""
 
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +15,7 @@ from tuner.clock import duration
 from tuner.disk import FULL, is_full
 from tuner.ending import INTERRUPTION, Ending
 from tuner.memory import OUT_OF_MEMORY, killed_for_memory
+from tuner.raised import line_of, traceback_of
 from tuner.reported_names import ReportedNames
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
@@ -105,9 +105,8 @@ class Events(tune.Callback):  # type: ignore[misc]
     def broken(self, trial: Any, error: Exception) -> None:
         """A trial's report could not be taken: note that it fails, for when Ray has ended it."""
         ours = self._by_id[trial.trial_id]
-        why = f"its report could not be taken: {type(error).__name__}: {error}"
-        outcome = {STATUS: "failed", REASON: why, TRACEBACK: "".join(traceback.format_exception(error))}
-        self._outcome[ours.number] = outcome
+        why = f"its report could not be taken: {line_of(error)}"
+        self._outcome[ours.number] = {STATUS: "failed", REASON: why, TRACEBACK: traceback_of(error)}
 
     def _note_parts(self, trial: Trial, report: Mapping[str, Any]) -> None:
         """A trial ran out of memory, and says with its reports in how many parts it computes each batch since then."""
