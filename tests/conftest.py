@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tuner import imports, tracking
+from tuner import cluster, imports, tracking
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.trials import Listener, Mutation, Status, Trial
@@ -151,6 +151,25 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "store.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="module")
+def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Ray for all the jobs that are run in this process."""
+    environment = dict(os.environ)
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("ray"))
+    capacity = cluster.connect(None)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cluster, "connect", lambda address: capacity)
+            patch.setattr("tuner.run.cluster.disconnect", lambda: None)
+            yield
+    finally:
+        cluster.disconnect()
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 @pytest.fixture

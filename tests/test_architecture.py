@@ -17,6 +17,8 @@ LAYERS = [
     {"sync", "audit"},
     {"run", "loading", "rebuilt", "submit", "forecast"},
     {"job"},
+    {"finish"},
+    {"setting"},
     {"continuation"},
     {"schedule", "result"},
     {

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from test_resume import one_ray  # noqa: F401
 
 from tuner import imports
 from tuner.cli.app import main
@@ -103,7 +102,7 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def begun(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:  # noqa: F811
+def begun(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project.begun(tmp_path_factory.mktemp("begun") / "project")
 
 

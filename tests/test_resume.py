@@ -2,11 +2,10 @@
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 from conftest import processes_below, start_job
 from mlflow import MlflowClient
 
-from tuner import cluster
 from tuner.cli.app import main
 from tuner.ending import Ending
 from tuner.events import Events
@@ -248,25 +246,6 @@ def _check_cleared_up(place: Place) -> None:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one MLflow store: it takes seconds to make one."""
     return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(scope="module")
-def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for all the jobs that are run in this process."""
-    environment = dict(os.environ)
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("ray"))
-    capacity = cluster.connect(None)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cluster, "connect", lambda address: capacity)
-            patch.setattr("tuner.run.cluster.disconnect", lambda: None)
-            yield
-    finally:
-        cluster.disconnect()
-        os.chdir(before)
-        os.environ.clear()
-        os.environ.update(environment)
 
 
 @pytest.fixture(scope="module")

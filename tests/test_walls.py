@@ -1,9 +1,8 @@
 """What a job does when something in it raises: each listener, the search, the schedulers, the control loop, its end."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from mlflow import MlflowClient
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
-from tuner import cluster, html_report
+from tuner import html_report
 from tuner.ahead import ImportingAhead
 from tuner.display import Display
 from tuner.ending import Ending
-from tuner.job import Job
+from tuner.finish import Finish
 from tuner.journal import Journal
 from tuner.past import read_past
 from tuner.retention import Retention
@@ -45,24 +44,6 @@ def train(config):
             checkpoint = tune.Checkpoint.from_directory(folder)
             tune.report({"loss": config["lr"] / epoch}, checkpoint=checkpoint)
 """
-
-
-@pytest.fixture(scope="module")
-def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for all the jobs."""
-    environment, before = dict(os.environ), Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("ray"))
-    capacity = cluster.connect(None)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cluster, "connect", lambda address: capacity)
-            patch.setattr("tuner.run.cluster.disconnect", lambda: None)
-            yield
-    finally:
-        cluster.disconnect()
-        os.chdir(before)
-        os.environ.clear()
-        os.environ.update(environment)
 
 
 @pytest.mark.parametrize("event", [name for name in vars(Listener) if not name.startswith("_")])
@@ -240,7 +221,9 @@ class TestTheJob:
         again = place.run(resume=True, trial={"target": f"{place.module}:train", "config": {"pause": 0.2, "lr": 0.1}})
         assert [trial.status for trial in again.trials] == ["completed"] * 3 and again.status == OK
 
-    @pytest.mark.parametrize(("owner", "name"), [(Job, "_test"), (html_report, "write_html"), (Retention, "look")])
+    @pytest.mark.parametrize(
+        ("owner", "name"), [(Finish, "_measure"), (html_report, "write_html"), (Retention, "look")]
+    )
     def test_an_end_that_fails_in_part_keeps_the_answer(
         self, place: Place, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
     ) -> None:

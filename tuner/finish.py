@@ -1,0 +1,236 @@
+"""The end of a job: the winner's test, the report, and the end of the record."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tuner import cluster, html_report, imports, messages, report, temporary, tracking
+from tuner.address import masked
+from tuner.checkpoint import Damaged
+from tuner.disk import is_full
+from tuner.elapsed import ended
+from tuner.ending import INTERRUPTION, Ending
+from tuner.interruption import on_signal, stop
+from tuner.journal import FILE, Journal
+from tuner.result import FAILED, INTERRUPTED, OK, Result
+from tuner.setting import Setting
+from tuner.stored import below
+from tuner.trainable import test
+from tuner.trial_config import TrialConfig
+from tuner.trials import WORKER_LOST, Trial, failures, front, label, winner
+from tuner.walls import Faults
+
+
+class Finish:
+    """Brings a job to its end once its trials have come to theirs."""
+
+    def __init__(self, job: Setting, ending: Ending, journal: Journal, faults: Faults) -> None:
+        """Nothing is done yet.
+
+        Args:
+            job: What the job works with.
+            ending: Why it ended, if it did so early.
+            journal: Told of the end.
+            faults: Errors of this program so far; those of the end are added.
+        """
+        self._job = job
+        self._ending = ending
+        self._journal = journal
+        self._faults = faults
+        self._best = winner(job.trials, job.spec.objectives, job.spec.repeat)
+        self._test: dict[str, float] = {}
+        self._confusion: dict[str, list[list[int]]] = {}
+        self._damage = ""
+        """Why the winner's checkpoint cannot be read."""
+        self._is_tested = True
+
+    def run(self) -> Result:
+        """Test the winner, write the report, end the record."""
+        job = self._job
+        job.phases.begin("test", f"testing trial {self._best.number}, the best" if self._best else "")
+        self._test_winner()
+        status, early, seconds = self._status(), self._ending.reason or self._faults.reason, job.elapsed.seconds()
+        job.phases.begin("report", "writing the report")
+        if self._faults.reason or any(trial.lost or self._was_lost(trial) for trial in job.trials):
+            job.keep_logs("a fault of tuner" if self._faults.reason else "a worker was lost")
+        with ThreadPoolExecutor(1) as pool:
+            # Its processes end while the record is finished.
+            ray = pool.submit(self._faults.walled, "the end of Ray", cluster.disconnect)
+            status, written = self._record(status, early, seconds)
+            job.phases.end()
+        if left := ray.result():
+            job.note(f"files that trials wrote to their working directories stay in {left}")
+        return Result(
+            spec=job.spec,
+            trials=job.trials,
+            winner=self._best,
+            test=self._test,
+            folder=job.folder,
+            links=job.links,
+            status=status,
+            ended_early=early,
+            seconds=seconds,
+            record_failure=job.recorder.failure,
+            model=job.recorder.model,
+            damage=self._damage,
+            paused=job.elapsed.paused,
+            phases=job.phases.seconds,
+            report=written,
+        )
+
+    def _test_winner(self) -> None:
+        if self._best is None or self._ending.reason == INTERRUPTION:
+            return
+        try:
+            with on_signal(stop):  # of a large test set that may take long
+                self._test, self._confusion = self._measure(self._best)
+        except KeyboardInterrupt:
+            self._ending.interrupt()
+            self._journal.closed(is_finished=False)  # --resume tests it
+        except Damaged as error:
+            self._damage = error.why
+        except Exception as error:
+            self._faults.note("the test of the winner", error)
+            self._is_tested = False
+            self._journal.closed(is_finished=False)  # --resume tests it
+
+    def _status(self) -> int:
+        job, ending = self._job, self._ending
+        if self._damage:
+            return FAILED
+        if ending.reason == INTERRUPTION:
+            return INTERRUPTED
+        failed = sum(trial.status == "failed" for trial in job.trials)
+        too_many = job.spec.fail_after and job.spec.fail_after.reached(failed, len(job.trials))
+        return FAILED if ending.is_failure or self._best is None or too_many or self._faults.reason else OK
+
+    def _was_lost(self, trial: Trial) -> bool:
+        """Whether a trial failed, in this run of the job, because its worker was lost."""
+        return trial.reason.startswith(WORKER_LOST) and (trial.ended or 0.0) > self._job.phases.began
+
+    def _measure(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+        """The winner, and only the winner, on the test set."""
+        if best.checkpoint is None or not isinstance(best.config, TrialConfig):
+            return {}, {}  # only its own code knows how a function of the user's own is tested
+        if self._job.local:  # a worker of its own would only import torch once more
+            return test(best.checkpoint, self._job.share.threads * self._job.share.slots, best.config.targets, {})
+        import ray
+
+        # On a cluster the driver may have no data and no GPU.
+        remote = ray.remote(num_cpus=self._job.share.cpu, num_gpus=self._job.share.gpu)(test)
+        targets = best.config.targets
+        task = remote.remote(best.checkpoint, self._job.share.threads, targets, imports.packed(targets))
+        measured, confusion = ray.get(task)
+        return measured, confusion
+
+    def _model(self) -> dict[str, Any] | None:
+        """What is registered of the winner: nothing where its checkpoint cannot be read, or its test has failed."""
+        best = self._best
+        if (
+            self._damage
+            or not self._is_tested
+            or best is None
+            or best.checkpoint is None
+            or not tracking.registers(self._job.spec)
+        ):
+            return None
+        data = best.config.describe_data()
+        measured = [o.metric for o in self._job.spec.objectives if o.of(best.best_report) is not None]
+        return {
+            "name": self._job.spec.name,
+            "checkpoint": best.checkpoint,
+            "targets": best.config.targets,
+            "metric": self._job.spec.objective.metric,
+            "mode": self._job.spec.objective.mode,
+            "value": best.best,
+            "dataset": f"{data.name} {data.digest}" if data else "",
+            "metrics": [*measured, *self._test],
+            "epoch": best.best_epoch,
+        }
+
+    def _record(self, status: int, ended_early: str, seconds: float) -> tuple[int, str]:
+        """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it.
+
+        Returns:
+            The exit status, which a report that fails makes another; and the report's file, where it stays on this
+            machine.
+        """
+        objectives, best, faults = self._job.spec.objectives, self._best, self._faults
+        on_front = front(self._job.trials, objectives)
+        summary: dict[str, Any] = {"status": {OK: "completed", INTERRUPTED: "interrupted"}.get(status, "failed")}
+        summary |= {"ended_early": ended_early} if ended_early else {}
+        for outcome in ("completed", "pruned", "failed", "diverged"):
+            summary[f"trials_{outcome}"] = sum(trial.status == outcome for trial in self._job.trials)
+        if best:
+            values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}
+            summary |= values | {"best_epoch": best.best_epoch} | self._test
+            summary |= {"winner": str(best.number), "winner_is": label(best.best_assignment)}
+        summary |= {"failures": masked(failures(self._job.trials))} if failures(self._job.trials) else {}
+        summary |= ended(seconds)
+        summary |= {"damaged": f"the winner's checkpoint: {self._damage}"} if self._damage else {}
+        with _artifacts(self._job.folder) as artifacts:
+            write = partial(self._write_report, artifacts, summary["status"], ended_early, seconds)
+            is_written = faults.walled("the report", write)
+            if is_written is None and status == OK:
+                status, summary["status"] = FAILED, "failed"
+            with suppress(OSError):  # the screen has it
+                if faults.text:
+                    (artifacts / "faults.txt").write_text(faults.text, encoding="utf-8")
+            end = messages.end_of(
+                {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED"),
+                summary,
+                artifacts if is_written is not False else None,
+                best,
+                on_front,
+                self._test,
+                self._model() if status != INTERRUPTED else None,
+                below(self._job.folder, FILE),
+            )
+            registers = " and registering the model" if end["model"] else ""
+            self._job.phases.begin("record", f"finishing the record{registers}")
+            self._journal.recorded(end)
+            self._job.recorder.job_ended(end)
+            self._job.recorder.close()
+            return status, str(artifacts / html_report.FILE) if is_written and "://" not in self._job.folder else ""
+
+    def _write_report(self, folder: Path, status: str, ended_early: str, seconds: float) -> bool:
+        """The tables and the plots, as files. Returns whether there was room for them."""
+        objectives = self._job.spec.objectives
+        try:
+            folder.mkdir(exist_ok=True)
+            report.write_tables(self._job.trials, objectives, folder, self._job.spec.repeat)
+            for target, matrix in self._confusion.items():
+                report.draw_confusion(matrix, target, folder)
+            if front(self._job.trials, objectives):
+                report.draw_front(self._job.trials, objectives, folder)
+            html_report.write_html(
+                self._job.spec,
+                self._job.trials,
+                folder / html_report.FILE,
+                job=self._job.opening.job,
+                status=status,
+                ended_early=ended_early,
+                test=self._test,
+                seconds=seconds,
+                paused=self._job.elapsed.paused,
+            )
+        except OSError as error:
+            if not is_full(error):
+                raise
+            message = f"no room for the report ({error}): tuner report {self._job.spec.name} writes it where there is"
+            self._job.console.print(message, style="yellow", soft_wrap=True, markup=False)
+            return False
+        return True
+
+
+@contextmanager
+def _artifacts(folder: str) -> Iterator[Path]:
+    """Where tables and plots are written: in the job's folder, where they stay, unless that is somewhere else."""
+    if "://" not in folder:
+        yield Path(folder, "report")
+        return
+    with temporary.folder() as elsewhere:
+        yield elsewhere

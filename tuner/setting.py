@@ -1,0 +1,53 @@
+"""What a job works with, from its first trial to the end of its record."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from tuner import cluster, tracking
+from tuner.continuation import Opening
+from tuner.elapsed import Elapsed
+from tuner.phases import Phases
+from tuner.spec import ExperimentSpec
+from tuner.supply import Supply
+from tuner.trials import Trial
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a job works with."""
+
+    opening: Opening
+    supply: Supply
+    share: cluster.Share
+    recorder: tracking.Recorder
+    links: tracking.Links
+    console: Console
+    elapsed: Elapsed
+    phases: Phases
+    local: bool
+    """Whether Ray was started here, for this job alone."""
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        """The experiment."""
+        return self.opening.spec
+
+    @property
+    def folder(self) -> str:
+        """The job's folder, or its URI."""
+        return self.opening.folder
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials so far."""
+        return self.supply.trials
+
+    def keep_logs(self, why: str) -> None:
+        """Have Ray's logs of this job stay, and say where they are."""
+        if logs := cluster.keep_logs():
+            self.note(f"{why}: Ray's logs of this job stay in {logs}")
+
+    def note(self, text: str) -> None:
+        """Say something that the user must know."""
+        self.console.print(text, style="yellow", soft_wrap=True, highlight=False, markup=False)
