@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import ray
 
-from tuner.cluster import Capacity, Machine, Share, address_of, disconnect, local_capacity, share
+from tuner.cluster import address_of, disconnect
 from tuner.errors import UserError
 from tuner.parts import Resources
+from tuner.resources import Capacity, Machine, Share, local_capacity, share
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
 from tuner.imports import not_called
 from tuner.journal import FILE, Journal
+from tuner.leaderboard import leaderboard
 from tuner.messages import end_of
 from tuner.past import Past, read_past, rebuilt
 from tuner.retention import Retention
@@ -30,7 +31,7 @@ from tuner.spec import ExperimentSpec
 from tuner.stored import delete, delete_checkpoints
 from tuner.supply import Supply
 from tuner.trial_config import TrialConfig
-from tuner.trials import Trial, leaderboard
+from tuner.trials import Trial
 
 JOB = "20260101-000000-abcd"
 _KINDS: list[dict[str, Any]] = [

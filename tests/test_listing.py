@@ -20,11 +20,11 @@ from tuner import html_report
 from tuner.cli.app import main
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
+from tuner.leaderboard import winner
 from tuner.messages import end_of
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder
-from tuner.trials import winner
 
 Told = Callable[..., str]
 

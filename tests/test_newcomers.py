@@ -6,8 +6,8 @@ import pytest
 from conftest import eventually, experiment
 
 from tuner import cluster, newcomers, nodes
-from tuner.cluster import Machine, Share
 from tuner.newcomers import Newcomers
+from tuner.resources import Machine, Share
 
 
 def test_a_look_that_raises_is_told_and_who_comes_later_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

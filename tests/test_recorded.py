@@ -17,6 +17,7 @@ from tuner import html_report, listing, store
 from tuner.comparison import compare, print_comparison
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
+from tuner.leaderboard import front, winner
 from tuner.messages import end_of
 from tuner.past import read_past, rebuilt
 from tuner.rebuilt import write_report
@@ -25,7 +26,7 @@ from tuner.report import write_tables
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder
-from tuner.trials import Trial, front, winner
+from tuner.trials import Trial
 from tuner.ui import page
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")

@@ -8,13 +8,14 @@ from conftest import experiment
 
 from tuner.certainty import certainty
 from tuner.errors import UserError
+from tuner.leaderboard import ranked, winner
 from tuner.repeated import Repeated
 from tuner.scoring import Objective
 from tuner.searcher import Plan, Told
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply, planned
-from tuner.trials import Trial, label, ranked, winner
+from tuner.trials import Trial, label
 
 ACCURACY = [Objective(metric="val_accuracy", mode="max")]
 

@@ -3,21 +3,10 @@ from typing import Any
 
 import pytest
 
+from tuner.leaderboard import front, leaderboard, ranked, winner
 from tuner.scoring import Objective
 from tuner.trial_config import TrialConfig
-from tuner.trials import (
-    Listener,
-    Mutation,
-    Status,
-    Trial,
-    brief,
-    front,
-    label,
-    leaderboard,
-    ranked,
-    short_names,
-    winner,
-)
+from tuner.trials import Listener, Mutation, Status, Trial, brief, label, short_names
 
 HIGH, LOW = Objective.of_metric("val_accuracy"), Objective.of_metric("val_loss")
 CONFIG = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "seed": 0})

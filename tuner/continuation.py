@@ -7,7 +7,8 @@ from typing import Literal
 
 from tuner import imports
 from tuner.errors import Problem, UserError
-from tuner.past import Past, left_out, read_past
+from tuner.past import Past, read_past
+from tuner.same_experiment import left_out
 from tuner.spec import ExperimentSpec
 from tuner.stored import below
 from tuner.stored_jobs import find

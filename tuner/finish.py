@@ -15,12 +15,13 @@ from tuner.elapsed import ended
 from tuner.ending import INTERRUPTION, Ending
 from tuner.interruption import on_signal, stop
 from tuner.journal import FILE, Journal
+from tuner.leaderboard import failures, front, winner
 from tuner.result import FAILED, INTERRUPTED, OK, Result
 from tuner.setting import Setting
 from tuner.stored import below
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
-from tuner.trials import WORKER_LOST, Trial, failures, front, label, winner
+from tuner.trials import WORKER_LOST, Trial, label
 from tuner.walls import Faults
 
 

@@ -13,11 +13,12 @@ from tuner.certainty import certainty
 from tuner.clock import duration
 from tuner.config import Config
 from tuner.formatting import score, score_format
+from tuner.leaderboard import front, ranked, winner
 from tuner.plots import draw
 from tuner.plots.as_optuna import configuration
 from tuner.plots.timeline import COLOURS
 from tuner.spec import ExperimentSpec
-from tuner.trials import Trial, brief, front, ranked, short_names, winner
+from tuner.trials import Trial, brief, short_names
 
 FILE = "report.html"
 """Its name, beside the tables in a job's folder and among the artifacts of its run."""

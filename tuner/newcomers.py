@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from tuner import cluster, nodes
-from tuner.cluster import Machine, Share
 from tuner.errors import UserError
+from tuner.resources import Machine, Share
 from tuner.spec import ExperimentSpec
 
 _PAUSE = 5.0  # seconds between two looks at who is there

@@ -15,8 +15,8 @@ from typing import Any
 from tuner import __version__, cluster, imports
 from tuner.address import masked
 from tuner.any_trial import AnyTrial
-from tuner.cluster import Machine
 from tuner.errors import Problem, UserError
+from tuner.resources import Machine
 from tuner.spec import ExperimentSpec
 from tuner.stored import below, files_at
 

@@ -1,6 +1,5 @@
 """An earlier run of a job, as its journal tells of it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
@@ -9,16 +8,16 @@ from pydantic import ValidationError
 
 from tuner.address import is_inside
 from tuner.any_trial import AnyTrial
-from tuner.distribution import same
 from tuner.elapsed import Elapsed, seconds_of
 from tuner.errors import Problem, UserError
-from tuner.journal import FILE, as_plain, exists, placed, text_of
+from tuner.journal import FILE, exists, placed, text_of
+from tuner.leaderboard import ranked
 from tuner.lines import damaged, events_of
-from tuner.space import Assignment, Space
+from tuner.same_experiment import check_same, left_out, lies_in, short
+from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
-from tuner.store import flattened
 from tuner.stored import below, list_checkpoints, relative
-from tuner.trials import Mutation, Trial, label, ranked
+from tuner.trials import Mutation, Trial, label
 from tuner.validation import problems_of
 
 
@@ -77,9 +76,9 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
     if not any(event["event"] == "opened" for event in events):
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
-    _check_same(spec, _head(events)["spec"], where, ("space.",) if widens else ())
+    check_same(spec, _head(events)["spec"], where, ("space.",) if widens else ())
     for event in events if widens else ():
-        if event["event"] == "started" and not _lies_in(spec.space, event["assignment"]):
+        if event["event"] == "started" and not lies_in(spec.space, event["assignment"]):
             raise left_out(event["trial"], event["assignment"], where)
     past = _retold(spec, job, [placed(event, folder) for event in events], where)
     there = _checkpoints_there(folder)
@@ -100,23 +99,6 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
             then = "it can neither be tested nor loaded from there; MLflow may have it, as an artifact of its run"
             past.missing.append(_missing(trial, str(trial.checkpoint), folder, then))
     return _confined(past, folder, spec.trial.targets)
-
-
-def left_out(trial: int, assignment: Assignment, where: str) -> UserError:
-    """A space that is to be widened lacks what a trial has tried."""
-    hint = "a space that is widened may have more values, not fewer; run it without --extend: as a job of its own"
-    return UserError(
-        Problem(f"no longer holds what trial {trial} has tried: {label(assignment)}", "space", where, hint)
-    )
-
-
-def _lies_in(space: Space, assignment: Assignment) -> bool:
-    try:
-        for name, value in assignment.items():
-            space[name].encode(value)
-    except (KeyError, ValueError):
-        return False
-    return True
 
 
 def _checkpoints_there(folder: str) -> set[str]:
@@ -296,7 +278,7 @@ def _config(spec: ExperimentSpec, assignment: Assignment, seed: int | None, wher
             spec.space[name].encode(value)
         return spec.trial_config(assignment).model_copy(update={"seed": seed})
     except (KeyError, ValueError, UserError) as error:  # pydantic's is a ValueError
-        raise damaged(f"{_short(assignment)} is no configuration of this experiment: {error}", where) from None
+        raise damaged(f"{short(assignment)} is no configuration of this experiment: {error}", where) from None
 
 
 def _check_measured(report: dict[str, Any], spec: ExperimentSpec, where: str) -> None:
@@ -304,53 +286,10 @@ def _check_measured(report: dict[str, Any], spec: ExperimentSpec, where: str) ->
     for objective in spec.objectives:
         value = report.get(objective.metric)
         if value is not None and type(value) not in (int, float):
-            raise damaged(f"{objective.metric} was {_short(value)}, no number", where)
+            raise damaged(f"{objective.metric} was {short(value)}, no number", where)
 
 
 def _begun(spec: ExperimentSpec, event: dict[str, Any], where: str) -> Trial:
     assignment = event["assignment"]
     config = _config(spec, assignment, event["seed"], where)
     return Trial(event["trial"], assignment, config, label(assignment), status="running", started=event["time"])
-
-
-_MAY_CHANGE = (
-    *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage", "fail_after"),
-    *("search.trials", "search.warm_start"),
-)
-"""Parts of an experiment that decide nothing about a trial's numbers."""
-
-
-_LEARN = (
-    "there, search.warm_start lets bayesian search learn from this one's trials, as far as they lie in the new space"
-)
-
-
-def _check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tuple[str, ...] = ()) -> None:
-    """Trials of two different experiments are not to be compared."""
-    now, then = (flattened(each) for each in (json.loads(json.dumps(as_plain(spec))), before))
-    # What stands in the trial for a key that is always searched decides nothing; once it could be left out.
-    searched = {f"trial.{key}" for key, distribution in spec.space.items() if not distribution.when}
-    changed = [
-        key
-        for key in now | then
-        if not key.startswith(_MAY_CHANGE + but)
-        and not same(now.get(key), then.get(key))
-        and not (key in searched and key not in then)
-    ]
-    hint = "undo the change, or run it without --resume: as a job of its own"
-    problems = [
-        Problem(
-            f"was {_short(then.get(key))} when the job began, and is {_short(now.get(key))}",
-            key,
-            where,
-            f"{hint}; {_LEARN}" if key.startswith("space.") else hint,
-        )
-        for key in changed
-    ]
-    if problems:
-        raise UserError(*problems)
-
-
-def _short(value: Any) -> str:
-    text = "not set" if value is None else json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.raised import writable
+from tuner.raised import words_of, writable
 
 _LARGEST = 2**63
 """Whole numbers beyond it are no whole numbers to JSON's readers and MLflow's databases."""
@@ -132,8 +132,5 @@ def _number(value: Any) -> int | float:
 def _reason(error: Exception) -> str:
     if isinstance(error, _NoNumber):
         return ""
-    try:
-        said = " ".join(str(error).split())[:100]
-    except Exception:
-        said = ""
+    said = " ".join(words_of(error).split())[:100]
     return f": {type(error).__name__}{f': {said}' if said else ''}"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tuner import html_report, imports, journal, store
 from tuner.address import default_uri
 from tuner.errors import Problem, UserError
+from tuner.leaderboard import leaderboard
 from tuner.past import Past, rebuilt
 from tuner.recorded import Job, find_job, trials_of
 from tuner.spec import ExperimentSpec
-from tuner.trials import leaderboard
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tuner.leaderboard import front, leaderboard
 from tuner.scoring import Objective
-from tuner.trials import Trial, front, leaderboard
+from tuner.trials import Trial
 
 
 def write_tables(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path, repeat: int = 1) -> None:

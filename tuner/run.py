@@ -11,7 +11,7 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from tuner import admission, cluster, nodes, preflight, sessions, temporary, tracking, warm_start
+from tuner import admission, cluster, nodes, preflight, resources, sessions, temporary, tracking, warm_start
 from tuner.address import masked
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.elapsed import Elapsed
@@ -117,7 +117,7 @@ def run(
                 except KeyboardInterrupt:
                     recorder.hang_up()
                     raise
-            share = cluster.share(spec.resources, capacity, supply.total)
+            share = resources.share(spec.resources, capacity, supply.total)
         else:
             phases.begin("record", "opening the record")
             links = open_record()
@@ -132,7 +132,7 @@ _HERE_ALONE = (
 )
 
 
-def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> cluster.Share:
+def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> resources.Share:
     """Connect to a cluster, and make sure that it can run the trials."""
 
     def say(line: str, mark: str = "✓", style: str = "green") -> None:
@@ -143,7 +143,7 @@ def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console:
     say(f"Ray answers: {address}")
     if capacity.is_open:
         warn(admission.OPEN)
-    share = cluster.share(spec.resources, capacity, supply.total)
+    share = resources.share(spec.resources, capacity, supply.total)
     say(share.explain())
     say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
     is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
@@ -182,7 +182,7 @@ def prepare(
         if message:
             console.print(f"[yellow]{message}[/]", soft_wrap=True)
     if cluster.address_of(address) is None:
-        cluster.share(spec.resources, cluster.Capacity((cluster.local_capacity(),)), trials=1)
+        resources.share(spec.resources, resources.Capacity((resources.local_capacity(),)), trials=1)
     return spec, uri
 
 

@@ -15,12 +15,12 @@ from ray.tune.search import Searcher as RaySearcher
 
 from tuner import imports
 from tuner.any_trial import AnyTrial
-from tuner.cluster import Share
 from tuner.controller import Controller
 from tuner.earlier import folder_name
 from tuner.ending import Ending
 from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
+from tuner.resources import Share
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from tuner import cluster, tracking
+from tuner import cluster, resources, tracking
 from tuner.continuation import Opening
 from tuner.elapsed import Elapsed
 from tuner.phases import Phases
@@ -19,7 +19,7 @@ class Setting:
 
     opening: Opening
     supply: Supply
-    share: cluster.Share
+    share: resources.Share
     recorder: tracking.Recorder
     links: tracking.Links
     console: Console

@@ -10,19 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import cluster, elapsed, output_log
+from tuner import cluster, elapsed, output_log, resources
 from tuner.address import masked
 from tuner.clock import duration
 from tuner.display import COLOURS
 from tuner.forecast import forecast
 from tuner.formatting import score, score_format
+from tuner.leaderboard import failures, front, ranked
 from tuner.result import FAILED, INTERRUPTED, Result
 from tuner.scoring import Objective
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.stored import is_there
 from tuner.supply import planned
-from tuner.trials import SOUND, Trial, brief, failures, front, label, ranked, short_names
+from tuner.trials import SOUND, Trial, brief, label, short_names
 
 _ROWS = 15
 _LEAST = 9  # characters of a column that is folded
@@ -142,7 +143,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     of = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
     times = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
     address = cluster.address_of(address)
-    slots = 0 if address else cluster.share(spec.resources, _here(), spec.count()).slots
+    slots = 0 if address else resources.share(spec.resources, _here(), spec.count()).slots
     at_once = f"{min(slots, spec.count())} on this machine"
     if address:
         at_once = f"as many as the Ray at {address} has room for"
@@ -167,8 +168,8 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _here() -> cluster.Capacity:
-    return cluster.Capacity((cluster.local_capacity(),))
+def _here() -> resources.Capacity:
+    return resources.Capacity((resources.local_capacity(),))
 
 
 def _listed(value: Any) -> str:

@@ -1,0 +1,89 @@
+"""The trials of a job against each other: the table of them all, and who has won."""
+
+from collections.abc import Iterable, Sequence
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from tuner.scoring import Objective, pareto_front
+from tuner.trials import SOUND, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The trials on the Pareto front, best in the first objective first; none where there is only one objective."""
+    points = [(trial, values) for trial in _candidates(trials) if (values := trial.values(objectives)) is not None]
+    if len(objectives) == 1 or not points:
+        return []
+    on_front = pareto_front([values for _, values in points], objectives)
+    return _sorted((trial for (trial, _), is_on in zip(points, on_front, strict=True) if is_on), objectives)
+
+
+def ranked(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> list[Trial]:
+    """The trials best first: the Pareto front, the others that satisfy the constraints, those that miss one, the rest.
+
+    Within each by the first objective, and of equals the one begun first. Where each configuration was to be trained
+    `repeat` times, those for which that came to something go by their mean, and before the others.
+    """
+    best = front(trials, objectives)
+    scored = [trial for trial in trials if trial.best is not None and trial not in best]
+    feasible = [trial for trial in scored if trial.is_feasible]
+    others = [trial for trial in scored if not trial.is_feasible]
+    rest = [trial for trial in trials if trial.best is None]
+    return best + _sorted(feasible, objectives, repeat) + _sorted(others, objectives, repeat) + rest
+
+
+def winner(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> Trial | None:
+    """The best trial by the first objective that ended well and misses no constraint; None where there is none.
+
+    One that was ended early counts with its best report: that was measured, and its checkpoint is there.
+    Where each configuration was to be trained `repeat` times, it is the best trial of the one with the best mean.
+    """
+    best = _sorted(_candidates(trials), objectives, repeat)
+    return best[0] if best else None
+
+
+def _candidates(trials: Iterable[Trial]) -> list[Trial]:
+    return [trial for trial in trials if trial.status in SOUND and trial.best is not None and trial.is_feasible]
+
+
+def _sorted(trials: Iterable[Trial], objectives: Sequence[Objective], repeat: int = 1) -> list[Trial]:
+    trials, key = list(trials), objectives[0].key
+    if repeat == 1:
+        return sorted(trials, key=lambda trial: key(trial.best or 0.0))
+    scores: dict[str, list[float]] = {}
+    for trial in trials:
+        scores.setdefault(repr(trial.assignment), []).append(trial.best or 0.0)
+
+    def place(trial: Trial) -> tuple[bool, float, str, float]:
+        name = repr(trial.assignment)  # keeps the trials of one configuration together where two have the same mean
+        return len(scores[name]) < repeat, key(mean(scores[name])), name, key(trial.best or 0.0)
+
+    return sorted(trials, key=place)
+
+
+def failures(trials: Sequence[Trial]) -> str:
+    """How many trials failed, and the first of them with its reason; empty where none did."""
+    failed = [trial for trial in trials if trial.status == "failed"]
+    if not failed:
+        return ""
+    which = f"trial {failed[0].number}" if len(failed) == 1 else f"the first, trial {failed[0].number}"
+    return f"{len(failed)} of {len(trials)} trials; {which}: {failed[0].reason}"
+
+
+def leaderboard(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> "pd.DataFrame":
+    """One row a trial, best first: number, status, objectives, Pareto front, epoch, searched keys, seconds, reason."""
+    import pandas as pd
+
+    on_front = {trial.number for trial in front(trials, objectives)}
+    rows = []
+    for trial in ranked(trials, objectives, repeat):
+        row: dict[str, Any] = {"trial": trial.number, "status": trial.status}
+        row |= {objective.metric: objective.of(trial.best_report) for objective in objectives}
+        if len(objectives) > 1:
+            row["pareto"] = trial.number in on_front
+        row |= {"best_epoch": trial.best_epoch, **(trial.best_assignment or trial.assignment)}
+        row |= {f"missed: {name}": missed for name, missed in trial.violations.items()}
+        rows.append(row | {"seconds": round(trial.seconds, 1), "reason": trial.reason})
+    return pd.DataFrame(rows)
