@@ -1,7 +1,6 @@
 """How long an experiment may take, from what an earlier job of it measured."""
 
 import math
-from pathlib import Path
 from statistics import fmean
 
 from tuner import imports, journal
@@ -9,6 +8,8 @@ from tuner.clock import duration
 from tuner.errors import UserError
 from tuner.past import rebuilt
 from tuner.spec import ExperimentSpec
+from tuner.stored import below
+from tuner.stored_jobs import find
 
 _MEASURED = ("completed", "pruned")
 
@@ -20,15 +21,14 @@ def forecast(spec: ExperimentSpec, slots: int) -> str:
         spec: The experiment.
         slots: How many trials run at once.
     """
-    folder = Path(spec.storage, spec.name)
-    found = [] if "://" in spec.storage else list(folder.glob(f"*/{journal.FILE}"))
-    if not found or slots < 1:
+    if "://" in spec.storage or slots < 1:  # a plan is not worth a look at what may be far away
         return ""
-    last = max(found, key=lambda path: path.stat().st_mtime).parent
     try:
+        last = find(spec.storage, spec.name, None)
+        folder = below(spec.storage, spec.name, last.folder)
         with imports.not_called():
-            before, past = rebuilt(journal.text_of(str(last)), last.name, str(last))
-    except (UserError, OSError):  # one of another version, or damaged: then nothing is known
+            before, past = rebuilt(journal.text_of(folder), last.id, folder)
+    except (UserError, OSError):  # there is none, or one of another version, or damaged: then nothing is known
         return ""
     measured = [trial.seconds for trial in past.trials if trial.status in _MEASURED and trial.seconds > 0]
     if not measured:

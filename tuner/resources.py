@@ -74,6 +74,11 @@ def local_capacity() -> Machine:
     return Machine(cpu_count(), torch.cuda.device_count())
 
 
+def here() -> Capacity:
+    """What trials may use of this machine alone."""
+    return Capacity((local_capacity(),))
+
+
 def share(resources: Resources, capacity: Capacity, trials: int) -> Share:
     """What each trial takes of what there is, all of it on one machine.
 

@@ -182,7 +182,7 @@ def prepare(
         if message:
             console.print(f"[yellow]{message}[/]", soft_wrap=True)
     if cluster.address_of(address) is None:
-        resources.share(spec.resources, resources.Capacity((resources.local_capacity(),)), trials=1)
+        resources.share(spec.resources, resources.here(), trials=1)
     return spec, uri
 
 

@@ -96,6 +96,12 @@ def written(
     return []
 
 
+def by_kind(items: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """The parameters, the tags and the metrics among MLflow's entities."""
+    params, tags, metrics = ([item for item in items if type(item).__name__ == kind] for kind in _KINDS)
+    return params, tags, metrics
+
+
 class ThroughClient:
     """Runs of any store. A `Runs`."""
 
@@ -135,8 +141,8 @@ class ThroughClient:
         return refused
 
     def _log(self, run: str, items: Sequence[Any]) -> None:
-        kinds = {kind: [item for item in items if type(item).__name__ == kind] for kind in _KINDS}
-        self._client.log_batch(run, metrics=kinds["Metric"], params=kinds["Param"], tags=kinds["RunTag"])
+        params, tags, metrics = by_kind(items)
+        self._client.log_batch(run, metrics=metrics, params=params, tags=tags)
 
     def _is_refusal(self, error: Exception) -> bool:
         """Whether an error is about what was to be written, and not about a store that is away."""

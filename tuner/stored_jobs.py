@@ -72,7 +72,7 @@ def find(storage: str, name: str, wanted: str | None, flag: str = "--resume") ->
     """
     jobs, place = stored_jobs(storage, name), below(storage, name)
     if not jobs:
-        hint = "run it without --resume and --extend, or say with storage=... where it was run"
+        hint = "say with storage=... where it was run; without --resume and --extend a new job begins"
         raise UserError(Problem(f"no job of {name!r} was begun there", flag, place, hint))
     if wanted is not None:
         jobs = [_in_full(place, job) for job in jobs]

@@ -143,7 +143,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     of = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
     times = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
     address = cluster.address_of(address)
-    slots = 0 if address else resources.share(spec.resources, _here(), spec.count()).slots
+    slots = 0 if address else resources.share(spec.resources, resources.here(), spec.count()).slots
     at_once = f"{min(slots, spec.count())} on this machine"
     if address:
         at_once = f"as many as the Ray at {address} has room for"
@@ -166,10 +166,6 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     ]
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def _here() -> resources.Capacity:
-    return resources.Capacity((resources.local_capacity(),))
 
 
 def _listed(value: Any) -> str:

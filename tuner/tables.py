@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from tuner import entities
-from tuner.runs import Begun, Change, written
+from tuner.runs import Begun, Change, by_kind, written
 from tuner.store import INFINITY
 
 _FAST = ("sqlite", "postgresql")
@@ -105,18 +105,16 @@ class Tables:
         end: tuple[str, float] | None = None,
     ) -> None:
         """All of it, or nothing: the row of a run that begins, MLflow's entities, and how it ended."""
-        of_kind = {
-            kind: [item for item in items if type(item).__name__ == kind] for kind in ("Param", "RunTag", "Metric")
-        }
+        params, tags, metrics = by_kind(items)
         with self._engine.begin() as connection:
             if row is not None:
                 self._add(connection, self._models.SqlRun, [row])
-            if of_kind["Param"]:
-                self._add(connection, self._models.SqlParam, [_pair(run, param) for param in of_kind["Param"]])
-            if of_kind["RunTag"]:
-                self._set_tags(connection, [_pair(run, tag) for tag in of_kind["RunTag"]])
-            if of_kind["Metric"]:
-                self._add_points(connection, [_point(run, metric) for metric in of_kind["Metric"]])
+            if params:
+                self._add(connection, self._models.SqlParam, [_pair(run, param) for param in params])
+            if tags:
+                self._set_tags(connection, [_pair(run, tag) for tag in tags])
+            if metrics:
+                self._add_points(connection, [_point(run, metric) for metric in metrics])
             if end is not None:
                 status, when = end
                 runs = self._models.SqlRun.__table__
