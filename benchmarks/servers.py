@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import psutil
 
-_PATIENCE = 90.0  # seconds that a server may take to come up
+_PATIENCE = 300.0  # seconds that a server may take to come up
 
 
 def free_port() -> int:

@@ -260,10 +260,12 @@ class TestUi:
         command = [sys.executable, "-m", "tuner", "ui", "--port", str(port)]
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ui:
             try:
-                assert eventually(lambda: _answers(port), seconds=300)
+                assert ui.stdout is not None
+                said = "".join(ui.stdout.readline() for _ in range(3))  # it says so as soon as it answers
+                assert _answers(port)
             finally:
                 ui.terminate()
-            said = ui.communicate(timeout=60)[0]
+            said += ui.communicate(timeout=60)[0]
         assert said.splitlines()[0] == f"MLflow     http://127.0.0.1:{port}"  # without the log of the server
         assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in said and "viewStateShareKey" in said
         assert ui.returncode == 0, said
