@@ -19,11 +19,10 @@ from tuner.data.images import ImageData, Images, _train_and_validation
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
 from tuner.losses import ClassLoss, LossConfig
-from tuner.metrics import mode_of
 from tuner.models import ModelConfig
 from tuner.optim import OptimizerConfig, ScheduleConfig
 from tuner.scheduler import SchedulerConfig
-from tuner.scoring import Objective
+from tuner.scoring import Objective, mode_of
 from tuner.search import SearchConfig
 from tuner.searcher import Plan, Searcher, Told
 from tuner.signature import ImageShape, Output, Outputs, Target

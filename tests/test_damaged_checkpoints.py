@@ -18,8 +18,9 @@ from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
 
 from tuner.checkpoint import Save
-from tuner.earlier import folder_name, latest_first
+from tuner.earlier import latest_first
 from tuner.journal import placed
+from tuner.layout import folder_name
 from tuner.reading import load
 from tuner.run import FAILED, OK
 from tuner.train import fit

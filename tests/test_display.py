@@ -6,8 +6,8 @@ import pytest
 from conftest import eventually, experiment
 from rich.console import Console
 
-from tuner.clock import duration
 from tuner.display import Display, pause
+from tuner.formatting import duration
 from tuner.phases import Phases
 from tuner.run import FAILED, INTERRUPTED, OK, Result
 from tuner.scoring import Objective

@@ -9,10 +9,9 @@ import torch
 from rich.console import Console
 
 from tuner.checkpoint import Save
-from tuner.clock import duration
 from tuner.device import keep_freed_memory, use_threads
 from tuner.errors import Problem, UserError
-from tuner.formatting import score
+from tuner.formatting import duration, score
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.reproduced import Reproduction
 from tuner.spec import ExperimentSpec

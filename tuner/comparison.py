@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import store
+from tuner import config_keys, store
 from tuner.elapsed import said as took
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
@@ -96,7 +96,7 @@ def _spec(client: Any, job: Job) -> dict[str, str]:
     if text is None:
         hint = "its artifacts lie where this machine does not see them, or were deleted"
         raise UserError(Problem(f"job {job.id} has no experiment.yaml that can be had from here", hint=hint))
-    said = {key: value for key, value in store.flattened(yaml.safe_load(text)).items() if value != {}}
+    said = {key: value for key, value in config_keys.flattened(yaml.safe_load(text)).items() if value != {}}
     return {key: str(value) for key, value in said.items()}
 
 

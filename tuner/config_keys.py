@@ -101,3 +101,14 @@ def _items(tree: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(key), below) for key, below in tree.items())
     elif isinstance(tree, list):
         yield from ((str(place), below) for place, below in enumerate(tree))
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

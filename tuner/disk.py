@@ -26,11 +26,3 @@ def is_full(error: BaseException | str) -> bool:
         return True
     earlier = error.__cause__ or error.__context__
     return earlier is not None and is_full(earlier)
-
-
-def shown(size: float) -> str:
-    """A number of bytes as it is read: ``3.2 MB``."""
-    units = ["bytes", "KB", "MB", "GB", "TB", "PB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}"

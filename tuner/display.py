@@ -13,9 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.clock import duration
-from tuner.formatting import score, score_format
-from tuner.output_log import shown
+from tuner.formatting import duration, score, score_format
+from tuner.outputs import shown
 from tuner.phases import TRIALS, WORKERS, Phases
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply

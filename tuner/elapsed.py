@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import overload
 
-from tuner.clock import duration
+from tuner.formatting import duration
 
 _BEGAN, _BEFORE, _SECONDS, _PAUSED = "tuner.began", "tuner.seconds_before", "tuner.seconds", "tuner.paused"
 _MOST = 1e11  # seconds: more than any moment since 1970

@@ -11,9 +11,9 @@ from ray import tune
 from ray.train.constants import CHECKPOINT_DIR_NAME
 from ray.tune.result import AUTO_RESULT_KEYS
 
-from tuner.clock import duration
 from tuner.disk import FULL, is_full
 from tuner.ending import INTERRUPTION, Ending
+from tuner.formatting import duration
 from tuner.memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.raised import line_of, traceback_of
 from tuner.reported_names import ReportedNames

@@ -4,8 +4,8 @@ import math
 from statistics import fmean
 
 from tuner import imports, journal
-from tuner.clock import duration
 from tuner.errors import UserError
+from tuner.formatting import duration
 from tuner.past import rebuilt
 from tuner.spec import ExperimentSpec
 from tuner.stored import below

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 _DECIMALS = 4  # of an ordinary score, such as an accuracy
 _SIGNIFICANT = 3  # digits that a score shows at least
@@ -69,3 +70,26 @@ def _decimals(values: Iterable[float]) -> int:
 
 def _are_apart(values: set[float], form: str) -> bool:
     return len({format(value, form) for value in values}) == len(values)
+
+
+def shown(size: float) -> str:
+    """A number of bytes as it is read: ``3.2 MB``."""
+    units = ["bytes", "KB", "MB", "GB", "TB", "PB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``42s``, ``3m 05s``, ``2h 10m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 as date and time where one is: ``2026-11-23 14:20``."""
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"

@@ -10,9 +10,8 @@ from typing import Any
 from tuner import elapsed
 from tuner.address import masked
 from tuner.certainty import certainty
-from tuner.clock import duration
 from tuner.config import Config
-from tuner.formatting import score, score_format
+from tuner.formatting import duration, score, score_format
 from tuner.leaderboard import front, ranked, winner
 from tuner.plots import draw
 from tuner.plots.as_optuna import configuration

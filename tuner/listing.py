@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.address import default_uri, masked
-from tuner.clock import moment
 from tuner.elapsed import said as took
-from tuner.formatting import score, score_format
+from tuner.formatting import moment, score, score_format
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, experiment_called, jobs, trials_of, versions_of
 from tuner.store import CHECKPOINT, experiments, has_artifact
 

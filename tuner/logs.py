@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tuner import output_log, store
+from tuner import outputs, store
 from tuner.errors import Problem, UserError
 from tuner.recorded import Job, RecordedTrial, trials_of
 
@@ -26,9 +26,9 @@ def output_of(client: Any, job: Job, number: int, *, follow: bool = False) -> It
         UserError: There is no such trial, or what it printed cannot be had from here.
     """
     trial = _trial(client, job, number)
-    file = output_log.place(job.tags.get("tuner.folder", ""), number)
+    file = outputs.place(job.tags.get("tuner.folder", ""), number)
     try:
-        printed = output_log.read(file)
+        printed = outputs.read(file)
     except Exception as error:  # whatever a storage that is away raises
         yield _artifact(client, job, trial, f"{file} cannot be read: {error}")
         return
@@ -59,7 +59,7 @@ def _growing(client: Any, trial: RecordedTrial, file: str, seen: int) -> Iterato
         if time.monotonic() - asked > _ASK:
             is_over, asked = not _goes_on(client, trial), time.monotonic()
         with contextlib.suppress(OSError):  # a storage may be away for a while
-            now = output_log.read(file) or b""
+            now = outputs.read(file) or b""
             # Where it is shorter than before, its middle was cut out: it goes on from its end.
             yield now[seen:]
             seen = len(now)
@@ -76,7 +76,7 @@ def _artifact(client: Any, job: Job, trial: RecordedTrial, why: str) -> bytes:
     Raises:
         UserError: It has none.
     """
-    text = store.read_text(client, trial.run.info.run_id, output_log.FILE)
+    text = store.read_text(client, trial.run.info.run_id, outputs.FILE)
     if text is not None:
         return text.encode()
     which = f"trial {trial.number} of the job {job.id}"

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner import origin, output_log, record_names
+from tuner import origin, outputs, record_names
 from tuner.address import masked
 from tuner.any_trial import AnyTrial
+from tuner.config_keys import flattened
 from tuner.elapsed import Elapsed
 from tuner.spec import ExperimentSpec
-from tuner.store import FIXED, SPACE, flattened
+from tuner.store import FIXED, SPACE
 from tuner.trials import SYSTEM, Trial, label
 
 _MLFLOW_STATUS = {
@@ -158,7 +159,7 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float, folder: str = "") ->
         "texts": texts,
         "checkpoint": trial.checkpoint or "",
         "dropped": trial.dropped,
-        "output": output_log.place(folder, trial.number) if folder and _keeps_output(spec, trial) else "",
+        "output": outputs.place(folder, trial.number) if folder and _keeps_output(spec, trial) else "",
         "time": when,
         "inside": bool(trial.config.targets),  # code of the user's own may have begun runs of its own
     }

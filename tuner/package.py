@@ -8,8 +8,8 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from tuner import temporary
-from tuner.disk import shown
 from tuner.errors import Problem, UserError
+from tuner.formatting import shown
 
 MOST = 500 * 2**20
 """Bytes that Ray takes; the package lies in the memory of the cluster's head."""

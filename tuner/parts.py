@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
-from tuner.metrics import mode_of
-from tuner.scoring import Objective
+from tuner.scoring import Objective, mode_of
 
 
 def seconds_of(value: Any) -> Any:

@@ -11,8 +11,8 @@ import psutil
 
 from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.any_trial import merge
-from tuner.disk import shown
 from tuner.errors import Problem, UserError
+from tuner.formatting import shown
 from tuner.reachable import kind_of, unanswered
 from tuner.spec import ExperimentSpec
 

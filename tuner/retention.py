@@ -6,7 +6,7 @@ best, as long as the trial is among the best.
 
 from collections.abc import Callable, Sequence
 
-from tuner.earlier import trial_of
+from tuner.layout import trial_of
 from tuner.leaderboard import front, ranked
 from tuner.spec import ExperimentSpec
 from tuner.stored import checkpoints_in

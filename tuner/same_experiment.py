@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
+from tuner.config_keys import flattened
 from tuner.distribution import same
 from tuner.errors import Problem, UserError
 from tuner.journal import as_plain
 from tuner.space import Assignment, Space
 from tuner.spec import ExperimentSpec
-from tuner.store import flattened
 from tuner.trials import label
 
 _MAY_CHANGE = (

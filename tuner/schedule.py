@@ -16,10 +16,10 @@ from ray.tune.search import Searcher as RaySearcher
 from tuner import imports
 from tuner.any_trial import AnyTrial
 from tuner.controller import Controller
-from tuner.earlier import folder_name
 from tuner.ending import Ending
 from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
+from tuner.layout import folder_name
 from tuner.resources import Share
 from tuner.space import Assignment
 from tuner.spec import ExperimentSpec

@@ -91,17 +91,6 @@ def download_checkpoint(run_id: str) -> Path:
         raise UserError(Problem(f"no checkpoint of a run {run_id!r}: {error}", where=uri, hint=hint)) from None
 
 
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def finite(value: float | None) -> float | None:
     """A number as it was read; None where it is NaN, or the one that stands for an infinity."""
     return value if value is not None and abs(value) < INFINITY else None

@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import cluster, elapsed, output_log, resources
+from tuner import cluster, elapsed, outputs, resources
 from tuner.address import masked
-from tuner.clock import duration
 from tuner.display import COLOURS
 from tuner.forecast import forecast
-from tuner.formatting import score, score_format
+from tuner.formatting import duration, score, score_format
 from tuner.leaderboard import failures, front, ranked
 from tuner.result import FAILED, INTERRUPTED, Result
 from tuner.scoring import Objective
@@ -212,7 +211,7 @@ def print_result(console: Console, result: Result) -> None:
     for trial in result.trials:
         if trial.traceback:
             lines.append(Text(f"trial {trial.number} failed:\n{trial.traceback.rstrip()}", style="red"))
-            if output := output_log.shown(result.folder, trial.number):
+            if output := outputs.shown(result.folder, trial.number):
                 lines.append(Text(f"what it printed: {output}", style="red"))
             others = sum(bool(t.traceback) for t in result.trials) - 1
             if others:

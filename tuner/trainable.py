@@ -19,10 +19,12 @@ from tuner.beside import Beside
 from tuner.checkpoint import Damaged, Save, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
-from tuner.earlier import first_folder, latest_first, number_of
+from tuner.earlier import latest_first
 from tuner.errors import Problem
 from tuner.function_trial import Stopped, run_function, seed_generators
+from tuner.layout import first_folder, number_of
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
+from tuner.outputs import FILE
 from tuner.raised import line_of, traceback_of
 from tuner.scheduler import TIME
 from tuner.scoring import Objective
@@ -137,7 +139,7 @@ def _output() -> AbstractContextManager[object]:
         return nullcontext()
     logging.getLogger("ray.train._internal.storage").setLevel(logging.WARNING)  # a line for each checkpoint
     folder = first_folder(session.storage.trial_fs_path)
-    return output_log.OutputLog(session.storage.storage_filesystem, f"{folder}/{output_log.FILE}")
+    return output_log.OutputLog(session.storage.storage_filesystem, f"{folder}/{FILE}")
 
 
 def _showing_what_it_raises(train: Callable[[], str]) -> str:
