@@ -53,8 +53,9 @@ def train(configuration: tuple[float, ...]) -> float:
     import torch
 
     from tuner.checkpoint import Save
+    from tuner.evaluation import Diverged
     from tuner.scoring import Objective
-    from tuner.train import Diverged, fit
+    from tuner.train import fit
     from tuner.trial_config import TrialConfig
 
     torch.set_num_threads(1)

@@ -35,8 +35,9 @@ def train(number: int) -> list[int]:
     import torch
 
     from tuner.checkpoint import Save
+    from tuner.evaluation import Diverged
     from tuner.scoring import Objective
-    from tuner.train import Diverged, fit
+    from tuner.train import fit
     from tuner.trial_config import TrialConfig
 
     torch.set_num_threads(1)

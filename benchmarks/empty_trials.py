@@ -93,15 +93,16 @@ def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dic
     from rich.console import Console
 
     from tuner import job
-    from tuner.run import run
+    from tuner.driver import run
     from tuner.spec import ExperimentSpec
-    from tuner.trials import Listener, Trial
+    from tuner.trial_callback import TrialCallback
+    from tuner.trials import Trial
 
     at: dict[str, float] = {}
     heard: list[float] = []
     schedule = job.schedule  # type: ignore[attr-defined]
 
-    class Heard(Listener):
+    class Heard(TrialCallback):
         def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
             heard.append(time.perf_counter())
 

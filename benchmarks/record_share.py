@@ -82,7 +82,7 @@ def child(uri: str, trials: int) -> None:
     from rich.console import Console
 
     from tuner import tracking
-    from tuner.run import run
+    from tuner.driver import run
     from tuner.spec import ExperimentSpec
 
     made: list[Measured] = []

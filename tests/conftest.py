@@ -19,9 +19,10 @@ import psutil
 import pytest
 
 from tuner import cluster, imports, tracking
-from tuner.space import Assignment
+from tuner.config_keys import Assignment
 from tuner.spec import ExperimentSpec
-from tuner.trials import Listener, Mutation, Status, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Mutation, Status, Trial
 from tuner.writer import write as write_record
 
 Write = Callable[..., Path]
@@ -73,7 +74,7 @@ def experiment(**parts: Any) -> ExperimentSpec:
 class Played:
     """A job without training: does to its trials what `tuner.events` does, and tells the listeners of it."""
 
-    def __init__(self, spec: ExperimentSpec, *listeners: Listener) -> None:
+    def __init__(self, spec: ExperimentSpec, *listeners: TrialCallback) -> None:
         self.spec = spec
         self.listeners = listeners
 
@@ -163,7 +164,7 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cluster, "connect", lambda address: capacity)
-            patch.setattr("tuner.run.cluster.disconnect", lambda: None)
+            patch.setattr("tuner.driver.cluster.disconnect", lambda: None)
             yield
     finally:
         cluster.disconnect()

@@ -7,7 +7,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from tuner.conditions import check_conditions, combinations, corners, draw, is_active, needed, ordered
-from tuner.space import Assignment, Space
+from tuner.config_keys import Assignment
+from tuner.space import Space
 
 
 def space(given: dict[str, Any]) -> Space:

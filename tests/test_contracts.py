@@ -14,19 +14,21 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from tuner.config import Config
+from tuner.config_keys import Assignment
 from tuner.data import DataConfig
 from tuner.data.images import ImageData, Images, _train_and_validation
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
 from tuner.losses import ClassLoss, LossConfig
+from tuner.lr_schedules import ScheduleConfig
 from tuner.models import ModelConfig
-from tuner.optim import OptimizerConfig, ScheduleConfig
+from tuner.optim import OptimizerConfig
 from tuner.scheduler import SchedulerConfig
 from tuner.scoring import Objective, mode_of
 from tuner.search import SearchConfig
 from tuner.searcher import Plan, Searcher, Told
 from tuner.signature import ImageShape, Output, Outputs, Target
-from tuner.space import Assignment, Space
+from tuner.space import Space
 from tuner.study import Study
 from tuner.tasks import TaskConfig
 

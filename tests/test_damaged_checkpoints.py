@@ -19,10 +19,10 @@ from ray import tune
 
 from tuner.checkpoint import Save
 from tuner.earlier import latest_first
+from tuner.exit_status import FAILED, OK
 from tuner.journal import placed
 from tuner.layout import folder_name
 from tuner.reading import load
-from tuner.run import FAILED, OK
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 

@@ -9,9 +9,11 @@ from conftest import experiment
 
 from tuner.ending import Ending
 from tuner.events import Events
+from tuner.report_keys import REASON, STATUS, TRACEBACK
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
-from tuner.trials import REASON, STATUS, TRACEBACK, Listener, Mutation, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Mutation, Trial
 
 OWN = experiment(
     trial={"target": "json:dumps", "config": {}},
@@ -21,7 +23,7 @@ OWN = experiment(
 )
 
 
-class Noted(Listener):
+class Noted(TrialCallback):
     """What was told, in short."""
 
     def __init__(self) -> None:

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from tuner import imports
 from tuner.errors import UserError
+from tuner.layout import job_folder
 from tuner.reading import load
-from tuner.run import job_folder
-from tuner.source import parse_yaml
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
+from tuner.yaml_text import parse_yaml
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

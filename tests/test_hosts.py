@@ -15,7 +15,7 @@ from conftest import eventually
 from hosts import SOON, Host, Network, network
 from mlflow import MlflowClient
 
-from tuner.run import OK
+from tuner.exit_status import OK
 
 JOB = """
 name: faults

@@ -14,8 +14,8 @@ from conftest import start_job
 from mlflow import MlflowClient
 
 from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
+from tuner.exit_status import INTERRUPTED, OK
 from tuner.interruption import SIGNALS, Interrupted, on_signal, stop
-from tuner.run import INTERRUPTED, OK
 
 JOB = """
 name: signals

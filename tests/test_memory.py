@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from tuner import checkpoint, trainable
 from tuner.checkpoint import Save
 from tuner.errors import UserError
+from tuner.evaluation import predict
 from tuner.events import Events
+from tuner.exit_status import FAILED, OK
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
 from tuner.reading import load
-from tuner.run import FAILED, OK
+from tuner.report_keys import PARTS, REASON, STATUS, TRACEBACK
 from tuner.scoring import Objective
-from tuner.train import fit, predict
+from tuner.train import fit
 from tuner.trial_config import TrialConfig
-from tuner.trials import PARTS, REASON, STATUS, TRACEBACK
 
 CPU = torch.device("cpu")
 TOO_MUCH = 2**60  # bytes that no machine has

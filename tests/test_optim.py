@@ -6,7 +6,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn, optim
 
-from tuner.optim import SGD, Adam, AdamW, Constant, Cosine, OneCycle, RMSprop, Step
+from tuner.lr_schedules import Constant, Cosine, OneCycle, Step
+from tuner.optim import SGD, Adam, AdamW, RMSprop
 
 
 def trained(optimizer: optim.Optimizer, weights: nn.Parameter) -> list[float]:

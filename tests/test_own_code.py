@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.servers import ray_cluster
-from tuner.run import OK
+from tuner.exit_status import OK
 
 # Every file of one's own that a job needs lies in a folder that no worker has in its path.
 FUNCTIONS = """

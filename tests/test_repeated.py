@@ -7,15 +7,16 @@ import pytest
 from conftest import experiment
 
 from tuner.certainty import certainty
+from tuner.config_keys import Assignment
 from tuner.errors import UserError
+from tuner.labels import label
 from tuner.leaderboard import ranked, winner
 from tuner.repeated import Repeated
 from tuner.scoring import Objective
 from tuner.searcher import Plan, Told
-from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply, planned
-from tuner.trials import Trial, label
+from tuner.trials import Trial
 
 ACCURACY = [Objective(metric="val_accuracy", mode="max")]
 

@@ -7,10 +7,11 @@ from conftest import experiment
 from tuner.any_trial import AnyTrial
 from tuner.reported_names import ReportedNames
 from tuner.target import TargetTrial
-from tuner.trials import Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Trial
 
 
-class Notes(Listener):
+class Notes(TrialCallback):
     def __init__(self) -> None:
         self.said: list[str] = []
 

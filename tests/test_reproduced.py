@@ -15,13 +15,13 @@ from rich.console import Console
 from tuner import imports
 from tuner.alone import train_again, train_alone
 from tuner.cli.app import main
+from tuner.driver import run
 from tuner.errors import UserError
 from tuner.reading import load
 from tuner.reproduced import Reproduction, reproduction
 from tuner.result import Result
-from tuner.run import run
-from tuner.source import parse_yaml, write_yaml
 from tuner.trials import Mutation, Trial
+from tuner.yaml_text import parse_yaml, write_yaml
 
 # What a hyperparameter of 17 digits is lost in: a label, a parameter cut off, YAML that rounds.
 JOB = """

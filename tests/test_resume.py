@@ -19,12 +19,13 @@ from mlflow import MlflowClient
 from tuner.cli.app import main
 from tuner.ending import Ending
 from tuner.events import Events
+from tuner.exit_status import INTERRUPTED, OK, WRONG
 from tuner.reading import load
-from tuner.run import INTERRUPTED, OK, WRONG
 from tuner.supply import Supply
 from tuner.train import fit
+from tuner.trial_callback import TrialCallback
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial
+from tuner.trials import Trial
 
 GRID = """
 name: grid
@@ -473,7 +474,7 @@ def test_trials_begin_in_their_order_whatever_worker_comes_first(tmp_path: Path)
     trials = [supply.next() for _ in range(3)]
     begun: list[int] = []
 
-    class Seen(Listener):
+    class Seen(TrialCallback):
         def trial_started(self, trial: Trial) -> None:
             begun.append(trial.number)
 

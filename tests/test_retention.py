@@ -10,6 +10,7 @@ from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
+from tuner.labels import label
 from tuner.messages import end_of
 from tuner.preflight import check_room
 from tuner.retention import Retention
@@ -17,7 +18,7 @@ from tuner.spec import ExperimentSpec
 from tuner.stored import delete
 from tuner.supply import planned
 from tuner.tracking import Recorder
-from tuner.trials import Status, Trial, label
+from tuner.trials import Status, Trial
 
 SPACE = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}
 

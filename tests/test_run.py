@@ -24,12 +24,14 @@ import tuner
 from benchmarks.servers import answers, ray_cluster
 from tuner.continuation import Continue, continued
 from tuner.data.mnist import data_dir
+from tuner.driver import run
 from tuner.errors import UserError
+from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.journal import Journal
 from tuner.messages import end_of
 from tuner.past import Past, read_past
 from tuner.reading import load
-from tuner.run import FAILED, INTERRUPTED, OK, WRONG, Result, run
+from tuner.result import Result
 from tuner.spec import ExperimentSpec
 from tuner.train import fit
 from tuner.trial_config import TrialConfig

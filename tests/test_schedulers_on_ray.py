@@ -19,8 +19,10 @@ from rich.console import Console
 
 from tuner import cluster
 from tuner.controller import Controller
+from tuner.driver import run
+from tuner.exit_status import FAILED, OK
 from tuner.reading import load
-from tuner.run import FAILED, OK, Result, run
+from tuner.result import Result
 from tuner.summary import print_result
 from tuner.supply import Supply
 from tuner.train import fit
@@ -217,8 +219,8 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
     capacity = cluster.connect(None)
     try:
         patch.setattr(cluster, "connect", lambda address: capacity)
-        patch.setattr("tuner.run.cluster.disconnect", lambda: None)
-        patch.setattr("tuner.run.Supply", Seen)
+        patch.setattr("tuner.driver.cluster.disconnect", lambda: None)
+        patch.setattr("tuner.driver.Supply", Seen)
         yield play
     finally:
         patch.undo()

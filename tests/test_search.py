@@ -7,9 +7,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from tuner.adaptive import CMAES, Bayesian, Evolution
+from tuner.config_keys import Assignment
 from tuner.distribution import Choice
 from tuner.plans import QMC, Grid, Random
-from tuner.space import Assignment, Space
+from tuner.space import Space
 
 
 def space(**given: Any) -> Space:

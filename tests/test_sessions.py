@@ -17,7 +17,7 @@ from conftest import eventually, start_job
 
 from tuner import sessions, temporary
 from tuner.errors import UserError
-from tuner.result import FAILED, OK
+from tuner.exit_status import FAILED, OK
 
 GONE = 2**22 + 1  # no process has this id
 

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter
 from scipy.special import log_ndtr
 
 from tuner.adaptive import Adaptive
+from tuner.config_keys import Assignment
 from tuner.plans import QMC, Random
 from tuner.search import SearchConfig
 from tuner.searcher import Plan, State, Told
-from tuner.space import Assignment, Space
+from tuner.space import Space
 from tuner.study import Study
 
 SEARCHES: dict[str, dict[str, Any]] = {

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from conftest import Played, experiment
 
+from tuner.labels import label
 from tuner.searcher import Searcher, Told
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply, planned
-from tuner.trials import Trial, label
+from tuner.trials import Trial
 
 
 class Asked(Searcher):

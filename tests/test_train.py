@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from tuner.checkpoint import Save, read_model, read_state
 from tuner.data import Digits
 from tuner.data.images import Images
-from tuner.optim import OptimizerConfig, ScheduleConfig
+from tuner.evaluation import Diverged, evaluate, predict
+from tuner.lr_schedules import ScheduleConfig
+from tuner.optim import OptimizerConfig
 from tuner.scoring import Objective
-from tuner.train import Diverged, evaluate, fit, predict
+from tuner.train import fit
 from tuner.trial_config import TrialConfig
 
 ACCURACY = Objective(metric="val_accuracy", mode="max")
@@ -160,7 +162,7 @@ def test_parameters_are_counted_and_latency_is_measured_once_in_a_trial(tmp_path
 def test_measuring_the_latency_does_not_change_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = trial(epochs=2, model=TINY | {"dropout": 0.3})
     measured = run(config, tmp_path / "measured")
-    monkeypatch.setattr("tuner.train._latency", lambda *arguments: 0.001)
+    monkeypatch.setattr("tuner.evaluation._latency", lambda *arguments: 0.001)
     assert run(config, tmp_path / "not").numbers == measured.numbers
 
 

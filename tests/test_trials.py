@@ -3,10 +3,12 @@ from typing import Any
 
 import pytest
 
+from tuner.labels import brief, label, short_names
 from tuner.leaderboard import front, leaderboard, ranked, winner
 from tuner.scoring import Objective
+from tuner.trial_callback import TrialCallback
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Mutation, Status, Trial, brief, label, short_names
+from tuner.trials import Mutation, Status, Trial
 
 HIGH, LOW = Objective.of_metric("val_accuracy"), Objective.of_metric("val_loss")
 CONFIG = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "seed": 0})
@@ -240,7 +242,7 @@ class TestLeaderboard:
 
 
 def test_a_listener_need_not_listen_to_everything() -> None:
-    ours, listener = trial(0), Listener()
+    ours, listener = trial(0), TrialCallback()
     listener.trial_started(ours)
     listener.trial_reported(ours, {})
     listener.trial_saved(ours)

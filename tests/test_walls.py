@@ -15,19 +15,21 @@ from rich.console import Console
 from tuner import html_report
 from tuner.ahead import ImportingAhead
 from tuner.display import Display
+from tuner.driver import run
 from tuner.ending import Ending
+from tuner.exit_status import FAILED, OK
 from tuner.finish import Finish
 from tuner.journal import Journal
 from tuner.past import read_past
+from tuner.result import Result
 from tuner.retention import Retention
-from tuner.run import FAILED, OK, Result, run
 from tuner.searcher import Plan
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.sync import sync
 from tuner.tensorboard import TensorBoard
 from tuner.tracking import Recorder
-from tuner.trials import Listener
+from tuner.trial_callback import TrialCallback
 from tuner.walls import Faults, Walled
 
 CODE = """
@@ -46,10 +48,10 @@ def train(config):
 """
 
 
-@pytest.mark.parametrize("event", [name for name in vars(Listener) if not name.startswith("_")])
+@pytest.mark.parametrize("event", [name for name in vars(TrialCallback) if not name.startswith("_")])
 def test_a_wall_lets_every_event_through(event: str) -> None:
     heard: list[tuple[Any, ...]] = []
-    inner = type("Hears", (Listener,), {event: lambda self, *what: heard.append(what)})()
+    inner = type("Hears", (TrialCallback,), {event: lambda self, *what: heard.append(what)})()
     getattr(Walled(inner, Faults(print)), event)("a trial", "and more")
     assert heard == [("a trial", "and more")]
 

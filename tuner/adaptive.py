@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from tuner.config_keys import Assignment
 from tuner.errors import Problem
 from tuner.plans import QMC, Allows, Counted
-from tuner.space import Assignment, Space
+from tuner.space import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

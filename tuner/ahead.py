@@ -5,13 +5,14 @@ import threading
 from importlib import import_module
 from typing import Any
 
-from tuner.trials import Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Trial
 
 _MOMENT, _MANY = 0.5, 10
 """Seconds, and the reports in them that take all of the control loop's time."""
 
 
-class ImportingAhead(Listener):
+class ImportingAhead(TrialCallback):
     """Imports what the end of a job takes, seconds, while its trials train: as long as they leave us the time."""
 
     def __init__(self) -> None:

@@ -11,16 +11,18 @@ from rich.console import Console
 from tuner.checkpoint import Save
 from tuner.device import keep_freed_memory, use_threads
 from tuner.errors import Problem, UserError
+from tuner.evaluation import Diverged
 from tuner.formatting import duration, score
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
+from tuner.report_keys import PARTS
 from tuner.reproduced import Reproduction
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
 from tuner.target import TargetTrial
 from tuner.temporary import shorten_sockets
-from tuner.train import Diverged, fit
+from tuner.train import fit
 from tuner.trial_config import TrialConfig
-from tuner.trials import PARTS, Trial
+from tuner.trials import Trial
 
 
 def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:

@@ -9,11 +9,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, Field
 
-from tuner.config import Config
-from tuner.config_keys import path_of, put
+from tuner.config import Config, member_of_kind
+from tuner.config_keys import Assignment, path_of, put
 from tuner.data.images import Description
-from tuner.space import Assignment
-from tuner.validation import member_of_kind
 
 T = TypeVar("T", bound="AnyTrial")
 

@@ -13,6 +13,12 @@ from tuner.errors import Mistakes, Problem, UserError
 Key = tuple[str, ...]
 """A path into nested mappings and lists, such as ``("trial", "optimizer", "lr")``; places in a list as numbers."""
 
+Value = Any
+"""One value of a hyperparameter: a number, a string, a boolean, or a list or mapping of these."""
+
+Assignment = dict[str, Value]
+"""Dotted key of the trial, to the value that one trial takes."""
+
 
 def dotted(key: Key) -> str:
     """A path as it is written: ``trial.optimizer.lr``."""

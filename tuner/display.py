@@ -19,7 +19,8 @@ from tuner.phases import TRIALS, WORKERS, Phases
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.terminal import Followed
-from tuner.trials import SOUND, Listener, Mutation, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import SOUND, Mutation, Trial
 
 _ROWS = 15
 _BAR = 28  # characters
@@ -41,8 +42,8 @@ def pause(elapsed: float, *, in_a_log: bool) -> float:
     return min(most, max(least, elapsed / 100)) if in_a_log else _PAUSE
 
 
-class Display(Listener, AbstractContextManager["Display"]):
-    """Follows a job. A `Listener`: on a terminal it redraws itself, elsewhere it prints a line a finished trial."""
+class Display(TrialCallback, AbstractContextManager["Display"]):
+    """Follows a job. On a terminal it redraws itself, elsewhere it prints a line a finished trial."""
 
     def __init__(
         self,

@@ -10,9 +10,7 @@ from pydantic import Field, model_validator
 
 from tuner.axis import Axis
 from tuner.config import Config
-
-Value = Any
-"""One value of a hyperparameter: a number, a string, a boolean, or a list or mapping of these."""
+from tuner.config_keys import Value
 
 
 def same(one: Value, other: Value) -> bool:

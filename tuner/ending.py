@@ -8,7 +8,8 @@ from typing import Any
 from tuner.interruption import on_signal, stop
 from tuner.parts import FailAfter
 from tuner.scoring import Objective
-from tuner.trials import Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Trial
 
 INTERRUPTION = "interrupted"
 """Why a job ended that somebody ended by hand."""
@@ -16,8 +17,8 @@ INTERRUPTION = "interrupted"
 _FIRST = 3  # trials that may all fail before it is not theirs but the experiment's fault
 
 
-class Ending(Listener):
-    """Knows when a job has to end, and why. A `Listener`: what ends a job is what its trials report."""
+class Ending(TrialCallback):
+    """Knows when a job has to end, and why. A `TrialCallback`: what ends a job is what its trials report."""
 
     def __init__(
         self,

@@ -16,11 +16,13 @@ from tuner.ending import INTERRUPTION, Ending
 from tuner.formatting import duration
 from tuner.memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.raised import line_of, traceback_of
+from tuner.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.reported_names import ReportedNames
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.stored import on
-from tuner.trials import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK, WORKER_LOST, Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import WORKER_LOST, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
@@ -36,7 +38,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         spec: ExperimentSpec,
         storage: str,
         ending: Ending,
-        listeners: Sequence[Listener],
+        listeners: Sequence[TrialCallback],
         after_report: Callable[[], None],
     ) -> None:
         """Listen to Ray.

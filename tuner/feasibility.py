@@ -7,11 +7,11 @@ from pydantic import BaseModel, ValidationError
 
 from tuner.any_trial import AnyTrial, merge
 from tuner.conditions import corners, draw, needed
-from tuner.config_keys import names, paths
-from tuner.distribution import Value, place_in
+from tuner.config_keys import Assignment, Value, names, paths
+from tuner.distribution import place_in
 from tuner.errors import Problem, UserError, allowed
 from tuner.imports import may_be_called
-from tuner.space import Assignment, Space
+from tuner.space import Space
 from tuner.validation import problems_of
 
 

@@ -13,15 +13,17 @@ from tuner.checkpoint import Damaged
 from tuner.disk import is_full
 from tuner.elapsed import ended
 from tuner.ending import INTERRUPTION, Ending
+from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.interruption import on_signal, stop
 from tuner.journal import FILE, Journal
+from tuner.labels import label
 from tuner.leaderboard import failures, front, winner
-from tuner.result import FAILED, INTERRUPTED, OK, Result
+from tuner.result import Result
 from tuner.setting import Setting
 from tuner.stored import below
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
-from tuner.trials import WORKER_LOST, Trial, label
+from tuner.trials import WORKER_LOST, Trial
 from tuner.walls import Faults
 
 

@@ -1,8 +1,10 @@
 """Numbers as people read them: scores with as many digits as tell them apart."""
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from typing import Any
 
 _DECIMALS = 4  # of an ordinary score, such as an accuracy
 _SIGNIFICANT = 3  # digits that a score shows at least
@@ -93,3 +95,13 @@ def duration(seconds: float) -> str:
 def moment(seconds: float) -> str:
     """Seconds since 1970 as date and time where one is: ``2026-11-23 14:20``."""
     return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
+
+
+def seconds_of(value: Any) -> Any:
+    """``90``, ``90s``, ``15m``, ``2h``, ``1d`` or ``1h30m`` in seconds."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
+    if not parts or "".join(number + unit for number, unit in parts) != value.replace(" ", ""):
+        raise ValueError(f"{value!r} is not a time; write 90s, 15m, 2h or 1h30m")
+    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)

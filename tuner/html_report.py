@@ -12,12 +12,13 @@ from tuner.address import masked
 from tuner.certainty import certainty
 from tuner.config import Config
 from tuner.formatting import duration, score, score_format
+from tuner.labels import brief, short_names
 from tuner.leaderboard import front, ranked, winner
 from tuner.plots import draw
 from tuner.plots.as_optuna import configuration
 from tuner.plots.timeline import COLOURS
 from tuner.spec import ExperimentSpec
-from tuner.trials import Trial, brief, short_names
+from tuner.trials import Trial
 
 FILE = "report.html"
 """Its name, beside the tables in a job's folder and among the artifacts of its run."""

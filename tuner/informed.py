@@ -13,12 +13,14 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from tuner.any_trial import AnyTrial
+from tuner.config_keys import Assignment
+from tuner.report_keys import LAST, STATUS
 from tuner.scheduler import TIME
 from tuner.scoring import Objective
-from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.stored import on
-from tuner.trials import LAST, STATUS, Listener, Mutation, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Mutation, Trial
 
 Payload = Callable[[AnyTrial, Assignment], dict[str, Any]]
 """What a worker is given to train a configuration."""
@@ -115,7 +117,7 @@ class Mutating(_Informed):
 
     spec: ExperimentSpec
     payload: Payload
-    listeners: Sequence[Listener]
+    listeners: Sequence[TrialCallback]
     rng: np.random.Generator
     storage: str
     """Where the job's files are: of a URI, Ray's paths are but a part."""
@@ -202,7 +204,7 @@ def informed(
     past: Sequence[Trial],
     payload: Payload,
     storage: str,
-    listeners: Sequence[Listener],
+    listeners: Sequence[TrialCallback],
 ) -> Any:
     """Ray's scheduler for an experiment, informed.
 

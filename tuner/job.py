@@ -21,7 +21,8 @@ from tuner.schedule import end_running, schedule
 from tuner.setting import Setting
 from tuner.stored import below, delete, name_of
 from tuner.tensorboard import TensorBoard
-from tuner.trials import Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Trial
 from tuner.walls import Faults, Walled
 
 
@@ -66,10 +67,10 @@ class Job(Setting):
         ahead = ImportingAhead()
         needed = [Walled(each, faults) for each in (self.supply, ending, self.recorder, retention)]
         needed.insert(2, Walled(journal, faults, give_up=ending.give_up))  # without it, nothing goes on later
-        seen: list[Listener] = [display, ahead]
+        seen: list[TrialCallback] = [display, ahead]
         if spec.tracking.tensorboard:
             seen.append(TensorBoard(self.folder, spec.objectives, say))
-        listeners: list[Listener] = [*needed, *(Walled(each, faults, minor=True) for each in seen)]
+        listeners: list[TrialCallback] = [*needed, *(Walled(each, faults, minor=True) for each in seen)]
         try:
             with display, ended_by_signals(ending, say, self.local), self._watching(display, faults):
                 schedule(

@@ -15,7 +15,8 @@ from typing import Any
 from tuner.address import masked
 from tuner.spec import ExperimentSpec
 from tuner.stored import below, files_at, part_of, read_parts, relative, resolved
-from tuner.trials import Listener, Mutation, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Mutation, Trial
 
 FILE = "journal.jsonl"
 """Its name in the job's folder, and among the artifacts of the job's run."""
@@ -25,8 +26,8 @@ _PART = 200_000
 """Bytes of a part in an object store."""
 
 
-class Journal(Listener):
-    """Writes down what happens. A `Listener`.
+class Journal(TrialCallback):
+    """Writes down what happens. A `TrialCallback`.
 
     What cannot be written is kept, and written with what comes next: a disk may be full for a while.
     """

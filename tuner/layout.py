@@ -2,6 +2,9 @@
 
 import re
 
+from tuner.spec import ExperimentSpec
+from tuner.stored import below
+
 RESUMED = "-resumed-"
 """Stands between a folder's name and how often its trial was resumed."""
 
@@ -28,3 +31,8 @@ def first_folder(path: str) -> str:
 def number_of(name: str) -> int:
     """The number of the trial of a folder's name."""
     return int(name.partition(RESUMED)[0].removeprefix("trial-"))
+
+
+def job_folder(spec: ExperimentSpec, job: str) -> str:
+    """``<storage>/<name>/<job>``."""
+    return below(spec.storage, spec.name, job)

@@ -7,10 +7,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.any_trial import AnyTrial, merge
+from tuner.config_keys import Assignment
 from tuner.constraints import Constraint
 from tuner.errors import Problem, UserError, allowed
 from tuner.feasibility import resolved
-from tuner.space import Assignment, Space
+from tuner.space import Space
 
 
 class Limits:

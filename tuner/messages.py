@@ -13,9 +13,11 @@ from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.config_keys import flattened
 from tuner.elapsed import Elapsed
+from tuner.labels import label
+from tuner.report_keys import SYSTEM
 from tuner.spec import ExperimentSpec
 from tuner.store import FIXED, SPACE
-from tuner.trials import SYSTEM, Trial, label
+from tuner.trials import Trial
 
 _MLFLOW_STATUS = {
     "completed": "FINISHED",

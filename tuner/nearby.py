@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tuner.conditions import draw
-from tuner.distribution import Value, place_in, same
-from tuner.space import Assignment, Distribution, Space
+from tuner.config_keys import Assignment, Value
+from tuner.distribution import place_in, same
+from tuner.space import Distribution, Space
 
 _SHARES = (0.75, 0.5, 0.25, 0.1)  # of the way to a configuration, the furthest first
 

@@ -1,48 +1,11 @@
 """The small parts of an experiment, and what may stand for a time or an objective."""
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
-from tuner.scoring import Objective, mode_of
-
-
-def seconds_of(value: Any) -> Any:
-    """``90``, ``90s``, ``15m``, ``2h``, ``1d`` or ``1h30m`` in seconds."""
-    if not isinstance(value, str):
-        return value
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
-    if not parts or "".join(number + unit for number, unit in parts) != value.replace(" ", ""):
-        raise ValueError(f"{value!r} is not a time; write 90s, 15m, 2h or 1h30m")
-    return sum(float(number) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for number, unit in parts)
-
-
-def objectives_of(value: Any) -> Any:
-    """One objective stands for a list of one."""
-    if isinstance(value, list | tuple) and not value:
-        raise ValueError(f"{value!r} names no metric, such as val_accuracy")
-    return [objective_of(each) for each in (value if isinstance(value, list | tuple) else [value])]
-
-
-def objective_of(value: Any) -> Any:
-    """A bare metric name stands for the metric with its own direction."""
-    if not isinstance(value, str | dict | Objective):
-        raise ValueError(f"{value!r} is not the name of a metric, such as val_accuracy")
-    if not isinstance(value, str):
-        return value
-    mode = mode_of(value) if is_measured(value) else "max"
-    return {"metric": value, "mode": mode}  # a name that is not measured is refused with the names that are
-
-
-def is_measured(metric: str) -> bool:
-    """Whether that is a metric that we measure."""
-    try:
-        return mode_of(metric) is not None
-    except KeyError:
-        return False
 
 
 class Resources(Config):

@@ -8,16 +8,17 @@ from pydantic import ValidationError
 
 from tuner.address import is_inside
 from tuner.any_trial import AnyTrial
+from tuner.config_keys import Assignment
 from tuner.elapsed import Elapsed, seconds_of
 from tuner.errors import Problem, UserError
 from tuner.journal import FILE, exists, placed, text_of
+from tuner.labels import label
 from tuner.leaderboard import ranked
 from tuner.lines import damaged, events_of
 from tuner.same_experiment import check_same, left_out, lies_in, short
-from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.stored import below, list_checkpoints, relative
-from tuner.trials import Mutation, Trial, label
+from tuner.trials import Mutation, Trial
 from tuner.validation import problems_of
 
 

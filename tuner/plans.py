@@ -9,9 +9,10 @@ from pydantic import Field
 
 from tuner.conditions import combinations, draw, is_active
 from tuner.config import Config
-from tuner.distribution import Value, same
+from tuner.config_keys import Assignment, Value
+from tuner.distribution import same
 from tuner.errors import Problem, allowed
-from tuner.space import Assignment, Space
+from tuner.space import Space
 
 if TYPE_CHECKING:
     pass

@@ -6,7 +6,8 @@ among the finished trials mostly failed is a risk.
 
 import numpy as np
 
-from tuner.space import Assignment, Space
+from tuner.config_keys import Assignment
+from tuner.space import Space
 
 _NEIGHBOURS = 3  # finished trials that tell whether a region fails
 

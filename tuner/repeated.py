@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import mean  # `fmean` raises where a sum is beyond 1e308
 from typing import Any
 
+from tuner.config_keys import Assignment
 from tuner.searcher import Searcher, Told
-from tuner.space import Assignment
 
 
 class Repeated(Searcher):

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from tuner.errors import allowed
 from tuner.spec import ExperimentSpec
-from tuner.trials import Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Trial
 
 
 class ReportedNames:
     """Tells, once a job, what is left out of reports and what is missing in them."""
 
-    def __init__(self, spec: ExperimentSpec, listeners: Sequence[Listener]) -> None:
+    def __init__(self, spec: ExperimentSpec, listeners: Sequence[TrialCallback]) -> None:
         self._objectives = [objective.metric for objective in spec.objectives]
         self._listeners = listeners
         self._said: set[str] = set()
@@ -22,7 +23,7 @@ class ReportedNames:
 
         Args:
             trial: Which.
-            told: What it tells under `tuner.trials.LEFT_OUT`.
+            told: What it tells under `tuner.report_keys.LEFT_OUT`.
         """
         left_out: dict[str, str] = json.loads(told)
         trial.left_out |= left_out

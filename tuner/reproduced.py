@@ -13,9 +13,9 @@ from tuner.origin import versions
 from tuner.reading import load
 from tuner.rebuilt import rebuilt_job
 from tuner.recorded import Job, best_of, find, find_job, trials_of
-from tuner.source import write_yaml
 from tuner.spec import ExperimentSpec
 from tuner.trials import Trial
+from tuner.yaml_text import write_yaml
 
 _KEPT = ("objective", "resources", "retry", "trial_timeout", "tracking", "storage")
 """Parts of a job that a single trial of it has, too; all others are about many trials."""

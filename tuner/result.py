@@ -7,9 +7,6 @@ from tuner.spec import ExperimentSpec
 from tuner.tracking import Links
 from tuner.trials import Trial
 
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: done; failed: no trial has a result, or too many failed; what the user gave is wrong; interrupted."""
-
 
 @dataclass(frozen=True)
 class Result:

@@ -10,11 +10,12 @@ from tuner.layout import trial_of
 from tuner.leaderboard import front, ranked
 from tuner.spec import ExperimentSpec
 from tuner.stored import checkpoints_in
-from tuner.trials import OVER, Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import OVER, Trial
 
 
-class Retention(Listener):
-    """Deletes checkpoints that nobody needs. A `Listener`, behind those that write down which are needed."""
+class Retention(TrialCallback):
+    """Deletes checkpoints that nobody needs. A `TrialCallback`, behind those that write down which are needed."""
 
     def __init__(
         self,

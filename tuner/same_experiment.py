@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
-from tuner.config_keys import flattened
+from tuner.config_keys import Assignment, flattened
 from tuner.distribution import same
 from tuner.errors import Problem, UserError
 from tuner.journal import as_plain
-from tuner.space import Assignment, Space
+from tuner.labels import label
+from tuner.space import Space
 from tuner.spec import ExperimentSpec
-from tuner.trials import label
 
 _MAY_CHANGE = (
     *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage", "fail_after"),

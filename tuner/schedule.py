@@ -15,18 +15,19 @@ from ray.tune.search import Searcher as RaySearcher
 
 from tuner import imports
 from tuner.any_trial import AnyTrial
+from tuner.config_keys import Assignment
 from tuner.controller import Controller
 from tuner.ending import Ending
 from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
 from tuner.layout import folder_name
 from tuner.resources import Share
-from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.trainable import run_target, train_trial
+from tuner.trial_callback import TrialCallback
 from tuner.trial_config import TrialConfig
-from tuner.trials import Listener, Trial
+from tuner.trials import Trial
 from tuner.user_mlflow import Inside
 from tuner.walls import Faults
 
@@ -93,7 +94,7 @@ class _Handing(RaySearcher):  # type: ignore[misc]
         """The journal knows."""
 
 
-def end_running(trials: Sequence[Trial], reason: str, listeners: Sequence[Listener]) -> None:
+def end_running(trials: Sequence[Trial], reason: str, listeners: Sequence[TrialCallback]) -> None:
     """Note that the job's end interrupted what was still running, or had not been begun again, and tell."""
     for trial in trials:
         if trial.status == "running" or (trial.status == "pending" and trial.resumed):
@@ -110,7 +111,7 @@ def schedule(
     storage: str,
     job: str,
     ending: Ending,
-    listeners: Sequence[Listener],
+    listeners: Sequence[TrialCallback],
     inside: Inside,
     faults: Faults,
 ) -> None:

@@ -14,10 +14,11 @@ from pydantic import Field
 
 from tuner.conditions import draw
 from tuner.config import Config
-from tuner.distribution import Value, same
+from tuner.config_keys import Assignment, Value
+from tuner.distribution import same
 from tuner.errors import Problem
 from tuner.scoring import Objective
-from tuner.space import Assignment, Distribution, Space
+from tuner.space import Distribution, Space
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler

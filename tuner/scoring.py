@@ -109,3 +109,28 @@ def pareto_front(points: Sequence[Sequence[float]], objectives: Sequence[Objecti
         return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
     return [not any(dominates(other, cost) for other in costs) for cost in costs]
+
+
+def objectives_of(value: Any) -> Any:
+    """One objective stands for a list of one."""
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError(f"{value!r} names no metric, such as val_accuracy")
+    return [objective_of(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def objective_of(value: Any) -> Any:
+    """A bare metric name stands for the metric with its own direction."""
+    if not isinstance(value, str | dict | Objective):
+        raise ValueError(f"{value!r} is not the name of a metric, such as val_accuracy")
+    if not isinstance(value, str):
+        return value
+    mode = mode_of(value) if is_measured(value) else "max"
+    return {"metric": value, "mode": mode}  # a name that is not measured is refused with the names that are
+
+
+def is_measured(metric: str) -> bool:
+    """Whether that is a metric that we measure."""
+    try:
+        return mode_of(metric) is not None
+    except KeyError:
+        return False

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tuner.space import Assignment
+from tuner.config_keys import Assignment
 
 State = Literal["completed", "pruned", "failed"]
 """How a trial ended, in the sampler's terms."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Tag
 
-from tuner.distribution import BaseDistribution, Choice, Grid, Value
+from tuner.distribution import BaseDistribution, Choice, Grid
 from tuner.interval import Int, LogInt, LogUniform, Normal, Uniform
 
 
@@ -45,6 +45,3 @@ DISTRIBUTIONS = tuple(_NAMES)
 
 Space = dict[str, Distribution]
 """Dotted key of the trial, to what to try for it."""
-
-Assignment = dict[str, Value]
-"""Dotted key of the trial, to the value that one trial takes."""

@@ -20,29 +20,21 @@ from tuner.address import holds_secret, masked
 from tuner.agreement import check_parts
 from tuner.any_trial import AnyTrial, merge
 from tuner.config import Config
+from tuner.config_keys import Assignment
 from tuner.constraints import Constraint
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.feasibility import refusal
+from tuner.formatting import seconds_of
 from tuner.limits import Limits
-from tuner.parts import (
-    Budget,
-    Checkpoints,
-    FailAfter,
-    Resources,
-    Retry,
-    Tracking,
-    is_measured,
-    objectives_of,
-    seconds_of,
-)
+from tuner.parts import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
 from tuner.scheduler import Fifo, SchedulerConfig
-from tuner.scoring import Objective
+from tuner.scoring import Objective, is_measured, objectives_of
 from tuner.search import SearchConfig
-from tuner.source import write_yaml
-from tuner.space import Assignment, Space
+from tuner.space import Space
 from tuner.target import TargetTrial
 from tuner.trial_config import TrialConfig
 from tuner.validation import problems_of
+from tuner.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from tuner.searcher import Searcher

@@ -16,11 +16,12 @@ import numpy as np
 from tuner.adaptive import Adaptive
 from tuner.axis import Axis
 from tuner.conditions import draw
+from tuner.config_keys import Assignment
 from tuner.nearby import beside, towards
 from tuner.plans import Allows
 from tuner.regions import Regions
 from tuner.searcher import Searcher, State, Told
-from tuner.space import Assignment, Distribution, Space
+from tuner.space import Distribution, Space
 
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 _ATTEMPTS = 10  # suggestions that may be forbidden, before another way is taken

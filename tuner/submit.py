@@ -15,11 +15,11 @@ from tuner import dashboard, imports, temporary
 from tuner.address import masked
 from tuner.continuation import Continue
 from tuner.errors import Problem, UserError
+from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.follow import follow
 from tuner.interruption import on_signal, stop
 from tuner.package import Package, package_of
 from tuner.reachable import kind_of
-from tuner.result import FAILED, INTERRUPTED, OK, WRONG
 from tuner.source import read
 from tuner.spec import ExperimentSpec
 

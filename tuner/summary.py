@@ -12,17 +12,19 @@ from rich.text import Text
 
 from tuner import cluster, elapsed, outputs, resources
 from tuner.address import masked
+from tuner.config_keys import Assignment
 from tuner.display import COLOURS
+from tuner.exit_status import FAILED, INTERRUPTED
 from tuner.forecast import forecast
 from tuner.formatting import duration, score, score_format
+from tuner.labels import brief, label, short_names
 from tuner.leaderboard import failures, front, ranked
-from tuner.result import FAILED, INTERRUPTED, Result
+from tuner.result import Result
 from tuner.scoring import Objective
-from tuner.space import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.stored import is_there
 from tuner.supply import planned
-from tuner.trials import SOUND, Trial, brief, label, short_names
+from tuner.trials import SOUND, Trial
 
 _ROWS = 15
 _LEAST = 9  # characters of a column that is folded

@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from tuner.labels import label
 from tuner.searcher import Searcher, State, Told
 from tuner.spec import ExperimentSpec
-from tuner.trials import Listener, Trial, label
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Trial
 
 _STATES: dict[str, State] = {
     "completed": "completed",
@@ -30,8 +32,8 @@ def planned(spec: ExperimentSpec) -> list[Trial] | None:
     return trials
 
 
-class Supply(Listener):
-    """Makes trials of what the searcher suggests. A `Listener`: the first of all, so that others see what it notes."""
+class Supply(TrialCallback):
+    """Makes trials of what the searcher suggests. The first callback of all: others see what it notes."""
 
     def __init__(
         self,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.scoring import Objective
-from tuner.trials import Listener, Trial
+from tuner.trial_callback import TrialCallback
+from tuner.trials import Trial
 
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
@@ -19,8 +20,8 @@ _LONGEST = 200  # bytes of a folder's name, of the 255 that a disk allows
 _LINGER = 10.0  # seconds until what a trial reported is in its file: each flush waits for the disk
 
 
-class TensorBoard(Listener):
-    """Writes what trials report. A `Listener`.
+class TensorBoard(TrialCallback):
+    """Writes what trials report. A `TrialCallback`.
 
     It writes at once: tensorboardX's own `SummaryWriter` leaves that to threads, and waits for ever for one that a full
     disk has ended.

@@ -19,8 +19,9 @@ from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
 from tuner.store import FIXED, SPACE, VIEW
 from tuner.stored import above
+from tuner.trial_callback import TrialCallback
 from tuner.trial_config import TrialConfig
-from tuner.trials import OVER, Listener, Trial
+from tuner.trials import OVER, Trial
 from tuner.user_mlflow import Inside
 
 _NAMED = ("values", "metrics", "params", "tags")
@@ -50,10 +51,10 @@ class Links:
     url: str
 
 
-class Recorder(Listener):
+class Recorder(TrialCallback):
     """Tells the writer of one job: a parent run for the job, a nested run for each trial.
 
-    It is a `Listener`: what it is told goes to the writer's process by way of a queue.
+    It is a `TrialCallback`: what it is told goes to the writer's process by way of a queue.
     """
 
     def __init__(self, spec: ExperimentSpec, uri: str, lock: int | None = None) -> None:

@@ -3,9 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -13,23 +12,17 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from tuner import checkpoint
-from tuner.data.images import Images
 from tuner.device import autocast_dtype, pick_device
-from tuner.memory import is_out_of_memory, release
+from tuner.evaluation import Diverged, _float32, _joined, _latency, evaluate
+from tuner.report_keys import PARTS
 from tuner.scoring import Objective
 from tuner.signature import Outputs, Targets
 from tuner.trial_config import TrialConfig
-from tuner.trials import PARTS
 
 Report = Callable[[dict[str, Any], checkpoint.Save], None]
 """Takes the metrics of an epoch (and ``epoch``, counted from 1) and a way to save what was trained so far."""
 
-_EVALUATION_BATCH = 250  # nothing is kept for a backward pass; larger ones are slower on a CPU and take more memory
 _FINITE_EVERY = 50  # batches between two looks at the loss: each look waits for the GPU
-
-
-class Diverged(Exception):
-    """The loss became NaN or infinite: this trial has no more to learn."""
 
 
 def fit(
@@ -148,59 +141,6 @@ def fit(
     return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
 
 
-def evaluate(config: TrialConfig, model: nn.Module, data: Images, dtype: torch.dtype) -> dict[str, float]:
-    """The task's metrics of a model on a whole set, without a prefix.
-
-    Raises:
-        Diverged: The loss is NaN or infinite.
-    """
-    outputs, targets = predict(model, data, dtype)
-    measured = config.task.measure(outputs, targets)
-    if not math.isfinite(measured["loss"]):
-        raise Diverged(f"the loss became {measured['loss']} on held-out images")
-    return measured
-
-
-def predict(
-    model: nn.Module, data: Images, dtype: torch.dtype = torch.float32, batch: int = _EVALUATION_BATCH
-) -> tuple[Outputs, Targets]:
-    """Outputs of a model in eval mode on a whole set, and the targets in the same order.
-
-    Where the memory is not enough for a batch, smaller ones do: in eval mode no image knows of the others.
-    """
-    try:
-        return _predict(model, data, dtype, batch)
-    except Exception as error:
-        if batch == 1 or not is_out_of_memory(error):
-            raise
-    release()
-    return predict(model, data, dtype, batch // 2)
-
-
-def _predict(model: nn.Module, data: Images, dtype: torch.dtype, batch: int) -> tuple[Outputs, Targets]:
-    model.eval()
-    outputs, targets = [], []
-    device = data.images.device.type
-    with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype is not torch.float32):
-        for images, wanted in data.batches(batch):
-            outputs.append(_float32(model(images)))
-            targets.append(wanted)
-    return _joined(outputs), _joined(targets)
-
-
-def _latency(model: nn.Module, data: Images, dtype: torch.dtype) -> float:
-    """Seconds that a model in eval mode takes for one image, the median of up to 30; a slow one is asked less often."""
-    seconds: list[float] = []
-    device = data.images.device
-    while len(seconds) < 3 or (len(seconds) < 30 and sum(seconds) < 0.1):
-        started = time.perf_counter()
-        predict(model, data[:1], dtype)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return median(seconds)
-
-
 def _wind(schedule: lr_scheduler.LRScheduler, steps: int) -> None:
     """Bring a schedule to where it is after `steps` batches: its values follow from its own settings alone."""
     with warnings.catch_warnings():
@@ -256,18 +196,5 @@ def _check_finite(loss: Tensor, epoch: int, step: int) -> None:
         raise Diverged(f"the loss became {value} in epoch {epoch} by batch {step + 1}")
 
 
-def _float32(output: Outputs) -> Outputs:
-    """Losses and metrics are computed in float32, whatever the matrices were computed in."""
-    return output.float() if isinstance(output, Tensor) else {name: value.float() for name, value in output.items()}
-
-
 def _detached(output: Outputs) -> Outputs:
     return output.detach() if isinstance(output, Tensor) else {name: value.detach() for name, value in output.items()}
-
-
-def _joined(parts: Iterable[Any]) -> Any:
-    """Batches put together along the first dimension: of tensors, or of dicts of tensors."""
-    parts = list(parts)
-    if isinstance(parts[0], Tensor):
-        return torch.cat(parts)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -21,16 +21,17 @@ from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.disk import FULL, is_full
 from tuner.earlier import latest_first
 from tuner.errors import Problem
+from tuner.evaluation import Diverged, predict
 from tuner.function_trial import Stopped, run_function, seed_generators
 from tuner.layout import first_folder, number_of
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.outputs import FILE
 from tuner.raised import line_of, traceback_of
+from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.scheduler import TIME
 from tuner.scoring import Objective
-from tuner.train import Diverged, fit, predict
+from tuner.train import fit
 from tuner.trial_config import TrialConfig
-from tuner.trials import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.user_mlflow import Inside
 
 _LAST_BATCH = "10"

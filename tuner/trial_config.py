@@ -13,9 +13,10 @@ from tuner.data.images import Description
 from tuner.device import Precision
 from tuner.errors import Mistakes, Problem, allowed, collecting
 from tuner.imports import may_be_called
+from tuner.lr_schedules import Constant, ScheduleConfig
 from tuner.metrics import EPOCH_METRICS
 from tuner.models import ImportedModel, ModelConfig
-from tuner.optim import SGD, Constant, OptimizerConfig, ScheduleConfig
+from tuner.optim import SGD, OptimizerConfig
 from tuner.scoring import mode_of
 from tuner.tasks import Classification, TaskConfig
 

@@ -1,44 +1,25 @@
 """What the driver knows of each trial, and the table of them all."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tuner.any_trial import AnyTrial
-from tuner.distribution import Value
+from tuner.config_keys import Assignment
+from tuner.labels import label
 from tuner.raised import in_a_line, shortened
 from tuner.scoring import Objective
-from tuner.space import Assignment
-
-if TYPE_CHECKING:
-    pass
 
 Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
 
 OVER = ("completed", "pruned", "failed", "diverged")
 """How a trial ended that no ``--resume`` goes on with."""
 
-STATUS, REASON, TRACEBACK = "tuner.status", "tuner.reason", "tuner.traceback"
-"""Keys of a trial's last report, where it tells how it ended."""
-
-SYSTEM = "tuner.system"
-"""Key of a report: what the trial took of its machine, by MLflow's names."""
 
 WORKER_LOST = "the worker was lost"
 """How the reason of a trial begins whose worker was lost for good."""
 
-DAMAGED = "tuner.damaged"
-"""Key of a report: the checkpoints that could not be read when the trial was to go on, each with what is wrong."""
-
-PARTS = "batch_parts"
-"""Key of a report: in how many parts the trial computes each batch, where one whole takes too much memory."""
-
-LEFT_OUT = "tuner.left_out"
-"""Key of a report of a function of the user's own: as JSON, what it reported and is no number, each with why."""
-
-LAST = "tuner.last"
-"""Key of such a report: the function says that it is its last one, as ``done``."""
 
 SOUND = ("completed", "pruned", "interrupted")
 """How a trial ended whose reports count."""
@@ -205,56 +186,3 @@ class Trial:
         self.label = label(mutation.after)
         self.latest, self.latest_epoch = latest, mutation.epoch
         self.not_finite = {}  # the other one's reports are its own now
-
-
-class Listener:
-    """Something that wants to know how a job goes. Called on the control loop: it must not wait for anything."""
-
-    def trial_started(self, trial: Trial) -> None:
-        """A trial has begun, or begun again."""
-
-    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        """An epoch has been measured; `trial` knows it already."""
-
-    def trial_saved(self, trial: Trial) -> None:
-        """A checkpoint of the latest report is there; `trial` knows it already."""
-
-    def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
-        """A trial goes on as a changed copy of another; `trial` knows it already."""
-
-    def trial_lost(self, trial: Trial, why: str) -> None:
-        """A trial's process is gone; it goes on from its latest checkpoint, and reports what comes after that."""
-
-    def trial_changed_course(self, trial: Trial, how: str) -> None:
-        """A trial goes on in another way than it was to: from an earlier checkpoint, or with batches in parts."""
-
-    def trial_noted(self, trial: Trial, what: str) -> None:
-        """There is something about a trial's reports that their author should know."""
-
-    def trial_ended(self, trial: Trial) -> None:
-        """A trial has come to its end, good or bad."""
-
-
-def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Each dotted key by as few of its last parts as tell it from the others."""
-    keys = list(keys)
-    short = {}
-    for key in keys:
-        parts = key.split(".")
-        for count in range(1, len(parts) + 1):
-            name = ".".join(parts[-count:])
-            if sum(other == name or other.endswith(f".{name}") for other in keys) == 1:
-                break
-        short[key] = name
-    return short
-
-
-def brief(value: Value) -> str:
-    """A value in as few characters as a table has room for."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def label(assignment: Assignment) -> str:
-    """An assignment in a few words, such as ``lr=0.01 momentum=0.9``."""
-    names = short_names(assignment)
-    return " ".join(f"{names[key]}={brief(value)}" for key, value in assignment.items())

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tuner import aliases
+from tuner.config import field_of, items_of, kinds_of, members_of, models_in
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.space import DISTRIBUTIONS
 
@@ -19,15 +18,6 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     """Every mistake that `error` tells of, at its dotted key. `model` is the type that was validated."""
     problems = [problem for details in error.errors() for problem in _problems(details, model)]
     return list(dict.fromkeys(problems))  # pydantic tells of each member of a union of plain types
-
-
-def member_of_kind(model: type[BaseModel], key: tuple[str, ...], kind: Any) -> type[BaseModel] | None:
-    """Which class stands at `key` of `model` where its kind is `kind`; None where there is no such kind."""
-    types: list[Any] = [model]
-    for part in key:
-        fields = [field for owner in _models(types) if (field := _field(owner, part))]
-        types = [m for field in fields for m in _members(field.annotation)] or [m for t in types for m in _items(t)]
-    return next((m for m in _models(types) if isinstance(kind, str) and kind in _tags(m)), None)
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ def _places(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]
     for name, field in model.model_fields.items():
         key = field.alias or name
         yield f"{above}{key}", key
-        for part in _models(list(_members(field.annotation))):
+        for part in models_in(list(members_of(field.annotation))):
             yield from _places(part, f"{above}{key}.")
 
 
@@ -135,8 +125,8 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> _Place:
     meaning = ""
     is_plain_union = False
     for part in loc:
-        models = _models(types)
-        tagged = [m for m in models if part in _tags(m)]
+        models = models_in(types)
+        tagged = [m for m in models if part in kinds_of(m)]
         if tagged and len(models) > 1:
             types = tagged  # the tag of a union's member is not a key of the file
             continue
@@ -147,50 +137,14 @@ def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> _Place:
             continue
         owner = next((m for m in models if part in _keys(m)), models[0] if models else None)
         key.append(str(part))
-        field = _field(owner, str(part)) if owner else None
+        field = field_of(owner, str(part)) if owner else None
         if field:
-            types, meaning = list(_members(field.annotation)), field.description or ""
+            types, meaning = list(members_of(field.annotation)), field.description or ""
         else:
-            types = [m for t in types for m in _items(t)]
-    kinds = sorted({tag for m in _models(types) for tag in _tags(m)})
+            types = [m for t in types for m in items_of(t)]
+    kinds = sorted({tag for m in models_in(types) for tag in kinds_of(m)})
     return _Place(tuple(key), owner, meaning.replace("``", ""), kinds, is_plain_union)
-
-
-def _models(types: list[Any]) -> list[type[BaseModel]]:
-    return [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]
-
-
-def _tags(model: type[BaseModel]) -> set[str]:
-    kind = model.model_fields.get("kind")
-    tags = {str(arg) for arg in get_args(kind.annotation)} if kind else {getattr(model, "tag", "")}
-    return tags | {field.alias for field in model.model_fields.values() if field.alias}
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
-    return next((field for name, field in model.model_fields.items() if key in (name, field.alias)), None)
-
-
-def _members(annotation: Any) -> Iterator[Any]:
-    """The types that a value may have, unwrapped; containers stay whole."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _members(get_args(annotation)[0])
-    elif origin in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _members(member)
-    else:
-        yield annotation
-
-
-def _items(annotation: Any) -> Iterator[Any]:
-    """The types of what a list, tuple or dict holds."""
-    arguments = get_args(annotation)
-    if get_origin(annotation) is dict:
-        yield from _members(arguments[1])
-    else:
-        for argument in arguments:
-            yield from _members(argument)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tuner.raised import line_of
-from tuner.trials import Listener
+from tuner.trial_callback import TrialCallback
 
 Result = TypeVar("Result")
 
@@ -64,12 +64,12 @@ class Faults:
             return None
 
 
-class Walled(Listener):
-    """A listener whose errors stay its own. A `Listener`."""
+class Walled(TrialCallback):
+    """A listener whose errors stay its own. A `TrialCallback`."""
 
     def __init__(
         self,
-        inner: Listener,
+        inner: TrialCallback,
         faults: Faults,
         *,
         minor: bool = False,
@@ -103,5 +103,5 @@ def _told(event: str) -> Callable[..., None]:
     return tell
 
 
-for _event in (name for name in vars(Listener) if not name.startswith("_")):
+for _event in (name for name in vars(TrialCallback) if not name.startswith("_")):
     setattr(Walled, _event, _told(_event))  # every event that there is, and those that are to come

@@ -8,7 +8,7 @@ from typing import Any
 from tuner import store
 from tuner.adaptive import Adaptive
 from tuner.conditions import draw
-from tuner.distribution import Value
+from tuner.config_keys import Value
 from tuner.errors import Problem, UserError
 from tuner.record_names import originals
 from tuner.searcher import State, Told

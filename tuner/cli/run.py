@@ -66,14 +66,14 @@ def run(
         raise typer.Exit(status)
     streams.outlive()
     if dry_run:
-        from tuner.run import prepare
+        from tuner.driver import prepare
         from tuner.summary import print_plan
 
         print_plan(console, *prepare(spec, console, address, downloads=False), address)
         return
     with phases:
         phases.begin("reading", "loading Ray", in_a_log=False)
-        from tuner.run import run as run_experiment
+        from tuner.driver import run as run_experiment
         from tuner.summary import print_result
     result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **going_on)
     print_result(console, result)

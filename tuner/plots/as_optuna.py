@@ -11,10 +11,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tuner.address import masked
-from tuner.distribution import BaseDistribution, Value
+from tuner.config_keys import Assignment, Value
+from tuner.distribution import BaseDistribution
+from tuner.labels import brief, short_names
 from tuner.scoring import Objective
-from tuner.space import Assignment, Space
-from tuner.trials import Trial, brief, short_names
+from tuner.space import Space
+from tuner.trials import Trial
 
 if TYPE_CHECKING:
     from optuna import Study

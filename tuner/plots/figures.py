@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuner.formatting import score
+from tuner.labels import brief
 from tuner.plots.as_optuna import Trials, escaped
 from tuner.scoring import Objective
-from tuner.trials import Trial, brief
+from tuner.trials import Trial
 
 BLUE, GREY, DARK_GREY, RED = "#3b6ea8", "#c3c9d0", "#87909a", "#c8452f"
 _DECADES = 1.5  # of a log axis, from which on it needs no numbers but powers of ten

@@ -1,0 +1,197 @@
+"""The driver: specification, plan, trials on Ray, the record, the winner."""
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from tuner import admission, cluster, nodes, preflight, resources, sessions, temporary, tracking, warm_start
+from tuner.address import masked
+from tuner.continuation import Continue, Opening, begun, continued
+from tuner.elapsed import Elapsed
+from tuner.errors import Problem, UserError
+from tuner.interruption import on_signal, stop
+from tuner.journal import Journal
+from tuner.phases import Phases
+from tuner.reachable import kind_of
+from tuner.relocation import relocate
+from tuner.result import Result
+from tuner.sole import alone_in
+from tuner.spec import ExperimentSpec
+from tuner.supply import Supply
+
+
+def run(
+    spec: ExperimentSpec,
+    *,
+    source: Path = Path(),
+    address: str | None = None,
+    console: Console | None = None,
+    resume: bool = False,
+    extend: int | Literal["all"] = 0,
+    job: str | None = None,
+    adopt: bool = False,
+    changed_code: bool = False,
+    phases: Phases | None = None,
+) -> Result:
+    """Run an experiment to its end.
+
+    Args:
+        spec: The experiment, as `tuner.reading.load` gives it.
+        source: Its file, or the folder that it belongs to; the record names its git commit.
+        address: A Ray cluster; None for RAY_ADDRESS, else a fresh local Ray.
+        console: Where to write; None for standard output.
+        resume: Go on with the experiment's last job instead of beginning a new one.
+        extend: Go on with it, and try this many configurations more; ``all``: what was added to a grid.
+        job: Which job goes on, by its id or the name of its folder; None for the last one.
+        adopt: Whether it goes on as a job of its own, with an id and runs of its own: as a copy has to.
+        changed_code: Whether it may go on though code of the user's own is not what it was.
+        phases: What was begun already, such as reading the file; None where nothing was.
+
+    Raises:
+        UserError: Something that the user gave cannot work. Nothing was started or written.
+    """
+    console = console or Console()
+    said = Continue(resume, extend, job, adopt, changed_code)
+    if not said.is_wanted and said.flags():
+        hint = "it is for a job that goes on: say --resume or --extend N, too"
+        raise UserError(Problem("a new job begins", said.flags()[0], hint=hint))
+    phases = phases or Phases(console)
+    address = cluster.address_of(address)
+    with phases:
+        phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
+        spec, uri = prepare(spec, console, address)
+        opening = continued(spec, said) if said.is_wanted else begun(spec)
+    if moved := relocate(uri, to_write=True):
+        console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    spec, past, folder = opening.spec, opening.past, opening.folder
+    elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
+    learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
+    supply = Supply(spec, past.trials if past else (), learnt.told, opening.most)
+    _say_what_was_chosen(opening, supply, learnt, console)
+    with contextlib.ExitStack() as leaving:
+        leaving.enter_context(on_signal(stop))
+        leaving.callback(phases.end)
+        leaving.callback(cluster.disconnect)
+        # A cluster may refuse us: nothing is written before it has not.
+        phases.begin(
+            "Ray", "starting Ray and opening the record" if address is None else f"connecting to Ray at {address}"
+        )
+        share = None if address is None else _join(address, spec, uri, supply, console)
+        lock = leaving.enter_context(alone_in(folder))
+        if past is not None:
+            Journal(folder).opening(opening.token)
+        recorder = tracking.Recorder(spec, uri, lock)
+        leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
+        warn = partial(console.print, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        open_record = partial(
+            recorder.open,
+            opening.job,
+            folder,
+            source,
+            supply.total,
+            past,
+            warn,
+            elapsed,
+            token=opening.token,
+            changed_code=opening.changed_code,
+            learnt=learnt.explain(),
+        )
+        if share is None:
+            # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
+            with ThreadPoolExecutor(2) as pool:
+                opened = pool.submit(open_record)
+                pool.submit(import_module, "tuner.job")
+                try:
+                    capacity = cluster.connect(None)
+                    links = opened.result()
+                except KeyboardInterrupt:
+                    recorder.hang_up()
+                    raise
+            share = resources.share(spec.resources, capacity, supply.total)
+        else:
+            phases.begin("record", "opening the record")
+            links = open_record()
+        from tuner.job import Job
+
+        return Job(opening, supply, share, recorder, links, console, elapsed, phases, address is None).run()
+
+
+_HERE_ALONE = (
+    "lies on this machine: what code of your own logs with mlflow itself on a machine that does not share it is not "
+    "in the record; the address of a tracking server as tracking.uri changes that"
+)
+
+
+def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> resources.Share:
+    """Connect to a cluster, and make sure that it can run the trials."""
+
+    def say(line: str, mark: str = "✓", style: str = "green") -> None:
+        console.print(f"[{style}]{mark}[/] {escape(line)}", soft_wrap=True, highlight=False)
+
+    warn = partial(say, mark="!", style="yellow")
+    capacity = cluster.connect(address)
+    say(f"Ray answers: {address}")
+    if capacity.is_open:
+        warn(admission.OPEN)
+    share = resources.share(spec.resources, capacity, supply.total)
+    say(share.explain())
+    say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
+    is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
+    if spec.trial.targets and is_spread and kind_of(uri) in ("sqlite", "file"):
+        warn(f"{masked(uri)} {_HERE_ALONE}")
+    nodes.check(spec, [machine for machine in capacity.now if machine.fits(share.cpu, share.gpu)], say, warn)
+    return share
+
+
+def prepare(
+    spec: ExperimentSpec, console: Console, address: str | None, *, downloads: bool = True
+) -> tuple[ExperimentSpec, str]:
+    """Everything that can be known before anything is started: store, storage, data, resources of this machine.
+
+    Args:
+        spec: The experiment.
+        console: Where to say what happened.
+        address: Of a Ray cluster; None for this machine.
+        downloads: Whether to download data that is not there yet.
+
+    Returns:
+        The experiment with the dataset that there is, and the tracking URI.
+    """
+    if "://" not in spec.storage:  # as `tuner.reading.load` has it already
+        spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
+    for note in (temporary.check(), sessions.root()[1] if cluster.address_of(address) is None else ""):
+        if note:
+            console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    uri = preflight.tracking_uri(spec)
+    preflight.check_outlives(spec, uri)
+    preflight.check_store(uri)
+    preflight.check_storage(spec)
+    preflight.check_room(spec, uri)
+    if downloads or spec.trial.data_is_here:
+        spec, message = spec.prepare()
+        if message:
+            console.print(f"[yellow]{message}[/]", soft_wrap=True)
+    if cluster.address_of(address) is None:
+        resources.share(spec.resources, resources.here(), trials=1)
+    return spec, uri
+
+
+def _say_what_was_chosen(opening: Opening, supply: Supply, learnt: warm_start.Learnt, console: Console) -> None:
+    past = opening.past
+    for note in opening.notes:
+        console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    lines = [opening.spec.explain(), learnt.explain()]
+    if past is not None:
+        ended = len(past.trials) - len(supply.unfinished)
+        lines.append(
+            f"going on with job {past.job}: {ended} trials have ended, {len(supply.unfinished)} go on, "
+            f"up to {supply.total - len(past.trials)} are new"
+        )
+    for line in filter(None, lines):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
