@@ -54,7 +54,7 @@ def train(configuration: tuple[float, ...]) -> float:
 
     from tuner.checkpoint import Save
     from tuner.evaluation import Diverged
-    from tuner.scoring import Objective
+    from tuner.objectives import Objective
     from tuner.train import fit
     from tuner.trial_config import TrialConfig
 

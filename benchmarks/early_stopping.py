@@ -36,7 +36,7 @@ def train(number: int) -> list[int]:
 
     from tuner.checkpoint import Save
     from tuner.evaluation import Diverged
-    from tuner.scoring import Objective
+    from tuner.objectives import Objective
     from tuner.train import fit
     from tuner.trial_config import TrialConfig
 
@@ -90,8 +90,8 @@ def under_asha(curves: Sequence[Sequence[float]], grace: int) -> tuple[float, in
     One after the other: ASHA decides when a trial arrives at a rung, by those that arrived before, so trials of equally
     long epochs side by side are treated no differently.
     """
+    from tuner.objectives import Objective
     from tuner.scheduler import ASHA, TIME
-    from tuner.scoring import Objective
 
     objective = Objective.of_metric("val_accuracy")
     ray_class, arguments = ASHA(grace=grace, reduction=3).build(objective, len(curves[0]), {})

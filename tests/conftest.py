@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tuner import cluster, imports, tracking
+from tuner import cluster, tracking, user_code
 from tuner.config_keys import Assignment
 from tuner.spec import ExperimentSpec
 from tuner.trial_callback import TrialCallback
@@ -176,12 +176,12 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Writes a module of the user's own beside an experiment, and returns its name: another one each time."""
-    monkeypatch.setattr(imports, "_folders", [])
-    monkeypatch.setattr(imports, "_carried", {})
+    monkeypatch.setattr(user_code, "_folders", [])
+    monkeypatch.setattr(user_code, "_carried", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder = tmp_path / "own"
     folder.mkdir()
-    imports.look_in(folder)
+    user_code.look_in(folder)
 
     def write_module(text: str) -> str:
         name = f"own_{secrets.token_hex(4)}"  # what one test imports stays imported for the next

@@ -7,25 +7,15 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[1] / "tuner"
 
 PACKAGES = [
-    "cli",
-    "jobs",
-    "report",
-    "ray_backend",
-    "tracking",
-    "trials",
-    "spec",
-    "search",
-    "train",
     "tasks",
     "models",
     "data",
-    "storage",
 ]
 """From top to bottom. A package imports those below it; below them is the ground."""
 
 GROUND = {
     *("aliases", "config", "config_keys", "errors", "exit_status", "formatting", "interfaces", "objectives"),
-    *("raised", "signals", "user_code", "version"),
+    *("raised", "signals", "target_name", "user_code", "version"),
 }
 """The modules beside the packages that all may import. The others stand above everything."""
 

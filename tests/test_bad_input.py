@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner import imports
+from tuner import user_code
 from tuner.cli.app import main
 
 Write = Callable[..., Path]
@@ -838,7 +838,7 @@ search: {kind: random}
 
     @pytest.fixture(autouse=True)
     def code(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-        monkeypatch.setattr(imports, "_folders", [])
+        monkeypatch.setattr(user_code, "_folders", [])
         monkeypatch.setattr(sys, "path", list(sys.path))
         monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the folder is to stay as it is
         path = here / "own_bad.py"

@@ -13,7 +13,7 @@ import tuner
 from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
 from tuner.loading import load
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 

@@ -19,18 +19,18 @@ from tuner.data import DataConfig
 from tuner.data.images import ImageData, Images, _train_and_validation
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
-from tuner.losses import ClassLoss, LossConfig
+from tuner.interfaces import ImageShape, Output, Outputs, Target
 from tuner.lr_schedules import ScheduleConfig
 from tuner.models import ModelConfig
+from tuner.objectives import Objective, mode_of
 from tuner.optim import OptimizerConfig
 from tuner.scheduler import SchedulerConfig
-from tuner.scoring import Objective, mode_of
 from tuner.search import SearchConfig
 from tuner.searcher import Plan, Searcher, Told
-from tuner.signature import ImageShape, Output, Outputs, Target
 from tuner.space import Space
 from tuner.study import Study
 from tuner.tasks import TaskConfig
+from tuner.tasks.losses import ClassLoss, LossConfig
 
 
 def members(union: Any) -> list[Any]:

@@ -10,9 +10,9 @@ from tuner.display import Display, pause
 from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.formatting import duration
 from tuner.labels import label
+from tuner.objectives import Objective
 from tuner.phases import Phases
 from tuner.result import Result
-from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
 from tuner.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
 from tuner.supply import Supply

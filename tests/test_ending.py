@@ -2,8 +2,8 @@ import pytest
 from conftest import Played, experiment
 
 from tuner.ending import Ending
+from tuner.objectives import Objective
 from tuner.parts import FailAfter
-from tuner.scoring import Objective
 from tuner.supply import Supply
 from tuner.trials import Trial
 

@@ -17,7 +17,7 @@ import yaml
 from fuzzing import Path_, at, bounded, confined, fuzzed, odd, paths, planned
 from hypothesis import strategies as st
 
-from tuner import imports
+from tuner import user_code
 from tuner.errors import UserError
 from tuner.layout import job_folder
 from tuner.reading import load
@@ -131,7 +131,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copy(EXPERIMENTS / "own_function.py", there)
     empty = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imports, "_folders", [])
+        patch.setattr(user_code, "_folders", [])
         patch.setattr(sys, "path", [*sys.path])
         patch.delitem(sys.modules, "own_function", raising=False)  # that of `experiments`, from another test
         patch.setenv("HOME", str(empty))

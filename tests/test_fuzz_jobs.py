@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from tuner import html_report
 from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
-from tuner.imports import not_called
 from tuner.journal import FILE, Journal
 from tuner.leaderboard import leaderboard
 from tuner.messages import end_of
@@ -32,6 +31,7 @@ from tuner.stored import delete, delete_checkpoints
 from tuner.supply import Supply
 from tuner.trial_config import TrialConfig
 from tuner.trials import Trial
+from tuner.user_code import not_called
 
 JOB = "20260101-000000-abcd"
 _KINDS: list[dict[str, Any]] = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner import imports
+from tuner import user_code
 from tuner.errors import Mistakes, Problem
 
 Own = Callable[[str, str], None]
@@ -14,8 +14,8 @@ Own = Callable[[str, str], None]
 @pytest.fixture(autouse=True)
 def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Each test begins with no folder and leaves no module of its own behind."""
-    monkeypatch.setattr(imports, "_folders", [])
-    monkeypatch.setattr(imports, "_carried", {})
+    monkeypatch.setattr(user_code, "_folders", [])
+    monkeypatch.setattr(user_code, "_carried", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield
@@ -28,7 +28,7 @@ def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
 @pytest.fixture
 def own(tmp_path: Path) -> Own:
     """Writes a file of the user's beside their YAML file."""
-    imports.look_in(tmp_path)
+    user_code.look_in(tmp_path)
 
     def write(name: str, text: str) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def own(tmp_path: Path) -> Own:
 
 def refused(target: str) -> Problem:
     with pytest.raises(Mistakes) as caught:
-        imports.resolve_callable(target)
+        user_code.resolve_callable(target)
     [problem] = caught.value.problems
     assert problem.key == "target"
     return problem
@@ -48,35 +48,35 @@ def refused(target: str) -> Problem:
 class TestFinding:
     def test_a_module_beside_the_file(self, own: Own) -> None:
         own("mine_a.py", "def train(config):\n    return 7\n")
-        assert imports.resolve("mine_a:train")({}) == 7
+        assert user_code.resolve("mine_a:train")({}) == 7
 
     def test_a_module_in_a_package_beside_the_file_and_what_it_imports(self, own: Own) -> None:
         own("pkg_a/inner.py", "from beside_a import number\ndef train(config):\n    return number\n")
         own("beside_a.py", "number = 3\n")
-        assert imports.resolve("pkg_a.inner:train")({}) == 3
+        assert user_code.resolve("pkg_a.inner:train")({}) == 3
 
     def test_what_a_file_imports_when_it_runs(self, own: Own) -> None:
         own("late_a.py", "def train(config):\n    import later_a\n    return later_a.number\n")
         own("later_a.py", "number = 5\n")
-        assert imports.resolve("late_a:train")({}) == 5
+        assert user_code.resolve("late_a:train")({}) == 5
 
     def test_what_is_installed(self) -> None:
         from torchvision.datasets import FakeData
 
-        assert imports.resolve("torchvision.datasets:FakeData") is FakeData
+        assert user_code.resolve("torchvision.datasets:FakeData") is FakeData
 
     def test_it_shadows_no_module_of_others(self, own: Own) -> None:
         own("shelve.py", "raise RuntimeError\n")  # a name of Python's own
         own("mine_b.py", "def train(config): ...\n")
-        imports.resolve("mine_b:train")
-        assert sys.path[-1] == str(imports._folders[0]) and sys.path[0] != str(imports._folders[0])
+        user_code.resolve("mine_b:train")
+        assert sys.path[-1] == str(user_code._folders[0]) and sys.path[0] != str(user_code._folders[0])
 
     def test_the_newest_folder_comes_first(self, tmp_path: Path) -> None:
         for folder, number in (("old", 1), ("new", 2)):
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "mine_c.py").write_text(f"def train(config): return {number}\n")
-            imports.look_in(tmp_path / folder)
-        assert imports.resolve("mine_c:train")({}) == 2
+            user_code.look_in(tmp_path / folder)
+        assert user_code.resolve("mine_c:train")({}) == 2
 
 
 class TestRefusals:
@@ -135,7 +135,7 @@ class TestRefusals:
         own("mine_j.py", "1 / 0\n")
         refused("mine_j:train")
         own("mine_j.py", "def train(config):\n    return 1  # mended\n")
-        assert imports.resolve("mine_j:train")({}) == 1
+        assert user_code.resolve("mine_j:train")({}) == 1
 
 
 class TestFiles:
@@ -144,13 +144,13 @@ class TestFiles:
         own("beside_f.py", "number = 3\n")
         own("pkg_f/late.py", "")
         own("another_f.py", "")
-        found = imports.files_of(["mine_f:net", "torchvision.datasets:FakeData"])
+        found = user_code.files_of(["mine_f:net", "torchvision.datasets:FakeData"])
         assert found == {tmp_path / name for name in ("mine_f.py", "beside_f.py", "pkg_f/late.py")}
 
     def test_of_what_is_on_the_path_elsewhere_count_too(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere_f.py").write_text("def net(): ...\n")
         sys.path.append(str(tmp_path))
-        assert imports.files_of(["elsewhere_f:net"]) == {tmp_path / "elsewhere_f.py"}
+        assert user_code.files_of(["elsewhere_f:net"]) == {tmp_path / "elsewhere_f.py"}
 
 
 class TestTravelling:
@@ -161,20 +161,20 @@ class TestTravelling:
 
         own("mine_k.py", "from help_k import double\ndef train(config):\n    return double(config['n'])\n")
         own("help_k.py", "def double(n):\n    return 2 * n\n")
-        sent = cloudpickle.dumps(imports.packed(["mine_k:train"]))
+        sent = cloudpickle.dumps(user_code.packed(["mine_k:train"]))
         for name in ("mine_k", "help_k"):
             cloudpickle.unregister_pickle_by_value(sys.modules[name])
             del sys.modules[name]
-        imports._folders.clear()
-        imports.unpack(pickle.loads(sent))
-        assert imports.resolve("mine_k:train")({"n": 4}) == 8
+        user_code._folders.clear()
+        user_code.unpack(pickle.loads(sent))
+        assert user_code.resolve("mine_k:train")({"n": 4}) == 8
         assert "mine_k" not in sys.modules
 
     def test_what_workers_have_anyway_goes_by_name_wherever_the_users_folder_lies(self) -> None:
         from ray import cloudpickle
 
-        imports.look_in(Path("/"))
-        imports.packed([])
+        user_code.look_in(Path("/"))
+        user_code.packed([])
         by_value = cloudpickle.list_registry_pickle_by_value()
         assert not {name.split(".")[0] for name in by_value} & {"tuner", "json", "torch", "numpy", "ray"}
         for name in by_value:
@@ -188,14 +188,14 @@ class TestMaking:
         "target", ["torch.nn:Linear", "torch:rand", "torchvision.datasets:FakeData", "sklearn.datasets:load_digits"]
     )
     def test_what_packages_have(self, target: str) -> None:
-        assert imports.resolve_maker(target) is imports.resolve(target)
+        assert user_code.resolve_maker(target) is user_code.resolve(target)
 
     @pytest.mark.parametrize("name", ["Net", "make", "part"])
     @pytest.mark.parametrize("module", ["mine_m", "shelve"])  # a name of Python's own that nobody has loaded
     def test_what_is_the_users_own(self, own: Own, module: str, name: str) -> None:
         text = "from functools import partial\nclass Net: ...\ndef make(): ...\npart = partial(Net)\n"
         own(f"{module}.py", text)
-        assert imports.resolve_maker(f"{module}:{name}") is imports.resolve(f"{module}:{name}")
+        assert user_code.resolve_maker(f"{module}:{name}") is user_code.resolve(f"{module}:{name}")
 
     @pytest.mark.parametrize(
         "target", ["os:system", "subprocess:Popen", "mine_n:run", "mine_n:partial", "tuner.spec:load", "antigravity:x"]
@@ -203,5 +203,5 @@ class TestMaking:
     def test_what_makes_neither(self, own: Own, target: str) -> None:
         own("mine_n.py", "from functools import partial\nfrom os import system as run\n")
         with pytest.raises(Mistakes, match="it is not called"):
-            imports.resolve_maker(target)
+            user_code.resolve_maker(target)
         assert "antigravity" not in sys.modules  # which would open a browser

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
 from tuner.exit_status import INTERRUPTED, OK
-from tuner.interruption import SIGNALS, Interrupted, on_signal, stop
+from tuner.signals import SIGNALS, Interrupted, on_signal, stop
 
 JOB = """
 name: signals

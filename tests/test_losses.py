@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from tuner.losses import MSE, NLL, CrossEntropy, LossConfig, SmoothL1
+from tuner.tasks.losses import MSE, NLL, CrossEntropy, LossConfig, SmoothL1
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
 CLASSES = torch.tensor([0, 2])

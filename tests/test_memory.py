@@ -25,9 +25,9 @@ from tuner.evaluation import predict
 from tuner.events import Events
 from tuner.exit_status import FAILED, OK
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
+from tuner.objectives import Objective
 from tuner.reading import load
 from tuner.report_keys import PARTS, REASON, STATUS, TRACEBACK
-from tuner.scoring import Objective
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 
@@ -206,7 +206,7 @@ import resource, sys
 import torch
 from pathlib import Path
 from tuner.memory import is_out_of_memory, release
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 

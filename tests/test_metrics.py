@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from tuner.metrics import accuracy, classification, confusion, regression
-from tuner.scoring import METRICS, mode_of
+from tuner.objectives import METRICS, mode_of
+from tuner.tasks.metrics import accuracy, classification, confusion, regression
 
 TRUE = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
 PREDICTED = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 0, 0])

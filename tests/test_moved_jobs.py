@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from tuner import imports
+from tuner import user_code
 from tuner.cli.app import main
 
 FN = """
@@ -69,7 +69,7 @@ class Project:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.setenv("MLFLOW_TRACKING_URI", self.store)  # MLflow takes the same relative one for the same store
-            patch.setattr(imports, "_folders", [])
+            patch.setattr(user_code, "_folders", [])
             patch.delitem(sys.modules, "moved_fn", raising=False)
             try:
                 main(list(words))

@@ -11,8 +11,8 @@ from tuner.config_keys import Assignment
 from tuner.errors import UserError
 from tuner.labels import label
 from tuner.leaderboard import ranked, winner
+from tuner.objectives import Objective
 from tuner.repeated import Repeated
-from tuner.scoring import Objective
 from tuner.searcher import Plan, Told
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply, planned

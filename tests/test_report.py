@@ -10,8 +10,8 @@ from conftest import Played, experiment
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tuner.objectives import Objective
 from tuner.report import draw_confusion, draw_front, write_tables
-from tuner.scoring import Objective
 from tuner.supply import planned
 from tuner.trials import Trial
 

@@ -12,7 +12,7 @@ import torch
 from conftest import Write
 from rich.console import Console
 
-from tuner import imports
+from tuner import user_code
 from tuner.alone import train_again, train_alone
 from tuner.cli.app import main
 from tuner.driver import run
@@ -174,5 +174,5 @@ def test_what_is_written_is_read_as_the_same(value: Any) -> None:
 
 
 def test_without_calling_what_a_record_names(job: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imports, "resolve", lambda target: pytest.fail(f"{target} was called"))
+    monkeypatch.setattr(user_code, "resolve", lambda target: pytest.fail(f"{target} was called"))
     assert "own_dots:Dots" in reproduction("found").to_yaml()

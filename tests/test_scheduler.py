@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from tuner.objectives import Objective
 from tuner.scheduler import ASHA, PB2, PBT, TIME, Fifo, HyperBand, Median, SchedulerConfig
-from tuner.scoring import Objective
 from tuner.space import Space
 
 ACCURACY = Objective(metric="val_accuracy", mode="max")

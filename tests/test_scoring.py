@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tuner.scoring import Objective, pareto_front
+from tuner.objectives import Objective, pareto_front
 
 HIGH, LOW = Objective.of_metric("val_accuracy"), Objective.of_metric("val_loss")
 

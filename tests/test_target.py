@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tuner import imports
+from tuner import user_code
 from tuner.target import TargetTrial
 
 CODE = """
@@ -41,9 +41,9 @@ number = 3
 
 @pytest.fixture(autouse=True)
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(imports, "_folders", [])
+    monkeypatch.setattr(user_code, "_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    imports.look_in(tmp_path)
+    user_code.look_in(tmp_path)
     (tmp_path / "own_target.py").write_text(CODE)
     yield
     sys.modules.pop("own_target", None)

@@ -16,8 +16,8 @@ from tuner.data import Digits
 from tuner.data.images import Images
 from tuner.evaluation import Diverged, evaluate, predict
 from tuner.lr_schedules import ScheduleConfig
+from tuner.objectives import Objective
 from tuner.optim import OptimizerConfig
-from tuner.scoring import Objective
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 

@@ -5,7 +5,7 @@ import pytest
 
 from tuner.labels import brief, label, short_names
 from tuner.leaderboard import front, leaderboard, ranked, winner
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.trial_callback import TrialCallback
 from tuner.trial_config import TrialConfig
 from tuner.trials import Mutation, Status, Trial

@@ -8,12 +8,12 @@ from tuner.any_trial import AnyTrial
 from tuner.conditions import check_conditions
 from tuner.errors import Problem, allowed, collecting
 from tuner.feasibility import check_corners, check_initial, check_mutations, check_plan, check_space
-from tuner.imports import may_be_called
 from tuner.limits import Limits
+from tuner.objectives import Objective
 from tuner.parts import Resources
-from tuner.scoring import Objective
 from tuner.target import TargetTrial
 from tuner.trial_config import TrialConfig
+from tuner.user_code import may_be_called
 
 
 def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:

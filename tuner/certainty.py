@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import NormalDist, mean, stdev
 
 from tuner.formatting import score, score_format
+from tuner.objectives import Objective
 from tuner.plots.as_optuna import configuration
-from tuner.scoring import Objective
 from tuner.trials import SOUND, Trial
 
 _TOP = 5

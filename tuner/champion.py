@@ -22,8 +22,8 @@ from mlflow.models import Model, infer_signature
 
 from tuner import __version__, temporary
 from tuner.checkpoint import read_model
+from tuner.objectives import Objective
 from tuner.record_names import recorded
-from tuner.scoring import Objective
 from tuner.upload import upload
 
 CHAMPION, CANDIDATE = "champion", "candidate"

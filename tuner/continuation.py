@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tuner import imports
+from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.past import Past, read_past
 from tuner.same_experiment import left_out
@@ -80,7 +80,7 @@ def begun(spec: ExperimentSpec) -> Opening:
     """A new job."""
     job = _new_id()
     folder = below(spec.storage, spec.name, job)
-    return Opening(spec, job, folder, asked=_asked(spec), code=imports.digests(spec.trial.targets))
+    return Opening(spec, job, folder, asked=_asked(spec), code=user_code.digests(spec.trial.targets))
 
 
 def continued(spec: ExperimentSpec, said: Continue) -> Opening:
@@ -101,7 +101,7 @@ def continued(spec: ExperimentSpec, said: Continue) -> Opening:
         hint = "add --adopt: then it goes on as a job of its own, with runs of its own"
         raise UserError(Problem(message, "--job", folder, hint))
     past = read_past(spec, folder, stored.id, widens=bool(said.extend) and spec.search.is_exhaustive)
-    code = imports.digests(spec.trial.targets)
+    code = user_code.digests(spec.trial.targets)
     changed = _changed_code(past, code)
     if changed and not said.changed_code:
         message = f"code of your own is another one than when the job ran ({changed})"

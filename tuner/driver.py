@@ -15,12 +15,12 @@ from tuner.address import masked
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
-from tuner.interruption import on_signal, stop
 from tuner.journal import Journal
 from tuner.phases import Phases
 from tuner.reachable import kind_of
 from tuner.relocation import relocate
 from tuner.result import Result
+from tuner.signals import on_signal, stop
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tuner.interruption import on_signal, stop
+from tuner.objectives import Objective
 from tuner.parts import FailAfter
-from tuner.scoring import Objective
+from tuner.signals import on_signal, stop
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial
 

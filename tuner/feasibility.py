@@ -10,8 +10,8 @@ from tuner.conditions import corners, draw, needed
 from tuner.config_keys import Assignment, Value, names, paths
 from tuner.distribution import place_in
 from tuner.errors import Problem, UserError, allowed
-from tuner.imports import may_be_called
 from tuner.space import Space
+from tuner.user_code import may_be_called
 from tuner.validation import problems_of
 
 

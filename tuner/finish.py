@@ -7,19 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner import cluster, html_report, imports, messages, report, temporary, tracking
+from tuner import cluster, html_report, messages, report, temporary, tracking, user_code
 from tuner.address import masked
 from tuner.checkpoint import Damaged
 from tuner.disk import is_full
 from tuner.elapsed import ended
 from tuner.ending import INTERRUPTION, Ending
 from tuner.exit_status import FAILED, INTERRUPTED, OK
-from tuner.interruption import on_signal, stop
 from tuner.journal import FILE, Journal
 from tuner.labels import label
 from tuner.leaderboard import failures, front, winner
 from tuner.result import Result
 from tuner.setting import Setting
+from tuner.signals import on_signal, stop
 from tuner.stored import below
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
@@ -125,7 +125,7 @@ class Finish:
         # On a cluster the driver may have no data and no GPU.
         remote = ray.remote(num_cpus=self._job.share.cpu, num_gpus=self._job.share.gpu)(test)
         targets = best.config.targets
-        task = remote.remote(best.checkpoint, self._job.share.threads, targets, imports.packed(targets))
+        task = remote.remote(best.checkpoint, self._job.share.threads, targets, user_code.packed(targets))
         measured, confusion = ray.get(task)
         return measured, confusion
 

@@ -3,7 +3,7 @@
 import math
 from statistics import fmean
 
-from tuner import imports, journal
+from tuner import journal, user_code
 from tuner.errors import UserError
 from tuner.formatting import duration
 from tuner.past import rebuilt
@@ -26,7 +26,7 @@ def forecast(spec: ExperimentSpec, slots: int) -> str:
     try:
         last = find(spec.storage, spec.name, None)
         folder = below(spec.storage, spec.name, last.folder)
-        with imports.not_called():
+        with user_code.not_called():
             before, past = rebuilt(journal.text_of(folder), last.id, folder)
     except (UserError, OSError):  # there is none, or one of another version, or damaged: then nothing is known
         return ""

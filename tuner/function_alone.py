@@ -9,10 +9,10 @@ from typing import Any
 from ray.train._internal import session as rays
 from rich.console import Console
 
-from tuner import imports
+from tuner import user_code
 from tuner.formatting import score
 from tuner.function_trial import run_function, seed_generators
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.target import TargetTrial
 from tuner.trials import Trial
 
@@ -34,7 +34,7 @@ def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Pat
     seed_generators(config.seed)
     before, rays._session = rays._session, reports
     try:
-        run_function(imports.resolve(config.target), config.config, [each.metric for each in objectives], {})
+        run_function(user_code.resolve(config.target), config.config, [each.metric for each in objectives], {})
     except SystemExit as leaving:
         if leaving.code:
             raise

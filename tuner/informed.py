@@ -14,9 +14,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
+from tuner.objectives import Objective
 from tuner.report_keys import LAST, STATUS
 from tuner.scheduler import TIME
-from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
 from tuner.stored import on
 from tuner.trial_callback import TrialCallback

@@ -12,13 +12,13 @@ from tuner.disk import FULL, is_full
 from tuner.display import Display
 from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
 from tuner.finish import Finish
-from tuner.interruption import on_signal
 from tuner.journal import Journal
 from tuner.newcomers import Newcomers
 from tuner.result import Result
 from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.setting import Setting
+from tuner.signals import on_signal
 from tuner.stored import below, delete, name_of
 from tuner.tensorboard import TensorBoard
 from tuner.trial_callback import TrialCallback

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from tuner.scoring import Objective, pareto_front
+from tuner.objectives import Objective, pareto_front
 from tuner.trials import SOUND, Trial
 
 if TYPE_CHECKING:

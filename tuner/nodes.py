@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuner import __version__, cluster, imports
+from tuner import __version__, cluster, user_code
 from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.errors import Problem, UserError
@@ -74,7 +74,7 @@ def check(
     if {machine.id for machine in machines} <= {ray.get_runtime_context().get_node_id()}:
         return list(machines)  # nothing that is not known already
     here = versions()
-    carried = cloudpickle.dumps(imports.packed(spec.trial.targets))
+    carried = cloudpickle.dumps(user_code.packed(spec.trial.targets))
     problems: list[Problem] = []
     with _probes(spec.storage, len(machines)) as (read, *written):
         tasks = [cloudpickle.dumps(Task(spec.trial, carried, read, write)) for write in written]
@@ -120,7 +120,7 @@ def look(task: bytes) -> Found:
     found = Found(versions())
     told: Task = cloudpickle.loads(task)
     try:
-        imports.unpack(cloudpickle.loads(told.carried))
+        user_code.unpack(cloudpickle.loads(told.carried))
         trial = type(told.trial).model_validate(told.trial.model_dump(mode="json"))
     except (Exception, SystemExit) as error:  # whatever the user's own code does
         message = f"the trial's code cannot be imported: {type(error).__name__}: {error}"

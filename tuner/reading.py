@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from tuner import imports
+from tuner import user_code
 from tuner.agreement import check_parts
 from tuner.config_keys import Key
 from tuner.errors import Problem, UserError
@@ -26,7 +26,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
         UserError: Something in it is wrong; it names everything that is.
     """
     source = read(Path(path), overrides)
-    imports.look_in(source.path.parent)
+    user_code.look_in(source.path.parent)
     try:
         spec = ExperimentSpec.model_validate(source.data)
     except ValidationError as error:

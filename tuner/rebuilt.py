@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import html_report, imports, journal, store
+from tuner import html_report, journal, store, user_code
 from tuner.address import default_uri
 from tuner.errors import Problem, UserError
 from tuner.leaderboard import leaderboard
@@ -122,7 +122,7 @@ def rebuilt_job(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
         UserError: Its journal cannot be had from here, or is none of a job.
     """
     text, where = _journal(client, job)
-    with imports.not_called():  # neither table nor report needs it
+    with user_code.not_called():  # neither table nor report needs it
         spec, past = rebuilt(text, job.id, where)
         for trial in past.trials if job.status != "running" else ():
             if trial.ended is None:

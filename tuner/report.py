@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.leaderboard import front, leaderboard
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.trials import Trial
 
 

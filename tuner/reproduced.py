@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import imports, store
+from tuner import store, user_code
 from tuner.address import default_uri
 from tuner.errors import Problem, UserError
 from tuner.journal import as_plain
@@ -59,7 +59,7 @@ class Reproduction:
         Raises:
             UserError: The trial needs code that the file does not name.
         """
-        with imports.not_called():
+        with user_code.not_called():
             named = ExperimentSpec.model_validate(self.data).trial.targets
         trusted = load(file).trial.targets if file is not None else []
         if unknown := [target for target in named if target not in trusted]:

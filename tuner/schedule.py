@@ -13,7 +13,7 @@ from ray import tune
 from ray.air._internal import usage as telemetry
 from ray.tune.search import Searcher as RaySearcher
 
-from tuner import imports
+from tuner import user_code
 from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
 from tuner.controller import Controller
@@ -196,6 +196,6 @@ def schedule(
 def _trainable(spec: ExperimentSpec, inside: Inside) -> Any:
     """What runs on the workers, with the user's own code where the trial needs it."""
     trainable = train_trial if isinstance(spec.trial, TrialConfig) else run_target
-    carried = imports.packed(spec.trial.targets)
+    carried = user_code.packed(spec.trial.targets)
     # Not with each trial's payload: that is written to files, and the address of the store may hold a password.
     return tune.with_parameters(trainable, carried=carried, inside=inside) if carried else trainable

@@ -17,7 +17,7 @@ from tuner.config import Config
 from tuner.config_keys import Assignment, Value
 from tuner.distribution import same
 from tuner.errors import Problem
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.space import Distribution, Space
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from tuner.errors import Mistakes, Problem, UserError
 from tuner.feasibility import refusal
 from tuner.formatting import seconds_of
 from tuner.limits import Limits
+from tuner.objectives import Objective, is_measured, objectives_of
 from tuner.parts import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
 from tuner.scheduler import Fifo, SchedulerConfig
-from tuner.scoring import Objective, is_measured, objectives_of
 from tuner.search import SearchConfig
 from tuner.space import Space
 from tuner.target import TargetTrial

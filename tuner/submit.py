@@ -11,15 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import dashboard, imports, temporary
+from tuner import dashboard, temporary, user_code
 from tuner.address import masked
 from tuner.continuation import Continue
 from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.follow import follow
-from tuner.interruption import on_signal, stop
 from tuner.package import Package, package_of
 from tuner.reachable import kind_of
+from tuner.signals import on_signal, stop
 from tuner.source import read
 from tuner.spec import ExperimentSpec
 
@@ -126,7 +126,7 @@ def _code_elsewhere(spec: ExperimentSpec, package: Package) -> list[Path]:
     Raises:
         UserError: Others lie in the folder, and stay here.
     """
-    missing = sorted(imports.files_of(spec.trial.targets) - {package.folder / file for file in package.files})
+    missing = sorted(user_code.files_of(spec.trial.targets) - {package.folder / file for file in package.files})
     staying = [file for file in missing if file.is_relative_to(package.folder)]
     if staying:
         message = (

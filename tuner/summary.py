@@ -19,8 +19,8 @@ from tuner.forecast import forecast
 from tuner.formatting import duration, score, score_format
 from tuner.labels import brief, label, short_names
 from tuner.leaderboard import failures, front, ranked
+from tuner.objectives import Objective
 from tuner.result import Result
-from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
 from tuner.stored import is_there
 from tuner.supply import planned

@@ -9,8 +9,8 @@ from tuner.any_trial import AnyTrial
 from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
-from tuner.imports import may_be_called, resolve_callable
 from tuner.target_name import TargetName
+from tuner.user_code import may_be_called, resolve_callable
 
 _ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial
 

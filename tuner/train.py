@@ -14,9 +14,9 @@ from torch.optim import lr_scheduler
 from tuner import checkpoint
 from tuner.device import autocast_dtype, pick_device
 from tuner.evaluation import Diverged, _float32, _joined, _latency, evaluate
+from tuner.interfaces import Outputs, Targets
+from tuner.objectives import Objective
 from tuner.report_keys import PARTS
-from tuner.scoring import Objective
-from tuner.signature import Outputs, Targets
 from tuner.trial_config import TrialConfig
 
 Report = Callable[[dict[str, Any], checkpoint.Save], None]

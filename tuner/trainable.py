@@ -14,7 +14,7 @@ import torch
 from ray import tune
 from ray.train._internal.session import get_session
 
-from tuner import imports, output_log, temporary, usage
+from tuner import output_log, temporary, usage, user_code
 from tuner.beside import Beside
 from tuner.checkpoint import Damaged, Save, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
@@ -25,11 +25,11 @@ from tuner.evaluation import Diverged, predict
 from tuner.function_trial import Stopped, run_function, seed_generators
 from tuner.layout import first_folder, number_of
 from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
+from tuner.objectives import Objective
 from tuner.outputs import FILE
 from tuner.raised import line_of, traceback_of
 from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.scheduler import TIME
-from tuner.scoring import Objective
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 from tuner.user_mlflow import Inside
@@ -57,7 +57,7 @@ def train_trial(
     task = json.loads(payload["task"])
     if inside is not None:
         inside.enter(_number())
-    imports.unpack(carried or {})
+    user_code.unpack(carried or {})
     keep_freed_memory()
     temporary.clear_up()
     temporary.shorten_sockets()
@@ -80,14 +80,14 @@ def run_target(payload: dict[str, Any], carried: Mapping[str, Any], inside: Insi
     task = json.loads(payload["task"])
     trial = task["trial"]
     inside.enter(_number())
-    imports.unpack(carried)
+    user_code.unpack(carried)
     temporary.shorten_sockets()
     use_threads(task["threads"])
     seed_generators(trial["seed"])
     untold: dict[str, Any] = {}
 
     def call() -> str:
-        function = imports.resolve(trial["target"])
+        function = user_code.resolve(trial["target"])
         run_function(function, trial["config"], task["objectives"], untold)
         return ""
 
@@ -238,7 +238,7 @@ def test(
     Raises:
         Damaged: The checkpoint cannot be read.
     """
-    imports.unpack(carried)
+    user_code.unpack(carried)
     use_threads(threads)
     keep_freed_memory()
     with _folder_of(tune.Checkpoint(source)) as folder:

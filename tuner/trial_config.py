@@ -12,13 +12,13 @@ from tuner.data import DataConfig, ImportedData
 from tuner.data.images import Description
 from tuner.device import Precision
 from tuner.errors import Mistakes, Problem, allowed, collecting
-from tuner.imports import may_be_called
 from tuner.lr_schedules import Constant, ScheduleConfig
-from tuner.metrics import EPOCH_METRICS
 from tuner.models import ImportedModel, ModelConfig
+from tuner.objectives import mode_of
 from tuner.optim import SGD, OptimizerConfig
-from tuner.scoring import mode_of
 from tuner.tasks import Classification, TaskConfig
+from tuner.tasks.metrics import EPOCH_METRICS
+from tuner.user_code import may_be_called
 
 
 class EarlyStopping(Config):

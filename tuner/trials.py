@@ -8,8 +8,8 @@ from typing import Any, Literal
 from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
 from tuner.labels import label
+from tuner.objectives import Objective
 from tuner.raised import in_a_line, shortened
-from tuner.scoring import Objective
 
 Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
 

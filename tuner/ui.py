@@ -18,8 +18,8 @@ from urllib.request import ProxyHandler, build_opener
 
 from tuner.address import masked
 from tuner.errors import Problem, UserError
-from tuner.interruption import on_signal, stop
 from tuner.recorded import Job, jobs
+from tuner.signals import on_signal, stop
 from tuner.store import VIEW, experiments
 
 _SHARED = "mlflow.sharedViewState."

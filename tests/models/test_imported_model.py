@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from tuner.errors import Mistakes
+from tuner.interfaces import ImageShape, Output
 from tuner.models import ImportedModel
-from tuner.signature import ImageShape, Output
 from tuner.trial_config import TrialConfig
 
 Own = Callable[[str], str]

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from tuner.data import MNIST
 from tuner.errors import Mistakes
-from tuner.losses import NLL
+from tuner.interfaces import ImageShape, Output
 from tuner.models import CNN, MultitaskCNN
-from tuner.signature import ImageShape, Output
 from tuner.tasks import Classification, Multitask
+from tuner.tasks.losses import NLL
 
 GREY28 = ImageShape(1, 28, 28, mean=(0.1307,), std=(0.3081,))
 GREY8 = ImageShape(1, 8, 8, mean=(0.0,), std=(1.0,))

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from tuner.data import Digits
 from tuner.errors import Mistakes
-from tuner.losses import MSE, NLL, CrossEntropy, SmoothL1
-from tuner.signature import Output, Outputs, Target
+from tuner.interfaces import Output, Outputs, Target
 from tuner.tasks import Classification, Multitask
 from tuner.tasks.head import Head
+from tuner.tasks.losses import MSE, NLL, CrossEntropy, SmoothL1
 
 OFFERED = {"label": Target(10), "position": Target(2, unit="pixels")}
 LABELS = torch.tensor([3, 1, 4, 1])

@@ -12,7 +12,7 @@ import typer
 from tuner import __version__, output
 from tuner.cli import inspect, run
 from tuner.errors import UserError
-from tuner.interruption import Interrupted, on_signal, stop
+from tuner.signals import Interrupted, on_signal, stop
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "run": run.run,

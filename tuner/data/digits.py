@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem
-from tuner.signature import ImageShape
+from tuner.interfaces import ImageShape
 
 _TOTAL = 1797
 _TEST = 360

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tuner.config import Config
 from tuner.data.canvas import place
-from tuner.signature import ImageShape, Target, Targets
+from tuner.interfaces import ImageShape, Target, Targets
 
 Part = Literal["train", "test"]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem
-from tuner.imports import may_be_called, resolve_maker
-from tuner.signature import ImageShape, Target
+from tuner.interfaces import ImageShape, Target
 from tuner.target_name import TargetName
+from tuner.user_code import may_be_called, resolve_maker
 
 
 class ImportedData(ImageData):

@@ -19,7 +19,7 @@ from torch import Tensor
 from tuner.data.digits import Digits
 from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.signature import ImageShape
+from tuner.interfaces import ImageShape
 
 _SIDE = 28
 _FILES = tuple(f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))

@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import nn
 
 from tuner.errors import Mistakes, Problem
+from tuner.interfaces import ImageShape, Output
 from tuner.models.trunk import Trunk
-from tuner.signature import ImageShape, Output
 
 
 class CNN(Trunk):

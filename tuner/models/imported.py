@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tuner.config import Config
 from tuner.config_keys import check_unambiguous
 from tuner.errors import Mistakes, Problem
-from tuner.imports import resolve_maker
-from tuner.signature import ImageShape, Output
+from tuner.interfaces import ImageShape, Output
 from tuner.target_name import TargetName
+from tuner.user_code import resolve_maker
 
 
 class ImportedModel(Config):

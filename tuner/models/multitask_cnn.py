@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from tuner.errors import Mistakes, Problem
+from tuner.interfaces import ImageShape, Output
 from tuner.models.trunk import Trunk
-from tuner.signature import ImageShape, Output
 
 
 class TrunkAndHeads(nn.Module):

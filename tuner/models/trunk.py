@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
-from tuner.signature import ImageShape, Output
+from tuner.interfaces import ImageShape, Output
 
 
 class Normalize(nn.Module):

@@ -14,7 +14,7 @@ from tuner.address import masked
 from tuner.config_keys import Assignment, Value
 from tuner.distribution import BaseDistribution
 from tuner.labels import brief, short_names
-from tuner.scoring import Objective
+from tuner.objectives import Objective
 from tuner.space import Space
 from tuner.trials import Trial
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from tuner.formatting import score
 from tuner.labels import brief
+from tuner.objectives import Objective
 from tuner.plots.as_optuna import Trials, escaped
-from tuner.scoring import Objective
 from tuner.trials import Trial
 
 BLUE, GREY, DARK_GREY, RED = "#3b6ea8", "#c3c9d0", "#87909a", "#c8452f"

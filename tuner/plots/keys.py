@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from itertools import cycle
 
+from tuner.objectives import Objective
 from tuner.plots.as_optuna import Trials
 from tuner.plots.figures import BLUE, Drawn, Sheet, Undrawable, metric, of_many, spread, styled
 from tuner.plots.influence import can_decide
-from tuner.scoring import Objective
 from tuner.spec import ExperimentSpec
 from tuner.trials import Trial
 

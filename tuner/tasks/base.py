@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
-from tuner.signature import Output, Outputs, Target, Targets
+from tuner.interfaces import Output, Outputs, Target, Targets
 from tuner.tasks.head import Head
 
 

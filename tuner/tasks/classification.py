@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tuner.losses import ClassLoss, CrossEntropy
 from tuner.tasks.base import Task
 from tuner.tasks.head import Head
+from tuner.tasks.losses import ClassLoss, CrossEntropy
 
 
 class Classification(Task):

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem, allowed
-from tuner.losses import NLL, ClassLoss, LossConfig
-from tuner.metrics import CLASS_METRICS, VALUE_METRICS, accuracy, classification, confusion, regression
-from tuner.signature import Output, Target
+from tuner.interfaces import Output, Target
+from tuner.tasks.losses import NLL, ClassLoss, LossConfig
+from tuner.tasks.metrics import CLASS_METRICS, VALUE_METRICS, accuracy, classification, confusion, regression
 
 
 class Head(Config):

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tuner.losses import NLL, CrossEntropy
 from tuner.tasks.base import Task
 from tuner.tasks.head import Head
+from tuner.tasks.losses import NLL, CrossEntropy
 
 HeadName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
