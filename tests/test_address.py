@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.address import holds_secret, is_inside, masked
+from tuner.storage.uris import holds_secret, is_inside, masked
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ PACKAGES = [
     "tasks",
     "models",
     "data",
+    "storage",
 ]
 """From top to bottom. A package imports those below it; below them is the ground."""
 

@@ -15,8 +15,8 @@ from tuner.cli.app import main
 from tuner.journal import FILE, Journal
 from tuner.messages import end_of
 from tuner.reading import load
+from tuner.storage.yaml import parse_yaml
 from tuner.supply import planned
-from tuner.yaml_text import parse_yaml
 
 Write = Callable[..., Path]
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))

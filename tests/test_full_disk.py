@@ -16,9 +16,9 @@ from conftest import experiment
 from mlflow import MlflowClient
 
 from tuner import checkpoint
-from tuner.disk import is_full
 from tuner.journal import Journal
 from tuner.past import read_past
+from tuner.storage.disk_full import is_full
 from tuner.supply import Supply
 from tuner.trial_config import TrialConfig
 

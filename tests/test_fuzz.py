@@ -22,8 +22,8 @@ from tuner.errors import UserError
 from tuner.layout import job_folder
 from tuner.reading import load
 from tuner.spec import ExperimentSpec
+from tuner.storage.yaml import parse_yaml
 from tuner.supply import Supply
-from tuner.yaml_text import parse_yaml
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

@@ -27,7 +27,7 @@ from tuner.messages import end_of
 from tuner.past import Past, read_past, rebuilt
 from tuner.retention import Retention
 from tuner.spec import ExperimentSpec
-from tuner.stored import delete, delete_checkpoints
+from tuner.storage.filesystem import delete, delete_checkpoints
 from tuner.supply import Supply
 from tuner.trial_config import TrialConfig
 from tuner.trials import Trial

@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector, FileSystem
 
 from tuner.journal import FILE
-from tuner.stored import read_parts
+from tuner.storage.filesystem import read_parts
 
 JOB = """
 name: far

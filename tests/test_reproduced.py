@@ -20,8 +20,8 @@ from tuner.errors import UserError
 from tuner.reading import load
 from tuner.reproduced import Reproduction, reproduction
 from tuner.result import Result
+from tuner.storage.yaml import parse_yaml, write_yaml
 from tuner.trials import Mutation, Trial
-from tuner.yaml_text import parse_yaml, write_yaml
 
 # What a hyperparameter of 17 digits is lost in: a label, a parameter cut off, YAML that rounds.
 JOB = """

@@ -15,7 +15,7 @@ from tuner.messages import end_of
 from tuner.preflight import check_room
 from tuner.retention import Retention
 from tuner.spec import ExperimentSpec
-from tuner.stored import delete
+from tuner.storage.filesystem import delete
 from tuner.supply import planned
 from tuner.tracking import Recorder
 from tuner.trials import Status, Trial

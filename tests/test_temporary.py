@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner import temporary
+from tuner.storage import temporary
 
 HOLD = """
 from tuner import temporary

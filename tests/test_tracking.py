@@ -14,7 +14,6 @@ from mlflow.exceptions import MlflowException
 
 from benchmarks.servers import free_port, mlflow_server
 from tuner import messages, tracking, writer
-from tuner.address import MLFLOW_DEFAULT, default_uri, masked
 from tuner.errors import UserError
 from tuner.journal import Journal
 from tuner.messages import end_of
@@ -26,6 +25,7 @@ from tuner.record_names import recorded
 from tuner.reopening import Refused
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
+from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
 from tuner.store import FIXED, SPACE, download_checkpoint, runs_below
 from tuner.supply import Supply, planned
 from tuner.tracking import Recorder

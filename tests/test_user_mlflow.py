@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.address import absolute
+from tuner.storage.uris import absolute
 from tuner.user_mlflow import KEY, Inside
 
 

@@ -17,9 +17,9 @@ from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.report_keys import PARTS
 from tuner.reproduced import Reproduction
 from tuner.spec import ExperimentSpec
+from tuner.storage.temporary import shorten_sockets
 from tuner.supply import planned
 from tuner.target import TargetTrial
-from tuner.temporary import shorten_sockets
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 from tuner.trials import Trial

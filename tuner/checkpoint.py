@@ -26,8 +26,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from tuner.errors import Problem, UserError
+from tuner.storage.yaml import parse_yaml, write_yaml
 from tuner.trial_config import TrialConfig
-from tuner.yaml_text import parse_yaml, write_yaml
 
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner import admission, sessions, temporary
+from tuner import admission, sessions
 from tuner.errors import UserError
 from tuner.resources import Capacity, Machine, local_capacity
+from tuner.storage import temporary
 
 _LAST = 5.0  # seconds at the end of a job in which the machines delete what killed processes have left
 

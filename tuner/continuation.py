@@ -10,7 +10,7 @@ from tuner.errors import Problem, UserError
 from tuner.past import Past, read_past
 from tuner.same_experiment import left_out
 from tuner.spec import ExperimentSpec
-from tuner.stored import below
+from tuner.storage.filesystem import below
 from tuner.stored_jobs import find
 
 

@@ -10,8 +10,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from tuner.address import holds_secret, masked
 from tuner.errors import Problem, UserError
+from tuner.storage.uris import holds_secret, masked
 
 _PATIENCE = 5.0  # seconds that the dashboard has to answer
 _TOKEN = "RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token or RAY_AUTH_TOKEN"

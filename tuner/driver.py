@@ -10,8 +10,7 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from tuner import admission, cluster, nodes, preflight, resources, sessions, temporary, tracking, warm_start
-from tuner.address import masked
+from tuner import admission, cluster, nodes, preflight, resources, sessions, tracking, warm_start
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
@@ -23,6 +22,8 @@ from tuner.result import Result
 from tuner.signals import on_signal, stop
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
+from tuner.storage import temporary
+from tuner.storage.uris import masked
 from tuner.supply import Supply
 
 

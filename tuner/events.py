@@ -11,7 +11,6 @@ from ray import tune
 from ray.train.constants import CHECKPOINT_DIR_NAME
 from ray.tune.result import AUTO_RESULT_KEYS
 
-from tuner.disk import FULL, is_full
 from tuner.ending import INTERRUPTION, Ending
 from tuner.formatting import duration
 from tuner.memory import OUT_OF_MEMORY, killed_for_memory
@@ -20,7 +19,8 @@ from tuner.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, 
 from tuner.reported_names import ReportedNames
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
-from tuner.stored import on
+from tuner.storage.disk_full import FULL, is_full
+from tuner.storage.filesystem import on
 from tuner.trial_callback import TrialCallback
 from tuner.trials import WORKER_LOST, Trial
 

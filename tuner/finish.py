@@ -7,10 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner import cluster, html_report, messages, report, temporary, tracking, user_code
-from tuner.address import masked
+from tuner import cluster, html_report, messages, report, tracking, user_code
 from tuner.checkpoint import Damaged
-from tuner.disk import is_full
 from tuner.elapsed import ended
 from tuner.ending import INTERRUPTION, Ending
 from tuner.exit_status import FAILED, INTERRUPTED, OK
@@ -20,7 +18,10 @@ from tuner.leaderboard import failures, front, winner
 from tuner.result import Result
 from tuner.setting import Setting
 from tuner.signals import on_signal, stop
-from tuner.stored import below
+from tuner.storage import temporary
+from tuner.storage.disk_full import is_full
+from tuner.storage.filesystem import below
+from tuner.storage.uris import masked
 from tuner.trainable import test
 from tuner.trial_config import TrialConfig
 from tuner.trials import WORKER_LOST, Trial

@@ -8,7 +8,7 @@ from tuner.errors import UserError
 from tuner.formatting import duration
 from tuner.past import rebuilt
 from tuner.spec import ExperimentSpec
-from tuner.stored import below
+from tuner.storage.filesystem import below
 from tuner.stored_jobs import find
 
 _MEASURED = ("completed", "pruned")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tuner import elapsed
-from tuner.address import masked
 from tuner.certainty import certainty
 from tuner.config import Config
 from tuner.formatting import duration, score, score_format
@@ -18,6 +17,7 @@ from tuner.plots import draw
 from tuner.plots.as_optuna import configuration
 from tuner.plots.timeline import COLOURS
 from tuner.spec import ExperimentSpec
+from tuner.storage.uris import masked
 from tuner.trials import Trial
 
 FILE = "report.html"

@@ -18,7 +18,7 @@ from tuner.objectives import Objective
 from tuner.report_keys import LAST, STATUS
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
-from tuner.stored import on
+from tuner.storage.filesystem import on
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Mutation, Trial
 

@@ -6,9 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from tuner import cluster, messages, temporary
+from tuner import cluster, messages
 from tuner.ahead import ImportingAhead
-from tuner.disk import FULL, is_full
 from tuner.display import Display
 from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
 from tuner.finish import Finish
@@ -19,7 +18,9 @@ from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.setting import Setting
 from tuner.signals import on_signal
-from tuner.stored import below, delete, name_of
+from tuner.storage import temporary
+from tuner.storage.disk_full import FULL, is_full
+from tuner.storage.filesystem import below, delete, name_of
 from tuner.tensorboard import TensorBoard
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial

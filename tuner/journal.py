@@ -12,9 +12,9 @@ from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
 
-from tuner.address import masked
 from tuner.spec import ExperimentSpec
-from tuner.stored import below, files_at, part_of, read_parts, relative, resolved
+from tuner.storage.filesystem import below, files_at, part_of, read_parts, relative, resolved
+from tuner.storage.uris import masked
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Mutation, Trial
 

@@ -3,7 +3,7 @@
 import re
 
 from tuner.spec import ExperimentSpec
-from tuner.stored import below
+from tuner.storage.filesystem import below
 
 RESUMED = "-resumed-"
 """Stands between a folder's name and how often its trial was resumed."""

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.address import default_uri, masked
 from tuner.elapsed import said as took
 from tuner.formatting import moment, score, score_format
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, experiment_called, jobs, trials_of, versions_of
+from tuner.storage.uris import default_uri, masked
 from tuner.store import CHECKPOINT, experiments, has_artifact
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tuner import origin, outputs, record_names
-from tuner.address import masked
 from tuner.any_trial import AnyTrial
 from tuner.config_keys import flattened
 from tuner.elapsed import Elapsed
 from tuner.labels import label
 from tuner.report_keys import SYSTEM
 from tuner.spec import ExperimentSpec
+from tuner.storage.uris import masked
 from tuner.store import FIXED, SPACE
 from tuner.trials import Trial
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tuner.layout import folder_name
-from tuner.stored import below, files_at
+from tuner.storage.filesystem import below, files_at
 
 FILE = "output.log"
 """Its name in the trial's folder, and among the artifacts of the trial's run."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from tuner import temporary
 from tuner.errors import Problem, UserError
 from tuner.formatting import shown
+from tuner.storage import temporary
 
 MOST = 500 * 2**20
 """Bytes that Ray takes; the package lies in the memory of the cluster's head."""

@@ -6,7 +6,6 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from tuner.address import is_inside
 from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
 from tuner.elapsed import Elapsed, seconds_of
@@ -17,7 +16,8 @@ from tuner.leaderboard import ranked
 from tuner.lines import damaged, events_of
 from tuner.same_experiment import check_same, left_out, lies_in, short
 from tuner.spec import ExperimentSpec
-from tuner.stored import below, list_checkpoints, relative
+from tuner.storage.filesystem import below, list_checkpoints, relative
+from tuner.storage.uris import is_inside
 from tuner.trials import Mutation, Trial
 from tuner.validation import problems_of
 

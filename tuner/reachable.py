@@ -6,8 +6,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-from tuner.address import MLFLOW_DEFAULT, masked
 from tuner.errors import Problem, UserError, allowed
+from tuner.storage.uris import MLFLOW_DEFAULT, masked
 
 _PATIENCE = 5.0  # seconds that a server has to answer; MLflow itself would try for minutes
 _DATABASES = ("postgresql", "mysql", "mssql")

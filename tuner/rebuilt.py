@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import html_report, journal, store, user_code
-from tuner.address import default_uri
 from tuner.errors import Problem, UserError
 from tuner.leaderboard import leaderboard
 from tuner.past import Past, rebuilt
 from tuner.recorded import Job, find_job, trials_of
 from tuner.spec import ExperimentSpec
+from tuner.storage.uris import default_uri
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from tuner.refusal import refusal
 from tuner.reopening import OPENING, Refused, check, is_over
 from tuner.run_writer import RunWriter
 from tuner.runs import Change, ThroughClient
-from tuner.stored import as_file, as_folder, delete_checkpoints
+from tuner.storage.filesystem import as_file, as_folder, delete_checkpoints
 from tuner.tables import Tables
 from tuner.upload import upload
 from tuner.user_mlflow import key_of

@@ -1,6 +1,6 @@
 """What a store of MLflow means when it refuses: in words that say what to do."""
 
-from tuner.address import masked
+from tuner.storage.uris import masked
 
 _SIGN_IN = (401, 403)
 _SECRETS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"

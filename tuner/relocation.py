@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tuner.address import absolute
+from tuner.storage.uris import absolute
 
 _ARTIFACTS = "mlruns"
 """MLflow's name for the folder of artifacts, which it makes in the working directory beside its default store."""

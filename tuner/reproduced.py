@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from tuner import store, user_code
-from tuner.address import default_uri
 from tuner.errors import Problem, UserError
 from tuner.journal import as_plain
 from tuner.origin import versions
@@ -14,8 +13,9 @@ from tuner.reading import load
 from tuner.rebuilt import rebuilt_job
 from tuner.recorded import Job, best_of, find, find_job, trials_of
 from tuner.spec import ExperimentSpec
+from tuner.storage.uris import default_uri
+from tuner.storage.yaml import write_yaml
 from tuner.trials import Trial
-from tuner.yaml_text import write_yaml
 
 _KEPT = ("objective", "resources", "retry", "trial_timeout", "tracking", "storage")
 """Parts of a job that a single trial of it has, too; all others are about many trials."""

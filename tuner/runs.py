@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from tuner import entities
-from tuner.address import masked
+from tuner.storage.uris import masked
 
 _SIDE_BY_SIDE = 8  # questions to a server
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from tuner import temporary
 from tuner.errors import Problem, UserError
+from tuner.storage import temporary
 
 MARK = "tuner.json"
 """The file in a session folder that says whose it is."""

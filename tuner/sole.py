@@ -11,7 +11,7 @@ from typing import IO
 import psutil
 
 from tuner.errors import Problem, UserError
-from tuner.stored import files_at
+from tuner.storage.filesystem import files_at
 
 _LAST_WORDS = 60.0  # seconds that the record of a driver that was killed may take
 

@@ -9,7 +9,7 @@ import yaml
 
 from tuner.config_keys import Key, dotted, nearest, path_of, put
 from tuner.errors import Problem, UserError
-from tuner.yaml_text import parse_yaml, parsed
+from tuner.storage.yaml import parse_yaml, parsed
 
 
 @dataclass

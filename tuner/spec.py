@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from tuner.adaptive import Adaptive
-from tuner.address import holds_secret, masked
 from tuner.agreement import check_parts
 from tuner.any_trial import AnyTrial, merge
 from tuner.config import Config
@@ -31,10 +30,11 @@ from tuner.parts import Budget, Checkpoints, FailAfter, Resources, Retry, Tracki
 from tuner.scheduler import Fifo, SchedulerConfig
 from tuner.search import SearchConfig
 from tuner.space import Space
+from tuner.storage.uris import holds_secret, masked
+from tuner.storage.yaml import write_yaml
 from tuner.target import TargetTrial
 from tuner.trial_config import TrialConfig
 from tuner.validation import problems_of
-from tuner.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from tuner.searcher import Searcher

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner import temporary
-from tuner.address import default_uri, masked
 from tuner.errors import Problem, UserError
 from tuner.reachable import check_reachable
 from tuner.record_names import recorded
 from tuner.refusal import refusal
 from tuner.relocation import relocate
+from tuner.storage import temporary
+from tuner.storage.uris import default_uri, masked
 from tuner.user_mlflow import KEY
 
 CHECKPOINT = "checkpoint"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError, allowed
-from tuner.stored import below, files_at, name_of, read_parts
+from tuner.storage.filesystem import below, files_at, name_of, read_parts
 
 JOURNAL = "journal.jsonl"
 """The name of a journal in its job's folder."""

@@ -11,8 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import dashboard, temporary, user_code
-from tuner.address import masked
+from tuner import dashboard, user_code
 from tuner.continuation import Continue
 from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
@@ -22,6 +21,8 @@ from tuner.reachable import kind_of
 from tuner.signals import on_signal, stop
 from tuner.source import read
 from tuner.spec import ExperimentSpec
+from tuner.storage import temporary
+from tuner.storage.uris import masked
 
 _AGENT = 30.0  # seconds that a head which has just come up has to begin jobs
 _LAST_WORDS = 120  # seconds that a job which is stopped has for the end of its record; Ray's own default is 3

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import cluster, elapsed, outputs, resources
-from tuner.address import masked
 from tuner.config_keys import Assignment
 from tuner.display import COLOURS
 from tuner.exit_status import FAILED, INTERRUPTED
@@ -22,7 +21,8 @@ from tuner.leaderboard import failures, front, ranked
 from tuner.objectives import Objective
 from tuner.result import Result
 from tuner.spec import ExperimentSpec
-from tuner.stored import is_there
+from tuner.storage.filesystem import is_there
+from tuner.storage.uris import masked
 from tuner.supply import planned
 from tuner.trials import SOUND, Trial
 

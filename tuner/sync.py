@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner import messages, store, tracking
-from tuner.address import masked
 from tuner.audit import Lack, lacking
 from tuner.errors import Problem, UserError
 from tuner.past import Past, read_past
@@ -14,7 +13,8 @@ from tuner.reachable import is_there
 from tuner.relocation import relocate
 from tuner.sole import alone_in
 from tuner.spec import ExperimentSpec
-from tuner.stored import below, checkpoints_in
+from tuner.storage.filesystem import below, checkpoints_in
+from tuner.storage.uris import masked
 from tuner.stored_jobs import find
 
 BROKE_OFF = "the job broke off; --resume goes on with it"

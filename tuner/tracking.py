@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 from tuner import messages
-from tuner.address import MLFLOW_DEFAULT, absolute, masked
 from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
@@ -17,8 +16,9 @@ from tuner.past import Past
 from tuner.record_names import recorded, renamed
 from tuner.scribe import Scribe
 from tuner.spec import ExperimentSpec
+from tuner.storage.filesystem import above
+from tuner.storage.uris import MLFLOW_DEFAULT, absolute, masked
 from tuner.store import FIXED, SPACE, VIEW
-from tuner.stored import above
 from tuner.trial_callback import TrialCallback
 from tuner.trial_config import TrialConfig
 from tuner.trials import OVER, Trial

@@ -14,11 +14,10 @@ import torch
 from ray import tune
 from ray.train._internal.session import get_session
 
-from tuner import output_log, temporary, usage, user_code
+from tuner import output_log, usage, user_code
 from tuner.beside import Beside
 from tuner.checkpoint import Damaged, Save, read_model
 from tuner.device import keep_freed_memory, pick_device, use_threads
-from tuner.disk import FULL, is_full
 from tuner.earlier import latest_first
 from tuner.errors import Problem
 from tuner.evaluation import Diverged, predict
@@ -30,6 +29,8 @@ from tuner.outputs import FILE
 from tuner.raised import line_of, traceback_of
 from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.scheduler import TIME
+from tuner.storage import temporary
+from tuner.storage.disk_full import FULL, is_full
 from tuner.train import fit
 from tuner.trial_config import TrialConfig
 from tuner.user_mlflow import Inside

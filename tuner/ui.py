@@ -16,10 +16,10 @@ from io import SEEK_END
 from typing import IO, Any
 from urllib.request import ProxyHandler, build_opener
 
-from tuner.address import masked
 from tuner.errors import Problem, UserError
 from tuner.recorded import Job, jobs
 from tuner.signals import on_signal, stop
+from tuner.storage.uris import masked
 from tuner.store import VIEW, experiments
 
 _SHARED = "mlflow.sharedViewState."

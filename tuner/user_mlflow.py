@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from tuner.address import absolute
+from tuner.storage.uris import absolute
 
 KEY = "tuner.inside"
 """Tag of a run that was begun inside a trial: the id of the job's own run, and the trial's number."""

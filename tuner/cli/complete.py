@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from tuner.address import default_uri
+from tuner.storage.uris import default_uri
 
 
 def experiments(incomplete: str) -> list[str]:

@@ -174,7 +174,7 @@ def ui(
 @contextlib.contextmanager
 def _store(uri: str | None) -> Iterator[tuple[Any, str]]:
     """A client to read MLflow's store with, and the store's URI."""
-    from tuner.address import default_uri
+    from tuner.storage.uris import default_uri
     from tuner.store import reading
 
     uri = uri or default_uri()

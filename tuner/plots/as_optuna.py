@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tuner.address import masked
 from tuner.config_keys import Assignment, Value
 from tuner.distribution import BaseDistribution
 from tuner.labels import brief, short_names
 from tuner.objectives import Objective
 from tuner.space import Space
+from tuner.storage.uris import masked
 from tuner.trials import Trial
 
 if TYPE_CHECKING:

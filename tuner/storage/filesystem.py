@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuner import temporary
+from tuner.storage import temporary
 
 _CHECKPOINT = "/checkpoint_"
 """What the names of checkpoints begin with, as Ray has them."""
