@@ -52,11 +52,11 @@ def train(configuration: tuple[float, ...]) -> float:
     """The validation loss of a configuration after its last epoch, the mean over the seeds; NaN if one diverged."""
     import torch
 
-    from tuner.checkpoint import Save
-    from tuner.evaluation import Diverged
     from tuner.objectives import Objective
-    from tuner.train import fit
-    from tuner.trial_config import TrialConfig
+    from tuner.train.checkpoint import Save
+    from tuner.train.evaluation import Diverged
+    from tuner.train.loop import fit
+    from tuner.train.trial_config import TrialConfig
 
     torch.set_num_threads(1)
     values = dict(zip(SPACE, configuration, strict=True))

@@ -34,11 +34,11 @@ def train(number: int) -> list[int]:
     """The curve of a configuration of the pool; a training that diverges keeps its last value."""
     import torch
 
-    from tuner.checkpoint import Save
-    from tuner.evaluation import Diverged
     from tuner.objectives import Objective
-    from tuner.train import fit
-    from tuner.trial_config import TrialConfig
+    from tuner.train.checkpoint import Save
+    from tuner.train.evaluation import Diverged
+    from tuner.train.loop import fit
+    from tuner.train.trial_config import TrialConfig
 
     torch.set_num_threads(1)
     rng = np.random.default_rng([_SEED, number])

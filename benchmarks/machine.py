@@ -43,7 +43,7 @@ def facts(neighbours: Neighbours) -> str:
     import torch
     from joblib import cpu_count
 
-    from tuner.device import autocast_dtype
+    from tuner.train.device import autocast_dtype
 
     native = "yes" if autocast_dtype("auto", torch.device("cpu")) is torch.bfloat16 else "no"
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "ray", "mlflow"))

@@ -5,7 +5,7 @@
 The same CNN, batch 64, SGD with the same learning rate and momentum, the same images, on 2 cores of the CPU:
 
 - textbook: `benchmarks/textbook.py`, one training on 2 threads;
-- ours, auto and ours, float32: `tuner.train.fit` in two processes at once, one thread each, as trials side by side
+- ours, auto and ours, float32: `tuner.train.loop.fit` in two processes at once, one thread each, as trials side by side
   under Ray Tune; auto is bfloat16 where the CPU computes in it, and float32 elsewhere;
 - with --pair, also the textbook loop in two processes at once, one thread each.
 
@@ -126,10 +126,10 @@ def _train_textbook(root: Path, images: int, epochs: int, seed: int) -> list[dic
 def _train_ours(precision: str, images: int, epochs: int, seed: int) -> list[dict[str, Any]]:
     import torch
 
-    from tuner.device import keep_freed_memory
     from tuner.reading import load
-    from tuner.train import fit
-    from tuner.trial_config import TrialConfig
+    from tuner.train.device import keep_freed_memory
+    from tuner.train.loop import fit
+    from tuner.train.trial_config import TrialConfig
 
     optimizer = f"trial.optimizer={{kind: sgd, lr: {LR}, momentum: {MOMENTUM}}}"
     size = [f"trial.data.limit={images}", f"trial.epochs={epochs}"]

@@ -11,12 +11,12 @@ from pydantic import PrivateAttr
 from rich.console import Console
 
 from tuner.alone import train_alone
-from tuner.checkpoint import Save, read_state
 from tuner.data import MNIST
 from tuner.errors import UserError
 from tuner.spec import ExperimentSpec
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import Save, read_state
+from tuner.train.loop import fit
+from tuner.train.trial_config import TrialConfig
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tuner import trainable
 from tuner.beside import Beside
-from tuner.checkpoint import read_state
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import read_state
+from tuner.train.trial_config import TrialConfig
 
 
 class TestBeside:

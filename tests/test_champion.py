@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from torch import Tensor, nn
 
-from tuner import checkpoint
 from tuner.champion import register
-from tuner.trial_config import TrialConfig
+from tuner.train import checkpoint
+from tuner.train.trial_config import TrialConfig
 
 MULTITASK: dict[str, Any] = {
     "task": {"kind": "multitask"},

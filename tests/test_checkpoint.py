@@ -10,12 +10,12 @@ import yaml
 from torch import Tensor, nn
 
 import tuner
-from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
 from tuner.loading import load
 from tuner.objectives import Objective
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import Save, read_model, read_state
+from tuner.train.loop import fit
+from tuner.train.trial_config import TrialConfig
 
 CNN = {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8, "dropout": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -210,7 +210,7 @@ def test_what_a_package_offers_is_not_called_either(trained: tuple[Path, TrialCo
 
 @pytest.mark.parametrize("kind", ["model", "data"])
 @pytest.mark.parametrize(
-    "target", ["os:system", "subprocess:call", "tuner.checkpoint:shutil", "multiprocessing:Process"]
+    "target", ["os:system", "subprocess:call", "tuner.train.checkpoint:shutil", "multiprocessing:Process"]
 )
 def test_nothing_is_called_that_a_checkpoint_names(
     kind: str, target: str, trained: tuple[Path, TrialConfig], tmp_path: Path

@@ -8,13 +8,13 @@ import pytest
 from conftest import Write, experiment
 from pydantic import ValidationError
 
-from tuner.any_trial import merge
 from tuner.config_keys import check_unambiguous, nearest, path_of, paths
 from tuner.errors import Mistakes, UserError
 from tuner.messages import beginning
 from tuner.reading import load
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
+from tuner.train.trial_base import merge
 from tuner.validation import problems_of
 
 Own = Callable[[str], str]

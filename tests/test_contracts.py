@@ -20,10 +20,8 @@ from tuner.data.images import ImageData, Images, _train_and_validation
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
 from tuner.interfaces import ImageShape, Output, Outputs, Target
-from tuner.lr_schedules import ScheduleConfig
 from tuner.models import ModelConfig
 from tuner.objectives import Objective, mode_of
-from tuner.optim import OptimizerConfig
 from tuner.scheduler import SchedulerConfig
 from tuner.search import SearchConfig
 from tuner.searcher import Plan, Searcher, Told
@@ -31,6 +29,8 @@ from tuner.space import Space
 from tuner.study import Study
 from tuner.tasks import TaskConfig
 from tuner.tasks.losses import ClassLoss, LossConfig
+from tuner.train.lr_schedules import ScheduleConfig
+from tuner.train.optimizers import OptimizerConfig
 
 
 def members(union: Any) -> list[Any]:

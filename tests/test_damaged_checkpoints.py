@@ -17,14 +17,14 @@ from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
 
-from tuner.checkpoint import Save
 from tuner.earlier import latest_first
 from tuner.exit_status import FAILED, OK
 from tuner.journal import placed
 from tuner.layout import folder_name
 from tuner.reading import load
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import Save
+from tuner.train.loop import fit
+from tuner.train.trial_config import TrialConfig
 
 JOB = """
 name: job

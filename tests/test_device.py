@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tuner.device import autocast_dtype, keep_freed_memory, pick_device, use_threads
+from tuner.train.device import autocast_dtype, keep_freed_memory, pick_device, use_threads
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_freed_memory_is_kept() -> None:
 import sys
 from pathlib import Path
 import torch
-from tuner.device import keep_freed_memory
+from tuner.train.device import keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20

@@ -9,9 +9,9 @@ from conftest import experiment
 
 from tuner.ending import Ending
 from tuner.events import Events
-from tuner.report_keys import REASON, STATUS, TRACEBACK
 from tuner.spec import ExperimentSpec
 from tuner.supply import planned
+from tuner.train.report_keys import REASON, STATUS, TRACEBACK
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Mutation, Trial
 

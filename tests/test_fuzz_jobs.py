@@ -19,7 +19,6 @@ from fuzzing import at, bounded, confined, fuzzed, odd, paths
 from hypothesis import strategies as st
 
 from tuner import html_report
-from tuner.checkpoint import Save, read_model, read_state
 from tuner.errors import UserError
 from tuner.journal import FILE, Journal
 from tuner.leaderboard import leaderboard
@@ -29,7 +28,8 @@ from tuner.retention import Retention
 from tuner.spec import ExperimentSpec
 from tuner.storage.filesystem import delete, delete_checkpoints
 from tuner.supply import Supply
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import Save, read_model, read_state
+from tuner.train.trial_config import TrialConfig
 from tuner.trials import Trial
 from tuner.user_code import not_called
 

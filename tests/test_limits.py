@@ -4,11 +4,11 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import TypeAdapter
 
-from tuner.any_trial import merge
 from tuner.limits import Limits
 from tuner.space import Space
-from tuner.target import TargetTrial
-from tuner.trial_config import TrialConfig
+from tuner.train.function_trial import TargetTrial
+from tuner.train.trial_base import merge
+from tuner.train.trial_config import TrialConfig
 
 TRIAL = TrialConfig.model_validate(
     {"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "epochs": 3, "optimizer": {"kind": "sgd", "lr": 0.1}}

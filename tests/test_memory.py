@@ -18,18 +18,19 @@ from conftest import experiment, start_job
 from mlflow import MlflowClient
 from torch import Tensor, nn
 
-from tuner import checkpoint, trainable
-from tuner.checkpoint import Save
+from tuner import trainable
 from tuner.errors import UserError
-from tuner.evaluation import predict
 from tuner.events import Events
 from tuner.exit_status import FAILED, OK
-from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
 from tuner.objectives import Objective
 from tuner.reading import load
-from tuner.report_keys import PARTS, REASON, STATUS, TRACEBACK
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train import checkpoint
+from tuner.train.checkpoint import Save
+from tuner.train.evaluation import predict
+from tuner.train.loop import fit
+from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
+from tuner.train.report_keys import PARTS, REASON, STATUS, TRACEBACK
+from tuner.train.trial_config import TrialConfig
 
 CPU = torch.device("cpu")
 TOO_MUCH = 2**60  # bytes that no machine has
@@ -205,10 +206,10 @@ LIMITED = """
 import resource, sys
 import torch
 from pathlib import Path
-from tuner.memory import is_out_of_memory, release
+from tuner.train.out_of_memory import is_out_of_memory, release
 from tuner.objectives import Objective
 from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.trial_config import TrialConfig
 
 torch.set_num_threads(1)
 model = {"kind": "cnn", "width1": 256, "width2": 64, "hidden": 16}

@@ -6,8 +6,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn, optim
 
-from tuner.lr_schedules import Constant, Cosine, OneCycle, Step
-from tuner.optim import SGD, Adam, AdamW, RMSprop
+from tuner.train.lr_schedules import Constant, Cosine, OneCycle, Step
+from tuner.train.optimizers import SGD, Adam, AdamW, RMSprop
 
 
 def trained(optimizer: optim.Optimizer, weights: nn.Parameter) -> list[float]:

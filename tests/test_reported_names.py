@@ -4,9 +4,9 @@ import json
 
 from conftest import experiment
 
-from tuner.any_trial import AnyTrial
 from tuner.reported_names import ReportedNames
-from tuner.target import TargetTrial
+from tuner.train.function_trial import TargetTrial
+from tuner.train.trial_base import AnyTrial
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial
 

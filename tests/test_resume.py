@@ -22,9 +22,9 @@ from tuner.events import Events
 from tuner.exit_status import INTERRUPTED, OK, WRONG
 from tuner.reading import load
 from tuner.supply import Supply
-from tuner.train import fit
+from tuner.train.loop import fit
+from tuner.train.trial_config import TrialConfig
 from tuner.trial_callback import TrialCallback
-from tuner.trial_config import TrialConfig
 from tuner.trials import Trial
 
 GRID = """

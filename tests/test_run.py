@@ -33,8 +33,8 @@ from tuner.past import Past, read_past
 from tuner.reading import load
 from tuner.result import Result
 from tuner.spec import ExperimentSpec
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.loop import fit
+from tuner.train.trial_config import TrialConfig
 
 EPOCHS = 3
 

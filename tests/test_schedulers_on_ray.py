@@ -25,8 +25,8 @@ from tuner.reading import load
 from tuner.result import Result
 from tuner.summary import print_result
 from tuner.supply import Supply
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.loop import fit
+from tuner.train.trial_config import TrialConfig
 from tuner.trials import Trial
 
 EPOCHS = 9

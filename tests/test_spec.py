@@ -12,7 +12,7 @@ from tuner.reading import load
 from tuner.searcher import Plan
 from tuner.spec import ExperimentSpec
 from tuner.study import Study
-from tuner.trial_config import TrialConfig
+from tuner.train.trial_config import TrialConfig
 
 
 def trial(**given: Any) -> TrialConfig:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from tuner import user_code
-from tuner.target import TargetTrial
+from tuner.train.function_trial import TargetTrial
 
 CODE = """
 from functools import partial

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tuner.checkpoint import Save, read_model, read_state
 from tuner.data import Digits
 from tuner.data.images import Images
-from tuner.evaluation import Diverged, evaluate, predict
-from tuner.lr_schedules import ScheduleConfig
 from tuner.objectives import Objective
-from tuner.optim import OptimizerConfig
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import Save, read_model, read_state
+from tuner.train.evaluation import Diverged, evaluate, predict
+from tuner.train.loop import fit
+from tuner.train.lr_schedules import ScheduleConfig
+from tuner.train.optimizers import OptimizerConfig
+from tuner.train.trial_config import TrialConfig
 
 ACCURACY = Objective(metric="val_accuracy", mode="max")
 LOSS = Objective(metric="val_loss", mode="min")
@@ -162,7 +162,7 @@ def test_parameters_are_counted_and_latency_is_measured_once_in_a_trial(tmp_path
 def test_measuring_the_latency_does_not_change_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = trial(epochs=2, model=TINY | {"dropout": 0.3})
     measured = run(config, tmp_path / "measured")
-    monkeypatch.setattr("tuner.evaluation._latency", lambda *arguments: 0.001)
+    monkeypatch.setattr("tuner.train.evaluation._latency", lambda *arguments: 0.001)
     assert run(config, tmp_path / "not").numbers == measured.numbers
 
 

@@ -6,8 +6,8 @@ import pytest
 from tuner.labels import brief, label, short_names
 from tuner.leaderboard import front, leaderboard, ranked, winner
 from tuner.objectives import Objective
+from tuner.train.trial_config import TrialConfig
 from tuner.trial_callback import TrialCallback
-from tuner.trial_config import TrialConfig
 from tuner.trials import Mutation, Status, Trial
 
 HIGH, LOW = Objective.of_metric("val_accuracy"), Objective.of_metric("val_loss")

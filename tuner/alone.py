@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tuner.checkpoint import Save
-from tuner.device import keep_freed_memory, use_threads
 from tuner.errors import Problem, UserError
-from tuner.evaluation import Diverged
 from tuner.formatting import duration, score
-from tuner.memory import OUT_OF_MEMORY, is_out_of_memory
-from tuner.report_keys import PARTS
 from tuner.reproduced import Reproduction
 from tuner.spec import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
 from tuner.supply import planned
-from tuner.target import TargetTrial
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import Save
+from tuner.train.device import keep_freed_memory, use_threads
+from tuner.train.evaluation import Diverged
+from tuner.train.function_trial import TargetTrial
+from tuner.train.loop import fit
+from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
+from tuner.train.report_keys import PARTS
+from tuner.train.trial_config import TrialConfig
 from tuner.trials import Trial
 
 

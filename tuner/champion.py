@@ -21,10 +21,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
 from tuner import __version__
-from tuner.checkpoint import read_model
 from tuner.objectives import Objective
 from tuner.record_names import recorded
 from tuner.storage import temporary
+from tuner.train.checkpoint import read_model
 from tuner.upload import upload
 
 CHAMPION, CANDIDATE = "champion", "candidate"

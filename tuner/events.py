@@ -13,14 +13,14 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.ending import INTERRUPTION, Ending
 from tuner.formatting import duration
-from tuner.memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.raised import line_of, traceback_of
-from tuner.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.reported_names import ReportedNames
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import on
+from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory
+from tuner.train.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.trial_callback import TrialCallback
 from tuner.trials import WORKER_LOST, Trial
 

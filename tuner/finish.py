@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tuner import cluster, html_report, messages, report, tracking, user_code
-from tuner.checkpoint import Damaged
 from tuner.elapsed import ended
 from tuner.ending import INTERRUPTION, Ending
 from tuner.exit_status import FAILED, INTERRUPTED, OK
@@ -22,8 +21,9 @@ from tuner.storage import temporary
 from tuner.storage.disk_full import is_full
 from tuner.storage.filesystem import below
 from tuner.storage.uris import masked
+from tuner.train.checkpoint import Damaged
+from tuner.train.trial_config import TrialConfig
 from tuner.trainable import test
-from tuner.trial_config import TrialConfig
 from tuner.trials import WORKER_LOST, Trial
 from tuner.walls import Faults
 

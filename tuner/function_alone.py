@@ -13,7 +13,7 @@ from tuner import user_code
 from tuner.formatting import score
 from tuner.function_trial import run_function, seed_generators
 from tuner.objectives import Objective
-from tuner.target import TargetTrial
+from tuner.train.function_trial import TargetTrial
 from tuner.trials import Trial
 
 

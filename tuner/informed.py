@@ -12,13 +12,13 @@ import numpy as np
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
-from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
 from tuner.objectives import Objective
-from tuner.report_keys import LAST, STATUS
 from tuner.scheduler import TIME
 from tuner.spec import ExperimentSpec
 from tuner.storage.filesystem import on
+from tuner.train.report_keys import LAST, STATUS
+from tuner.train.trial_base import AnyTrial
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Mutation, Trial
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tuner.any_trial import AnyTrial, merge
 from tuner.config_keys import Assignment
 from tuner.constraints import Constraint
 from tuner.errors import Problem, UserError, allowed
 from tuner.feasibility import resolved
 from tuner.space import Space
+from tuner.train.trial_base import AnyTrial, merge
 
 
 class Limits:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from tuner.checkpoint import read_model
 from tuner.store import download_checkpoint
+from tuner.train.checkpoint import read_model
 
 
 def load(source: str | Path, *, trust: Collection[str] = ()) -> nn.Module:

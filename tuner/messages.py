@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tuner import origin, outputs, record_names
-from tuner.any_trial import AnyTrial
 from tuner.config_keys import flattened
 from tuner.elapsed import Elapsed
 from tuner.labels import label
-from tuner.report_keys import SYSTEM
 from tuner.spec import ExperimentSpec
 from tuner.storage.uris import masked
 from tuner.store import FIXED, SPACE
+from tuner.train.report_keys import SYSTEM
+from tuner.train.trial_base import AnyTrial
 from tuner.trials import Trial
 
 _MLFLOW_STATUS = {

@@ -6,7 +6,6 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
 from tuner.elapsed import Elapsed, seconds_of
 from tuner.errors import Problem, UserError
@@ -18,6 +17,7 @@ from tuner.same_experiment import check_same, left_out, lies_in, short
 from tuner.spec import ExperimentSpec
 from tuner.storage.filesystem import below, list_checkpoints, relative
 from tuner.storage.uris import is_inside
+from tuner.train.trial_base import AnyTrial
 from tuner.trials import Mutation, Trial
 from tuner.validation import problems_of
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 
-from tuner.any_trial import merge
 from tuner.errors import Problem, UserError
 from tuner.formatting import shown
 from tuner.reachable import kind_of, unanswered
 from tuner.spec import ExperimentSpec
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
+from tuner.train.trial_base import merge
 
 _NAME, _PATH = 255, 4095  # bytes that Linux and macOS allow, at least to those who do not ask the disk
 _BELOW = 600  # bytes of a path for what a job has in its storage: its own name, trials, checkpoints and their files

@@ -14,7 +14,6 @@ from ray.air._internal import usage as telemetry
 from ray.tune.search import Searcher as RaySearcher
 
 from tuner import user_code
-from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
 from tuner.controller import Controller
 from tuner.ending import Ending
@@ -24,9 +23,10 @@ from tuner.layout import folder_name
 from tuner.resources import Share
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
+from tuner.train.trial_base import AnyTrial
+from tuner.train.trial_config import TrialConfig
 from tuner.trainable import run_target, train_trial
 from tuner.trial_callback import TrialCallback
-from tuner.trial_config import TrialConfig
 from tuner.trials import Trial
 from tuner.user_mlflow import Inside
 from tuner.walls import Faults

@@ -17,7 +17,6 @@ from pydantic import (
 
 from tuner.adaptive import Adaptive
 from tuner.agreement import check_parts
-from tuner.any_trial import AnyTrial, merge
 from tuner.config import Config
 from tuner.config_keys import Assignment
 from tuner.constraints import Constraint
@@ -32,8 +31,9 @@ from tuner.search import SearchConfig
 from tuner.space import Space
 from tuner.storage.uris import holds_secret, masked
 from tuner.storage.yaml import write_yaml
-from tuner.target import TargetTrial
-from tuner.trial_config import TrialConfig
+from tuner.train.function_trial import TargetTrial
+from tuner.train.trial_base import AnyTrial, merge
+from tuner.train.trial_config import TrialConfig
 from tuner.validation import problems_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 from tuner import messages
-from tuner.any_trial import AnyTrial
 from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
 from tuner.past import Past
@@ -19,8 +18,9 @@ from tuner.spec import ExperimentSpec
 from tuner.storage.filesystem import above
 from tuner.storage.uris import MLFLOW_DEFAULT, absolute, masked
 from tuner.store import FIXED, SPACE, VIEW
+from tuner.train.trial_base import AnyTrial
+from tuner.train.trial_config import TrialConfig
 from tuner.trial_callback import TrialCallback
-from tuner.trial_config import TrialConfig
 from tuner.trials import OVER, Trial
 from tuner.user_mlflow import Inside
 

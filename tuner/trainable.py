@@ -16,23 +16,23 @@ from ray.train._internal.session import get_session
 
 from tuner import output_log, usage, user_code
 from tuner.beside import Beside
-from tuner.checkpoint import Damaged, Save, read_model
-from tuner.device import keep_freed_memory, pick_device, use_threads
 from tuner.earlier import latest_first
 from tuner.errors import Problem
-from tuner.evaluation import Diverged, predict
 from tuner.function_trial import Stopped, run_function, seed_generators
 from tuner.layout import first_folder, number_of
-from tuner.memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.objectives import Objective
 from tuner.outputs import FILE
 from tuner.raised import line_of, traceback_of
-from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.scheduler import TIME
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
-from tuner.train import fit
-from tuner.trial_config import TrialConfig
+from tuner.train.checkpoint import Damaged, Save, read_model
+from tuner.train.device import keep_freed_memory, pick_device, use_threads
+from tuner.train.evaluation import Diverged, predict
+from tuner.train.loop import fit
+from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
+from tuner.train.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
+from tuner.train.trial_config import TrialConfig
 from tuner.user_mlflow import Inside
 
 _LAST_BATCH = "10"

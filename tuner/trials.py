@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tuner.any_trial import AnyTrial
 from tuner.config_keys import Assignment
 from tuner.labels import label
 from tuner.objectives import Objective
 from tuner.raised import in_a_line, shortened
+from tuner.train.trial_base import AnyTrial
 
 Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
 

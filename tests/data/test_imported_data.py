@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tuner.data import ImportedData
 from tuner.errors import Mistakes, Problem
-from tuner.trial_config import TrialConfig
+from tuner.train.trial_config import TrialConfig
 
 Own = Callable[[str], str]
 

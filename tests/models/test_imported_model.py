@@ -11,7 +11,7 @@ from torch import nn
 from tuner.errors import Mistakes
 from tuner.interfaces import ImageShape, Output
 from tuner.models import ImportedModel
-from tuner.trial_config import TrialConfig
+from tuner.train.trial_config import TrialConfig
 
 Own = Callable[[str], str]
 GREY = ImageShape(1, 8, 8, mean=(0.5,), std=(0.5,))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from tuner.any_trial import merge
 from tuner.errors import UserError
 from tuner.plots.as_optuna import configuration
 from tuner.spec import ExperimentSpec
+from tuner.train.trial_base import merge
 from tuner.trials import Trial
 
 _DECIDED_BY = {

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from tuner.any_trial import AnyTrial
 from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
 from tuner.target_name import TargetName
+from tuner.train.trial_base import AnyTrial
 from tuner.user_code import may_be_called, resolve_callable
 
 _ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tuner.data.images import Images
 from tuner.interfaces import Outputs, Targets
-from tuner.memory import is_out_of_memory, release
-from tuner.trial_config import TrialConfig
+from tuner.train.out_of_memory import is_out_of_memory, release
+from tuner.train.trial_config import TrialConfig
 
 _EVALUATION_BATCH = 250  # nothing is kept for a backward pass; larger ones are slower on a CPU and take more memory
 

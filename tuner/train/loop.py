@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from tuner import checkpoint
-from tuner.device import autocast_dtype, pick_device
-from tuner.evaluation import Diverged, _float32, _joined, _latency, evaluate
 from tuner.interfaces import Outputs, Targets
 from tuner.objectives import Objective
-from tuner.report_keys import PARTS
-from tuner.trial_config import TrialConfig
+from tuner.train import checkpoint
+from tuner.train.device import autocast_dtype, pick_device
+from tuner.train.evaluation import Diverged, _float32, _joined, _latency, evaluate
+from tuner.train.report_keys import PARTS
+from tuner.train.trial_config import TrialConfig
 
 Report = Callable[[dict[str, Any], checkpoint.Save], None]
 """Takes the metrics of an epoch (and ``epoch``, counted from 1) and a way to save what was trained so far."""

@@ -27,7 +27,7 @@ from torch import nn
 
 from tuner.errors import Problem, UserError
 from tuner.storage.yaml import parse_yaml, write_yaml
-from tuner.trial_config import TrialConfig
+from tuner.train.trial_config import TrialConfig
 
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
 

@@ -6,18 +6,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from tuner.any_trial import AnyTrial
 from tuner.config import Config
 from tuner.data import DataConfig, ImportedData
 from tuner.data.images import Description
-from tuner.device import Precision
 from tuner.errors import Mistakes, Problem, allowed, collecting
-from tuner.lr_schedules import Constant, ScheduleConfig
 from tuner.models import ImportedModel, ModelConfig
 from tuner.objectives import mode_of
-from tuner.optim import SGD, OptimizerConfig
 from tuner.tasks import Classification, TaskConfig
 from tuner.tasks.metrics import EPOCH_METRICS
+from tuner.train.device import Precision
+from tuner.train.lr_schedules import Constant, ScheduleConfig
+from tuner.train.optimizers import SGD, OptimizerConfig
+from tuner.train.trial_base import AnyTrial
 from tuner.user_code import may_be_called
 
 
