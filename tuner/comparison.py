@@ -114,7 +114,7 @@ def _trial(client: Any, trial: RecordedTrial) -> Side:
         trial.seconds,
         objectives,
         trial.datasets,
-        _surroundings(trial.run.data.tags, "tuner.train.device", "tuner.precision"),
+        _surroundings(trial.run.data.tags, "tuner.device", "tuner.precision"),
     )
 
 

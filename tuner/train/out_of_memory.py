@@ -47,4 +47,4 @@ def release() -> None:
         torch.cuda.empty_cache()
     if platform.libc_ver()[0] == "glibc":
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # `tuner.train.loop.device` has told it to keep what is freed
+            ctypes.CDLL(None).malloc_trim(0)  # `tuner.train.device` has told it to keep what is freed
