@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.functions import Function, Values
-from tuner.adaptive import Bayesian
-from tuner.plans import Random
-from tuner.searcher import Plan, Searcher, Told
-from tuner.study import Study
+from tuner.search.adaptive import Bayesian
+from tuner.search.optuna_searcher import Study
+from tuner.search.planned import Random
+from tuner.search.searcher import Plan, Searcher, Told
 
 Sampler = Literal["random", "tpe", "gp"]
 
@@ -101,7 +101,7 @@ def opened(contestant: Contestant, function: Function, trials: int, seed: int) -
 
 
 class Ours(Asker):
-    """`tuner.study`, as a job asks it."""
+    """`tuner.search.optuna_searcher`, as a job asks it."""
 
     def __init__(self, contestant: Contestant, function: Function, trials: int, seed: int) -> None:
         self._searcher: Searcher

@@ -4,7 +4,7 @@
 
 A pool of random configurations of a small CNN is trained on scikit-learn's digits to the end, once; every epoch's
 validation accuracy is kept in `CURVES`. Each seed then draws its trials from the pool, and runs them twice: to their
-end, and under Ray Tune's own ASHA class, set up as `tuner.scheduler.ASHA` sets it up. Both
+end, and under Ray Tune's own ASHA class, set up as `tuner.search.schedulers.ASHA` sets it up. Both
 see the same curves in the same order, so that nothing but the early stopping differs, and every number was measured.
 """
 
@@ -90,11 +90,13 @@ def under_asha(curves: Sequence[Sequence[float]], grace: int) -> tuple[float, in
     One after the other: ASHA decides when a trial arrives at a rung, by those that arrived before, so trials of equally
     long epochs side by side are treated no differently.
     """
+    from tuner.informed import ray_class_of
     from tuner.objectives import Objective
-    from tuner.scheduler import ASHA, TIME
+    from tuner.search.schedulers import ASHA, TIME
 
     objective = Objective.of_metric("val_accuracy")
-    ray_class, arguments = ASHA(grace=grace, reduction=3).build(objective, len(curves[0]), {})
+    asha = ASHA(grace=grace, reduction=3)
+    ray_class, arguments = ray_class_of(asha), asha.arguments(objective, len(curves[0]), {})
     scheduler = ray_class(**arguments)
     nobody = SimpleNamespace(search_alg=None)
     best, spent = 0.0, 0

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from benchmarks import digits_table
-from tuner.conditions import draw
-from tuner.space import Space
+from tuner.search.conditions import draw
+from tuner.search.space import Space
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.contestants import Asker, Contestant, opened
 from benchmarks.functions import Function, functions
 from benchmarks.tables import spread, table
-from tuner.conditions import draw
+from tuner.search.conditions import draw
 
 HEADER = ["space", "bayesian tpe, ms", "Optuna tpe, ms", "ours adds, ms"]
 """Of the rows that `row` makes."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from tuner.conditions import check_conditions, combinations, corners, draw, is_active, needed, ordered
 from tuner.config_keys import Assignment
-from tuner.space import Space
+from tuner.search.conditions import check_conditions, combinations, corners, draw, is_active, needed, ordered
+from tuner.search.space import Space
 
 
 def space(given: dict[str, Any]) -> Space:

@@ -22,11 +22,11 @@ from tuner.errors import Mistakes, UserError
 from tuner.interfaces import ImageShape, Output, Outputs, Target
 from tuner.models import ModelConfig
 from tuner.objectives import Objective, mode_of
-from tuner.scheduler import SchedulerConfig
 from tuner.search import SearchConfig
-from tuner.searcher import Plan, Searcher, Told
-from tuner.space import Space
-from tuner.study import Study
+from tuner.search.optuna_searcher import Study
+from tuner.search.schedulers import SchedulerConfig
+from tuner.search.searcher import Plan, Searcher, Told
+from tuner.search.space import Space
 from tuner.tasks import TaskConfig
 from tuner.tasks.losses import ClassLoss, LossConfig
 from tuner.train.lr_schedules import ScheduleConfig
@@ -674,9 +674,11 @@ def test_a_search_refuses_initial_configurations_outside_the_space(search: Any) 
 def test_a_scheduler_builds_one_of_rays_that_is_ready(member: Any, length: int | None, objective: Objective) -> None:
     from ray.tune.schedulers import TrialScheduler
 
+    from tuner.informed import ray_class_of
+
     config = member()
     assert list(config.check(length)) == []
-    rays, arguments = config.build(objective, length, STEPS)
+    rays, arguments = ray_class_of(config), config.arguments(objective, length, STEPS)
     assert issubclass(rays, TrialScheduler)
     built = rays(**arguments)  # raises at what it does not know
     assert getattr(built, "metric", objective.metric) in (objective.metric, None)

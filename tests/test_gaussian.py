@@ -7,7 +7,7 @@ import pytest
 from optuna.samplers import GPSampler
 from optuna.trial import create_trial
 
-from tuner.gaussian import WarpedGPSampler, drawn_in
+from tuner.search.warped_gp import WarpedGPSampler, drawn_in
 
 
 @pytest.mark.parametrize("sign", [1, -1])

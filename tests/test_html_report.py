@@ -64,7 +64,7 @@ def trial_of(
 
 def drawn(spec: ExperimentSpec, count: int, epochs: int = 4, seed: int = 0) -> list[Trial]:
     """Trials of random configurations, all completed: one is the better the nearer its rate is to 0.03."""
-    from tuner.conditions import draw as configuration
+    from tuner.search.conditions import draw as configuration
 
     rng = np.random.default_rng(seed)
     trials = []

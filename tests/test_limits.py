@@ -5,7 +5,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tuner.limits import Limits
-from tuner.space import Space
+from tuner.search.space import Space
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import merge
 from tuner.train.trial_config import TrialConfig

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from tuner.nearby import beside, towards
-from tuner.space import Space
+from tuner.search.nearby import beside, towards
+from tuner.search.space import Space
 
 SPACE: Space = TypeAdapter(Space).validate_python(
     {

@@ -12,8 +12,8 @@ from tuner.errors import UserError
 from tuner.labels import label
 from tuner.leaderboard import ranked, winner
 from tuner.objectives import Objective
-from tuner.repeated import Repeated
-from tuner.searcher import Plan, Told
+from tuner.search.repeated_searcher import Repeated
+from tuner.search.searcher import Plan, Told
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply, planned
 from tuner.trials import Trial

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from tuner.informed import ray_class_of
 from tuner.objectives import Objective
-from tuner.scheduler import ASHA, PB2, PBT, TIME, Fifo, HyperBand, Median, SchedulerConfig
-from tuner.space import Space
+from tuner.search.schedulers import ASHA, PB2, PBT, TIME, Fifo, HyperBand, Median, SchedulerConfig
+from tuner.search.space import Space
 
 ACCURACY = Objective(metric="val_accuracy", mode="max")
 SPACE: Space = TypeAdapter(Space).validate_python(
@@ -16,9 +17,9 @@ SPACE: Space = TypeAdapter(Space).validate_python(
 
 def arguments(config: Any, length: int | None = 27) -> dict[str, Any]:
     """What Ray's scheduler is made with; Ray accepts it."""
-    rays, given = config.build(ACCURACY, length, SPACE)
-    rays(**given)
-    return dict(given)
+    given: dict[str, Any] = config.arguments(ACCURACY, length, SPACE)
+    ray_class_of(config)(**given)
+    return given
 
 
 class TestBuilding:

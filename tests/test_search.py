@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from tuner.adaptive import CMAES, Bayesian, Evolution
 from tuner.config_keys import Assignment
-from tuner.distribution import Choice
-from tuner.plans import QMC, Grid, Random
-from tuner.space import Space
+from tuner.search.adaptive import CMAES, Bayesian, Evolution
+from tuner.search.distributions import Choice
+from tuner.search.planned import QMC, Grid, Random
+from tuner.search.space import Space
 
 
 def space(**given: Any) -> Space:

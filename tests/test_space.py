@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tuner.axis import Axis
-from tuner.conditions import combinations
-from tuner.distribution import Grid
-from tuner.space import DISTRIBUTIONS, Distribution
+from tuner.search.conditions import combinations
+from tuner.search.distributions import Grid
+from tuner.search.encoding import Axis
+from tuner.search.space import DISTRIBUTIONS, Distribution
 
 DRAWS = 2000
 

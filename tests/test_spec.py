@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from tuner import user_code
 from tuner.errors import UserError
 from tuner.reading import load
-from tuner.searcher import Plan
+from tuner.search.optuna_searcher import Study
+from tuner.search.searcher import Plan
 from tuner.spec import ExperimentSpec
-from tuner.study import Study
 from tuner.train.trial_config import TrialConfig
 
 

@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 from pydantic import TypeAdapter
 from scipy.special import log_ndtr
 
-from tuner.adaptive import Adaptive
 from tuner.config_keys import Assignment
-from tuner.plans import QMC, Random
 from tuner.search import SearchConfig
-from tuner.searcher import Plan, State, Told
-from tuner.space import Space
-from tuner.study import Study
+from tuner.search.adaptive import Adaptive
+from tuner.search.optuna_searcher import Study
+from tuner.search.planned import QMC, Random
+from tuner.search.searcher import Plan, State, Told
+from tuner.search.space import Space
 
 SEARCHES: dict[str, dict[str, Any]] = {
     "tpe": {"kind": "bayesian", "sampler": "tpe", "startup": 4},

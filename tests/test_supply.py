@@ -8,7 +8,7 @@ import pytest
 from conftest import Played, experiment
 
 from tuner.labels import label
-from tuner.searcher import Searcher, Told
+from tuner.search.searcher import Searcher, Told
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply, planned
 from tuner.trials import Trial

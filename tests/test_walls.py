@@ -23,7 +23,7 @@ from tuner.journal import Journal
 from tuner.past import read_past
 from tuner.result import Result
 from tuner.retention import Retention
-from tuner.searcher import Plan
+from tuner.search.searcher import Plan
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.sync import sync

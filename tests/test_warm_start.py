@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from tuner.errors import UserError
 from tuner.messages import end_of
-from tuner.searcher import Told
+from tuner.search.searcher import Told
 from tuner.spec import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder

@@ -7,6 +7,7 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers.hyperband import HyperBandScheduler, _Bracket
 
 
 class Controller(TuneController):  # type: ignore[misc]
@@ -49,3 +50,38 @@ class Controller(TuneController):  # type: ignore[misc]
         if trial.status == RayTrial.PENDING and isinstance(exception, RayActorError):
             return  # it is to begin again already
         super()._trial_task_failure(trial, exception)
+
+
+class _MendedBracket(_Bracket):  # type: ignore[misc]
+    def cleanup_full(self, tune_controller: Any) -> None:
+        # Ray ends those that are paused, and forgets those that are about to be: the job would wait for them.
+        for trial in self.current_trials():
+            if trial.is_saving and trial.status != trial.PAUSED:
+                tune_controller.stop_trial(trial)
+        super().cleanup_full(tune_controller)
+
+
+class MendedHyperBand(HyperBandScheduler):  # type: ignore[misc]
+    """Ray's HyperBand, which else waits for ever for trials that have ended."""
+
+    def _create_bracket(self, s: int) -> Any:
+        bracket = super()._create_bracket(s)
+        bracket.__class__ = _MendedBracket
+        return bracket
+
+    def _process_bracket(self, tune_controller: Any, bracket: Any) -> Any:
+        try:
+            return super()._process_bracket(tune_controller, bracket)
+        finally:
+            # Ray leaves it set: behind the first rung, trials would wait for ever for one that has ended.
+            bracket.is_being_processed = False
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_remove(tune_controller, trial)
+        bracket, _ = self._trial_info[trial]
+        if bracket.finished() and not bracket.is_being_processed:
+            bracket.cleanup_full(tune_controller)  # they waited at the last rung for this one alone
+
+
+MENDED: dict[str, type[TrialScheduler]] = {"ray.tune.schedulers:HyperBandScheduler": MendedHyperBand}
+"""What takes the place of one of Ray Tune's schedulers, by its import path."""

@@ -15,7 +15,7 @@ from tuner.ending import INTERRUPTION, Ending
 from tuner.formatting import duration
 from tuner.raised import line_of, traceback_of
 from tuner.reported_names import ReportedNames
-from tuner.scheduler import TIME
+from tuner.search.schedulers import TIME
 from tuner.spec import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import on

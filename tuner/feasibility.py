@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tuner.conditions import corners, draw, needed
 from tuner.config_keys import Assignment, Value, names, paths
-from tuner.distribution import place_in
 from tuner.errors import Problem, UserError, allowed
-from tuner.space import Space
+from tuner.search.conditions import corners, draw, needed
+from tuner.search.distributions import place_in
+from tuner.search.space import Space
 from tuner.train.trial_base import AnyTrial, merge
 from tuner.user_code import may_be_called
 from tuner.validation import problems_of

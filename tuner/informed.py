@@ -5,6 +5,7 @@ import random
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,9 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from tuner.config_keys import Assignment
+from tuner.controller import MENDED
 from tuner.objectives import Objective
-from tuner.scheduler import TIME
+from tuner.search.schedulers import TIME, SchedulerConfig
 from tuner.spec import ExperimentSpec
 from tuner.storage.filesystem import on
 from tuner.train.report_keys import LAST, STATUS
@@ -198,6 +200,11 @@ def _restored(trial: Trial) -> Any:
     return _TrainingResult(checkpoint=tune.Checkpoint(trial.latest), metrics={TIME: trial.latest_epoch})
 
 
+def ray_class_of(scheduler: SchedulerConfig) -> Any:
+    """Ray Tune's class for a scheduler, mended where it has to be."""
+    return MENDED.get(scheduler.ray_class) or resolve_name(scheduler.ray_class)
+
+
 def informed(
     spec: ExperimentSpec,
     by_id: Mapping[str, Trial],
@@ -216,7 +223,8 @@ def informed(
         storage: Where the job's files are: of a URI, Ray's paths are but a part.
         listeners: Told of mutations.
     """
-    ray_class, arguments = spec.scheduler.build(spec.objective, spec.trial.length, spec.space)
+    ray_class = ray_class_of(spec.scheduler)
+    arguments = spec.scheduler.arguments(spec.objective, spec.trial.length, spec.space)
     mixin = Mutating if spec.scheduler.mutates else _Informed
     scheduler = type(f"Informed{ray_class.__name__}", (mixin, ray_class), {})(**arguments)
     scheduler.by_id, scheduler.last = by_id, {}

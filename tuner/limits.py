@@ -10,7 +10,7 @@ from tuner.config_keys import Assignment
 from tuner.constraints import Constraint
 from tuner.errors import Problem, UserError, allowed
 from tuner.feasibility import resolved
-from tuner.space import Space
+from tuner.search.space import Space
 from tuner.train.trial_base import AnyTrial, merge
 
 

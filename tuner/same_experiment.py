@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 from tuner.config_keys import Assignment, flattened
-from tuner.distribution import same
 from tuner.errors import Problem, UserError
 from tuner.journal import as_plain
 from tuner.labels import label
-from tuner.space import Space
+from tuner.search.distributions import same
+from tuner.search.space import Space
 from tuner.spec import ExperimentSpec
 
 _MAY_CHANGE = (

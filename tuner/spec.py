@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.adaptive import Adaptive
 from tuner.agreement import check_parts
 from tuner.config import Config
 from tuner.config_keys import Assignment
@@ -26,9 +25,10 @@ from tuner.formatting import seconds_of
 from tuner.limits import Limits
 from tuner.objectives import Objective, is_measured, objectives_of
 from tuner.parts import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
-from tuner.scheduler import Fifo, SchedulerConfig
 from tuner.search import SearchConfig
-from tuner.space import Space
+from tuner.search.adaptive import Adaptive
+from tuner.search.schedulers import Fifo, SchedulerConfig
+from tuner.search.space import Space
 from tuner.storage.uris import holds_secret, masked
 from tuner.storage.yaml import write_yaml
 from tuner.train.function_trial import TargetTrial
@@ -37,7 +37,7 @@ from tuner.train.trial_config import TrialConfig
 from tuner.validation import problems_of
 
 if TYPE_CHECKING:
-    from tuner.searcher import Searcher
+    from tuner.search.searcher import Searcher
 
 
 def _which_trial(value: Any) -> str:
@@ -178,14 +178,14 @@ class ExperimentSpec(Config):
 
     def searcher(self, past: int = 0) -> "Searcher":
         """Where the configurations come from. `past`: trials that an earlier run of the job asked for."""
-        from tuner.repeated import Repeated
+        from tuner.search.repeated_searcher import Repeated
 
         searcher = self._configurations(-(-past // self.repeat))
         return Repeated(searcher, self.repeat) if self.repeat > 1 else searcher
 
     def _configurations(self, past: int) -> "Searcher":
-        from tuner.searcher import Plan
-        from tuner.study import Study
+        from tuner.search.optuna_searcher import Study
+        from tuner.search.searcher import Plan
 
         plan = self.plan()
         if plan is not None:

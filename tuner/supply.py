@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuner.labels import label
-from tuner.searcher import Searcher, State, Told
+from tuner.search.searcher import Searcher, State, Told
 from tuner.spec import ExperimentSpec
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial

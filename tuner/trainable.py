@@ -23,7 +23,7 @@ from tuner.layout import first_folder, number_of
 from tuner.objectives import Objective
 from tuner.outputs import FILE
 from tuner.raised import line_of, traceback_of
-from tuner.scheduler import TIME
+from tuner.search.schedulers import TIME
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.train.checkpoint import Damaged, Save, read_model

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from tuner import aliases
 from tuner.config import field_of, items_of, kinds_of, members_of, models_in
 from tuner.errors import Mistakes, Problem, allowed
-from tuner.space import DISTRIBUTIONS
+from tuner.search.space import DISTRIBUTIONS
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:

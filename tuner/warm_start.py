@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner import store
-from tuner.adaptive import Adaptive
-from tuner.conditions import draw
 from tuner.config_keys import Value
 from tuner.errors import Problem, UserError
 from tuner.record_names import originals
-from tuner.searcher import State, Told
-from tuner.space import Distribution
+from tuner.search.adaptive import Adaptive
+from tuner.search.conditions import draw
+from tuner.search.searcher import State, Told
+from tuner.search.space import Distribution
 from tuner.spec import ExperimentSpec
 
 _STATES: dict[str, State] = {"completed": "completed", "pruned": "pruned", "failed": "failed", "diverged": "failed"}

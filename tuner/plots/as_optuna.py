@@ -1,7 +1,7 @@
 """A job's trials as an Optuna study that holds the values as the user wrote them, for Optuna's own plots.
 
-`tuner.study` holds what a sampler sees: places in lists, quantiles. This one has learning rates on a log axis and
-choices by their labels. Everything that a user wrote is escaped: plotly renders some HTML in its texts.
+`tuner.search.optuna_searcher` holds what a sampler sees: places in lists, quantiles. This one has learning rates on a
+log axis and choices by their labels. Everything that a user wrote is escaped: plotly renders some HTML in its texts.
 """
 
 import html
@@ -11,10 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tuner.config_keys import Assignment, Value
-from tuner.distribution import BaseDistribution
 from tuner.labels import brief, short_names
 from tuner.objectives import Objective
-from tuner.space import Space
+from tuner.search.distributions import BaseDistribution
+from tuner.search.space import Space
 from tuner.storage.uris import masked
 from tuner.trials import Trial
 

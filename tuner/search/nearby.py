@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tuner.conditions import draw
 from tuner.config_keys import Assignment, Value
-from tuner.distribution import place_in, same
-from tuner.space import Distribution, Space
+from tuner.search.conditions import draw
+from tuner.search.distributions import place_in, same
+from tuner.search.space import Distribution, Space
 
 _SHARES = (0.75, 0.5, 0.25, 0.1)  # of the way to a configuration, the furthest first
 

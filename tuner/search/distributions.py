@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from tuner.axis import Axis
 from tuner.config import Config
 from tuner.config_keys import Value
+from tuner.search.encoding import Axis
 
 
 def same(one: Value, other: Value) -> bool:

@@ -1,33 +1,27 @@
 """Schedulers: which running trials go on. A new one is a class here and a name in the union.
 
-Each builds one of Ray Tune's, which `tuner.schedule` puts to work. Time is counted in reports: epochs, where a trial
+Each names one of Ray Tune's and its arguments; `tuner.informed` puts it to work. Time is counted in reports: epochs, where a trial
 has them.
 """
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tuner.conditions import draw
 from tuner.config import Config
 from tuner.config_keys import Assignment, Value
-from tuner.distribution import same
 from tuner.errors import Problem
 from tuner.objectives import Objective
-from tuner.space import Distribution, Space
-
-if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
+from tuner.search.conditions import draw
+from tuner.search.distributions import same
+from tuner.search.space import Distribution, Space
 
 TIME = "training_iteration"
 """Ray's name for the number of reports that a trial has made."""
-
-RaysOwn: TypeAlias = "tuple[type[TrialScheduler], dict[str, Any]]"
-"""A class of Ray Tune's and the arguments that make one."""
 
 _LONGEST = 100  # reports, where only the user's function knows how many it makes; Ray's own default
 
@@ -35,6 +29,8 @@ _Factor = Annotated[float, Field(gt=0)]
 
 
 class _Scheduler(Config):
+    ray_class: ClassVar[str]
+    """Ray Tune's scheduler, as ``package.module:Class``."""
     prunes: ClassVar[bool] = True
     """Whether it ends trials early."""
     mutates: ClassVar[bool] = False
@@ -67,8 +63,8 @@ class _Scheduler(Config):
         raise NotImplementedError
 
     @abstractmethod
-    def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        """Ray Tune's class for it and the arguments of that, for trials of `length` reports (None: not known)."""
+    def arguments(self, objective: Objective, length: int | None, space: Space) -> dict[str, Any]:
+        """Arguments of `ray_class`, for trials of `length` reports (None: not known)."""
 
     def _common(self, objective: Objective) -> dict[str, Any]:
         return {"time_attr": TIME, "metric": objective.metric, "mode": objective.mode}
@@ -77,14 +73,13 @@ class _Scheduler(Config):
 class Fifo(_Scheduler):
     """Every trial runs to its end."""
 
+    ray_class: ClassVar[str] = "ray.tune.schedulers:FIFOScheduler"
     prunes: ClassVar[bool] = False
 
     kind: Literal["fifo"] = "fifo"
 
-    def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        from ray.tune.schedulers import FIFOScheduler
-
-        return FIFOScheduler, {}
+    def arguments(self, objective: Objective, length: int | None, space: Space) -> dict[str, Any]:
+        return {}
 
 
 def _too_long(grace: int, length: int | None, key: str, than: str = "trial.epochs") -> Iterator[Problem]:
@@ -96,6 +91,7 @@ def _too_long(grace: int, length: int | None, key: str, than: str = "trial.epoch
 class ASHA(_Scheduler):
     """Asynchronous successive halving (Li et al., 2020): at each rung the best share of the trials goes on."""
 
+    ray_class: ClassVar[str] = "ray.tune.schedulers:AsyncHyperBandScheduler"
     remembers: ClassVar[bool] = True
 
     kind: Literal["asha"] = "asha"
@@ -114,10 +110,8 @@ class ASHA(_Scheduler):
         else:
             yield from _too_long(self.grace, length, "grace")
 
-    def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        from ray.tune.schedulers import AsyncHyperBandScheduler
-
-        return AsyncHyperBandScheduler, self._common(objective) | {
+    def arguments(self, objective: Objective, length: int | None, space: Space) -> dict[str, Any]:
+        return self._common(objective) | {
             "grace_period": self.grace,
             "reduction_factor": self.reduction,
             "brackets": self.brackets,
@@ -130,6 +124,7 @@ class ASHA(_Scheduler):
 class HyperBand(_Scheduler):
     """HyperBand (Li et al., 2018): trials wait for each other at the rungs of several brackets."""
 
+    ray_class: ClassVar[str] = "ray.tune.schedulers:HyperBandScheduler"
     kind: Literal["hyperband"] = "hyperband"
     reduction: float = Field(3, gt=1)
     """One in this many trials goes on; the next rung is so many times as far."""
@@ -149,37 +144,8 @@ class HyperBand(_Scheduler):
         sizes = [math.ceil((rounds + 1) / (s + 1) * self.reduction**s) for s in range(rounds + 1)]
         return min(total, max(sizes))
 
-    def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        from ray.tune.schedulers.hyperband import HyperBandScheduler, _Bracket
-
-        class Bracket(_Bracket):  # type: ignore[misc]
-            def cleanup_full(self, tune_controller: Any) -> None:
-                # Ray ends those that are paused, and forgets those that are about to be: the job would wait for them.
-                for trial in self.current_trials():
-                    if trial.is_saving and trial.status != trial.PAUSED:
-                        tune_controller.stop_trial(trial)
-                super().cleanup_full(tune_controller)
-
-        class Scheduler(HyperBandScheduler):  # type: ignore[misc]
-            def _create_bracket(self, s: int) -> Any:
-                bracket = super()._create_bracket(s)
-                bracket.__class__ = Bracket
-                return bracket
-
-            def _process_bracket(self, tune_controller: Any, bracket: Any) -> Any:
-                try:
-                    return super()._process_bracket(tune_controller, bracket)
-                finally:
-                    # Ray leaves it set: behind the first rung, trials would wait for ever for one that has ended.
-                    bracket.is_being_processed = False
-
-            def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-                super().on_trial_remove(tune_controller, trial)
-                bracket, _ = self._trial_info[trial]
-                if bracket.finished() and not bracket.is_being_processed:
-                    bracket.cleanup_full(tune_controller)  # they waited at the last rung for this one alone
-
-        return Scheduler, self._common(objective) | {
+    def arguments(self, objective: Objective, length: int | None, space: Space) -> dict[str, Any]:
+        return self._common(objective) | {
             "reduction_factor": self.reduction,
             "max_t": self.longest or length or _LONGEST,
         }
@@ -188,6 +154,7 @@ class HyperBand(_Scheduler):
 class Median(_Scheduler):
     """The median rule (Golovin et al., 2017): a trial ends whose best is below the median of the others' means."""
 
+    ray_class: ClassVar[str] = "ray.tune.schedulers:MedianStoppingRule"
     remembers: ClassVar[bool] = True
 
     kind: Literal["median"] = "median"
@@ -199,10 +166,8 @@ class Median(_Scheduler):
     def check(self, length: int | None) -> Iterator[Problem]:
         yield from _too_long(self.grace, length, "grace")
 
-    def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        from ray.tune.schedulers import MedianStoppingRule
-
-        return MedianStoppingRule, self._common(objective) | {
+    def arguments(self, objective: Objective, length: int | None, space: Space) -> dict[str, Any]:
+        return self._common(objective) | {
             "grace_period": self.grace,
             "min_samples_required": self.samples,
         }
@@ -236,6 +201,7 @@ class _Population(_Scheduler):
 class PBT(_Population):
     """Population based training (Jaderberg et al., 2017): the worst go on as mutated copies of the best."""
 
+    ray_class: ClassVar[str] = "ray.tune.schedulers:PopulationBasedTraining"
     kind: Literal["pbt"] = "pbt"
     resample: float = Field(0.25, ge=0, le=1)
     """Chance that a mutated key is drawn anew; else it is perturbed."""
@@ -254,16 +220,15 @@ class PBT(_Population):
 
         return draw(space, value)
 
-    def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        from ray.tune.schedulers import PopulationBasedTraining
-
+    def arguments(self, objective: Objective, length: int | None, space: Space) -> dict[str, Any]:
         # What a mutation is, is ours: it knows the distributions of the space.
-        return PopulationBasedTraining, self._population(objective) | {"custom_explore_fn": lambda config: config}
+        return self._population(objective) | {"custom_explore_fn": lambda config: config}
 
 
 class PB2(_Population):
     """Population based bandits (Parker-Holder et al., 2020): as PBT, but a Gaussian process says where to go."""
 
+    ray_class: ClassVar[str] = "ray.tune.schedulers.pb2:PB2"
     kind: Literal["pb2"] = "pb2"
 
     def settle(self, ray_scheduler: Any) -> None:
@@ -272,10 +237,8 @@ class PB2(_Population):
         told_once = ray_scheduler.data.drop_duplicates(["Time", "Trial"], keep="last")
         ray_scheduler.data = told_once.sort_values(["Time", "Trial"], kind="stable", ignore_index=True)
 
-    def build(self, objective: Objective, length: int | None, space: Space) -> RaysOwn:
-        from ray.tune.schedulers import pb2
-
-        return pb2.PB2, self._population(objective) | {"hyperparam_bounds": {"units": {name: [0, 1] for name in space}}}
+    def arguments(self, objective: Objective, length: int | None, space: Space) -> dict[str, Any]:
+        return self._population(objective) | {"hyperparam_bounds": {"units": {name: [0, 1] for name in space}}}
 
     def mutated(
         self, space: Space, assignment: Assignment, units: Mapping[str, float], rng: np.random.Generator

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from tuner.axis import Axis
 from tuner.config_keys import Value
-from tuner.distribution import BaseDistribution
+from tuner.search.distributions import BaseDistribution
+from tuner.search.encoding import Axis
 
 _MOST_STEPS = 10_000  # from there on a sampler sees a continuum: some of Optuna's list every number
 _COUNTABLE = {int: 2**63, float: 2**53}  # from so many steps on NumPy draws none of them, or not each of them

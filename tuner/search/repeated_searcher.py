@@ -6,7 +6,7 @@ from statistics import mean  # `fmean` raises where a sum is beyond 1e308
 from typing import Any
 
 from tuner.config_keys import Assignment
-from tuner.searcher import Searcher, Told
+from tuner.search.searcher import Searcher, Told
 
 
 class Repeated(Searcher):

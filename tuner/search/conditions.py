@@ -9,9 +9,9 @@ from itertools import product
 from typing import Any
 
 from tuner.config_keys import Assignment, Value
-from tuner.distribution import place_in
 from tuner.errors import Problem, allowed
-from tuner.space import Distribution, Space
+from tuner.search.distributions import place_in
+from tuner.search.space import Distribution, Space
 
 _MOST_CORNERS = 4096
 """Combinations of corners that are all looked at; beyond, each pair of them is, in some combination."""

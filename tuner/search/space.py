@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Tag
 
-from tuner.distribution import BaseDistribution, Choice, Grid
-from tuner.interval import Int, LogInt, LogUniform, Normal, Uniform
+from tuner.search.distributions import BaseDistribution, Choice, Grid
+from tuner.search.numeric_distributions import Int, LogInt, LogUniform, Normal, Uniform
 
 
 def _name(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Searches that learn from their trials. Each says which of Optuna's samplers an Optuna study asks (`tuner.study`)."""
+"""Searches that learn from their trials. Each names the sampler that `tuner.search.optuna_searcher` asks."""
 
 import math
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from pydantic import Field
 
 from tuner.config_keys import Assignment
 from tuner.errors import Problem
-from tuner.plans import QMC, Allows, Counted
-from tuner.space import Space
+from tuner.search.planned import QMC, Allows, Counted
+from tuner.search.space import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -57,7 +57,7 @@ class Bayesian(Adaptive):
     def build(self, space: Space, objectives: int, prunes: bool, seed: int) -> "BaseSampler":
         from optuna.samplers import TPESampler
 
-        from tuner.gaussian import WarpedGPSampler
+        from tuner.search.warped_gp import WarpedGPSampler
 
         startup = self._startup(space, objectives, prunes)
         if self._choice(space, objectives, prunes)[0] == "gp":

@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tuner.adaptive import Adaptive
-from tuner.axis import Axis
-from tuner.conditions import draw
 from tuner.config_keys import Assignment
-from tuner.nearby import beside, towards
-from tuner.plans import Allows
-from tuner.regions import Regions
-from tuner.searcher import Searcher, State, Told
-from tuner.space import Distribution, Space
+from tuner.search.adaptive import Adaptive
+from tuner.search.conditions import draw
+from tuner.search.encoding import Axis
+from tuner.search.nearby import beside, towards
+from tuner.search.planned import Allows
+from tuner.search.regions import Regions
+from tuner.search.searcher import Searcher, State, Told
+from tuner.search.space import Distribution, Space
 
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
 _ATTEMPTS = 10  # suggestions that may be forbidden, before another way is taken

@@ -7,7 +7,7 @@ among the finished trials mostly failed is a risk.
 import numpy as np
 
 from tuner.config_keys import Assignment
-from tuner.space import Space
+from tuner.search.space import Space
 
 _NEIGHBOURS = 3  # finished trials that tell whether a region fails
 

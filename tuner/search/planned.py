@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tuner.conditions import combinations, draw, is_active
 from tuner.config import Config
 from tuner.config_keys import Assignment, Value
-from tuner.distribution import same
 from tuner.errors import Problem, allowed
-from tuner.space import Space
+from tuner.search.conditions import combinations, draw, is_active
+from tuner.search.distributions import same
+from tuner.search.space import Space
 
 if TYPE_CHECKING:
     pass

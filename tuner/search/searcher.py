@@ -1,4 +1,4 @@
-"""The searcher: asks for the next configuration, tells what came of it. Behind it stands a plan, or `tuner.study`."""
+"""The searcher: suggests the next configuration, and is told its results. It asks a plan or an Optuna study."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
