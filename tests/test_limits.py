@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import TypeAdapter
 
-from tuner.limits import Limits
+from tuner.constraints import Limits
 from tuner.search.space import Space
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import merge

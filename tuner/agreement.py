@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tuner.constraints import Limits
 from tuner.errors import Problem, allowed, collecting
 from tuner.feasibility import check_corners, check_initial, check_mutations, check_plan, check_space
-from tuner.limits import Limits
 from tuner.objectives import Objective
 from tuner.parts import Resources
 from tuner.search.adaptive import Adaptive

@@ -18,11 +18,10 @@ from pydantic import (
 from tuner.agreement import check_parts
 from tuner.config import Config
 from tuner.config_keys import Assignment
-from tuner.constraints import Constraint
+from tuner.constraints import Constraint, Limits
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.feasibility import refusal
 from tuner.formatting import seconds_of
-from tuner.limits import Limits
 from tuner.objectives import Objective, is_measured, objectives_of
 from tuner.parts import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
 from tuner.search import SearchConfig
