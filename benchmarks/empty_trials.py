@@ -94,7 +94,7 @@ def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dic
 
     from tuner import job
     from tuner.driver import run
-    from tuner.spec import ExperimentSpec
+    from tuner.spec.experiment import ExperimentSpec
     from tuner.trial_callback import TrialCallback
     from tuner.trials import Trial
 

@@ -24,7 +24,7 @@ from benchmarks.servers import mlflow_server, postgres
 from benchmarks.tables import table
 from tuner.journal import Journal
 from tuner.messages import end_of
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder
 from tuner.trials import Trial

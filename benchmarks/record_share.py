@@ -83,7 +83,7 @@ def child(uri: str, trials: int) -> None:
 
     from tuner import tracking
     from tuner.driver import run
-    from tuner.spec import ExperimentSpec
+    from tuner.spec.experiment import ExperimentSpec
 
     made: list[Measured] = []
     real = tracking.Recorder

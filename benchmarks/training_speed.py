@@ -126,7 +126,7 @@ def _train_textbook(root: Path, images: int, epochs: int, seed: int) -> list[dic
 def _train_ours(precision: str, images: int, epochs: int, seed: int) -> list[dict[str, Any]]:
     import torch
 
-    from tuner.reading import load
+    from tuner.spec.loader import load
     from tuner.train.device import keep_freed_memory
     from tuner.train.loop import fit
     from tuner.train.trial_config import TrialConfig

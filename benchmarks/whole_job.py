@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks import machine, stock_tune
 from benchmarks.tables import spread, table
-from tuner.reading import load
+from tuner.spec.loader import load
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pytest
 
 from tuner import cluster, tracking, user_code
 from tuner.config_keys import Assignment
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Mutation, Status, Trial
 from tuner.writer import write as write_record

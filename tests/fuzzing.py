@@ -157,7 +157,7 @@ ODD: list[Any] = [
     *("a\nb", "\x00", "a\x00b", "\x1b[31m", "\ufeff", "\u202eabc", "é", "数据", "😀", "<script>", "{{ x }}", "%s%n"),
     *("../../x", "/etc/passwd", "~root/x", "~nobody-has-this-name/x", "/proc/self/mem", "a/" * 3000),
     *("s3://b/x", "file:///etc", "://", "http://[", "sqlite:////etc/x", "optimizer.lr", ".", "a.b.c", "kind"),
-    *("no_such_module:f", "os:getcwd", "math:pi", "json:JSONDecoder", "tuner.spec:load", "a:b:c"),
+    *("no_such_module:f", "os:getcwd", "math:pi", "json:JSONDecoder", "tuner.spec.experiment:load", "a:b:c"),
     *("parameters <= 500", "val_loss < 0.5", "(" * 300, "1 +" * 500 + "1 < parameters", "9**9**9**9 < parameters"),
     *([], {}, [[]], [1], [0, 1], [1, 0], [1, 2, 3], [1e-5, 1], [0.0, 0.0], ["a", "b"], [None], [{}], [True, 1, 1.0]),
     *({"kind": "sgd"}, {"kind": None}, {"kind": ["cnn"]}, {"kind": {"kind": 1}}, {"": 1}, {"a.b": 1}, {"..": {}}),

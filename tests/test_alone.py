@@ -13,7 +13,7 @@ from rich.console import Console
 from tuner.alone import train_alone
 from tuner.data import MNIST
 from tuner.errors import UserError
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.train.checkpoint import Save, read_state
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig

@@ -9,8 +9,8 @@ import ray
 
 from tuner.cluster import address_of, disconnect
 from tuner.errors import UserError
-from tuner.parts import Resources
 from tuner.resources import Capacity, Machine, Share, local_capacity, share
+from tuner.spec.sections import Resources
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import tuner as tuner_package
 from tuner.cli.app import main
 from tuner.journal import FILE, Journal
 from tuner.messages import end_of
-from tuner.reading import load
+from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml
 from tuner.supply import planned
 
@@ -323,7 +323,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_validate_imports_neither_ray_nor_mlflow() -> None:
     quick = [path for path in EXPERIMENTS if path.stem != "own_function"]  # its own code imports Ray Tune
     modules = modules_after(["validate", *map(str, quick)])
-    assert "tuner.spec" in modules
+    assert "tuner.spec.experiment" in modules
     assert not {"ray", "mlflow", "pandas", "sklearn", "optuna", "torchvision"} & modules
 
 

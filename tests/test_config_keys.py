@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from tuner.config_keys import check_unambiguous, nearest, path_of, paths
 from tuner.errors import Mistakes, UserError
 from tuner.messages import beginning
-from tuner.reading import load
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.loader import load
+from tuner.spec.validation_errors import problems_of
 from tuner.supply import planned
 from tuner.train.trial_base import merge
-from tuner.validation import problems_of
 
 Own = Callable[[str], str]
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tuner.constraints import Constraint
+from tuner.spec.constraints import Constraint
 
 VALUES = {"parameters": 500.0, "a.b": 3.0, "x": 0.5, "zero": 0.0, "minus": -8.0, "nan": math.nan, "inf": math.inf}
 

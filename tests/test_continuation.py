@@ -9,7 +9,7 @@ from conftest import Played, experiment
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.errors import UserError
 from tuner.journal import Journal
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 
 

@@ -21,7 +21,7 @@ from tuner.earlier import latest_first
 from tuner.exit_status import FAILED, OK
 from tuner.journal import placed
 from tuner.layout import folder_name
-from tuner.reading import load
+from tuner.spec.loader import load
 from tuner.train.checkpoint import Save
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig

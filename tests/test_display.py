@@ -13,7 +13,7 @@ from tuner.labels import label
 from tuner.objectives import Objective
 from tuner.phases import Phases
 from tuner.result import Result
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
 from tuner.supply import Supply
 from tuner.tracking import Links

@@ -3,7 +3,7 @@ from conftest import Played, experiment
 
 from tuner.ending import Ending
 from tuner.objectives import Objective
-from tuner.parts import FailAfter
+from tuner.spec.sections import FailAfter
 from tuner.supply import Supply
 from tuner.trials import Trial
 

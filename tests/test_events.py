@@ -9,7 +9,7 @@ from conftest import experiment
 
 from tuner.ending import Ending
 from tuner.events import Events
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import planned
 from tuner.train.report_keys import REASON, STATUS, TRACEBACK
 from tuner.trial_callback import TrialCallback

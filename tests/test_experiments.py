@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.labels import label
-from tuner.reading import load
+from tuner.spec.loader import load
 from tuner.supply import Supply, planned
 
 FOLDER = Path(__file__).parents[1] / "experiments"

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from tuner import user_code
 from tuner.errors import UserError
 from tuner.layout import job_folder
-from tuner.reading import load
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml
 from tuner.supply import Supply
 

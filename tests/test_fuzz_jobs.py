@@ -25,7 +25,7 @@ from tuner.leaderboard import leaderboard
 from tuner.messages import end_of
 from tuner.past import Past, read_past, rebuilt
 from tuner.retention import Retention
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete, delete_checkpoints
 from tuner.supply import Supply
 from tuner.train.checkpoint import Save, read_model, read_state

@@ -25,7 +25,7 @@ from tuner.plots.as_optuna import Trials
 from tuner.plots.influence import can_decide
 from tuner.plots.keys import KeyPlots
 from tuner.plots.timeline import lanes
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.trials import Status, Trial
 
 EVIL = "<script>alert(1)</script>"

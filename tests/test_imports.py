@@ -198,7 +198,15 @@ class TestMaking:
         assert user_code.resolve_maker(f"{module}:{name}") is user_code.resolve(f"{module}:{name}")
 
     @pytest.mark.parametrize(
-        "target", ["os:system", "subprocess:Popen", "mine_n:run", "mine_n:partial", "tuner.spec:load", "antigravity:x"]
+        "target",
+        [
+            "os:system",
+            "subprocess:Popen",
+            "mine_n:run",
+            "mine_n:partial",
+            "tuner.spec.experiment:load",
+            "antigravity:x",
+        ],
     )
     def test_what_makes_neither(self, own: Own, target: str) -> None:
         own("mine_n.py", "from functools import partial\nfrom os import system as run\n")

@@ -16,7 +16,7 @@ from tuner.errors import UserError
 from tuner.journal import FILE, Journal, placed, text_of
 from tuner.messages import end_of
 from tuner.past import Past, read_past
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import as_file, checkpoints_in
 from tuner.stored_jobs import find
 from tuner.supply import Supply

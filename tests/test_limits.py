@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import TypeAdapter
 
-from tuner.constraints import Limits
 from tuner.search.space import Space
+from tuner.spec.constraints import Limits
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import merge
 from tuner.train.trial_config import TrialConfig

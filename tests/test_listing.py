@@ -22,7 +22,7 @@ from tuner.errors import UserError
 from tuner.journal import FILE, Journal
 from tuner.leaderboard import winner
 from tuner.messages import end_of
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder
 

@@ -23,7 +23,7 @@ from tuner.errors import UserError
 from tuner.events import Events
 from tuner.exit_status import FAILED, OK
 from tuner.objectives import Objective
-from tuner.reading import load
+from tuner.spec.loader import load
 from tuner.train import checkpoint
 from tuner.train.checkpoint import Save
 from tuner.train.evaluation import predict

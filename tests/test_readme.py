@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.reading import load
+from tuner.spec.loader import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from tuner.past import read_past, rebuilt
 from tuner.rebuilt import write_report
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, find_job, trials_of, versions_of
 from tuner.report import write_tables
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder
 from tuner.trials import Trial

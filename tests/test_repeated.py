@@ -14,7 +14,7 @@ from tuner.leaderboard import ranked, winner
 from tuner.objectives import Objective
 from tuner.search.repeated_searcher import Repeated
 from tuner.search.searcher import Plan, Told
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply, planned
 from tuner.trials import Trial
 

@@ -17,9 +17,9 @@ from tuner.alone import train_again, train_alone
 from tuner.cli.app import main
 from tuner.driver import run
 from tuner.errors import UserError
-from tuner.reading import load
 from tuner.reproduced import Reproduction, reproduction
 from tuner.result import Result
+from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml, write_yaml
 from tuner.trials import Mutation, Trial
 

@@ -20,7 +20,7 @@ from tuner.cli.app import main
 from tuner.ending import Ending
 from tuner.events import Events
 from tuner.exit_status import INTERRUPTED, OK, WRONG
-from tuner.reading import load
+from tuner.spec.loader import load
 from tuner.supply import Supply
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig

@@ -14,7 +14,7 @@ from tuner.labels import label
 from tuner.messages import end_of
 from tuner.preflight import check_room
 from tuner.retention import Retention
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete
 from tuner.supply import planned
 from tuner.tracking import Recorder

@@ -30,9 +30,9 @@ from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.journal import Journal
 from tuner.messages import end_of
 from tuner.past import Past, read_past
-from tuner.reading import load
 from tuner.result import Result
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.loader import load
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 

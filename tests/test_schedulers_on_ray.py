@@ -21,8 +21,8 @@ from tuner import cluster
 from tuner.controller import Controller
 from tuner.driver import run
 from tuner.exit_status import FAILED, OK
-from tuner.reading import load
 from tuner.result import Result
+from tuner.spec.loader import load
 from tuner.summary import print_result
 from tuner.supply import Supply
 from tuner.train.loop import fit

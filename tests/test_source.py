@@ -6,7 +6,7 @@ import pytest
 
 from tuner.config_keys import dotted, put
 from tuner.errors import UserError
-from tuner.source import Source, read, split
+from tuner.spec.source import Source, read, split
 from tuner.storage.yaml import parse_yaml
 
 Write = Callable[..., Path]

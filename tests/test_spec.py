@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from tuner import user_code
 from tuner.errors import UserError
-from tuner.reading import load
 from tuner.search.optuna_searcher import Study
 from tuner.search.searcher import Plan
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.loader import load
 from tuner.train.trial_config import TrialConfig
 
 

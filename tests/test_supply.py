@@ -9,7 +9,7 @@ from conftest import Played, experiment
 
 from tuner.labels import label
 from tuner.search.searcher import Searcher, Told
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply, planned
 from tuner.trials import Trial
 

@@ -13,7 +13,7 @@ from tuner.errors import UserError
 from tuner.journal import FILE, Journal
 from tuner.messages import end_of
 from tuner.record_names import TAG, originals, recorded
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.sync import sync
 from tuner.tracking import Recorder

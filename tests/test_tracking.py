@@ -19,12 +19,12 @@ from tuner.journal import Journal
 from tuner.messages import end_of
 from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
-from tuner.reading import load
 from tuner.record import Record
 from tuner.record_names import recorded
 from tuner.reopening import Refused
 from tuner.scribe import Scribe
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.loader import load
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
 from tuner.store import FIXED, SPACE, download_checkpoint, runs_below
 from tuner.supply import Supply, planned

@@ -24,7 +24,7 @@ from tuner.past import read_past
 from tuner.result import Result
 from tuner.retention import Retention
 from tuner.search.searcher import Plan
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.sync import sync
 from tuner.tensorboard import TensorBoard

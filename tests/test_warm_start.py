@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from tuner.errors import UserError
 from tuner.messages import end_of
 from tuner.search.searcher import Told
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.tracking import Recorder
 from tuner.trials import Trial

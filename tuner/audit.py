@@ -9,7 +9,7 @@ from tuner import entities, messages, store
 from tuner.past import Past
 from tuner.record_names import recorded
 from tuner.runs import Runs, ThroughClient
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.tables import Tables
 from tuner.trials import OVER
 

@@ -9,7 +9,7 @@ from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.past import Past, read_past
 from tuner.same_experiment import left_out
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
 from tuner.stored_jobs import find
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from tuner.formatting import duration, score, score_format
 from tuner.outputs import shown
 from tuner.phases import TRIALS, WORKERS, Phases
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.terminal import Followed
 from tuner.trial_callback import TrialCallback

@@ -21,7 +21,7 @@ from tuner.relocation import relocate
 from tuner.result import Result
 from tuner.signals import on_signal, stop
 from tuner.sole import alone_in
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
 from tuner.storage.uris import masked
 from tuner.supply import Supply
@@ -43,7 +43,7 @@ def run(
     """Run an experiment to its end.
 
     Args:
-        spec: The experiment, as `tuner.reading.load` gives it.
+        spec: The experiment, as `tuner.spec.loader.load` gives it.
         source: Its file, or the folder that it belongs to; the record names its git commit.
         address: A Ray cluster; None for RAY_ADDRESS, else a fresh local Ray.
         console: Where to write; None for standard output.
@@ -164,7 +164,7 @@ def prepare(
     Returns:
         The experiment with the dataset that there is, and the tracking URI.
     """
-    if "://" not in spec.storage:  # as `tuner.reading.load` has it already
+    if "://" not in spec.storage:  # as `tuner.spec.loader.load` has it already
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
     for note in (temporary.check(), sessions.root()[1] if cluster.address_of(address) is None else ""):
         if note:

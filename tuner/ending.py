@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tuner.objectives import Objective
-from tuner.parts import FailAfter
 from tuner.signals import on_signal, stop
+from tuner.spec.sections import FailAfter
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial
 

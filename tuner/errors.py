@@ -39,7 +39,7 @@ class UserError(Exception):
 class Mistakes(ValueError):
     """Several mistakes found by one check of a typed part, each at a key relative to that part.
 
-    A pydantic validator can raise only one error; this one carries many, and `tuner.spec` unpacks it.
+    A pydantic validator can raise only one error; this one carries many, and `tuner.spec.experiment` unpacks it.
     """
 
     def __init__(self, *problems: Problem) -> None:

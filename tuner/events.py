@@ -16,7 +16,7 @@ from tuner.formatting import duration
 from tuner.raised import line_of, traceback_of
 from tuner.reported_names import ReportedNames
 from tuner.search.schedulers import TIME
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import on
 from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory

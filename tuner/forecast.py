@@ -7,7 +7,7 @@ from tuner import journal, user_code
 from tuner.errors import UserError
 from tuner.formatting import duration
 from tuner.past import rebuilt
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
 from tuner.stored_jobs import find
 

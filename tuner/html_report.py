@@ -16,7 +16,7 @@ from tuner.leaderboard import front, ranked, winner
 from tuner.plots import draw
 from tuner.plots.as_optuna import configuration
 from tuner.plots.timeline import COLOURS
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
 from tuner.trials import Trial
 

@@ -17,7 +17,7 @@ from tuner.config_keys import Assignment
 from tuner.controller import MENDED
 from tuner.objectives import Objective
 from tuner.search.schedulers import TIME, SchedulerConfig
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import on
 from tuner.train.report_keys import LAST, STATUS
 from tuner.train.trial_base import AnyTrial

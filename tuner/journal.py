@@ -12,7 +12,7 @@ from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
 
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, files_at, part_of, read_parts, relative, resolved
 from tuner.storage.uris import masked
 from tuner.trial_callback import TrialCallback

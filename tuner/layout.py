@@ -2,7 +2,7 @@
 
 import re
 
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
 
 RESUMED = "-resumed-"

@@ -12,7 +12,7 @@ from tuner import origin, outputs, record_names
 from tuner.config_keys import flattened
 from tuner.elapsed import Elapsed
 from tuner.labels import label
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
 from tuner.store import FIXED, SPACE
 from tuner.train.report_keys import SYSTEM

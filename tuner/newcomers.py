@@ -8,7 +8,7 @@ from types import TracebackType
 from tuner import cluster, nodes
 from tuner.errors import UserError
 from tuner.resources import Machine, Share
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 
 _PAUSE = 5.0  # seconds between two looks at who is there
 

@@ -15,7 +15,7 @@ from typing import Any
 from tuner import __version__, cluster, user_code
 from tuner.errors import Problem, UserError
 from tuner.resources import Machine
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, files_at
 from tuner.storage.uris import masked
 from tuner.train.trial_base import AnyTrial

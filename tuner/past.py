@@ -14,12 +14,12 @@ from tuner.labels import label
 from tuner.leaderboard import ranked
 from tuner.lines import damaged, events_of
 from tuner.same_experiment import check_same, left_out, lies_in, short
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.validation_errors import problems_of
 from tuner.storage.filesystem import below, list_checkpoints, relative
 from tuner.storage.uris import is_inside
 from tuner.train.trial_base import AnyTrial
 from tuner.trials import Mutation, Trial
-from tuner.validation import problems_of
 
 
 @dataclass(frozen=True)

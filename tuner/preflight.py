@@ -12,7 +12,7 @@ import psutil
 from tuner.errors import Problem, UserError
 from tuner.formatting import shown
 from tuner.reachable import kind_of, unanswered
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
 from tuner.train.trial_base import merge
 

@@ -13,7 +13,7 @@ from tuner.errors import Problem, UserError
 from tuner.leaderboard import leaderboard
 from tuner.past import Past, rebuilt
 from tuner.recorded import Job, find_job, trials_of
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import default_uri
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from tuner.errors import allowed
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial
 

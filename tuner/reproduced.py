@@ -9,10 +9,10 @@ from tuner import store, user_code
 from tuner.errors import Problem, UserError
 from tuner.journal import as_plain
 from tuner.origin import versions
-from tuner.reading import load
 from tuner.rebuilt import rebuilt_job
 from tuner.recorded import Job, best_of, find, find_job, trials_of
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.loader import load
 from tuner.storage.uris import default_uri
 from tuner.storage.yaml import write_yaml
 from tuner.trials import Trial

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.errors import Problem, UserError
-from tuner.parts import Resources
+from tuner.spec.sections import Resources
 
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from tuner.layout import trial_of
 from tuner.leaderboard import front, ranked
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import checkpoints_in
 from tuner.trial_callback import TrialCallback
 from tuner.trials import OVER, Trial

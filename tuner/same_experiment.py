@@ -9,7 +9,7 @@ from tuner.journal import as_plain
 from tuner.labels import label
 from tuner.search.distributions import same
 from tuner.search.space import Space
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 
 _MAY_CHANGE = (
     *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage", "fail_after"),

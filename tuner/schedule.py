@@ -21,7 +21,7 @@ from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
 from tuner.layout import folder_name
 from tuner.resources import Share
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.train.trial_base import AnyTrial
 from tuner.train.trial_config import TrialConfig

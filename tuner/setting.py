@@ -8,7 +8,7 @@ from tuner import cluster, resources, tracking
 from tuner.continuation import Opening
 from tuner.elapsed import Elapsed
 from tuner.phases import Phases
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.supply import Supply
 from tuner.trials import Trial
 

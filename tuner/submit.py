@@ -19,8 +19,8 @@ from tuner.follow import follow
 from tuner.package import Package, package_of
 from tuner.reachable import kind_of
 from tuner.signals import on_signal, stop
-from tuner.source import read
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.source import read
 from tuner.storage import temporary
 from tuner.storage.uris import masked
 
@@ -40,7 +40,7 @@ def submit(
     """Run an experiment on a cluster, and follow it to its end.
 
     Args:
-        spec: The experiment, as `tuner.reading.load` gives it.
+        spec: The experiment, as `tuner.spec.loader.load` gives it.
         file: Its file; the folder that it lies in travels.
         overrides: What the command line sets, there as here.
         address: Of the dashboard of the cluster's head, ``http://HOST:8265``.

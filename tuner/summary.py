@@ -20,7 +20,7 @@ from tuner.labels import brief, label, short_names
 from tuner.leaderboard import failures, front, ranked
 from tuner.objectives import Objective
 from tuner.result import Result
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import is_there
 from tuner.storage.uris import masked
 from tuner.supply import planned

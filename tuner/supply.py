@@ -6,7 +6,7 @@ from typing import Any
 
 from tuner.labels import label
 from tuner.search.searcher import Searcher, State, Told
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.trial_callback import TrialCallback
 from tuner.trials import Trial
 

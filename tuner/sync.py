@@ -12,7 +12,7 @@ from tuner.preflight import check_store, tracking_uri
 from tuner.reachable import is_there
 from tuner.relocation import relocate
 from tuner.sole import alone_in
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, checkpoints_in
 from tuner.storage.uris import masked
 from tuner.stored_jobs import find
@@ -50,7 +50,7 @@ def sync(
     """Bring the record of a job to what its journal tells: nothing twice, no run left running, and read back after.
 
     Args:
-        spec: The experiment, as `tuner.reading.load` gives it.
+        spec: The experiment, as `tuner.spec.loader.load` gives it.
         source: Its file.
         job: The job's id; None for the last one.
         warn: Told of names that MLflow does not take, and where its artifacts are by now.

@@ -14,7 +14,7 @@ from tuner.errors import Problem, UserError
 from tuner.past import Past
 from tuner.record_names import recorded, renamed
 from tuner.scribe import Scribe
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import above
 from tuner.storage.uris import MLFLOW_DEFAULT, absolute, masked
 from tuner.store import FIXED, SPACE, VIEW

@@ -13,7 +13,7 @@ from tuner.search.adaptive import Adaptive
 from tuner.search.conditions import draw
 from tuner.search.searcher import State, Told
 from tuner.search.space import Distribution
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 
 _STATES: dict[str, State] = {"completed": "completed", "pruned": "pruned", "failed": "failed", "diverged": "failed"}
 

@@ -46,7 +46,7 @@ def run(
     with Phases(console) as phases:
         if not dry_run and submit is None:
             phases.begin("reading", f"reading {file}", in_a_log=False)
-        from tuner.reading import load
+        from tuner.spec.loader import load
 
         spec = load(file, overrides or ())
     going_on: dict[str, Any] = {
@@ -102,7 +102,7 @@ def validate(
     show: Annotated[bool, typer.Option("--print", help="Print each as resolved, with every default.")] = False,
 ) -> None:
     """Check experiments' files, and start nothing."""
-    from tuner.reading import load
+    from tuner.spec.loader import load
 
     problems = []
     for file in files:
@@ -143,7 +143,7 @@ def train(
 ) -> None:
     """Train one trial here and now, without Ray and MLflow: the place to debug."""
     from tuner.alone import train_again, train_alone
-    from tuner.reading import load
+    from tuner.spec.loader import load
     from tuner.terminal import terminal
 
     streams.outlive()
@@ -173,7 +173,7 @@ def sync(
     job: Annotated[str | None, typer.Option(help="The job's id; default: the experiment's last job.")] = None,
 ) -> None:
     """Tell the tracking server what it missed of a job, from the job's folder."""
-    from tuner.reading import load
+    from tuner.spec.loader import load
     from tuner.sync import sync as make_whole
 
     streams.outlive()
@@ -186,6 +186,6 @@ def schema() -> None:
     """Print the JSON Schema of the YAML, for editors."""
     import json
 
-    from tuner.spec import ExperimentSpec
+    from tuner.spec.experiment import ExperimentSpec
 
     typer.echo(json.dumps(ExperimentSpec.model_json_schema(), indent=2))

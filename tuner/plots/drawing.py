@@ -15,7 +15,7 @@ from tuner.plots.as_optuna import Trials, escaped, finite_series, scores
 from tuner.plots.figures import BLUE, DARK_GREY, GREY, RED, Drawn, Sheet, Undrawable, metric, styled
 from tuner.plots.keys import KeyPlots
 from tuner.plots.timeline import timeline
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.trials import SOUND, Trial
 
 _MOST_CURVES = 50

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from tuner.errors import UserError
 from tuner.plots.as_optuna import configuration
-from tuner.spec import ExperimentSpec
+from tuner.spec.experiment import ExperimentSpec
 from tuner.train.trial_base import merge
 from tuner.trials import Trial
 

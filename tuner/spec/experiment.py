@@ -15,25 +15,25 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.agreement import check_parts
 from tuner.config import Config
 from tuner.config_keys import Assignment
-from tuner.constraints import Constraint, Limits
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.feasibility import refusal
 from tuner.formatting import seconds_of
 from tuner.objectives import Objective, is_measured, objectives_of
-from tuner.parts import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
 from tuner.search import SearchConfig
 from tuner.search.adaptive import Adaptive
 from tuner.search.schedulers import Fifo, SchedulerConfig
 from tuner.search.space import Space
+from tuner.spec.checks import check_parts
+from tuner.spec.constraints import Constraint, Limits
+from tuner.spec.sections import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
+from tuner.spec.space_checks import refusal
+from tuner.spec.validation_errors import problems_of
 from tuner.storage.uris import holds_secret, masked
 from tuner.storage.yaml import write_yaml
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import AnyTrial, merge
 from tuner.train.trial_config import TrialConfig
-from tuner.validation import problems_of
 
 if TYPE_CHECKING:
     from tuner.search.searcher import Searcher

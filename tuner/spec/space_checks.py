@@ -10,9 +10,9 @@ from tuner.errors import Problem, UserError, allowed
 from tuner.search.conditions import corners, draw, needed
 from tuner.search.distributions import place_in
 from tuner.search.space import Space
+from tuner.spec.validation_errors import problems_of
 from tuner.train.trial_base import AnyTrial, merge
 from tuner.user_code import may_be_called
-from tuner.validation import problems_of
 
 
 def check_space(trial: AnyTrial, space: Space, allows: Callable[[Assignment], bool]) -> Iterator[Problem]:

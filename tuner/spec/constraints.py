@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from tuner.config_keys import Assignment
 from tuner.errors import Problem, UserError, allowed
-from tuner.feasibility import resolved
 from tuner.search.space import Space
+from tuner.spec.space_checks import resolved
 from tuner.train.trial_base import AnyTrial, merge
 
 _Number = float

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tuner.constraints import Limits
 from tuner.errors import Problem, allowed, collecting
-from tuner.feasibility import check_corners, check_initial, check_mutations, check_plan, check_space
 from tuner.objectives import Objective
-from tuner.parts import Resources
 from tuner.search.adaptive import Adaptive
 from tuner.search.conditions import check_conditions
+from tuner.spec.constraints import Limits
+from tuner.spec.sections import Resources
+from tuner.spec.space_checks import check_corners, check_initial, check_mutations, check_plan, check_space
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import AnyTrial
 from tuner.train.trial_config import TrialConfig

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tuner import user_code
-from tuner.agreement import check_parts
 from tuner.config_keys import Key
 from tuner.errors import Problem, UserError
-from tuner.source import read, split
-from tuner.spec import ExperimentSpec
-from tuner.validation import problems_of
+from tuner.spec.checks import check_parts
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.source import read, split
+from tuner.spec.validation_errors import problems_of
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
