@@ -95,8 +95,8 @@ def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dic
     from tuner import job
     from tuner.driver import run
     from tuner.spec.experiment import ExperimentSpec
-    from tuner.trial_callback import TrialCallback
-    from tuner.trials import Trial
+    from tuner.trials.callback import TrialCallback
+    from tuner.trials.trial import Trial
 
     at: dict[str, float] = {}
     heard: list[float] = []
@@ -114,9 +114,9 @@ def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dic
 
     job.schedule = timed  # type: ignore[attr-defined]
     if fails:  # or the first three that fail end the job
-        from tuner import ending
+        from tuner.trials import stopping
 
-        ending._FIRST = trials + 1
+        stopping._FIRST = trials + 1
     spec = ExperimentSpec.model_validate(experiment(trials, reports, folder, fails=fails))
     began = time.perf_counter()
     with Path(os.devnull).open("w") as nowhere:

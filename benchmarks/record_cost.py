@@ -22,12 +22,12 @@ from mlflow import MlflowClient
 from benchmarks import machine
 from benchmarks.servers import mlflow_server, postgres
 from benchmarks.tables import table
-from tuner.journal import Journal
 from tuner.messages import end_of
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.tracking import Recorder
-from tuner.trials import Trial
+from tuner.trials.generator import Supply
+from tuner.trials.journal import Journal
+from tuner.trials.trial import Trial
 
 HEADER = ["store", "side", "ms a report", "ms a trial", "control loop, s", "behind, s", "driver memory, MB"]
 SIDE_BY_SIDE = 4

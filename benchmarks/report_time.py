@@ -19,10 +19,10 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.record_cost import experiment
 from benchmarks.tables import spread, table
-from tuner.journal import FILE, Journal
 from tuner.messages import end_of
-from tuner.supply import Supply
 from tuner.tracking import Recorder
+from tuner.trials.generator import Supply
+from tuner.trials.journal import FILE, Journal
 
 
 def record(folder: Path, trials: int, reports: int) -> None:

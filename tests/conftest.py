@@ -21,8 +21,8 @@ import pytest
 from tuner import cluster, tracking, user_code
 from tuner.config_keys import Assignment
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Mutation, Status, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Mutation, Status, Trial
 from tuner.writer import write as write_record
 
 Write = Callable[..., Path]

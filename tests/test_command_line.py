@@ -12,11 +12,11 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 import tuner as tuner_package
 from tuner.cli.app import main
-from tuner.journal import FILE, Journal
 from tuner.messages import end_of
 from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml
-from tuner.supply import planned
+from tuner.trials.generator import planned
+from tuner.trials.journal import FILE, Journal
 
 Write = Callable[..., Path]
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))

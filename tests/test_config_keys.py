@@ -14,8 +14,8 @@ from tuner.messages import beginning
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.spec.validation_errors import problems_of
-from tuner.supply import planned
 from tuner.train.trial_base import merge
+from tuner.trials.generator import planned
 
 Own = Callable[[str], str]
 

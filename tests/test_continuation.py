@@ -8,9 +8,9 @@ from conftest import Played, experiment
 
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.errors import UserError
-from tuner.journal import Journal
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
+from tuner.trials.generator import Supply
+from tuner.trials.journal import Journal
 
 
 def spec_in(folder: Path, trials: int = 4, **parts: Any) -> ExperimentSpec:

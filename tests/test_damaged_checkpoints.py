@@ -19,12 +19,12 @@ from ray import tune
 
 from tuner.earlier import latest_first
 from tuner.exit_status import FAILED, OK
-from tuner.journal import placed
-from tuner.layout import folder_name
 from tuner.spec.loader import load
 from tuner.train.checkpoint import Save
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
+from tuner.trials.journal import placed
+from tuner.trials.layout import folder_name
 
 JOB = """
 name: job

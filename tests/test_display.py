@@ -9,15 +9,15 @@ from rich.console import Console
 from tuner.display import Display, pause
 from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.formatting import duration
-from tuner.labels import label
 from tuner.objectives import Objective
 from tuner.phases import Phases
 from tuner.result import Result
 from tuner.spec.experiment import ExperimentSpec
 from tuner.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
-from tuner.supply import Supply
 from tuner.tracking import Links
-from tuner.trials import Mutation, Trial
+from tuner.trials.generator import Supply
+from tuner.trials.labels import label
+from tuner.trials.trial import Mutation, Trial
 
 SPEC = experiment(
     name="job", space={"optimizer.lr": {"grid": [0.1, 0.05, 0.025]}}, search={"kind": "grid"}, trial=experiment().trial

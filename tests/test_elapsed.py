@@ -8,12 +8,12 @@ import pytest
 from conftest import experiment
 from rich.console import Console
 
-from tuner import elapsed
-from tuner.elapsed import Elapsed
-from tuner.journal import as_plain
-from tuner.lines import events_of
-from tuner.past import Past, rebuilt
 from tuner.phases import Phases
+from tuner.trials import elapsed
+from tuner.trials.elapsed import Elapsed
+from tuner.trials.journal import as_plain
+from tuner.trials.journal_schema import events_of
+from tuner.trials.resume import Past, rebuilt
 
 SPEC = experiment(name="job")
 

@@ -1,11 +1,11 @@
 import pytest
 from conftest import Played, experiment
 
-from tuner.ending import Ending
 from tuner.objectives import Objective
 from tuner.spec.sections import FailAfter
-from tuner.supply import Supply
-from tuner.trials import Trial
+from tuner.trials.generator import Supply
+from tuner.trials.stopping import Ending
+from tuner.trials.trial import Trial
 
 HIGH, LOW = Objective(metric="val_accuracy", mode="max"), Objective(metric="val_loss", mode="min")
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from conftest import experiment
 
-from tuner.ending import Ending
 from tuner.events import Events
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import planned
 from tuner.train.report_keys import REASON, STATUS, TRACEBACK
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Mutation, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.generator import planned
+from tuner.trials.stopping import Ending
+from tuner.trials.trial import Mutation, Trial
 
 OWN = experiment(
     trial={"target": "json:dumps", "config": {}},

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tuner.labels import label
 from tuner.spec.loader import load
-from tuner.supply import Supply, planned
+from tuner.trials.generator import Supply, planned
+from tuner.trials.labels import label
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))

@@ -15,12 +15,12 @@ import torch
 from conftest import experiment
 from mlflow import MlflowClient
 
-from tuner.journal import Journal
-from tuner.past import read_past
 from tuner.storage.disk_full import is_full
-from tuner.supply import Supply
 from tuner.train import checkpoint
 from tuner.train.trial_config import TrialConfig
+from tuner.trials.generator import Supply
+from tuner.trials.journal import Journal
+from tuner.trials.resume import read_past
 
 JOB = """
 name: filling

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from tuner import user_code
 from tuner.errors import UserError
-from tuner.layout import job_folder
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml
-from tuner.supply import Supply
+from tuner.trials.generator import Supply
+from tuner.trials.layout import job_folder
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 

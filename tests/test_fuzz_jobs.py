@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 
 from tuner import html_report
 from tuner.errors import UserError
-from tuner.journal import FILE, Journal
-from tuner.leaderboard import leaderboard
 from tuner.messages import end_of
-from tuner.past import Past, read_past, rebuilt
-from tuner.retention import Retention
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete, delete_checkpoints
-from tuner.supply import Supply
 from tuner.train.checkpoint import Save, read_model, read_state
 from tuner.train.trial_config import TrialConfig
-from tuner.trials import Trial
+from tuner.trials.generator import Supply
+from tuner.trials.journal import FILE, Journal
+from tuner.trials.leaderboard import leaderboard
+from tuner.trials.resume import Past, read_past, rebuilt
+from tuner.trials.retention import Retention
+from tuner.trials.trial import Trial
 from tuner.user_code import not_called
 
 JOB = "20260101-000000-abcd"

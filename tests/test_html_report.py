@@ -19,14 +19,14 @@ from scipy.stats import binomtest
 from tuner.certainty import certainty, wilson
 from tuner.config_keys import Assignment
 from tuner.html_report import write_html
-from tuner.labels import label
 from tuner.plots import draw
 from tuner.plots.as_optuna import Trials
 from tuner.plots.influence import can_decide
 from tuner.plots.keys import KeyPlots
 from tuner.plots.timeline import lanes
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trials import Status, Trial
+from tuner.trials.labels import label
+from tuner.trials.trial import Status, Trial
 
 EVIL = "<script>alert(1)</script>"
 PLOTS = [

@@ -13,9 +13,9 @@ import pytest
 from conftest import start_job
 from mlflow import MlflowClient
 
-from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
 from tuner.exit_status import INTERRUPTED, OK
 from tuner.signals import SIGNALS, Interrupted, on_signal, stop
+from tuner.trials.stopping import INTERRUPTION, Ending, Late, ended_by_signals
 
 JOB = """
 name: signals

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from conftest import Played, experiment
 
-from tuner import journal
 from tuner.errors import UserError
-from tuner.journal import FILE, Journal, placed, text_of
 from tuner.messages import end_of
-from tuner.past import Past, read_past
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import as_file, checkpoints_in
-from tuner.stored_jobs import find
-from tuner.supply import Supply
-from tuner.trials import Trial
+from tuner.trials import journal
+from tuner.trials.generator import Supply
+from tuner.trials.journal import FILE, Journal, placed, text_of
+from tuner.trials.resume import Past, read_past
+from tuner.trials.stored_jobs import find
+from tuner.trials.trial import Trial
 
 POPULATION = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 3})
 

@@ -19,12 +19,12 @@ import tuner
 from tuner import html_report
 from tuner.cli.app import main
 from tuner.errors import UserError
-from tuner.journal import FILE, Journal
-from tuner.leaderboard import winner
 from tuner.messages import end_of
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.tracking import Recorder
+from tuner.trials.generator import Supply
+from tuner.trials.journal import FILE, Journal
+from tuner.trials.leaderboard import winner
 
 Told = Callable[..., str]
 

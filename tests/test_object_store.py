@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector, FileSystem
 
-from tuner.journal import FILE
 from tuner.storage.filesystem import read_parts
+from tuner.trials.journal import FILE
 
 JOB = """
 name: far

@@ -15,9 +15,9 @@ from conftest import start_job
 from mlflow import MlflowClient
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from tuner import outputs
 from tuner.cli.app import main
 from tuner.output_log import KEPT, OutputLog
+from tuner.trials import output_files
 
 FUNCTION = """
 import os
@@ -48,7 +48,7 @@ def folder_of(tmp_path: Path) -> Path:
 
 
 def local(tmp_path: Path) -> OutputLog:
-    return OutputLog(LocalFileSystem(), str(folder_of(tmp_path) / outputs.FILE))
+    return OutputLog(LocalFileSystem(), str(folder_of(tmp_path) / output_files.FILE))
 
 
 def elsewhere(tmp_path: Path) -> OutputLog:
@@ -61,7 +61,7 @@ BOTH = pytest.mark.parametrize("of", [local, elsewhere])
 
 
 def written(tmp_path: Path) -> bytes:
-    return (folder_of(tmp_path) / outputs.FILE).read_bytes()
+    return (folder_of(tmp_path) / output_files.FILE).read_bytes()
 
 
 @BOTH
@@ -108,7 +108,7 @@ def test_its_beginning_and_its_end_are_kept(tmp_path: Path, of: Any) -> None:
 def test_who_prints_nothing_leaves_nothing(tmp_path: Path, of: Any) -> None:
     with of(tmp_path):
         pass
-    assert not (folder_of(tmp_path) / outputs.FILE).exists()
+    assert not (folder_of(tmp_path) / output_files.FILE).exists()
 
 
 def test_a_disk_that_is_full_fails_nothing(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_fails_nothing(tmp_path: Path) -> None:
 
 
 def test_its_place_is_the_same_however_often_the_trial_began(tmp_path: Path) -> None:
-    assert outputs.place("s3://bucket/job?scheme=http", 7) == "s3://bucket/job/trial-0007/output.log?scheme=http"
+    assert output_files.place("s3://bucket/job?scheme=http", 7) == "s3://bucket/job/trial-0007/output.log?scheme=http"
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_it_is_an_artifact_where_that_is_asked_for(job: tuple[Path, str]) -> Non
     (experiment,) = client.search_experiments(filter_string="name = 'prints'")
     runs = {run.data.tags.get("tuner.trial"): run for run in client.search_runs([experiment.experiment_id])}
     for number in range(len(WAYS)):
-        there = client.download_artifacts(runs[str(number)].info.run_id, outputs.FILE)
+        there = client.download_artifacts(runs[str(number)].info.run_id, output_files.FILE)
         assert Path(there).read_text() == (folder / f"trial-000{number}" / "output.log").read_text()
 
 

@@ -16,17 +16,17 @@ import tuner
 from tuner import html_report, listing, store
 from tuner.comparison import compare, print_comparison
 from tuner.errors import UserError
-from tuner.journal import FILE, Journal
-from tuner.leaderboard import front, winner
 from tuner.messages import end_of
-from tuner.past import read_past, rebuilt
 from tuner.rebuilt import write_report
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, find_job, trials_of, versions_of
 from tuner.report import write_tables
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.tracking import Recorder
-from tuner.trials import Trial
+from tuner.trials.generator import Supply
+from tuner.trials.journal import FILE, Journal
+from tuner.trials.leaderboard import front, winner
+from tuner.trials.resume import read_past, rebuilt
+from tuner.trials.trial import Trial
 from tuner.ui import page
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")

@@ -9,14 +9,14 @@ from conftest import experiment
 from tuner.certainty import certainty
 from tuner.config_keys import Assignment
 from tuner.errors import UserError
-from tuner.labels import label
-from tuner.leaderboard import ranked, winner
 from tuner.objectives import Objective
 from tuner.search.repeated_searcher import Repeated
 from tuner.search.searcher import Plan, Told
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply, planned
-from tuner.trials import Trial
+from tuner.trials.generator import Supply, planned
+from tuner.trials.labels import label
+from tuner.trials.leaderboard import ranked, winner
+from tuner.trials.trial import Trial
 
 ACCURACY = [Objective(metric="val_accuracy", mode="max")]
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from tuner.objectives import Objective
 from tuner.report import draw_confusion, draw_front, write_tables
-from tuner.supply import planned
-from tuner.trials import Trial
+from tuner.trials.generator import planned
+from tuner.trials.trial import Trial
 
 ACCURACY, LOSS = Objective(metric="val_accuracy", mode="max"), Objective(metric="val_loss", mode="min")
 SIZE = Objective(metric="parameters", mode="min")

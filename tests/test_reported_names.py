@@ -7,8 +7,8 @@ from conftest import experiment
 from tuner.reported_names import ReportedNames
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import AnyTrial
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Trial
 
 
 class Notes(TrialCallback):

@@ -21,7 +21,7 @@ from tuner.reproduced import Reproduction, reproduction
 from tuner.result import Result
 from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml, write_yaml
-from tuner.trials import Mutation, Trial
+from tuner.trials.trial import Mutation, Trial
 
 # What a hyperparameter of 17 digits is lost in: a label, a parameter cut off, YAML that rounds.
 JOB = """

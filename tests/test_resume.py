@@ -17,15 +17,15 @@ from conftest import processes_below, start_job
 from mlflow import MlflowClient
 
 from tuner.cli.app import main
-from tuner.ending import Ending
 from tuner.events import Events
 from tuner.exit_status import INTERRUPTED, OK, WRONG
 from tuner.spec.loader import load
-from tuner.supply import Supply
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.generator import Supply
+from tuner.trials.stopping import Ending
+from tuner.trials.trial import Trial
 
 GRID = """
 name: grid

@@ -10,15 +10,15 @@ from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.labels import label
 from tuner.messages import end_of
 from tuner.preflight import check_room
-from tuner.retention import Retention
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete
-from tuner.supply import planned
 from tuner.tracking import Recorder
-from tuner.trials import Status, Trial
+from tuner.trials.generator import planned
+from tuner.trials.labels import label
+from tuner.trials.retention import Retention
+from tuner.trials.trial import Status, Trial
 
 SPACE = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}
 

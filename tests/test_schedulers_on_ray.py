@@ -24,10 +24,10 @@ from tuner.exit_status import FAILED, OK
 from tuner.result import Result
 from tuner.spec.loader import load
 from tuner.summary import print_result
-from tuner.supply import Supply
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
-from tuner.trials import Trial
+from tuner.trials.generator import Supply
+from tuner.trials.trial import Trial
 
 EPOCHS = 9
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from conftest import Played, experiment
 
-from tuner.labels import label
 from tuner.search.searcher import Searcher, Told
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply, planned
-from tuner.trials import Trial
+from tuner.trials.generator import Supply, planned
+from tuner.trials.labels import label
+from tuner.trials.trial import Trial
 
 
 class Asked(Searcher):

@@ -10,13 +10,13 @@ from conftest import Played, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.journal import FILE, Journal
 from tuner.messages import end_of
 from tuner.record_names import TAG, originals, recorded
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.sync import sync
 from tuner.tracking import Recorder
+from tuner.trials.generator import Supply
+from tuner.trials.journal import FILE, Journal
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")
 

@@ -11,8 +11,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from tuner.errors import UserError
 from tuner.preflight import check_storage
-from tuner.supply import Supply
 from tuner.tensorboard import TensorBoard
+from tuner.trials.generator import Supply
 
 
 def events(folder: Path) -> list[Any]:

@@ -15,9 +15,7 @@ from mlflow.exceptions import MlflowException
 from benchmarks.servers import free_port, mlflow_server
 from tuner import messages, tracking, writer
 from tuner.errors import UserError
-from tuner.journal import Journal
 from tuner.messages import end_of
-from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.record import Record
 from tuner.record_names import recorded
@@ -27,9 +25,11 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
 from tuner.store import FIXED, SPACE, download_checkpoint, runs_below
-from tuner.supply import Supply, planned
 from tuner.tracking import Recorder
-from tuner.trials import Trial
+from tuner.trials.generator import Supply, planned
+from tuner.trials.journal import Journal
+from tuner.trials.resume import Past, read_past
+from tuner.trials.trial import Trial
 from tuner.user_mlflow import KEY, key_of
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")

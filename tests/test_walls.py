@@ -16,20 +16,20 @@ from tuner import html_report
 from tuner.ahead import ImportingAhead
 from tuner.display import Display
 from tuner.driver import run
-from tuner.ending import Ending
 from tuner.exit_status import FAILED, OK
 from tuner.finish import Finish
-from tuner.journal import Journal
-from tuner.past import read_past
 from tuner.result import Result
-from tuner.retention import Retention
 from tuner.search.searcher import Plan
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.sync import sync
 from tuner.tensorboard import TensorBoard
 from tuner.tracking import Recorder
-from tuner.trial_callback import TrialCallback
+from tuner.trials.callback import TrialCallback
+from tuner.trials.generator import Supply
+from tuner.trials.journal import Journal
+from tuner.trials.resume import read_past
+from tuner.trials.retention import Retention
+from tuner.trials.stopping import Ending
 from tuner.walls import Faults, Walled
 
 CODE = """

@@ -13,9 +13,9 @@ from tuner.errors import UserError
 from tuner.messages import end_of
 from tuner.search.searcher import Told
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.tracking import Recorder
-from tuner.trials import Trial
+from tuner.trials.generator import Supply
+from tuner.trials.trial import Trial
 from tuner.warm_start import Learnt
 from tuner.warm_start import learnt as learnt_of
 

@@ -5,8 +5,8 @@ import threading
 from importlib import import_module
 from typing import Any
 
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Trial
 
 _MOMENT, _MANY = 0.5, 10
 """Seconds, and the reports in them that take all of the control loop's time."""

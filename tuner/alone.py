@@ -13,7 +13,6 @@ from tuner.formatting import duration, score
 from tuner.reproduced import Reproduction
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
-from tuner.supply import planned
 from tuner.train.checkpoint import Save
 from tuner.train.device import keep_freed_memory, use_threads
 from tuner.train.evaluation import Diverged
@@ -22,7 +21,8 @@ from tuner.train.loop import fit
 from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.train.report_keys import PARTS
 from tuner.train.trial_config import TrialConfig
-from tuner.trials import Trial
+from tuner.trials.generator import planned
+from tuner.trials.trial import Trial
 
 
 def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:

@@ -6,12 +6,12 @@ from math import isfinite
 from typing import Any
 
 from tuner import entities, messages, store
-from tuner.past import Past
 from tuner.record_names import recorded
 from tuner.runs import Runs, ThroughClient
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tables import Tables
-from tuner.trials import OVER
+from tuner.trials.resume import Past
+from tuner.trials.trial import OVER
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import config_keys, store
-from tuner.elapsed import said as took
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
 from tuner.listing import say, show
 from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
+from tuner.trials.elapsed import said as took
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Side:
         configuration: Its dotted keys.
         words: What came of it in words.
         numbers: What came of it in numbers.
-        seconds: How long it took, as `tuner.elapsed` has it.
+        seconds: How long it took, as `tuner.trials.elapsed` has it.
         paused: Seconds between its runs.
         objectives: What it was judged by.
         datasets: What it was measured on, each set by name and digest.

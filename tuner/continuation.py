@@ -7,11 +7,11 @@ from typing import Literal
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
-from tuner.past import Past, read_past
-from tuner.same_experiment import left_out
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
-from tuner.stored_jobs import find
+from tuner.trials.resume import Past, read_past
+from tuner.trials.same_experiment import left_out
+from tuner.trials.stored_jobs import find
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.formatting import duration, score, score_format
-from tuner.outputs import shown
 from tuner.phases import TRIALS, WORKERS, Phases
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.terminal import Followed
-from tuner.trial_callback import TrialCallback
-from tuner.trials import SOUND, Mutation, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.generator import Supply
+from tuner.trials.output_files import shown
+from tuner.trials.trial import SOUND, Mutation, Trial
 
 _ROWS = 15
 _BAR = 28  # characters

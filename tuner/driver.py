@@ -12,9 +12,7 @@ from rich.markup import escape
 
 from tuner import admission, cluster, nodes, preflight, resources, sessions, tracking, warm_start
 from tuner.continuation import Continue, Opening, begun, continued
-from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
-from tuner.journal import Journal
 from tuner.phases import Phases
 from tuner.reachable import kind_of
 from tuner.relocation import relocate
@@ -24,7 +22,9 @@ from tuner.sole import alone_in
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
 from tuner.storage.uris import masked
-from tuner.supply import Supply
+from tuner.trials.elapsed import Elapsed
+from tuner.trials.generator import Supply
+from tuner.trials.journal import Journal
 
 
 def run(

@@ -5,7 +5,7 @@ from typing import Any
 
 from pyarrow.fs import FileSelector, FileType
 
-from tuner.layout import RESUMED
+from tuner.trials.layout import RESUMED
 
 
 def latest_first(checkpoint: Any) -> Iterator[Any]:

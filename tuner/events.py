@@ -11,7 +11,6 @@ from ray import tune
 from ray.train.constants import CHECKPOINT_DIR_NAME
 from ray.tune.result import AUTO_RESULT_KEYS
 
-from tuner.ending import INTERRUPTION, Ending
 from tuner.formatting import duration
 from tuner.raised import line_of, traceback_of
 from tuner.reported_names import ReportedNames
@@ -21,8 +20,9 @@ from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import on
 from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.train.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK
-from tuner.trial_callback import TrialCallback
-from tuner.trials import WORKER_LOST, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.stopping import INTERRUPTION, Ending
+from tuner.trials.trial import WORKER_LOST, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")

@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import cluster, html_report, messages, report, tracking, user_code
-from tuner.elapsed import ended
-from tuner.ending import INTERRUPTION, Ending
 from tuner.exit_status import FAILED, INTERRUPTED, OK
-from tuner.journal import FILE, Journal
-from tuner.labels import label
-from tuner.leaderboard import failures, front, winner
 from tuner.result import Result
 from tuner.setting import Setting
 from tuner.signals import on_signal, stop
@@ -24,7 +19,12 @@ from tuner.storage.uris import masked
 from tuner.train.checkpoint import Damaged
 from tuner.train.trial_config import TrialConfig
 from tuner.trainable import test
-from tuner.trials import WORKER_LOST, Trial
+from tuner.trials.elapsed import ended
+from tuner.trials.journal import FILE, Journal
+from tuner.trials.labels import label
+from tuner.trials.leaderboard import failures, front, winner
+from tuner.trials.stopping import INTERRUPTION, Ending
+from tuner.trials.trial import WORKER_LOST, Trial
 from tuner.walls import Faults
 
 

@@ -3,13 +3,14 @@
 import math
 from statistics import fmean
 
-from tuner import journal, user_code
+from tuner import user_code
 from tuner.errors import UserError
 from tuner.formatting import duration
-from tuner.past import rebuilt
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
-from tuner.stored_jobs import find
+from tuner.trials import journal
+from tuner.trials.resume import rebuilt
+from tuner.trials.stored_jobs import find
 
 _MEASURED = ("completed", "pruned")
 

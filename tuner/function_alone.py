@@ -14,7 +14,7 @@ from tuner.formatting import score
 from tuner.function_trial import run_function, seed_generators
 from tuner.objectives import Objective
 from tuner.train.function_trial import TargetTrial
-from tuner.trials import Trial
+from tuner.trials.trial import Trial
 
 
 def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Path | None, console: Console) -> bool:

@@ -7,18 +7,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tuner import elapsed
 from tuner.certainty import certainty
 from tuner.config import Config
 from tuner.formatting import duration, score, score_format
-from tuner.labels import brief, short_names
-from tuner.leaderboard import front, ranked, winner
 from tuner.plots import draw
 from tuner.plots.as_optuna import configuration
 from tuner.plots.timeline import COLOURS
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
-from tuner.trials import Trial
+from tuner.trials import elapsed
+from tuner.trials.labels import brief, short_names
+from tuner.trials.leaderboard import front, ranked, winner
+from tuner.trials.trial import Trial
 
 FILE = "report.html"
 """Its name, beside the tables in a job's folder and among the artifacts of its run."""
@@ -51,7 +51,7 @@ def write_html(
         status: How the job ended, in a word.
         ended_early: Why it ended before its search was through; empty where it did not.
         test: The winner's metrics on the test set, by their full names.
-        seconds: How long the job took, as `tuner.elapsed` has it.
+        seconds: How long the job took, as `tuner.trials.elapsed` has it.
         paused: Seconds between its runs.
     """
     from jinja2 import Environment, StrictUndefined

@@ -21,8 +21,8 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import on
 from tuner.train.report_keys import LAST, STATUS
 from tuner.train.trial_base import AnyTrial
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Mutation, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Mutation, Trial
 
 Payload = Callable[[AnyTrial, Assignment], dict[str, Any]]
 """What a worker is given to train a configuration."""

@@ -9,12 +9,9 @@ from typing import Any
 from tuner import cluster, messages
 from tuner.ahead import ImportingAhead
 from tuner.display import Display
-from tuner.ending import INTERRUPTION, Ending, Late, ended_by_signals
 from tuner.finish import Finish
-from tuner.journal import Journal
 from tuner.newcomers import Newcomers
 from tuner.result import Result
-from tuner.retention import Retention
 from tuner.schedule import end_running, schedule
 from tuner.setting import Setting
 from tuner.signals import on_signal
@@ -22,8 +19,11 @@ from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import below, delete, name_of
 from tuner.tensorboard import TensorBoard
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.journal import Journal
+from tuner.trials.retention import Retention
+from tuner.trials.stopping import INTERRUPTION, Ending, Late, ended_by_signals
+from tuner.trials.trial import Trial
 from tuner.walls import Faults, Walled
 
 

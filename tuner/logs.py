@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tuner import outputs, store
+from tuner import store
 from tuner.errors import Problem, UserError
 from tuner.recorded import Job, RecordedTrial, trials_of
+from tuner.trials import output_files
 
 _LOOK = 0.5  # seconds between looks at a file that grows
 _ASK = 2.0  # seconds between questions whether its trial has ended
@@ -26,9 +27,9 @@ def output_of(client: Any, job: Job, number: int, *, follow: bool = False) -> It
         UserError: There is no such trial, or what it printed cannot be had from here.
     """
     trial = _trial(client, job, number)
-    file = outputs.place(job.tags.get("tuner.folder", ""), number)
+    file = output_files.place(job.tags.get("tuner.folder", ""), number)
     try:
-        printed = outputs.read(file)
+        printed = output_files.read(file)
     except Exception as error:  # whatever a storage that is away raises
         yield _artifact(client, job, trial, f"{file} cannot be read: {error}")
         return
@@ -59,7 +60,7 @@ def _growing(client: Any, trial: RecordedTrial, file: str, seen: int) -> Iterato
         if time.monotonic() - asked > _ASK:
             is_over, asked = not _goes_on(client, trial), time.monotonic()
         with contextlib.suppress(OSError):  # a storage may be away for a while
-            now = outputs.read(file) or b""
+            now = output_files.read(file) or b""
             # Where it is shorter than before, its middle was cut out: it goes on from its end.
             yield now[seen:]
             seen = len(now)
@@ -76,7 +77,7 @@ def _artifact(client: Any, job: Job, trial: RecordedTrial, why: str) -> bytes:
     Raises:
         UserError: It has none.
     """
-    text = store.read_text(client, trial.run.info.run_id, outputs.FILE)
+    text = store.read_text(client, trial.run.info.run_id, output_files.FILE)
     if text is not None:
         return text.encode()
     which = f"trial {trial.number} of the job {job.id}"

@@ -8,16 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner import origin, outputs, record_names
+from tuner import origin, record_names
 from tuner.config_keys import flattened
-from tuner.elapsed import Elapsed
-from tuner.labels import label
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
 from tuner.store import FIXED, SPACE
 from tuner.train.report_keys import SYSTEM
 from tuner.train.trial_base import AnyTrial
-from tuner.trials import Trial
+from tuner.trials import output_files
+from tuner.trials.elapsed import Elapsed
+from tuner.trials.labels import label
+from tuner.trials.trial import Trial
 
 _MLFLOW_STATUS = {
     "completed": "FINISHED",
@@ -161,7 +162,7 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float, folder: str = "") ->
         "texts": texts,
         "checkpoint": trial.checkpoint or "",
         "dropped": trial.dropped,
-        "output": outputs.place(folder, trial.number) if folder and _keeps_output(spec, trial) else "",
+        "output": output_files.place(folder, trial.number) if folder and _keeps_output(spec, trial) else "",
         "time": when,
         "inside": bool(trial.config.targets),  # code of the user's own may have begun runs of its own
     }

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from tuner.outputs import FILE
 from tuner.storage import temporary
+from tuner.trials.output_files import FILE
 
 KEPT = 2**20
 """Bytes that are kept of its beginning, and of its end."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import html_report, journal, store, user_code
+from tuner import html_report, store, user_code
 from tuner.errors import Problem, UserError
-from tuner.leaderboard import leaderboard
-from tuner.past import Past, rebuilt
 from tuner.recorded import Job, find_job, trials_of
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import default_uri
+from tuner.trials import journal
+from tuner.trials.leaderboard import leaderboard
+from tuner.trials.resume import Past, rebuilt
 
 if TYPE_CHECKING:
     import pandas as pd

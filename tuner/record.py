@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tuner import entities, store
-from tuner.elapsed import FORGOTTEN
 from tuner.record_names import recorded
 from tuner.refusal import refusal
 from tuner.reopening import OPENING, Refused, check, is_over
@@ -18,6 +17,7 @@ from tuner.run_writer import RunWriter
 from tuner.runs import Change, ThroughClient
 from tuner.storage.filesystem import as_file, as_folder, delete_checkpoints
 from tuner.tables import Tables
+from tuner.trials.elapsed import FORGOTTEN
 from tuner.upload import upload
 from tuner.user_mlflow import key_of
 

@@ -13,9 +13,9 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from tuner import store
-from tuner.elapsed import paused_of, seconds_of
 from tuner.errors import Problem, UserError
 from tuner.record_names import originals, recorded
+from tuner.trials.elapsed import paused_of, seconds_of
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken until now, as `tuner.elapsed` has it."""
+        """How long it took, or has taken until now, as `tuner.trials.elapsed` has it."""
         end = self.run.info.end_time
         return seconds_of(self.tags, self.began, end / 1000 if end and self.status != "running" else time.time())
 

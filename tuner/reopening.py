@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.stored_jobs import shares_record
+from tuner.trials.stored_jobs import shares_record
 
 ENDED = ("completed", "pruned", "failed", "diverged")
 """How a trial ends for good."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.leaderboard import front, leaderboard
 from tuner.objectives import Objective
-from tuner.trials import Trial
+from tuner.trials.leaderboard import front, leaderboard
+from tuner.trials.trial import Trial
 
 
 def write_tables(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path, repeat: int = 1) -> None:

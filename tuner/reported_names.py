@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from tuner.errors import allowed
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Trial
 
 
 class ReportedNames:

@@ -7,7 +7,6 @@ from typing import Any
 
 from tuner import store, user_code
 from tuner.errors import Problem, UserError
-from tuner.journal import as_plain
 from tuner.origin import versions
 from tuner.rebuilt import rebuilt_job
 from tuner.recorded import Job, best_of, find, find_job, trials_of
@@ -15,7 +14,8 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import default_uri
 from tuner.storage.yaml import write_yaml
-from tuner.trials import Trial
+from tuner.trials.journal import as_plain
+from tuner.trials.trial import Trial
 
 _KEPT = ("objective", "resources", "retry", "trial_timeout", "tracking", "storage")
 """Parts of a job that a single trial of it has, too; all others are about many trials."""

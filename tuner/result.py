@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import Links
-from tuner.trials import Trial
+from tuner.trials.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Result:
         links: Where the record is.
         status: Exit status.
         ended_early: Why the job ended before its search was through; empty where it did not.
-        seconds: How long the job took, as `tuner.elapsed` has it.
+        seconds: How long the job took, as `tuner.trials.elapsed` has it.
         record_failure: Why the record is not whole; None where it is.
         model: Address of the winner in MLflow's registry; empty where it is not registered.
         damage: Why the winner's checkpoint cannot be read; empty where it can.

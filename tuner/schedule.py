@@ -16,18 +16,18 @@ from ray.tune.search import Searcher as RaySearcher
 from tuner import user_code
 from tuner.config_keys import Assignment
 from tuner.controller import Controller
-from tuner.ending import Ending
 from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
-from tuner.layout import folder_name
 from tuner.resources import Share
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
 from tuner.train.trial_base import AnyTrial
 from tuner.train.trial_config import TrialConfig
 from tuner.trainable import run_target, train_trial
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.generator import Supply
+from tuner.trials.layout import folder_name
+from tuner.trials.stopping import Ending
+from tuner.trials.trial import Trial
 from tuner.user_mlflow import Inside
 from tuner.walls import Faults
 

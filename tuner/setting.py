@@ -6,11 +6,11 @@ from rich.console import Console
 
 from tuner import cluster, resources, tracking
 from tuner.continuation import Opening
-from tuner.elapsed import Elapsed
 from tuner.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
-from tuner.supply import Supply
-from tuner.trials import Trial
+from tuner.trials.elapsed import Elapsed
+from tuner.trials.generator import Supply
+from tuner.trials.trial import Trial
 
 
 @dataclass(frozen=True)

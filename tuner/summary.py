@@ -10,21 +10,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import cluster, elapsed, outputs, resources
+from tuner import cluster, resources
 from tuner.config_keys import Assignment
 from tuner.display import COLOURS
 from tuner.exit_status import FAILED, INTERRUPTED
 from tuner.forecast import forecast
 from tuner.formatting import duration, score, score_format
-from tuner.labels import brief, label, short_names
-from tuner.leaderboard import failures, front, ranked
 from tuner.objectives import Objective
 from tuner.result import Result
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import is_there
 from tuner.storage.uris import masked
-from tuner.supply import planned
-from tuner.trials import SOUND, Trial
+from tuner.trials import elapsed, output_files
+from tuner.trials.generator import planned
+from tuner.trials.labels import brief, label, short_names
+from tuner.trials.leaderboard import failures, front, ranked
+from tuner.trials.trial import SOUND, Trial
 
 _ROWS = 15
 _LEAST = 9  # characters of a column that is folded
@@ -213,7 +214,7 @@ def print_result(console: Console, result: Result) -> None:
     for trial in result.trials:
         if trial.traceback:
             lines.append(Text(f"trial {trial.number} failed:\n{trial.traceback.rstrip()}", style="red"))
-            if output := outputs.shown(result.folder, trial.number):
+            if output := output_files.shown(result.folder, trial.number):
                 lines.append(Text(f"what it printed: {output}", style="red"))
             others = sum(bool(t.traceback) for t in result.trials) - 1
             if others:

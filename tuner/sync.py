@@ -7,7 +7,6 @@ from pathlib import Path
 from tuner import messages, store, tracking
 from tuner.audit import Lack, lacking
 from tuner.errors import Problem, UserError
-from tuner.past import Past, read_past
 from tuner.preflight import check_store, tracking_uri
 from tuner.reachable import is_there
 from tuner.relocation import relocate
@@ -15,7 +14,8 @@ from tuner.sole import alone_in
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, checkpoints_in
 from tuner.storage.uris import masked
-from tuner.stored_jobs import find
+from tuner.trials.resume import Past, read_past
+from tuner.trials.stored_jobs import find
 
 BROKE_OFF = "the job broke off; --resume goes on with it"
 """Why a trial or a job ended that nobody ended."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.objectives import Objective
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Trial
 
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter

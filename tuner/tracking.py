@@ -9,9 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tuner import messages
-from tuner.elapsed import Elapsed
 from tuner.errors import Problem, UserError
-from tuner.past import Past
 from tuner.record_names import recorded, renamed
 from tuner.scribe import Scribe
 from tuner.spec.experiment import ExperimentSpec
@@ -20,8 +18,10 @@ from tuner.storage.uris import MLFLOW_DEFAULT, absolute, masked
 from tuner.store import FIXED, SPACE, VIEW
 from tuner.train.trial_base import AnyTrial
 from tuner.train.trial_config import TrialConfig
-from tuner.trial_callback import TrialCallback
-from tuner.trials import OVER, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.elapsed import Elapsed
+from tuner.trials.resume import Past
+from tuner.trials.trial import OVER, Trial
 from tuner.user_mlflow import Inside
 
 _NAMED = ("values", "metrics", "params", "tags")

@@ -19,9 +19,7 @@ from tuner.beside import Beside
 from tuner.earlier import latest_first
 from tuner.errors import Problem
 from tuner.function_trial import Stopped, run_function, seed_generators
-from tuner.layout import first_folder, number_of
 from tuner.objectives import Objective
-from tuner.outputs import FILE
 from tuner.raised import line_of, traceback_of
 from tuner.search.schedulers import TIME
 from tuner.storage import temporary
@@ -33,6 +31,8 @@ from tuner.train.loop import fit
 from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.train.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.train.trial_config import TrialConfig
+from tuner.trials.layout import first_folder, number_of
+from tuner.trials.output_files import FILE
 from tuner.user_mlflow import Inside
 
 _LAST_BATCH = "10"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tuner.raised import line_of
-from tuner.trial_callback import TrialCallback
+from tuner.trials.callback import TrialCallback
 
 Result = TypeVar("Result")
 

@@ -11,12 +11,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tuner.config_keys import Assignment, Value
-from tuner.labels import brief, short_names
 from tuner.objectives import Objective
 from tuner.search.distributions import BaseDistribution
 from tuner.search.space import Space
 from tuner.storage.uris import masked
-from tuner.trials import Trial
+from tuner.trials.labels import brief, short_names
+from tuner.trials.trial import Trial
 
 if TYPE_CHECKING:
     from optuna import Study

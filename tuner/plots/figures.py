@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuner.formatting import score
-from tuner.labels import brief
 from tuner.objectives import Objective
 from tuner.plots.as_optuna import Trials, escaped
-from tuner.trials import Trial
+from tuner.trials.labels import brief
+from tuner.trials.trial import Trial
 
 BLUE, GREY, DARK_GREY, RED = "#3b6ea8", "#c3c9d0", "#87909a", "#c8452f"
 _DECADES = 1.5  # of a log axis, from which on it needs no numbers but powers of ten

@@ -9,7 +9,7 @@ from tuner.errors import UserError
 from tuner.plots.as_optuna import configuration
 from tuner.spec.experiment import ExperimentSpec
 from tuner.train.trial_base import merge
-from tuner.trials import Trial
+from tuner.trials.trial import Trial
 
 _DECIDED_BY = {
     "parameters": ("model", "task", "data"),

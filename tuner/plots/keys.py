@@ -9,7 +9,7 @@ from tuner.plots.as_optuna import Trials
 from tuner.plots.figures import BLUE, Drawn, Sheet, Undrawable, metric, of_many, spread, styled
 from tuner.plots.influence import can_decide
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trials import Trial
+from tuner.trials.trial import Trial
 
 _MOST_LINES = 100  # of parallel coordinates: each is a trace of its own, and browsers are slow with many
 _MOST_IN_CONTOUR = 80  # trials: the file grows with their square

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tuner.trials import Trial
+from tuner.trials.trial import Trial
 
 COLOURS = {
     "completed": "#3b6ea8",

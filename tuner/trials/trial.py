@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tuner.config_keys import Assignment
-from tuner.labels import label
 from tuner.objectives import Objective
 from tuner.raised import in_a_line, shortened
 from tuner.train.trial_base import AnyTrial
+from tuner.trials.labels import label
 
 Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tuner.layout import folder_name
 from tuner.storage.filesystem import below, files_at
+from tuner.trials.layout import folder_name
 
 FILE = "output.log"
 """Its name in the trial's folder, and among the artifacts of the trial's run."""

@@ -5,11 +5,11 @@ from typing import Any
 
 from tuner.config_keys import Assignment, flattened
 from tuner.errors import Problem, UserError
-from tuner.journal import as_plain
-from tuner.labels import label
 from tuner.search.distributions import same
 from tuner.search.space import Space
 from tuner.spec.experiment import ExperimentSpec
+from tuner.trials.journal import as_plain
+from tuner.trials.labels import label
 
 _MAY_CHANGE = (
     *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage", "fail_after"),

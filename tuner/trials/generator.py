@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tuner.labels import label
 from tuner.search.searcher import Searcher, State, Told
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.labels import label
+from tuner.trials.trial import Trial
 
 _STATES: dict[str, State] = {
     "completed": "completed",

@@ -5,7 +5,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from tuner.objectives import Objective, pareto_front
-from tuner.trials import SOUND, Trial
+from tuner.trials.trial import SOUND, Trial
 
 if TYPE_CHECKING:
     import pandas as pd

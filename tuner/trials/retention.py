@@ -6,12 +6,12 @@ best, as long as the trial is among the best.
 
 from collections.abc import Callable, Sequence
 
-from tuner.layout import trial_of
-from tuner.leaderboard import front, ranked
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import checkpoints_in
-from tuner.trial_callback import TrialCallback
-from tuner.trials import OVER, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.layout import trial_of
+from tuner.trials.leaderboard import front, ranked
+from tuner.trials.trial import OVER, Trial
 
 
 class Retention(TrialCallback):

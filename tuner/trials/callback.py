@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tuner.trials import Mutation, Trial
+from tuner.trials.trial import Mutation, Trial
 
 
 class TrialCallback:

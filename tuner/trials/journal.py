@@ -15,8 +15,8 @@ from typing import Any
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, files_at, part_of, read_parts, relative, resolved
 from tuner.storage.uris import masked
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Mutation, Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Mutation, Trial
 
 FILE = "journal.jsonl"
 """Its name in the job's folder, and among the artifacts of the job's run."""

@@ -8,8 +8,8 @@ from typing import Any
 from tuner.objectives import Objective
 from tuner.signals import on_signal, stop
 from tuner.spec.sections import FailAfter
-from tuner.trial_callback import TrialCallback
-from tuner.trials import Trial
+from tuner.trials.callback import TrialCallback
+from tuner.trials.trial import Trial
 
 INTERRUPTION = "interrupted"
 """Why a job ended that somebody ended by hand."""

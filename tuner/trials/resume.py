@@ -7,19 +7,19 @@ from typing import Any, TypeGuard
 from pydantic import ValidationError
 
 from tuner.config_keys import Assignment
-from tuner.elapsed import Elapsed, seconds_of
 from tuner.errors import Problem, UserError
-from tuner.journal import FILE, exists, placed, text_of
-from tuner.labels import label
-from tuner.leaderboard import ranked
-from tuner.lines import damaged, events_of
-from tuner.same_experiment import check_same, left_out, lies_in, short
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.validation_errors import problems_of
 from tuner.storage.filesystem import below, list_checkpoints, relative
 from tuner.storage.uris import is_inside
 from tuner.train.trial_base import AnyTrial
-from tuner.trials import Mutation, Trial
+from tuner.trials.elapsed import Elapsed, seconds_of
+from tuner.trials.journal import FILE, exists, placed, text_of
+from tuner.trials.journal_schema import damaged, events_of
+from tuner.trials.labels import label
+from tuner.trials.leaderboard import ranked
+from tuner.trials.same_experiment import check_same, left_out, lies_in, short
+from tuner.trials.trial import Mutation, Trial
 
 
 @dataclass(frozen=True)
