@@ -6,11 +6,11 @@ Attributes are imported when they are first used: ``import tuner`` costs nothing
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tuner.version import __version__
+
 if TYPE_CHECKING:
     from tuner.loading import load as load
     from tuner.rebuilt import results as results
-
-__version__ = "0.1.0"
 
 _HOME = {"load": "tuner.loading", "results": "tuner.rebuilt"}
 

@@ -20,12 +20,12 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
-from tuner import __version__
 from tuner.objectives import Objective
 from tuner.record_names import recorded
 from tuner.storage import temporary
 from tuner.train.checkpoint import read_model
 from tuner.upload import upload
+from tuner.version import __version__
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 """Aliases of a registered model's versions: the best one so far, and the latest that is not."""

@@ -12,13 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuner import __version__, cluster, user_code
+from tuner import cluster, user_code
 from tuner.errors import Problem, UserError
 from tuner.resources import Machine
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, files_at
 from tuner.storage.uris import masked
 from tuner.train.trial_base import AnyTrial
+from tuner.version import __version__
 
 _PATIENCE, _MOST = 60, 600  # seconds until it is told that a machine does not answer, and until it is given up
 _GOING = 5.0  # seconds in which Ray knows that a machine has gone, where that is why nothing can be run there

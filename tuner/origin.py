@@ -8,7 +8,7 @@ from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 
-from tuner import __version__
+from tuner.version import __version__
 
 
 def versions() -> dict[str, str]:

@@ -9,10 +9,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner import __version__, output
+from tuner import output
 from tuner.cli import inspect, run
 from tuner.errors import UserError
 from tuner.signals import Interrupted, on_signal, stop
+from tuner.version import __version__
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "run": run.run,
