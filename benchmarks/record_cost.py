@@ -22,9 +22,9 @@ from mlflow import MlflowClient
 from benchmarks import machine
 from benchmarks.servers import mlflow_server, postgres
 from benchmarks.tables import table
-from tuner.messages import end_of
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tracking import Recorder
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.recorder import Recorder
 from tuner.trials.generator import Supply
 from tuner.trials.journal import Journal
 from tuner.trials.trial import Trial

@@ -81,33 +81,32 @@ def child(uri: str, trials: int) -> None:
     """Run the job in this process, and print what was measured as JSON."""
     from rich.console import Console
 
-    from tuner import tracking
-    from tuner.driver import run
+    from tuner import driver
     from tuner.spec.experiment import ExperimentSpec
+    from tuner.tracking.record.recorder import Links, Recorder
 
     made: list[Measured] = []
-    real = tracking.Recorder
 
-    class Nothing(real):  # type: ignore[misc, valid-type]
+    class Nothing(Recorder):
         """Says that all is well, and writes nothing."""
 
         def open(self, *arguments: Any, **more: Any) -> Any:
-            return tracking.Links("", "", "", "")
+            return Links("", "", "", "")
 
         def _put(self, said: Any) -> None:
             pass
 
     def recorder(*arguments: Any, **more: Any) -> Any:
-        made.append(Measured((Nothing if uri == NONE else real)(*arguments, **more)))
+        made.append(Measured((Nothing if uri == NONE else Recorder)(*arguments, **more)))
         return made[0]
 
-    tracking.Recorder = recorder  # type: ignore[assignment, misc]
+    vars(driver)["Recorder"] = recorder
     with tempfile.TemporaryDirectory() as there, contextlib.chdir(there):
         store = f"sqlite:///{there}/mlflow.db" if uri in (NONE, "sqlite") else uri
         spec = ExperimentSpec.model_validate(experiment(trials, Path(there), store))
         began = time.perf_counter()
         with Path(os.devnull).open("w") as nowhere:
-            result = run(spec, source=Path(there), console=Console(file=nowhere))
+            result = driver.run(spec, source=Path(there), console=Console(file=nowhere))
         ended = time.perf_counter()
         assert result.status == 0 and result.record_failure is None, result.record_failure
         [measured] = made

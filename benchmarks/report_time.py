@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.record_cost import experiment
 from benchmarks.tables import spread, table
-from tuner.messages import end_of
-from tuner.tracking import Recorder
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.recorder import Recorder
 from tuner.trials.generator import Supply
 from tuner.trials.journal import FILE, Journal
 

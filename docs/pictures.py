@@ -16,8 +16,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.servers import mlflow_server
 from tuner.rebuilt import write_report
-from tuner.recorded import find_job, trials_of
-from tuner.ui import page
+from tuner.tracking.queries import find_job, trials_of
+from tuner.tracking.ui import page
 
 IMAGES = Path(__file__).resolve().parent / "images"
 _SIZE = {"width": 1500, "height": 760}

@@ -18,12 +18,13 @@ from typing import Any
 import psutil
 import pytest
 
-from tuner import cluster, tracking, user_code
+from tuner import cluster, user_code
 from tuner.config_keys import Assignment
 from tuner.spec.experiment import ExperimentSpec
+from tuner.tracking.record import recorder
+from tuner.tracking.record.writer import write as write_record
 from tuner.trials.callback import TrialCallback
 from tuner.trials.trial import Mutation, Status, Trial
-from tuner.writer import write as write_record
 
 Write = Callable[..., Path]
 
@@ -254,7 +255,7 @@ class ThreadScribe:
 @pytest.fixture
 def thread_scribe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are written by a thread."""
-    monkeypatch.setattr(tracking, "Scribe", ThreadScribe)
+    monkeypatch.setattr(recorder, "Scribe", ThreadScribe)
 
 
 @pytest.fixture(scope="session")

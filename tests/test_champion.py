@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from torch import Tensor, nn
 
-from tuner.champion import register
+from tuner.tracking.registry import register
 from tuner.train import checkpoint
 from tuner.train.trial_config import TrialConfig
 

@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 import tuner as tuner_package
 from tuner.cli.app import main
-from tuner.messages import end_of
 from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml
+from tuner.tracking.record.messages import end_of
 from tuner.trials.generator import planned
 from tuner.trials.journal import FILE, Journal
 

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from tuner.config_keys import check_unambiguous, nearest, path_of, paths
 from tuner.errors import Mistakes, UserError
-from tuner.messages import beginning
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.spec.validation_errors import problems_of
+from tuner.tracking.record.messages import beginning
 from tuner.train.trial_base import merge
 from tuner.trials.generator import planned
 

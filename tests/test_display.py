@@ -14,7 +14,7 @@ from tuner.phases import Phases
 from tuner.result import Result
 from tuner.spec.experiment import ExperimentSpec
 from tuner.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
-from tuner.tracking import Links
+from tuner.tracking.record.recorder import Links
 from tuner.trials.generator import Supply
 from tuner.trials.labels import label
 from tuner.trials.trial import Mutation, Trial

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from tuner import html_report
 from tuner.errors import UserError
-from tuner.messages import end_of
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete, delete_checkpoints
+from tuner.tracking.record.messages import end_of
 from tuner.train.checkpoint import Save, read_model, read_state
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import Supply

@@ -12,9 +12,9 @@ import pytest
 from conftest import Played, experiment
 
 from tuner.errors import UserError
-from tuner.messages import end_of
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import as_file, checkpoints_in
+from tuner.tracking.record.messages import end_of
 from tuner.trials import journal
 from tuner.trials.generator import Supply
 from tuner.trials.journal import FILE, Journal, placed, text_of

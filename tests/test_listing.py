@@ -19,9 +19,9 @@ import tuner
 from tuner import html_report
 from tuner.cli.app import main
 from tuner.errors import UserError
-from tuner.messages import end_of
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tracking import Recorder
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.recorder import Recorder
 from tuner.trials.generator import Supply
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.leaderboard import winner

@@ -5,7 +5,7 @@ import random
 import pytest
 from mlflow.utils.validation import _validate_metric, _validate_param, _validate_tag
 
-from tuner.record_names import TAG, as_tag, originals, recorded, renamed, run_name
+from tuner.tracking.names import TAG, as_tag, originals, recorded, renamed, run_name
 
 FINE = ["loss", "val/acc", "größe", "a b", "lr:head", "x.y-z_1", "x" * 250]
 ODD = [

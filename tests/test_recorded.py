@@ -13,21 +13,22 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 import tuner
-from tuner import html_report, listing, store
+from tuner import html_report, listing
 from tuner.comparison import compare, print_comparison
 from tuner.errors import UserError
-from tuner.messages import end_of
 from tuner.rebuilt import write_report
-from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, find_job, trials_of, versions_of
 from tuner.report import write_tables
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tracking import Recorder
+from tuner.tracking import store
+from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, find, find_job, trials_of, versions_of
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.recorder import Recorder
+from tuner.tracking.ui import page
 from tuner.trials.generator import Supply
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.leaderboard import front, winner
 from tuner.trials.resume import read_past, rebuilt
 from tuner.trials.trial import Trial
-from tuner.ui import page
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")
 

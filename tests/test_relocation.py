@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tuner.relocation import relocate
+from tuner.tracking.relocation import relocate
 
 
 @pytest.fixture

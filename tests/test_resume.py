@@ -159,7 +159,7 @@ class Place:
         try:
             self.wait(process, is_time)
             children = psutil.Process(process.pid).children(recursive=True)
-            writers = processes_below(process, "tuner.writer")
+            writers = processes_below(process, "tuner.tracking.record.writer")
             process.kill()
             process.wait()
             psutil.wait_procs(writers, timeout=last_words)

@@ -10,11 +10,11 @@ from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.messages import end_of
 from tuner.preflight import check_room
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete
-from tuner.tracking import Recorder
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.recorder import Recorder
 from tuner.trials.generator import planned
 from tuner.trials.labels import label
 from tuner.trials.retention import Retention

@@ -27,10 +27,10 @@ from tuner.data.mnist import data_dir
 from tuner.driver import run
 from tuner.errors import UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
-from tuner.messages import end_of
 from tuner.result import Result
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
+from tuner.tracking.record.messages import end_of
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.journal import Journal

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tuner import scribe
-from tuner.scribe import Scribe
+from tuner.tracking.record import writer_client
+from tuner.tracking.record.writer_client import Scribe
 
 Start = Callable[[str], Scribe]
 
@@ -19,7 +19,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a writer that opens a record and does what its program says."""
 
     def start_writer(program: str) -> Scribe:
-        monkeypatch.setattr(scribe, "_WRITER", f"import sys\nprint('{{}}', flush=True)\n{program}")
+        monkeypatch.setattr(writer_client, "_WRITER", f"import sys\nprint('{{}}', flush=True)\n{program}")
         writer = Scribe(os.environ)
         assert writer.open({"do": "open"}, lambda why: None) == {}
         return writer

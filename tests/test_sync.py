@@ -10,11 +10,11 @@ from conftest import Played, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.messages import end_of
-from tuner.record_names import TAG, originals, recorded
 from tuner.spec.experiment import ExperimentSpec
 from tuner.sync import sync
-from tuner.tracking import Recorder
+from tuner.tracking.names import TAG, originals, recorded
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.recorder import Recorder
 from tuner.trials.generator import Supply
 from tuner.trials.journal import FILE, Journal
 

@@ -14,10 +14,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from benchmarks.servers import postgres, postgres_programs
-from tuner import entities
-from tuner.record_names import recorded
-from tuner.runs import Change, Runs, ThroughClient
-from tuner.tables import Tables
+from tuner.tracking import entities
+from tuner.tracking.names import recorded
+from tuner.tracking.record.database import Tables
+from tuner.tracking.record.runs import Change, Runs, ThroughClient
 
 TABLES = ("metrics", "latest_metrics")
 

@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from tuner.errors import UserError
 from tuner.preflight import check_storage
-from tuner.tensorboard import TensorBoard
+from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.generator import Supply
 
 

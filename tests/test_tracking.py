@@ -13,24 +13,24 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from benchmarks.servers import free_port, mlflow_server
-from tuner import messages, tracking, writer
 from tuner.errors import UserError
-from tuner.messages import end_of
 from tuner.preflight import check_store, tracking_uri
-from tuner.record import Record
-from tuner.record_names import recorded
-from tuner.reopening import Refused
-from tuner.scribe import Scribe
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
-from tuner.store import FIXED, SPACE, download_checkpoint, runs_below
-from tuner.tracking import Recorder
+from tuner.tracking.names import recorded
+from tuner.tracking.record import messages, writer
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.record import Record
+from tuner.tracking.record.recorder import Recorder
+from tuner.tracking.record.reopening import Refused
+from tuner.tracking.record.writer_client import Scribe
+from tuner.tracking.store import FIXED, SPACE, download_checkpoint, runs_below
+from tuner.tracking.user_mlflow import KEY, key_of
 from tuner.trials.generator import Supply, planned
 from tuner.trials.journal import Journal
 from tuner.trials.resume import Past, read_past
 from tuner.trials.trial import Trial
-from tuner.user_mlflow import KEY, key_of
 
 pytestmark = pytest.mark.usefixtures("thread_scribe")
 
@@ -111,7 +111,7 @@ def test_a_store_that_goes_away_ends_no_job_and_is_told(spec: ExperimentSpec, ur
 def test_a_store_that_has_gone_away_for_good_before_the_end_holds_up_no_end(
     spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE", 1.0)
+    monkeypatch.setattr("tuner.tracking.record.recorder.PATIENCE", 1.0)
     recorder, [trial, _] = Recorder(spec, uri), plan(spec)
     recorder.open("job", "runs/job", Path(), 2)
     (tmp_path / "store.db").write_bytes(b"no database any more")
@@ -198,7 +198,7 @@ def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
 
 
 def test_ctrl_c_waits_for_no_server_that_is_away(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "Scribe", Scribe)  # a writer that is a process
+    monkeypatch.setattr("tuner.tracking.record.recorder.Scribe", Scribe)  # a writer that is a process
     warnings: list[str] = []
     recorder = Recorder(spec, f"http://127.0.0.1:{free_port()}")
     with ThreadPoolExecutor(1) as pool:
@@ -311,7 +311,7 @@ def test_a_registry_that_refuses_costs_nothing_but_the_model(
     def refuse(*said: Any) -> str:
         raise PermissionError("the registry takes no models from us")
 
-    monkeypatch.setattr("tuner.champion.register", refuse)
+    monkeypatch.setattr("tuner.tracking.registry.register", refuse)
     job = Recorded(spec, uri, tmp_path)
     trial = job.next()
     job.report(trial, 0.5, tmp_path)

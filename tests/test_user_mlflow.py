@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuner.storage.uris import absolute
-from tuner.user_mlflow import KEY, Inside
+from tuner.tracking.user_mlflow import KEY, Inside
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from tuner.result import Result
 from tuner.search.searcher import Plan
 from tuner.spec.experiment import ExperimentSpec
 from tuner.sync import sync
-from tuner.tensorboard import TensorBoard
-from tuner.tracking import Recorder
+from tuner.tracking.record.recorder import Recorder
+from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import Supply
 from tuner.trials.journal import Journal

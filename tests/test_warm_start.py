@@ -10,14 +10,14 @@ from conftest import Played, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.messages import end_of
 from tuner.search.searcher import Told
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tracking import Recorder
+from tuner.tracking.record.messages import end_of
+from tuner.tracking.record.recorder import Recorder
+from tuner.tracking.warm_start import Learnt
+from tuner.tracking.warm_start import learnt as learnt_of
 from tuner.trials.generator import Supply
 from tuner.trials.trial import Trial
-from tuner.warm_start import Learnt
-from tuner.warm_start import learnt as learnt_of
 
 RATE = {"optimizer.lr": {"loguniform": [1e-3, 0.3]}}
 KINDS = {

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from tuner.record_names import recorded
-from tuner.recorded import Job, RecordedTrial, best_of, configuration, trials_of, versions_of
-from tuner.store import SPACE
+from tuner.tracking.names import recorded
+from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, trials_of, versions_of
+from tuner.tracking.store import SPACE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import config_keys, store
+from tuner import config_keys
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
 from tuner.listing import say, show
-from tuner.recorded import Job, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
+from tuner.tracking import store
+from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
 from tuner.trials.elapsed import said as took
 
 
@@ -45,7 +46,7 @@ class Side:
 
 
 def compare(client: Any, a: str, b: str) -> tuple[Side, Side]:
-    """Two jobs, or two trials, by name as `tuner.recorded.find` takes it.
+    """Two jobs, or two trials, by name as `tuner.tracking.queries.find` takes it.
 
     Raises:
         UserError: There is no such job or trial, they are the same, or one is a job and the other a trial.

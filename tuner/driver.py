@@ -10,18 +10,20 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from tuner import admission, cluster, nodes, preflight, resources, sessions, tracking, warm_start
+from tuner import admission, cluster, nodes, preflight, resources, sessions
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.errors import Problem, UserError
 from tuner.phases import Phases
-from tuner.reachable import kind_of
-from tuner.relocation import relocate
 from tuner.result import Result
 from tuner.signals import on_signal, stop
 from tuner.sole import alone_in
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
 from tuner.storage.uris import masked
+from tuner.tracking import warm_start
+from tuner.tracking.health import kind_of
+from tuner.tracking.record.recorder import Recorder
+from tuner.tracking.relocation import relocate
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.generator import Supply
 from tuner.trials.journal import Journal
@@ -87,7 +89,7 @@ def run(
         lock = leaving.enter_context(alone_in(folder))
         if past is not None:
             Journal(folder).opening(opening.token)
-        recorder = tracking.Recorder(spec, uri, lock)
+        recorder = Recorder(spec, uri, lock)
         leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
         warn = partial(console.print, style="yellow", soft_wrap=True, highlight=False, markup=False)
         open_record = partial(

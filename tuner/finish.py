@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner import cluster, html_report, messages, report, tracking, user_code
+from tuner import cluster, html_report, report, user_code
 from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.result import Result
 from tuner.setting import Setting
@@ -16,6 +16,7 @@ from tuner.storage import temporary
 from tuner.storage.disk_full import is_full
 from tuner.storage.filesystem import below
 from tuner.storage.uris import masked
+from tuner.tracking.record import messages, recorder
 from tuner.train.checkpoint import Damaged
 from tuner.train.trial_config import TrialConfig
 from tuner.trainable import test
@@ -138,7 +139,7 @@ class Finish:
             or not self._is_tested
             or best is None
             or best.checkpoint is None
-            or not tracking.registers(self._job.spec)
+            or not recorder.registers(self._job.spec)
         ):
             return None
         data = best.config.describe_data()

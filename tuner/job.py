@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from tuner import cluster, messages
+from tuner import cluster
 from tuner.ahead import ImportingAhead
 from tuner.display import Display
 from tuner.finish import Finish
@@ -18,7 +18,8 @@ from tuner.signals import on_signal
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import below, delete, name_of
-from tuner.tensorboard import TensorBoard
+from tuner.tracking.record import messages
+from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.callback import TrialCallback
 from tuner.trials.journal import Journal
 from tuner.trials.retention import Retention

@@ -10,9 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.formatting import moment, score, score_format
-from tuner.recorded import Job, RecordedTrial, best_of, configuration, experiment_called, jobs, trials_of, versions_of
 from tuner.storage.uris import default_uri, masked
-from tuner.store import CHECKPOINT, experiments, has_artifact
+from tuner.tracking.queries import (
+    Job,
+    RecordedTrial,
+    best_of,
+    configuration,
+    experiment_called,
+    jobs,
+    trials_of,
+    versions_of,
+)
+from tuner.tracking.store import CHECKPOINT, experiments, has_artifact
 from tuner.trials.elapsed import said as took
 
 if TYPE_CHECKING:

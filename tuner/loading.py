@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tuner.store import download_checkpoint
+from tuner.tracking.store import download_checkpoint
 from tuner.train.checkpoint import read_model
 
 

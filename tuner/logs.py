@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tuner import store
 from tuner.errors import Problem, UserError
-from tuner.recorded import Job, RecordedTrial, trials_of
+from tuner.tracking import store
+from tuner.tracking.queries import Job, RecordedTrial, trials_of
 from tuner.trials import output_files
 
 _LOOK = 0.5  # seconds between looks at a file that grows

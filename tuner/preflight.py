@@ -11,9 +11,9 @@ import psutil
 
 from tuner.errors import Problem, UserError
 from tuner.formatting import shown
-from tuner.reachable import kind_of, unanswered
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
+from tuner.tracking.health import kind_of, unanswered
 from tuner.train.trial_base import merge
 
 _NAME, _PATH = 255, 4095  # bytes that Linux and macOS allow, at least to those who do not ask the disk

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import html_report, store, user_code
+from tuner import html_report, user_code
 from tuner.errors import Problem, UserError
-from tuner.recorded import Job, find_job, trials_of
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import default_uri
+from tuner.tracking import store
+from tuner.tracking.queries import Job, find_job, trials_of
 from tuner.trials import journal
 from tuner.trials.leaderboard import leaderboard
 from tuner.trials.resume import Past, rebuilt
@@ -41,7 +42,7 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
     """Write the report of a job: as its journal tells of it, whether it has ended or not.
 
     Args:
-        name: As `tuner.recorded.find_job` takes it.
+        name: As `tuner.tracking.queries.find_job` takes it.
         path: The file to write; None for ``<experiment>-<job>.html`` in the working directory.
         uri: MLflow's tracking URI; None for its default.
 

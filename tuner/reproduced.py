@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import store, user_code
+from tuner import user_code
 from tuner.errors import Problem, UserError
-from tuner.origin import versions
 from tuner.rebuilt import rebuilt_job
-from tuner.recorded import Job, best_of, find, find_job, trials_of
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import default_uri
 from tuner.storage.yaml import write_yaml
+from tuner.tracking import store
+from tuner.tracking.provenance import versions
+from tuner.tracking.queries import Job, best_of, find, find_job, trials_of
 from tuner.trials.journal import as_plain
 from tuner.trials.trial import Trial
 
@@ -77,7 +78,7 @@ def reproduction(name: str, uri: str | None = None) -> Reproduction:
     """A recorded trial, with all floats as they were.
 
     Args:
-        name: The id of its run; or a job, as `tuner.recorded.find_job` takes it, for its winner.
+        name: The id of its run; or a job, as `tuner.tracking.queries.find_job` takes it, for its winner.
         uri: MLflow's tracking URI; None for its default.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tracking import Links
+from tuner.tracking.record.recorder import Links
 from tuner.trials.trial import Trial
 
 

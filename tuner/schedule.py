@@ -20,6 +20,7 @@ from tuner.events import Events
 from tuner.informed import Mutating, Payload, informed
 from tuner.resources import Share
 from tuner.spec.experiment import ExperimentSpec
+from tuner.tracking.user_mlflow import Inside
 from tuner.train.trial_base import AnyTrial
 from tuner.train.trial_config import TrialConfig
 from tuner.trainable import run_target, train_trial
@@ -28,7 +29,6 @@ from tuner.trials.generator import Supply
 from tuner.trials.layout import folder_name
 from tuner.trials.stopping import Ending
 from tuner.trials.trial import Trial
-from tuner.user_mlflow import Inside
 from tuner.walls import Faults
 
 _NAME = "name"

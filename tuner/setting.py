@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from tuner import cluster, resources, tracking
+from tuner import cluster, resources
 from tuner.continuation import Opening
 from tuner.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
+from tuner.tracking.record.recorder import Links, Recorder
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.generator import Supply
 from tuner.trials.trial import Trial
@@ -20,8 +21,8 @@ class Setting:
     opening: Opening
     supply: Supply
     share: resources.Share
-    recorder: tracking.Recorder
-    links: tracking.Links
+    recorder: Recorder
+    links: Links
     console: Console
     elapsed: Elapsed
     phases: Phases

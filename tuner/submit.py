@@ -17,12 +17,12 @@ from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.follow import follow
 from tuner.package import Package, package_of
-from tuner.reachable import kind_of
 from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.source import read
 from tuner.storage import temporary
 from tuner.storage.uris import masked
+from tuner.tracking.health import kind_of
 
 _AGENT = 30.0  # seconds that a head which has just come up has to begin jobs
 _LAST_WORDS = 120  # seconds that a job which is stopped has for the end of its record; Ray's own default is 3

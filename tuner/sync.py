@@ -4,16 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner import messages, store, tracking
-from tuner.audit import Lack, lacking
 from tuner.errors import Problem, UserError
 from tuner.preflight import check_store, tracking_uri
-from tuner.reachable import is_there
-from tuner.relocation import relocate
 from tuner.sole import alone_in
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, checkpoints_in
 from tuner.storage.uris import masked
+from tuner.tracking import store
+from tuner.tracking.health import is_there
+from tuner.tracking.record import messages
+from tuner.tracking.record.audit import Lack, lacking
+from tuner.tracking.record.recorder import Links, Recorder
+from tuner.tracking.relocation import relocate
 from tuner.trials.resume import Past, read_past
 from tuner.trials.stored_jobs import find
 
@@ -36,7 +38,7 @@ class Synced:
 
     job: str
     trials: int
-    links: tracking.Links
+    links: Links
 
 
 def _lacks(uri: str, spec: ExperimentSpec, past: Past, parent: str, folder: str) -> list[Lack]:
@@ -70,7 +72,7 @@ def sync(
         raise UserError(Problem(message, "--job", folder, hint))
     with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
-        recorder = tracking.Recorder(spec, uri, lock)
+        recorder = Recorder(spec, uri, lock)
         # A store that is gone is made anew, with all that the journal tells.
         lacks = _lacks(uri, spec, past, past.head.get("parent_run", ""), folder) if is_there(uri) else []
         ended: dict[int, set[str]] = {}

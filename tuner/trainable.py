@@ -24,6 +24,7 @@ from tuner.raised import line_of, traceback_of
 from tuner.search.schedulers import TIME
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
+from tuner.tracking.user_mlflow import Inside
 from tuner.train.checkpoint import Damaged, Save, read_model
 from tuner.train.device import keep_freed_memory, pick_device, use_threads
 from tuner.train.evaluation import Diverged, predict
@@ -33,7 +34,6 @@ from tuner.train.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.layout import first_folder, number_of
 from tuner.trials.output_files import FILE
-from tuner.user_mlflow import Inside
 
 _LAST_BATCH = "10"
 """Seconds that Ray gives a trial that is ended, before it takes another worker for the next: one batch, or a look at

@@ -52,8 +52,8 @@ def best(
         return
     from tuner.as_json import best_of_job, text_of
     from tuner.listing import print_best
-    from tuner.recorded import find_job
     from tuner.terminal import terminal
+    from tuner.tracking.queries import find_job
 
     with _store(uri) as (client, store):
         job = find_job(client, name)
@@ -115,7 +115,7 @@ def logs(
     import sys
 
     from tuner.logs import output_of
-    from tuner.recorded import find_job
+    from tuner.tracking.queries import find_job
 
     with _store(uri) as (client, _):
         for printed in output_of(client, find_job(client, name), trial, follow=follow):
@@ -150,7 +150,7 @@ def ui(
 
     from tuner.phases import Phases
     from tuner.terminal import terminal
-    from tuner.ui import check_free, is_served, links, serve
+    from tuner.tracking.ui import check_free, is_served, links, serve
 
     with _store(uri) as (client, store):
         lines = links(client, store, port)
@@ -175,7 +175,7 @@ def ui(
 def _store(uri: str | None) -> Iterator[tuple[Any, str]]:
     """A client to read MLflow's store with, and the store's URI."""
     from tuner.storage.uris import default_uri
-    from tuner.store import reading
+    from tuner.tracking.store import reading
 
     uri = uri or default_uri()
     with reading(uri) as client:

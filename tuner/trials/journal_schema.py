@@ -47,7 +47,7 @@ class _Closed(_Line):
 
 
 class _End(BaseModel):
-    """The end of a record, as `tuner.messages.end_of` has it."""
+    """The end of a record, as `tuner.tracking.record.messages.end_of` has it."""
 
     status: Literal["FINISHED", "FAILED", "KILLED"]
     metrics: dict[str, _Number]

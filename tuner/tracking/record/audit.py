@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from tuner import entities, messages, store
-from tuner.record_names import recorded
-from tuner.runs import Runs, ThroughClient
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tables import Tables
+from tuner.tracking import entities, store
+from tuner.tracking.names import recorded
+from tuner.tracking.record import messages
+from tuner.tracking.record.database import Tables
+from tuner.tracking.record.runs import Runs, ThroughClient
 from tuner.trials.resume import Past
 from tuner.trials.trial import OVER
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from tuner import entities
-from tuner.runs import Begun, Change, by_kind, written
-from tuner.store import INFINITY
+from tuner.tracking import entities
+from tuner.tracking.record.runs import Begun, Change, by_kind, written
+from tuner.tracking.store import INFINITY
 
 _FAST = ("sqlite", "postgresql")
 """Databases that insert what is not there yet in one statement."""
@@ -30,7 +30,7 @@ _PATIENCE = 60.0  # seconds that SQLite waits for another writer
 
 
 class Tables:
-    """Runs in a database. A `tuner.runs.Runs`."""
+    """Runs in a database. A `tuner.tracking.record.runs.Runs`."""
 
     def __init__(self, uri: str, client: Any) -> None:
         """Write into the database at `uri`, which `client` is connected to: its tables are there."""
@@ -54,7 +54,7 @@ class Tables:
         return cls(uri, client) if uri.partition(":")[0].partition("+")[0] in _FAST else None
 
     def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> Begun:
-        """As `tuner.runs.Runs.begin`: it is there with its first change."""
+        """As `tuner.tracking.record.runs.Runs.begin`: it is there with its first change."""
         from mlflow.utils.uri import append_to_uri_path
 
         run = uuid.uuid4().hex
@@ -78,7 +78,7 @@ class Tables:
         return Begun(run, artifacts)
 
     def write(self, run: str, change: Change) -> list[str]:
-        """As `tuner.runs.Runs.write`. Points that are there already stay as they are."""
+        """As `tuner.tracking.record.runs.Runs.write`. Points that are there already stay as they are."""
         with self._lock:
             begun = self._begun.get(run)
         params = entities.params(change.params)
@@ -122,7 +122,7 @@ class Tables:
                 connection.execute(runs.update().where(runs.c.run_uuid == run).values(ended))
 
     def points(self, runs: Sequence[str]) -> dict[str, dict[str, int]]:
-        """As `tuner.runs.Runs.points`."""
+        """As `tuner.tracking.record.runs.Runs.points`."""
         from sqlalchemy import distinct, func, select
 
         there = self._models.SqlMetric.__table__.c

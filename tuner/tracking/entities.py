@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuner.raised import writable
-from tuner.record_names import recorded
-from tuner.store import CONTEXT, TESTING
+from tuner.tracking.names import recorded
+from tuner.tracking.store import CONTEXT, TESTING
 
 SEEN = ("train", "validation")
 """The sets of a dataset that every trial sees; the test set is for the winner."""

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner import store
 from tuner.config_keys import Value
 from tuner.errors import Problem, UserError
-from tuner.record_names import originals
 from tuner.search.adaptive import Adaptive
 from tuner.search.conditions import draw
 from tuner.search.searcher import State, Told
 from tuner.search.space import Distribution
 from tuner.spec.experiment import ExperimentSpec
+from tuner.tracking import store
+from tuner.tracking.names import originals
 
 _STATES: dict[str, State] = {"completed": "completed", "pruned": "pruned", "failed": "failed", "diverged": "failed"}
 

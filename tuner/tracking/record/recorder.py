@@ -1,4 +1,4 @@
-"""The record: what MLflow is told of a job and its trials. A process of its own writes it (`tuner.writer`)."""
+"""The record: what MLflow is told of a job and its trials. `tuner.tracking.record.writer` writes it."""
 
 import os
 import time
@@ -8,21 +8,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tuner import messages
 from tuner.errors import Problem, UserError
-from tuner.record_names import recorded, renamed
-from tuner.scribe import Scribe
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import above
 from tuner.storage.uris import MLFLOW_DEFAULT, absolute, masked
-from tuner.store import FIXED, SPACE, VIEW
+from tuner.tracking.names import recorded, renamed
+from tuner.tracking.record import messages
+from tuner.tracking.record.writer_client import Scribe
+from tuner.tracking.store import FIXED, SPACE, VIEW
+from tuner.tracking.user_mlflow import Inside
 from tuner.train.trial_base import AnyTrial
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.callback import TrialCallback
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.resume import Past
 from tuner.trials.trial import OVER, Trial
-from tuner.user_mlflow import Inside
 
 _NAMED = ("values", "metrics", "params", "tags")
 """Parts of what the writer is told that have names of the user's."""
@@ -232,7 +232,7 @@ class Recorder(TrialCallback):
         self._put({"do": "drop", "trial": trial.number, "folder": above(trial.checkpoint)})
 
     def job_ended(self, end: Mapping[str, Any]) -> None:
-        """Queue the end of the job, as `tuner.messages.end_of` has it."""
+        """Queue the end of the job, as `tuner.tracking.record.messages.end_of` has it."""
         self._put({"do": "close", "patience": PATIENCE} | dict(end))
 
     def inside(self, links: Links) -> Inside:

@@ -21,10 +21,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 
 from tuner.objectives import Objective
-from tuner.record_names import recorded
 from tuner.storage import temporary
+from tuner.tracking.names import recorded
+from tuner.tracking.record.artifacts import upload
 from tuner.train.checkpoint import read_model
-from tuner.upload import upload
 from tuner.version import __version__
 
 CHAMPION, CANDIDATE = "champion", "candidate"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from tuner import store
 from tuner.errors import Problem, UserError
-from tuner.record_names import originals, recorded
+from tuner.tracking import store
+from tuner.tracking.names import originals, recorded
 from tuner.trials.elapsed import paused_of, seconds_of
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """MLflow's runs, as a record writes them: begun, added to, ended.
 
 Two ways lead there: through MLflow's client, and, where the store is a database of this kind, straight into its tables
-(`tuner.tables`), which takes a third of the computing.
+(`tuner.tracking.record.database`), which takes a third of the computing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from tuner import entities
 from tuner.storage.uris import masked
+from tuner.tracking import entities
 
 _SIDE_BY_SIDE = 8  # questions to a server
 

@@ -1,10 +1,10 @@
-"""The process that writes a job's record to MLflow, started and fed by `tuner.scribe`.
+"""The process that writes a job's record to MLflow, started and fed by `tuner.tracking.record.writer_client`.
 
 It is a process of its own because MLflow takes tens of milliseconds of computing for each run, which in the driver
-would hold up the trials. It reads operations (`tuner.record`) as lines of JSON from its standard input, and answers
-with lines on its standard output: one to ``open``, behind one that says so where it has to wait for the store, and one
-when everything is written. Where the store is away, what there is to write waits here; it also lies in the job's
-journal, from which ``tuner sync`` and ``--resume`` make up for what never came.
+would hold up the trials. It reads operations (`tuner.tracking.record.record`) as lines of JSON from its standard
+input, and answers with lines on its standard output: one to ``open``, behind one that says so where it has to wait for
+the store, and one when everything is written. Where the store is away, what there is to write waits here; it also lies
+in the job's journal, from which ``tuner sync`` and ``--resume`` make up for what never came.
 """
 
 import json
@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
-from tuner.reachable import unanswered
-from tuner.record import Operation, Record
-from tuner.reopening import Refused
+from tuner.tracking.health import unanswered
+from tuner.tracking.record.record import Operation, Record
+from tuner.tracking.record.reopening import Refused
 
 _LINGER = 0.5  # seconds that operations wait for others to travel with
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts while the store is away
@@ -144,7 +144,7 @@ class _Writing:
                 trials.setdefault(said["trial"], []).append(said)
                 if said["do"] == "end" and not self._is_ahead:
                     self._is_ahead = True  # seconds of imports for the winner's model, while others train
-                    threading.Thread(target=import_module, args=["tuner.champion"], daemon=True).start()
+                    threading.Thread(target=import_module, args=["tuner.tracking.registry"], daemon=True).start()
             list(self._pool.map(self._write_trial, trials, trials.values()))
         if closing is not None:
             end = closing

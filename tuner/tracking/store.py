@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError
-from tuner.reachable import check_reachable
-from tuner.record_names import recorded
-from tuner.refusal import refusal
-from tuner.relocation import relocate
 from tuner.storage import temporary
 from tuner.storage.uris import default_uri, masked
-from tuner.user_mlflow import KEY
+from tuner.tracking.health import check_reachable, refusal
+from tuner.tracking.names import recorded
+from tuner.tracking.relocation import relocate
+from tuner.tracking.user_mlflow import KEY
 
 CHECKPOINT = "checkpoint"
 """Name of the artifact that holds the best checkpoint of a trial's run."""
@@ -152,7 +151,7 @@ def adopt(client: Any, experiment: str, key: str, run: str, status: str, when: f
     Args:
         client: Of the store.
         experiment: Id of the experiment.
-        key: What `tuner.user_mlflow.KEY` says of them.
+        key: What `tuner.tracking.user_mlflow.KEY` says of them.
         run: Id of the trial's run.
         status: MLflow's, how the trial ended.
         when: Seconds since 1970.

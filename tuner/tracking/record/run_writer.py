@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tuner.record_names import TAG, as_tag, originals, renamed
-from tuner.runs import Begun, Change, Runs
+from tuner.tracking.names import TAG, as_tag, originals, renamed
+from tuner.tracking.record.runs import Begun, Change, Runs
 
 
 class RunWriter:
@@ -15,7 +15,7 @@ class RunWriter:
         """Write by way of `runs`."""
         self._runs = runs
         self._renamed: dict[str, dict[str, str]] = {}
-        """Of each run, as `tuner.record_names.renamed`."""
+        """Of each run, as `tuner.tracking.names.renamed`."""
         self.refused: dict[str, str] = {}
         """What the store does not take, and why: the first time of each."""
 
@@ -24,7 +24,7 @@ class RunWriter:
         self._renamed[run.info.run_id] = originals(run.data.tags)
 
     def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> Begun:
-        """As `tuner.runs.Runs.begin`."""
+        """As `tuner.tracking.record.runs.Runs.begin`."""
         return self._runs.begin(experiment, name, when, tags)
 
     def add(self, run: str, whose: str, change: Change, names: Iterable[str] = ()) -> None:

@@ -1,7 +1,7 @@
 """The record of one job in MLflow: what is written where, so that to write it once more changes nothing.
 
-It knows MLflow and plain values, and is imported by the process that writes (`tuner.writer`): nothing here may import
-torch or the specification, which take seconds.
+It knows MLflow and plain values. `tuner.tracking.record.writer` imports it: nothing here may import torch or the
+specification, which take seconds.
 """
 
 import contextlib
@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner import entities, store
-from tuner.record_names import recorded
-from tuner.refusal import refusal
-from tuner.reopening import OPENING, Refused, check, is_over
-from tuner.run_writer import RunWriter
-from tuner.runs import Change, ThroughClient
 from tuner.storage.filesystem import as_file, as_folder, delete_checkpoints
-from tuner.tables import Tables
+from tuner.tracking import entities, store
+from tuner.tracking.health import refusal
+from tuner.tracking.names import recorded
+from tuner.tracking.record.artifacts import upload
+from tuner.tracking.record.database import Tables
+from tuner.tracking.record.reopening import OPENING, Refused, check, is_over
+from tuner.tracking.record.run_writer import RunWriter
+from tuner.tracking.record.runs import Change, ThroughClient
+from tuner.tracking.user_mlflow import key_of
 from tuner.trials.elapsed import FORGOTTEN
-from tuner.upload import upload
-from tuner.user_mlflow import key_of
 
 _FIRST = ("tuner.job", "tuner.role", "mlflow.user")
 """Tags that the job's own run begins with: by them it is found again."""
@@ -65,7 +65,7 @@ class Record:
         Args:
             said: ``experiment``: its name; ``parent``: id of the job's run, or empty; ``name``, ``tags``, ``params``
                 and ``texts`` (by file) of a new one; ``timing``: tags of a new or an old one; ``common``: tags of every
-                run; ``view``: what that page shows, by `tuner.store.share_view`.
+                run; ``view``: what that page shows, by `tuner.tracking.store.share_view`.
             again: Whether some of it may be there already, after an attempt that was cut off.
 
         Returns:
@@ -294,23 +294,23 @@ class Record:
         """Register the winner, where that is asked for: behind `test`, whose metrics are linked to the model.
 
         Args:
-            said: As for `close`; ``model`` as `tuner.champion.register` takes it.
+            said: As for `close`; ``model`` as `tuner.tracking.registry.register` takes it.
         """
         if said["winner"] is None or not said["model"]:
             return
-        from tuner import champion  # torch: seconds
+        from tuner.tracking import registry  # torch: seconds
 
         with as_folder(said["model"]["checkpoint"]) as folder:
             told = dict(said["model"]) | {"checkpoint": folder}
-            self.model = champion.register(self._client, self._uri, self._runs[said["winner"]], told)
+            self.model = registry.register(self._client, self._uri, self._runs[said["winner"]], told)
 
     def close(self, said: Operation) -> None:
         """Write the end of the job. Its own run ends also where some of that cannot be written.
 
         Args:
-            said: As `tuner.messages.end_of` has it: ``status``, ``metrics``, ``tags``, ``time`` of the job's own run;
-                ``winner``, its ``winner_epoch``, ``test`` metrics and ``test_data``; ``front``; ``artifacts``: a
-                folder; ``journal``: a file.
+            said: As `tuner.tracking.record.messages.end_of` has it: ``status``, ``metrics``, ``tags``, ``time`` of the
+                job's own run; ``winner``, its ``winner_epoch``, ``test`` metrics and ``test_data``; ``front``;
+                ``artifacts``: a folder; ``journal``: a file.
         """
         tags = dict(said["tags"])
         try:

@@ -17,10 +17,10 @@ from typing import IO, Any
 from urllib.request import ProxyHandler, build_opener
 
 from tuner.errors import Problem, UserError
-from tuner.recorded import Job, jobs
 from tuner.signals import on_signal, stop
 from tuner.storage.uris import masked
-from tuner.store import VIEW, experiments
+from tuner.tracking.queries import Job, jobs
+from tuner.tracking.store import VIEW, experiments
 
 _SHARED = "mlflow.sharedViewState."
 _LOOK = 0.2  # seconds between two looks whether it answers

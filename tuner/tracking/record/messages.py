@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner import origin, record_names
 from tuner.config_keys import flattened
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
-from tuner.store import FIXED, SPACE
+from tuner.tracking import names, provenance
+from tuner.tracking.store import FIXED, SPACE
 from tuner.train.report_keys import SYSTEM
 from tuner.train.trial_base import AnyTrial
 from tuner.trials import output_files
@@ -53,7 +53,7 @@ def opening(
     """
     tags = {f"{SPACE}{key}": json.dumps(value) for key, value in _space(spec).items()}
     tags |= {
-        "mlflow.note.content": origin.question(source),
+        "mlflow.note.content": provenance.question(source),
         "tuner.host": socket.gethostname(),
         "tuner.role": "parent",
         "tuner.job": job,
@@ -91,11 +91,11 @@ def opening(
             "only_mends": False,
         },
         "common": {
-            "mlflow.user": origin.user(),
+            "mlflow.user": provenance.user(),
             "mlflow.source.name": str(source),
             "mlflow.source.type": "LOCAL",
-            **origin.versions(),
-            **origin.commit(source if source.is_dir() else source.parent, environment),
+            **provenance.versions(),
+            **provenance.commit(source if source.is_dir() else source.parent, environment),
         },
         "view": {"objectives": [[f"best_{o.metric}", o.mode] for o in spec.objectives], "keys": list(spec.space)},
     }
@@ -110,7 +110,7 @@ def beginning(spec: ExperimentSpec, trial: Trial, config: AnyTrial, name: str) -
     return {
         "do": "start",
         "trial": trial.number,
-        "name": record_names.run_name(f"{trial.number:03d} {name}".strip()),
+        "name": names.run_name(f"{trial.number:03d} {name}".strip()),
         "time": trial.started or time.time(),
         "tags": fixed | {"tuner.role": "trial", "tuner.trial": str(trial.number), "tuner.seed": str(config.seed)},
         "params": searched,
@@ -208,7 +208,7 @@ def end_of(
         winner: The best trial.
         front: The trials on the Pareto front, which are tagged ``pareto``.
         test: The winner's metrics on the test set.
-        model: What is registered, as `tuner.champion.register` takes it; None for nothing.
+        model: What is registered, as `tuner.tracking.registry.register` takes it; None for nothing.
         journal: The job's journal, from which ``tuner report`` and the like know the job wherever they are.
     """
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}

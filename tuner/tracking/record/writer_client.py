@@ -1,4 +1,4 @@
-"""The driver's side of the process that writes the record (`tuner.writer`): start it, hand it what is to be written."""
+"""The driver's side of `tuner.tracking.record.writer`: starts that process, and hands it what is to be written."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ _WRITER = """
 import signal
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)
-from tuner.writer import main
+from tuner.tracking.record.writer import main
 main()
 """
 """The writer's program. Whoever ends a job with all of its processes, as Ray, SLURM and a terminal do, tells the
