@@ -90,8 +90,8 @@ def under_asha(curves: Sequence[Sequence[float]], grace: int) -> tuple[float, in
     One after the other: ASHA decides when a trial arrives at a rung, by those that arrived before, so trials of equally
     long epochs side by side are treated no differently.
     """
-    from tuner.informed import ray_class_of
     from tuner.objectives import Objective
+    from tuner.ray_backend.schedulers import ray_class_of
     from tuner.search.schedulers import ASHA, TIME
 
     objective = Objective.of_metric("val_accuracy")

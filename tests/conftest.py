@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tuner import cluster, user_code
+from tuner import user_code
 from tuner.config_keys import Assignment
+from tuner.ray_backend import cluster
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record import recorder
 from tuner.tracking.record.writer import write as write_record
@@ -73,7 +74,7 @@ def experiment(**parts: Any) -> ExperimentSpec:
 
 
 class Played:
-    """A job without training: does to its trials what `tuner.events` does, and tells the listeners of it."""
+    """A job without training: does to its trials what `tuner.ray_backend.callback` does, and tells the listeners of it."""
 
     def __init__(self, spec: ExperimentSpec, *listeners: TrialCallback) -> None:
         self.spec = spec

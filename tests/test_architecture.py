@@ -7,6 +7,7 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[1] / "tuner"
 
 PACKAGES = [
+    "ray_backend",
     "tracking",
     "trials",
     "spec",

@@ -12,8 +12,8 @@ import torch
 from ray import tune
 from torch import Tensor, nn
 
-from tuner import trainable
-from tuner.beside import Beside
+from tuner.ray_backend.worker import trainable
+from tuner.ray_backend.worker.async_checkpoint import Beside
 from tuner.train.checkpoint import read_state
 from tuner.train.trial_config import TrialConfig
 

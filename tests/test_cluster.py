@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import ray
 
-from tuner.cluster import address_of, disconnect
 from tuner.errors import UserError
-from tuner.resources import Capacity, Machine, Share, local_capacity, share
+from tuner.ray_backend.cluster import address_of, disconnect
+from tuner.ray_backend.resources import Capacity, Machine, Share, local_capacity, share
 from tuner.spec.sections import Resources
 
 

@@ -674,7 +674,7 @@ def test_a_search_refuses_initial_configurations_outside_the_space(search: Any) 
 def test_a_scheduler_builds_one_of_rays_that_is_ready(member: Any, length: int | None, objective: Objective) -> None:
     from ray.tune.schedulers import TrialScheduler
 
-    from tuner.informed import ray_class_of
+    from tuner.ray_backend.schedulers import ray_class_of
 
     config = member()
     assert list(config.check(length)) == []

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
 
-from tuner.earlier import latest_first
 from tuner.exit_status import FAILED, OK
+from tuner.ray_backend.worker.checkpoints import latest_first
 from tuner.spec.loader import load
 from tuner.train.checkpoint import Save
 from tuner.train.loop import fit

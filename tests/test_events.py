@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import experiment
 
-from tuner.events import Events
+from tuner.ray_backend.callback import Events
 from tuner.spec.experiment import ExperimentSpec
 from tuner.train.report_keys import REASON, STATUS, TRACEBACK
 from tuner.trials.callback import TrialCallback

@@ -18,11 +18,11 @@ from conftest import experiment, start_job
 from mlflow import MlflowClient
 from torch import Tensor, nn
 
-from tuner import trainable
 from tuner.errors import UserError
-from tuner.events import Events
 from tuner.exit_status import FAILED, OK
 from tuner.objectives import Objective
+from tuner.ray_backend.callback import Events
+from tuner.ray_backend.worker import trainable
 from tuner.spec.loader import load
 from tuner.train import checkpoint
 from tuner.train.checkpoint import Save

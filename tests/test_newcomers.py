@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from conftest import eventually, experiment
 
-from tuner import cluster, newcomers, nodes
-from tuner.newcomers import Newcomers
-from tuner.resources import Machine, Share
+from tuner.ray_backend import cluster, newcomers, node_check
+from tuner.ray_backend.newcomers import Newcomers
+from tuner.ray_backend.resources import Machine, Share
 
 
 def test_a_look_that_raises_is_told_and_who_comes_later_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_a_look_that_raises_is_told_and_who_comes_later_is_looked_at(monkeypatch
 
     monkeypatch.setattr(newcomers, "_PAUSE", 0.02)
     monkeypatch.setattr(cluster, "machines", lambda: list(there))
-    monkeypatch.setattr(nodes, "check", check)
+    monkeypatch.setattr(node_check, "check", check)
     with Newcomers(experiment(), Share(1, 0, 1), said.append, said.append, faults.append):
         there.append(Machine(1, 0, "1", "odd"))
         assert eventually(lambda: bool(faults))

@@ -10,9 +10,9 @@ import pytest
 from conftest import eventually
 from hosts import SOON, Host, Network, network
 
-from tuner.admission import OPEN
 from tuner.data.mnist import data_dir
-from tuner.nodes import versions
+from tuner.ray_backend.auth import OPEN
+from tuner.ray_backend.node_check import versions
 
 OWN = """
 name: {name}

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from tuner.cli.app import main
-from tuner.output_log import KEPT, OutputLog
+from tuner.ray_backend.worker.output_log import KEPT, OutputLog
 from tuner.trials import output_files
 
 FUNCTION = """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tuner.plain_report import described, plain
+from tuner.ray_backend.worker.plain_report import described, plain
 
 
 class Raising:

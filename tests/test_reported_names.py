@@ -4,10 +4,10 @@ import json
 
 from conftest import experiment
 
-from tuner.reported_names import ReportedNames
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
+from tuner.trials.reported_metrics import ReportedNames
 from tuner.trials.trial import Trial
 
 

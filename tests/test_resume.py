@@ -17,8 +17,8 @@ from conftest import processes_below, start_job
 from mlflow import MlflowClient
 
 from tuner.cli.app import main
-from tuner.events import Events
 from tuner.exit_status import INTERRUPTED, OK, WRONG
+from tuner.ray_backend.callback import Events
 from tuner.spec.loader import load
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tuner.informed import ray_class_of
 from tuner.objectives import Objective
+from tuner.ray_backend.schedulers import ray_class_of
 from tuner.search.schedulers import ASHA, PB2, PBT, TIME, Fifo, HyperBand, Median, SchedulerConfig
 from tuner.search.space import Space
 

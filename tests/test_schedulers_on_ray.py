@@ -17,10 +17,10 @@ import torch
 from mlflow import MlflowClient
 from rich.console import Console
 
-from tuner import cluster
-from tuner.controller import Controller
 from tuner.driver import run
 from tuner.exit_status import FAILED, OK
+from tuner.ray_backend import cluster
+from tuner.ray_backend.tune_internals import Controller
 from tuner.result import Result
 from tuner.spec.loader import load
 from tuner.summary import print_result

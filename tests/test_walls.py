@@ -18,6 +18,7 @@ from tuner.display import Display
 from tuner.driver import run
 from tuner.exit_status import FAILED, OK
 from tuner.finish import Finish
+from tuner.ray_backend.guards import Faults, Walled
 from tuner.result import Result
 from tuner.search.searcher import Plan
 from tuner.spec.experiment import ExperimentSpec
@@ -30,7 +31,6 @@ from tuner.trials.journal import Journal
 from tuner.trials.resume import read_past
 from tuner.trials.retention import Retention
 from tuner.trials.stopping import Ending
-from tuner.walls import Faults, Walled
 
 CODE = """
 import tempfile

@@ -50,7 +50,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     spec = _with_data(spec, console)
     config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
     if isinstance(config, TargetTrial):
-        from tuner.function_alone import call_alone  # Ray: a second
+        from tuner.ray_backend.local_function import call_alone  # Ray: a second
 
         shorten_sockets()
         use_threads(int(spec.resources.cpu))

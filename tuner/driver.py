@@ -10,10 +10,11 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from tuner import admission, cluster, nodes, preflight, resources, sessions
+from tuner import preflight
 from tuner.continuation import Continue, Opening, begun, continued
 from tuner.errors import Problem, UserError
 from tuner.phases import Phases
+from tuner.ray_backend import auth, cluster, node_check, resources, sessions
 from tuner.result import Result
 from tuner.signals import on_signal, stop
 from tuner.sole import alone_in
@@ -141,14 +142,14 @@ def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console:
     capacity = cluster.connect(address)
     say(f"Ray answers: {address}")
     if capacity.is_open:
-        warn(admission.OPEN)
+        warn(auth.OPEN)
     share = resources.share(spec.resources, capacity, supply.total)
     say(share.explain())
     say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
     is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
     if spec.trial.targets and is_spread and kind_of(uri) in ("sqlite", "file"):
         warn(f"{masked(uri)} {_HERE_ALONE}")
-    nodes.check(spec, [machine for machine in capacity.now if machine.fits(share.cpu, share.gpu)], say, warn)
+    node_check.check(spec, [machine for machine in capacity.now if machine.fits(share.cpu, share.gpu)], say, warn)
     return share
 
 

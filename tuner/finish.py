@@ -7,8 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner import cluster, html_report, report, user_code
+from tuner import html_report, report
 from tuner.exit_status import FAILED, INTERRUPTED, OK
+from tuner.ray_backend import cluster
+from tuner.ray_backend.guards import Faults
+from tuner.ray_backend.worker.trainable import test, test_on_cluster
 from tuner.result import Result
 from tuner.setting import Setting
 from tuner.signals import on_signal, stop
@@ -19,14 +22,12 @@ from tuner.storage.uris import masked
 from tuner.tracking.record import messages, recorder
 from tuner.train.checkpoint import Damaged
 from tuner.train.trial_config import TrialConfig
-from tuner.trainable import test
 from tuner.trials.elapsed import ended
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.labels import label
 from tuner.trials.leaderboard import failures, front, winner
 from tuner.trials.stopping import INTERRUPTION, Ending
 from tuner.trials.trial import WORKER_LOST, Trial
-from tuner.walls import Faults
 
 
 class Finish:
@@ -122,14 +123,7 @@ class Finish:
             return {}, {}  # only its own code knows how a function of the user's own is tested
         if self._job.local:  # a worker of its own would only import torch once more
             return test(best.checkpoint, self._job.share.threads * self._job.share.slots, best.config.targets, {})
-        import ray
-
-        # On a cluster the driver may have no data and no GPU.
-        remote = ray.remote(num_cpus=self._job.share.cpu, num_gpus=self._job.share.gpu)(test)
-        targets = best.config.targets
-        task = remote.remote(best.checkpoint, self._job.share.threads, targets, user_code.packed(targets))
-        measured, confusion = ray.get(task)
-        return measured, confusion
+        return test_on_cluster(best.checkpoint, best.config.targets, self._job.share)
 
     def _model(self) -> dict[str, Any] | None:
         """What is registered of the winner: nothing where its checkpoint cannot be read, or its test has failed."""

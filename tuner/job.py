@@ -6,13 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from tuner import cluster
 from tuner.ahead import ImportingAhead
 from tuner.display import Display
 from tuner.finish import Finish
-from tuner.newcomers import Newcomers
+from tuner.ray_backend import cluster
+from tuner.ray_backend.guards import Faults, Walled
+from tuner.ray_backend.newcomers import Newcomers
+from tuner.ray_backend.runner import end_running, schedule
 from tuner.result import Result
-from tuner.schedule import end_running, schedule
 from tuner.setting import Setting
 from tuner.signals import on_signal
 from tuner.storage import temporary
@@ -25,7 +26,6 @@ from tuner.trials.journal import Journal
 from tuner.trials.retention import Retention
 from tuner.trials.stopping import INTERRUPTION, Ending, Late, ended_by_signals
 from tuner.trials.trial import Trial
-from tuner.walls import Faults, Walled
 
 
 class Job(Setting):

@@ -11,12 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import dashboard, user_code
+from tuner import user_code
 from tuner.continuation import Continue
 from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
-from tuner.follow import follow
 from tuner.package import Package, package_of
+from tuner.ray_backend import jobs_client
+from tuner.ray_backend.jobs_client import follow
 from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.source import read
@@ -56,7 +57,7 @@ def submit(
     _check(spec, file, overrides, address)
     package = package_of(file)
     away = _code_elsewhere(spec, package)
-    client = dashboard.connect(address)
+    client = jobs_client.connect(address)
     job = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     commands = _Commands(job, address.rstrip("/"))
 
@@ -79,7 +80,7 @@ def submit(
         say(f"interrupted while it was shipped: nothing has begun, unless Ray knows of it\n{commands}", "yellow")
         return INTERRUPTED
     except (RuntimeError, OSError) as error:
-        raise dashboard.refused(address, f"it was not taken: {str(error).splitlines()[0]}", "") from None
+        raise jobs_client.refused(address, f"it was not taken: {str(error).splitlines()[0]}", "") from None
     say(f"job {job}: {package}")
     say(f"dashboard: {commands.address}/#/jobs/{job}")
     try:
@@ -116,7 +117,7 @@ def _check(spec: ExperimentSpec, file: Path, overrides: Sequence[str], address: 
             message = "a password on the command line is seen by all users of the head, and on its dashboard"
             hint = "set MLFLOW_TRACKING_URI in the environment of the head instead, or write it into the file"
             problems.append(Problem(message, override.partition("=")[0], "command line", hint))
-    problems += dashboard.problems_of(address)
+    problems += jobs_client.problems_of(address)
     if problems:
         raise UserError(*problems)
 

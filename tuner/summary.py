@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import cluster, resources
 from tuner.config_keys import Assignment
 from tuner.display import COLOURS
 from tuner.exit_status import FAILED, INTERRUPTED
 from tuner.forecast import forecast
 from tuner.formatting import duration, score, score_format
 from tuner.objectives import Objective
+from tuner.ray_backend import cluster, resources
 from tuner.result import Result
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import is_there

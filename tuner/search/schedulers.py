@@ -1,7 +1,7 @@
 """Schedulers: which running trials go on. A new one is a class here and a name in the union.
 
-Each names one of Ray Tune's and its arguments; `tuner.informed` puts it to work. Time is counted in reports: epochs,
-where a trial has them.
+Each names one of Ray Tune's and its arguments; `tuner.ray_backend.schedulers` puts it to work. Time is counted in
+reports: epochs, where a trial has them.
 """
 
 import math

@@ -10,17 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 from ray.train._internal.session import get_session
 
-from tuner import output_log, usage, user_code
-from tuner.beside import Beside
-from tuner.earlier import latest_first
+from tuner import user_code
 from tuner.errors import Problem
-from tuner.function_trial import Stopped, run_function, seed_generators
 from tuner.objectives import Objective
 from tuner.raised import line_of, traceback_of
+from tuner.ray_backend.resources import Share
+from tuner.ray_backend.worker import output_log, system_metrics
+from tuner.ray_backend.worker.async_checkpoint import Beside
+from tuner.ray_backend.worker.checkpoints import latest_first
+from tuner.ray_backend.worker.function_trial import Stopped, run_function, seed_generators
 from tuner.search.schedulers import TIME
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
@@ -176,7 +179,7 @@ def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, 
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         # Ray counts reports, and a trial may have gone back from where it was.
-        told = {**metrics, SYSTEM: usage.sample(), TIME: metrics["epoch"], **untold}
+        told = {**metrics, SYSTEM: system_metrics.sample(), TIME: metrics["epoch"], **untold}
         untold.clear()
         if task["beside"]:
             beside.finish()  # before there are two copies
@@ -248,3 +251,12 @@ def test(
     outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
     measured = config.task.measure(outputs, wanted)
     return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, wanted)
+
+
+def test_on_cluster(
+    source: str, targets: Sequence[str], share: Share
+) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+    """`test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
+    remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)
+    measured, confusion = ray.get(remote.remote(source, share.threads, targets, user_code.packed(list(targets))))
+    return measured, confusion

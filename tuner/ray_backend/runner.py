@@ -15,21 +15,21 @@ from ray.tune.search import Searcher as RaySearcher
 
 from tuner import user_code
 from tuner.config_keys import Assignment
-from tuner.controller import Controller
-from tuner.events import Events
-from tuner.informed import Mutating, Payload, informed
-from tuner.resources import Share
+from tuner.ray_backend.callback import Events
+from tuner.ray_backend.guards import Faults
+from tuner.ray_backend.resources import Share
+from tuner.ray_backend.schedulers import Mutating, Payload, informed
+from tuner.ray_backend.tune_internals import Controller
+from tuner.ray_backend.worker.trainable import run_target, train_trial
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.user_mlflow import Inside
 from tuner.train.trial_base import AnyTrial
 from tuner.train.trial_config import TrialConfig
-from tuner.trainable import run_target, train_trial
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import Supply
 from tuner.trials.layout import folder_name
 from tuner.trials.stopping import Ending
 from tuner.trials.trial import Trial
-from tuner.walls import Faults
 
 _NAME = "name"
 """Key of what a worker is given: what Ray calls the trial, and its folder."""

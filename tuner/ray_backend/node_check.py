@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuner import cluster, user_code
+from tuner import user_code
 from tuner.errors import Problem, UserError
-from tuner.resources import Machine
+from tuner.ray_backend import cluster
+from tuner.ray_backend.resources import Machine
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, files_at
 from tuner.storage.uris import masked
@@ -189,9 +190,9 @@ def _looking() -> Callable[[bytes], Any]:
     """`look`, for a machine that may not have it: a function in a function travels whole."""
 
     def looking(task: bytes) -> Any:
-        from tuner import nodes
+        from tuner.ray_backend import node_check
 
-        return nodes.look(task)
+        return node_check.look(task)
 
     return looking
 

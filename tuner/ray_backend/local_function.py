@@ -11,8 +11,8 @@ from rich.console import Console
 
 from tuner import user_code
 from tuner.formatting import score
-from tuner.function_trial import run_function, seed_generators
 from tuner.objectives import Objective
+from tuner.ray_backend.worker.function_trial import run_function, seed_generators
 from tuner.train.function_trial import TargetTrial
 from tuner.trials.trial import Trial
 

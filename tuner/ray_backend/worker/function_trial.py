@@ -15,7 +15,7 @@ import torch
 from ray.train._internal.session import get_session
 from ray.tune.result import AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
-from tuner.plain_report import described, plain
+from tuner.ray_backend.worker.plain_report import described, plain
 from tuner.train.report_keys import LAST, LEFT_OUT
 
 _OF_RAY = {*AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT, "trial_id", "experiment_tag"}

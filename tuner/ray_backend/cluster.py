@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner import admission, sessions
 from tuner.errors import UserError
-from tuner.resources import Capacity, Machine, local_capacity
+from tuner.ray_backend import auth, sessions
+from tuner.ray_backend.resources import Capacity, Machine, local_capacity
 from tuner.storage import temporary
 
 _LAST = 5.0  # seconds at the end of a job in which the machines delete what killed processes have left
@@ -60,12 +60,12 @@ def connect(address: str | None) -> Capacity:
         # Nobody waits for it: what it has not come to is there for a later start.
         threading.Thread(target=sessions.clear_up, args=(root,), name="old sessions", daemon=True).start()
         return Capacity((there,))
-    is_open = admission.knock(address)
+    is_open = auth.knock(address)
     try:
         with _signals_left_alone():
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(admission.no_ray(address, error)) from None
+        raise UserError(auth.no_ray(address, error)) from None
     _silence_tune()
     return _of_cluster(is_open)
 
@@ -134,7 +134,7 @@ def _of_cluster(is_open: bool) -> Capacity:
     """The machines of the Ray that we are connected to."""
     import ray
 
-    from tuner import autoscaler
+    from tuner.ray_backend import autoscaler
 
     types = autoscaler.node_types(ray.get_runtime_context().gcs_address)
     later = tuple(machine for has, count in types or () for machine in [_machine(has)] * count)

@@ -105,7 +105,7 @@ def _automatic(cpu: float, machines: Sequence[Machine], trials: int) -> float:
 
 
 def _may_come(cpu: float, gpu: float) -> bool:
-    from tuner import autoscaler
+    from tuner.ray_backend import autoscaler
 
     return not autoscaler.refuses({"CPU": cpu, "GPU": gpu})
 

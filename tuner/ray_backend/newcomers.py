@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from tuner import cluster, nodes
 from tuner.errors import UserError
-from tuner.resources import Machine, Share
+from tuner.ray_backend import cluster, node_check
+from tuner.ray_backend.resources import Machine, Share
 from tuner.spec.experiment import ExperimentSpec
 
 _PAUSE = 5.0  # seconds between two looks at who is there
@@ -69,7 +69,7 @@ class Newcomers(AbstractContextManager["Newcomers"]):
 
     def _look(self, machine: Machine) -> None:
         try:
-            there = nodes.check(self._spec, [machine], say=lambda line: None, warn=self._warn)
+            there = node_check.check(self._spec, [machine], say=lambda line: None, warn=self._warn)
         except UserError as error:
             wrong = "; ".join(f"{each.key}: {each.message}" if each.key else each.message for each in error.problems)
             self._tell(self._warn, f"{machine.host} has joined, and trials will fail there: {wrong}")

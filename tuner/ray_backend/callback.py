@@ -13,7 +13,6 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.formatting import duration
 from tuner.raised import line_of, traceback_of
-from tuner.reported_names import ReportedNames
 from tuner.search.schedulers import TIME
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
@@ -21,6 +20,7 @@ from tuner.storage.filesystem import on
 from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.train.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.trials.callback import TrialCallback
+from tuner.trials.reported_metrics import ReportedNames
 from tuner.trials.stopping import INTERRUPTION, Ending
 from tuner.trials.trial import WORKER_LOST, Trial
 
@@ -268,6 +268,6 @@ def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     if trial.config.metrics is not None:
         named = (*trial.config.metrics, *_OURS, *_WHERE_THERE_IS)
         return {name: result[name] for name in named if name in result or name not in _WHERE_THERE_IS}
-    # The worker has left nothing but numbers in it (`tuner.plain_report`), and what Ray and we say of it.
+    # The worker has left nothing but numbers in it (`tuner.ray_backend.worker.plain_report`), and what Ray and we say of it.
     numbers = {name: value for name, value in result.items() if name not in _OF_RAY and type(value) in (int, float)}
     return numbers | {"epoch": int(result[TIME])}

@@ -14,8 +14,8 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from tuner.config_keys import Assignment
-from tuner.controller import MENDED
 from tuner.objectives import Objective
+from tuner.ray_backend.tune_internals import MENDED
 from tuner.search.schedulers import TIME, SchedulerConfig
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import on
