@@ -92,8 +92,8 @@ def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dic
     """A whole job of ours."""
     from rich.console import Console
 
-    from tuner import job
-    from tuner.driver import run
+    from tuner.jobs import job
+    from tuner.jobs.driver import run
     from tuner.spec.experiment import ExperimentSpec
     from tuner.trials.callback import TrialCallback
     from tuner.trials.trial import Trial

@@ -81,7 +81,7 @@ def child(uri: str, trials: int) -> None:
     """Run the job in this process, and print what was measured as JSON."""
     from rich.console import Console
 
-    from tuner import driver
+    from tuner.jobs import driver
     from tuner.spec.experiment import ExperimentSpec
     from tuner.tracking.record.recorder import Links, Recorder
 

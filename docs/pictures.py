@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.servers import mlflow_server
-from tuner.rebuilt import write_report
+from tuner.report.from_record import write_report
 from tuner.tracking.queries import find_job, trials_of
 from tuner.tracking.ui import page
 

@@ -74,7 +74,7 @@ def experiment(**parts: Any) -> ExperimentSpec:
 
 
 class Played:
-    """A job without training: does to its trials what `tuner.ray_backend.callback` does, and tells the listeners of it."""
+    """A job without training: does to its trials what `tuner.ray_backend.callback` does, and tells the callbacks."""
 
     def __init__(self, spec: ExperimentSpec, *listeners: TrialCallback) -> None:
         self.spec = spec
@@ -166,7 +166,7 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cluster, "connect", lambda address: capacity)
-            patch.setattr("tuner.driver.cluster.disconnect", lambda: None)
+            patch.setattr("tuner.jobs.driver.cluster.disconnect", lambda: None)
             yield
     finally:
         cluster.disconnect()

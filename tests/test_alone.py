@@ -10,9 +10,9 @@ import torch
 from pydantic import PrivateAttr
 from rich.console import Console
 
-from tuner.alone import train_alone
 from tuner.data import MNIST
 from tuner.errors import UserError
+from tuner.jobs.local import train_alone
 from tuner.spec.experiment import ExperimentSpec
 from tuner.train.checkpoint import Save, read_state
 from tuner.train.loop import fit

@@ -10,8 +10,8 @@ import yaml
 from torch import Tensor, nn
 
 import tuner
+from tuner.api import load
 from tuner.errors import UserError
-from tuner.loading import load
 from tuner.objectives import Objective
 from tuner.train.checkpoint import Save, read_model, read_state
 from tuner.train.loop import fit

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from conftest import Played, experiment
 
-from tuner.continuation import Continue, Opening, begun, continued
 from tuner.errors import UserError
+from tuner.jobs.continuation import Continue, Opening, begun, continued
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.generator import Supply
 from tuner.trials.journal import Journal

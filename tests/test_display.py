@@ -6,14 +6,14 @@ import pytest
 from conftest import eventually, experiment
 from rich.console import Console
 
-from tuner.display import Display, pause
+from tuner.cli.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
 from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.formatting import duration
+from tuner.jobs.result import Result
 from tuner.objectives import Objective
-from tuner.phases import Phases
-from tuner.result import Result
+from tuner.report.live import Display, pause
+from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
-from tuner.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
 from tuner.tracking.record.recorder import Links
 from tuner.trials.generator import Supply
 from tuner.trials.labels import label

@@ -8,7 +8,7 @@ import pytest
 from conftest import experiment
 from rich.console import Console
 
-from tuner.phases import Phases
+from tuner.report.phases import Phases
 from tuner.trials import elapsed
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.journal import as_plain

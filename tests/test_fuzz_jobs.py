@@ -18,8 +18,8 @@ from conftest import Played, experiment
 from fuzzing import at, bounded, confined, fuzzed, odd, paths
 from hypothesis import strategies as st
 
-from tuner import html_report
 from tuner.errors import UserError
+from tuner.report import html
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete, delete_checkpoints
 from tuner.tracking.record.messages import end_of
@@ -245,7 +245,7 @@ def test_a_report_of_a_damaged_journal(what: tuple[int, Any], jobs: list[Job]) -
             spec, past = rebuilt(text.decode(errors="replace"), JOB, "here")
         except UserError:
             return
-        html_report.write_html(spec, past.trials, jobs[what[0]].folder / "report.html", **_REPORT)
+        html.write_html(spec, past.trials, jobs[what[0]].folder / "report.html", **_REPORT)
 
 
 class _Touches:

@@ -16,14 +16,14 @@ import pytest
 from conftest import experiment
 from scipy.stats import binomtest
 
-from tuner.certainty import certainty, wilson
 from tuner.config_keys import Assignment
-from tuner.html_report import write_html
-from tuner.plots import draw
-from tuner.plots.as_optuna import Trials
-from tuner.plots.influence import can_decide
-from tuner.plots.keys import KeyPlots
-from tuner.plots.timeline import lanes
+from tuner.report.html import write_html
+from tuner.report.plots import draw
+from tuner.report.plots.influence import can_decide
+from tuner.report.plots.parameters import KeyPlots
+from tuner.report.plots.study import Trials
+from tuner.report.plots.timeline import lanes
+from tuner.report.significance import certainty, wilson
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.labels import label
 from tuner.trials.trial import Status, Trial

@@ -16,9 +16,9 @@ from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 import tuner
-from tuner import html_report
 from tuner.cli.app import main
 from tuner.errors import UserError
+from tuner.report import html
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
@@ -56,9 +56,7 @@ class Store:
                 listener.trial_ended(trial)
         best = winner(supply.trials, spec.objectives)
         if ends and best is not None:
-            html_report.write_html(
-                spec, supply.trials, folder / "report" / html_report.FILE, job=job, status="completed"
-            )
+            html.write_html(spec, supply.trials, folder / "report" / html.FILE, job=job, status="completed")
             summary = {"status": "completed", "best_val_accuracy": best.best, "trials_completed": len(scores)}
             summary |= {"winner": str(best.number), "test_accuracy": 0.625}
             end = end_of("FINISHED", summary, folder / "report", best, (), {}, None, str(folder / FILE))

@@ -6,9 +6,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from tuner import package
 from tuner.errors import UserError
-from tuner.package import package_of
+from tuner.jobs import package
+from tuner.jobs.package import package_of
 
 
 def files(folder: Path, **said: str) -> Path:

@@ -13,11 +13,12 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 import tuner
-from tuner import html_report, listing
-from tuner.comparison import compare, print_comparison
+from tuner.cli import listing
+from tuner.cli.comparison import compare, print_comparison
 from tuner.errors import UserError
-from tuner.rebuilt import write_report
-from tuner.report import write_tables
+from tuner.report import html
+from tuner.report.from_record import write_report
+from tuner.report.tables import write_tables
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import store
 from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, find, find_job, trials_of, versions_of
@@ -80,7 +81,7 @@ class Recorded(Played):
         on_front = front(trials, self.spec.objectives)
         report = self.folder / "report"
         write_tables(trials, self.spec.objectives, report)
-        html_report.write_html(self.spec, trials, report / html_report.FILE, job="kept", status="completed")
+        html.write_html(self.spec, trials, report / html.FILE, job="kept", status="completed")
         words = {"status": "completed"} | ({"winner": str(best.number)} if best else {}) | summary
         end = end_of("FINISHED", words, report, best, on_front, {}, None, str(self.folder / FILE))
         self.journal.recorded(end)
@@ -113,7 +114,7 @@ Shown = Callable[..., str]
 
 @pytest.fixture
 def shown(client: Any, place: Path) -> Shown:
-    """What a function prints, in one line: of a store, from `tuner.listing`."""
+    """What a function prints, in one line: of a store, from `tuner.cli.listing`."""
 
     def show(what: Callable[..., None], *arguments: Any) -> str:
         text = io.StringIO()
@@ -420,12 +421,12 @@ class TestJournal:
         def refuse(*arguments: Any) -> Any:
             raise UserError("there is no module 'mine'")
 
-        monkeypatch.setattr("tuner.rebuilt.rebuilt", refuse)
+        monkeypatch.setattr("tuner.report.from_record.rebuilt", refuse)
         kept = tuner.results("small")
         assert list(kept["trial"]) == [1, 0] and list(kept["run_id"]) == list(told["run_id"])
         written = write_report("small", place / "mine.html")
         assert written.note == "as it was written when the job ended: there is no module 'mine'"
-        assert written.path.read_text() == (job.folder / "report" / html_report.FILE).read_text()
+        assert written.path.read_text() == (job.folder / "report" / html.FILE).read_text()
         for artifact in place.rglob("leaderboard.csv"):
             artifact.unlink()
         with pytest.raises(UserError, match="there is no module 'mine'"):

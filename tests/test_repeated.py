@@ -6,10 +6,10 @@ from typing import ClassVar
 import pytest
 from conftest import experiment
 
-from tuner.certainty import certainty
 from tuner.config_keys import Assignment
 from tuner.errors import UserError
 from tuner.objectives import Objective
+from tuner.report.significance import certainty
 from tuner.search.repeated_searcher import Repeated
 from tuner.search.searcher import Plan, Told
 from tuner.spec.experiment import ExperimentSpec

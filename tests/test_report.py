@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tuner.objectives import Objective
-from tuner.report import draw_confusion, draw_front, write_tables
+from tuner.report.tables import draw_confusion, draw_front, write_tables
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
 

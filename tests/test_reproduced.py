@@ -13,12 +13,12 @@ from conftest import Write
 from rich.console import Console
 
 from tuner import user_code
-from tuner.alone import train_again, train_alone
 from tuner.cli.app import main
-from tuner.driver import run
 from tuner.errors import UserError
-from tuner.reproduced import Reproduction, reproduction
-from tuner.result import Result
+from tuner.jobs.driver import run
+from tuner.jobs.local import train_again, train_alone
+from tuner.jobs.reproduced import Reproduction, reproduction
+from tuner.jobs.result import Result
 from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml, write_yaml
 from tuner.trials.trial import Mutation, Trial
@@ -152,7 +152,7 @@ class TestRefused:
 
 
 def test_what_may_differ_is_said(job: Result) -> None:
-    from tuner.reproduced import _notes
+    from tuner.jobs.reproduced import _notes
 
     trial = Trial(0, {}, winner_of(job).config, "", status="pruned", reason="asha", epoch=1, lost=1)
     tags = {"tuner.version.torch": "1.0", "tuner.version.mlflow": "1.0"}

@@ -10,7 +10,7 @@ from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.preflight import check_room
+from tuner.jobs.preflight import check_room
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete
 from tuner.tracking.record.messages import end_of

@@ -22,12 +22,12 @@ from mlflow import MlflowClient
 
 import tuner
 from benchmarks.servers import answers, ray_cluster
-from tuner.continuation import Continue, continued
 from tuner.data.mnist import data_dir
-from tuner.driver import run
 from tuner.errors import UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
-from tuner.result import Result
+from tuner.jobs.continuation import Continue, continued
+from tuner.jobs.driver import run
+from tuner.jobs.result import Result
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.tracking.record.messages import end_of

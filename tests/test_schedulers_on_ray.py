@@ -17,13 +17,13 @@ import torch
 from mlflow import MlflowClient
 from rich.console import Console
 
-from tuner.driver import run
+from tuner.cli.summary import print_result
 from tuner.exit_status import FAILED, OK
+from tuner.jobs.driver import run
+from tuner.jobs.result import Result
 from tuner.ray_backend import cluster
 from tuner.ray_backend.tune_internals import Controller
-from tuner.result import Result
 from tuner.spec.loader import load
-from tuner.summary import print_result
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import Supply
@@ -219,8 +219,8 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
     capacity = cluster.connect(None)
     try:
         patch.setattr(cluster, "connect", lambda address: capacity)
-        patch.setattr("tuner.driver.cluster.disconnect", lambda: None)
-        patch.setattr("tuner.driver.Supply", Seen)
+        patch.setattr("tuner.jobs.driver.cluster.disconnect", lambda: None)
+        patch.setattr("tuner.jobs.driver.Supply", Seen)
         yield play
     finally:
         patch.undo()

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UserError
-from tuner.sole import alone_in
+from tuner.jobs.lock import alone_in
 
 HOLD = """
 import sys
-from tuner.sole import alone_in
+from tuner.jobs.lock import alone_in
 with alone_in(sys.argv[1]):
     print("there", flush=True)
     input()

@@ -10,8 +10,8 @@ from conftest import Played, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
+from tuner.jobs.sync import sync
 from tuner.spec.experiment import ExperimentSpec
-from tuner.sync import sync
 from tuner.tracking.names import TAG, originals, recorded
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder

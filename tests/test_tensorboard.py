@@ -10,7 +10,7 @@ from conftest import Played, experiment
 from tensorboardX.proto.event_pb2 import Event
 
 from tuner.errors import UserError
-from tuner.preflight import check_storage
+from tuner.jobs.preflight import check_storage
 from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.generator import Supply
 

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from benchmarks.servers import free_port, mlflow_server
 from tuner.errors import UserError
-from tuner.preflight import check_store, tracking_uri
+from tuner.jobs.preflight import check_store, tracking_uri
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked

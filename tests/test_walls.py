@@ -12,17 +12,17 @@ from mlflow import MlflowClient
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
-from tuner import html_report
-from tuner.ahead import ImportingAhead
-from tuner.display import Display
-from tuner.driver import run
 from tuner.exit_status import FAILED, OK
-from tuner.finish import Finish
+from tuner.jobs.ahead import ImportingAhead
+from tuner.jobs.driver import run
+from tuner.jobs.finish import Finish
+from tuner.jobs.result import Result
+from tuner.jobs.sync import sync
 from tuner.ray_backend.guards import Faults, Walled
-from tuner.result import Result
+from tuner.report import html
+from tuner.report.live import Display
 from tuner.search.searcher import Plan
 from tuner.spec.experiment import ExperimentSpec
-from tuner.sync import sync
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.callback import TrialCallback
@@ -223,9 +223,7 @@ class TestTheJob:
         again = place.run(resume=True, trial={"target": f"{place.module}:train", "config": {"pause": 0.2, "lr": 0.1}})
         assert [trial.status for trial in again.trials] == ["completed"] * 3 and again.status == OK
 
-    @pytest.mark.parametrize(
-        ("owner", "name"), [(Finish, "_measure"), (html_report, "write_html"), (Retention, "look")]
-    )
+    @pytest.mark.parametrize(("owner", "name"), [(Finish, "_measure"), (html, "write_html"), (Retention, "look")])
     def test_an_end_that_fails_in_part_keeps_the_answer(
         self, place: Place, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
     ) -> None:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from tuner.version import __version__
 
 if TYPE_CHECKING:
-    from tuner.loading import load as load
-    from tuner.rebuilt import results as results
+    from tuner.api import load as load
+    from tuner.api import results as results
 
-_HOME = {"load": "tuner.loading", "results": "tuner.rebuilt"}
+_OFFERED = ("load", "results")
 
 __all__ = ["__version__", "load", "results"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _OFFERED:
+        return getattr(import_module("tuner.api"), name)
     raise AttributeError(f"module 'tuner' has no attribute {name!r}")
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner import output
 from tuner.cli import inspect, run
 from tuner.errors import UserError
+from tuner.report import output
 from tuner.signals import Interrupted, on_signal, stop
 from tuner.version import __version__
 

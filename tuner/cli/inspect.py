@@ -23,9 +23,9 @@ def list_jobs(
     uri: Uri = None,
 ) -> None:
     """List the jobs in MLflow's store, newest first."""
-    from tuner.as_json import job_of, text_of
-    from tuner.listing import jobs_in, print_jobs
-    from tuner.terminal import terminal
+    from tuner.cli.as_json import job_of, text_of
+    from tuner.cli.listing import jobs_in, print_jobs
+    from tuner.report.terminal import terminal
 
     with _store(uri) as (client, store):
         if json:
@@ -44,15 +44,15 @@ def best(
 ) -> None:
     """Show the winner of a job, how good it is and how to load it."""
     if as_yaml:
-        from tuner.reproduced import reproduction
+        from tuner.jobs.reproduced import reproduction
 
         if json:
             raise UserError(Problem("does not go with --json", "--yaml", hint="give one of them"))
         typer.echo(reproduction(name, uri).to_yaml(), nl=False)
         return
-    from tuner.as_json import best_of_job, text_of
-    from tuner.listing import print_best
-    from tuner.terminal import terminal
+    from tuner.cli.as_json import best_of_job, text_of
+    from tuner.cli.listing import print_best
+    from tuner.report.terminal import terminal
     from tuner.tracking.queries import find_job
 
     with _store(uri) as (client, store):
@@ -70,9 +70,9 @@ def compare(
     uri: Uri = None,
 ) -> None:
     """Show what differs between two jobs, or two trials, and what came of it."""
-    from tuner import comparison
-    from tuner.as_json import comparison_of, text_of
-    from tuner.terminal import terminal
+    from tuner.cli import comparison
+    from tuner.cli.as_json import comparison_of, text_of
+    from tuner.report.terminal import terminal
 
     with _store(uri) as (client, _):
         sides = comparison.compare(client, a, b)
@@ -89,10 +89,10 @@ def results(
     uri: Uri = None,
 ) -> None:
     """Show every trial of a job, best first: the table that tuner.results(NAME) gives."""
-    from tuner.as_json import rows_of, text_of
-    from tuner.listing import print_table
-    from tuner.rebuilt import results as table_of
-    from tuner.terminal import terminal
+    from tuner.cli.as_json import rows_of, text_of
+    from tuner.cli.listing import print_table
+    from tuner.report.from_record import results as table_of
+    from tuner.report.terminal import terminal
 
     if json and csv:
         raise UserError(Problem("choose one of them", "--json and --csv"))
@@ -114,7 +114,7 @@ def logs(
     """Show what a trial printed, its traceback included."""
     import sys
 
-    from tuner.logs import output_of
+    from tuner.cli.logs import output_of
     from tuner.tracking.queries import find_job
 
     with _store(uri) as (client, _):
@@ -131,7 +131,7 @@ def report(
     uri: Uri = None,
 ) -> None:
     """Write the report of a job, which may still be running, as one HTML file."""
-    from tuner.rebuilt import write_report
+    from tuner.report.from_record import write_report
 
     written = write_report(name, output, uri)
     if written.note:
@@ -148,8 +148,8 @@ def ui(
     """Open MLflow's UI on the store, until Ctrl-C."""
     import webbrowser
 
-    from tuner.phases import Phases
-    from tuner.terminal import terminal
+    from tuner.report.phases import Phases
+    from tuner.report.terminal import terminal
     from tuner.tracking.ui import check_free, is_served, links, serve
 
     with _store(uri) as (client, store):

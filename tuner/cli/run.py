@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tuner import output as streams
 from tuner.cli.arguments import File, Overrides, Uri
 from tuner.errors import Problem, UserError
+from tuner.report import output as streams
 
 
 def run(
@@ -39,8 +39,8 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment: all trials, the record, the winner."""
-    from tuner.phases import Phases
-    from tuner.terminal import terminal
+    from tuner.report.phases import Phases
+    from tuner.report.terminal import terminal
 
     console = terminal()
     with Phases(console) as phases:
@@ -60,21 +60,21 @@ def run(
         if address or dry_run:
             hint = "the job there takes the Ray of its machine; --dry-run prints the plan, which is the same here"
             raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
-        from tuner.submit import submit as submit_job
+        from tuner.jobs.submit import submit as submit_job
 
         status = submit_job(spec, file, overrides or (), submit, console=console, **going_on)
         raise typer.Exit(status)
     streams.outlive()
     if dry_run:
-        from tuner.driver import prepare
-        from tuner.summary import print_plan
+        from tuner.cli.summary import print_plan
+        from tuner.jobs.driver import prepare
 
         print_plan(console, *prepare(spec, console, address, downloads=False), address)
         return
     with phases:
         phases.begin("reading", "loading Ray", in_a_log=False)
-        from tuner.driver import run as run_experiment
-        from tuner.summary import print_result
+        from tuner.cli.summary import print_result
+        from tuner.jobs.driver import run as run_experiment
     result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **going_on)
     print_result(console, result)
     raise typer.Exit(result.status)
@@ -142,13 +142,13 @@ def train(
     uri: Uri = None,
 ) -> None:
     """Train one trial here and now, without Ray and MLflow: the place to debug."""
-    from tuner.alone import train_again, train_alone
+    from tuner.jobs.local import train_again, train_alone
+    from tuner.report.terminal import terminal
     from tuner.spec.loader import load
-    from tuner.terminal import terminal
 
     streams.outlive()
     if run is not None:
-        from tuner.reproduced import reproduction
+        from tuner.jobs.reproduced import reproduction
 
         if overrides or trial is not None or (file is not None and "=" in str(file) and not file.exists()):
             hint = "tuner best NAME --yaml writes it as a file, which takes overrides"
@@ -173,8 +173,8 @@ def sync(
     job: Annotated[str | None, typer.Option(help="The job's id; default: the experiment's last job.")] = None,
 ) -> None:
     """Tell the tracking server what it missed of a job, from the job's folder."""
+    from tuner.jobs.sync import sync as make_whole
     from tuner.spec.loader import load
-    from tuner.sync import sync as make_whole
 
     streams.outlive()
     synced = make_whole(load(file, overrides or ()), file, job, lambda message: typer.echo(message, err=True))

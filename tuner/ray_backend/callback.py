@@ -268,6 +268,6 @@ def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     if trial.config.metrics is not None:
         named = (*trial.config.metrics, *_OURS, *_WHERE_THERE_IS)
         return {name: result[name] for name in named if name in result or name not in _WHERE_THERE_IS}
-    # The worker has left nothing but numbers in it (`tuner.ray_backend.worker.plain_report`), and what Ray and we say of it.
+    # The worker (`plain_report`) has left nothing but numbers in it, and what Ray and we say of it.
     numbers = {name: value for name, value in result.items() if name not in _OF_RAY and type(value) in (int, float)}
     return numbers | {"epoch": int(result[TIME])}

@@ -110,7 +110,7 @@ def versions() -> dict[str, str]:
     for name in _PACKAGES:
         found[name] = metadata.version(name).partition("+")[0]  # a machine without a GPU has another build
     source = sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         source.update(path.read_bytes())
     return found | {"tuner": f"{__version__} ({source.hexdigest()[:6]})"}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from tuner.errors import UserError
-from tuner.plots.as_optuna import configuration
+from tuner.report.plots.study import configuration
 from tuner.spec.experiment import ExperimentSpec
 from tuner.train.trial_base import merge
 from tuner.trials.trial import Trial

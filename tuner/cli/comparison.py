@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import config_keys
+from tuner.cli.listing import say, show
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
-from tuner.listing import say, show
 from tuner.tracking import store
 from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
 from tuner.trials.elapsed import said as took

@@ -1,5 +1,5 @@
 """Plots of a job for its report."""
 
-from tuner.plots.drawing import Plot, draw
+from tuner.report.plots.drawing import Plot, draw
 
 __all__ = ["Plot", "draw"]

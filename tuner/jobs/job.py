@@ -6,15 +6,15 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from tuner.ahead import ImportingAhead
-from tuner.display import Display
-from tuner.finish import Finish
+from tuner.jobs.ahead import ImportingAhead
+from tuner.jobs.finish import Finish
+from tuner.jobs.result import Result
+from tuner.jobs.setting import Setting
 from tuner.ray_backend import cluster
 from tuner.ray_backend.guards import Faults, Walled
 from tuner.ray_backend.newcomers import Newcomers
 from tuner.ray_backend.runner import end_running, schedule
-from tuner.result import Result
-from tuner.setting import Setting
+from tuner.report.live import Display
 from tuner.signals import on_signal
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full

@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from tuner import user_code
-from tuner.continuation import Continue
 from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
-from tuner.package import Package, package_of
+from tuner.jobs.continuation import Continue
+from tuner.jobs.package import Package, package_of
 from tuner.ray_backend import jobs_client
 from tuner.ray_backend.jobs_client import follow
 from tuner.signals import on_signal, stop
@@ -46,7 +46,7 @@ def submit(
         overrides: What the command line sets, there as here.
         address: Of the dashboard of the cluster's head, ``http://HOST:8265``.
         console: Where to write; where it is a terminal the log is drawn for one of its size.
-        going_on: How an earlier job goes on there, as `tuner.continuation.Continue` has it.
+        going_on: How an earlier job goes on there, as `tuner.jobs.continuation.Continue` has it.
 
     Returns:
         The exit status of the job; INTERRUPTED where it goes on without us.

@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.config_keys import Assignment
-from tuner.display import COLOURS
 from tuner.exit_status import FAILED, INTERRUPTED
-from tuner.forecast import forecast
 from tuner.formatting import duration, score, score_format
+from tuner.jobs.forecast import forecast
+from tuner.jobs.result import Result
 from tuner.objectives import Objective
 from tuner.ray_backend import cluster, resources
-from tuner.result import Result
+from tuner.report.live import COLOURS
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import is_there
 from tuner.storage.uris import masked

@@ -5,7 +5,7 @@ from typing import Any
 
 from tuner.formatting import score
 from tuner.objectives import Objective
-from tuner.plots.as_optuna import Trials, escaped
+from tuner.report.plots.study import Trials, escaped
 from tuner.trials.labels import brief
 from tuner.trials.trial import Trial
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.formatting import duration, score, score_format
-from tuner.phases import TRIALS, WORKERS, Phases
+from tuner.report.phases import TRIALS, WORKERS, Phases
+from tuner.report.terminal import Followed
 from tuner.spec.experiment import ExperimentSpec
-from tuner.terminal import Followed
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import Supply
 from tuner.trials.output_files import shown

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
-from tuner.rebuilt import rebuilt_job
+from tuner.report.from_record import rebuilt_job
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import default_uri

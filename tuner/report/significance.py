@@ -6,7 +6,7 @@ from statistics import NormalDist, mean, stdev
 
 from tuner.formatting import score, score_format
 from tuner.objectives import Objective
-from tuner.plots.as_optuna import configuration
+from tuner.report.plots.study import configuration
 from tuner.trials.trial import SOUND, Trial
 
 _TOP = 5

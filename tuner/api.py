@@ -1,10 +1,11 @@
-"""From what a job left behind to a model that is ready to use."""
+"""What ``import tuner`` offers: the model of a trial, and the results of a job as a table."""
 
 from collections.abc import Collection
 from pathlib import Path
 
 from torch import nn
 
+from tuner.report.from_record import results as results
 from tuner.tracking.store import download_checkpoint
 from tuner.train.checkpoint import read_model
 

@@ -10,14 +10,14 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from tuner import preflight
-from tuner.continuation import Continue, Opening, begun, continued
 from tuner.errors import Problem, UserError
-from tuner.phases import Phases
+from tuner.jobs import preflight
+from tuner.jobs.continuation import Continue, Opening, begun, continued
+from tuner.jobs.lock import alone_in
+from tuner.jobs.result import Result
 from tuner.ray_backend import auth, cluster, node_check, resources, sessions
-from tuner.result import Result
+from tuner.report.phases import Phases
 from tuner.signals import on_signal, stop
-from tuner.sole import alone_in
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
 from tuner.storage.uris import masked
@@ -110,7 +110,7 @@ def run(
             # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
             with ThreadPoolExecutor(2) as pool:
                 opened = pool.submit(open_record)
-                pool.submit(import_module, "tuner.job")
+                pool.submit(import_module, "tuner.jobs.job")
                 try:
                     capacity = cluster.connect(None)
                     links = opened.result()
@@ -121,7 +121,7 @@ def run(
         else:
             phases.begin("record", "opening the record")
             links = open_record()
-        from tuner.job import Job
+        from tuner.jobs.job import Job
 
         return Job(opening, supply, share, recorder, links, console, elapsed, phases, address is None).run()
 

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner import html_report, report
 from tuner.exit_status import FAILED, INTERRUPTED, OK
+from tuner.jobs.result import Result
+from tuner.jobs.setting import Setting
 from tuner.ray_backend import cluster
 from tuner.ray_backend.guards import Faults
 from tuner.ray_backend.worker.trainable import test, test_on_cluster
-from tuner.result import Result
-from tuner.setting import Setting
+from tuner.report import html, tables
 from tuner.signals import on_signal, stop
 from tuner.storage import temporary
 from tuner.storage.disk_full import is_full
@@ -193,22 +193,22 @@ class Finish:
             self._journal.recorded(end)
             self._job.recorder.job_ended(end)
             self._job.recorder.close()
-            return status, str(artifacts / html_report.FILE) if is_written and "://" not in self._job.folder else ""
+            return status, str(artifacts / html.FILE) if is_written and "://" not in self._job.folder else ""
 
     def _write_report(self, folder: Path, status: str, ended_early: str, seconds: float) -> bool:
         """The tables and the plots, as files. Returns whether there was room for them."""
         objectives = self._job.spec.objectives
         try:
             folder.mkdir(exist_ok=True)
-            report.write_tables(self._job.trials, objectives, folder, self._job.spec.repeat)
+            tables.write_tables(self._job.trials, objectives, folder, self._job.spec.repeat)
             for target, matrix in self._confusion.items():
-                report.draw_confusion(matrix, target, folder)
+                tables.draw_confusion(matrix, target, folder)
             if front(self._job.trials, objectives):
-                report.draw_front(self._job.trials, objectives, folder)
-            html_report.write_html(
+                tables.draw_front(self._job.trials, objectives, folder)
+            html.write_html(
                 self._job.spec,
                 self._job.trials,
-                folder / html_report.FILE,
+                folder / html.FILE,
                 job=self._job.opening.job,
                 status=status,
                 ended_early=ended_early,

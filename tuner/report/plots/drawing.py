@@ -10,10 +10,10 @@ from html import unescape
 from itertools import combinations
 from typing import Any
 
-from tuner.plots.as_optuna import Trials, escaped, finite_series, scores
-from tuner.plots.figures import BLUE, DARK_GREY, GREY, RED, Drawn, Sheet, Undrawable, metric, styled
-from tuner.plots.keys import KeyPlots
-from tuner.plots.timeline import timeline
+from tuner.report.plots.figures import BLUE, DARK_GREY, GREY, RED, Drawn, Sheet, Undrawable, metric, styled
+from tuner.report.plots.parameters import KeyPlots
+from tuner.report.plots.study import Trials, escaped, finite_series, scores
+from tuner.report.plots.timeline import timeline
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.leaderboard import ranked
 from tuner.trials.trial import SOUND, Trial

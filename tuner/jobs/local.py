@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
-from tuner.reproduced import Reproduction
+from tuner.jobs.reproduced import Reproduction
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
 from tuner.train.checkpoint import Save

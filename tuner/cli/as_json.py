@@ -17,7 +17,7 @@ from tuner.tracking.store import SPACE
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tuner.comparison import Side
+    from tuner.cli.comparison import Side
 
 _ENDS = ("completed", "pruned", "failed", "diverged", "interrupted", "running")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import Problem, UserError
-from tuner.preflight import check_store, tracking_uri
-from tuner.sole import alone_in
+from tuner.jobs.lock import alone_in
+from tuner.jobs.preflight import check_store, tracking_uri
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, checkpoints_in
 from tuner.storage.uris import masked

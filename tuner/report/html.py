@@ -7,12 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tuner.certainty import certainty
 from tuner.config import Config
 from tuner.formatting import duration, score, score_format
-from tuner.plots import draw
-from tuner.plots.as_optuna import configuration
-from tuner.plots.timeline import COLOURS
+from tuner.report.plots import draw
+from tuner.report.plots.study import configuration
+from tuner.report.plots.timeline import COLOURS
+from tuner.report.significance import certainty
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
 from tuner.trials import elapsed
@@ -59,7 +59,7 @@ def write_html(
     from plotly.offline import get_plotlyjs
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("tuner").joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    template = environment.from_string(files("tuner.report").joinpath("report.html.jinja").read_text(encoding="utf-8"))
     plots = [
         # As JSON inside a script element: there, only an end tag or a comment would be read as HTML.
         {"title": plot.title, "note": plot.note, "figures": [Markup(_inert(text)) for text in plot.figures]}

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from tuner.continuation import Opening
-from tuner.phases import Phases
+from tuner.jobs.continuation import Opening
 from tuner.ray_backend import cluster, resources
+from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Links, Recorder
 from tuner.trials.elapsed import Elapsed

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import html_report, user_code
+from tuner import user_code
 from tuner.errors import Problem, UserError
+from tuner.report import html
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import default_uri
 from tuner.tracking import store
@@ -56,7 +57,7 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
         try:
             with rebuilt_job(client, job) as (spec, past):
                 status, early = job.status, job.tags.get("tuner.ended_early", "")
-                html_report.write_html(
+                html.write_html(
                     spec,
                     past.trials,
                     path,
@@ -68,7 +69,7 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
                     paused=job.paused,
                 )
         except UserError as error:
-            kept = store.read_text(client, job.run.info.run_id, html_report.FILE)
+            kept = store.read_text(client, job.run.info.run_id, html.FILE)
             if kept is None:
                 raise
             path.write_text(kept, encoding="utf-8")

@@ -6,7 +6,7 @@ from io import BufferedWriter, TextIOWrapper
 
 from rich.console import Console
 
-from tuner.output import Lenient
+from tuner.report.output import Lenient
 
 _ENDLESS = 100_000  # characters of a line in a file: nobody's window cuts it
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from itertools import cycle
 
 from tuner.objectives import Objective
-from tuner.plots.as_optuna import Trials
-from tuner.plots.figures import BLUE, Drawn, Sheet, Undrawable, metric, of_many, spread, styled
-from tuner.plots.influence import can_decide
+from tuner.report.plots.figures import BLUE, Drawn, Sheet, Undrawable, metric, of_many, spread, styled
+from tuner.report.plots.influence import can_decide
+from tuner.report.plots.study import Trials
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.trial import Trial
 
