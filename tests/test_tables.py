@@ -189,3 +189,16 @@ def test_what_is_there_already_is_not_written_twice(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "file:///tmp/mlruns", "mlruns", "mysql://me@127.0.0.1/db"])
 def test_elsewhere_the_client_writes(uri: str) -> None:
     assert Tables.of(uri, None) is None
+
+
+def test_tables_of_another_mlflow_are_written_by_its_client(uri: str) -> None:
+    client = MlflowClient(uri)
+    assert Tables.of(uri, client) is not None, "MLflow's schema has changed: compare its tables, then _SCHEMA"
+    with sqlalchemy.create_engine(uri).begin() as connection:
+        was = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+        connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = 'another'"))
+    try:
+        assert Tables.of(uri, client) is None
+    finally:
+        with sqlalchemy.create_engine(uri).begin() as connection:
+            connection.execute(sqlalchemy.text(f"UPDATE alembic_version SET version_num = '{was}'"))

@@ -20,6 +20,9 @@ from tuner.tracking.store import INFINITY
 _FAST = ("sqlite", "postgresql")
 """Databases that insert what is not there yet in one statement."""
 
+_SCHEMA = "dc11669786a5"
+"""Revision of MLflow's schema that this is tested with, of MLflow 3.17; another one is written by MLflow's client."""
+
 _MOST = 1000
 """Rows of one statement."""
 
@@ -50,8 +53,18 @@ class Tables:
 
     @classmethod
     def of(cls, uri: str, client: Any) -> "Tables | None":
-        """The tables of a store; None where it is no database, or none that they can be written in at once."""
-        return cls(uri, client) if uri.partition(":")[0].partition("+")[0] in _FAST else None
+        """The tables of a store; None where it is no such database, or has tables of another MLflow than we know."""
+        if uri.partition(":")[0].partition("+")[0] not in _FAST:
+            return None
+        tables = cls(uri, client)
+        return tables if tables._schema() == _SCHEMA else None
+
+    def _schema(self) -> str:
+        """The revision of MLflow's schema that the database has."""
+        import sqlalchemy
+
+        with self._engine.connect() as connection:
+            return str(connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar())
 
     def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> Begun:
         """As `tuner.tracking.record.runs.Runs.begin`: it is there with its first change."""
