@@ -21,7 +21,6 @@ from tuner.storage.filesystem import below
 from tuner.storage.uris import masked
 from tuner.tracking.record import messages, recorder
 from tuner.train.checkpoint import Damaged
-from tuner.train.trial_config import TrialConfig
 from tuner.trials.elapsed import ended
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.labels import label
@@ -119,7 +118,7 @@ class Finish:
 
     def _measure(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
         """The winner, and only the winner, on the test set."""
-        if best.checkpoint is None or not isinstance(best.config, TrialConfig):
+        if best.checkpoint is None or best.config.is_function:
             return {}, {}  # only its own code knows how a function of the user's own is tested
         if self._job.local:  # a worker of its own would only import torch once more
             return test(best.checkpoint, self._job.share.threads * self._job.share.slots, best.config.targets, {})

@@ -119,7 +119,7 @@ def _check_output(output: Path | None) -> None:
 
 
 def _check_alone(spec: ExperimentSpec) -> None:
-    if isinstance(spec.trial, TargetTrial):
+    if spec.trial.is_function:
         hint = "tuner train FILE with its values as overrides calls it"
         raise UserError(
             Problem("a function of your own knows alone how it is trained again", "trial.target", hint=hint)

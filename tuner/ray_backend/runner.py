@@ -24,7 +24,6 @@ from tuner.ray_backend.worker.trainable import run_target, train_trial
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.user_mlflow import Inside
 from tuner.train.trial_base import AnyTrial
-from tuner.train.trial_config import TrialConfig
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import Supply
 from tuner.trials.layout import folder_name
@@ -195,7 +194,7 @@ def schedule(
 
 def _trainable(spec: ExperimentSpec, inside: Inside) -> Any:
     """What runs on the workers, with the user's own code where the trial needs it."""
-    trainable = train_trial if isinstance(spec.trial, TrialConfig) else run_target
+    trainable = run_target if spec.trial.is_function else train_trial
     carried = user_code.packed(spec.trial.targets)
     # Not with each trial's payload: that is written to files, and the address of the store may hold a password.
     return tune.with_parameters(trainable, carried=carried, inside=inside) if carried else trainable

@@ -40,9 +40,13 @@ class Adaptive(Counted):
         """The configurations that are tried before the sampler knows enough; none where it draws them itself."""
         return []
 
-    def explain(self, space: Space, objectives: int, prunes: bool) -> str:
-        """What the user should know of the sampler that was chosen, and why; empty where there was no choice."""
-        return ""
+    @property
+    def tries_again(self) -> bool:
+        return self.duplicates
+
+    @property
+    def teacher(self) -> str | None:
+        return self.warm_start
 
 
 class Bayesian(Adaptive):
@@ -123,6 +127,9 @@ _GP_MOST_TRIALS = 200
 
 class CMAES(Adaptive):
     """Covariance matrix adaptation (Hansen and Ostermeier, 2001): for many trials over a few real numbers."""
+
+    most_objectives: ClassVar[int | None] = 1
+    learns_constraints: ClassVar[bool] = False
 
     kind: Literal["cmaes"] = "cmaes"
     trials: int = Field(100, ge=1)

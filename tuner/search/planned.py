@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,9 +14,6 @@ from tuner.search.conditions import combinations, draw, is_active
 from tuner.search.distributions import same
 from tuner.search.space import Space
 
-if TYPE_CHECKING:
-    pass
-
 Allows = Callable[[Assignment], bool]
 """Whether a configuration may be tried at all."""
 
@@ -27,6 +24,12 @@ _DRAWS = 1000  # in a row that were all known: by then a finite space is as good
 class Search(Config):
     is_exhaustive: ClassVar[bool] = False
     """Whether every configuration of the space is tried, and no other."""
+    is_planned: ClassVar[bool] = True
+    """Whether all configurations are known before the first trial."""
+    most_objectives: ClassVar[int | None] = None
+    """How many objectives it can have; None for any number."""
+    learns_constraints: ClassVar[bool] = True
+    """Whether a trial that misses a measured constraint has it look elsewhere."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the experiment: of what is drawn, and with each trial's configuration of that trial."""
@@ -53,6 +56,20 @@ class Search(Config):
     def plan(self, space: Space, allows: Allows) -> list[Assignment] | None:
         """What each trial takes for the searched keys; None where that hangs on what came out before."""
         return None
+
+    @property
+    def tries_again(self) -> bool:
+        """Whether a configuration may be tried twice, with another seed."""
+        return False
+
+    @property
+    def teacher(self) -> str | None:
+        """An MLflow experiment, or a run of a job, whose trials it learns from first; None for none."""
+        return None
+
+    def explain(self, space: Space, objectives: int, prunes: bool) -> str:
+        """What the user should know of the sampler that was chosen, and why; empty where there was no choice."""
+        return ""
 
     def having(self, trials: int) -> "Search":
         """The same with so many trials.
@@ -95,9 +112,6 @@ class Grid(Search):
 
 
 class Counted(Search):
-    is_planned: ClassVar[bool] = True
-    """Whether all of its configurations are drawn up, and looked at, before anything starts."""
-
     trials: int = Field(30, ge=1)
     """Number of trials; fewer where the space has fewer configurations."""
 

@@ -5,14 +5,11 @@ from typing import Any
 
 from tuner.errors import Problem, allowed, collecting
 from tuner.objectives import Objective
-from tuner.search.adaptive import Adaptive
 from tuner.search.conditions import check_conditions
 from tuner.spec.constraints import Limits
 from tuner.spec.sections import Resources
 from tuner.spec.space_checks import check_corners, check_initial, check_mutations, check_plan, check_space
-from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import AnyTrial
-from tuner.train.trial_config import TrialConfig
 from tuner.user_code import may_be_called
 
 
@@ -26,15 +23,15 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
     if trial is not None and space is not None:
         limits = Limits(trial, space, parts.get("constraints") or ())
         unknown = list(limits.check())
-        if search is not None and search.kind == "cmaes" and limits.measured:
-            message = f"cmaes learns nothing from what is measured, as {limits.measured[0].text} is"
+        if search is not None and not search.learns_constraints and limits.measured:
+            message = f"{search.kind} learns nothing from what is measured, as {limits.measured[0].text} is"
             hint = "use search: {kind: bayesian} or {kind: evolution}"
             unknown.append(Problem(message, "constraints", hint=hint))
     yield from unknown
     if scheduler is not None and trial is not None:
         yield from scheduler.check(trial.length)
     retry = parts.get("retry")
-    if isinstance(trial, TargetTrial) and retry is not None and retry.out_of_memory is not None:
+    if trial is not None and trial.is_function and retry is not None and retry.out_of_memory is not None:
         hint = "leave it out: it fails where it runs out of memory"
         yield Problem("a function of your own makes its own batches", "retry.out_of_memory", hint=hint)
     yield from _check_resources(trial, parts.get("resources"))
@@ -44,9 +41,10 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
     if scheduler is not None and scheduler.mutates and parts.get("repeat", 1) > 1:
         message = f"{scheduler.kind} changes the configuration of a trial as it goes: there is none to repeat"
         yield Problem(message, "repeat", hint="leave it out, or use another scheduler")
-    if search is not None and objectives and len(objectives) > 1 and search.kind == "cmaes":
+    most = search.most_objectives if search is not None else None
+    if search is not None and objectives and most is not None and len(objectives) > most:
         hint = "use search: {kind: bayesian} or {kind: evolution}"
-        yield Problem(f"cmaes has one objective, and there are {len(objectives)}", "search.kind", hint=hint)
+        yield Problem(f"{search.kind} has one objective, and there are {len(objectives)}", "search.kind", hint=hint)
     if space is None:
         return
     refused = list(check_conditions(space))
@@ -60,12 +58,11 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
             if distribution.when:
                 message = f"{scheduler.kind} needs every key in every trial"
                 refused.append(Problem(message, f"space.{name}.when", hint="leave the condition out"))
-        if isinstance(search, Adaptive):
+        if search is not None and not search.is_planned:
             hint = "use search: {kind: random} or {kind: qmc}: it draws the first configuration of each"
             refused.append(Problem(f"{scheduler.kind} finds its configurations itself", "search.kind", hint=hint))
     if not refused and trial is not None and search is not None:
-        twice = isinstance(search, Adaptive) and search.duplicates
-        refused += check_initial(trial, space, search.initial, limits.allows, twice=twice)
+        refused += check_initial(trial, space, search.initial, limits.allows, twice=search.tries_again)
     if not refused and trial is not None and search is not None:
         plan = search.plan(space, limits.allows)
         refused += check_plan(trial, space, plan or ())
@@ -79,7 +76,7 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
 def _check_resources(trial: AnyTrial | None, resources: Resources | None) -> Iterator[Problem]:
     """Whether a trial computes on what it takes. A record is taken at its word: there, it did not always have to."""
     gpu = getattr(resources, "gpu", "auto")
-    if isinstance(trial, TrialConfig) and isinstance(gpu, float | int) and gpu > 1 and may_be_called():
+    if trial is not None and not trial.is_function and isinstance(gpu, float | int) and gpu > 1 and may_be_called():
         message = f"a training computes on one GPU: of {gpu:g} the others would be reserved, and idle"
         hint = "allowed: auto, 0, a share such as 0.25, or 1; a function of your own (trial.target) may take more"
         yield Problem(message, "resources.gpu", hint=hint)

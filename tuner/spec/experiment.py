@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import (
     BeforeValidator,
@@ -21,7 +21,6 @@ from tuner.errors import Mistakes, Problem, UserError
 from tuner.formatting import seconds_of
 from tuner.objectives import Objective, is_measured, objectives_of
 from tuner.search import SearchConfig
-from tuner.search.adaptive import Adaptive
 from tuner.search.schedulers import Fifo, SchedulerConfig
 from tuner.search.space import Space
 from tuner.spec.checks import check_parts
@@ -36,11 +35,12 @@ from tuner.train.trial_base import AnyTrial, merge
 from tuner.train.trial_config import TrialConfig
 
 if TYPE_CHECKING:
+    from tuner.search.adaptive import Adaptive
     from tuner.search.searcher import Searcher
 
 
 def _which_trial(value: Any) -> str:
-    is_target = "target" in value if isinstance(value, dict) else isinstance(value, TargetTrial)
+    is_target = "target" in value if isinstance(value, dict) else getattr(value, "is_function", False)
     return TargetTrial.tag if is_target else TrialConfig.tag
 
 
@@ -190,13 +190,11 @@ class ExperimentSpec(Config):
         if plan is not None:
             return Plan(plan)
         modes = [objective.mode for objective in self.objectives]
-        assert isinstance(self.search, Adaptive)
-        return Study(self.search, self.space, modes, allows=self.allows, prunes=self.scheduler.prunes, past=past)
+        search = cast("Adaptive", self.search)
+        return Study(search, self.space, modes, allows=self.allows, prunes=self.scheduler.prunes, past=past)
 
     def explain(self) -> str:
         """What the user should know of choices that were made for them; empty where there were none."""
-        if not isinstance(self.search, Adaptive):
-            return ""
         return self.search.explain(self.space, len(self.objectives), self.scheduler.prunes)
 
     def direction(self, metric: str) -> Objective:

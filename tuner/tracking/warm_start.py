@@ -7,7 +7,6 @@ from typing import Any
 
 from tuner.config_keys import Value
 from tuner.errors import Problem, UserError
-from tuner.search.adaptive import Adaptive
 from tuner.search.conditions import draw
 from tuner.search.searcher import State, Told
 from tuner.search.space import Distribution
@@ -57,7 +56,7 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> Learnt:
     Raises:
         UserError: There is no such experiment or run, it cannot be read, or nothing of it can be learnt from.
     """
-    source = spec.search.warm_start if isinstance(spec.search, Adaptive) else None
+    source = spec.search.teacher
     if source is None:
         return Learnt()
     with store.reading(uri) as client:

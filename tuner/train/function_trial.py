@@ -22,6 +22,7 @@ class TargetTrial(AnyTrial):
     """
 
     tag: ClassVar[str] = "target"
+    is_function: ClassVar[bool] = True
 
     target: TargetName
     """The function, as ``pkg.module:name``: beside the YAML file, or installed."""

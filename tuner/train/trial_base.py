@@ -21,6 +21,8 @@ class AnyTrial(Config):
 
     tag: ClassVar[str]
     """What tells its class from the others."""
+    is_function: ClassVar[bool] = False
+    """Whether it calls a function of the user's own, which alone knows its data, its model and its test set."""
 
     seed: int | None = Field(None, ge=0, lt=2**63)
     """Seed of all that is random in it; null derives it from the experiment's seed and this configuration."""

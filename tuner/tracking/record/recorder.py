@@ -18,7 +18,6 @@ from tuner.tracking.record.writer_client import Scribe
 from tuner.tracking.store import FIXED, SPACE, VIEW
 from tuner.tracking.user_mlflow import Inside
 from tuner.train.trial_base import AnyTrial
-from tuner.train.trial_config import TrialConfig
 from tuner.trials.callback import TrialCallback
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.resume import Past
@@ -284,4 +283,4 @@ class Recorder(TrialCallback):
 
 def registers(spec: ExperimentSpec) -> bool:
     """Whether the winner is registered: a model of the user's own would need its code wherever it is loaded."""
-    return spec.tracking.register_model and isinstance(spec.trial, TrialConfig) and not spec.trial.targets
+    return spec.tracking.register_model and not spec.trial.is_function and not spec.trial.targets
