@@ -54,13 +54,15 @@ search: {kind: grid}
 
 
 def run(head: Host, folder: Path, experiment: str, **environment: str) -> tuple[int, list[str]]:
-    """A job on the head. Returns its exit status and the lines that it said."""
+    """A job on the head. Returns its exit status and the lines that it printed once it had an answer from Ray."""
     (folder / "job.yaml").write_text(experiment)
     command = [sys.executable, "-m", "tuner", "run", "job.yaml", "--address", head.ray_address]
     process = head.popen(*command, cwd=folder, env=head.environment | environment)
     said, _ = process.communicate(timeout=180)
     assert "Traceback" not in said, said
-    return process.returncode, said.splitlines()
+    first, *lines = said.splitlines()
+    assert first == f"connecting to Ray at {head.ray_address} ..."
+    return process.returncode, lines
 
 
 @pytest.fixture(scope="module")

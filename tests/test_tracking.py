@@ -238,6 +238,27 @@ def test_a_record_whose_opening_was_cut_off_is_opened_once(
         assert run.info.run_id == opened["parent"] and run.data.params["trials"] == "2"
 
 
+def test_a_dataset_that_another_run_adds_at_the_same_time_is_logged(
+    spec: ExperimentSpec, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, [trial, _] = Recorder(spec, uri), plan(spec)
+    real, refusals = MlflowClient.log_inputs, list[str]()
+
+    def refuse_once(self: MlflowClient, *arguments: Any, **more: Any) -> None:
+        if not refusals:  # as a server says it where two of its workers add one dataset
+            refusals.append("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id")
+            raise MlflowException(refusals[0])
+        real(self, *arguments, **more)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refuse_once)
+    links = recorder.open("job", "runs/job", Path(), 2)
+    recorder.trial_started(trial)
+    recorder.close()
+    assert refusals and recorder.failure is None
+    runs = MlflowClient(uri).search_runs([links.experiment_id], "tags.`tuner.role` = 'trial'")
+    assert [len(run.inputs.dataset_inputs) for run in runs] == [2]
+
+
 def test_a_store_that_is_away_is_not_one_without_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(MlflowException):

@@ -64,11 +64,21 @@ def _managed() -> list[NodeType]:
 
 def _monitor(gcs_address: str) -> list[str]:
     """The command line of the cluster's autoscaler, where it runs on this machine, as it does on the head."""
+    here = _network()
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
-        if f"--gcs-address={gcs_address}" in arguments and any(a.endswith("/monitor.py") for a in arguments):
+        is_monitor = f"--gcs-address={gcs_address}" in arguments and any(a.endswith("/monitor.py") for a in arguments)
+        if is_monitor and _network(process.pid) == here:  # else the address is that of another cluster
             return list(arguments)
     return []
+
+
+def _network(process: int | str = "self") -> str:
+    """The network namespace of a process: containers on one machine may use the same addresses. Empty if not known."""
+    try:
+        return str(Path(f"/proc/{process}/ns/net").readlink())
+    except OSError:
+        return ""
 
 
 def _configured(config: Mapping[str, Any]) -> list[NodeType]:

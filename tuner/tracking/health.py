@@ -140,3 +140,8 @@ def refusal(error: Exception, uri: str) -> tuple[str, str] | None:
             )
             return f"the store was made by another version of MLflow: {text.partition('. ')[0]}", hint
     return text, ""
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether a database refused a row because another writer has just added the same one."""
+    return "IntegrityError" in str(error) or "UniqueViolation" in str(error) or "Duplicate entry" in str(error)

@@ -5,13 +5,14 @@ specification, which take seconds.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.storage.filesystem import as_file, as_folder, delete_checkpoints
 from tuner.tracking import entities, store
-from tuner.tracking.health import refusal
+from tuner.tracking.health import is_conflict, refusal
 from tuner.tracking.names import recorded
 from tuner.tracking.record.artifacts import upload
 from tuner.tracking.record.database import Tables
@@ -41,6 +42,7 @@ class Record:
             self._client = store.connect(uri)
             self._writes = RunWriter(Tables.of(uri, self._client) or ThroughClient(self._client))
         self._uri = uri
+        self._logs_inputs = threading.Lock()
         self._experiment = ""
         self._parent = ""
         self._tags: dict[str, str] = {}
@@ -220,13 +222,27 @@ class Record:
         self._writes.add(run, f"trial {trial}", Change(metrics, params, tags, ended if is_rows else None), names)
         for said in operations:
             if said["do"] == "start" and said["data"]:
-                self._client.log_inputs(run, datasets=entities.dataset_inputs(said["data"], entities.SEEN))
+                self._log_inputs(run, entities.dataset_inputs(said["data"], entities.SEEN))
             elif said["do"] == "end":
                 if not is_rows:
                     self._end(run, said)
                 self._ended.add(trial)
             elif said["do"] == "drop" and trial in self._ended and self._has_checkpoint(trial):
                 delete_checkpoints(said["folder"])
+
+    def _log_inputs(self, run: str, datasets: Sequence[Any]) -> None:
+        """Log which datasets a trial has seen.
+
+        MLflow adds a dataset to the experiment when it first meets it. Of two runs that do so at once, ours or another
+        job's, it refuses one with an error of its database: the second attempt finds the dataset there.
+        """
+        with self._logs_inputs:
+            try:
+                self._client.log_inputs(run, datasets=list(datasets))
+            except Exception as error:
+                if not is_conflict(error):
+                    raise
+                self._client.log_inputs(run, datasets=list(datasets))
 
     def _has_checkpoint(self, trial: int) -> bool:
         """Whether a trial's checkpoint is an artifact still: a folder of artifacts may have been deleted meanwhile."""
@@ -288,7 +304,7 @@ class Record:
             metrics = entities.metrics(measured, said["time"], said["winner_epoch"])
             self._writes.add(run, f"trial {said['winner']}", Change(metrics), measured)
             if said.get("test_data"):  # a journal of an older version has none
-                self._client.log_inputs(run, datasets=entities.dataset_inputs(said["test_data"], ["test"]))
+                self._log_inputs(run, entities.dataset_inputs(said["test_data"], ["test"]))
 
     def register(self, said: Operation) -> None:
         """Register the winner, where that is asked for: behind `test`, whose metrics are linked to the model.
