@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadGroupScheduling
 
 from tuner import user_code
 from tuner.config_keys import Assignment
@@ -30,6 +33,39 @@ from tuner.trials.trial import Mutation, Status, Trial
 Write = Callable[..., Path]
 
 _STATUS = pytest.StashKey[int]()
+_HEAVY = ("cluster", "server", "browser")
+"""Markers of what loads the machine so much that two of them would miss each other's deadlines."""
+
+
+class Scheduling(LoadGroupScheduling):
+    """Has each file run by one worker, as its fixtures are for all of it, and all that is heavy by one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return str(super()._split_scope(nodeid).partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling | None:
+    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have what takes longest begin first, as else it would be waited for at the end: workers are given files in turn.
+
+    What is heavy is one group, whose tests run one after the other.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+
+    def turn(item: pytest.Item) -> tuple[bool, int]:
+        return not _is_heavy(item), -slow[item.path]
+
+    for item in filter(_is_heavy, items):
+        item.add_marker(pytest.mark.xdist_group("heavy"))
+    items.sort(key=turn)
+
+
+def _is_heavy(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in _HEAVY)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,7 +13,10 @@ import yaml
 from conftest import experiment
 from hosts import Host, network
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SMALL, LARGE = {"CPU": 1, "object_store_memory": 80_000_000}, {"CPU": 4, "GPU": 1, "object_store_memory": 80_000_000}
 

@@ -17,6 +17,8 @@ from mlflow import MlflowClient
 
 from tuner.exit_status import OK
 
+pytestmark = pytest.mark.cluster
+
 JOB = """
 name: faults
 objective: {{metric: total, mode: max}}

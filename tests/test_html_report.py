@@ -609,6 +609,7 @@ class TestFile:
         settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
         assert any(fnmatch("report.html.jinja", pattern) for pattern in settings["package-data"]["tuner"])
 
+    @pytest.mark.browser
     def test_a_browser_draws_it_without_a_network(self, browser: Any, tmp_path: Path) -> None:
         spec, trials = self.evil()
         figures = len(page_of(tmp_path, spec, trials, job=EVIL).figures)

@@ -250,6 +250,7 @@ class TestMistakes:
         assert "secret" not in said and "me:***@" in said
 
 
+@pytest.mark.server
 class TestUi:
     def test_it_serves_the_store_and_ends_with_all_its_processes(self, store: Store, tmp_path: Path) -> None:
         store.job("20260101-000000-aaaa", [0.5])

@@ -14,6 +14,8 @@ from tuner.data.mnist import data_dir
 from tuner.ray_backend.auth import OPEN
 from tuner.ray_backend.node_check import versions
 
+pytestmark = pytest.mark.cluster
+
 OWN = """
 name: {name}
 objective: {{metric: loss, mode: min}}

@@ -527,6 +527,7 @@ def _workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     return processes_below(process, "ImplicitFunc")
 
 
+@pytest.mark.server
 def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 1"))
     arguments = ["job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]

@@ -14,6 +14,8 @@ from mlflow import MlflowClient
 
 from benchmarks.servers import free_port, mlflow_server, postgres, postgres_programs
 
+pytestmark = pytest.mark.server
+
 JOB = """
 name: {name}
 objective: val_accuracy
@@ -111,6 +113,7 @@ def test_the_champion_comes_from_the_server(jobs: Jobs) -> None:
         assert model(torch.rand(3, 1, 8, 8)).shape == (3, 10)
 
 
+@pytest.mark.browser
 class TestInABrowser:
     @pytest.fixture
     def page(self, browser: Any) -> Iterator[Any]:

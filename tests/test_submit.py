@@ -15,6 +15,8 @@ from conftest import eventually
 from hosts import Host, network
 from mlflow import MlflowClient
 
+pytestmark = pytest.mark.cluster
+
 JOB = """
 name: {name}
 objective: val_accuracy

@@ -31,7 +31,7 @@ def database() -> Iterator[str]:
         yield uri
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
 def uri(request: pytest.FixtureRequest, empty_store: Path, tmp_path: Path) -> str:
     if request.param == "postgresql":
         return str(request.getfixturevalue("database"))
