@@ -101,6 +101,7 @@ def mlflow_server(
             command,
             cwd=artifacts.parent,  # where it keeps who may sign in
             env={name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes more, for what nobody asks it here
             | dict(environment or {}),
             stdout=log,
             stderr=log,

@@ -37,7 +37,7 @@ _HEAVY = ("cluster", "server", "browser")
 """Markers of what loads the machine so much that two of them would miss each other's deadlines."""
 
 
-class Scheduling(LoadGroupScheduling):
+class Scheduling(LoadGroupScheduling):  # type: ignore[misc]
     """Has each file run by one worker, as its fixtures are for all of it, and all that is heavy by one of them."""
 
     def _split_scope(self, nodeid: str) -> str:
@@ -229,7 +229,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]
     return write_module
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 120.0) -> bool:
     """Whether something holds some time soon."""
     deadline = time.monotonic() + seconds
     while not holds():

@@ -78,7 +78,7 @@ def job(head: Host, folder: Path, **parts: object) -> tuple[int, str]:
         head.environment.pop(key, None)  # they are the head's own
     command = [sys.executable, "-m", "tuner", "run", "job.yaml", "--address", head.ray_address]
     process = head.popen(*command, cwd=folder)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=600)
     return process.returncode, said
 
 

@@ -215,7 +215,7 @@ def modules_after(arguments: list[str]) -> set[str]:
         f"try: main({arguments!r})\nexcept SystemExit as left: assert left.code == 0, left.code\n"
         "print('\\n'.join(['MODULES', *sys.modules]))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.partition("MODULES\n")[2].splitlines())
 
@@ -289,7 +289,7 @@ class TestCompletion:
         monkeypatch.setenv("_TUNER_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
         said, _, modules = done.stdout.partition("MODULES\n")
         assert not {"mlflow", "torch", "ray"} & set(modules.splitlines()), done.stderr
         return set(said.split())
@@ -309,7 +309,7 @@ class TestCompletion:
 
 def test_what_there_is_to_import_can_be_seen() -> None:
     script = "import tuner; print(*dir(tuner)); print(tuner.load, tuner.results)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert {"load", "results", "__version__"} <= set(done.stdout.split())
     assert "import_module" not in done.stdout
 
@@ -329,7 +329,7 @@ def test_validate_imports_neither_ray_nor_mlflow() -> None:
 
 def test_python_m_tuner_run_is_tuner_run(write: Write, minimal: str) -> None:
     command = [sys.executable, "-m", "tuner.run", str(write(minimal)), "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "nothing was started" in done.stdout
 

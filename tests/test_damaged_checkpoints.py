@@ -58,7 +58,7 @@ class Disturbed:
         """Wait for its end. Returns what it has said."""
         assert self.process is not None
         try:
-            output, _ = self.process.communicate(timeout=400)
+            output, _ = self.process.communicate(timeout=600)
         finally:
             self.process.kill()
         assert self.process.returncode == status, output
@@ -93,7 +93,7 @@ class Disturbed:
     def wait(self, holds: Callable[[], bool]) -> None:
         assert self.process is not None
         process = self.process
-        assert eventually(lambda: process.poll() is not None or holds(), 300)
+        assert eventually(lambda: process.poll() is not None or holds(), 600)
         assert process.poll() is None, process.communicate()[0]
 
     def halt(self, after: int) -> psutil.Process:

@@ -83,7 +83,7 @@ class Job:
     def end(self, process: "subprocess.Popen[str]", status: int = 0) -> str:
         """Wait for its end, and see to its status. Returns what it said."""
         try:
-            said, _ = process.communicate(timeout=300)
+            said, _ = process.communicate(timeout=600)
         finally:
             process.kill()
         assert process.returncode == status and "Traceback" not in said, said
@@ -91,7 +91,7 @@ class Job:
 
     def wait(self, process: "subprocess.Popen[str]", event: str) -> None:
         """Wait for something to stand in its journal."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not any(f'"{event}"' in path.read_text() for path in self.storage.glob("runs/filling/*/journal.jsonl")):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline

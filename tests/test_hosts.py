@@ -83,14 +83,14 @@ class Job:
     def finish(self, process: "subprocess.Popen[str]") -> None:
         """Tell its trials to finish, and see it end as it should."""
         (self.folder / "finish").touch()
-        assert process.wait(180) == OK, self.said
+        assert process.wait(300) == OK, self.said
 
     @property
     def said(self) -> str:
         return (self.folder / "said").read_text()
 
     def wait(self, holds: Callable[[], bool]) -> None:
-        assert eventually(holds, 90), self.said
+        assert eventually(holds, 300), self.said
 
     def trained(self, trial: int, host: Host | None = None) -> list[int]:
         """Steps of a trial in the order in which they were begun: on one host, or wherever."""

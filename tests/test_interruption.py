@@ -92,7 +92,7 @@ def test_a_signal_behind_the_trials_waits_for_the_record() -> None:
 
 def _wait_for_reports(folder: Path, process: "subprocess.Popen[str]", sessions: int) -> None:
     """Wait until trials report in a job that has been begun so many times."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 300
     while True:
         journals = list(folder.glob("runs/signals/*/journal.jsonl"))
         parts = journals[0].read_text().split('"opened"') if journals else []
@@ -124,7 +124,7 @@ def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path
             driver = psutil.Process(process.pid)
             for each in [driver, *(driver.children(recursive=True) if to_all else [])]:
                 each.send_signal(signal.Signals[number])
-            output, _ = process.communicate(timeout=100)
+            output, _ = process.communicate(timeout=300)
         finally:
             process.kill()
         assert process.returncode == INTERRUPTED, output
@@ -134,7 +134,7 @@ def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path
         assert found["parent"] == ["KILLED"] and set(found["trial"]) == {"KILLED"}
     (tmp_path / "end").touch()
     process = start_job(tmp_path, "job.yaml", "--resume")
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == OK, output
     assert statuses() == {"parent": ["FINISHED"], "trial": ["FINISHED"] * 4}
 
@@ -144,13 +144,13 @@ def test_a_signal_while_a_job_starts_ends_it(tmp_path: Path) -> None:
     (tmp_path / "signals.py").write_text(CODE % str(tmp_path / "end"))
     process = start_job(tmp_path, "job.yaml")
     try:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 300
         while not any(tmp_path.glob("runs/signals/*/.lock")):  # Ray is being started, the record opened
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(1)
         process.terminate()
-        output, _ = process.communicate(timeout=100)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert (process.returncode, "Traceback" in output) == (INTERRUPTED, False), output
@@ -174,7 +174,7 @@ def test_training_alone_is_interrupted_too(tmp_path: Path) -> None:
         while "epoch" not in (line := process.stdout.readline()):
             assert line
         process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED

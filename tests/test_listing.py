@@ -264,7 +264,7 @@ class TestUi:
                 assert _answers(port)
             finally:
                 ui.terminate()
-            said += ui.communicate(timeout=60)[0]
+            said += ui.communicate(timeout=300)[0]
         assert said.splitlines()[0] == f"MLflow     http://127.0.0.1:{port}"  # without the log of the server
         assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in said and "viewStateShareKey" in said
         assert ui.returncode == 0, said

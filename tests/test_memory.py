@@ -236,7 +236,7 @@ fit(config, objective, lambda metrics, save: print("trained in", metrics["batch_
 def test_under_a_real_limit_a_batch_has_room_in_parts(tmp_path: Path) -> None:
     script = tmp_path / "limited.py"
     script.write_text(textwrap.dedent(LIMITED))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=400)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["trained", "in", "16"]
 
@@ -287,7 +287,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
     (tmp_path / "own_hungry.py").write_text(NET.replace("SIZE", str(shape.channels * shape.height * shape.width)))
     (tmp_path / "job.yaml").write_text(JOB.replace("LOG", f"'{log}'").replace("CPUS", str(os.cpu_count())))
     process = start_job(tmp_path, "job.yaml")
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == OK, said
     assert "trial 1: out of memory: it computes each batch in 8 parts" in said
     assert "trial 0 failed · most=0 · out of memory" in said
@@ -324,7 +324,7 @@ def test_a_trial_that_ray_kills_again_and_again_for_the_memory_of_its_machine_ra
     (tmp_path / "job.yaml").write_text(text.replace("CPUS", "1"))
     kill_at_once = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
     process = start_job(tmp_path, "job.yaml", "retry.lost=1", "trial.epochs=500", **kill_at_once)
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == FAILED, said
     assert "trial 0 lost its process and goes on from epoch" in said
     assert "trial 0 failed · lr=0.01 · out of memory" in said

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import shutil
-import time
 import sys
+import time
 from pathlib import Path
 from typing import Any
 

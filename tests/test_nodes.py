@@ -60,7 +60,7 @@ def run(head: Host, folder: Path, experiment: str, **environment: str) -> tuple[
     (folder / "job.yaml").write_text(experiment)
     command = [sys.executable, "-m", "tuner", "run", "job.yaml", "--address", head.ray_address]
     process = head.popen(*command, cwd=folder, env=head.environment | environment)
-    said, _ = process.communicate(timeout=180)
+    said, _ = process.communicate(timeout=600)
     assert "Traceback" not in said, said
     first, *lines = said.splitlines()
     assert first == f"connecting to Ray at {head.ray_address} ..."
@@ -144,7 +144,7 @@ def test_one_that_goes_away_while_it_is_looked_at_is_done_without(net: Network, 
     going.start_ray("--num-cpus=1", head=head)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, head, folder, OWN.format(name="going"))
-        assert eventually((net.folder.parent / "extra" / "looking").exists, 60)
+        assert eventually((net.folder.parent / "extra" / "looking").exists, 300)
         going.kill()
         status, said = running.result()
     assert status == 0, said

@@ -75,13 +75,13 @@ def test_a_job_is_killed_and_goes_on(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.format(storage=bucket.uri("runs")))
     process = start_job(tmp_path, "job.yaml")
     try:
-        assert eventually(lambda: any(event["event"] == "ended" for event in told(bucket)), 180)
+        assert eventually(lambda: any(event["event"] == "ended" for event in told(bucket)), 300)
     finally:
         os.kill(process.pid, signal.SIGKILL)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=300)
     assert "Traceback" not in said, said
     process = start_job(tmp_path, "job.yaml", "--resume")
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and "Traceback" not in said, said
     assert "for-a-test" not in said
 

@@ -59,7 +59,7 @@ def test_a_job_whose_reader_has_gone_comes_to_its_end(tmp_path: Path) -> None:
     line = process.stdout.readline()  # as `| head -1`
     process.stdout.close()
     assert "Traceback" not in line
-    assert process.wait(200) == OK
+    assert process.wait(300) == OK
     [journal] = tmp_path.glob("runs/read/*/journal.jsonl")
     events = [json.loads(line) for line in journal.read_text().splitlines()]
     assert [event["status"] for event in events if event["event"] == "ended"] == ["completed"] * 3

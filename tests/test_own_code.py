@@ -282,7 +282,7 @@ def jobs(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> d
         text=True,
     )
     try:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 0 and "=== status" in output, output

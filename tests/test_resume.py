@@ -170,7 +170,7 @@ class Place:
                     child.kill()
 
     def wait(self, process: "subprocess.Popen[str]", is_time: Callable[[list[dict[str, Any]]], bool]) -> None:
-        deadline = time.time() + 120
+        deadline = time.time() + 300
         while not is_time(self.events):
             assert process.poll() is None, process.communicate()[0]
             assert time.time() < deadline
@@ -260,7 +260,7 @@ def grid(one_ray: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -
     try:
         place.wait(process, lambda events: bool(_of(events[killed + 1 :], "ended")) and _is_in_the_middle(events))
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, output

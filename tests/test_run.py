@@ -398,7 +398,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     try:
         _wait_for_metrics(tmp_path)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, output
@@ -414,7 +414,7 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
     try:
         _wait_for_metrics(tmp_path)
         _workers(process)[0].kill()
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == OK, output
@@ -448,7 +448,7 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
                 eventually(lambda process=process: bool(_workers(process)))  # type: ignore[misc]
                 _workers(process)[0].kill()
                 time.sleep(0.5)
-            output, _ = process.communicate(timeout=400)
+            output, _ = process.communicate(timeout=600)
         finally:
             process.kill()
         assert process.returncode == OK, output
@@ -484,7 +484,7 @@ def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> N
             assert eventually(lambda: bool(_workers(process)), seconds=60)
             _workers(process)[0].kill()
             time.sleep(2)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == OK, output
@@ -511,7 +511,7 @@ def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Pat
     )
     process = start_job(tmp_path, "job.yaml")
     try:
-        output, _ = process.communicate(timeout=400)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == OK and "Traceback" not in output, output
@@ -535,12 +535,12 @@ def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> Non
         address = environment["RAY_ADDRESS"]
         token = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
         outside = start_job(tmp_path, *arguments, "--address", address, "resources.cpu=3", **token)
-        output, _ = outside.communicate(timeout=300)
+        output, _ = outside.communicate(timeout=600)
         assert outside.returncode == WRONG, output
         assert "a trial asks for 3 CPU cores, but there are 2" in output
         assert not (tmp_path / "mlflow.db").exists()
         named = start_job(tmp_path, *arguments, **environment)
-        output, _ = named.communicate(timeout=400)
+        output, _ = named.communicate(timeout=600)
         assert named.returncode == OK, output
         assert "test_accuracy" in output
         assert answers(int(address.rpartition(":")[2]))  # the cluster is not ours to end
@@ -548,7 +548,7 @@ def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> Non
 
 def _wait_for_metrics(folder: Path) -> None:
     """Until a trial has reported."""
-    deadline = time.time() + 300
+    deadline = time.time() + 600
     while time.time() < deadline:
         # Not before the job has made the store: MLflow lets nobody else do it at the same time.
         is_open = bool(list((folder / "runs").glob("*/*/journal.jsonl")))
@@ -564,7 +564,7 @@ def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
         tmp_path, "job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.05]}", "timeout=60s"
     )
     try:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == OK, output
@@ -581,7 +581,7 @@ def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(data_dir())
     process = start_job(tmp_path, "job.yaml", TUNER_DATA_DIR="data")
     try:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == OK, output
@@ -596,7 +596,7 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     # Storage as a URI, as on a cluster.
     process = start_job(tmp_path, "job.yaml", f"storage=file://{tmp_path}/store", **nowhere)
     try:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == OK, output
@@ -624,7 +624,7 @@ def test_a_job_of_which_too_many_trials_fail_ends_as_failed_and_goes_on_with_a_h
 
     def go(*arguments: str) -> tuple[int, str]:
         process = start_job(tmp_path, "job.yaml", *arguments)
-        output, _ = process.communicate(timeout=400)
+        output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
     def parent() -> Any:

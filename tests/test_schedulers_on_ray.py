@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from tuner.spec.loader import load
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import Supply
+from tuner.trials.stopping import Ending
 from tuner.trials.trial import Trial
 
 EPOCHS = 9
@@ -418,7 +420,7 @@ def test_a_bracket_goes_on_without_the_one_that_it_waited_for(
     play: Play, target: str, scheduler: str, heights: list[float]
 ) -> None:
     grid = f"space.config.height={{grid: {heights}}}"
-    job = play(CURVES, f"trial.target=curves:{target}", f"scheduler={scheduler}", grid, "timeout=60")
+    job = play(CURVES, f"trial.target=curves:{target}", f"scheduler={scheduler}", grid, "timeout=600")
     assert job.result.ended_early == ""
     failed = [trial for trial in job.trials if trial.status == "failed"]
     assert [trial.reason for trial in failed] == ["RuntimeError: the best fails"]
@@ -535,8 +537,19 @@ def test_a_budget_of_epochs_ends_the_job(play: Play) -> None:
     assert {trial.status for trial in job.trials} == {"completed", "interrupted"}  # whose worker comes first is chance
 
 
-def test_a_timeout_ends_the_job(play: Play) -> None:
-    job = play(CURVES, "timeout=60s", "trial.config.reports=null")  # workers take long on a busy machine
+def test_a_timeout_ends_the_job(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Soon(Ending):
+        """Its time is up as soon as two trials have reported: workers take long on a busy machine."""
+
+        def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
+            super().trial_reported(trial, report)
+            reported.add(trial.number)
+            if len(reported) == 2:
+                self._deadline = min(self._deadline or 0, time.time())
+
+    reported: set[int] = set()
+    monkeypatch.setattr("tuner.jobs.job.Ending", Soon)
+    job = play(CURVES, "timeout=1h", "trial.config.reports=null")
     _check_record(job)
     assert job.result.status == OK
     assert "ended early: timeout" in job.text
@@ -591,7 +604,7 @@ def test_several_objectives_leave_a_front(play: Play) -> None:
     ],
 )
 def test_a_report_without_the_objective_is_none_to_the_scheduler(play: Play, scheduler: str) -> None:
-    few = ["search={kind: random, trials: 4, seed: 2}", "space.config.height={uniform: [1, 9]}", "timeout=60"]
+    few = ["search={kind: random, trials: 4, seed: 2}", "space.config.height={uniform: [1, 9]}", "timeout=600"]
     job = play(CURVES, "trial.target=curves:some_never", f"scheduler={scheduler}", *few)
     assert job.result.ended_early == ""
     never = [trial for trial in job.trials if trial.status == "failed"]

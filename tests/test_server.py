@@ -70,7 +70,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
         running = {name: start(folder, name, MLFLOW_TRACKING_URI=uri) for name in ("one", "other")}
         said = {}
         for name, process in running.items():
-            said[name], _ = process.communicate(timeout=300)
+            said[name], _ = process.communicate(timeout=600)
             assert process.returncode == 0, said[name]
         yield Jobs(uri, folder, said)
 
@@ -152,13 +152,13 @@ def test_a_server_that_asks_who_we_are(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/store.db"
     with mlflow_server(store, tmp_path / "artifacts", "--app-name", "basic-auth", environment=asks) as uri:
         process = start(tmp_path, "asked", MLFLOW_TRACKING_URI=uri)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=600)
         assert process.returncode == 2 and "Traceback" not in said, said
         assert "MLFLOW_TRACKING_USERNAME" in said and "MLFLOW_TRACKING_PASSWORD" in said
         process = start(
             tmp_path, "asked", MLFLOW_TRACKING_URI=uri, MLFLOW_TRACKING_USERNAME=name, MLFLOW_TRACKING_PASSWORD=password
         )
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=600)
         assert process.returncode == 0 and password not in said, said
 
 
@@ -174,12 +174,12 @@ def test_a_server_that_is_away_for_a_while_misses_nothing(tmp_path: Path) -> Non
                 tmp_path, "away", "space.optimizer.lr={grid: [0.1]}", "trial.epochs=400", MLFLOW_TRACKING_URI=uri
             )
             ends.callback(process.kill)
-            assert eventually(lambda: told() >= 100, 120)
+            assert eventually(lambda: told() >= 100, 600)
         before = told()
-        assert eventually(lambda: told() >= before + 200, 120)  # it trains on
+        assert eventually(lambda: told() >= before + 200, 600)  # it trains on
         assert process.poll() is None
         ends.enter_context(mlflow_server(*place, port=port))
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=600)
         assert process.returncode == 0 and "tuner sync" not in said, said
         jobs = Jobs(uri, tmp_path, {})
         [parent], trials = jobs.runs("away", "parent"), jobs.runs("away", "trial")
@@ -191,6 +191,6 @@ def test_a_server_that_is_away_for_a_while_misses_nothing(tmp_path: Path) -> Non
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     process = start(tmp_path, "alone", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 2 and "no tracking server answers" in said and "Traceback" not in said
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["job.yaml"]

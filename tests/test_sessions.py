@@ -214,8 +214,8 @@ def test_jobs_leave_no_sessions_but_what_is_needed(root: Path, tmp_path: Path) -
     there = root / "ray"
     killed = start_job(tmp_path, "job.yaml", "trial.config.steps=10000", **environment)
     try:
-        assert eventually(lambda: any(there.glob("session_2*/logs/worker-*")), 120)
-        assert eventually(lambda: any(there.glob(f"session_2*/{sessions.MARK}")), 120)
+        assert eventually(lambda: any(there.glob("session_2*/logs/worker-*")), 300)
+        assert eventually(lambda: any(there.glob(f"session_2*/{sessions.MARK}")), 300)
         [left] = there.glob("session_2*")
     finally:
         killed.send_signal(signal.SIGKILL)
@@ -225,17 +225,17 @@ def test_jobs_leave_no_sessions_but_what_is_needed(root: Path, tmp_path: Path) -
         if sessions._uses(process, left.name):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-    assert eventually(lambda: not sessions._is_used(left), 60)
+    assert eventually(lambda: not sessions._is_used(left), 300)
     job = start_job(tmp_path, "job.yaml", **environment)
     try:
-        output, _ = job.communicate(timeout=400)
+        output, _ = job.communicate(timeout=600)
     finally:
         job.kill()
     assert job.returncode == OK, output
     assert list(there.iterdir()) == []
     job = start_job(tmp_path, "job.yaml", "trial.config.kill=true", **environment)
     try:
-        output, _ = job.communicate(timeout=400)
+        output, _ = job.communicate(timeout=600)
     finally:
         job.kill()
     assert job.returncode == FAILED, output

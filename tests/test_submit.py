@@ -80,7 +80,7 @@ class Cluster:
         command = self.command(name, *more)
         command[command.index(self.url)] = url or self.url
         process = self.laptop.popen(*command, cwd=self.folder, env=self.laptop.environment | environment)
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
         assert process.returncode == 2 and "Traceback" not in said, said
         return str(said)
 
@@ -120,7 +120,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def test_a_job_is_shipped_and_followed_to_its_end(cluster: Cluster) -> None:
     cluster.write("whole")
-    said = cluster.laptop.run(*cluster.command("whole"), cwd=cluster.folder, timeout=300)
+    said = cluster.laptop.run(*cluster.command("whole"), cwd=cluster.folder, timeout=600)
     assert "3 files of" in said and "job whole-" in said, said  # the file, the code and the .gitignore
     assert "trial 0 completed" in said and "trial 1 completed" in said
     assert "mlflow" in said  # where the record is
@@ -138,7 +138,7 @@ def test_ctrl_c_leaves_it_running_to_be_followed_again_stopped_and_gone_on_with(
     )
     os.close(terminal)
     shown = b""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 300
     while b"val_accuracy" not in shown or b"running" not in shown:
         assert time.monotonic() < deadline, shown
         shown += os.read(controller, 65536)
@@ -152,7 +152,7 @@ def test_ctrl_c_leaves_it_running_to_be_followed_again_stopped_and_gone_on_with(
         except OSError:  # the other end is closed
             break
         shown += more
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     os.close(controller)
     assert b"Traceback" not in shown
     follow, stop = commands(shown.decode(errors="replace"))
@@ -164,14 +164,14 @@ def test_ctrl_c_leaves_it_running_to_be_followed_again_stopped_and_gone_on_with(
         before = log.stat().st_size
         assert eventually(lambda: log.stat().st_size > before, seconds=60)  # it goes on
         assert cluster.trials("left") == {0: "", 1: ""}  # neither has ended
-        assert "stopped" in cluster.laptop.run(*stop, timeout=200)
-        following.communicate(timeout=60)
+        assert "stopped" in cluster.laptop.run(*stop, timeout=300)
+        following.communicate(timeout=300)
     assert b"interrupted: what had finished is recorded" in log.read_bytes()
     # It had time for the end of its record.
     assert eventually(lambda: set(cluster.trials("left").values()) == {"interrupted"}, seconds=120)
 
     (cluster.place / "slow").unlink()
-    said = cluster.laptop.run(*cluster.command("left", "--resume"), cwd=cluster.folder, timeout=400)
+    said = cluster.laptop.run(*cluster.command("left", "--resume"), cwd=cluster.folder, timeout=600)
     assert "going on with job" in said, said
     assert cluster.trials("left") == {0: "completed", 1: "completed"}
     assert cluster.files_with(cluster.token) == [] and cluster.files_with("this stays here") == []

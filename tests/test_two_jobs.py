@@ -27,7 +27,7 @@ def test_they_do_not_touch_each_other(tmp_path: Path) -> None:
         file = tmp_path / f"{name}.yaml"
         file.write_text(JOB)
         running.append(start_job(tmp_path, file.name))
-    said = [process.communicate(timeout=400)[0] for process in running]
+    said = [process.communicate(timeout=600)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
 
     folders = sorted((tmp_path / "runs" / "same").iterdir())
