@@ -42,6 +42,17 @@ def heads(**sizes):
 
     return Heads()
 
+class Asking(Net):
+    def __init__(self, in_channels, num_classes, width=4):
+        super().__init__(width, num_classes)
+        self.layers[1] = nn.Linear(64 * in_channels, width)
+
+def briefly(channels, *, classes):
+    return Asking(channels, classes)
+
+def wide(channels=5, **more):
+    return Net(channels)
+
 def word():
     return "a model"
 
@@ -89,6 +100,34 @@ def test_a_function_may_make_it_and_it_may_have_heads(module: str) -> None:
         "but the task wants digit (2, 10), position (2, 3)"
     )
     assert key == "target"
+
+
+@pytest.mark.parametrize("name", ["Asking", "briefly"])
+def test_it_is_told_the_channels_and_the_classes_that_it_asks_for(name: str, module: str) -> None:
+    model, colour = ImportedModel(target=f"{module}:{name}"), ImageShape(3, 8, 8, (0.5,) * 3, (0.5,) * 3)
+    for image, size in ((GREY, 10), (colour, 7)):
+        asked = {"": Output(size)}
+        model.check(image, asked)
+        assert model.build(image, asked)(torch.rand(2, image.channels, 8, 8)).shape == (2, size)
+
+
+def test_what_its_arguments_say_wins(module: str) -> None:
+    model = ImportedModel(target=f"{module}:Asking", args={"num_classes": 3})
+    message, _ = refused(model)
+    assert "puts out (2, 3) for two images, but the task wants (2, 10)" in message
+    assert model.build(GREY, ONE)(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_what_has_a_default_is_not_told(module: str) -> None:
+    """It may well mean something else."""
+    model = ImportedModel(target=f"{module}:wide")
+    [width] = {layer.out_features for layer in model.build(GREY, ONE).modules() if isinstance(layer, nn.Linear)} - {10}
+    assert width == 5
+
+
+def test_a_model_with_several_heads_is_told_no_number_of_classes(module: str) -> None:
+    message, key = refused(ImportedModel(target=f"{module}:Asking"), {"a": Output(10), "b": Output(2)})
+    assert "(in_channels=1) raises TypeError" in message and "'num_classes'" in message and key == "args"
 
 
 @pytest.mark.parametrize(
