@@ -1,6 +1,9 @@
 import json
 import shutil
+import sys
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ from torch import Tensor, nn
 
 import tuner
 from tuner.api import load
+from tuner.data.imported import _read
 from tuner.errors import UserError
 from tuner.objectives import Objective
-from tuner.train.checkpoint import Save, read_model, read_state
+from tuner.train.checkpoint import Save, read_model, read_state, read_trial
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 
@@ -47,7 +51,13 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_it_holds_the_trial_and_its_metrics_as_text(trained: tuple[Path, TrialConfig]) -> None:
     folder, config = trained
-    assert {path.name for path in folder.iterdir()} == {"model.pt", "state.pt", "trial.yaml", "metrics.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.pt",
+        "state.pt",
+        "trial.yaml",
+        "signature.json",
+        "metrics.json",
+    }
     assert TrialConfig.model_validate(yaml.safe_load((folder / "trial.yaml").read_text())) == config
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["epoch"] == 1 and set(config.metrics) < set(metrics)
@@ -74,8 +84,8 @@ def test_nothing_in_it_can_run_code(trained: tuple[Path, TrialConfig]) -> None:
 
 def test_the_model_is_read_back_ready_to_use(trained: tuple[Path, TrialConfig]) -> None:
     folder, config = trained
-    trial, model = read_model(folder)
-    assert trial == config
+    _, model = read_model(folder)
+    assert read_trial(folder) == config
     assert not any(module.training for module in model.modules())
     assert all(parameter.device.type == "cpu" for parameter in model.parameters())
     weights, state = read_state(folder)
@@ -220,10 +230,17 @@ def test_nothing_is_called_that_a_checkpoint_names(
     trial = yaml.safe_load((folder / "trial.yaml").read_text())
     trial[kind] = {"kind": "import", "target": target, "args": {"command": f"touch {tmp_path}/ran"}}
     (folder / "trial.yaml").write_text(yaml.safe_dump(trial))
-    with pytest.raises(UserError, match=f"it would run code that it names: {target}"):
-        load(folder)
-    with pytest.raises(UserError, match="it is not called"):
-        load(folder, trust=[target])
+    readers = [read_trial] if kind == "data" else [read_trial, read_model]  # the signature says what the data did
+    for read in readers:
+        with pytest.raises(UserError, match=f"it would run code that it names: {target}"):
+            read(folder)
+        with pytest.raises(UserError, match="it is not called"):
+            read(folder, trust=[target])
+    if kind == "data":
+        read_model(folder)
+        (folder / "signature.json").unlink()
+        with pytest.raises(UserError, match=f"it would run code that it names: {target}"):
+            read_model(folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -234,7 +251,10 @@ def test_nothing_is_called_that_a_checkpoint_names(
         (b"[" * 5000, "nested too deeply"),
         (b"!!timestamp x", "constructor"),
         (b"1", "valid dictionary"),
-        (b"data: {kind: digits}\nmodel: {kind: cnn, width1: 60000, width2: 60000}", "weights, and model.pt holds"),
+        (
+            b"data: {kind: digits}\nmodel: {kind: cnn, width1: 60000, width2: 60000}",
+            "weights, and model.pt holds|cnn has one output",
+        ),
     ],
 )
 def test_a_trial_that_it_cannot_be_of_is_told(
@@ -285,4 +305,160 @@ def test_a_damaged_checkpoint_is_told_as_one(
             torch.save([1, 2], file)
     with pytest.raises(UserError, match=rf"is a damaged checkpoint: {name}") as error:
         read_state(folder)
+    assert error.value.problems[0].where == str(folder)
+
+
+DATA = """
+import numpy as np
+from pathlib import Path
+
+class Colours:
+    classes = ["red", "green", "blue", "none"]
+
+    def __init__(self, train, root):
+        if not Path(root).is_dir():
+            raise FileNotFoundError(root)
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        return np.full((6, 5, 3), 20 * (index % 3), dtype=np.uint8), index % 3
+"""
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, channels, classes, width=4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, width, 3), nn.Flatten(), nn.Linear(width * 12, classes))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A checkpoint of a trial on a dataset of the user's own, which is gone."""
+
+    folder: Path
+    module: str
+    """Where the model is."""
+    outputs: Tensor
+    """Of the model as it was saved, for images of zeros."""
+
+
+@pytest.fixture(params=["cnn", "import"])
+def without_data(request: pytest.FixtureRequest, own: Callable[[str], str], tmp_path: Path) -> Own:
+    pictures, folder = tmp_path / "pictures", tmp_path / "checkpoint"
+    pictures.mkdir()
+    folder.mkdir()
+    dataset, net = own(DATA), own(NET)
+    model = CNN if request.param == "cnn" else {"kind": "import", "target": f"{net}:Net"}
+    data = {"kind": "import", "target": f"{dataset}:Colours", "args": {"root": str(pictures)}, "validation": 0.2}
+    config = TrialConfig.model_validate({"data": data, "model": model, "seed": 0})
+    built = config.build_model()
+    Save(config, built.state_dict(), {"epoch": 1}, {"epoch": 1})(folder)
+    pictures.rmdir()
+    _read.cache_clear()
+    sys.modules.pop(dataset)
+    (tmp_path / "own" / f"{dataset}.py").unlink()
+    return Own(folder, net, built.eval()(torch.zeros(2, 3, 6, 5)).detach())
+
+
+def test_a_model_loads_where_its_data_is_not(without_data: Own) -> None:
+    is_own = "import" in (without_data.folder / "trial.yaml").read_text().split("model:")[1].split("optimizer:")[0]
+    trust = [f"{without_data.module}:Net"] if is_own else []
+    model = tuner.load(without_data.folder, trust=trust)
+    assert torch.equal(model(torch.zeros(2, 3, 6, 5)), without_data.outputs)
+
+
+def test_a_signature_says_what_inference_needs(without_data: Own) -> None:
+    said = json.loads((without_data.folder / "signature.json").read_text())
+    assert said["input"] == {
+        "channels": 3,
+        "height": 6,
+        "width": 5,
+        "layout": "NCHW",
+        "dtype": "float32",
+        "range": [0, 1],
+    }
+    assert said["normalization"]["mean"] == pytest.approx([20 / 255] * 3)
+    assert said["outputs"][""] | {"hidden": None} == {
+        "target": "label",
+        "size": 3,
+        "classes": ["red", "green", "blue"],
+        "unit": None,
+        "hidden": None,
+        "log_probabilities": False,
+    }
+    assert said["versions"]["tuner"] == tuner.__version__ and said["versions"]["torch"] == torch.__version__
+    assert said["preprocessing"] == [] and said["format"] == 1
+
+
+def test_without_a_signature_the_data_is_needed_which_is_told(without_data: Own) -> None:
+    """Older versions wrote none."""
+    (without_data.folder / "signature.json").unlink()
+    targets = TrialConfig.targets_in(yaml.safe_load((without_data.folder / "trial.yaml").read_text()))
+    with pytest.raises(UserError, match=r"cannot be loaded: there is no module (?s:.*)there is no signature\.json"):
+        load(without_data.folder, trust=targets)
+
+
+def test_a_checkpoint_of_an_older_version_loads_from_its_data(
+    trained: tuple[Path, TrialConfig], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    (signature, model), images = read_model(folder), torch.rand(2, 1, 8, 8)
+    (folder / "signature.json").unlink()
+    again, same = read_model(folder)
+    assert again == signature
+    assert str(model(images)) == str(same(images))
+
+
+def test_a_signature_says_how_the_images_came_to_their_size(tmp_path: Path) -> None:
+    losses = {"digit": ("label", "cross_entropy"), "place": ("position", "mse")}
+    heads = {name: {"target": target, "loss": {"kind": loss}} for name, (target, loss) in losses.items()}
+    parts = {
+        "data": {"kind": "digits", "size": 12, "canvas": 40},
+        "task": {"kind": "multitask", "heads": heads},
+        "seed": 0,
+    }
+    config = TrialConfig.model_validate(parts | {"model": {"kind": "multitask_cnn", "width1": 2, "width2": 2}})
+    Save(config, config.build_model().state_dict(), {"epoch": 1}, {"epoch": 1})(tmp_path)
+    signature, model = read_model(tmp_path)
+    assert [step["kind"] for step in signature.preprocessing] == ["resize", "canvas"]
+    assert (signature.input.height, signature.input.width) == (40, 40)
+    asked = {name: (each.target, each.size, each.unit) for name, each in signature.outputs.items()}
+    assert asked == {"digit": ("label", 10, None), "place": ("position", 2, "pixels")}
+    assert signature.outputs["digit"].classes == tuple("0123456789")
+    assert signature.asked == config.task.outputs(config.data.targets) and signature.image == config.data.image
+    assert set(model(torch.rand(2, 1, 40, 40))) == {"digit", "place"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda said: "", "Invalid JSON"),
+        (lambda said: "[]", "Input should be an object"),
+        (lambda said: said | {"input": said["input"] | {"channels": 0}}, "input.channels: "),
+        (lambda said: said | {"input": said["input"] | {"channels": 2}}, "one value for each of 2 channels"),
+        (lambda said: said | {"outputs": {}}, "signature.json: outputs has none"),
+        (lambda said: said | {"format": 2}, "format: "),
+        (lambda said: said | {"input": said["input"] | {"height": 16}}, "model.pt"),
+        (lambda said: {key: value for key, value in said.items() if key != "outputs"}, "outputs: Field required"),
+    ],
+)
+def test_a_damaged_signature_is_told_as_other_damage(
+    change: Callable[[Any], Any], words: str, trained: tuple[Path, TrialConfig], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0], folder)
+    changed = change(json.loads((folder / "signature.json").read_text()))
+    (folder / "signature.json").write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    with pytest.raises(UserError, match=words) as error:
+        load(folder)
+    assert "is a damaged checkpoint" in str(error.value)
     assert error.value.problems[0].where == str(folder)

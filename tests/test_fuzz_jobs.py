@@ -280,7 +280,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkpoint]
 def _content(draw: st.DrawFn, name: str, whole: bytes) -> bytes | None:
     """What a file of a checkpoint holds instead; None for a folder in its place."""
     kinds = ["truncate", "flip", "flip", "flip", "odd", "odd", "pickle", "zip", "bytes", "folder"]
-    match draw(st.sampled_from([*kinds, *["key"] * (15 if name == "trial.yaml" else 0)])):
+    match draw(st.sampled_from([*kinds, *["key"] * (15 if name in ("trial.yaml", "signature.json") else 0)])):
         case "truncate":
             return whole[: draw(st.integers(0, len(whole)))]
         case "flip":
@@ -298,6 +298,8 @@ def _content(draw: st.DrawFn, name: str, whole: bytes) -> bytes | None:
             tree = yaml.safe_load(whole)
             path = draw(st.sampled_from(paths(tree)))
             at(tree, path[:-1])[path[-1]] = copy.deepcopy(draw(odd))
+            if name.endswith(".json"):
+                return json.dumps(tree, default=str).encode(errors="surrogatepass")
             return yaml.safe_dump(tree, allow_unicode=True).encode()
     return None
 
@@ -308,7 +310,7 @@ def _zipped(value: Any) -> bytes:
     return file.getvalue()
 
 
-_FILES = ["model.pt", "state.pt", "trial.yaml", "trial.yaml", "metrics.json"]
+_FILES = ["model.pt", "state.pt", "trial.yaml", "trial.yaml", "signature.json", "signature.json", "metrics.json"]
 
 
 @fuzzed(1000, data=st.data())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tuner.data import Digits
 from tuner.data.images import Images
 from tuner.objectives import Objective
-from tuner.train.checkpoint import Save, read_model, read_state
+from tuner.train.checkpoint import Save, read_model, read_state, read_trial
 from tuner.train.evaluation import Diverged, evaluate, predict
 from tuner.train.loop import fit
 from tuner.train.lr_schedules import ScheduleConfig
@@ -224,8 +224,8 @@ def test_label_smoothing_and_head_weights_do_not_change_what_is_measured(tmp_pat
 def test_what_is_reported_is_what_the_checkpoint_s_model_gives(tmp_path: Path) -> None:
     done = run(trial(epochs=2, model={"kind": "cnn", "width1": 4, "width2": 4, "dropout": 0.5}), tmp_path)
     for folder, report in zip(done.folders, done.reports, strict=True):
-        config, model = read_model(folder)
-        _, validation = config.data.load()
+        _, model = read_model(folder)
+        _, validation = read_trial(folder).data.load()
         outputs = model(validation.images.float() / 255)
         labels = validation.targets["label"]
         assert (outputs.argmax(dim=1) == labels).double().mean().item() == report["val_accuracy"]
@@ -428,8 +428,8 @@ def test_what_the_configuration_sets_is_its_own(tmp_path: Path) -> None:
     others |= {"model": TINY | {"dropout": 0.5}, "data": {"kind": "digits", "limit": 160, "batch_size": 16}}
     begun, other, config = pair(tmp_path, one, others)
     assert other.series("learning_rate") == [0.1, 0.1]
-    trained, model = read_model(other.folders[-1])
-    assert trained == config
+    _, model = read_model(other.folders[-1])
+    assert read_trial(other.folders[-1]) == config
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.5]
     [group] = read_state(other.folders[-1])[1]["optimizer"]["param_groups"]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.5, 0.01)

@@ -18,10 +18,12 @@ class Target:
     Args:
         size: Number of classes, or of values.
         unit: Unit of the values; None where the target is a class.
+        classes: Names of the classes, by index; empty where they are unknown.
     """
 
     size: int
     unit: str | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def is_class(self) -> bool:

@@ -46,6 +46,15 @@ class Ragged(Squares):
 def nothing(train):
     return []
 
+class Named(Squares):
+    def __init__(self, train, names):
+        super().__init__(train)
+        self.classes = names
+
+    def __getitem__(self, index):
+        image = np.zeros((6, 5, 3), dtype=np.uint8)
+        return image, index % 3
+
 def only_train():
     return Squares(True)
 
@@ -113,6 +122,15 @@ def test_classes_and_statistics_are_those_of_the_training_images(module: str) ->
     pixels = np.arange(60) * 2 / 255
     assert data.image.mean == pytest.approx([pixels.mean()] * 3)
     assert data.image.std == pytest.approx([pixels.std()] * 3, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [(["a", "b", "c"], ("a", "b", "c")), (["a", "b", "c", "d"], ("a", "b", "c")), (["a", "b"], ()), ([1, 2, 3], ())],
+)
+def test_its_classes_have_the_names_that_it_says(names: list[Any], known: tuple[str, ...], module: str) -> None:
+    data = ImportedData(target=f"{module}:Named", args={"names": names})
+    assert data.targets["label"].classes == known and data.targets["label"].size == 3
 
 
 def test_it_is_described_by_its_name_its_sizes_and_a_digest_of_its_images(module: str) -> None:

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from hashlib import md5
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -37,6 +37,11 @@ class Digits(ImageData):
     def image(self) -> ImageShape:
         side = self.canvas or self.size
         return ImageShape(1, side, side, mean=(0.3053,), std=(0.3762,))
+
+    @property
+    def preprocessing(self) -> list[dict[str, Any]]:
+        resize = {"kind": "resize", "height": self.size, "width": self.size, "interpolation": "bilinear"}
+        return [resize, *super().preprocessing]
 
     @property
     def held_out(self) -> int:

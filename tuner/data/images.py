@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,6 +80,13 @@ class ImageData(Config):
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the validation split and of the places on the canvas: the same for all trials unless it is searched."""
 
+    _classes: tuple[str, ...] = tuple("0123456789")
+
+    @property
+    def user_code(self) -> list[str]:
+        """The code of the user's own that reads it, as ``pkg.module:name``."""
+        return []
+
     @property
     @abstractmethod
     def image(self) -> ImageShape:
@@ -88,8 +95,13 @@ class ImageData(Config):
     @property
     def targets(self) -> dict[str, Target]:
         """What there is to learn: ``label`` and, on a canvas, ``position``."""
-        targets = {"label": Target(10)}
+        targets = {"label": Target(len(self._classes), classes=self._classes)}
         return targets if self.canvas is None else targets | {"position": Target(2, unit="pixels")}
+
+    @property
+    def preprocessing(self) -> list[dict[str, Any]]:
+        """What is done to each image of the dataset before its bytes are scaled to [0, 1], in order."""
+        return [] if self.canvas is None else [{"kind": "canvas", "side": self.canvas}]
 
     @property
     @abstractmethod

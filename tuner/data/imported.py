@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -46,41 +47,42 @@ class ImportedData(ImageData):
         if not may_be_called():
             return self
         for train in (True, False):
-            problem = self._arrays(train)[1]
-            if problem:
-                raise Mistakes(problem)
+            found = self._found(train)
+            if isinstance(found, Problem):
+                raise Mistakes(found)
         classes = self.targets["label"].size  # the split is stratified: each class needs a place on both sides
-        if min(self.held_out, len(self._read(True)[0]) - self.held_out) < classes:
-            message = f"{self.validation:g} of {len(self._read(True)[0])} images is too few to validate on"
+        count = len(self._set(True).images)
+        if min(self.held_out, count - self.held_out) < classes:
+            message = f"{self.validation:g} of {count} images is too few to validate on"
             raise Mistakes(Problem(message, "validation"))
         return self
 
     @property
+    def user_code(self) -> list[str]:
+        return [self.target]
+
+    @property
     def image(self) -> ImageShape:
-        images = self._read(True)[0]
-        some = images[:1000].double() / 255
-        mean, std = some.mean(dim=(0, 2, 3)), some.std(dim=(0, 2, 3)).clamp_min(1e-3)
-        channels, height, width = images.shape[1:]
-        return ImageShape(channels, height, width, tuple(mean.tolist()), tuple(std.tolist()))
+        return self._set(True).image
 
     @property
     def targets(self) -> dict[str, Target]:
-        return {"label": Target(int(self._read(True)[1].max()) + 1)}
+        return {"label": self._set(True).label}
 
     @property
     def held_out(self) -> int:
-        return round(self.validation * len(self._read(True)[0]))
+        return round(self.validation * len(self._set(True).images))
 
     def describe(self) -> Description:
         name = self.target.partition(":")[2]
         if not may_be_called():
             return Description(name, "", self.target, {})
-        images, labels = self._read(True)
+        images, labels = self.read("train")
         how = hashlib.md5(f"{self.seed} {self.validation}".encode())
         how.update(images[:: max(1, len(images) // 1000)].numpy().tobytes() + labels.numpy().tobytes())
         train = len(images) - self.held_out
         sizes = {"train": min(train, self.limit or train), "validation": self.held_out}
-        sizes["test"] = len(self._read(False)[0])
+        sizes["test"] = len(self._set(False).images)
         return Description(name, how.hexdigest()[:8], self.target, sizes)
 
     def prepare(self) -> tuple[ImageData, str]:
@@ -90,18 +92,40 @@ class ImportedData(ImageData):
         return f"what {self.target} gives"
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        return self._read(part == "train")
+        found = self._set(part == "train")
+        return found.images, found.labels
 
-    def _read(self, train: bool) -> tuple[Tensor, Tensor]:
-        arrays, problem = self._arrays(train)
-        assert arrays is not None, problem
-        return arrays
+    def _set(self, train: bool) -> "_Set":
+        found = self._found(train)
+        assert isinstance(found, _Set), found
+        return found
 
-    def _arrays(self, train: bool) -> "tuple[tuple[Tensor, Tensor] | None, Problem | None]":
+    def _found(self, train: bool) -> "_Set | Problem":
         return _read(self.target, json.dumps(self.args, sort_keys=True, default=str), train, _Args(self.args))
 
     def __hash__(self) -> int:
         return hash((self.target, self.seed, self.validation))
+
+
+@dataclass(frozen=True)
+class _Set:
+    """The training or the test set: images (N, C, H, W) as bytes, their classes (N,), the classes' names if known."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    @cached_property
+    def image(self) -> ImageShape:
+        some = self.images[:1000].double() / 255
+        mean, std = some.mean(dim=(0, 2, 3)), some.std(dim=(0, 2, 3)).clamp_min(1e-3)
+        channels, height, width = self.images.shape[1:]
+        return ImageShape(channels, height, width, tuple(mean.tolist()), tuple(std.tolist()))
+
+    @property
+    def label(self) -> Target:
+        count = int(self.labels.max()) + 1
+        return Target(count, classes=self.classes[:count] if len(self.classes) >= count else ())
 
 
 class _Args(dict[str, Any]):
@@ -112,12 +136,12 @@ class _Args(dict[str, Any]):
 
 
 @lru_cache(maxsize=4)  # the training and the test set, of this dataset and one more
-def _read(target: str, args: str, train: bool, given: _Args) -> tuple[tuple[Tensor, Tensor] | None, Problem | None]:
-    """All images (N, C, H, W) as bytes and their classes (N,); or what is wrong with them."""
+def _read(target: str, args: str, train: bool, given: _Args) -> _Set | Problem:
+    """All images and their classes; or what is wrong with them."""
     try:
         make = resolve_maker(target)
     except Mistakes as mistakes:
-        return None, mistakes.problems[0]
+        return mistakes.problems[0]
     try:
         dataset = make(train=train, **given)
         pairs = [(_bytes(image), int(label)) for image, label in (dataset[i] for i in range(len(dataset)))]
@@ -125,8 +149,14 @@ def _read(target: str, args: str, train: bool, given: _Args) -> tuple[tuple[Tens
     except Exception as error:
         shown = ", ".join([f"train={train}", *(f"{name}={value!r}" for name, value in given.items())])
         message = f"{target}({shown}) cannot be read as pairs of image and class: {type(error).__name__}: {error}"
-        return None, Problem(message, "target")
-    return (images, torch.tensor([label for _, label in pairs])), None
+        return Problem(message, "target")
+    return _Set(images, torch.tensor([label for _, label in pairs]), _names(getattr(dataset, "classes", None)))
+
+
+def _names(classes: Any) -> tuple[str, ...]:
+    """The names of classes, by index, as torchvision's datasets have them; none where it is something else."""
+    is_listed = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    return tuple(classes) if is_listed else ()
 
 
 def _bytes(image: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -175,6 +175,18 @@ class FashionMNIST(MNIST):
 
     _mean: float = 0.2860
     _std: float = 0.3530
+    _classes: tuple[str, ...] = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
     _mirrors: tuple[str, ...] = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
     _checksums: tuple[str, ...] = (
         "8d4fb7e6c68d591d4c3dfef9ec88bf0d",

@@ -81,9 +81,9 @@ def _registered(client: Any, run: str, said: Mapping[str, Any]) -> Any | None:
 
 
 def _logged(client: Any, uri: str, run: str, said: Mapping[str, Any]) -> Any:
-    config, model = read_model(Path(said["checkpoint"]), said["targets"])
-    channels, height, width = config.data.image.channels, config.data.image.height, config.data.image.width
-    example = np.random.default_rng(0).random((2, channels, height, width), dtype=np.float32)
+    signature, model = read_model(Path(said["checkpoint"]), said["targets"])
+    image = signature.image
+    example = np.random.default_rng(0).random((2, image.channels, image.height, image.width), dtype=np.float32)
     with torch.inference_mode():
         outputs = model(torch.from_numpy(example))
     shown = {k: v.numpy() for k, v in outputs.items()} if isinstance(outputs, dict) else outputs.numpy()

@@ -1,19 +1,21 @@
 """Checkpoints: folders that hold a trial's weights, its state and what it was.
 
-========== ==============================================================================
-model.pt   weights, by name
-state.pt   optimizer, learning-rate schedule and progress: what is needed to go on
-trial.yaml the trial as resolved
-metrics.json metrics of the epoch that it was taken after
-========== ==============================================================================
+============== ==========================================================================
+model.pt       weights, by name
+state.pt       optimizer, learning-rate schedule and progress: what is needed to go on
+trial.yaml     the trial as resolved
+signature.json what the model takes and returns: with it, the model is built without the dataset
+metrics.json   metrics of the epoch that it was taken after
+============== ==========================================================================
 
 The tensors are read with ``weights_only=True``: they cannot run code. A model or dataset of one's own is made by the
 code that trial.yaml names: nothing of it is called, nor imported, unless whoever reads the checkpoint trusts that name.
 """
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +27,14 @@ import yaml
 from pydantic import ValidationError
 from torch import nn
 
-from tuner.errors import Problem, UserError
+from tuner.errors import Mistakes, Problem, UserError
 from tuner.storage.yaml import parse_yaml, write_yaml
+from tuner.train.signature import Signature
 from tuner.train.trial_config import TrialConfig
+from tuner.user_code import not_called
+
+SIGNATURE = "signature.json"
+"""Checkpoints of older versions have none: their models are built from the dataset."""
 
 _WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
 
@@ -59,6 +66,7 @@ class Save:
             with (folder / name).open("wb") as file:
                 torch.save(tensors, file)
         (folder / _TRIAL).write_text(write_yaml(self.trial.model_dump(mode="json")))
+        (folder / SIGNATURE).write_text(Signature.of(self.trial).model_dump_json(indent=1), encoding="utf-8")
         (folder / _METRICS).write_text(json.dumps(self.metrics, indent=1))  # last: where it is, the rest is whole
 
     def kept(self) -> "Save":
@@ -129,35 +137,118 @@ def _saved(folder: Path, name: str) -> dict[str, Any]:
     return held
 
 
-def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[TrialConfig, nn.Module]:
-    """The trial of a checkpoint and its model, on the CPU, ready to use: in eval mode, weights loaded.
+def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn.Module]:
+    """The model of a checkpoint, on the CPU, ready to use: in eval mode, weights loaded; and what it takes and returns.
+
+    Its dataset need not be there, unless an older version wrote the checkpoint.
 
     Args:
         folder: The checkpoint.
-        trust: Code, as ``pkg.module:name``, that may be called to make its model and its data.
+        trust: Code, as ``pkg.module:name``, that may be called to make its model; where an older version wrote the
+            checkpoint, its data, too.
 
     Raises:
         Damaged: The folder is no checkpoint, or a damaged one.
         UserError: It names code that is not trusted.
     """
+    _check_whole(folder)
+    signature = _signature(folder)
+    if signature is None:
+        trial = read_trial(folder, trust)
+        signature = Signature.of(trial)
+    else:
+        with not_called():
+            trial = _trial(folder, trust, ("model",))
+    weights = _weights(folder)
+    image, asked = signature.image, signature.asked
+    with _told(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code)):
+        trial.model.check(image, asked)
+    with _told(folder, _WEIGHTS):
+        if not trial.model.user_code:  # memory for a model that is not the one of these weights need not be there
+            with torch.device("meta"):
+                needed = sum(each.numel() for each in trial.model.build(image, asked).parameters())
+            held = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
+            if needed > held:
+                raise RuntimeError(f"{_TRIAL} tells of {needed} weights, and {_WEIGHTS} holds {held}")
+        model = trial.model.build(image, asked)
+        model.load_state_dict(weights)
+    return signature, model.eval()
+
+
+def read_trial(folder: Path, trust: Collection[str] = ()) -> TrialConfig:
+    """The trial of a checkpoint, its data ready to be loaded.
+
+    Raises:
+        Damaged: The folder is no checkpoint, or a damaged one; or data of the user's own cannot be read.
+        UserError: It names code that is not trusted.
+    """
+    _check_whole(folder)
+    return _trial(folder, trust, ("model", "data"))
+
+
+def _check_whole(folder: Path) -> None:
     missing = [name for name in (_WEIGHTS, _TRIAL, _METRICS) if not (folder / name).is_file()]
     if missing:
         raise Damaged(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
+
+
+def _trial(folder: Path, trust: Collection[str], called: Sequence[str]) -> TrialConfig:
+    """The trial, of which the code of these parts may be called, where it is trusted."""
+    with _told(folder, _TRIAL):
+        said = parse_yaml((folder / _TRIAL).read_text())
+    _check_trusted(TrialConfig.targets_in(said, called), trust, str(folder / _TRIAL))
+    hint = ""
+    if TrialConfig.targets_in(said, ("data",)) and not (folder / SIGNATURE).is_file():
+        hint = f"there is no {SIGNATURE}: without that, the model is built from the data that it was trained on"
+    with _told(folder, _TRIAL, is_code=bool(TrialConfig.targets_in(said, called)), hint=hint):
+        return TrialConfig.model_validate(said)
+
+
+def _signature(folder: Path) -> Signature | None:
+    """What the checkpoint says of its model; None where an older version wrote it."""
+    if not (folder / SIGNATURE).is_file():
+        return None
+    with _told(folder, SIGNATURE):
+        return Signature.model_validate_json((folder / SIGNATURE).read_bytes())
+
+
+@contextlib.contextmanager
+def _told(folder: Path, name: str, *, is_code: bool = False, hint: str = "") -> Iterator[None]:
+    """Tell that a file of a checkpoint is damaged; or, of code of the user's own, that it is not here or does not fit.
+
+    Args:
+        folder: The checkpoint.
+        name: The file that is read meanwhile.
+        is_code: Whether code of the user's own is called.
+        hint: What else to say of that code.
+    """
     try:
-        told = parse_yaml((folder / _TRIAL).read_text())
-        _check_trusted(TrialConfig.targets_in(told), trust, str(folder / _TRIAL))
-        trial = TrialConfig.model_validate(told)
-        weights = _weights(folder)
-        # Memory for a model that is not the one of these weights need not be there.
-        needed = None if trial.targets else trial.count_parameters()
-        held = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
-        if needed is not None and needed > held:
-            raise RuntimeError(f"{_TRIAL} tells of {needed} weights, and {_WEIGHTS} holds {held}")
-        model = trial.build_model()
-        model.load_state_dict(weights)
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError, RuntimeError) as error:
-        raise Damaged(Problem(f"is a damaged checkpoint: {error}", where=str(folder))) from None
-    return trial, model.eval()
+        yield
+    except (ValidationError, Mistakes) as error:
+        problems = _problems(error)
+        if is_code:
+            told = [
+                (f"cannot be loaded: {each.message}", "; ".join(filter(None, (each.hint, hint)))) for each in problems
+            ]
+        else:
+            told = [(f"is a damaged checkpoint: {name}: {each}", "") for each in problems]
+        raise Damaged(*(Problem(message, where=str(folder), hint=hint) for message, hint in told)) from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, RuntimeError) as error:
+        raise Damaged(Problem(f"is a damaged checkpoint: {name}: {error}", where=str(folder))) from None
+
+
+def _problems(error: ValidationError | Mistakes) -> list[Problem]:
+    """What is wrong, one by one."""
+    if isinstance(error, Mistakes):
+        return error.problems
+    found = []
+    for each in error.errors():
+        cause = each.get("ctx", {}).get("error")
+        key = ".".join(map(str, each["loc"]))
+        found += (
+            cause.problems if isinstance(cause, Mistakes) else [Problem(each["msg"].removeprefix("Value error, "), key)]
+        )
+    return found
 
 
 def _check_trusted(targets: list[str], trust: Collection[str], where: str) -> None:

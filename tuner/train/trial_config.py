@@ -1,5 +1,6 @@
 """One complete training run, typed: what stands under ``trial`` in the file."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -7,10 +8,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from tuner.config import Config
-from tuner.data import DataConfig, ImportedData
+from tuner.data import DataConfig
 from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem, allowed, collecting
-from tuner.models import ImportedModel, ModelConfig
+from tuner.models import ModelConfig
 from tuner.objectives import mode_of
 from tuner.tasks import Classification, TaskConfig
 from tuner.tasks.metrics import EPOCH_METRICS
@@ -64,13 +65,12 @@ class TrialConfig(AnyTrial):
 
     @property
     def targets(self) -> list[str]:
-        parts: tuple[ModelConfig | DataConfig, ...] = (self.model, self.data)
-        return [part.target for part in parts if isinstance(part, ImportedModel | ImportedData)]
+        return [*self.model.user_code, *self.data.user_code]
 
     @staticmethod
-    def targets_in(data: Any) -> list[str]:
-        """The `targets` of a trial that is yet to be validated: that calls them."""
-        parts = [data.get(name) for name in ("model", "data")] if isinstance(data, dict) else []
+    def targets_in(data: Any, names: Sequence[str] = ("model", "data")) -> list[str]:
+        """The `targets` of these parts of a trial that is yet to be validated: that calls them."""
+        parts = [data.get(name) for name in names] if isinstance(data, dict) else []
         return [str(part["target"]) for part in parts if isinstance(part, dict) and "target" in part]
 
     @property

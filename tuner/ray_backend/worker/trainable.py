@@ -28,7 +28,7 @@ from tuner.search.schedulers import TIME
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.tracking.user_mlflow import Inside
-from tuner.train.checkpoint import Damaged, Save, read_model
+from tuner.train.checkpoint import Damaged, Save, read_model, read_trial
 from tuner.train.device import keep_freed_memory, pick_device, use_threads
 from tuner.train.evaluation import Diverged, predict
 from tuner.train.loop import fit
@@ -246,7 +246,7 @@ def test(
     use_threads(threads)
     keep_freed_memory()
     with _folder_of(tune.Checkpoint(source)) as folder:
-        config, model = read_model(folder, targets)
+        config, (_, model) = read_trial(folder, targets), read_model(folder, targets)
     device = pick_device()
     outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
     measured = config.task.measure(outputs, wanted)
