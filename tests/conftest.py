@@ -28,7 +28,8 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record import recorder
 from tuner.tracking.record.writer import write as write_record
 from tuner.trials.callback import TrialCallback
-from tuner.trials.trial import Mutation, Status, Trial
+from tuner.trials.status import Status
+from tuner.trials.trial import Mutation, Trial
 
 Write = Callable[..., Path]
 

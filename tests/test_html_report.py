@@ -26,7 +26,8 @@ from tuner.report.plots.timeline import lanes
 from tuner.report.significance import certainty, wilson
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.labels import label
-from tuner.trials.trial import Status, Trial
+from tuner.trials.status import Status
+from tuner.trials.trial import Trial
 
 EVIL = "<script>alert(1)</script>"
 PLOTS = [

@@ -18,7 +18,8 @@ from tuner.tracking.record.recorder import Recorder
 from tuner.trials.generator import planned
 from tuner.trials.labels import label
 from tuner.trials.retention import Retention
-from tuner.trials.trial import Status, Trial
+from tuner.trials.status import Status
+from tuner.trials.trial import Trial
 
 SPACE = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}
 

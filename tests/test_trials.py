@@ -8,7 +8,8 @@ from tuner.train.trial_config import TrialConfig
 from tuner.trials.callback import TrialCallback
 from tuner.trials.labels import brief, label, short_names
 from tuner.trials.leaderboard import front, leaderboard, ranked, winner
-from tuner.trials.trial import Mutation, Status, Trial
+from tuner.trials.status import Status
+from tuner.trials.trial import Mutation, Trial
 
 HIGH, LOW = Objective.of_metric("val_accuracy"), Objective.of_metric("val_loss")
 CONFIG = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "seed": 0})

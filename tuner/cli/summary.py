@@ -25,7 +25,8 @@ from tuner.trials import elapsed, output_files
 from tuner.trials.generator import planned
 from tuner.trials.labels import brief, label, short_names
 from tuner.trials.leaderboard import failures, front, ranked
-from tuner.trials.trial import SOUND, Trial
+from tuner.trials.status import SCORED
+from tuner.trials.trial import Trial
 
 _ROWS = 15
 _LEAST = 9  # characters of a column that is folded
@@ -205,7 +206,7 @@ def print_result(console: Console, result: Result) -> None:
             lines.append(Text(hint, style="red"))
         if result.model:
             lines.append(Text.assemble(("model       ", "bold"), result.model))
-    elif any(trial.best is not None and trial.status in SOUND for trial in result.trials):
+    elif any(trial.best is not None and trial.status in SCORED for trial in result.trials):
         lines.append(Text("no trial satisfies the constraints", style="red"))
     else:
         lines.append(Text("no trial has a result", style="red"))

@@ -1,7 +1,6 @@
 """MNIST and Fashion-MNIST, from their four original files."""
 
 import contextlib
-import fcntl
 import gzip
 import os
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from tuner.data.digits import Digits
 from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.interfaces import ImageShape
+from tuner.storage.file_lock import exclusive
 
 _SIDE = 28
 _FILES = tuple(f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
@@ -199,13 +199,8 @@ class FashionMNIST(MNIST):
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """One download a machine, however many trials wait for it."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # not every shared folder can be locked: then each downloads, unharmed
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(folder, where_possible=True):  # without a lock each downloads, unharmed
         yield
-    finally:
-        os.close(lock)
 
 
 def _first_that_answers(urls: list[str]) -> str:

@@ -24,6 +24,7 @@ from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.callback import TrialCallback
 from tuner.trials.journal import Journal
 from tuner.trials.retention import Retention
+from tuner.trials.status import BROKE_OFF
 from tuner.trials.stopping import INTERRUPTION, Ending, Late, ended_by_signals
 from tuner.trials.trial import Trial
 
@@ -103,8 +104,8 @@ class Job(Setting):
             self.recorder.close()
             raise
         except BaseException:  # a bug of ours: no run is left as if it still went on
-            end_running(self.trials, "the job broke off", listeners)
-            self.keep_logs("the job broke off")
+            end_running(self.trials, BROKE_OFF, listeners)
+            self.keep_logs(BROKE_OFF)
             self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise

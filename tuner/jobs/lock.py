@@ -1,16 +1,15 @@
 """A job's folder belongs to one driver at a time."""
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import psutil
 
 from tuner.errors import Problem, UserError
+from tuner.storage.file_lock import try_lock
 from tuner.storage.filesystem import files_at
 
 _LAST_WORDS = 60.0  # seconds that the record of a driver that was killed may take
@@ -37,7 +36,7 @@ def alone_in(folder: str) -> Iterator[int | None]:
     Path(folder).mkdir(parents=True, exist_ok=True)
     with Path(folder, ".lock").open("a+") as lock:
         deadline = time.monotonic() + _LAST_WORDS
-        while not _locked(lock):
+        while not try_lock(lock):
             lock.seek(0)
             driver = lock.read().strip()
             if not driver or psutil.pid_exists(int(driver)) or time.monotonic() > deadline:
@@ -60,11 +59,3 @@ def _leave_nothing(folder: Path) -> None:
             (folder / ".lock").unlink()
             folder.rmdir()
             folder.parent.rmdir()  # unless other jobs of the experiment are there
-
-
-def _locked(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with its processes, however they end
-    except OSError:
-        return False
-    return True

@@ -12,7 +12,7 @@ import psutil
 from tuner.errors import Problem, UserError
 from tuner.formatting import shown
 from tuner.spec.experiment import ExperimentSpec
-from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
+from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, local_path, masked
 from tuner.tracking.health import kind_of, unanswered
 from tuner.train.trial_base import merge
 
@@ -34,9 +34,9 @@ def check_store(uri: str) -> None:
     """
     kind = kind_of(uri, "tracking.uri")
     if kind == "sqlite":
-        _check_writable(Path(uri.removeprefix("sqlite:///")), "tracking.uri", uri, is_file=True)
+        _check_writable(local_path(uri), "tracking.uri", uri, is_file=True)
     elif kind == "file":
-        _check_writable(Path(uri.removeprefix("file://")), "tracking.uri", uri)
+        _check_writable(local_path(uri), "tracking.uri", uri)
     elif why := unanswered(uri):
         hint = f"set tracking.uri or MLFLOW_TRACKING_URI; without them the record goes to {MLFLOW_DEFAULT}"
         raise UserError(Problem(f"the store cannot be reached: {why}", "tracking.uri", masked(uri), hint))
@@ -69,7 +69,7 @@ def check_outlives(spec: ExperimentSpec, uri: str) -> None:
         hint = "choose what all machines reach: storage=s3://BUCKET/runs, or a shared folder, storage=/shared/runs"
         problems.append(Problem("it would be gone with the job's temporary folder", "storage", spec.storage, hint))
     if kind_of(uri) in ("sqlite", "file"):
-        path = Path(uri.removeprefix("sqlite:///").removeprefix("file://")).resolve()
+        path = local_path(uri).resolve()
         if path.is_relative_to(folder):
             hint = "set MLFLOW_TRACKING_URI in the environment that the head's `ray start` is given in, or tracking.uri"
             problems.append(Problem("it would be gone with the job's temporary folder", "tracking.uri", uri, hint))
@@ -105,7 +105,7 @@ def check_room(spec: ExperimentSpec, uri: str) -> None:
         many = count * (spec.trial.length or 1) if spec.scheduler.mutates else kept + 3 * (os.cpu_count() or 1)
         needed[Path(spec.storage)] = many * each
     if kind_of(uri) in ("sqlite", "file"):  # where MLflow's artifacts lie beside it
-        needed[Path(uri.removeprefix("sqlite:///").removeprefix("file://"))] = count * each
+        needed[local_path(uri)] = count * each
     free: dict[int, tuple[int, int]] = {}
     for path, size in needed.items():
         there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

@@ -22,7 +22,7 @@ from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.source import read
 from tuner.storage import temporary
-from tuner.storage.uris import masked
+from tuner.storage.uris import local_path, masked
 from tuner.tracking.health import kind_of
 
 _AGENT = 30.0  # seconds that a head which has just come up has to begin jobs
@@ -140,7 +140,7 @@ def _code_elsewhere(spec: ExperimentSpec, package: Package) -> list[Path]:
 
 
 def _is_absolute(uri: str) -> bool:
-    return Path(uri.removeprefix("sqlite:///").removeprefix("file://")).is_absolute()
+    return local_path(uri).is_absolute()
 
 
 def _ship(client: Any, package: Package, job: str, entrypoint: str) -> None:

@@ -17,11 +17,8 @@ from tuner.tracking.record.audit import Lack, lacking
 from tuner.tracking.record.recorder import Links, Recorder
 from tuner.tracking.relocation import relocate
 from tuner.trials.resume import Past, read_past
+from tuner.trials.status import BROKE_OFF_RESUMABLE
 from tuner.trials.stored_jobs import find
-
-BROKE_OFF = "the job broke off; --resume goes on with it"
-"""Why a trial or a job ended that nobody ended."""
-
 
 _MOST = 5  # of what is lacking, before the rest is counted
 
@@ -85,10 +82,10 @@ def sync(
         )
         for trial in past.trials:
             if trial.ended is None:
-                trial.end("interrupted", BROKE_OFF)
+                trial.end("interrupted", BROKE_OFF_RESUMABLE)
                 trial.ended = trial.updated or trial.started  # as far as anybody knows
                 recorder.trial_ended(trial)
-        summary = {"status": "interrupted", "ended_early": BROKE_OFF}
+        summary = {"status": "interrupted", "ended_early": BROKE_OFF_RESUMABLE}
         recorder.job_ended(past.end or messages.end_of("KILLED", summary))
         recorder.close()
     if recorder.failure is not None:

@@ -18,12 +18,10 @@ from tuner.tracking.queries import Job, find_job, trials_of
 from tuner.trials import journal
 from tuner.trials.leaderboard import leaderboard
 from tuner.trials.resume import Past, rebuilt
+from tuner.trials.status import BROKE_OFF
 
 if TYPE_CHECKING:
     import pandas as pd
-
-BROKE_OFF = "the job broke off"
-"""Why a trial ended that nobody ended."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import Supply
 from tuner.trials.output_files import shown
-from tuner.trials.trial import SOUND, Mutation, Trial
+from tuner.trials.status import SCORED
+from tuner.trials.trial import Mutation, Trial
 
 _ROWS = 15
 _BAR = 28  # characters
@@ -173,7 +174,7 @@ class Display(TrialCallback, AbstractContextManager["Display"]):
         """Of the trials that run, and of those that have not begun: each as long as those that ended, on average."""
         trials = list(self._trials)
         running = sum(self._length_of(t) - t.epoch for t in trials if t.ended is None)
-        ended = [t.epoch for t in trials if t.status in SOUND]
+        ended = [t.epoch for t in trials if t.status in SCORED]
         each = sum(ended) / len(ended) if ended else float(self._length or 1)
         return running + each * max(0, self._supply.total - len(trials))
 

@@ -7,7 +7,8 @@ from statistics import NormalDist, mean, stdev
 from tuner.formatting import score, score_format
 from tuner.objectives import Objective
 from tuner.report.plots.study import configuration
-from tuner.trials.trial import SOUND, Trial
+from tuner.trials.status import SCORED
+from tuner.trials.trial import Trial
 
 _TOP = 5
 
@@ -36,7 +37,7 @@ def certainty(best: Trial, trials: Sequence[Trial], objective: Objective) -> lis
     """
     if not _scores([best]):
         return []
-    rivals = [t for t in trials if t.status in SOUND and _scores([t]) and t.is_feasible and t is not best]
+    rivals = [t for t in trials if t.status in SCORED and _scores([t]) and t.is_feasible and t is not best]
     rivals.sort(key=lambda trial: objective.key(trial.best or 0.0))
     return [*_seeds(best, rivals, objective), *_margin(best, rivals, objective), *_chance(best, rivals, objective)]
 

@@ -26,6 +26,13 @@ def absolute(uri: str) -> str:
     return uri if ":" in uri or uri == "databricks" else str(Path(uri).resolve())
 
 
+def local_path(uri: str) -> Path:
+    """The file or folder of a store on this machine: of SQLite's file, or a folder of files."""
+    if uri.startswith("file:"):
+        return Path(unquote(uri.removeprefix("file:").removeprefix("//")))
+    return Path(uri.partition("?")[0].removeprefix("sqlite:///"))
+
+
 def masked(text: str) -> str:
     """A URI, or text with URIs in it, without the passwords: for everything that is shown or recorded."""
     text = re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)

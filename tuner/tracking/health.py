@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from tuner.errors import Problem, UserError, allowed
-from tuner.storage.uris import MLFLOW_DEFAULT, masked
+from tuner.storage.uris import MLFLOW_DEFAULT, local_path, masked
 
 _PATIENCE = 5.0  # seconds that a server has to answer; MLflow itself would try for minutes
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -29,9 +29,9 @@ def check_reachable(uri: str) -> None:
     kind = kind_of(uri)
     why = ""
     if kind == "sqlite":
-        why = _file(Path(uri.partition("?")[0].removeprefix("sqlite:///")))
+        why = _file(local_path(uri))
     elif kind == "file":
-        folder = Path(uri.removeprefix("file://"))
+        folder = local_path(uri)
         why = "" if folder.is_dir() else f"there is no folder {folder}"
     else:
         why = unanswered(uri)
@@ -41,7 +41,7 @@ def check_reachable(uri: str) -> None:
 
 def is_there(uri: str) -> bool:
     """Whether a store is more than a place where one will be; that of a server or a database always is."""
-    return kind_of(uri) != "sqlite" or Path(uri.partition("?")[0].removeprefix("sqlite:///")).is_file()
+    return kind_of(uri) != "sqlite" or local_path(uri).is_file()
 
 
 def kind_of(uri: str, key: str = "") -> str:

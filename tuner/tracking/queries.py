@@ -16,11 +16,11 @@ from tuner.errors import Problem, UserError
 from tuner.tracking import store
 from tuner.tracking.names import originals, recorded
 from tuner.trials.elapsed import paused_of, seconds_of
+from tuner.trials.status import SCORED
 
 T = TypeVar("T")
 
 _RUN_ID = r"[0-9a-f]{32}"
-_SOUND = ("completed", "pruned", "interrupted")
 """How a trial ended whose best report counts."""
 
 
@@ -265,7 +265,7 @@ def best_of(job: Job, trials: Sequence[RecordedTrial]) -> RecordedTrial | None:
     if not job.objectives:
         return None
     mode, metric = job.objectives[0]
-    sound = [trial for trial in trials if trial.status in _SOUND and "tuner.missed" not in trial.run.data.tags]
+    sound = [trial for trial in trials if trial.status in SCORED and "tuner.missed" not in trial.run.data.tags]
     scored = [(score, trial) for trial in sound if (score := trial.score(metric)) is not None]
     sign = -1 if mode == "max" else 1
     return min(scored, key=lambda pair: sign * pair[0])[1] if scored else None

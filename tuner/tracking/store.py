@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ from typing import Any
 
 from tuner.errors import Problem, UserError
 from tuner.storage import temporary
+from tuner.storage.file_lock import exclusive
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking.health import check_reachable, refusal
 from tuner.tracking.names import recorded
@@ -68,8 +68,7 @@ def _alone_with(uri: str) -> Iterator[None]:
         return
     file = uri.removeprefix("sqlite:///")
     name = hashlib.sha256(str(uri if file == uri else Path(file).resolve()).encode()).hexdigest()[:16]
-    with Path(tempfile.gettempdir(), f"tuner-store-{os.getuid()}-{name}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(Path(tempfile.gettempdir(), f"tuner-store-{os.getuid()}-{name}")):
         yield
 
 

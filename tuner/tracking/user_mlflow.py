@@ -7,10 +7,8 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import unquote
 
-from tuner.storage.uris import absolute
+from tuner.storage.uris import absolute, local_path
 
 KEY = "tuner.inside"
 """Tag of a run that was begun inside a trial: the id of the job's own run, and the trial's number."""
@@ -81,12 +79,6 @@ def _said() -> dict[str, str]:
 def _identity(uri: str) -> int | None:
     """The number of the file or folder of a store, the same on all machines that share it; None where there is none."""
     try:
-        return _path(uri).stat().st_ino if uri.startswith(("sqlite:", "file:", "/")) else None
+        return local_path(uri).stat().st_ino if uri.startswith(("sqlite:", "file:", "/")) else None
     except OSError:
         return 0
-
-
-def _path(uri: str) -> Path:
-    if uri.startswith("file:"):
-        return Path(unquote(uri.removeprefix("file:").removeprefix("//")))
-    return Path(uri.partition("?")[0].removeprefix("sqlite:///"))

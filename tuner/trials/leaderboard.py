@@ -5,7 +5,8 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from tuner.objectives import Objective, pareto_front
-from tuner.trials.trial import SOUND, Trial
+from tuner.trials.status import SCORED
+from tuner.trials.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def winner(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int
 
 
 def _candidates(trials: Iterable[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.status in SOUND and trial.best is not None and trial.is_feasible]
+    return [trial for trial in trials if trial.status in SCORED and trial.best is not None and trial.is_feasible]
 
 
 def _sorted(trials: Iterable[Trial], objectives: Sequence[Objective], repeat: int = 1) -> list[Trial]:

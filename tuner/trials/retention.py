@@ -11,7 +11,8 @@ from tuner.storage.filesystem import checkpoints_in
 from tuner.trials.callback import TrialCallback
 from tuner.trials.layout import trial_of
 from tuner.trials.leaderboard import front, ranked
-from tuner.trials.trial import OVER, Trial
+from tuner.trials.status import ENDED
+from tuner.trials.trial import Trial
 
 
 class Retention(TrialCallback):
@@ -58,7 +59,7 @@ class Retention(TrialCallback):
 
     def trial_ended(self, trial: Trial) -> None:
         """Give up the trials that this one has thrown out."""
-        if trial.status in OVER:
+        if trial.status in ENDED:
             self._thin_out(trial, {trial.checkpoint or trial.latest})
             self._saved.pop(trial.number, None)
         # A population copies the checkpoints of its best, and what is on a Pareto front takes all to be compared:
@@ -80,7 +81,7 @@ class Retention(TrialCallback):
             same.setdefault(repr(trial.assignment), []).append(trial)
         self._race = []
         for trials in same.values():
-            over = [trial for trial in trials if trial.status in OVER]
+            over = [trial for trial in trials if trial.status in ENDED]
             # Until all that a configuration is to be trained for has ended, nobody knows its place.
             out = [trial for trial in over if trial.number not in needed] if len(over) >= repeat else []
             for trial in out:
@@ -100,14 +101,14 @@ class Retention(TrialCallback):
         """
         needed: set[str | None] = set()
         for trial in self._trials:
-            if trial.status in OVER:
+            if trial.status in ENDED:
                 needed.add(trial.checkpoint or trial.latest)
             else:
                 needed |= {trial.checkpoint, trial.latest, *self._saved.get(trial.number, ())}
                 if not self._spec.scheduler.mutates:  # what an earlier run of the job kept, should the last be damaged
                     needed |= {save[0] for save in trial.saves[-2:]}
         there = checkpoints_in(folder)
-        over = {trial.number for trial in self._trials if trial.status in OVER and _is_in_order(trial, there)}
+        over = {trial.number for trial in self._trials if trial.status in ENDED and _is_in_order(trial, there)}
         for checkpoint in there:
             if checkpoint not in needed and (checkpoint in self._named or trial_of(checkpoint) in over):
                 self._delete(checkpoint)

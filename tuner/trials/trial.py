@@ -3,26 +3,17 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from tuner.config_keys import Assignment
 from tuner.objectives import Objective
 from tuner.raised import in_a_line, shortened
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.labels import label
-
-Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
-
-OVER = ("completed", "pruned", "failed", "diverged")
-"""How a trial ended that no ``--resume`` goes on with."""
-
+from tuner.trials.status import Status
 
 WORKER_LOST = "the worker was lost"
 """How the reason of a trial begins whose worker was lost for good."""
-
-
-SOUND = ("completed", "pruned", "interrupted")
-"""How a trial ended whose reports count."""
 
 
 @dataclass(frozen=True)

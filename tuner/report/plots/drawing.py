@@ -16,7 +16,8 @@ from tuner.report.plots.study import Trials, escaped, finite_series, scores
 from tuner.report.plots.timeline import timeline
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.leaderboard import ranked
-from tuner.trials.trial import SOUND, Trial
+from tuner.trials.status import SCORED
+from tuner.trials.trial import Trial
 
 _MOST_CURVES = 50
 
@@ -139,7 +140,7 @@ class _JobPlots(Sheet):
         from optuna.visualization import plot_intermediate_values
 
         first = self.objectives[:1]
-        measured = [t for t in ranked(self.trials.all, self.objectives) if t.status in SOUND and scores(t, first)]
+        measured = [t for t in ranked(self.trials.all, self.objectives) if t.status in SCORED and scores(t, first)]
         if all(len(finite_series(trial)) < 2 for trial in measured):
             raise Undrawable("No trial reported its objective at two epochs.")
         shown = measured[:_MOST_CURVES]

@@ -12,7 +12,7 @@ from tuner.tracking.record import messages
 from tuner.tracking.record.database import Tables
 from tuner.tracking.record.runs import Runs, ThroughClient
 from tuner.trials.resume import Past
-from tuner.trials.trial import OVER
+from tuner.trials.status import ENDED
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def lacking(
             told = list(messages.history(spec, trial))
             measured = past.end.get("test", {}) if past.end.get("winner") == trial.number else {}
             found += _of_trial(trial.number, its, points[its.info.run_id], told, measured)
-            if trial.status in OVER and trial.checkpoint in kept and not _has_checkpoint(client, its):
+            if trial.status in ENDED and trial.checkpoint in kept and not _has_checkpoint(client, its):
                 found.append(Lack(f"trial {trial.number} has no checkpoint", trial.number, is_checkpoint=True))
     return found
 

@@ -21,7 +21,8 @@ from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.resume import Past
-from tuner.trials.trial import OVER, Trial
+from tuner.trials.status import ENDED
+from tuner.trials.trial import Trial
 
 _NAMED = ("values", "metrics", "params", "tags")
 """Parts of what the writer is told that have names of the user's."""
@@ -131,7 +132,7 @@ class Recorder(TrialCallback):
         said["opening"] |= {"store": self.store, "token": token, "known": known, "changed_code": changed_code}
         said["opening"] |= {
             "begun": len(past.trials) if past else 0,
-            "going_on": [trial.number for trial in past.trials if trial.status not in OVER] if past else [],
+            "going_on": [trial.number for trial in past.trials if trial.status not in ENDED] if past else [],
             "ended": bool(past and past.end),
             "only_mends": only_mends,
         }

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.trials.status import ENDED
 from tuner.trials.stored_jobs import shares_record
-
-ENDED = ("completed", "pruned", "failed", "diverged")
-"""How a trial ends for good."""
 
 OPENING = "tuner.opening"
 """Tag of a job's run: which opening of the job has written it last."""

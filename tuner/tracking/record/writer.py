@@ -21,6 +21,7 @@ from typing import Any
 from tuner.tracking.health import unanswered
 from tuner.tracking.record.record import Operation, Record
 from tuner.tracking.record.reopening import Refused
+from tuner.trials.status import BROKE_OFF_RESUMABLE
 
 _LINGER = 0.5  # seconds that operations wait for others to travel with
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts while the store is away
@@ -152,9 +153,7 @@ class _Writing:
             for step in (self._record.test, self._record.register, self._record.close):
                 self._attempt(lambda again, step=step: step(end))  # type: ignore[misc]
         elif self._record.is_there():
-            self._attempt(
-                lambda again: self._record.abandon(time.time(), "the job broke off; --resume goes on with it")
-            )
+            self._attempt(lambda again: self._record.abandon(time.time(), BROKE_OFF_RESUMABLE))
         answer({"failures": [*self._failures, *self._record.refused], "model": self._record.model})
 
     def _write_trial(self, trial: int, operations: list[Operation]) -> None:
