@@ -17,9 +17,8 @@ from tuner.config_keys import Assignment
 from tuner.search.adaptive import Adaptive
 from tuner.search.conditions import draw
 from tuner.search.encoding import Axis
-from tuner.search.nearby import beside, towards
+from tuner.search.neighbourhood import Regions, beside, towards
 from tuner.search.planned import Allows
-from tuner.search.regions import Regions
 from tuner.search.searcher import Searcher, State, Told
 from tuner.search.space import Distribution, Space
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from tuner.search.nearby import beside, towards
+from tuner.search.neighbourhood import beside, towards
 from tuner.search.space import Space
 
 SPACE: Space = TypeAdapter(Space).validate_python(
