@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -415,3 +416,31 @@ def test_a_model_and_a_dataset_of_ones_own_are_trained_and_tested(jobs: dict[str
         inputs = {i.tags[0].value: i.dataset.name for i in record.inputs.dataset_inputs}
         is_winner = str(number) == job.parent.data.tags["tuner.winner"]
         assert inputs == seen | ({"testing": "Bars-test"} if is_winner else {})
+
+
+def test_what_is_printed_loads_the_model_where_its_data_is_not(jobs: dict[str, Job]) -> None:
+    job = jobs["trained"]
+    started = job.folder.parents[2]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "COLUMNS": "400"}
+    best = subprocess.run(
+        [sys.executable, "-m", "tuner", "best", "trained"],
+        cwd=started,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for text in (job.text, best.stdout) for line in re.findall(r"tuner\.load\(.*\)", text)]
+    assert len(lines) == 2 and all('trust=["own_net:Net"], code=' in line for line in lines)
+    loaded = "\n".join(f"print(*({line})(torch.zeros(2, 1, 6, 6)).shape)" for line in lines)
+    bars = next((started.parent / "code0").glob("own_bars.py"))
+    text = bars.read_text()
+    bars.unlink()
+    try:
+        script = f"import torch, tuner\n{loaded}"
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=started, env=environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        bars.write_text(text)
+    assert done.stdout.split() == ["2", "3", "2", "3"], done.stderr

@@ -25,7 +25,7 @@ from tuner.tracking.record.record import Record
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.record.reopening import Refused
 from tuner.tracking.record.writer_client import Scribe
-from tuner.tracking.store import FIXED, SPACE, download_checkpoint, runs_below
+from tuner.tracking.store import FIXED, SPACE, runs_below
 from tuner.tracking.user_mlflow import KEY, key_of
 from tuner.trials.generator import Supply, planned
 from tuner.trials.journal import Journal
@@ -280,12 +280,6 @@ def test_an_experiment_that_was_deleted_is_refused(spec: ExperimentSpec, uri: st
     with pytest.raises(UserError, match="was deleted in MLflow") as raised:
         Recorder(spec, uri).open("job", "runs/job", Path(), 2)
     assert "mlflow experiments restore" in str(raised.value)
-
-
-def test_a_run_without_a_checkpoint_is_a_user_s_mistake(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(UserError, match="no checkpoint of a run 'nothing'"):
-        download_checkpoint("nothing")
 
 
 def test_the_command_for_another_store_names_it(spec: ExperimentSpec, uri: str) -> None:

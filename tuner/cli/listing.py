@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.cli.load_call import load_call
 from tuner.formatting import moment, score, score_format
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking.queries import (
@@ -21,7 +23,7 @@ from tuner.tracking.queries import (
     trials_of,
     versions_of,
 )
-from tuner.tracking.store import CHECKPOINT, experiments, has_artifact
+from tuner.tracking.store import CHECKPOINT, SIGNATURE, experiments, has_artifact
 from tuner.trials.elapsed import said as took
 
 if TYPE_CHECKING:
@@ -159,11 +161,20 @@ def _how_to_load(console: Console, client: Any, uri: str, trial: RecordedTrial) 
     if has_artifact(client, run_id, CHECKPOINT) is False:
         _line(console, "load", "it has no checkpoint")
         return
-    store = "" if uri == default_uri() else f"    with MLFLOW_TRACKING_URI={masked(uri)}"
+    where = "" if uri == default_uri() else f"    with MLFLOW_TRACKING_URI={masked(uri)}"
     if "target" in trial.fixed:  # only its own code knows what its checkpoint is
-        _line(console, "load", f"mlflow artifacts download -r {run_id} -a {CHECKPOINT}{store}")
-    else:
-        _line(console, "load", f'tuner.load("{run_id}"){store}')
+        _line(console, "load", f"mlflow artifacts download -r {run_id} -a {CHECKPOINT}{where}")
+        return
+    said = trial.fixed | configuration(client, trial)
+    parts = ["model"] if has_artifact(client, run_id, SIGNATURE, CHECKPOINT) else ["model", "data"]
+    targets = [said[key] for key in (f"{part}.target" for part in parts) if key in said]
+    source = trial.run.data.tags.get("mlflow.source.name")
+    _line(console, "load", f"{load_call(run_id, targets, _folder(source))}{where}")
+
+
+def _folder(source: str | None) -> Path | None:
+    """The folder of an experiment's file, or of a job without a file."""
+    return (Path(source) if Path(source).is_dir() else Path(source).parent) if source else None
 
 
 def print_table(console: Console, table: "pd.DataFrame") -> None:

@@ -76,7 +76,7 @@ def run(
         from tuner.cli.summary import print_result
         from tuner.jobs.driver import run as run_experiment
     result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **going_on)
-    print_result(console, result)
+    print_result(console, result, file.parent)
     raise typer.Exit(result.status)
 
 

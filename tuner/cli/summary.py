@@ -4,12 +4,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.cli.load_call import load_call
 from tuner.config_keys import Assignment
 from tuner.exit_status import FAILED, INTERRUPTED
 from tuner.formatting import duration, score, score_format
@@ -175,8 +177,14 @@ def _listed(value: Any) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def print_result(console: Console, result: Result) -> None:
-    """The answer, and how to see the rest."""
+def print_result(console: Console, result: Result, source: Path | None = None) -> None:
+    """The answer, and how to see the rest.
+
+    Args:
+        console: Where to write.
+        result: Of the job.
+        source: The folder of the experiment's file, where code of the user's own may be.
+    """
     objectives, repeat, best = result.spec.objectives, result.spec.repeat, result.winner
     console.print()
     _print(console, lambda by_key: leaderboard_table(result.trials, objectives, repeat, by_key=by_key))
@@ -204,6 +212,9 @@ def print_result(console: Console, result: Result) -> None:
             which = f" --trial {best.number}" if result.spec.plan() else ""
             hint = f"it was neither tested nor registered; tuner train FILE{which} --output FOLDER trains it again"
             lines.append(Text(hint, style="red"))
+        targets = best.config.loading_targets
+        if best.checkpoint and targets is not None and not result.damage and is_there(best.checkpoint):
+            lines.append(Text.assemble(("load        ", "bold"), load_call(best.checkpoint, targets, source)))
         if result.model:
             lines.append(Text.assemble(("model       ", "bold"), result.model))
     elif any(trial.best is not None and trial.status in SCORED for trial in result.trials):

@@ -24,11 +24,9 @@ from tuner.objectives import Objective
 from tuner.storage import temporary
 from tuner.tracking.names import recorded
 from tuner.tracking.record.artifacts import upload
+from tuner.tracking.registered_models import CANDIDATE, CHAMPION
 from tuner.train.checkpoint import read_model
 from tuner.version import __version__
-
-CHAMPION, CANDIDATE = "champion", "candidate"
-"""Aliases of a registered model's versions: the best one so far, and the latest that is not."""
 
 _DECIDES = ("metric", "mode", "value", "dataset", "epoch")
 """What is noted on a version: it tells two winners apart, and which of them is better."""

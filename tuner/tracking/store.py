@@ -15,7 +15,7 @@ from typing import Any
 from tuner.errors import Problem, UserError
 from tuner.storage import temporary
 from tuner.storage.file_lock import exclusive
-from tuner.storage.uris import default_uri, masked
+from tuner.storage.uris import masked
 from tuner.tracking.health import check_reachable, refusal
 from tuner.tracking.names import recorded
 from tuner.tracking.relocation import relocate
@@ -23,6 +23,9 @@ from tuner.tracking.user_mlflow import KEY
 
 CHECKPOINT = "checkpoint"
 """Name of the artifact that holds the best checkpoint of a trial's run."""
+
+SIGNATURE = f"{CHECKPOINT}/signature.json"
+"""Name of the file in it that says what its model takes and returns; older versions wrote none."""
 
 
 FIXED = "fixed."
@@ -72,21 +75,19 @@ def _alone_with(uri: str) -> Iterator[None]:
         yield
 
 
-def download_checkpoint(run_id: str) -> Path:
-    """The best checkpoint of a run, as a local folder.
+def download_checkpoint(client: Any, run_id: str, folder: Path) -> Path:
+    """The best checkpoint of a run, downloaded into a folder.
 
     Raises:
-        UserError: There is no such run, or it has no checkpoint.
+        UserError: The run has none, or it lies where this machine does not see it.
     """
-    uri = default_uri()
-    client = connect(uri)
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(client.download_artifacts(run_id, CHECKPOINT))
+        return Path(client.download_artifacts(run_id, CHECKPOINT, str(folder)))
     except (MlflowException, OSError) as error:
-        hint = "give the id of a trial's run, or a checkpoint's folder; MLFLOW_TRACKING_URI says in which store"
-        raise UserError(Problem(f"no checkpoint of a run {run_id!r}: {error}", where=uri, hint=hint)) from None
+        message = f"there is no checkpoint of the run {run_id} that can be had from here: {masked(str(error))}"
+        raise UserError(Problem(message)) from None
 
 
 def finite(value: float | None) -> float | None:
@@ -252,11 +253,11 @@ def read_text(client: Any, run_id: str, artifact: str) -> str | None:
             return None
 
 
-def has_artifact(client: Any, run_id: str, artifact: str) -> bool | None:
-    """Whether a run has an artifact; None where its store does not tell."""
+def has_artifact(client: Any, run_id: str, artifact: str, folder: str | None = None) -> bool | None:
+    """Whether a run has an artifact, in its root or in a folder; None where its store does not tell."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return any(each.path == artifact for each in client.list_artifacts(run_id))
+        return any(each.path == artifact for each in client.list_artifacts(run_id, folder))
     except (MlflowException, OSError):
         return None

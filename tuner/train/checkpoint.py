@@ -36,7 +36,10 @@ from tuner.user_code import not_called
 SIGNATURE = "signature.json"
 """Checkpoints of older versions have none: their models are built from the dataset."""
 
-_WEIGHTS, _STATE, _TRIAL, _METRICS = "model.pt", "state.pt", "trial.yaml", "metrics.json"
+METRICS = "metrics.json"
+"""Metrics of the epoch that a checkpoint was taken after."""
+
+_WEIGHTS, _STATE, _TRIAL = "model.pt", "state.pt", "trial.yaml"
 
 
 class Damaged(UserError):
@@ -67,7 +70,7 @@ class Save:
                 torch.save(tensors, file)
         (folder / _TRIAL).write_text(write_yaml(self.trial.model_dump(mode="json")))
         (folder / SIGNATURE).write_text(Signature.of(self.trial).model_dump_json(indent=1), encoding="utf-8")
-        (folder / _METRICS).write_text(json.dumps(self.metrics, indent=1))  # last: where it is, the rest is whole
+        (folder / METRICS).write_text(json.dumps(self.metrics, indent=1))  # last: where it is, the rest is whole
 
     def kept(self) -> "Save":
         """The same with a copy of all tensors in the CPU's memory: the training may go on."""
@@ -85,6 +88,11 @@ def _copied(what: Any) -> Any:
     if type(what) in (list, tuple):
         return type(what)(map(_copied, what))
     return deepcopy(what)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, whole or not."""
+    return any((folder / name).is_file() for name in (_WEIGHTS, _STATE, _TRIAL, SIGNATURE, METRICS))
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -161,7 +169,8 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
             trial = _trial(folder, trust, ("model",))
     weights = _weights(folder)
     image, asked = signature.image, signature.asked
-    with _told(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code)):
+    where_it_is = "tuner.load(..., code=FOLDER) looks for it there, too"
+    with _told(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code), hint=where_it_is):
         trial.model.check(image, asked)
     with _told(folder, _WEIGHTS):
         if not trial.model.user_code:  # memory for a model that is not the one of these weights need not be there
@@ -187,7 +196,7 @@ def read_trial(folder: Path, trust: Collection[str] = ()) -> TrialConfig:
 
 
 def _check_whole(folder: Path) -> None:
-    missing = [name for name in (_WEIGHTS, _TRIAL, _METRICS) if not (folder / name).is_file()]
+    missing = [name for name in (_WEIGHTS, _TRIAL, METRICS) if not (folder / name).is_file()]
     if missing:
         raise Damaged(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
 

@@ -47,6 +47,10 @@ class TargetTrial(AnyTrial):
     def targets(self) -> list[str]:
         return [self.target]
 
+    @property
+    def loading_targets(self) -> list[str] | None:
+        return None
+
     def check_metric(self, name: str) -> None:
         """Any name may be one that it reports."""
 

@@ -42,6 +42,11 @@ class AnyTrial(Config):
     def targets(self) -> list[str]:
         """The code of the user's own that it needs, as ``pkg.module:name``."""
 
+    @property
+    @abstractmethod
+    def loading_targets(self) -> list[str] | None:
+        """Those of `targets` that loading its model takes; None where only its code knows what its checkpoint is."""
+
     @abstractmethod
     def check_metric(self, name: str) -> None:
         """Raise Mistakes unless it can be judged by this metric."""

@@ -67,6 +67,10 @@ class TrialConfig(AnyTrial):
     def targets(self) -> list[str]:
         return [*self.model.user_code, *self.data.user_code]
 
+    @property
+    def loading_targets(self) -> list[str] | None:
+        return self.model.user_code
+
     @staticmethod
     def targets_in(data: Any, names: Sequence[str] = ("model", "data")) -> list[str]:
         """The `targets` of these parts of a trial that is yet to be validated: that calls them."""

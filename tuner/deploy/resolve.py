@@ -1,0 +1,131 @@
+"""What MODEL means, wherever a user names one: the checkpoint that it stands for."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import Problem, UserError
+from tuner.storage import temporary
+from tuner.storage.filesystem import as_folder
+from tuner.storage.uris import default_uri, masked
+from tuner.tracking import store
+from tuner.tracking.queries import Job, RecordedTrial, best_of, find, trials_of
+from tuner.tracking.registered_models import champion_of, version_at
+from tuner.train.checkpoint import METRICS, is_checkpoint
+
+FORMS = (
+    "a model is NAME (the champion of an experiment, else the winner of its last job), NAME@ALIAS, models:/NAME@ALIAS, "
+    "models:/NAME/VERSION, the id of a job or of a run, or a checkpoint's folder"
+)
+
+
+@contextlib.contextmanager
+def checkpoint_of(model: str | Path, uri: str | None = None) -> Iterator[Path]:
+    """The checkpoint that a model's name stands for, as a local folder: one of its own meanwhile, if it lies elsewhere.
+
+    Args:
+        model: In one of the `FORMS`. A folder of that name comes first; the folder may be a URI of an object store.
+        uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
+
+    Raises:
+        UserError: There is nothing of that name, or no checkpoint of it that can be had from here; and of what is
+            raised meanwhile about the files there, where they come from.
+    """
+    if isinstance(model, Path) or _means_folder(model):
+        if not _is_folder(Path(model)):
+            raise UserError(Problem(f"there is no folder {str(model)!r}", hint=FORMS))
+        yield Path(model)
+        return
+    with contextlib.ExitStack() as stack:
+        if "://" in model:
+            try:
+                folder = stack.enter_context(as_folder(model))
+            except (OSError, ValueError) as error:
+                message = f"the checkpoint cannot be had: {masked(str(error))}"
+                raise UserError(Problem(message, where=masked(model), hint=FORMS)) from None
+        else:
+            folder = _download(model, uri or default_uri(), stack.enter_context(temporary.folder()))
+        try:
+            yield folder
+        except UserError as error:
+            here, there = str(folder), masked(model)
+            raise type(error)(*(replace(p, where=p.where.replace(here, there)) for p in error.problems)) from None
+
+
+def _means_folder(model: str) -> bool:
+    """Whether a name means a folder: a checkpoint that is there, or what looks like a path."""
+    is_path = "/" in model and "://" not in model and not model.startswith("models:/")
+    return is_path or (bool(model) and _is_folder(Path(model)) and is_checkpoint(Path(model)))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # no name that a file can have
+        return False
+
+
+def _download(model: str, uri: str, folder: Path) -> Path:
+    try:
+        with store.reading(uri) as client:
+            version = _version(client, model)
+            if version is not None:
+                return _of_version(client, version, folder)
+            found = find(client, model)
+            trial = found if isinstance(found, RecordedTrial) else _winner(client, found)
+            return _of_run(client, trial.run, folder)
+    except UserError as error:
+        hints = ["; ".join(filter(None, (problem.hint, FORMS))) for problem in error.problems]
+        problems = zip(error.problems, hints, strict=True)
+        raise UserError(*(replace(p, where=p.where or masked(uri), hint=hint) for p, hint in problems)) from None
+
+
+def _version(client: Any, model: str) -> Any | None:
+    """The version of a registered model that a name means; None where it means none."""
+    if model.startswith("models:/"):
+        return version_at(client, model)
+    return version_at(client, f"models:/{model}") if "@" in model else champion_of(client, model)
+
+
+def _winner(client: Any, job: Job) -> RecordedTrial:
+    best = best_of(job, trials_of(client, job))
+    if best is None:
+        message = f"the job {job.id} of {job.experiment} has no winner"
+        raise UserError(Problem(message, hint=f"tuner best {job.id} says why"))
+    return best
+
+
+def _of_version(client: Any, version: Any, folder: Path) -> Path:
+    """The checkpoint that a version was made of, downloaded."""
+    address = f"models:/{version.name}/{version.version}"
+    hint = f"mlflow.pytorch.load_model({address!r}) loads what is registered"
+    run = store.run_of(client, version.run_id) if version.run_id else None
+    if run is None or run.info.lifecycle_stage != "active":
+        raise UserError(Problem(f"the run that {address} comes from is gone", hint=hint))
+    checkpoint = _of_run(client, run, folder)
+    wanted, found = version.tags.get("tuner.epoch", ""), _epoch(checkpoint)
+    if wanted and found and wanted != found:
+        message = f"{address} is of epoch {wanted}, and the checkpoint of its run, which went on, of epoch {found}"
+        raise UserError(Problem(message, hint=hint))
+    return checkpoint
+
+
+def _of_run(client: Any, run: Any, folder: Path) -> Path:
+    """The checkpoint of a trial's run, downloaded."""
+    run_id = run.info.run_id
+    if "target" in RecordedTrial(run, "").fixed:
+        hint = f"mlflow artifacts download -r {run_id} -a {store.CHECKPOINT}"
+        message = f"the run {run_id} is one of a function of your own: only its code knows what its checkpoint is"
+        raise UserError(Problem(message, hint=hint))
+    return store.download_checkpoint(client, run_id, folder)
+
+
+def _epoch(checkpoint: Path) -> str:
+    """After which epoch a checkpoint was taken; empty where it does not say."""
+    try:
+        return str(json.loads((checkpoint / METRICS).read_text(encoding="utf-8")).get("epoch", ""))
+    except (OSError, ValueError, AttributeError):  # a damaged one, which whoever reads it will say
+        return ""

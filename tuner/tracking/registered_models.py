@@ -1,0 +1,75 @@
+"""Versions of registered models, by name and by address. It needs no torch."""
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from tuner.errors import Problem, UserError
+from tuner.tracking import store
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+"""Aliases of a registered model's versions: the best one so far, and the latest that is not."""
+
+
+def champion_of(client: Any, name: str) -> Any | None:
+    """The version that is the champion of a name; None where there is none."""
+    registered = _registered(client, name)
+    number = registered and registered.aliases.get(CHAMPION)
+    return client.get_model_version(name, str(number)) if number else None
+
+
+def _registered(client: Any, name: str) -> Any | None:
+    from mlflow.exceptions import MlflowException
+
+    if not name:
+        return None
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no name at all
+            return None
+        raise
+
+
+def version_at(client: Any, address: str) -> Any:
+    """The version at an address of MLflow's registry: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``latest``.
+
+    Raises:
+        UserError: That is no address, or there is no such model, alias or version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    parts = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+|latest))", address)
+    if parts is None:
+        raise UserError(Problem(f"{address!r} is no address of a registered model"))
+    name, alias, number = parts["name"], parts["alias"], parts["version"]
+    registered = _registered(client, name)
+    if registered is None:
+        raise UserError(_not_registered(client, name))
+    if alias:
+        if alias not in registered.aliases:
+            there = ", ".join(f"{name}@{each}" for each in sorted(registered.aliases)) or "none"
+            raise UserError(
+                Problem(f"the registered model {name!r} has no alias {alias!r}", hint=f"there are: {there}")
+            )
+        number = str(registered.aliases[alias])
+    elif number == "latest":
+        number = str(max(int(each.version) for each in client.search_model_versions(f"name = '{name}'")))
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        numbers = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
+        hint = f"there are: {', '.join(map(str, numbers)) or 'none'}"
+        raise UserError(Problem(f"the registered model {name!r} has no version {number}", hint=hint)) from None
+
+
+def _not_registered(client: Any, name: str) -> Problem:
+    """A name that no registered model has, with what it may have been meant to be."""
+    message = f"there is no registered model {name!r}"
+    if name in store.experiments(client).values():
+        return Problem(message, hint=f"{name!r} alone means the winner of the experiment's last job")
+    models = [each.name for each in client.search_registered_models(max_results=1000)]
+    near = get_close_matches(name, models, n=3)
+    return Problem(message, hint=f"did you mean {' or '.join(near)}?" if near else "")
