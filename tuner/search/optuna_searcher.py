@@ -156,7 +156,7 @@ class Study(Searcher):
             number = _suggest(trial, name, distribution.axis())
             return given[name] if name in given else distribution.decode(number)
 
-        with warnings.catch_warnings(), _one_thread(), _vectorised():
+        with warnings.catch_warnings(), _one_thread():
             warnings.simplefilter("ignore")  # how a sampler fits its model is its own affair
             trial = self._study.ask()
             return trial, draw(self._space, value)
@@ -240,23 +240,6 @@ def _one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def _vectorised() -> Iterator[None]:
-    """Where TPE integrates the tail of a normal distribution, SciPy's function in the place of Optuna's loop in Python.
-
-    They agree to the last digits. In spaces of several kinds of keys the loop was more than half of a suggestion.
-    """
-    from optuna.samplers._tpe import _truncnorm
-    from scipy.special import log_ndtr
-
-    loop = _truncnorm._log_ndtr
-    _truncnorm._log_ndtr = log_ndtr
-    try:
-        yield
-    finally:
-        _truncnorm._log_ndtr = loop
 
 
 def _states() -> dict[State, Any]:
