@@ -216,7 +216,7 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Writes a module of the user's own beside an experiment, and returns its name: another one each time."""
     monkeypatch.setattr(user_code, "_folders", [])
-    monkeypatch.setattr(user_code, "_carried", {})
+    monkeypatch.setattr(user_code, "_behind", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder = tmp_path / "own"
     folder.mkdir()

@@ -79,6 +79,8 @@ def many(config):
         case "odd words":
             tune.report({"loss": 13})
             raise ValueError("half \\udcff\\nof it" + 100_000 * "x")
+        case "saves where it is":
+            tune.report({"loss": 15}, checkpoint=tune.Checkpoint.from_directory("."))
         case "unspeakable":
             tune.report({"loss": 14})
             raise Unspeakable
@@ -122,6 +124,7 @@ WAYS = {
     "leaves with words": ("failed", 11, 1, "SystemExit: no data"),
     "interrupts itself": ("failed", 12, 1, "KeyboardInterrupt"),
     "odd words": ("failed", 13, 1, r"ValueError: half \udcff of itxxx"),
+    "saves where it is": ("failed", None, 0, "ValueError: the checkpoint is of "),
     "unspeakable": ("failed", 14, 1, "Unspeakable"),
 }
 """By what a function does: how it ends, its last loss, how many reports count, and how its reason begins."""

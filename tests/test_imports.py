@@ -1,5 +1,6 @@
-import pickle
+import os
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from tuner import user_code
 from tuner.errors import Mistakes, Problem
+from tuner.ray_backend.worker import user_folder as worker
+from tuner.ray_backend.worker.user_folder import UserFolder
+from tuner.ray_backend.working_dir import user_folder
 
 Own = Callable[[str, str], None]
 
@@ -15,7 +19,7 @@ Own = Callable[[str, str], None]
 def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Each test begins with no folder and leaves no module of its own behind."""
     monkeypatch.setattr(user_code, "_folders", [])
-    monkeypatch.setattr(user_code, "_carried", {})
+    monkeypatch.setattr(user_code, "_behind", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield
@@ -69,7 +73,9 @@ class TestFinding:
         own("shelve.py", "raise RuntimeError\n")  # a name of Python's own
         own("mine_b.py", "def train(config): ...\n")
         user_code.resolve("mine_b:train")
-        assert sys.path[-1] == str(user_code._folders[0]) and sys.path[0] != str(user_code._folders[0])
+        import shelve
+
+        assert str(user_code.folders()[0]) not in str(shelve.__file__)
 
     def test_the_newest_folder_comes_first(self, tmp_path: Path) -> None:
         for folder, number in (("old", 1), ("new", 2)):
@@ -152,33 +158,90 @@ class TestFiles:
         sys.path.append(str(tmp_path))
         assert user_code.files_of(["elsewhere_f:net"]) == {tmp_path / "elsewhere_f.py"}
 
+    def test_of_the_packages_that_it_lies_in_count_too(self, own: Own, tmp_path: Path) -> None:
+        own("pkg_g/__init__.py", "from pkg_g.first import number\n")
+        own("pkg_g/first.py", "number = 3\n")
+        own("pkg_g/second.py", "def net(): ...\n")
+        names = ("__init__.py", "first.py", "second.py")
+        assert user_code.files_of(["pkg_g.second:net"]) == {tmp_path / "pkg_g" / name for name in names}
 
-class TestTravelling:
-    """To workers that need not have the user's files."""
+    def test_of_ours_and_of_packages_count_none_wherever_the_folder_lies(self) -> None:
+        user_code.look_in(Path("/"), Path(user_code.__file__).parents[1])
+        assert user_code.files_of(["torchvision.datasets:FakeData", "tuner.models.cnn:CNN"]) == set()
 
-    def test_code_of_the_users_own_goes_by_value(self, own: Own) -> None:
-        from ray import cloudpickle
 
-        own("mine_k.py", "from help_k import double\ndef train(config):\n    return double(config['n'])\n")
-        own("help_k.py", "def double(n):\n    return 2 * n\n")
-        sent = cloudpickle.dumps(user_code.packed(["mine_k:train"]))
-        for name in ("mine_k", "help_k"):
-            cloudpickle.unregister_pickle_by_value(sys.modules[name])
-            del sys.modules[name]
-        user_code._folders.clear()
-        user_code.unpack(pickle.loads(sent))
-        assert user_code.resolve("mine_k:train")({"n": 4}) == 8
-        assert "mine_k" not in sys.modules
+class TestWorking:
+    """The folder that code runs in, and what is found behind it."""
 
-    def test_what_workers_have_anyway_goes_by_name_wherever_the_users_folder_lies(self) -> None:
-        from ray import cloudpickle
+    def test_is_the_experiments_while_a_module_is_imported_and_called(self, own: Own, tmp_path: Path) -> None:
+        before = Path.cwd()
+        (tmp_path / "words.txt").write_text("found")
+        own("mine_w.py", "from pathlib import Path\nwords = Path('words.txt').read_text()\n")
+        assert user_code.resolve("mine_w:words") == "found"
+        assert Path.cwd() == before
+        with user_code.working_there():
+            assert Path.cwd() == tmp_path
+        assert Path.cwd() == before
 
-        user_code.look_in(Path("/"))
-        user_code.packed([])
-        by_value = cloudpickle.list_registry_pickle_by_value()
-        assert not {name.split(".")[0] for name in by_value} & {"tuner", "json", "torch", "numpy", "ray"}
-        for name in by_value:
-            cloudpickle.unregister_pickle_by_value(sys.modules[name])
+    def test_is_that_of_the_newest_experiment(self, tmp_path: Path) -> None:
+        for name in ("a", "b", "a"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            user_code.look_in(tmp_path / name)
+        assert user_code.folders() == (tmp_path / "a", tmp_path / "b")
+
+    def test_a_package_where_the_command_is_typed_is_found_behind_it(self, tmp_path: Path) -> None:
+        (tmp_path / "above_w").mkdir()
+        (tmp_path / "above_w" / "inner.py").write_text("def train(config): return 4\n")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "json").mkdir()  # of no module: it hides none
+        user_code.look_in(tmp_path / "folder", tmp_path)
+        assert user_code.resolve("above_w.inner:train")({}) == 4
+        assert user_code.digests(["above_w.inner:train"]).keys() == {"above_w/inner.py"}
+        assert callable(user_code.resolve("json:loads"))
+
+    def test_comes_before_what_is_installed_and_behind_what_is_pythons_own(self, own: Own, tmp_path: Path) -> None:
+        own("unshelved.py", "def train(config): ...\n")
+        at = sys.path.index(str(tmp_path))
+        assert at > max(sys.path.index(path) for path in (sysconfig.get_path("stdlib"),) if path in sys.path)
+        assert at < min(place for place, path in enumerate(sys.path) if "site-packages" in path)
+
+
+class TestWorkers:
+    """How a worker finds the folder."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("TUNE_ORIG_WORKING_DIR", "")
+        monkeypatch.chdir(tmp_path)
+        for place in ("root/folder", "unpacked/folder"):
+            (tmp_path / place).mkdir(parents=True)
+            (tmp_path / place / "mine_u.py").write_text("def train(config): ...\n")
+        monkeypatch.setattr(worker, "_STARTED_IN", tmp_path / "unpacked")
+        user_code.look_in(tmp_path / "root" / "folder")
+        return tmp_path / "root" / "folder"
+
+    def entered(self, told: UserFolder) -> Path:
+        told.enter()
+        assert os.environ["TUNE_ORIG_WORKING_DIR"] == str(Path.cwd())
+        assert user_code.folders()[0] == Path.cwd()
+        return Path.cwd()
+
+    def test_where_nothing_travels_it_is_the_folder_itself(self, folder: Path) -> None:
+        assert self.entered(user_folder(["mine_u:train"], None)) == folder
+
+    def test_where_it_is_shared_it_is_the_folder_itself(self, folder: Path) -> None:
+        assert self.entered(user_folder(["mine_u:train"], folder.parent)) == folder
+
+    def test_where_it_is_another_folder_it_is_what_has_travelled(self, folder: Path) -> None:
+        told = user_folder(["mine_u:train"], folder.parent)
+        folder.rename(folder.with_name("old"))
+        folder.mkdir()
+        assert self.entered(told) == folder.parents[1] / "unpacked" / "folder"
+
+    def test_where_code_was_changed_meanwhile_it_is_what_has_travelled(self, folder: Path) -> None:
+        told = user_folder(["mine_u:train"], folder.parent)
+        (folder / "mine_u.py").write_text("def train(config): return 2\n")
+        assert self.entered(told) == folder.parents[1] / "unpacked" / "folder"
 
 
 class TestMaking:

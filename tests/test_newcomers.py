@@ -14,7 +14,7 @@ def test_a_look_that_raises_is_told_and_who_comes_later_is_looked_at(monkeypatch
     there: list[Machine] = []
     said, faults = list[str](), list[Exception]()
 
-    def check(spec: Any, machines: list[Machine], **more: Any) -> list[Machine]:
+    def check(spec: Any, machines: list[Machine], user_folder: None, **more: Any) -> list[Machine]:
         if machines[0].host == "odd":
             raise ValueError("it broke")
         return machines
@@ -22,7 +22,7 @@ def test_a_look_that_raises_is_told_and_who_comes_later_is_looked_at(monkeypatch
     monkeypatch.setattr(newcomers, "_PAUSE", 0.02)
     monkeypatch.setattr(cluster, "machines", lambda: list(there))
     monkeypatch.setattr(node_check, "check", check)
-    with Newcomers(experiment(), Share(1, 0, 1), said.append, said.append, faults.append):
+    with Newcomers(experiment(), Share(1, 0, 1), None, said.append, said.append, faults.append):
         there.append(Machine(1, 0, "1", "odd"))
         assert eventually(lambda: bool(faults))
         there.append(Machine(1, 0, "2", "sound"))

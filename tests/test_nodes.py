@@ -33,6 +33,36 @@ def train(config):
     tune.report({{"loss": config["x"] + len({module}.__name__)}})
 """
 
+TRAVELLING_PY = """
+import pickle
+import socket
+from pathlib import Path
+
+from ray import tune
+from torch.utils.data import DataLoader
+
+from lib_t.deep import HALF
+
+
+class Numbers:
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return index
+
+
+def train(config):
+    import late_t
+
+    loader = DataLoader(Numbers(), batch_size=4, num_workers=1, multiprocessing_context="spawn")
+    found = sum(int(batch.sum()) for batch in loader) + len(Path("data/words.txt").read_text())
+    assert type(pickle.loads(pickle.dumps(Numbers()))).__module__ == "own_code"
+    assert not Path("secret.txt").exists() and socket.gethostname() == "far"
+    tune.report({"loss": config["x"] + HALF + found + late_t.LATE})
+"""
+"""Wants files beside it, and a package of the folder where the command is typed."""
+
 SLOW_THERE = """
 import socket
 import time
@@ -127,6 +157,7 @@ def test_what_is_as_it_should_be_is_ticked_and_nothing_is_left(net: Network, hea
     assert warned.startswith(f"! {store} lies on this machine: what code of your own logs with mlflow itself")
     assert [line for line in said if line.startswith("✓")] == [
         f"✓ Ray answers: {head.ray_address}",
+        f"✓ every machine gets 2 files of {folder}, 249 bytes",
         "✓ room for 2 trials at once",
         f"✓ MLflow's store answers: {store}",
         f"✓ 2 machines alike: {alike()}",
@@ -172,12 +203,38 @@ def test_all_that_is_wrong_with_a_machine_is_told_at_once(head: Host, odd: Host,
     assert [line for line in said if not line.startswith(("✓", "!"))] == [
         f"error: odd: torchvision is 9.9.9, but {versions()['torchvision']} here",
         "    install the same on every machine: constraints.txt has the versions",
-        "error: odd: trial: the trial's code cannot be imported: ModuleNotFoundError: No module named 'only_here'",
+        "error: odd: trial: own_code cannot be imported: ModuleNotFoundError: No module named 'only_here' "
+        f"({folder}/own_code.py:2)",
         "    install what it imports on every machine",
         "error: odd: storage: what the driver writes there is not found",
         "    every machine has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder",
     ]
     assert sorted(path.name for path in folder.iterdir()) == ["job.yaml", "own_code.py"]
+
+
+def test_the_folder_travels_to_a_machine_that_does_not_see_it(tmp_path: Path) -> None:
+    place, stored = tmp_path / "place", tmp_path / "stored"
+    text = (OWN + "storage: {stored}\n").format(name="travelling", stored=stored)
+    files = {"folder/job.yaml": text, "folder/own_code.py": TRAVELLING_PY, "folder/late_t.py": "LATE = 1\n"}
+    files |= {"folder/data/words.txt": "words", "folder/secret.txt": "s", ".gitignore": "secret.txt\n"}
+    files |= {"lib_t/__init__.py": "", "lib_t/deep.py": "HALF = 0.5\n", ".git/HEAD": ""}
+    for name, content in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(content)
+    stored.mkdir()
+    with network(tmp_path / "hosts", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="t" * 32) as net:
+        head, far = net.host("head"), net.host("far")
+        far.hide(place)
+        head.start_ray("--num-cpus=0")
+        far.start_ray("--num-cpus=1", head=head)
+        command = [sys.executable, "-m", "tuner", "run", "folder/job.yaml", "--address", head.ray_address]
+        process = head.popen(*command, cwd=place, env=head.environment | {"COLUMNS": "300"})
+        said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 and "Traceback" not in said, said
+    folder = place / "folder"
+    assert f"✓ every machine gets 6 files of {folder} and lib_t of {place}" in said
+    assert "✓ each imports the trial's code" in said
+    assert "loss 13.5000" in said or "loss 13.50" in said, said  # 1 + 0.5 + 6 + 5 + 1
 
 
 def test_data_is_looked_for_on_every_machine(head: Host, odd: Host, net: Network, tmp_path: Path) -> None:

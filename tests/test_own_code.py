@@ -396,7 +396,7 @@ def test_a_function_is_ended_early_and_finds_the_files_beside_it(jobs: dict[str,
         epochs = len(job.of(number, "reported"))
         height = float(record.data.params["config.height"])
         assert job.history(number, "score") == [(step, height * step + 7) for step in range(1, epochs + 1)]
-        assert {value for _, value in job.history(number, "in_path")} == {0.0}  # it came by value
+        assert {value for _, value in job.history(number, "in_path")} == {1.0}  # it is imported by its name
         seed = int(record.data.tags["tuner.seed"])
         assert {value for _, value in job.history(number, "seed")} == {seed % 1000}
         assert record.data.tags["tuner.status"] == status[number]

@@ -1,19 +1,21 @@
-"""Code of the user's own, by name: ``pkg.module:name``, found beside the YAML file or installed."""
+"""Code of the user's own, by name: ``pkg.module:name``.
+
+It is found beside the YAML file, among what is installed, or where the command is typed. The driver and every worker
+import it, and it runs in the folder of the YAML file.
+"""
 
 import ast
 import contextlib
 import hashlib
 import importlib
-import importlib.abc
 import importlib.util
 import inspect
 import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +23,9 @@ from typing import Any
 from tuner.errors import Mistakes, Problem, allowed
 
 _folders: list[Path] = []
-_carried: dict[str, Any] = {}
+"""Folders of experiments, the newest first. What is in them comes before what is installed under the same name."""
+_behind: list[Path] = []
+"""Folders that are searched last."""
 _is_called: ContextVar[bool] = ContextVar("_is_called", default=True)
 
 
@@ -40,12 +44,35 @@ def not_called() -> Iterator[None]:
         _is_called.reset(token)
 
 
-def look_in(folder: Path) -> None:
-    """Find modules in this folder, too, before those that are installed."""
+def look_in(folder: Path, *behind: Path) -> None:
+    """Find modules in the folder of an experiment, in which they run from now on, and last of all in those behind."""
     folder = folder.resolve()
-    if folder not in _folders:
-        _folders.insert(0, folder)
-        sys.path.append(str(folder))  # last: what the user's files import late; they shadow nothing of others
+    if folder in _folders:
+        _folders.remove(folder)
+    _folders.insert(0, folder)
+    # As the folder of a script it comes before what is installed; but not before what is Python's own.
+    _put_on_path(folder, next((at for at, each in enumerate(sys.path) if _has_packages(each)), len(sys.path)))
+    for other in (each.resolve() for each in behind):
+        if other not in (*_folders, *_behind):
+            _behind.append(other)
+        _put_on_path(other, len(sys.path))
+
+
+def _put_on_path(folder: Path, at: int) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(at, str(folder))
+
+
+def folders() -> tuple[Path, ...]:
+    """Where modules are looked for: first the folder that the newest experiment's code runs in, last those behind."""
+    return (*_folders, *_behind) or (Path.cwd(),)
+
+
+@contextlib.contextmanager
+def working_there() -> Iterator[None]:
+    """Call code meanwhile in the folder that it runs in. A process has but one: no thread may go by its own one."""
+    with contextlib.chdir(folders()[0]):
+        yield
 
 
 def resolve(target: str) -> Any:
@@ -55,8 +82,6 @@ def resolve(target: str) -> Any:
         Mistakes: There is no such module or name, or its module cannot be imported. Its key is ``target``.
     """
     assert may_be_called(), f"{target} is a word of a record, and not to be imported"
-    if target in _carried:
-        return _carried[target]
     module_name, _, name = target.partition(":")
     module = _import(module_name)
     if not hasattr(module, name):
@@ -96,24 +121,8 @@ def resolve_maker(target: str) -> Any:
 
 def _is_no_maker(name: str) -> bool:
     top = re.split("[.:]", name)[0]
-    return top == "tuner" or (top in sys.stdlib_module_names and _file_of(top) is None)  # one's own may be a profile.py
-
-
-def packed(targets: list[str]) -> dict[str, Any]:
-    """Targets by name, to travel to workers that need not have their files: pickled by value where they lie here.
-
-    With them, as `_SOURCES`, the files that they import: what is imported late is imported there.
-    """
-    from ray import cloudpickle
-
-    found = {target: resolve(target) for target in targets}
-    own = []
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and any(Path(file).is_relative_to(folder) for folder in _folders) and not _is_installed(file):
-            cloudpickle.register_pickle_by_value(module)
-            own.append(module)
-    return found | {_SOURCES: _sources_of(own)} if own and found else found
+    is_pythons = top in sys.stdlib_module_names and _file_of(top, _folders) is None  # one's own may be a profile.py
+    return top == "tuner" or is_pythons
 
 
 def files_of(targets: Iterable[str]) -> set[Path]:
@@ -122,9 +131,22 @@ def files_of(targets: Iterable[str]) -> set[Path]:
     Raises:
         Mistakes: As `resolve` does.
     """
-    modules = [_import(target.partition(":")[0]) for target in targets]
-    own = [module for module in modules if module.__file__ and not _is_installed(module.__file__)]
-    return {Path(file) for file, _ in _sources_of(own).values() if Path(file).is_file()}
+    due = []
+    for target in targets:
+        module = _import(target.partition(":")[0])
+        files = {name: getattr(sys.modules.get(name), "__file__", None) for name in _with_packages(module.__name__)}
+        due += [(name, Path(file)) for name, file in files.items() if file]
+    found: dict[str, Path] = {}
+    while due:
+        name, file = due.pop()
+        if name in found or file.suffix != ".py" or not file.is_file() or _is_installed(file):
+            continue
+        found[name] = file
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        with contextlib.suppress(SyntaxError):  # its import will say so
+            imported = _imported(importlib.util.decode_source(file.read_bytes()), package)
+            due += [(each, place) for each in imported if (place := _file_of(each, folders())) is not None]
+    return set(found.values())
 
 
 def digests(targets: Iterable[str]) -> dict[str, str]:
@@ -135,59 +157,14 @@ def digests(targets: Iterable[str]) -> dict[str, str]:
     """
     found = {}
     for file in sorted(files_of(targets)):
-        folder = next((folder for folder in _folders if file.is_relative_to(folder)), None)
-        found[str(file.relative_to(folder) if folder else file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+        folder = next((folder for folder in folders() if file.is_relative_to(folder)), None)
+        found[str(file.relative_to(folder) if folder else file)] = digest(file)
     return found
 
 
-def unpack(targets: Mapping[str, Any]) -> None:
-    """Take what `packed` sent: `resolve` finds it from now on, and what it imports late is found, too."""
-    _carried.update(targets)
-    _there.sources.update(_carried.pop(_SOURCES, {}))
-    if _there not in sys.meta_path:
-        sys.meta_path.append(_there)  # last: a file that is there comes first
-
-
-_SOURCES = "sources"
-"""Key of the files that travel with the targets: by the module's name, the path and the text. No target looks so."""
-
-
-class _Sources(importlib.abc.MetaPathFinder, importlib.abc.ExecutionLoader):
-    """Imports modules whose files are elsewhere."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, tuple[str, str]] = {}
-
-    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
-        return importlib.util.spec_from_loader(fullname, self) if fullname in self.sources else None
-
-    def get_filename(self, fullname: str) -> str:
-        return self.sources[fullname][0]
-
-    def get_source(self, fullname: str) -> str:
-        return self.sources[fullname][1]
-
-    def is_package(self, fullname: str) -> bool:
-        return Path(self.get_filename(fullname)).name == "__init__.py"
-
-
-_there = _Sources()
-
-
-def _sources_of(modules: Iterable[ModuleType]) -> dict[str, tuple[str, str]]:
-    """Path and text of these modules, and of all in the folders that they import anywhere, by name."""
-    found: dict[str, tuple[str, str]] = {}
-    due = [(module.__name__, Path(str(module.__file__))) for module in modules]
-    while due:
-        name, file = due.pop()
-        if name in found or file.suffix != ".py":
-            continue
-        text = importlib.util.decode_source(file.read_bytes()) if file.exists() else ""
-        found[name] = str(file), text
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        with contextlib.suppress(SyntaxError):  # its import will say so
-            due += [(other, place) for other in _imported(text, package) if (place := _file_of(other)) is not None]
-    return found
+def digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _imported(text: str, package: str) -> Iterator[str]:
@@ -201,13 +178,18 @@ def _imported(text: str, package: str) -> Iterator[str]:
             base = ".".join(filter(None, [*above, node.module]))
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         for name in names:
-            parts = name.strip(".").split(".")
-            yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            yield from _with_packages(name.strip("."))
 
 
-def _file_of(name: str) -> Path | None:
-    """The file of a module in the folders; a package without one has an empty one."""
-    for folder in _folders:
+def _with_packages(name: str) -> Iterator[str]:
+    """The packages that a module lies in, and the module."""
+    parts = name.split(".")
+    yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+
+
+def _file_of(name: str, folders: Iterable[Path]) -> Path | None:
+    """The file of a module in some folders; a package without one has an empty one."""
+    for folder in folders:
         place = folder.joinpath(*name.split("."))
         if place != folder and place.is_dir():
             return place / "__init__.py"
@@ -217,38 +199,43 @@ def _file_of(name: str) -> Path | None:
 
 
 def _import(name: str) -> ModuleType:
-    """A module, from the folders first. The folder leads the path only meanwhile: a file there shadows nothing else."""
+    """A module, from the folders first. A folder leads the path only meanwhile: it shadows nothing of Python's."""
     top = name.split(".")[0]
     folder = next((f for f in _folders if (f / f"{top}.py").is_file() or (f / top).is_dir()), None)
+    loaded = sys.modules.get(top)
+    if folder is not None and loaded is not None and not _comes_from(loaded, folder):
+        message = f"{folder / top} has the name of a module that is loaded already: {_place(loaded)}"
+        raise Mistakes(Problem(message, "target", hint="rename it"))
     try:
-        if folder is None:
+        with working_there(), _leading(folder):
             return importlib.import_module(name)
-        loaded = sys.modules.get(top)
-        if loaded is not None and not _comes_from(loaded, folder):
-            message = f"{folder / top} has the name of a module that is loaded already: {_place(loaded)}"
-            raise Mistakes(Problem(message, "target", hint="rename it"))
-        sys.path.insert(0, str(folder))
-        try:
-            return importlib.import_module(name)
-        finally:
-            sys.path.remove(str(folder))
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise Mistakes(_broken(name, error)) from None
-        places = ", ".join(str(f) for f in _folders) or "no folder"
-        near = sorted(p.stem for f in _folders for p in f.glob("*.py"))
+        places = ", ".join(str(f) for f in (*_folders, *_behind)) or "no folder"
+        near = sorted({p.stem for f in folders() for p in f.glob("*.py")})
         hint = f"looked in {places} and among what is installed; {allowed(name, near) if near else 'no module there'}"
         raise Mistakes(Problem(f"there is no module {error.name!r}", "target", hint=hint)) from None
-    except Mistakes:
-        raise
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may end itself
         raise Mistakes(_broken(name, error)) from None
+
+
+@contextlib.contextmanager
+def _leading(folder: Path | None) -> Iterator[None]:
+    """Have a folder lead the path."""
+    if folder is not None:
+        sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if folder is not None:
+            sys.path.remove(str(folder))
 
 
 def _broken(name: str, error: Exception | SystemExit) -> Problem:
     """A module of the user's that raises while it is imported: told at the line of it that did."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    own = [f for f in frames if any(Path(f.filename).is_relative_to(folder) for folder in _folders)]
+    own = [f for f in frames if any(Path(f.filename).is_relative_to(folder) for folder in folders())]
     last = next(reversed(own or frames), None)
     where = f"{last.filename}:{last.lineno}" if last and last.filename != __file__ else ""
     what = str(error)
@@ -271,8 +258,12 @@ def _comes_from(module: ModuleType, folder: Path) -> bool:
     return any(place and Path(place).resolve().is_relative_to(folder) for place in places)
 
 
-def _is_installed(file: str) -> bool:
+def _is_installed(file: Path) -> bool:
     """Whether it is Python's, ours, or of a package: workers have those, wherever the folders of the user's lie."""
     shared = (sysconfig.get_path("stdlib"), Path(__file__).parent)
-    is_shared = any(Path(file).is_relative_to(folder) for folder in shared)
-    return is_shared or "site-packages" in Path(file).parts or "dist-packages" in Path(file).parts
+    return any(file.is_relative_to(folder) for folder in shared) or _has_packages(str(file))
+
+
+def _has_packages(path: str) -> bool:
+    """Whether a path is of the folder that packages are installed in."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(path).parts)

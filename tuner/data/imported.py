@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Target
 from tuner.target_name import TargetName
-from tuner.user_code import may_be_called, resolve_maker
+from tuner.user_code import folders, may_be_called, resolve_maker, working_there
 
 
 class ImportedData(ImageData):
@@ -101,7 +102,8 @@ class ImportedData(ImageData):
         return found
 
     def _found(self, train: bool) -> "_Set | Problem":
-        return _read(self.target, json.dumps(self.args, sort_keys=True, default=str), train, _Args(self.args))
+        args = json.dumps(self.args, sort_keys=True, default=str)
+        return _read(self.target, args, train, _Args(self.args), folders()[0])
 
     def __hash__(self) -> int:
         return hash((self.target, self.seed, self.validation))
@@ -136,15 +138,16 @@ class _Args(dict[str, Any]):
 
 
 @lru_cache(maxsize=4)  # the training and the test set, of this dataset and one more
-def _read(target: str, args: str, train: bool, given: _Args) -> _Set | Problem:
-    """All images and their classes; or what is wrong with them."""
+def _read(target: str, args: str, train: bool, given: _Args, folder: Path) -> _Set | Problem:
+    """All images and their classes; or what is wrong with them. A relative path in `args` is relative to `folder`."""
     try:
         make = resolve_maker(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
     try:
-        dataset = make(train=train, **given)
-        pairs = [(_bytes(image), int(label)) for image, label in (dataset[i] for i in range(len(dataset)))]
+        with working_there():
+            dataset = make(train=train, **given)
+            pairs = [(_bytes(image), int(label)) for image, label in (dataset[i] for i in range(len(dataset)))]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
     except Exception as error:
         shown = ", ".join([f"train={train}", *(f"{name}={value!r}" for name, value in given.items())])

@@ -102,7 +102,7 @@ def continued(spec: ExperimentSpec, said: Continue) -> Opening:
         raise UserError(Problem(message, "--job", folder, hint))
     past = read_past(spec, folder, stored.id, widens=bool(said.extend) and spec.search.is_exhaustive)
     code = user_code.digests(spec.trial.targets)
-    changed = _changed_code(past, code)
+    changed = changed_code(past.head.get("code"), code) if past.trials else ""
     if changed and not said.changed_code:
         message = f"code of your own is another one than when the job ran ({changed})"
         hint = (
@@ -216,10 +216,14 @@ def _configurations(count: int) -> str:
     return "1 configuration" if count == 1 else f"{count} configurations"
 
 
-def _changed_code(past: Past, code: dict[str, str]) -> str:
-    """Which files of the user's own code are not what they were when trials were trained with them, in words."""
-    before = past.head.get("code")
-    if before is None or not past.trials:
+def changed_code(before: dict[str, str] | None, code: dict[str, str]) -> str:
+    """Which files of the user's own code are not what they were before, in words; empty where all are.
+
+    Args:
+        before: The digest of each, as `user_code.digests` gives it; None where nobody knows.
+        code: The same as it is now.
+    """
+    if before is None:
         return ""
     names = {
         "changed": sorted(name for name in before.keys() & code.keys() if before[name] != code[name]),

@@ -10,12 +10,15 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
+from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.jobs import preflight
 from tuner.jobs.continuation import Continue, Opening, begun, continued
 from tuner.jobs.lock import alone_in
 from tuner.jobs.result import Result
-from tuner.ray_backend import auth, cluster, node_check, resources, sessions
+from tuner.ray_backend import auth, cluster, node_check, resources, sessions, working_dir
+from tuner.ray_backend.worker.user_folder import UserFolder
+from tuner.ray_backend.working_dir import unpacked
 from tuner.report.phases import Phases
 from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
@@ -61,6 +64,8 @@ def run(
         UserError: Something that the user gave cannot work. Nothing was started or written.
     """
     console = console or Console()
+    if source.is_file():
+        user_code.look_in(source.parent, Path.cwd())
     said = Continue(resume, extend, job, adopt, changed_code)
     if not said.is_wanted and said.flags():
         hint = "it is for a job that goes on: say --resume or --extend N, too"
@@ -86,7 +91,11 @@ def run(
         phases.begin(
             "Ray", "starting Ray and opening the record" if address is None else f"connecting to Ray at {address}"
         )
-        share = None if address is None else _join(address, spec, uri, supply, console)
+        if address is None:
+            share = None
+            user_folder = working_dir.user_folder(spec.trial.targets, None) if spec.trial.targets else None
+        else:
+            share, user_folder = _join(address, spec, uri, supply, console)
         lock = leaving.enter_context(alone_in(folder))
         if past is not None:
             Journal(folder).opening(opening.token)
@@ -123,7 +132,8 @@ def run(
             links = open_record()
         from tuner.jobs.job import Job
 
-        return Job(opening, supply, share, recorder, links, console, elapsed, phases, address is None).run()
+        local = address is None
+        return Job(opening, supply, share, recorder, links, console, elapsed, phases, local, user_folder).run()
 
 
 _HERE_ALONE = (
@@ -132,25 +142,43 @@ _HERE_ALONE = (
 )
 
 
-def _join(address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console) -> resources.Share:
+def _join(
+    address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console
+) -> tuple[resources.Share, UserFolder | None]:
     """Connect to a cluster, and make sure that it can run the trials."""
 
     def say(line: str, mark: str = "✓", style: str = "green") -> None:
         console.print(f"[{style}]{mark}[/] {escape(line)}", soft_wrap=True, highlight=False)
 
     warn = partial(say, mark="!", style="yellow")
-    capacity = cluster.connect(address)
+    targets = spec.trial.targets
+    with contextlib.ExitStack() as stack:
+        root, archive = unpacked(), None
+        if targets and root is None:
+            package = working_dir.package_of(user_code.folders()[0], targets)
+            if why := package.too_large():
+                warn(f"{why}: every machine has to see {package.folder} itself, at the same path")
+            else:
+                root, archive = package.root, stack.enter_context(working_dir.written(package))
+                for file in package.missing:
+                    warn(f"{file} does not travel: every machine has to see it at the same path, or have it installed")
+        capacity = cluster.connect(address, archive)
     say(f"Ray answers: {address}")
+    if archive:
+        say(f"every machine gets {package}")
+        if note := working_dir.password_in(spec):
+            warn(f"{note}; MLFLOW_TRACKING_URI keeps it here")
     if capacity.is_open:
         warn(auth.OPEN)
     share = resources.share(spec.resources, capacity, supply.total)
     say(share.explain())
     say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
+    user_folder = working_dir.user_folder(targets, root) if targets else None
     is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
     if spec.trial.targets and is_spread and kind_of(uri) in ("sqlite", "file"):
         warn(f"{masked(uri)} {_HERE_ALONE}")
-    node_check.check(spec, [machine for machine in capacity.now if machine.fits(share.cpu, share.gpu)], say, warn)
-    return share
+    node_check.check(spec, [each for each in capacity.now if each.fits(share.cpu, share.gpu)], user_folder, say, warn)
+    return share, user_folder
 
 
 def prepare(
@@ -172,6 +200,9 @@ def prepare(
     for note in (temporary.check(), sessions.root()[1] if cluster.address_of(address) is None else ""):
         if note:
             console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
+    spec, message = resources.with_own_resources(spec)
+    if message:
+        console.print(message, style="yellow", soft_wrap=True, highlight=False, markup=False)
     uri = preflight.tracking_uri(spec)
     preflight.check_outlives(spec, uri)
     preflight.check_store(uri)

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tuner import user_code
 from tuner.exit_status import FAILED, INTERRUPTED, OK
+from tuner.jobs.continuation import changed_code
 from tuner.jobs.result import Result
 from tuner.jobs.setting import Setting
 from tuner.ray_backend import cluster
@@ -55,6 +57,7 @@ class Finish:
     def run(self) -> Result:
         """Test the winner, write the report, end the record."""
         job = self._job
+        self._faults.walled("the look at changed code", self._tell_of_changed_code)
         job.phases.begin("test", f"testing trial {self._best.number}, the best" if self._best else "")
         self._test_winner()
         status, early, seconds = self._status(), self._ending.reason or self._faults.reason, job.elapsed.seconds()
@@ -85,6 +88,16 @@ class Finish:
             phases=job.phases.seconds,
             report=written,
         )
+
+    def _tell_of_changed_code(self) -> None:
+        """Say which code is not what it was when the job began: workers that started later have imported it."""
+        job = self._job
+        if not job.local or not job.opening.code:  # on a cluster they have what travelled when the job began
+            return
+        if changed := changed_code(job.opening.code, user_code.digests(job.spec.trial.targets)):
+            job.note(
+                f"code of your own has changed while the job ran, and workers that started later had it: {changed}"
+            )
 
     def _test_winner(self) -> None:
         if self._best is None or self._ending.reason == INTERRUPTION:
@@ -121,8 +134,8 @@ class Finish:
         if best.checkpoint is None or best.config.is_function:
             return {}, {}  # only its own code knows how a function of the user's own is tested
         if self._job.local:  # a worker of its own would only import torch once more
-            return test(best.checkpoint, self._job.share.threads * self._job.share.slots, best.config.targets, {})
-        return test_on_cluster(best.checkpoint, best.config.targets, self._job.share)
+            return test(best.checkpoint, self._job.share.threads * self._job.share.slots, best.config.targets)
+        return test_on_cluster(best.checkpoint, best.config.targets, self._job.share, self._job.user_folder)
 
     def _model(self) -> dict[str, Any] | None:
         """What is registered of the winner: nothing where its checkpoint cannot be read, or its test has failed."""

@@ -86,6 +86,7 @@ class Job(Setting):
                     listeners=listeners,
                     inside=self.recorder.inside(self.links),
                     faults=faults,
+                    user_folder=self.user_folder,
                 )
             self.phases.begin("end", "ending the trials")
             with on_signal(Late(say)):
@@ -120,7 +121,8 @@ class Job(Setting):
         if self.local:
             return nullcontext()
         note = partial(faults.note, "the look at a new machine", minor=True)
-        return Newcomers(self.spec, self.share, display.say, partial(display.say, style="yellow"), note)
+        warn = partial(display.say, style="yellow")
+        return Newcomers(self.spec, self.share, self.user_folder, display.say, warn, note)
 
     def _cannot_write(self, ending: Ending, error: OSError) -> None:
         """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""

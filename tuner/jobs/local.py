@@ -1,13 +1,17 @@
 """One trial here and now, without Ray and MLflow."""
 
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from tuner import user_code
+from tuner.data.mnist import data_dir
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
 from tuner.jobs.reproduced import Reproduction
@@ -46,12 +50,16 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         raise UserError(Problem(message, "--trial", hint="set the values instead, such as trial.optimizer.lr=0.01"))
     if number is not None and trials is not None and not 0 <= number < len(trials):
         raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(trials) - 1}"))
-    _check_output(output)
+    output = _absolute(output)
     spec = _with_data(spec, console)
     config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
     if isinstance(config, TargetTrial):
         from tuner.ray_backend.local_function import call_alone  # Ray: a second
+        from tuner.ray_backend.resources import with_own_resources
 
+        spec, message = with_own_resources(spec)
+        if message:
+            console.print(message, style="yellow", soft_wrap=True, highlight=False, markup=False)
         shorten_sockets()
         use_threads(int(spec.resources.cpu))
         return call_alone(config, spec.objectives, output, console)
@@ -76,7 +84,7 @@ def train_again(recorded: Reproduction, *, file: Path | None, output: Path | Non
     """
     spec = recorded.spec(file)
     _check_alone(spec)
-    _check_output(output)
+    output = _absolute(output)
     for note in recorded.notes:
         console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec = _with_data(spec, console)
@@ -113,9 +121,11 @@ def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
     return spec
 
 
-def _check_output(output: Path | None) -> None:
+def _absolute(output: Path | None) -> Path | None:
+    """Where to keep a checkpoint, though code of the user's own runs in another folder."""
     if output and output.exists() and any(output.iterdir()):
         raise UserError(Problem("is not empty", key="--output", where=str(output), hint="choose a new folder"))
+    return output and output.absolute()
 
 
 def _check_alone(spec: ExperimentSpec) -> None:
@@ -160,8 +170,10 @@ def _train(
         )
 
     console.print(f"seed {config.seed}, {config.data.describe().name}, {config.model.kind}", highlight=False)
+    os.environ["TUNER_DATA_DIR"] = str(data_dir().resolve())  # it may be relative to where we are
     try:
-        reason = fit(config, spec.objective, report, device=device, parts=trial.parts)
+        with user_code.working_there() if config.targets else nullcontext():
+            reason = fit(config, spec.objective, report, device=device, parts=trial.parts)
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
         return False

@@ -1,7 +1,6 @@
 """What can be known before anything is started: whether the record and the checkpoints can be written."""
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ import psutil
 
 from tuner.errors import Problem, UserError
 from tuner.formatting import shown
+from tuner.ray_backend.working_dir import unpacked
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, local_path, masked
 from tuner.tracking.health import kind_of, unanswered
@@ -61,7 +61,7 @@ def check_outlives(spec: ExperimentSpec, uri: str) -> None:
     Raises:
         UserError: They do: this is a job of Ray's with a working directory that was made for it.
     """
-    folder = _made_for_a_job()
+    folder = unpacked()
     if folder is None:
         return
     problems = []
@@ -75,14 +75,6 @@ def check_outlives(spec: ExperimentSpec, uri: str) -> None:
             problems.append(Problem("it would be gone with the job's temporary folder", "tracking.uri", uri, hint))
     if problems:
         raise UserError(*problems)
-
-
-def _made_for_a_job() -> Path | None:
-    """The working directory, where Ray unpacked it for a job that was submitted to it."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-    shipped = str((job.get("runtime_env") or {}).get("working_dir", ""))
-    is_made = "://" in shipped and not shipped.startswith("local://")  # which is there before and after
-    return Path.cwd().resolve() if is_made else None
 
 
 def check_room(spec: ExperimentSpec, uri: str) -> None:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from tuner.jobs.continuation import Opening
 from tuner.ray_backend import cluster, resources
+from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Links, Recorder
@@ -28,6 +29,8 @@ class Setting:
     phases: Phases
     local: bool
     """Whether Ray was started here, for this job alone."""
+    user_folder: UserFolder | None
+    """Where workers find code of the user's own; None where they need none."""
 
     @property
     def spec(self) -> ExperimentSpec:

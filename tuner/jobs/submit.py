@@ -11,17 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.jobs.continuation import Continue
-from tuner.jobs.package import Package, package_of
-from tuner.ray_backend import jobs_client
+from tuner.ray_backend import jobs_client, working_dir
 from tuner.ray_backend.jobs_client import follow
+from tuner.ray_backend.working_dir import Package, package_of
 from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.source import read
-from tuner.storage import temporary
 from tuner.storage.uris import local_path, masked
 from tuner.tracking.health import kind_of
 
@@ -55,8 +53,7 @@ def submit(
         UserError: Something that the user gave cannot work there. Nothing was shipped.
     """
     _check(spec, file, overrides, address)
-    package = package_of(file)
-    away = _code_elsewhere(spec, package)
+    package = _package(spec, file)
     client = jobs_client.connect(address)
     job = f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     commands = _Commands(job, address.rstrip("/"))
@@ -64,14 +61,12 @@ def submit(
     def say(message: str, style: str = "") -> None:
         console.print(message, style=style, soft_wrap=True, markup=False, highlight=False)
 
-    if masked(text := spec.to_yaml()) != text:
-        # It is not refused: who may read the package may run code on the head, where every other place of it is, too.
-        hint = "MLFLOW_TRACKING_URI in the environment of the head keeps it there"
-        say(f"the password in {file} is unpacked on every machine that trials run on; {hint}", "yellow")
-    for file_away in away:
+    if note := working_dir.password_in(spec):
+        say(f"{note}; MLFLOW_TRACKING_URI in the environment of the head keeps it there", "yellow")
+    for file_away in package.missing:
         hint = "the job finds it where it is installed on the machines there"
         say(f"{file_away} lies outside of {package.folder} and does not travel: {hint}", "yellow")
-    words = ["tuner", "run", file.name, "--address", "auto"]
+    words = ["tuner", "run", str(file.resolve().relative_to(package.root)), "--address", "auto"]
     words += Continue(**going_on).flags() + list(overrides)
     entrypoint = shlex.join(["exec", *(["env", *_terminal(console)] if console.is_terminal else []), *words])
     try:
@@ -122,21 +117,25 @@ def _check(spec: ExperimentSpec, file: Path, overrides: Sequence[str], address: 
         raise UserError(*problems)
 
 
-def _code_elsewhere(spec: ExperimentSpec, package: Package) -> list[Path]:
-    """Files of code that the trials need, outside of the folder: of packages that are installed where they lie.
+def _package(spec: ExperimentSpec, file: Path) -> Package:
+    """What travels of the folder that a file lies in.
 
     Raises:
-        UserError: Others lie in the folder, and stay here.
+        UserError: The file, or code that the trials need, would stay here; or it is more than Ray takes.
     """
-    missing = sorted(user_code.files_of(spec.trial.targets) - {package.folder / file for file in package.files})
-    staying = [file for file in missing if file.is_relative_to(package.folder)]
-    if staying:
-        message = (
-            f"trials need {', '.join(str(file.relative_to(package.folder)) for file in staying)}, which stays here"
-        )
+    file = file.resolve()
+    package = package_of(file.parent, spec.trial.targets)
+    if file not in package.files.values():
+        hint = "a .gitignore or a .rayignore names it: take it out there, or move it"
+        raise UserError(Problem("the file is among what stays here", "--submit", str(file), hint))
+    if staying := [str(each.relative_to(file.parent)) for each in package.missing if each.is_relative_to(file.parent)]:
         hint = "a .gitignore or .rayignore names it, or it lies behind a link to a folder, which is not followed"
-        raise UserError(Problem(message, "--submit", str(package.folder), hint))
-    return missing
+        message = f"trials need {', '.join(staying)}, which stays here"
+        raise UserError(Problem(message, "--submit", str(file.parent), hint))
+    if why := package.too_large():
+        hint = "name in a .gitignore or .rayignore what trials do not need; data belongs where all machines see it"
+        raise UserError(Problem(why, "--submit", str(file.parent), hint))
+    return package
 
 
 def _is_absolute(uri: str) -> bool:
@@ -144,12 +143,10 @@ def _is_absolute(uri: str) -> bool:
 
 
 def _ship(client: Any, package: Package, job: str, entrypoint: str) -> None:
-    with temporary.folder() as there:
-        archive = there / "package.zip"
-        package.write(archive)
+    with working_dir.written(package) as archive:
         # The process that stops the job reads how long it waits from its environment, which is the job's own.
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(_LAST_WORDS)}
-        runtime_env = {"working_dir": str(archive), "env_vars": environment}
+        runtime_env = {"working_dir": archive, "env_vars": environment}
         deadline = time.monotonic() + _AGENT
         while True:
             try:

@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from tuner.config_keys import check_unambiguous
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Output
 from tuner.target_name import TargetName
-from tuner.user_code import resolve_maker
+from tuner.user_code import folders, resolve_maker, working_there
 
 _CHANNELS = ("channels", "in_channels", "in_chans", "input_channels", "num_channels")
 _CLASSES = ("classes", "num_classes", "n_classes")
@@ -49,14 +50,15 @@ class ImportedModel(Config):
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
         """Raise Mistakes if it cannot be built, or does not put out what the task wants."""
         args = json.dumps(self.args, sort_keys=True, default=str)
-        problem = _problem(self.target, args, self, image, tuple(outputs.items()))
+        problem = _problem(self.target, args, self, image, tuple(outputs.items()), folders()[0])
         if problem:
             raise Mistakes(problem)
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """The module, as the user's code makes it."""
         make = resolve_maker(self.target)
-        module: nn.Module = make(**self.arguments(make, image, outputs))
+        with working_there():
+            module: nn.Module = make(**self.arguments(make, image, outputs))
         return module
 
     def arguments(self, make: Callable[..., Any], image: ImageShape, outputs: Mapping[str, Output]) -> dict[str, Any]:
@@ -82,16 +84,25 @@ def _required(make: Callable[..., Any]) -> list[str]:
 
 @lru_cache(maxsize=4096)  # every corner of a space asks
 def _problem(
-    target: str, args: str, model: ImportedModel, image: ImageShape, outputs: tuple[tuple[str, Output], ...]
+    target: str,
+    args: str,
+    model: ImportedModel,
+    image: ImageShape,
+    outputs: tuple[tuple[str, Output], ...],
+    folder: Path,
 ) -> Problem | None:
-    """What is wrong with the model, found by building it and showing it two empty images."""
+    """What is wrong with the model, found by building it and showing it two empty images.
+
+    A relative path in `args` is relative to `folder`.
+    """
     shape = (2, image.channels, image.height, image.width)
     try:
         make = resolve_maker(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
     given = model.arguments(make, image, dict(outputs))
-    with torch.random.fork_rng(devices=[]):  # looking must not move the random numbers of those who train
+    # Looking must not move the random numbers of those who train.
+    with working_there(), torch.random.fork_rng(devices=[]):
         try:
             module = make(**given)
         except Exception as error:

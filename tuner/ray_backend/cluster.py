@@ -23,8 +23,13 @@ def address_of(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
-def connect(address: str | None) -> Capacity:
+def connect(address: str | None, working_dir: str | None = None) -> Capacity:
     """Connect to the Ray at `address`, or start a fresh one on this machine, and tell what it has.
+
+    Args:
+        address: Of a Ray; None for a fresh one.
+        working_dir: A zip file that Ray unpacks on every machine of a cluster, as the workers' working directory; None
+            for none.
 
     Raises:
         UserError: There is no Ray at the address, or no folder for its files.
@@ -34,6 +39,7 @@ def connect(address: str | None) -> Capacity:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the record is MLflow's
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's last report has no metrics
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # ours is shown, once
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # code of the user's own runs in the experiment's folder
     os.environ["TUNE_WARN_THRESHOLD_S"] = "10"
     # What Tune would go on from; we go on from the journal.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
@@ -63,7 +69,7 @@ def connect(address: str | None) -> Capacity:
     is_open = auth.knock(address)
     try:
         with _signals_left_alone():
-            ray.init(address=address, **quiet)
+            ray.init(address=address, runtime_env={"working_dir": working_dir} if working_dir else None, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(auth.no_ray(address, error)) from None
     _silence_tune()

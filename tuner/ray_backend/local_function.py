@@ -34,7 +34,9 @@ def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Pat
     seed_generators(config.seed)
     before, rays._session = rays._session, reports
     try:
-        run_function(user_code.resolve(config.target), config.config, [each.metric for each in objectives], {})
+        function = user_code.resolve(config.target)
+        with user_code.working_there():
+            run_function(function, config.config, [each.metric for each in objectives], {})
     except SystemExit as leaving:
         if leaving.code:
             raise

@@ -8,6 +8,7 @@ from types import TracebackType
 from tuner.errors import UserError
 from tuner.ray_backend import cluster, node_check
 from tuner.ray_backend.resources import Machine, Share
+from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 
 _PAUSE = 5.0  # seconds between two looks at who is there
@@ -20,6 +21,7 @@ class Newcomers(AbstractContextManager["Newcomers"]):
         self,
         spec: ExperimentSpec,
         share: Share,
+        user_folder: UserFolder | None,
         say: Callable[[str], None],
         warn: Callable[[str], None],
         fault: Callable[[Exception], object],
@@ -29,12 +31,14 @@ class Newcomers(AbstractContextManager["Newcomers"]):
         Args:
             spec: The experiment, with the dataset that there is.
             share: What each trial takes: where it has no room, nothing is looked at.
+            user_folder: Where machines find the user's own code; None where they need none.
             say: Given a line for each machine that is as the others.
             warn: Given a line for each that is not.
             fault: Given what the look at a machine raises that it should not.
         """
         self._spec = spec
         self._share = share
+        self._user_folder = user_folder
         self._say = say
         self._warn = warn
         self._fault = fault
@@ -69,7 +73,7 @@ class Newcomers(AbstractContextManager["Newcomers"]):
 
     def _look(self, machine: Machine) -> None:
         try:
-            there = node_check.check(self._spec, [machine], say=lambda line: None, warn=self._warn)
+            there = node_check.check(self._spec, [machine], self._user_folder, say=lambda line: None, warn=self._warn)
         except UserError as error:
             wrong = "; ".join(f"{each.key}: {each.message}" if each.key else each.message for each in error.problems)
             self._tell(self._warn, f"{machine.host} has joined, and trials will fail there: {wrong}")

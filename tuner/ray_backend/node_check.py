@@ -12,11 +12,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tuner import user_code
-from tuner.errors import Problem, UserError
+from tuner.errors import Mistakes, Problem, UserError
 from tuner.ray_backend import cluster
 from tuner.ray_backend.resources import Machine
+from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.validation_errors import problems_of
 from tuner.storage.filesystem import below, files_at
 from tuner.storage.uris import masked
 from tuner.train.trial_base import AnyTrial
@@ -27,6 +31,7 @@ _GOING = 5.0  # seconds in which Ray knows that a machine has gone, where that i
 _PACKAGES = ("ray", "torch", "torchvision")
 _SAME = "install the same on every machine: constraints.txt has the versions"
 _OUT = "see to it, or leave it out of the cluster"
+_FOLDER = "it does not travel: every machine has to see it, at the same path"
 _SHARED = "every machine has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder"
 
 
@@ -35,8 +40,8 @@ class Task:
     """What a machine is asked to try."""
 
     trial: AnyTrial
-    carried: bytes
-    """The user's own code, pickled, as it travels with each trial."""
+    user_folder: UserFolder | None
+    """Where the user's own code is, as each trial is told."""
     read: str
     """A file beside the checkpoints that was written elsewhere."""
     write: str
@@ -52,7 +57,11 @@ class Found:
 
 
 def check(
-    spec: ExperimentSpec, machines: Sequence[Machine], say: Callable[[str], None], warn: Callable[[str], None]
+    spec: ExperimentSpec,
+    machines: Sequence[Machine],
+    user_folder: UserFolder | None,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> list[Machine]:
     """Make sure that each machine can run the experiment's trials: seconds, and longer where it gets the data.
 
@@ -61,6 +70,7 @@ def check(
     Args:
         spec: The experiment, with the dataset that there is.
         machines: Those that trials may run on.
+        user_folder: Where they find the user's own code; None where they need none.
         say: Given a line for each thing that is as it should be.
         warn: Given a line for what is waited for, or has gone.
 
@@ -76,10 +86,9 @@ def check(
     if {machine.id for machine in machines} <= {ray.get_runtime_context().get_node_id()}:
         return list(machines)  # nothing that is not known already
     here = versions()
-    carried = cloudpickle.dumps(user_code.packed(spec.trial.targets))
     problems: list[Problem] = []
     with _probes(spec.storage, len(machines)) as (read, *written):
-        tasks = [cloudpickle.dumps(Task(spec.trial, carried, read, write)) for write in written]
+        tasks = [cloudpickle.dumps(Task(spec.trial, user_folder, read, write)) for write in written]
         asked = zip(machines, written, _ask(machines, tasks, warn), strict=True)
         there = [(machine, write, found) for machine, write, found in asked if found is not None]
         for machine, write, found in there:
@@ -122,11 +131,18 @@ def look(task: bytes) -> Found:
     found = Found(versions())
     told: Task = cloudpickle.loads(task)
     try:
-        user_code.unpack(cloudpickle.loads(told.carried))
+        if told.user_folder is not None:
+            told.user_folder.enter()
+        for target in told.trial.targets:
+            user_code.resolve(target)
         trial = type(told.trial).model_validate(told.trial.model_dump(mode="json"))
-    except (Exception, SystemExit) as error:  # whatever the user's own code does
-        message = f"the trial's code cannot be imported: {type(error).__name__}: {error}"
-        found.problems.append(Problem(message, "trial", hint="install what it imports on every machine"))
+    except Mistakes as mistakes:
+        hint = "install what it imports on every machine"
+        found.problems.extend(Problem(problem.message, "trial", hint=hint) for problem in mistakes.problems)
+    except ValidationError as error:
+        found.problems.extend(replace(p, key=f"trial.{p.key}") for p in problems_of(error, type(told.trial)))
+    except OSError as error:
+        found.problems.append(Problem(f"the experiment's folder cannot be used: {error}", "trial", hint=_FOLDER))
     else:
         found.problems.extend(_data(trial))
     found.problems.extend(_storage(told))

@@ -1,10 +1,15 @@
 """CPU cores and GPUs: what machines have, what each trial takes of them, and how many fit at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
+from tuner import user_code
 from tuner.errors import Problem, UserError
+from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
+from tuner.spec.validation_errors import problems_of
 
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
 
@@ -77,6 +82,45 @@ def local_capacity() -> Machine:
 def here() -> Capacity:
     """What trials may use of this machine alone."""
     return Capacity((local_capacity(),))
+
+
+def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
+    """An experiment whose trials take what their function asks for by `ray.tune.with_resources`.
+
+    Returns:
+        The experiment, and what the user must be told: what the file says otherwise is what a trial takes.
+
+    Raises:
+        UserError: The function asks for what no trial can be given.
+    """
+    if not spec.trial.is_function:
+        return spec, ""
+    [target] = spec.trial.targets
+    from tuner.ray_backend.tune_internals import resources_asked_by
+
+    asked = resources_asked_by(user_code.resolve(target))
+    if asked is None:
+        return spec, ""
+    said = {name: getattr(spec.resources, name) for name in spec.resources.model_fields_set}
+    bundles = getattr(asked, "bundles", None)
+    if bundles is None or len(bundles) != 1 or not bundles[0].keys() <= {"CPU", "GPU"}:
+        what = "asks for resources by its config" if bundles is None else f"asks for {bundles}"
+        message = f"{target} {what} (tune.with_resources), and all trials take CPU cores and GPUs of one machine"
+        if not said:
+            hint = "say what a trial takes in the file: resources: {cpu: 2, gpu: 1}"
+            raise UserError(Problem(message, "resources", hint=hint))
+        return spec, f"{message}: what the file says counts"
+    wanted = {"cpu": bundles[0].get("CPU", 1.0), "gpu": bundles[0].get("GPU", 0.0)}
+    others = [f"{name} {said[name]}" for name in said if said[name] != wanted[name]]
+    note = ""
+    if others:
+        asks = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
+        note = f"{target} asks for {asks} (tune.with_resources)"
+        note += f"; the file says {', '.join(others)}, which counts"
+    try:
+        return spec.model_copy(update={"resources": Resources.model_validate(wanted | said)}), note
+    except ValidationError as error:
+        raise UserError(*(replace(p, key=f"resources.{p.key}") for p in problems_of(error, Resources))) from None
 
 
 def share(resources: Resources, capacity: Capacity, trials: int) -> Share:

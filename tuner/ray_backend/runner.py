@@ -13,7 +13,6 @@ from ray import tune
 from ray.air._internal import usage as telemetry
 from ray.tune.search import Searcher as RaySearcher
 
-from tuner import user_code
 from tuner.config_keys import Assignment
 from tuner.ray_backend.callback import Events
 from tuner.ray_backend.guards import Faults
@@ -21,6 +20,7 @@ from tuner.ray_backend.resources import Share
 from tuner.ray_backend.schedulers import Mutating, Payload, informed
 from tuner.ray_backend.tune_internals import Controller
 from tuner.ray_backend.worker.trainable import run_target, train_trial
+from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.user_mlflow import Inside
 from tuner.train.trial_base import AnyTrial
@@ -113,6 +113,7 @@ def schedule(
     listeners: Sequence[TrialCallback],
     inside: Inside,
     faults: Faults,
+    user_folder: UserFolder | None,
 ) -> None:
     """Run trials on Ray Tune until the supply is used up and all have ended, or `ending` says so.
 
@@ -126,6 +127,7 @@ def schedule(
         listeners: Told of everything that happens.
         inside: Where code of the user's own logs that uses MLflow itself.
         faults: Told of errors of this program.
+        user_folder: Where workers find code of the user's own; None where they need none.
     """
     objective = spec.objective
 
@@ -168,7 +170,7 @@ def schedule(
     try:
         # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
         tune.run(
-            _trainable(spec, inside),
+            _trainable(spec, inside, user_folder),
             name=job,
             storage_path=storage,
             resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
@@ -192,9 +194,8 @@ def schedule(
         supply.forget_unbegun()
 
 
-def _trainable(spec: ExperimentSpec, inside: Inside) -> Any:
-    """What runs on the workers, with the user's own code where the trial needs it."""
+def _trainable(spec: ExperimentSpec, inside: Inside, user_folder: UserFolder | None) -> Any:
+    """What runs on the workers, and where they find the user's own code, if the trial needs it."""
     trainable = run_target if spec.trial.is_function else train_trial
-    carried = user_code.packed(spec.trial.targets)
     # Not with each trial's payload: that is written to files, and the address of the store may hold a password.
-    return tune.with_parameters(trainable, carried=carried, inside=inside) if carried else trainable
+    return tune.with_parameters(trainable, user_folder=user_folder, inside=inside) if user_folder else trainable

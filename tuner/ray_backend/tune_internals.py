@@ -85,3 +85,8 @@ class MendedHyperBand(HyperBandScheduler):  # type: ignore[misc]
 
 MENDED: dict[str, type[TrialScheduler]] = {"ray.tune.schedulers:HyperBandScheduler": MendedHyperBand}
 """What takes the place of one of Ray Tune's schedulers, by its import path."""
+
+
+def resources_asked_by(function: Any) -> Any:
+    """What `ray.tune.with_resources` asks for: a PlacementGroupFactory, a function of the config; None for nothing."""
+    return getattr(function, "_resources", None)

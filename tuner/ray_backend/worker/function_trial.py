@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,16 @@ def seed_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def _check_apart(checkpoint: Any) -> None:
+    """Refuse a checkpoint of the working directory: it is the experiment's own, and each report would copy it whole."""
+    path = getattr(checkpoint, "path", None)
+    if path is not None and Path(path).is_dir() and Path.cwd().is_relative_to(Path(path).resolve()):
+        raise ValueError(
+            f"the checkpoint is of {path}, which holds the experiment's own files: write it to a folder of its own, "
+            "such as tempfile.TemporaryDirectory() makes"
+        )
 
 
 def _says_done(metrics: Mapping[Any, Any]) -> bool:
@@ -140,6 +151,8 @@ class _Reports:
             raise TypeError(
                 f"tune.report takes a dict of metrics, such as {{'loss': 0.5}}: it was {described(metrics)}"
             )
+        if checkpoint is not None:
+            _check_apart(checkpoint)
         with self._one_at_a_time:
             if self.is_stopped:
                 raise Stopped

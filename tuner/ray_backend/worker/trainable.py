@@ -24,6 +24,7 @@ from tuner.ray_backend.worker import output_log, system_metrics
 from tuner.ray_backend.worker.async_checkpoint import Beside
 from tuner.ray_backend.worker.checkpoints import latest_first
 from tuner.ray_backend.worker.function_trial import Stopped, run_function, seed_generators
+from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.search.schedulers import TIME
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
@@ -43,9 +44,7 @@ _LAST_BATCH = "10"
 the validation set."""
 
 
-def train_trial(
-    payload: dict[str, Any], carried: Mapping[str, Any] | None = None, inside: Inside | None = None
-) -> None:
+def train_trial(payload: dict[str, Any], user_folder: UserFolder | None = None, inside: Inside | None = None) -> None:
     """Train one trial and report each of its epochs with a checkpoint.
 
     A trial that fails says so in its last report instead of raising: Ray would end the worker, and the next trial would
@@ -55,13 +54,14 @@ def train_trial(
         payload: ``task``: as JSON ``trial`` and ``objective``, ``threads`` to compute on, ``gpu``: whether it has one,
             ``halves``: whether it is tried again with half the batch where the memory is not enough, ``beside``:
             whether it trains on while its last epoch is saved and reported.
-        carried: The user's own code that the trial needs, by its name.
+        user_folder: Where the user's own code is; None where the trial needs none.
         inside: Where that code logs, if it uses MLflow itself; None where there is none.
     """
     task = json.loads(payload["task"])
     if inside is not None:
         inside.enter(_number())
-    user_code.unpack(carried or {})
+    if user_folder is not None:
+        user_folder.enter()
     keep_freed_memory()
     temporary.clear_up()
     temporary.shorten_sockets()
@@ -73,18 +73,18 @@ def train_trial(
     _telling_how_it_ends(lambda: _within_memory(task, device, untold), untold)
 
 
-def run_target(payload: dict[str, Any], carried: Mapping[str, Any], inside: Inside) -> None:
+def run_target(payload: dict[str, Any], user_folder: UserFolder, inside: Inside) -> None:
     """Call a Ray Tune function of the user's own: Ray gets the numbers of its reports, and its checkpoints as they are.
 
     Args:
         payload: As for `train_trial`.
-        carried: The function, by its name.
+        user_folder: Where the function is.
         inside: Where it logs, if it uses MLflow itself.
     """
     task = json.loads(payload["task"])
     trial = task["trial"]
     inside.enter(_number())
-    user_code.unpack(carried)
+    user_folder.enter()
     temporary.shorten_sockets()
     use_threads(task["threads"])
     seed_generators(trial["seed"])
@@ -226,7 +226,7 @@ def _folder_of(checkpoint: Any) -> Iterator[Path]:
 
 
 def test(
-    source: str, threads: int, targets: Sequence[str], carried: Mapping[str, Any]
+    source: str, threads: int, targets: Sequence[str], user_folder: UserFolder | None = None
 ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
     """A checkpoint measured on its test set.
 
@@ -234,7 +234,7 @@ def test(
         source: The checkpoint, as Ray stored it.
         threads: How many to compute on.
         targets: The user's own code that the trial needs, by name.
-        carried: The same as it travels; empty where it is here.
+        user_folder: Where that is; None where this process has it already, or needs none.
 
     Returns:
         The task's metrics as ``test_...``, and the confusion matrix of each target that is a class.
@@ -242,21 +242,22 @@ def test(
     Raises:
         Damaged: The checkpoint cannot be read.
     """
-    user_code.unpack(carried)
+    if user_folder is not None:
+        user_folder.enter()
     use_threads(threads)
     keep_freed_memory()
-    with _folder_of(tune.Checkpoint(source)) as folder:
+    with user_code.working_there() if targets else nullcontext(), _folder_of(tune.Checkpoint(source)) as folder:
         config, (_, model) = read_trial(folder, targets), read_model(folder, targets)
-    device = pick_device()
-    outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
+        device = pick_device()
+        outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
     measured = config.task.measure(outputs, wanted)
     return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, wanted)
 
 
 def test_on_cluster(
-    source: str, targets: Sequence[str], share: Share
+    source: str, targets: Sequence[str], share: Share, user_folder: UserFolder | None
 ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
     """`test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
     remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)
-    measured, confusion = ray.get(remote.remote(source, share.threads, targets, user_code.packed(list(targets))))
+    measured, confusion = ray.get(remote.remote(source, share.threads, targets, user_folder))
     return measured, confusion
