@@ -155,15 +155,16 @@ def test_a_session_that_a_process_still_uses_stays(root: Path, how: str) -> None
     assert list(root.iterdir()) == []  # the link to it is gone, too
 
 
-def test_what_trials_wrote_to_their_working_directories_stays(root: Path) -> None:
+@pytest.mark.parametrize("name", ["working_dirs", "driver_artifacts"])
+def test_what_trials_wrote_to_the_folders_that_ray_gives_them_stays(root: Path, name: str) -> None:
     own = session(root, os.getpid())
-    work = own / "artifacts" / "2026-11-26" / "job" / "working_dirs"
+    work = own / "artifacts" / "2026-11-26" / "job" / name
     (work / "trial-0000" / "empty").mkdir(parents=True)
     assert sessions.remove(own) == "" and not own.exists()
     own = session(root, os.getpid())
     (work / "trial-0000").mkdir(parents=True)
     (work / "trial-0000" / "mine.txt").touch()
-    assert sessions.remove(own) == str(work)
+    assert sessions.remove(own) == str(work.parent)
     assert [entry.name for entry in own.iterdir()] == ["artifacts"] and (work / "trial-0000" / "mine.txt").exists()
     assert sessions.remove(own) == "" and work.exists()  # nobody comes back to it
 

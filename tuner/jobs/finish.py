@@ -70,7 +70,7 @@ class Finish:
             status, written = self._record(status, early, seconds)
             job.phases.end()
         if left := ray.result():
-            job.note(f"files that trials wrote to their working directories stay in {left}")
+            job.note(f"files that trials wrote to the folders that Ray gives them stay in {left}")
         return Result(
             spec=job.spec,
             trials=job.trials,

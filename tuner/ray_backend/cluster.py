@@ -166,7 +166,7 @@ def disconnect() -> str:
     """Leave Ray; end it where it was started here, and delete its session folder. May run on a thread of its own.
 
     Returns:
-        The folder of files that trials wrote to their working directories, which stays; empty where there is none.
+        The folder of files that trials wrote to those that Ray gives them, which stays; empty where there is none.
     """
     import ray
 

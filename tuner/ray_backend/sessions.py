@@ -79,7 +79,7 @@ def remove(session: Path) -> str:
     """Delete a session folder of this process, whose Ray has ended. One that is not ours stays.
 
     Returns:
-        The folder of files that trials wrote to their working directories, which stay; empty where there are none.
+        The folder of files that trials wrote to those that Ray gives them, which stay; empty where there are none.
     """
     mark = _mark(session)
     return _delete(session) if mark and mark["pid"] == os.getpid() else ""
@@ -170,8 +170,9 @@ def _delete(session: Path) -> str:
 
 
 def _written(session: Path) -> str:
-    """Where trials of a session left files in their working directories; empty where none did."""
-    for folder in session.glob("artifacts/*/*/working_dirs"):
-        if any(path.is_symlink() or not path.is_dir() for path in folder.rglob("*")):
-            return str(folder)
+    """Where trials of a session left files in the folders that Ray gives them; empty where none did."""
+    for job in session.glob("artifacts/*/*"):
+        folders = [*job.glob("working_dirs/*/"), *job.glob("driver_artifacts/*/")]  # of a worker's first trial
+        if any(path.is_symlink() or not path.is_dir() for folder in folders for path in folder.rglob("*")):
+            return str(job)
     return ""
