@@ -202,8 +202,8 @@ class TestWorking:
     def test_comes_before_what_is_installed_and_behind_what_is_pythons_own(self, own: Own, tmp_path: Path) -> None:
         own("unshelved.py", "def train(config): ...\n")
         at = sys.path.index(str(tmp_path))
-        assert at > max(sys.path.index(path) for path in (sysconfig.get_path("stdlib"),) if path in sys.path)
-        assert at < min(place for place, path in enumerate(sys.path) if "site-packages" in path)
+        assert at > sys.path.index(sysconfig.get_path("stdlib"))
+        assert at < next(place for place, path in enumerate(sys.path) if Path(path).name == "site-packages")
 
 
 class TestWorkers:

@@ -1,6 +1,7 @@
 """What is looked at on a cluster's machines before the first trial: real hosts, and one is not as the others."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -153,11 +154,12 @@ def test_what_is_as_it_should_be_is_ticked_and_nothing_is_left(net: Network, hea
     assert status == 0, said
     assert [each for each in left if each.exists()] == []
     store = f"sqlite:///{folder}/mlflow.db"
+    size = sum((folder / name).stat().st_size for name in ("job.yaml", "own_code.py"))
     [warned] = [line for line in said if line.startswith("!")]
     assert warned.startswith(f"! {store} lies on this machine: what code of your own logs with mlflow itself")
     assert [line for line in said if line.startswith("✓")] == [
         f"✓ Ray answers: {head.ray_address}",
-        f"✓ every machine gets 2 files of {folder}, 249 bytes",
+        f"✓ every machine gets 2 files of {folder}, {size} bytes",
         "✓ room for 2 trials at once",
         f"✓ MLflow's store answers: {store}",
         f"✓ 2 machines alike: {alike()}",
@@ -200,11 +202,12 @@ def test_all_that_is_wrong_with_a_machine_is_told_at_once(head: Host, odd: Host,
     (folder / "own_code.py").write_text(OWN_PY.format(module="only_here"))
     status, said = run(head, folder, OWN.format(name="bad"))
     assert status == 2, said
-    assert [line for line in said if not line.startswith(("✓", "!"))] == [
+    where = re.sub(r"(?<=\()\S*/(?=bad/own_code)", "", "\n".join(said)).splitlines()  # what has travelled to it
+    assert [line for line in where if not line.startswith(("✓", "!"))] == [
         f"error: odd: torchvision is 9.9.9, but {versions()['torchvision']} here",
         "    install the same on every machine: constraints.txt has the versions",
         "error: odd: trial: own_code cannot be imported: ModuleNotFoundError: No module named 'only_here' "
-        f"({folder}/own_code.py:2)",
+        "(bad/own_code.py:2)",
         "    install what it imports on every machine",
         "error: odd: storage: what the driver writes there is not found",
         "    every machine has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder",
@@ -249,11 +252,14 @@ def test_data_is_looked_for_on_every_machine(head: Host, odd: Host, net: Network
 
 
 def test_a_cluster_that_asks_nobody_for_a_token(tmp_path: Path) -> None:
-    (tmp_path / "own_code.py").write_text(OWN_PY.format(module="json"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "own_code.py").write_text(OWN_PY.format(module="json"))
     with network(tmp_path / "hosts", RAY_AUTH_MODE="disabled") as net:
         alone = net.host("alone")
         alone.start_ray("--num-cpus=1")
-        status, said = run(alone, tmp_path, OWN.format(name="own"))
+        status, said = run(alone, folder, OWN.format(name="own"))
         assert status == 0, said
-        assert said[:3] == [f"✓ Ray answers: {alone.ray_address}", f"! {OPEN}", "✓ room for one trial"]
+        assert said[:4] == [f"✓ Ray answers: {alone.ray_address}", f"! {OPEN}", said[2], "✓ room for one trial"]
+        assert said[2].startswith(f"✓ every machine gets 2 files of {folder}, ")
         assert not any(line.startswith("✓ each") for line in said)  # there is but the driver's own machine

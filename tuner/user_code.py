@@ -51,7 +51,7 @@ def look_in(folder: Path, *behind: Path) -> None:
         _folders.remove(folder)
     _folders.insert(0, folder)
     # As the folder of a script it comes before what is installed; but not before what is Python's own.
-    _put_on_path(folder, next((at for at, each in enumerate(sys.path) if _has_packages(each)), len(sys.path)))
+    _put_on_path(folder, max((at + 1 for at, each in enumerate(sys.path) if _is_pythons(each)), default=0))
     for other in (each.resolve() for each in behind):
         if other not in (*_folders, *_behind):
             _behind.append(other)
@@ -258,10 +258,14 @@ def _comes_from(module: ModuleType, folder: Path) -> bool:
     return any(place and Path(place).resolve().is_relative_to(folder) for place in places)
 
 
+def _is_pythons(path: str) -> bool:
+    """Whether a path is of Python's own modules."""
+    return Path(path).is_relative_to(sysconfig.get_path("stdlib")) and not _has_packages(path)
+
+
 def _is_installed(file: Path) -> bool:
     """Whether it is Python's, ours, or of a package: workers have those, wherever the folders of the user's lie."""
-    shared = (sysconfig.get_path("stdlib"), Path(__file__).parent)
-    return any(file.is_relative_to(folder) for folder in shared) or _has_packages(str(file))
+    return _is_pythons(str(file)) or file.is_relative_to(Path(__file__).parent) or _has_packages(str(file))
 
 
 def _has_packages(path: str) -> bool:

@@ -164,12 +164,12 @@ def _join(
                     warn(f"{file} does not travel: every machine has to see it at the same path, or have it installed")
         capacity = cluster.connect(address, archive)
     say(f"Ray answers: {address}")
+    if capacity.is_open:
+        warn(auth.OPEN)
     if archive:
         say(f"every machine gets {package}")
         if note := working_dir.password_in(spec):
             warn(f"{note}; MLFLOW_TRACKING_URI keeps it here")
-    if capacity.is_open:
-        warn(auth.OPEN)
     share = resources.share(spec.resources, capacity, supply.total)
     say(share.explain())
     say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so

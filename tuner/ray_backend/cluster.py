@@ -15,7 +15,7 @@ from tuner.ray_backend import auth, sessions
 from tuner.ray_backend.resources import Capacity, Machine, local_capacity
 from tuner.storage import temporary
 
-_LAST = 5.0  # seconds at the end of a job in which the machines delete what killed processes have left
+_LAST = 15.0  # seconds at the end of a job in which the machines delete what killed processes have left
 
 
 def address_of(address: str | None) -> str | None:
