@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import eventually, start_job
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
-from pyarrow.fs import FileSelector, FileSystem
+from pyarrow.fs import FileSelector, FileSystem, copy_files
 
+import tuner
+from tuner.errors import UserError
 from tuner.storage.filesystem import read_parts
+from tuner.train.checkpoint import Save
+from tuner.train.trial_config import TrialConfig
 from tuner.trials.journal import FILE
 
 JOB = """
@@ -69,6 +74,18 @@ def told(bucket: Bucket) -> list[dict[str, Any]]:
     found = bucket.names(FILE)
     text = b"".join(read_parts(bucket.uri(found[0].removeprefix("bucket/")))) if found else b""
     return [json.loads(line) for line in text.decode().splitlines()]
+
+
+def test_a_model_loads_from_there(bucket: Bucket, tmp_path: Path) -> None:
+    trial = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "seed": 0})
+    Save(trial, trial.build_model().state_dict(), {}, {"epoch": 1})(tmp_path)
+    uri = bucket.uri("runs/far/job/trial-0000/checkpoint_000000")
+    files, path = FileSystem.from_uri(uri)
+    copy_files(str(tmp_path), path, destination_filesystem=files)
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(tuner.load(uri)(images), tuner.load(tmp_path)(images))
+    with pytest.raises(UserError, match="the checkpoint cannot be had"):
+        tuner.load(bucket.uri("runs/far/job/trial-0001/checkpoint_000000"))
 
 
 def test_a_job_is_killed_and_goes_on(bucket: Bucket, tmp_path: Path) -> None:
