@@ -4,6 +4,7 @@ import os
 import socket
 
 from tuner.errors import Problem, UserError
+from tuner.ray_backend.internals import internal
 
 _PATIENCE = 5.0  # seconds that a cluster has to answer
 _CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"  # what Ray itself calls first
@@ -33,16 +34,14 @@ def knock(address: str) -> bool:
         return False  # its port is not the one that we know how to ask
     if _lets_in(f"{host}:{port}", None):
         return not host.startswith("127.")
-    import ray
-
-    tokens = ray._raylet.AuthenticationTokenLoader.instance()
+    tokens = internal("tokens").instance()
     if not tokens.has_token(ignore_auth_mode=True):
         raise UserError(_no_entry(address, "it asks for a token, and there is none here"))
     if not _lets_in(f"{host}:{port}", tokens.get_raw_token(ignore_auth_mode=True)):
         raise UserError(_no_entry(address, "it asks for a token, and ours is another one"))
     if os.environ.get("RAY_AUTH_MODE") != "token":
         os.environ["RAY_AUTH_MODE"] = "token"
-        ray._raylet.Config.initialize("")  # which Ray has read already
+        internal("raylet_config").initialize("")  # which Ray has read already
     return False
 
 
@@ -61,9 +60,7 @@ def _resolved(address: str) -> str:
     """The address that ``auto`` stands for: of the Ray that runs on this machine."""
     if address != "auto":
         return address
-    from ray._private.services import canonicalize_bootstrap_address
-
-    return str(canonicalize_bootstrap_address(address) or address)
+    return str(internal("canonicalize_bootstrap_address")(address) or address)
 
 
 def _lets_in(address: str, token: str | None) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import psutil
 import yaml
 
+from tuner.ray_backend.internals import internal
+
 _PATIENCE = 20.0  # seconds that the autoscaler has to look at a wish; it looks every five
 _MOST = 1000  # machines: as many as there may be, where nobody set a limit
 
@@ -55,9 +57,7 @@ def refuses(wish: Mapping[str, float]) -> bool:
 
 def _managed() -> list[NodeType]:
     """From the cluster's own table, where whoever manages it has written it down."""
-    from ray._private.state import state
-
-    config = state.get_cluster_config()
+    config = internal("cluster_state").get_cluster_config()
     groups = config.node_group_configs if config else ()
     return [(dict(group.resources), _MOST if group.max_count < 0 else group.max_count) for group in groups]
 
@@ -95,22 +95,17 @@ def _configured(config: Mapping[str, Any]) -> list[NodeType]:
 def _is_elsewhere(gcs_address: str) -> bool:
     """Whether an autoscaler runs on another machine. One that only watches calls each machine a type of its own."""
     import ray
-    from ray.autoscaler.v2.utils import is_autoscaler_v2
-    from ray.experimental.internal_kv import _internal_kv_get
 
-    if is_autoscaler_v2(fetch_from_server=True):
+    if internal("is_autoscaler_v2")(fetch_from_server=True):
         return True
-    status = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
+    status = json.loads(internal("internal_kv_get")("__autoscaling_status") or "{}")
     types = (status.get("autoscaler_report") or {}).get("active_nodes", {})
     return bool(set(types) - {f"node_{node['NodeID']}" for node in ray.nodes()})
 
 
 def _state() -> Any:
-    import ray
-    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-
-    client = ray._private.worker.global_worker.gcs_client
-    return GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=5))
+    client = internal("worker.global_worker").gcs_client
+    return internal("GetClusterStatusReply").FromString(client.get_cluster_status(timeout_s=5))
 
 
 def _asks_for(request: Any, wish: Mapping[str, float]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tuner.errors import UserError
 from tuner.ray_backend import auth, sessions
+from tuner.ray_backend.internals import internal
 from tuner.ray_backend.resources import Capacity, Machine, local_capacity
 from tuner.storage import temporary
 
@@ -84,7 +85,7 @@ def _signals_left_alone() -> Iterator[None]:
     come to a session of its own; of what SLURM sends to each process, Ray's inherit that all are blocked but SIGTERM,
     which ends them (Ray itself blocks Ctrl-C for them).
     """
-    from ray._private import utils
+    utils = internal("utils")
 
     before = utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux
 
@@ -179,17 +180,14 @@ def disconnect() -> str:
 
 def _own_session() -> Path | None:
     """The session folder of the Ray that was started here; None where it was somewhere else."""
-    from ray._private import worker
-
-    node = worker._global_node
+    node = internal("worker")._global_node
     return Path(node.get_session_dir_path()) if node is not None and node.head else None
 
 
 def _end() -> None:
     import ray
-    from ray._private import worker
 
-    node = worker._global_node
+    node = internal("worker")._global_node
     if node is not None and node.head and (node.dead_processes() or not node.live_processes()):
         # Whoever told us to end has ended it, too: to ask it for anything would be to wait for a minute.
         node.kill_all_processes(check_alive=False, allow_graceful=False)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray.train._internal import session as rays
 from rich.console import Console
 
 from tuner import user_code
 from tuner.formatting import score
 from tuner.objectives import Objective
+from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.function_trial import run_function, seed_generators
 from tuner.train.function_trial import TargetTrial
 from tuner.trials.trial import Trial
@@ -32,6 +32,7 @@ def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Pat
     assert config.seed is not None
     reports = _Reports(config, objectives, output, console)
     seed_generators(config.seed)
+    rays = internal("session")
     before, rays._session = rays._session, reports
     try:
         function = user_code.resolve(config.target)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import ray.tune.tune
 from ray import tune
-from ray.air._internal import usage as telemetry
 from ray.tune.search import Searcher as RaySearcher
 
 from tuner.config_keys import Assignment
 from tuner.ray_backend.callback import Events
 from tuner.ray_backend.guards import Faults
+from tuner.ray_backend.internals import internal
 from tuner.ray_backend.resources import Share
 from tuner.ray_backend.schedulers import Mutating, Payload, informed
 from tuner.ray_backend.tune_internals import Controller
@@ -156,9 +155,9 @@ def schedule(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.ahead, spec.scheduler.ahead(length, supply.total)))
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
     # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
-    telemetry.tag_callbacks = lambda callbacks: False
+    internal("telemetry").tag_callbacks = lambda callbacks: False
     # Signals are ours to handle: Ray's handler of SIGUSR1 would end the job as if it were through.
-    ray.tune.tune._setup_signal_catching = threading.Event
+    internal("tune")._setup_signal_catching = threading.Event
     events = Events(searcher.by_id, spec, storage, ending, listeners, tell)
 
     def break_off(error: Exception) -> None:
@@ -166,7 +165,7 @@ def schedule(
         ending.give_up(faults.reason)
 
     walls = {"fail": staticmethod(events.broken), "break_off": staticmethod(break_off)}
-    ray.tune.tune.TuneController = type("WalledController", (Controller,), walls)
+    internal("tune").TuneController = type("WalledController", (Controller,), walls)
     try:
         # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
         tune.run(

@@ -15,6 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from tuner.config_keys import Assignment
 from tuner.objectives import Objective
+from tuner.ray_backend.internals import internal
 from tuner.ray_backend.tune_internals import MENDED
 from tuner.search.schedulers import TIME, SchedulerConfig
 from tuner.spec.experiment import ExperimentSpec
@@ -195,9 +196,7 @@ class Mutating(_Informed):
 
 
 def _restored(trial: Trial) -> Any:
-    from ray.train._internal.session import _TrainingResult
-
-    return _TrainingResult(checkpoint=tune.Checkpoint(trial.latest), metrics={TIME: trial.latest_epoch})
+    return internal("TrainingResult")(checkpoint=tune.Checkpoint(trial.latest), metrics={TIME: trial.latest_epoch})
 
 
 def ray_class_of(scheduler: SchedulerConfig) -> Any:

@@ -7,7 +7,9 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.schedulers.hyperband import HyperBandScheduler, _Bracket
+from ray.tune.schedulers.hyperband import HyperBandScheduler
+
+from tuner.ray_backend.internals import internal
 
 
 class Controller(TuneController):  # type: ignore[misc]
@@ -52,7 +54,7 @@ class Controller(TuneController):  # type: ignore[misc]
         super()._trial_task_failure(trial, exception)
 
 
-class _MendedBracket(_Bracket):  # type: ignore[misc]
+class _MendedBracket(internal("Bracket")):  # type: ignore[misc]
     def cleanup_full(self, tune_controller: Any) -> None:
         # Ray ends those that are paused, and forgets those that are about to be: the job would wait for them.
         for trial in self.current_trials():

@@ -12,6 +12,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from tuner import user_code
 from tuner.formatting import shown
+from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
@@ -174,7 +175,7 @@ class _Ignore:
     """Patterns of one ``.gitignore``, read as Ray reads them."""
 
     def __init__(self, folder: Path, lines: Iterable[str]) -> None:
-        from ray._private.thirdparty.pathspec import PathSpec
+        PathSpec = internal("PathSpec")  # noqa: N806
 
         self._folder = folder
         self._patterns: Any = PathSpec.from_lines("gitwildmatch", lines)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.train._internal.session import get_session
 from ray.tune.result import AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
+from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.plain_report import described, plain
 from tuner.train.report_keys import LAST, LEFT_OUT
 
@@ -79,7 +79,7 @@ def run_function(
         Stopped: The trial is to report no more.
         BaseException: Whatever the function raises, but for the end of a program that ends well: that is its end.
     """
-    reports = _Reports(get_session(), objectives, untold)
+    reports = _Reports(internal("get_session")(), objectives, untold)
     try:
         returned = function(config)
         if inspect.isgenerator(returned):

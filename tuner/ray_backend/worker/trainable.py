@@ -13,12 +13,12 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from ray.train._internal.session import get_session
 
 from tuner import user_code
 from tuner.errors import Problem
 from tuner.objectives import Objective
 from tuner.raised import line_of, traceback_of
+from tuner.ray_backend.internals import internal
 from tuner.ray_backend.resources import Share
 from tuner.ray_backend.worker import output_log, system_metrics
 from tuner.ray_backend.worker.async_checkpoint import Beside
@@ -139,7 +139,7 @@ def _status_of(leaving: SystemExit) -> str:
 
 def _output() -> AbstractContextManager[object]:
     """The log of what this trial prints."""
-    session = get_session()
+    session = internal("get_session")()
     if session is None:
         return nullcontext()
     logging.getLogger("ray.train._internal.storage").setLevel(logging.WARNING)  # a line for each checkpoint

@@ -1,0 +1,35 @@
+"""The private names of libraries that are used: each is there in the versions that pyproject.toml allows."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tuner.ray_backend.internals import USED, internal
+
+ROOMS = Path(__file__).parents[1] / "tuner"
+
+
+@pytest.mark.parametrize("name", USED)
+def test_ray_has_each_private_name_that_is_used(name: str) -> None:
+    internal(name)  # raises, and says which is gone
+
+
+def test_a_name_that_ray_has_no_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(USED, "gone", "ray.tune:_gone")
+    with pytest.raises(RuntimeError, match=r"this version of Ray has no ray\.tune:_gone"):
+        internal("gone")
+
+
+def test_no_other_module_imports_a_private_name_of_ray() -> None:
+    found = []
+    for path in sorted(ROOMS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            private = [n for n in names if n.startswith("ray.") and any(p.startswith("_") for p in n.split("."))]
+            found += [f"{path.relative_to(ROOMS)}: {name}" for name in private]
+    assert not found

@@ -1,0 +1,61 @@
+"""Every private name of Ray that is used here: a test says which of them another version of Ray has taken away.
+
+Its public names do not suffice to keep its handlers from our signals, to give a function its reports without a control
+loop, to mend that loop where it loses a trial, or to tell which machines an autoscaler may bring.
+"""
+
+from pkgutil import resolve_name
+from typing import Any
+
+USED = {
+    # Starting, leaving and asking a Ray
+    "utils": "ray._private.utils",
+    "utils.set_sigterm_handler": "ray._private.utils:set_sigterm_handler",
+    "utils.set_kill_on_parent_death_linux": "ray._private.utils:set_kill_on_parent_death_linux",
+    "worker": "ray._private.worker",
+    "worker._global_node": "ray._private.worker:_global_node",
+    "worker.global_worker": "ray._private.worker:global_worker",
+    "tokens": "ray._raylet:AuthenticationTokenLoader",
+    "raylet_config": "ray._raylet:Config",
+    "canonicalize_bootstrap_address": "ray._private.services:canonicalize_bootstrap_address",
+    "PathSpec": "ray._private.thirdparty.pathspec:PathSpec",
+    # What the autoscaler may bring
+    "cluster_state": "ray._private.state:state",
+    "internal_kv_get": "ray.experimental.internal_kv:_internal_kv_get",
+    "GetClusterStatusReply": "ray.core.generated.autoscaler_pb2:GetClusterStatusReply",
+    "is_autoscaler_v2": "ray.autoscaler.v2.utils:is_autoscaler_v2",
+    # The session in which a trial reports
+    "session": "ray.train._internal.session",
+    "session._session": "ray.train._internal.session:_session",
+    "get_session": "ray.train._internal.session:get_session",
+    "TrainingResult": "ray.train._internal.session:_TrainingResult",
+    # Ray Tune's control loop and schedulers
+    "tune": "ray.tune.tune",
+    "tune._setup_signal_catching": "ray.tune.tune:_setup_signal_catching",
+    "tune.TuneController": "ray.tune.tune:TuneController",
+    "telemetry": "ray.air._internal.usage",
+    "TuneController._process_trial_result": "ray.tune.execution.tune_controller:TuneController._process_trial_result",
+    "TuneController._actor_failed": "ray.tune.execution.tune_controller:TuneController._actor_failed",
+    "TuneController._trial_task_failure": "ray.tune.execution.tune_controller:TuneController._trial_task_failure",
+    "TuneController._queue_decision": "ray.tune.execution.tune_controller:TuneController._queue_decision",
+    "TuneController._stop_experiment_if_needed": (
+        "ray.tune.execution.tune_controller:TuneController._stop_experiment_if_needed"
+    ),
+    "Bracket": "ray.tune.schedulers.hyperband:_Bracket",
+    "HyperBand._create_bracket": "ray.tune.schedulers.hyperband:HyperBandScheduler._create_bracket",
+    "HyperBand._process_bracket": "ray.tune.schedulers.hyperband:HyperBandScheduler._process_bracket",
+    "PBT._get_new_config": "ray.tune.schedulers.pbt:PopulationBasedTraining._get_new_config",
+}
+"""Where each name is found in Ray, as ``package.module:name``."""
+
+
+def internal(name: str) -> Any:
+    """A private name of Ray.
+
+    Raises:
+        RuntimeError: This version of Ray does not have it.
+    """
+    try:
+        return resolve_name(USED[name])
+    except (ImportError, AttributeError) as error:
+        raise RuntimeError(f"this version of Ray has no {USED[name]}, which tuner uses: {error}") from error
