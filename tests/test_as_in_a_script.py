@@ -57,6 +57,8 @@ class Best:
 def train(config, offset=0):
     import late_s
 
+    if offset:
+        Path("late_s.py").write_text("LATE = 1  # edited while the job runs")
     loader = DataLoader(Numbers(), batch_size=4, num_workers=2, multiprocessing_context="spawn")
     loss = config["x"] + offset + sum(float(batch.sum()) for batch in loader)
     words = len(WORDS) + len(Path("words.txt").read_text())  # where it runs
@@ -194,8 +196,18 @@ class TestAFunction:
             pickle.loads((place / "best" / "best.pickle").read_bytes())
 
 
-def test_what_ray_tune_wraps_around_it_holds(place: Path) -> None:
-    job = Job(place, "wrapped", "tracking.register=false")
+@pytest.fixture(scope="module")
+def wrapped(place: Path) -> Iterator[Job]:
+    yield Job(place, "wrapped")
+
+
+def test_code_that_is_edited_while_the_job_runs_is_told(wrapped: Job) -> None:
+    told = "code of your own has changed while the job ran, and workers that started later had it: changed: late_s.py"
+    assert told in wrapped.text
+
+
+def test_what_ray_tune_wraps_around_it_holds(wrapped: Job) -> None:
+    job = wrapped
     assert [(report["loss"], report["threads"]) for report in job.reports] == [(129, 2), (130, 2)]
     assert "with_resources" not in job.text
     head = job.events[0]["spec"] if "spec" in job.events[0] else job.events[0]

@@ -1,15 +1,19 @@
 """Sharing out what there is. What needs a running Ray is tested in test_run.py."""
 
 import gc
+import re
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import ray
+from conftest import experiment
 
 from tuner.errors import UserError
 from tuner.ray_backend.cluster import address_of, disconnect
-from tuner.ray_backend.resources import Capacity, Machine, Share, local_capacity, share
+from tuner.ray_backend.resources import Capacity, Machine, Share, local_capacity, share, with_own_resources
+from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 
 
@@ -76,6 +80,60 @@ def test_what_no_machine_has_is_refused_whatever_the_sum(
     ):
         with pytest.raises(UserError, match=said):
             share(Resources.model_validate(resources), capacity, trials=3)
+
+
+ASKING = """
+from ray import tune
+
+train = tune.with_resources(lambda config: 1, {resources})
+"""
+
+
+def asking(module: str, **parts: Any) -> ExperimentSpec:
+    """An experiment with a function that asks for resources itself."""
+    objective = {"metric": "loss", "mode": "min"}
+    trial, search = {"target": f"{module}:train"}, {"kind": "grid"}
+    return experiment(objective=objective, trial=trial, space={}, search=search, **parts)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "cpu", "gpu", "told"),
+    [
+        ({"cpu": 2}, {}, 2, 0, ""),
+        ({"gpu": 0.5}, {}, 1, 0.5, ""),
+        ({"cpu": 2, "gpu": 1}, {"cpu": 2}, 2, 1, ""),
+        (
+            {"cpu": 2},
+            {"cpu": 1, "gpu": "auto"},
+            1,
+            "auto",
+            "asks for cpu 2, gpu 0 (tune.with_resources); the file says",
+        ),
+        ({"cpu": 1, "special": 1}, {"cpu": 1}, 1, "auto", "what the file says counts"),
+    ],
+)
+def test_a_function_that_asks_for_resources_gets_them_unless_the_file_says_otherwise(
+    own: Callable[[str], str], asked: dict[str, float], said: dict[str, Any], cpu: float, gpu: Any, told: str
+) -> None:
+    spec = asking(own(ASKING.format(resources=asked)), **({"resources": said} if said else {}))
+    found, note = with_own_resources(spec)
+    assert (found.resources.cpu, found.resources.gpu) == (cpu, gpu)
+    assert told in note and bool(told) == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("tune.PlacementGroupFactory([{'CPU': 1}, {'CPU': 2}])", "asks for [{'CPU': 1.0}, {'CPU': 2.0}]"),
+        ("lambda config: tune.PlacementGroupFactory([{'CPU': 1}])", "asks for resources by its config"),
+        ({"cpu": 1, "gpu": 1.5}, "resources.gpu: 1.5 is no share of a GPU"),
+    ],
+)
+def test_a_function_that_asks_for_what_no_trial_can_be_given_is_refused(
+    own: Callable[[str], str], asked: Any, words: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        with_own_resources(asking(own(ASKING.format(resources=asked))))
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2, 2), (3.5, 3)])

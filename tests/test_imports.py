@@ -217,6 +217,7 @@ class TestWorkers:
             (tmp_path / place).mkdir(parents=True)
             (tmp_path / place / "mine_u.py").write_text("def train(config): ...\n")
         monkeypatch.setattr(worker, "_STARTED_IN", tmp_path / "unpacked")
+        monkeypatch.setattr(worker, "_entered", {})
         user_code.look_in(tmp_path / "root" / "folder")
         return tmp_path / "root" / "folder"
 

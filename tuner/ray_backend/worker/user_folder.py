@@ -10,6 +10,9 @@ from tuner import user_code
 _STARTED_IN = Path.cwd()
 """The working directory that Ray gave this process: where it has unpacked what travels, if anything does."""
 
+_entered: dict[str, Path] = {}
+"""Where this process has found each folder: a worker trains one trial after the other."""
+
 
 @dataclass(frozen=True)
 class UserFolder:
@@ -32,10 +35,13 @@ class UserFolder:
 
     def enter(self) -> None:
         """Have this process find the code by the names that the driver has for it, and run it in its folder."""
-        there = self.folder
-        if self.root is not None and not self._is_shared():
-            there = _STARTED_IN / self.folder.relative_to(self.root)
-        user_code.look_in(there, *self.behind, *([] if self.root is None else [_STARTED_IN]))
+        there = _entered.get(str(self.folder))
+        if there is None:
+            there = self.folder
+            if self.root is not None and not self._is_shared():
+                there = _STARTED_IN / self.folder.relative_to(self.root)
+            user_code.look_in(there, *self.behind, *([] if self.root is None else [_STARTED_IN]))
+            _entered[str(self.folder)] = there
         os.chdir(there)
         os.environ["TUNE_ORIG_WORKING_DIR"] = str(there)  # where scripts for Ray Tune look for their files
 
