@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from in_process import in_process
 from xdist.remote import Producer
 from xdist.scheduler import LoadGroupScheduling
 
@@ -210,6 +211,14 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.chdir(before)
         os.environ.clear()
         os.environ.update(environment)
+
+
+@pytest.fixture
+def in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs that are run in this process train there, too, one trial after another."""
+    monkeypatch.chdir(tmp_path)
+    with in_process():
+        yield
 
 
 @pytest.fixture

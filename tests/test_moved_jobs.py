@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import in_process
 from mlflow import MlflowClient
 
 from tuner import user_code
@@ -41,7 +42,7 @@ storage: runs
 """
 WIDER = "space={config.lr: {grid: [0.05, 0.1, 0.2, 0.3]}}"
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thread_scribe")]
 
 
 class Project:
@@ -62,12 +63,12 @@ class Project:
         return project
 
     def run(self, *arguments: str) -> int:
-        """A job, on a Ray that is there."""
+        """A job, whose trials are in this process, too."""
         return self.command("run", "x.yaml", *arguments)
 
     def command(self, *words: str) -> int:
         """A command, in this process."""
-        with pytest.MonkeyPatch.context() as patch:
+        with in_process(), pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.setenv("MLFLOW_TRACKING_URI", self.store)  # MLflow takes the same relative one for the same store
             patch.setattr(user_code, "_folders", [])
@@ -103,7 +104,7 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def begun(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project.begun(tmp_path_factory.mktemp("begun") / "project")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Write
+from in_process import in_process
 from rich.console import Console
 
 from tuner import user_code
@@ -22,6 +23,8 @@ from tuner.jobs.result import Result
 from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml, write_yaml
 from tuner.trials.trial import Mutation, Trial
+
+pytestmark = pytest.mark.slow
 
 # What a hyperparameter of 17 digits is lost in: a label, a parameter cut off, YAML that rounds.
 JOB = """
@@ -67,7 +70,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Result]:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(folder)
     try:
-        yield run(load("job.yaml"), source=Path("job.yaml"), console=Console(file=StringIO()))
+        with in_process():
+            result = run(load("job.yaml"), source=Path("job.yaml"), console=Console(file=StringIO()))
+        yield result
     finally:
         os.chdir(before)
         os.environ.clear()

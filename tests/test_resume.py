@@ -1,4 +1,7 @@
-"""Jobs that are killed, interrupted or finished, and go on: on a real Ray, a real MLflow store and with real kills."""
+"""Jobs that are killed, interrupted or finished, and go on: a real Ray, a real MLflow store and real kills.
+
+What is gone on with to the end has its trials in this process: they go on from what Ray's workers have left.
+"""
 
 import contextlib
 import json
@@ -14,6 +17,7 @@ import psutil
 import pytest
 import torch
 from conftest import processes_below, start_job
+from in_process import in_process
 from mlflow import MlflowClient
 
 from tuner.cli.app import main
@@ -26,6 +30,8 @@ from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import Supply
 from tuner.trials.stopping import Ending
 from tuner.trials.trial import Trial
+
+pytestmark = pytest.mark.slow
 
 GRID = """
 name: grid
@@ -118,8 +124,8 @@ class Place:
         return start_job(self.folder, "job.yaml", *arguments)
 
     def go_on(self, *arguments: str) -> int:
-        """The same command in this process, on a Ray that is there."""
-        with pytest.MonkeyPatch.context() as patch:
+        """The same command in this process, where the trials are, too."""
+        with in_process(), pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             with pytest.raises(SystemExit) as leaving:
@@ -250,7 +256,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def grid(one_ray: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def grid(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A job that was killed, went on, was interrupted by hand, went on and came to its end."""
     place = Place(tmp_path_factory.mktemp("grid"), GRID, store)
     place.kill_when(_is_in_the_middle)
@@ -343,7 +349,7 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_started(
 
 
 @pytest.fixture(scope="module")
-def own(one_ray: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def own(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A function of one's own under Bayesian search and ASHA: killed, twice gone on with, and extended by 3."""
     place = Place(tmp_path_factory.mktemp("own"), OWN, store)
     place.kill_when(_is_in_the_middle, last_words=60)
@@ -389,7 +395,7 @@ def test_an_extension_tries_so_many_more_and_nothing_twice(own: Place) -> None:
 
 
 def test_a_random_search_is_extended_by_what_a_longer_one_had_tried(
-    one_ray: None, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = Place(tmp_path, RANDOM, store)
     assert place.go_on() == OK
@@ -408,7 +414,7 @@ def test_a_random_search_is_extended_by_what_a_longer_one_had_tried(
 
 
 @pytest.fixture(scope="module")
-def population(one_ray: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+def population(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A population that was killed after a mutation, right after a report, and went on."""
     place = Place(tmp_path_factory.mktemp("population"), POPULATION, store)
 

@@ -32,6 +32,8 @@ from tuner.trials.resume import read_past
 from tuner.trials.retention import Retention
 from tuner.trials.stopping import Ending
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import tempfile
 import time
@@ -107,7 +109,7 @@ class Place:
 
 
 @pytest.fixture
-def place(one_ray: None, own: Callable[[str], str], tmp_path: Path, empty_store: Path) -> Place:
+def place(in_one_process: None, own: Callable[[str], str], tmp_path: Path, empty_store: Path) -> Place:
     return Place(tmp_path, own(CODE), empty_store)
 
 

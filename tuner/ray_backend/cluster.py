@@ -35,16 +35,7 @@ def connect(address: str | None, working_dir: str | None = None) -> Capacity:
     Raises:
         UserError: There is no Ray at the address, or no folder for its files.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the record is MLflow's
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's last report has no metrics
-    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # ours is shown, once
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # code of the user's own runs in the experiment's folder
-    os.environ["TUNE_WARN_THRESHOLD_S"] = "10"
-    # What Tune would go on from; we go on from the journal.
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    configure_tune()
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -75,6 +66,20 @@ def connect(address: str | None, working_dir: str | None = None) -> Capacity:
         raise UserError(auth.no_ray(address, error)) from None
     _silence_tune()
     return _of_cluster(is_open)
+
+
+def configure_tune() -> None:
+    """Set the environment variables that Ray and Ray Tune read in this process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the record is MLflow's
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's last report has no metrics
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # ours is shown, once
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # code of the user's own runs in the experiment's folder
+    os.environ["TUNE_WARN_THRESHOLD_S"] = "10"
+    # What Tune would go on from; we go on from the journal.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 
 @contextlib.contextmanager
