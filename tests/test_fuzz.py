@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from fuzzing import Path_, at, bounded, confined, fuzzed, odd, paths, planned
+from fuzzing import Path_, at, bounded, confined, fuzzed, odd, paths, planned, tried_of
 from hypothesis import strategies as st
 
 from tuner import user_code
@@ -273,11 +273,12 @@ def _garbled(draw: st.DrawFn, text: str) -> str:
     return "".join(lines)
 
 
-def test_there_are_ten_thousand_inputs() -> None:
+def test_there_are_ten_thousand_inputs_and_500_at_the_gate() -> None:
     import test_fuzz_jobs
 
     assert {"test_overrides", test_fuzz_jobs.test_a_damaged_checkpoint.__name__} <= planned.keys()
     assert sum(planned.values()) >= 10_000  # and each test counts its own
+    assert sum(map(tried_of, planned.values())) >= 500
 
 
 @pytest.mark.parametrize("data", VALID, ids=range(len(VALID)))
@@ -285,11 +286,13 @@ def test_what_is_mutated_is_sound(data: dict[str, Any], folder: Path) -> None:
     assert _loads(folder, _dumped(data)) is not None
 
 
+@pytest.mark.slow
 @fuzzed(3200, text=mutated())
 def test_a_specification_with_odd_parts(text: str, folder: Path) -> None:
     _loads(folder, text)
 
 
+@pytest.mark.slow
 @fuzzed(
     1200,
     text=st.one_of(
@@ -317,6 +320,7 @@ def _overrides(data: dict[str, Any]) -> st.SearchStrategy[list[str]]:
     return st.lists(st.one_of(one, one, st.sampled_from(numbers), names, values), min_size=1, max_size=2)
 
 
+@pytest.mark.slow
 @fuzzed(2400, typed=st.sampled_from(VALID).flatmap(lambda data: st.tuples(st.just(data), _overrides(data))))
 def test_overrides(typed: tuple[dict[str, Any], list[str]], folder: Path) -> None:
     data, given_ = typed
