@@ -14,6 +14,7 @@ from conftest import experiment
 from hosts import Host, network
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

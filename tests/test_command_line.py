@@ -204,7 +204,7 @@ class TestDryRun:
 
     def test_it_starts_nothing(self, write: Write, minimal: str) -> None:
         modules = modules_after(["run", str(write(minimal)), "--dry-run"])
-        assert "tuner.summary" in modules
+        assert "tuner.cli.summary" in modules
         assert not {"ray", "mlflow"} & modules
 
 

@@ -131,6 +131,7 @@ class TestCorners:
         for name in plain:  # and with those that count only behind a kind that is at no end
             assert {(name, "below", a, b) for a, b in product(range(3), (0.0, 1.0))} <= stand_together
 
+    @pytest.mark.slow
     def test_of_one_key_with_very_many_values_are_all_of_them(self) -> None:
         assert len(list(corners(space({"a": {"grid": list(range(5000))}})))) == 5000
 

@@ -160,6 +160,7 @@ def check_as_undisturbed(job: Disturbed, tmp_path: Path) -> None:
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how_many", [1, 2])
 def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
     tmp_path: Path, how_many: int
@@ -186,6 +187,7 @@ def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_rea
     check_as_undisturbed(job, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(tmp_path: Path) -> None:
     job = Disturbed(tmp_path)
     process = job.start()
@@ -204,6 +206,7 @@ def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
     assert left == {job.saved()[-1]["best"]}
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Path) -> None:
     import shutil
 
@@ -220,6 +223,7 @@ def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Pat
     assert sessions == [0, saved[-2]["epoch"]]
 
 
+@pytest.mark.slow
 def test_a_winner_whose_checkpoint_is_damaged_is_told_and_not_registered(tmp_path: Path) -> None:
     # More trials than the machine has room for at once: when the first has ended, there is another one to wait for.
     others = ", ".join(f"1.0e-{9 + number}" for number in range(os.cpu_count() or 1))

@@ -114,6 +114,7 @@ class Job:
 WHOLE: tuple[str, dict[int, Any]] = ("FINISHED", dict.fromkeys(range(5), ("FINISHED", [1, 2, 3, 4])))
 
 
+@pytest.mark.slow
 def test_storage_that_is_full_ends_the_job_and_resume_goes_on(tmp_path: Path, disk: Path) -> None:
     job = Job(tmp_path, disk, tmp_path)
     process = job.start()
@@ -129,6 +130,7 @@ def test_storage_that_is_full_ends_the_job_and_resume_goes_on(tmp_path: Path, di
     assert job.record() == WHOLE
 
 
+@pytest.mark.slow
 def test_a_store_that_is_full_is_told_what_it_lacks_by_sync(tmp_path: Path, disk: Path) -> None:
     job = Job(tmp_path, tmp_path, disk)
     process = job.start()

@@ -172,6 +172,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
     yield told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_every_form_and_every_report_ends_as_it_should(jobs: dict[str, Told], way: str) -> None:
     job, (status, last, count, reason) = jobs["many"], WAYS[way]
@@ -185,6 +186,7 @@ def test_every_form_and_every_report_ends_as_it_should(jobs: dict[str, Told], wa
     assert all(set(each) <= {"loss", "epoch"} for each in reports)
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_said_once(jobs: dict[str, Told]) -> None:
     text = jobs["many"].text
     assert jobs["many"].status == OK, text  # some succeed
@@ -192,6 +194,7 @@ def test_what_was_left_out_is_said_once(jobs: dict[str, Told]) -> None:
     assert "'__duplicate__'" in text and "the name is Ray Tune's own" in text
 
 
+@pytest.mark.slow
 def test_a_generator_is_a_trial_and_what_it_yields_its_reports(jobs: dict[str, Told]) -> None:
     job = jobs["steps"]
     assert job.status == OK, job.text

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from tuner.exit_status import OK
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 JOB = """
 name: faults

@@ -472,6 +472,7 @@ class TestPlots:
             assert words in notes[title].note
         page_of(tmp_path, spec, trials)
 
+    @pytest.mark.slow
     def test_fifteen_keys_with_conditions_and_odd_choices(self, tmp_path: Path) -> None:
         space: dict[str, Any] = {f"config.k{i}": {"uniform": [0, 1]} for i in range(9)}
         space |= {
@@ -510,6 +511,7 @@ class TestPlots:
         own = of_function({"config.x": {"uniform": [0, 1]}}, objective={"metric": "parameters", "mode": "min"})
         assert can_decide(own, [], "config.x", "parameters")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("count", [2, 4])
     def test_what_decides_nothing_seldom_comes_first(self, count: int) -> None:
         space = {f"config.k{i}": {"uniform": [0, 1]} for i in range(count)}
@@ -524,6 +526,7 @@ class TestPlots:
             first.append(next(iter(KeyPlots(spec, Trials(spec.space, trials))._importance(spec.objective))))
         assert first.count("k0") >= 18
 
+    @pytest.mark.slow
     def test_many_trials_are_thinned_out(self, tmp_path: Path) -> None:
         spec = experiment(space=TestStudy.SPACE, search={"kind": "random", "trials": 1000})
         page = page_of(tmp_path, spec, drawn(spec, 1000, epochs=20))
@@ -606,10 +609,11 @@ class TestFile:
         assert "&lt;script>" not in json.dumps(page.figures) and "&lt;script&gt;" in json.dumps(page.figures)
 
     def test_it_is_in_the_built_package(self) -> None:
-        assert files("tuner").joinpath("report.html.jinja").is_file()
+        assert files("tuner.report").joinpath("report.html.jinja").is_file()
         settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
-        assert any(fnmatch("report.html.jinja", pattern) for pattern in settings["package-data"]["tuner"])
+        assert any(fnmatch("report.html.jinja", pattern) for pattern in settings["package-data"]["tuner.report"])
 
+    @pytest.mark.slow
     @pytest.mark.browser
     def test_a_browser_draws_it_without_a_network(self, browser: Any, tmp_path: Path) -> None:
         spec, trials = self.evil()

@@ -103,6 +103,7 @@ def _wait_for_reports(folder: Path, process: "subprocess.Popen[str]", sessions: 
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "signals.py").write_text(CODE % str(tmp_path / "end"))
@@ -139,6 +140,7 @@ def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path
     assert statuses() == {"parent": ["FINISHED"], "trial": ["FINISHED"] * 4}
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_job_starts_ends_it(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "signals.py").write_text(CODE % str(tmp_path / "end"))
@@ -157,6 +159,7 @@ def test_a_signal_while_a_job_starts_ends_it(tmp_path: Path) -> None:
     assert "interrupted (SIGTERM)" in output
 
 
+@pytest.mark.slow
 def test_training_alone_is_interrupted_too(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(
         "name: alone\nobjective: val_accuracy\n"

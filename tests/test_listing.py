@@ -100,6 +100,7 @@ def test_list_shows_every_job_newest_first(store: Store, told: Told) -> None:
     assert "other" not in told("list", "small")
 
 
+@pytest.mark.slow
 def test_best_names_the_winner_and_how_to_load_it(store: Store, told: Told) -> None:
     store.job("20260101-000000-aaaa", [0.5, 0.75, 0.25])
     for name in ("small", "20260101-000000-aaaa"):
@@ -252,6 +253,7 @@ class TestMistakes:
 
 @pytest.mark.server
 class TestUi:
+    @pytest.mark.slow
     def test_it_serves_the_store_and_ends_with_all_its_processes(self, store: Store, tmp_path: Path) -> None:
         store.job("20260101-000000-aaaa", [0.5])
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -232,6 +232,7 @@ fit(config, objective, lambda metrics, save: print("trained in", metrics["batch_
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
 def test_under_a_real_limit_a_batch_has_room_in_parts(tmp_path: Path) -> None:
     script = tmp_path / "limited.py"
@@ -279,6 +280,7 @@ class Net(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_next_one_has_its_process(
     tmp_path: Path,
 ) -> None:
@@ -318,6 +320,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
     assert len({pid for pid, *_ in lines}) == 1  # one process for all three
 
 
+@pytest.mark.slow
 def test_a_trial_that_ray_kills_again_and_again_for_the_memory_of_its_machine_ran_out_of_it(tmp_path: Path) -> None:
     text = JOB.replace('import, target: "own_hungry:Net", args: {most: 64, log: LOG}', "cnn")
     text = text.replace("model.args.most: {grid: [0, 5, 64]}", "optimizer.lr: {grid: [0.01]}")

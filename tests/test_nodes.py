@@ -15,7 +15,7 @@ from tuner.data.mnist import data_dir
 from tuner.ray_backend.auth import OPEN
 from tuner.ray_backend.node_check import versions
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 OWN = """
 name: {name}

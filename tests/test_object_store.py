@@ -22,6 +22,8 @@ from tuner.train.checkpoint import Save
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.journal import FILE
 
+pytestmark = pytest.mark.slow
+
 JOB = """
 name: far
 objective: val_accuracy

@@ -13,7 +13,7 @@ from tuner.exit_status import OK
 
 PRINTS = """
 import sys
-from tuner import output
+from tuner.report import output
 output.prepare()
 output.outlive()
 from rich.console import Console
@@ -34,7 +34,8 @@ def test_a_program_goes_on_whatever_becomes_of_its_output(redirected: str) -> No
 
 
 def test_a_closed_output_is_not_taken_by_the_next_file(tmp_path: Path) -> None:
-    code = "from tuner import output; output.prepare(); file = open('data', 'w'); print('line'); sys = file.fileno()"
+    code = "from tuner.report import output; output.prepare(); "
+    code += "file = open('data', 'w'); print('line'); sys = file.fileno()"
     subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}; assert sys > 2" >&- 2>&-'], cwd=tmp_path, check=True)
     assert (tmp_path / "data").read_text() == ""
 
@@ -45,6 +46,7 @@ def test_characters_that_the_encoding_lacks_are_replaced() -> None:
     assert ran.returncode == 7 and "?" in ran.stdout and "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_job_whose_reader_has_gone_comes_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(
         "name: read\nobjective: {metric: loss, mode: min}\ntrial: {target: 'code:train'}\n"

@@ -142,6 +142,7 @@ search: {{kind: grid}}
     yield job, text
 
 
+@pytest.mark.slow
 def test_each_trial_has_one(job: tuple[Path, str]) -> None:
     folder, text = job
     logs = {way: (folder / f"trial-000{number}" / "output.log").read_text() for number, way in enumerate(WAYS)}
@@ -152,12 +153,14 @@ def test_each_trial_has_one(job: tuple[Path, str]) -> None:
     assert died.endswith("ended dies once\n")
 
 
+@pytest.mark.slow
 def test_a_failure_says_where_it_is(job: tuple[Path, str]) -> None:
     folder, text = job
     place = f"runs/prints/{folder.name}/trial-0001/output.log"
     assert text.count(f"output: {place}") == 1 and text.count(f"what it printed: {place}") == 1
 
 
+@pytest.mark.slow
 def test_it_is_an_artifact_where_that_is_asked_for(job: tuple[Path, str]) -> None:
     folder, _ = job
     client = MlflowClient(f"sqlite:///{folder.parents[2]}/mlflow.db")
@@ -168,6 +171,7 @@ def test_it_is_an_artifact_where_that_is_asked_for(job: tuple[Path, str]) -> Non
         assert Path(there).read_text() == (folder / f"trial-000{number}" / "output.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_command_shows_it(
     job: tuple[Path, str], capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

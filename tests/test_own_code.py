@@ -15,6 +15,8 @@ from mlflow import MlflowClient
 from benchmarks.servers import ray_cluster
 from tuner.exit_status import OK
 
+pytestmark = [pytest.mark.slow, pytest.mark.server]
+
 # Every file of one's own that a job needs lies in a folder that no worker has in its path.
 FUNCTIONS = """
 import tempfile

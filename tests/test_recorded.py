@@ -183,6 +183,7 @@ class TestName:
         with pytest.raises(UserError, match="the experiment of the run"):
             find_job(client, job.parent)
 
+    @pytest.mark.slow
     def test_of_a_run_of_somebody_else_s(self, client: Any, place: Path) -> None:
         run = client.create_run("0").info.run_id
         with pytest.raises(UserError, match="neither a job nor a trial"):
@@ -411,6 +412,7 @@ class TestJournal:
         assert written.note == "" and stranger in written.path.read_text()
         assert not mark.exists() and stranger not in sys.modules
 
+    @pytest.mark.slow
     def test_that_cannot_be_read_here_leaves_what_was_kept(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         job = Recorded(place)
         job.trial(0.5)

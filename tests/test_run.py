@@ -105,6 +105,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
         os.environ.update(environment)
 
 
+@pytest.mark.slow
 def test_every_trial_ends_and_only_the_good_ones_complete(job: Job) -> None:
     assert [trial.status for trial in job.result.trials] == ["completed", "failed", "diverged", "failed"]
     assert job.result.status == OK  # trials have failed; the others went on
@@ -113,6 +114,7 @@ def test_every_trial_ends_and_only_the_good_ones_complete(job: Job) -> None:
     assert job.result.record_failure is None
 
 
+@pytest.mark.slow
 def test_the_parent_run_holds_the_answer(job: Job) -> None:
     [parent] = job.runs("parent")
     winner = job.result.winner
@@ -132,6 +134,7 @@ def test_the_parent_run_holds_the_answer(job: Job) -> None:
     assert right == pytest.approx(job.result.test["test_accuracy"])
 
 
+@pytest.mark.slow
 def test_the_recorded_specification_runs_to_the_same_plan(job: Job, tmp_path: Path) -> None:
     [parent] = job.runs("parent")
     again = load(job.client.download_artifacts(parent.info.run_id, "experiment.yaml", str(tmp_path)))
@@ -140,6 +143,7 @@ def test_the_recorded_specification_runs_to_the_same_plan(job: Job, tmp_path: Pa
     assert [again.trial_config(assignment).seed for assignment in job.plan] == seeds
 
 
+@pytest.mark.slow
 def test_each_trial_is_nested_with_its_parameters_and_all_its_epochs(job: Job) -> None:
     [parent] = job.runs("parent")
     assert len(job.runs("trial")) == 4
@@ -160,6 +164,7 @@ def test_each_trial_is_nested_with_its_parameters_and_all_its_epochs(job: Job) -
     assert best.data.metrics["best_epoch"] == epochs[-1]
 
 
+@pytest.mark.slow
 def test_the_dataset_is_recorded_by_its_true_name_and_size(job: Job) -> None:
     seen = {"training": ("digits-train", 1137), "validation": ("digits-validation", 300)}
     for number, more in ((0, {"testing": ("digits-test", 360)}), (2, {})):  # the first one wins
@@ -168,12 +173,14 @@ def test_the_dataset_is_recorded_by_its_true_name_and_size(job: Job) -> None:
         assert found == seen | more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(0, "FINISHED"), (1, "FAILED"), (2, "FAILED"), (3, "FAILED")])
 def test_a_run_says_how_its_trial_ended(job: Job, number: int, status: str) -> None:
     assert job.run_of(number).info.status == status
     assert job.run_of(number).data.tags["tuner.status"] == job.result.trials[number].status
 
 
+@pytest.mark.slow
 def test_a_failed_trial_leaves_its_reason_and_traceback(job: Job) -> None:
     record = job.run_of(1)
     assert "memory" in record.data.tags["tuner.reason"]
@@ -181,11 +188,13 @@ def test_a_failed_trial_leaves_its_reason_and_traceback(job: Job) -> None:
     assert traceback.startswith("Traceback") and "fit" in traceback
 
 
+@pytest.mark.slow
 def test_only_the_winner_is_measured_on_the_test_set(job: Job) -> None:
     measured = {number for number in range(4) if any(n.startswith("test_") for n in job.run_of(number).data.metrics)}
     assert measured == {0}
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_that_of_the_best_report(job: Job) -> None:
     record = job.run_of(0)
     winner = job.result.winner
@@ -197,6 +206,7 @@ def test_the_checkpoint_is_that_of_the_best_report(job: Job) -> None:
     assert yaml.safe_load((artifact / "metrics.json").read_text()) == metrics
 
 
+@pytest.mark.slow
 def test_a_checkpoint_loads_from_its_folder_and_from_its_run(job: Job) -> None:
     winner = job.result.winner
     assert winner is not None and winner.checkpoint is not None
@@ -208,6 +218,7 @@ def test_a_checkpoint_loads_from_its_folder_and_from_its_run(job: Job) -> None:
         assert from_folder(images).shape == (5, 10)
 
 
+@pytest.mark.slow
 def test_alone_gives_the_numbers_that_ray_gave_to_the_last_bit(job: Job) -> None:
     config = job.spec.trial_config(job.plan[0])
     assert isinstance(config, TrialConfig)
@@ -224,11 +235,13 @@ def test_alone_gives_the_numbers_that_ray_gave_to_the_last_bit(job: Job) -> None
         assert [metrics[name] for metrics in alone] == curve, name
 
 
+@pytest.mark.slow
 def test_a_log_gets_a_line_a_trial(job: Job) -> None:
     assert [line[:5] for line in job.text.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     assert "\x1b" not in job.text
 
 
+@pytest.mark.slow
 def test_the_journal_tells_what_the_driver_knew(job: Job) -> None:
     past = read_past(job.spec, job.result.folder, Path(job.result.folder).name)
     assert past.is_finished and past.head["parent_run"] == job.result.links.parent_run_id
@@ -243,6 +256,7 @@ def test_the_journal_tells_what_the_driver_knew(job: Job) -> None:
         assert read.seconds == pytest.approx(trial.seconds, abs=0.5)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_through_is_not_gone_on_with(job: Job) -> None:
     with pytest.raises(UserError, match="has been through all of its 4 trials"):
         run(job.spec, resume=True)
@@ -250,6 +264,7 @@ def test_a_job_that_is_through_is_not_gone_on_with(job: Job) -> None:
         run(job.spec, extend=2)
 
 
+@pytest.mark.slow
 def test_a_job_whose_driver_was_killed_in_its_last_words_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +306,7 @@ def several(job: Job) -> Job:
 
 
 class TestSeveralObjectives:
+    @pytest.mark.slow
     def test_the_front_is_recorded_drawn_and_shown(self, several: Job) -> None:
         result = several.result
         assert result.status == OK and len(result.trials) == 4
@@ -308,6 +324,7 @@ class TestSeveralObjectives:
         assert parent.data.metrics["best_parameters"] == result.winner.best_report["parameters"]
         assert parent.data.metrics["trials_completed"] == 4
 
+    @pytest.mark.slow
     def test_who_misses_a_constraint_wins_nothing(self, several: Job) -> None:
         widest = several.result.trials[0]
         assert widest.assignment["model.hidden"] == 64 and not widest.is_feasible
@@ -390,6 +407,7 @@ def _runs(folder: Path, name: str) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
     process = start_job(
@@ -407,6 +425,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     assert {record.info.status for record in _runs(tmp_path, "job")} == {"KILLED"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 60"))
     two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
@@ -426,6 +445,7 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
     assert "the worker was lost" in output
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     epochs, weights = 40, []
     for folder, kills in ((tmp_path / "killed", 3), (tmp_path / "left", 0)):
@@ -470,6 +490,7 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
             assert torch.equal(tensor, left[name]), name
 
 
+@pytest.mark.slow
 def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> None:
     epochs = 30  # long enough to lose two
     job = JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}").replace(
@@ -497,6 +518,7 @@ def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> N
         assert [point.step for point in curve] == list(range(1, epochs + 1))  # each once
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Path) -> None:
     (tmp_path / "own_hang.py").write_text(
         "import time\n\nfrom ray import tune\n\n\n"
@@ -527,6 +549,7 @@ def _workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     return processes_below(process, "ImplicitFunc")
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 1"))
@@ -558,6 +581,7 @@ def _wait_for_metrics(folder: Path) -> None:
     raise AssertionError("no trial has reported")
 
 
+@pytest.mark.slow
 def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 100000"))
     process = start_job(
@@ -574,6 +598,7 @@ def test_timeout_ends_a_job_and_keeps_what_was_found(tmp_path: Path) -> None:
     assert trial.data.metrics["best_val_accuracy"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (data_dir() / "MNIST").is_dir(), reason="needs MNIST's files: set TUNER_DATA_DIR")
 def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
     text = JOB.replace("kind: digits", "kind: mnist, limit: 200").replace("268435456", "16")
@@ -587,6 +612,7 @@ def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
     assert process.returncode == OK, output
 
 
+@pytest.mark.slow
 def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     text = JOB.replace("kind: digits", "kind: mnist, offline: digits, limit: 200").replace("268435456", "16")
     (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
@@ -610,6 +636,7 @@ def test_no_data_and_no_network_falls_back_aloud(tmp_path: Path) -> None:
     assert f"file://{tmp_path}/store/job/" in output
 
 
+@pytest.mark.slow
 def test_a_job_of_which_too_many_trials_fail_ends_as_failed_and_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
     (tmp_path / "own_frail.py").write_text(
         "from ray import tune\n\ndef train(config):\n"

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from benchmarks.servers import free_port, mlflow_server, postgres, postgres_programs
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 JOB = """
 name: {name}

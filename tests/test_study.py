@@ -83,6 +83,7 @@ def optunas(searcher: Study) -> list[Any]:
 
 
 class TestLearning:
+    @pytest.mark.slow
     @every_sampler
     def test_a_sampler_comes_nearer_to_the_best_than_it_began(self, sampler: str) -> None:
         count, seeds = (16, 2) if sampler == "gp" else (60, 3)
@@ -92,6 +93,7 @@ class TestLearning:
         begin, end = (sum(median(values[part]) for values in runs) for part in (slice(quarter), slice(-quarter, None)))
         assert end > begin / 2, "both are below 0"
 
+    @pytest.mark.slow
     @every_sampler
     def test_the_mode_says_which_way_is_better(self, sampler: str) -> None:
         count = 16 if sampler == "gp" else 60
@@ -293,6 +295,7 @@ class TestOutcomes:
             {"latency_ms <= 2": math.inf, "val_loss <= 1": -1.0},
         ]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
     def test_a_measured_constraint_is_learnt(self, sampler: str) -> None:
         """The best value lies where the constraint is missed."""
@@ -313,12 +316,14 @@ class TestOutcomes:
 
 
 class TestStaticConstraints:
+    @pytest.mark.slow
     @every_sampler
     def test_nothing_is_tried_that_is_forbidden(self, sampler: str) -> None:
         searcher = study(sampler, allows=lambda trial: trial["x"] + trial["y"] <= 0.8)
         for trial in run(searcher, 9, lambda trial: trial["x"] + trial["y"]):
             assert trial["x"] + trial["y"] <= 0.8
 
+    @pytest.mark.slow
     def test_a_sampler_still_comes_to_the_best_at_the_edge_of_what_is_allowed(self) -> None:
         found = run(study("gp", allows=lambda trial: trial["x"] <= 0.6), 14, lambda trial: trial["x"])
         assert max(trial["x"] for trial in found) > 0.55
@@ -379,6 +384,7 @@ class TestFailures:
                 failed += fails and number >= count // 2
         return failed / (seeds * (count - count // 2))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("sampler", "count", "seeds", "most"),
         [("tpe", 50, 8, 0.2), ("nsga2", 50, 8, 0.15), ("cmaes", 50, 8, 0.15), ("gp", 24, 3, 0.2)],
@@ -400,6 +406,7 @@ class TestFailures:
             late += run(study("tpe", seed=seed), 40, lambda trial: -abs(trial["y"] - 0.5))[20:]
         assert sum(trial["x"] > 2 / 3 for trial in late) / len(late) > 0.25
 
+    @pytest.mark.slow
     def test_a_best_at_the_edge_of_what_fails_is_approached_and_not_run_into(self) -> None:
         """Optuna's Gaussian process alone, which passes over failed trials, tries little else but x near 1."""
         searcher = study("gp", {"x": {"uniform": [0, 1]}})

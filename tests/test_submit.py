@@ -15,7 +15,7 @@ from conftest import eventually
 from hosts import Host, network
 from mlflow import MlflowClient
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 JOB = """
 name: {name}

@@ -122,6 +122,7 @@ def test_what_cannot_be_mended_is_named(job: Job) -> None:
     assert f"trial 0 has not the parameter {KEY!r}" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_gone_is_made_anew_once(job: Job) -> None:
     before = job.content()
     job.database = job.database.with_name("other.db")  # MLflow itself would go on with the file that was deleted

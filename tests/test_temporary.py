@@ -12,7 +12,7 @@ import pytest
 from tuner.storage import temporary
 
 HOLD = """
-from tuner import temporary
+from tuner.storage import temporary
 with temporary.folder() as there:
     (there / "file").touch()
     print(there, flush=True)

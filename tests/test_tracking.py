@@ -177,6 +177,7 @@ def test_a_store_that_comes_back_is_told_all_that_it_missed(
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.1), (2, 0.2)]
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
     spec: ExperimentSpec, uri: str, monkeypatch: pytest.MonkeyPatch

@@ -125,6 +125,7 @@ def test_every_metric_that_the_trial_names_is_reported_every_epoch(tmp_path: Pat
         assert report["epoch_seconds"] > 0 and report["images_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_a_second_head_finds_where_the_digit_is(tmp_path: Path) -> None:
     data = Digits(canvas=14, batch_size=32)
     config = trial(

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
 from conftest import start_job
 from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
 
 JOB = """
 name: same
