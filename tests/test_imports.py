@@ -206,6 +206,15 @@ class TestWorking:
         assert at < next(place for place, path in enumerate(sys.path) if Path(path).name == "site-packages")
 
 
+def test_a_name_that_only_a_worker_has_loaded_is_the_users(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    import code  # as a worker has, by way of its debugger, and the driver has not
+
+    monkeypatch.setitem(sys.modules, "code", code)
+    own("code.py", "def train(config): return 5\n")
+    user_code.take_names(["code", "not_loaded"])
+    assert user_code.resolve("code:train")({}) == 5
+
+
 class TestWorkers:
     """How a worker finds the folder."""
 

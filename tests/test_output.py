@@ -49,10 +49,10 @@ def test_characters_that_the_encoding_lacks_are_replaced() -> None:
 @pytest.mark.slow
 def test_a_job_whose_reader_has_gone_comes_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(
-        "name: read\nobjective: {metric: loss, mode: min}\ntrial: {target: 'code:train'}\n"
+        "name: read\nobjective: {metric: loss, mode: min}\ntrial: {target: 'own_reports:train'}\n"
         "space: {config.lr: {uniform: [0.1, 1]}}\nsearch: {kind: random, trials: 3}\n"
     )
-    (tmp_path / "code.py").write_text(
+    (tmp_path / "own_reports.py").write_text(
         "from ray import tune\n"
         "def train(config):\n    for _ in range(3):\n        tune.report({'loss': config['lr']})\n"
     )

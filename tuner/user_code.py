@@ -58,6 +58,18 @@ def look_in(folder: Path, *behind: Path) -> None:
         _put_on_path(other, len(sys.path))
 
 
+def take_names(modules: Iterable[str]) -> None:
+    """Have the user's own modules take these names, where this process has loaded others by them.
+
+    A worker loads more of Python than the driver, which would have refused a name that is taken there.
+    """
+    for top in modules:
+        loaded = sys.modules.get(top)
+        if loaded is not None and not any(_comes_from(loaded, folder) for folder in folders()):
+            for name in [each for each in sys.modules if each == top or each.startswith(f"{top}.")]:
+                del sys.modules[name]
+
+
 def _put_on_path(folder: Path, at: int) -> None:
     if str(folder) not in sys.path:
         sys.path.insert(at, str(folder))
