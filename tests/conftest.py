@@ -317,3 +317,14 @@ def browser() -> Iterator[Any]:
         shown = running.chromium.launch(executable_path=chromium, args=arguments)
         yield shown
         shown.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _modules_of_tests_own() -> Iterator[None]:
+    """Forget the modules that a file of tests has made: another one may make some of the same names."""
+    yield
+    experiments = str(Path(__file__).parents[1] / "experiments")
+    for name, module in list(sys.modules.items()):
+        file = str(getattr(module, "__file__", None) or "")
+        if "/pytest-of-" in file or file.startswith(experiments):
+            del sys.modules[name]

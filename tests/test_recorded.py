@@ -476,3 +476,12 @@ def test_reading_makes_nothing(place: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="there is no store to read"), store.reading(uri):
             pass
         assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_relative_store_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        client = store.connect("sqlite:///mlflow.db")
+        assert {each.name for each in client.search_experiments()} == {"Default"}
+        client.create_experiment(name)

@@ -15,7 +15,7 @@ from typing import Any
 from tuner.errors import Problem, UserError
 from tuner.storage import temporary
 from tuner.storage.file_lock import exclusive
-from tuner.storage.uris import masked
+from tuner.storage.uris import absolute, masked
 from tuner.tracking.health import check_reachable, refusal
 from tuner.tracking.names import recorded
 from tuner.tracking.relocation import relocate
@@ -48,7 +48,10 @@ INFINITY = 1.7976931348623157e308
 
 
 def connect(uri: str) -> Any:
-    """A client of the store at `uri`."""
+    """A client of the store at `uri`, and of its registry unless MLFLOW_REGISTRY_URI names another.
+
+    MLflow keeps a connection for each URI: a relative one would stand for the file of a folder that was left.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -57,7 +60,8 @@ def connect(uri: str) -> Any:
     with _alone_with(uri):
         if moved := relocate(uri):
             logging.getLogger("tuner").warning(moved)
-        return MlflowClient(tracking_uri=uri)
+        uri = absolute(uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
 @contextlib.contextmanager
