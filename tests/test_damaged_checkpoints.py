@@ -121,7 +121,8 @@ class Disturbed:
 def cut(checkpoint: str) -> None:
     """Leave half of a checkpoint's weights: as much as was on the disk when the power failed."""
     weights = Path(checkpoint, "model.pt")
-    os.truncate(weights, weights.stat().st_size // 2)
+    if weights.exists():  # else its process was stopped before it came to that: it is cut short already
+        os.truncate(weights, weights.stat().st_size // 2)
 
 
 def check_as_undisturbed(job: Disturbed, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ import torch
 from pathlib import Path
 from tuner.train.out_of_memory import is_out_of_memory, release
 from tuner.objectives import Objective
-from tuner.train import fit
+from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 
 torch.set_num_threads(1)

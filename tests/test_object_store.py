@@ -78,18 +78,6 @@ def told(bucket: Bucket) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.decode().splitlines()]
 
 
-def test_a_model_loads_from_there(bucket: Bucket, tmp_path: Path) -> None:
-    trial = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "seed": 0})
-    Save(trial, trial.build_model().state_dict(), {}, {"epoch": 1})(tmp_path)
-    uri = bucket.uri("runs/far/job/trial-0000/checkpoint_000000")
-    files, path = FileSystem.from_uri(uri)
-    copy_files(str(tmp_path), path, destination_filesystem=files)
-    images = torch.rand(2, 1, 8, 8)
-    assert torch.equal(tuner.load(uri)(images), tuner.load(tmp_path)(images))
-    with pytest.raises(UserError, match="the checkpoint cannot be had"):
-        tuner.load(bucket.uri("runs/far/job/trial-0001/checkpoint_000000"))
-
-
 def test_a_job_is_killed_and_goes_on(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.format(storage=bucket.uri("runs")))
     process = start_job(tmp_path, "job.yaml")
@@ -121,3 +109,15 @@ def test_a_job_is_killed_and_goes_on(bucket: Bucket, tmp_path: Path) -> None:
     there = {path.split("/")[4].partition("-resumed")[0] for path in bucket.names("model.pt")}
     assert there == {f"trial-{int(run.data.tags['tuner.trial']):04d}" for run in best}
     assert len(bucket.names("model.pt")) == 2  # the best of each, and no more
+
+
+def test_a_model_loads_from_there(bucket: Bucket, tmp_path: Path) -> None:
+    trial = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "seed": 0})
+    Save(trial, trial.build_model().state_dict(), {}, {"epoch": 1})(tmp_path)
+    uri = bucket.uri("elsewhere/job/trial-0000/checkpoint_000000")
+    files, path = FileSystem.from_uri(uri)
+    copy_files(str(tmp_path), path, destination_filesystem=files)
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(tuner.load(uri)(images), tuner.load(tmp_path)(images))
+    with pytest.raises(UserError, match="the checkpoint cannot be had"):
+        tuner.load(bucket.uri("elsewhere/job/trial-0001/checkpoint_000000"))
