@@ -175,7 +175,7 @@ def _join(
     say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
     user_folder = working_dir.user_folder(targets, root) if targets else None
     is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
-    if spec.trial.targets and is_spread and kind_of(uri) in ("sqlite", "file"):
+    if targets and is_spread and kind_of(uri) in ("sqlite", "file"):
         warn(f"{masked(uri)} {_HERE_ALONE}")
     node_check.check(spec, [each for each in capacity.now if each.fits(share.cpu, share.gpu)], user_folder, say, warn)
     return share, user_folder

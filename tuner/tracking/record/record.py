@@ -5,7 +5,6 @@ specification, which take seconds.
 """
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ class Record:
             self._client = store.connect(uri)
             self._writes = RunWriter(Tables.of(uri, self._client) or ThroughClient(self._client))
         self._uri = uri
-        self._logs_inputs = threading.Lock()
         self._experiment = ""
         self._parent = ""
         self._tags: dict[str, str] = {}
@@ -230,19 +228,18 @@ class Record:
             elif said["do"] == "drop" and trial in self._ended and self._has_checkpoint(trial):
                 delete_checkpoints(said["folder"])
 
-    def _log_inputs(self, run: str, datasets: Sequence[Any]) -> None:
+    def _log_inputs(self, run: str, datasets: list[Any]) -> None:
         """Log which datasets a trial has seen.
 
         MLflow adds a dataset to the experiment when it first meets it. Of two runs that do so at once, ours or another
         job's, it refuses one with an error of its database: the second attempt finds the dataset there.
         """
-        with self._logs_inputs:
-            try:
-                self._client.log_inputs(run, datasets=list(datasets))
-            except Exception as error:
-                if not is_conflict(error):
-                    raise
-                self._client.log_inputs(run, datasets=list(datasets))
+        try:
+            self._client.log_inputs(run, datasets=datasets)
+        except Exception as error:
+            if not is_conflict(error):
+                raise
+            self._client.log_inputs(run, datasets=datasets)
 
     def _has_checkpoint(self, trial: int) -> bool:
         """Whether a trial's checkpoint is an artifact still: a folder of artifacts may have been deleted meanwhile."""
