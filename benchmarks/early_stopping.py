@@ -92,7 +92,8 @@ def under_asha(curves: Sequence[Sequence[float]], grace: int) -> tuple[float, in
     """
     from tuner.objectives import Objective
     from tuner.ray_backend.schedulers import ray_class_of
-    from tuner.search.schedulers import ASHA, TIME
+    from tuner.report_keys import TIME
+    from tuner.search.schedulers import ASHA
 
     objective = Objective.of_metric("val_accuracy")
     asha = ASHA(grace=grace, reduction=3)

@@ -327,6 +327,15 @@ def test_validate_imports_neither_ray_nor_mlflow() -> None:
     assert not {"ray", "mlflow", "pandas", "sklearn", "optuna", "torchvision"} & modules
 
 
+def test_a_worker_imports_neither_the_specification_nor_the_search() -> None:
+    script = "import sys, tuner.ray_backend.worker.trainable\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rooms = {".".join(name.split(".")[:2]) for name in done.stdout.splitlines() if name.startswith("tuner.")}
+    assert "tuner.train" in rooms  # each worker waits for what is imported: half a second less
+    assert not {"tuner.spec", "tuner.search", "tuner.jobs", "tuner.report", "tuner.cli"} & rooms
+
+
 def test_python_m_tuner_run_is_tuner_run(write: Write, minimal: str) -> None:
     command = [sys.executable, "-m", "tuner.run", str(write(minimal)), "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

@@ -8,8 +8,8 @@ import pytest
 from conftest import experiment
 
 from tuner.ray_backend.callback import Events
+from tuner.report_keys import REASON, STATUS, TRACEBACK
 from tuner.spec.experiment import ExperimentSpec
-from tuner.train.report_keys import REASON, STATUS, TRACEBACK
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import planned
 from tuner.trials.stopping import Ending

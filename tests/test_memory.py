@@ -23,13 +23,13 @@ from tuner.exit_status import FAILED, OK
 from tuner.objectives import Objective
 from tuner.ray_backend.callback import Events
 from tuner.ray_backend.worker import trainable
+from tuner.report_keys import PARTS, REASON, STATUS, TRACEBACK
 from tuner.spec.loader import load
 from tuner.train import checkpoint
 from tuner.train.checkpoint import Save
 from tuner.train.evaluation import predict
 from tuner.train.loop import fit
 from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
-from tuner.train.report_keys import PARTS, REASON, STATUS, TRACEBACK
 from tuner.train.trial_config import TrialConfig
 
 CPU = torch.device("cpu")

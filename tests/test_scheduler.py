@@ -6,7 +6,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from tuner.objectives import Objective
 from tuner.ray_backend.schedulers import ray_class_of
-from tuner.search.schedulers import ASHA, PB2, PBT, TIME, Fifo, HyperBand, Median, SchedulerConfig
+from tuner.report_keys import TIME
+from tuner.search.schedulers import ASHA, PB2, PBT, Fifo, HyperBand, Median, SchedulerConfig
 from tuner.search.space import Space
 
 ACCURACY = Objective(metric="val_accuracy", mode="max")

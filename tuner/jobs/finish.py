@@ -14,7 +14,8 @@ from tuner.jobs.result import Result
 from tuner.jobs.setting import Setting
 from tuner.ray_backend import cluster
 from tuner.ray_backend.guards import Faults
-from tuner.ray_backend.worker.trainable import test, test_on_cluster
+from tuner.ray_backend.runner import test_on_cluster
+from tuner.ray_backend.worker.trainable import test
 from tuner.report import html, tables
 from tuner.signals import on_signal, stop
 from tuner.storage import temporary

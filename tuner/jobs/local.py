@@ -15,6 +15,7 @@ from tuner.data.mnist import data_dir
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
 from tuner.jobs.reproduced import Reproduction
+from tuner.report_keys import PARTS
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
 from tuner.train.checkpoint import Save
@@ -23,7 +24,6 @@ from tuner.train.evaluation import Diverged
 from tuner.train.function_trial import TargetTrial
 from tuner.train.loop import fit
 from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
-from tuner.train.report_keys import PARTS
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial

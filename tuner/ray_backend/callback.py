@@ -13,12 +13,11 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.formatting import duration
 from tuner.raised import line_of, traceback_of
-from tuner.search.schedulers import TIME
+from tuner.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import on
 from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory
-from tuner.train.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.trials.callback import TrialCallback
 from tuner.trials.reported_metrics import ReportedNames
 from tuner.trials.stopping import INTERRUPTION, Ending

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import ray
 from ray import tune
 from ray.tune.search import Searcher as RaySearcher
 
@@ -18,7 +19,7 @@ from tuner.ray_backend.internals import internal
 from tuner.ray_backend.resources import Share
 from tuner.ray_backend.schedulers import Mutating, Payload, informed
 from tuner.ray_backend.tune_internals import Controller
-from tuner.ray_backend.worker.trainable import run_target, train_trial
+from tuner.ray_backend.worker.trainable import run_target, test, train_trial
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.user_mlflow import Inside
@@ -198,3 +199,12 @@ def _trainable(spec: ExperimentSpec, inside: Inside, user_folder: UserFolder | N
     trainable = run_target if spec.trial.is_function else train_trial
     # Not with each trial's payload: that is written to files, and the address of the store may hold a password.
     return tune.with_parameters(trainable, user_folder=user_folder, inside=inside) if user_folder else trainable
+
+
+def test_on_cluster(
+    source: str, targets: Sequence[str], share: Share, user_folder: UserFolder | None
+) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+    """`test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
+    remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)
+    measured, confusion = ray.get(remote.remote(source, share.threads, targets, user_folder))
+    return measured, confusion

@@ -17,10 +17,10 @@ from tuner.config_keys import Assignment
 from tuner.objectives import Objective
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.tune_internals import MENDED
-from tuner.search.schedulers import TIME, SchedulerConfig
+from tuner.report_keys import LAST, STATUS, TIME
+from tuner.search.schedulers import SchedulerConfig
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import on
-from tuner.train.report_keys import LAST, STATUS
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
 from tuner.trials.trial import Mutation, Trial

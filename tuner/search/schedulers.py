@@ -16,12 +16,10 @@ from tuner.config import Config
 from tuner.config_keys import Assignment, Value
 from tuner.errors import Problem
 from tuner.objectives import Objective
+from tuner.report_keys import TIME
 from tuner.search.conditions import draw
 from tuner.search.distributions import same
 from tuner.search.space import Distribution, Space
-
-TIME = "training_iteration"
-"""Ray's name for the number of reports that a trial has made."""
 
 _LONGEST = 100  # reports, where only the user's function knows how many it makes; Ray's own default
 

@@ -13,10 +13,10 @@ from torch.optim import lr_scheduler
 
 from tuner.interfaces import Outputs, Targets
 from tuner.objectives import Objective
+from tuner.report_keys import PARTS
 from tuner.train import checkpoint
 from tuner.train.device import autocast_dtype, pick_device
 from tuner.train.evaluation import Diverged, _float32, _joined, _latency, evaluate
-from tuner.train.report_keys import PARTS
 from tuner.train.trial_config import TrialConfig
 
 Report = Callable[[dict[str, Any], checkpoint.Save], None]

@@ -1,9 +1,12 @@
 """How the folders of a job are named: which trial lies in which."""
 
 import re
+from typing import TYPE_CHECKING
 
-from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
+
+if TYPE_CHECKING:  # workers import this, and need no specification
+    from tuner.spec.experiment import ExperimentSpec
 
 RESUMED = "-resumed-"
 """Stands between a folder's name and how often its trial was resumed."""
@@ -33,6 +36,6 @@ def number_of(name: str) -> int:
     return int(name.partition(RESUMED)[0].removeprefix("trial-"))
 
 
-def job_folder(spec: ExperimentSpec, job: str) -> str:
+def job_folder(spec: "ExperimentSpec", job: str) -> str:
     """``<storage>/<name>/<job>``."""
     return below(spec.storage, spec.name, job)

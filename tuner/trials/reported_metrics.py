@@ -23,7 +23,7 @@ class ReportedNames:
 
         Args:
             trial: Which.
-            told: What it tells under `tuner.train.report_keys.LEFT_OUT`.
+            told: What it tells under `tuner.report_keys.LEFT_OUT`.
         """
         left_out: dict[str, str] = json.loads(told)
         trial.left_out |= left_out

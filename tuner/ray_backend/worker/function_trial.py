@@ -17,7 +17,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHE
 
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.plain_report import described, plain
-from tuner.train.report_keys import LAST, LEFT_OUT
+from tuner.report_keys import LAST, LEFT_OUT
 
 _OF_RAY = {*AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT, "trial_id", "experiment_tag"}
 """Keys that Ray Tune fills in itself, or goes by."""

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
@@ -19,13 +18,12 @@ from tuner.errors import Problem
 from tuner.objectives import Objective
 from tuner.raised import line_of, traceback_of
 from tuner.ray_backend.internals import internal
-from tuner.ray_backend.resources import Share
 from tuner.ray_backend.worker import output_log, system_metrics
 from tuner.ray_backend.worker.async_checkpoint import Beside
 from tuner.ray_backend.worker.checkpoints import latest_first
 from tuner.ray_backend.worker.function_trial import Stopped, run_function, seed_generators
 from tuner.ray_backend.worker.user_folder import UserFolder
-from tuner.search.schedulers import TIME
+from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.tracking.user_mlflow import Inside
@@ -34,7 +32,6 @@ from tuner.train.device import keep_freed_memory, pick_device, use_threads
 from tuner.train.evaluation import Diverged, predict
 from tuner.train.loop import fit
 from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
-from tuner.train.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TRACEBACK
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.layout import first_folder, number_of
 from tuner.trials.output_files import FILE
@@ -252,12 +249,3 @@ def test(
         outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
     measured = config.task.measure(outputs, wanted)
     return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, wanted)
-
-
-def test_on_cluster(
-    source: str, targets: Sequence[str], share: Share, user_folder: UserFolder | None
-) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-    """`test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
-    remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)
-    measured, confusion = ray.get(remote.remote(source, share.threads, targets, user_folder))
-    return measured, confusion

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tuner.config_keys import flattened
+from tuner.report_keys import SYSTEM
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
 from tuner.tracking import names, provenance
 from tuner.tracking.store import FIXED, SPACE
-from tuner.train.report_keys import SYSTEM
 from tuner.train.trial_base import AnyTrial
 from tuner.trials import output_files
 from tuner.trials.elapsed import Elapsed
