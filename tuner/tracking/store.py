@@ -265,3 +265,18 @@ def has_artifact(client: Any, run_id: str, artifact: str, folder: str | None = N
         return any(each.path == artifact for each in client.list_artifacts(run_id, folder))
     except (MlflowException, OSError):
         return None
+
+
+def time_behind(client: Any, run: str, values: Mapping[str, float], when: float) -> float:
+    """When these metrics of a run are so, in seconds since 1970: `when`, or behind what the run has of them already.
+
+    MLflow takes those of the latest time for what is so: where the clock was set back since an earlier run of the job
+    has written its own, new ones have to come behind these.
+    """
+    there = run_of(client, run)
+    told = {recorded(name): value for name, value in values.items()}
+    old = {name: value for name, value in (there.data.metrics if there else {}).items() if name in told}
+    if any(told[name] != value for name, value in old.items()):
+        points = client.get_metric_history(run, next(iter(old)))
+        return max(when, float(max(point.timestamp for point in points)) / 1000 + 0.001)
+    return when

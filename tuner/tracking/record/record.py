@@ -5,17 +5,15 @@ specification, which take seconds.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.storage.filesystem import as_file, as_folder, delete_checkpoints
 from tuner.tracking import entities, store
-from tuner.tracking.health import is_conflict, refusal
-from tuner.tracking.names import recorded
-from tuner.tracking.record.artifacts import upload
 from tuner.tracking.record.database import Tables
-from tuner.tracking.record.reopening import OPENING, Refused, check, is_over
+from tuner.tracking.record.reopening import OPENING, Refused, check, is_over, refusing
+from tuner.tracking.record.run_files import RunFiles
 from tuner.tracking.record.run_writer import RunWriter
 from tuner.tracking.record.runs import Change, ThroughClient
 from tuner.tracking.user_mlflow import key_of
@@ -37,16 +35,15 @@ class Record:
         Raises:
             Refused: It cannot be used.
         """
-        with _refusing(uri):
+        with refusing(uri):
             self._client = store.connect(uri)
+            self._files = RunFiles(uri, self._client)
             self._writes = RunWriter(Tables.of(uri, self._client) or ThroughClient(self._client))
         self._uri = uri
         self._experiment = ""
         self._parent = ""
         self._tags: dict[str, str] = {}
         self._runs: dict[int, str] = {}
-        self._artifacts: dict[str, str] = {}
-        """Where the artifacts of a run are, by its id."""
         self._ended: set[int] = set()
         """Trials whose record is whole, their checkpoint included."""
         self._ended_before: set[int] = set()
@@ -76,7 +73,7 @@ class Record:
         Raises:
             Refused: MLflow does not take it.
         """
-        with _refusing(self._uri):
+        with refusing(self._uri):
             experiment = self._client.get_experiment_by_name(said["experiment"])
             if experiment is not None and experiment.lifecycle_stage == "deleted":
                 hint = f"mlflow experiments restore --experiment-id {experiment.experiment_id}, or choose another name"
@@ -109,7 +106,7 @@ class Record:
         first = {name: tags[name] for name in _FIRST if name in tags}
         run = next(left, None) or self._client.create_run(self._experiment, tags=first, run_name=said["name"])
         self._parent = run.info.run_id
-        self._artifacts[self._parent] = run.info.artifact_uri
+        self._files.know(run)
         self._writes.add(self._parent, "the job", Change(params=said["params"], tags=tags))
         for file, text in said["texts"].items():
             self._client.log_text(self._parent, text, file)
@@ -132,7 +129,7 @@ class Record:
         for key, value in here.items():
             if value and run.data.tags.get(key) != value:
                 self._client.set_tag(parent, key, value)
-        self._artifacts[parent] = run.info.artifact_uri
+        self._files.know(run)
         self._writes.know(run)
         self._forget(run, "tuner.ended_early", *FORGOTTEN)
         trials = {}
@@ -143,7 +140,7 @@ class Record:
                 aside.append(number)
                 continue
             self._runs[number] = run.info.run_id
-            self._artifacts[run.info.run_id] = run.info.artifact_uri
+            self._files.know(run)
             self._writes.know(run)
             self._forget(run, "pareto")
             is_ended = is_over(run) and number not in opening["going_on"]
@@ -220,26 +217,13 @@ class Record:
         self._writes.add(run, f"trial {trial}", Change(metrics, params, tags, ended if is_rows else None), names)
         for said in operations:
             if said["do"] == "start" and said["data"]:
-                self._log_inputs(run, entities.dataset_inputs(said["data"], entities.SEEN))
+                self._files.datasets(run, said["data"], entities.SEEN)
             elif said["do"] == "end":
                 if not is_rows:
                     self._end(run, said)
                 self._ended.add(trial)
             elif said["do"] == "drop" and trial in self._ended and self._has_checkpoint(trial):
                 delete_checkpoints(said["folder"])
-
-    def _log_inputs(self, run: str, datasets: list[Any]) -> None:
-        """Log which datasets a trial has seen.
-
-        MLflow adds a dataset to the experiment when it first meets it. Of two runs that do so at once, ours or another
-        job's, it refuses one with an error of its database: the second attempt finds the dataset there.
-        """
-        try:
-            self._client.log_inputs(run, datasets=datasets)
-        except Exception as error:
-            if not is_conflict(error):
-                raise
-            self._client.log_inputs(run, datasets=datasets)
 
     def _has_checkpoint(self, trial: int) -> bool:
         """Whether a trial's checkpoint is an artifact still: a folder of artifacts may have been deleted meanwhile."""
@@ -255,12 +239,13 @@ class Record:
         if again and trial not in self._runs:
             found = store.runs_below(self._client, self._experiment, self._parent) or []
             self._runs |= {int(run.data.tags["tuner.trial"]): run.info.run_id for run in found}
-            self._artifacts |= {run.info.run_id: run.info.artifact_uri for run in found}
+            for run in found:
+                self._files.know(run)
         if trial not in self._runs:
             tags = self._tags | {"mlflow.parentRunId": self._parent} | said["tags"]
             begun = self._writes.begin(self._experiment, said["name"], said["time"], tags)
             self._runs[trial] = begun.run
-            self._artifacts[begun.run] = begun.artifacts
+            self._files.places[begun.run] = begun.artifacts
 
     def _end(self, run: str, said: Operation) -> None:
         """A trial's end. Its run ends also where its files cannot be kept."""
@@ -268,27 +253,13 @@ class Record:
             for file, text in said["texts"].items():
                 self._client.log_text(run, text, file)
             if said.get("output"):
-                self._log_output(run, said["output"])
+                self._files.output(run, said["output"])
             if said["checkpoint"]:
                 # What was let go may be deleted already: an earlier run of the job has seen to it.
                 with contextlib.suppress(FileNotFoundError) if said.get("dropped") else contextlib.nullcontext():
-                    self._log_folder(run, said["checkpoint"])
+                    self._files.checkpoint(run, said["checkpoint"])
         finally:
             self._writes.add(run, "a trial", Change(ended=(said["status"], said["time"])))
-
-    def _log_output(self, run: str, source: str) -> None:
-        """What a trial printed, as an artifact; a trial that printed nothing has none."""
-        with contextlib.suppress(FileNotFoundError), as_file(source) as file:
-            if file.is_file():
-                self._upload(run, file)
-
-    def _log_folder(self, run: str, source: str) -> None:
-        """A checkpoint, from wherever it lies, as an artifact."""
-        with as_folder(source) as folder:
-            self._upload(run, folder, store.CHECKPOINT)
-
-    def _upload(self, run: str, source: Path, place: str = "") -> None:
-        upload(source, self._artifacts[run], place, self._uri)
 
     def test(self, said: Operation) -> None:
         """What the winner came to on the test set, and which set that is.
@@ -301,7 +272,7 @@ class Record:
             metrics = entities.metrics(measured, said["time"], said["winner_epoch"])
             self._writes.add(run, f"trial {said['winner']}", Change(metrics), measured)
             if said.get("test_data"):  # a journal of an older version has none
-                self._log_inputs(run, entities.dataset_inputs(said["test_data"], ["test"]))
+                self._files.datasets(run, said["test_data"], ["test"])
 
     def register(self, said: Operation) -> None:
         """Register the winner, where that is asked for: behind `test`, whose metrics are linked to the model.
@@ -330,32 +301,18 @@ class Record:
             if said["winner"] is not None:
                 tags["tuner.winner_run"] = self._runs[said["winner"]]
                 tags |= {"tuner.model": self.model} if self.model else {}
-            metrics = entities.metrics(said["metrics"], self._after(said), 0)
+            when = store.time_behind(self._client, self._parent, said["metrics"], float(said["time"]))
+            metrics = entities.metrics(said["metrics"], when, 0)
             self._writes.add(self._parent, "the job", Change(metrics, tags=tags), said["metrics"])
             for number in said["front"]:
                 self._client.set_tag(self._runs[number], "pareto", "true")
             if said["artifacts"] and Path(said["artifacts"]).is_dir():
-                self._upload(self._parent, Path(said["artifacts"]))
+                self._files.upload(self._parent, Path(said["artifacts"]))
             if said["journal"]:
                 with as_file(said["journal"]) as journal:
-                    self._upload(self._parent, journal)
+                    self._files.upload(self._parent, journal)
         finally:
             self._writes.add(self._parent, "the job", Change(ended=(said["status"], said["time"])))
-
-    def _after(self, said: Operation) -> float:
-        """When the numbers of a job's end are so, in seconds since 1970.
-
-        MLflow takes those of the latest time for what is so: where the clock was set back since an earlier run of the
-        job has written its own, they have to come behind these.
-        """
-        when = float(said["time"])
-        run = store.run_of(self._client, self._parent)
-        told = {recorded(name): value for name, value in said["metrics"].items()}
-        old = {name: value for name, value in (run.data.metrics if run else {}).items() if name in told}
-        if any(told[name] != value for name, value in old.items()):
-            points = self._client.get_metric_history(self._parent, next(iter(old)))
-            when = max(when, max(point.timestamp for point in points) / 1000 + 0.001)
-        return when
 
     def abandon(self, when: float, reason: str) -> None:
         """End what still runs: whoever drove the job is gone."""
@@ -366,15 +323,3 @@ class Record:
                 self._writes.add(run.info.run_id, "a trial", Change(tags=gone, ended=("KILLED", when)))
         tags = {"tuner.status": "interrupted", "tuner.ended_early": reason}
         self._writes.add(self._parent, "the job", Change(tags=tags, ended=("KILLED", when)))
-
-
-@contextlib.contextmanager
-def _refusing(uri: str) -> Iterator[None]:
-    """Errors of the store as ones of whoever named it."""
-    try:
-        yield
-    except Exception as error:
-        why = refusal(error, uri)
-        if why is None:
-            raise
-        raise Refused(f"MLflow refuses the record: {why[0]}", "tracking.uri", why[1]) from None

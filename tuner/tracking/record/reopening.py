@@ -1,8 +1,10 @@
 """Whether the record of a job may be gone on with: it may belong to another folder, or tell more than the journal."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tuner.tracking.health import refusal
 from tuner.trials.status import ENDED
 from tuner.trials.stored_jobs import shares_record
 
@@ -80,3 +82,15 @@ def _check_is_not_ahead(run: Any, trials: Sequence[Any], opening: Mapping[str, A
 def is_over(run: Any) -> bool:
     """Whether the run of a trial was written to its end."""
     return run.info.end_time is not None and run.data.tags.get("tuner.status") in ENDED
+
+
+@contextlib.contextmanager
+def refusing(uri: str) -> Iterator[None]:
+    """Errors of the store as ones of whoever named it."""
+    try:
+        yield
+    except Exception as error:
+        why = refusal(error, uri)
+        if why is None:
+            raise
+        raise Refused(f"MLflow refuses the record: {why[0]}", "tracking.uri", why[1]) from None
