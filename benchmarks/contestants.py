@@ -13,7 +13,7 @@ from benchmarks.functions import Function, Values
 from tuner.search.adaptive import Bayesian
 from tuner.search.optuna_searcher import Study
 from tuner.search.planned import Random
-from tuner.search.searcher import Plan, Searcher, Told
+from tuner.search.searcher import Plan, Searcher, TrialOutcome
 
 Sampler = Literal["random", "tpe", "gp"]
 
@@ -123,10 +123,10 @@ class Ours(Asker):
         self._searcher.learn(_told(configuration, value), counts=False)
 
 
-def _told(configuration: Values, value: float) -> Told:
+def _told(configuration: Values, value: float) -> TrialOutcome:
     if math.isnan(value):
-        return Told(dict(configuration), "failed")
-    return Told(dict(configuration), "completed", [value])
+        return TrialOutcome(dict(configuration), "failed")
+    return TrialOutcome(dict(configuration), "completed", [value])
 
 
 class PlainOptuna(Asker):

@@ -25,7 +25,7 @@ from benchmarks.tables import table
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
 from tuner.trials.trial import Trial
 
@@ -124,10 +124,10 @@ def play(side: Ours | Stock, spec: ExperimentSpec, pace: float) -> dict[str, flo
         call()
         spent[name] += time.perf_counter() - began
 
-    supply = Supply(spec)
+    generator = TrialGenerator(spec)
     before = psutil.Process().memory_info().rss
     began, count = time.perf_counter(), 0
-    while running := [trial for trial in (supply.next() for _ in range(SIDE_BY_SIDE)) if trial is not None]:
+    while running := [trial for trial in (generator.next() for _ in range(SIDE_BY_SIDE)) if trial is not None]:
         for trial in running:
             trial.status, trial.started = "running", time.time()
             timed("start", lambda trial=trial: side.start(trial))  # type: ignore[misc]

@@ -21,7 +21,7 @@ from benchmarks.record_cost import experiment
 from benchmarks.tables import spread, table
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal
 
 
@@ -30,11 +30,15 @@ def record(folder: Path, trials: int, reports: int) -> None:
     chance = random.Random(0)
     spec = experiment(trials, reports, folder)
     job = folder / "job"
-    recorder, journal, supply = Recorder(spec, f"sqlite:///{folder}/mlflow.db"), Journal(str(job)), Supply(spec)
+    recorder, journal, generator = (
+        Recorder(spec, f"sqlite:///{folder}/mlflow.db"),
+        Journal(str(job)),
+        TrialGenerator(spec),
+    )
     links = recorder.open("job", str(job), folder, trials)
     journal.opened(spec, parent_run=links.parent_run_id, trials=trials)
     listeners = (journal, recorder)
-    while (trial := supply.next()) is not None:
+    while (trial := generator.next()) is not None:
         trial.started = time.time()
         trial.status = "running"
         for listener in listeners:

@@ -271,8 +271,8 @@ def processes_below(process: "subprocess.Popen[str]", word: str) -> list[psutil.
     return found
 
 
-class ThreadScribe:
-    """A `Scribe` whose writer is a thread: a process of its own takes two seconds to come up."""
+class ThreadWriterClient:
+    """A `WriterClient` whose writer is a thread: a process of its own takes two seconds to come up."""
 
     def __init__(self, environment: Mapping[str, str], lock: int | None = None) -> None:
         self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -300,9 +300,9 @@ class ThreadScribe:
 
 
 @pytest.fixture
-def thread_scribe(monkeypatch: pytest.MonkeyPatch) -> None:
+def thread_writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are written by a thread."""
-    monkeypatch.setattr(recorder, "Scribe", ThreadScribe)
+    monkeypatch.setattr(recorder, "WriterClient", ThreadWriterClient)
 
 
 @pytest.fixture(scope="session")

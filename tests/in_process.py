@@ -21,9 +21,9 @@ from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayTaskError
 
 from tuner.ray_backend import cluster
-from tuner.ray_backend.resources import Capacity, Machine
+from tuner.ray_backend.resources import ClusterResources, NodeResources
 from tuner.ray_backend.worker import trainable
-from tuner.tracking.user_mlflow import Inside
+from tuner.tracking.user_mlflow import UserMlflow
 
 
 class _Room:
@@ -131,7 +131,7 @@ def _result(get: Callable[..., Any], what: Any, **named: Any) -> Any:
 def in_process() -> Iterator[None]:
     """Jobs that are run in this process meanwhile have their trials there, too."""
     environment, before = dict(os.environ), Path.cwd()
-    capacity = Capacity((Machine(cpu=1, gpu=0),))
+    capacity = ClusterResources((NodeResources(cpu=1, gpu=0),))
     cluster.configure_tune()
     cluster._silence_tune()
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
@@ -146,7 +146,7 @@ def in_process() -> Iterator[None]:
         patch.setattr("ray.kill", lambda actor: actor.__ray_terminate__.remote())
         # What belongs to a process, and would be its job's here: its output, and where its code logs.
         patch.setattr(trainable, "_output", contextlib.nullcontext)
-        patch.setattr(Inside, "enter", lambda self, number: None)
+        patch.setattr(UserMlflow, "enter", lambda self, number: None)
         try:
             yield
         finally:

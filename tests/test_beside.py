@@ -13,7 +13,7 @@ from ray import tune
 from torch import Tensor, nn
 
 from tuner.ray_backend.worker import trainable
-from tuner.ray_backend.worker.async_checkpoint import Beside
+from tuner.ray_backend.worker.async_checkpoint import AsyncWork
 from tuner.train.checkpoint import read_state
 from tuner.train.trial_config import TrialConfig
 
@@ -21,7 +21,7 @@ from tuner.train.trial_config import TrialConfig
 class TestBeside:
     def test_its_caller_goes_on_meanwhile(self) -> None:
         go = Event()
-        with Beside() as beside:
+        with AsyncWork() as beside:
             beside.begin(lambda: wait(go))
             go.set()
 
@@ -32,7 +32,7 @@ class TestBeside:
             time.sleep(0.05)
             done.append(number)
 
-        with Beside() as beside:
+        with AsyncWork() as beside:
             for number in range(3):
                 beside.begin(lambda number=number: work(number))  # type: ignore[misc]
                 assert done == list(range(number))
@@ -43,7 +43,7 @@ class TestBeside:
         def work() -> None:
             raise error
 
-        with Beside() as beside, pytest.raises(type(error)) as raised:
+        with AsyncWork() as beside, pytest.raises(type(error)) as raised:
             beside.begin(work)
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline:
@@ -57,7 +57,7 @@ class TestBeside:
             wait(go)
             raise OSError("no room")
 
-        with pytest.raises(OSError, match="no room"), Beside() as beside:
+        with pytest.raises(OSError, match="no room"), AsyncWork() as beside:
             beside.begin(work)
             go.set()
             raise ValueError("later")

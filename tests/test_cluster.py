@@ -12,7 +12,14 @@ from conftest import experiment
 
 from tuner.errors import UserError
 from tuner.ray_backend.cluster import address_of, disconnect
-from tuner.ray_backend.resources import Capacity, Machine, Share, local_capacity, share, with_own_resources
+from tuner.ray_backend.resources import (
+    ClusterResources,
+    NodeResources,
+    TrialResources,
+    local_capacity,
+    share,
+    with_own_resources,
+)
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 
@@ -20,21 +27,21 @@ from tuner.spec.sections import Resources
 @pytest.mark.parametrize(
     ("resources", "capacity", "trials", "expected"),
     [
-        ({}, (2, 0), 6, Share(1, 0, 2)),
-        ({"cpu": 2}, (7, 0), 6, Share(2, 0, 3)),
-        ({"cpu": 0.5}, (2, 0), 6, Share(0.5, 0, 4)),
-        ({"gpu": 0}, (4, 2), 6, Share(1, 0, 4)),  # GPUs are there and not wanted
-        ({}, (16, 8), 16, Share(1, 0.5, 16)),  # two trials a GPU
-        ({}, (8, 8), 100, Share(1, 1, 8)),
-        ({}, (16, 8), 2, Share(1, 1, 8)),  # few trials: a whole GPU each
-        ({}, (64, 1), 100, Share(1, 0.25, 4)),  # never more than four a GPU
-        ({}, (3, 2), 100, Share(1, 1, 2)),  # two thirds of a GPU cannot be shared: a whole one
-        ({"gpu": 0.25}, (2, 1), 6, Share(1, 0.25, 2)),  # as many as there are cores
-        ({"gpu": 2}, (16, 8), 6, Share(1, 2, 4)),
+        ({}, (2, 0), 6, TrialResources(1, 0, 2)),
+        ({"cpu": 2}, (7, 0), 6, TrialResources(2, 0, 3)),
+        ({"cpu": 0.5}, (2, 0), 6, TrialResources(0.5, 0, 4)),
+        ({"gpu": 0}, (4, 2), 6, TrialResources(1, 0, 4)),  # GPUs are there and not wanted
+        ({}, (16, 8), 16, TrialResources(1, 0.5, 16)),  # two trials a GPU
+        ({}, (8, 8), 100, TrialResources(1, 1, 8)),
+        ({}, (16, 8), 2, TrialResources(1, 1, 8)),  # few trials: a whole GPU each
+        ({}, (64, 1), 100, TrialResources(1, 0.25, 4)),  # never more than four a GPU
+        ({}, (3, 2), 100, TrialResources(1, 1, 2)),  # two thirds of a GPU cannot be shared: a whole one
+        ({"gpu": 0.25}, (2, 1), 6, TrialResources(1, 0.25, 2)),  # as many as there are cores
+        ({"gpu": 2}, (16, 8), 6, TrialResources(1, 2, 4)),
     ],
 )
-def test_share(resources: dict[str, Any], capacity: tuple[int, int], trials: int, expected: Share) -> None:
-    found = share(Resources.model_validate(resources), Capacity((Machine(*capacity),)), trials)
+def test_share(resources: dict[str, Any], capacity: tuple[int, int], trials: int, expected: TrialResources) -> None:
+    found = share(Resources.model_validate(resources), ClusterResources((NodeResources(*capacity),)), trials)
     assert found == expected
     assert found.slots * found.gpu <= capacity[1]
     assert found.slots * found.cpu <= capacity[0]
@@ -43,20 +50,25 @@ def test_share(resources: dict[str, Any], capacity: tuple[int, int], trials: int
 @pytest.mark.parametrize(
     ("resources", "now", "later", "expected"),
     [
-        ({"cpu": 2}, [(3, 0), (3, 0)], [], Share(2, 0, 2)),  # a core of each is left over
-        ({}, [(16, 0), (4, 1)], [], Share(1, 0.25, 4)),  # the cores of a machine without a GPU are of no use
-        ({"gpu": 0}, [(16, 0), (4, 1)], [], Share(1, 0, 20)),
-        ({}, [(4, 0), (0.5, 1)], [], Share(1, 0, 4)),  # a GPU that no trial can use
-        ({}, [(0, 0)], [(2, 0)] * 3, Share(1, 0, 0, 6)),
-        ({}, [(0, 0)], [(4, 1)] * 8, Share(1, 0.25, 0, 32)),  # GPUs that are to come are shared, too
-        ({"cpu": 4}, [(2, 0)], [(8, 0)], Share(4, 0, 0, 2)),
-        ({"gpu": 2}, [(8, 1), (8, 1)], [(8, 2)], Share(1, 2, 0, 1)),
+        ({"cpu": 2}, [(3, 0), (3, 0)], [], TrialResources(2, 0, 2)),  # a core of each is left over
+        ({}, [(16, 0), (4, 1)], [], TrialResources(1, 0.25, 4)),  # the cores of a machine without a GPU are of no use
+        ({"gpu": 0}, [(16, 0), (4, 1)], [], TrialResources(1, 0, 20)),
+        ({}, [(4, 0), (0.5, 1)], [], TrialResources(1, 0, 4)),  # a GPU that no trial can use
+        ({}, [(0, 0)], [(2, 0)] * 3, TrialResources(1, 0, 0, 6)),
+        ({}, [(0, 0)], [(4, 1)] * 8, TrialResources(1, 0.25, 0, 32)),  # GPUs that are to come are shared, too
+        ({"cpu": 4}, [(2, 0)], [(8, 0)], TrialResources(4, 0, 0, 2)),
+        ({"gpu": 2}, [(8, 1), (8, 1)], [(8, 2)], TrialResources(1, 2, 0, 1)),
     ],
 )
 def test_a_trial_has_room_on_one_machine(
-    resources: dict[str, Any], now: list[tuple[float, float]], later: list[tuple[float, float]], expected: Share
+    resources: dict[str, Any],
+    now: list[tuple[float, float]],
+    later: list[tuple[float, float]],
+    expected: TrialResources,
 ) -> None:
-    capacity = Capacity(tuple(Machine(*each) for each in now), tuple(Machine(*each) for each in later))
+    capacity = ClusterResources(
+        tuple(NodeResources(*each) for each in now), tuple(NodeResources(*each) for each in later)
+    )
     found = share(Resources.model_validate(resources), capacity, 100)
     assert found == expected
     assert found.ahead >= 1 and ("autoscaler" in found.explain()) == (found.later > 0)
@@ -75,8 +87,8 @@ def test_what_no_machine_has_is_refused_whatever_the_sum(
     resources: dict[str, Any], machines: list[tuple[float, float]], said: str
 ) -> None:
     for capacity in (
-        Capacity(tuple(Machine(*m) for m in machines)),
-        Capacity((), tuple(Machine(*m) for m in machines)),
+        ClusterResources(tuple(NodeResources(*m) for m in machines)),
+        ClusterResources((), tuple(NodeResources(*m) for m in machines)),
     ):
         with pytest.raises(UserError, match=said):
             share(Resources.model_validate(resources), capacity, trials=3)
@@ -138,12 +150,12 @@ def test_a_function_that_asks_for_what_no_trial_can_be_given_is_refused(
 
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2, 2), (3.5, 3)])
 def test_a_trial_computes_on_as_many_threads_as_it_has_cores(cpu: float, threads: int) -> None:
-    assert Share(cpu, 0, 1).threads == threads
+    assert TrialResources(cpu, 0, 1).threads == threads
 
 
 def test_what_cannot_be_had_is_said_at_once_and_together() -> None:
     with pytest.raises(UserError) as caught:
-        share(Resources(cpu=4, gpu=2), Capacity((Machine(2, 1),)), trials=3)
+        share(Resources(cpu=4, gpu=2), ClusterResources((NodeResources(2, 1),)), trials=3)
     assert [str(problem) for problem in caught.value.problems] == [
         "resources.cpu: a trial asks for 4 CPU cores, but there are 2\n    allowed: up to 2",
         "resources.gpu: a trial asks for 2 GPUs, but there are 1\n    allowed: up to 1, or auto",

@@ -7,9 +7,9 @@ import pytest
 from conftest import Played, experiment
 
 from tuner.errors import UserError
-from tuner.jobs.continuation import Continue, Opening, begun, continued
+from tuner.jobs.continuation import JobStart, ResumeOptions, begun, continued
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
 
 
@@ -17,58 +17,58 @@ def spec_in(folder: Path, trials: int = 4, **parts: Any) -> ExperimentSpec:
     return experiment(storage=str(folder), search={"kind": "random", "trials": trials}, **parts)
 
 
-def run(opening: Opening, trials: int) -> None:
+def run(opening: JobStart, trials: int) -> None:
     """One run of a job, in which so many trials come to their end."""
     past = opening.past.trials if opening.past else ()
-    supply = Supply(opening.spec, past, most=opening.most)
+    generator = TrialGenerator(opening.spec, past, most=opening.most)
     journal = Journal(opening.folder)
     journal.opened(
         opening.spec,
         job=opening.job,
-        trials=supply.total,
+        trials=generator.total,
         asked=opening.asked,
         most=opening.most,
         opening=opening.token,
         parent_run=opening.past.head["parent_run"] if opening.past else f"run of {opening.job}",
     )
-    job = Played(opening.spec, supply, journal)
+    job = Played(opening.spec, generator, journal)
     for _ in range(trials):
-        trial = supply.next()
+        trial = generator.next()
         assert trial is not None
         job.end(job.start(trial))
-    journal.closed(is_finished=supply.next() is None)
+    journal.closed(is_finished=generator.next() is None)
 
 
 class TestNumberOfTrials:
     def test_that_is_raised_gives_more_and_says_so(self, tmp_path: Path) -> None:
         run(begun(spec_in(tmp_path)), 4)
-        opening = continued(spec_in(tmp_path, 6), Continue(resume=True))
-        assert Supply(opening.spec, opening.past.trials if opening.past else ()).total == 6
+        opening = continued(spec_in(tmp_path, 6), ResumeOptions(resume=True))
+        assert TrialGenerator(opening.spec, opening.past.trials if opening.past else ()).total == 6
         assert opening.notes == ("search.trials: 6 gives the job 2 configurations more than it had",)
 
     def test_that_is_lowered_is_refused(self, tmp_path: Path) -> None:
         run(begun(spec_in(tmp_path)), 2)
         with pytest.raises(UserError, match="is 3, but the job has been given 4 configurations already") as error:
-            continued(spec_in(tmp_path, 3), Continue(resume=True))
+            continued(spec_in(tmp_path, 3), ResumeOptions(resume=True))
         assert error.value.problems[0].key == "search.trials"
 
     def test_stays_in_the_file_as_it_was_when_the_job_was_extended(self, tmp_path: Path) -> None:
         run(begun(spec_in(tmp_path)), 4)
-        run(continued(spec_in(tmp_path), Continue(extend=3)), 1)
-        opening = continued(spec_in(tmp_path), Continue(resume=True))
+        run(continued(spec_in(tmp_path), ResumeOptions(extend=3)), 1)
+        opening = continued(spec_in(tmp_path), ResumeOptions(resume=True))
         assert (opening.spec.count(), opening.notes) == (7, ())
         with pytest.raises(UserError, match="is 5, but the job has been given 7"):
-            continued(spec_in(tmp_path, 5), Continue(resume=True))
+            continued(spec_in(tmp_path, 5), ResumeOptions(resume=True))
 
     def test_that_the_budget_does_not_allow_is_no_more(self, tmp_path: Path) -> None:
         spec = spec_in(tmp_path, 20, budget={"trials": 5})
         run(begun(spec), 3)
-        assert continued(spec, Continue(resume=True)).notes == ()
+        assert continued(spec, ResumeOptions(resume=True)).notes == ()
 
     def test_is_no_word_where_a_search_has_no_end(self, tmp_path: Path) -> None:
         run(begun(spec_in(tmp_path)), 4)
         with pytest.raises(UserError, match="all is no number of configurations"):
-            continued(spec_in(tmp_path), Continue(extend="all"))
+            continued(spec_in(tmp_path), ResumeOptions(extend="all"))
 
 
 class TestGrid:
@@ -76,43 +76,43 @@ class TestGrid:
         space = {"optimizer.lr": {"grid": list(lrs)}, "optimizer.momentum": {"grid": [0.5, 0.9]}}
         return experiment(storage=str(folder), space=space, search={"kind": "grid"}, **parts)
 
-    def new(self, opening: Opening) -> list[Any]:
+    def new(self, opening: JobStart) -> list[Any]:
         """What is begun, by its learning rate and momentum."""
-        supply = Supply(opening.spec, opening.past.trials if opening.past else (), most=opening.most)
+        generator = TrialGenerator(opening.spec, opening.past.trials if opening.past else (), most=opening.most)
         assignments = []
-        while (trial := supply.next()) is not None:
+        while (trial := generator.next()) is not None:
             assignments.append(tuple(trial.assignment.values()))
         return assignments
 
     def test_is_extended_by_what_is_new_in_it_wherever_that_stands(self, tmp_path: Path) -> None:
         run(begun(self.spec(tmp_path, 0.1, 0.2)), 4)
-        opening = continued(self.spec(tmp_path, 0.05, 0.1, 0.15, 0.2), Continue(extend="all"))
+        opening = continued(self.spec(tmp_path, 0.05, 0.1, 0.15, 0.2), ResumeOptions(extend="all"))
         assert self.new(opening) == [(0.05, 0.5), (0.05, 0.9), (0.15, 0.5), (0.15, 0.9)]
         assert opening.notes == ("the grid has 4 configurations more than were begun so far",)
 
     def test_is_extended_by_as_many_as_are_asked_for(self, tmp_path: Path) -> None:
         run(begun(self.spec(tmp_path, 0.1, 0.2)), 4)
         wider = self.spec(tmp_path, 0.1, 0.15, 0.2, 0.3)
-        opening = continued(wider, Continue(extend=1))
+        opening = continued(wider, ResumeOptions(extend=1))
         assert self.new(opening) == [(0.15, 0.5)]
         run(opening, 1)
-        assert self.new(continued(wider, Continue(resume=True))) == []
-        assert self.new(continued(wider, Continue(extend="all"))) == [(0.15, 0.9), (0.3, 0.5), (0.3, 0.9)]
+        assert self.new(continued(wider, ResumeOptions(resume=True))) == []
+        assert self.new(continued(wider, ResumeOptions(extend="all"))) == [(0.15, 0.9), (0.3, 0.5), (0.3, 0.9)]
 
     def test_that_was_not_through_goes_on_with_the_rest_of_it(self, tmp_path: Path) -> None:
         run(begun(self.spec(tmp_path, 0.1, 0.2)), 3)
-        opening = continued(self.spec(tmp_path, 0.15, 0.1, 0.2), Continue(extend="all"))
+        opening = continued(self.spec(tmp_path, 0.15, 0.1, 0.2), ResumeOptions(extend="all"))
         assert self.new(opening) == [(0.15, 0.5), (0.15, 0.9), (0.2, 0.9)]
 
     def test_with_repeats_counts_configurations(self, tmp_path: Path) -> None:
         run(begun(self.spec(tmp_path, 0.1, repeat=2)), 4)
-        opening = continued(self.spec(tmp_path, 0.2, 0.1, repeat=2), Continue(extend=1))
+        opening = continued(self.spec(tmp_path, 0.2, 0.1, repeat=2), ResumeOptions(extend=1))
         assert self.new(opening) == [(0.2, 0.5), (0.2, 0.5)]
 
     def test_is_not_another_one_without_a_word(self, tmp_path: Path) -> None:
         run(begun(self.spec(tmp_path, 0.1, 0.2)), 3)
         with pytest.raises(UserError, match=r"space\.optimizer\.lr\.grid"):
-            continued(self.spec(tmp_path, 0.1, 0.2, 0.3), Continue(resume=True))
+            continued(self.spec(tmp_path, 0.1, 0.2, 0.3), ResumeOptions(resume=True))
 
     @pytest.mark.parametrize(
         "space",
@@ -126,13 +126,13 @@ class TestGrid:
         run(begun(self.spec(tmp_path, 0.1, 0.2)), 3)
         other = experiment(storage=str(tmp_path), space=space, search={"kind": "grid"})
         with pytest.raises(UserError, match="no longer holds what trial"):
-            continued(other, Continue(extend="all"))
+            continued(other, ResumeOptions(extend="all"))
 
 
 def test_the_words_of_the_command_line_are_those_that_were_said() -> None:
-    said = Continue(resume=True, extend="all", job="x", adopt=True, changed_code=True)
+    said = ResumeOptions(resume=True, extend="all", job="x", adopt=True, changed_code=True)
     assert said.flags() == ["--resume", "--extend", "all", "--job", "x", "--adopt", "--changed-code", "ok"]
-    assert Continue().flags() == [] and not Continue().is_wanted
+    assert ResumeOptions().flags() == [] and not ResumeOptions().is_wanted
 
 
 def test_a_new_job_is_named_by_no_clock_of_any_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tuner.objectives import Objective, mode_of
 from tuner.search import SearchConfig
 from tuner.search.optuna_searcher import Study
 from tuner.search.schedulers import SchedulerConfig
-from tuner.search.searcher import Plan, Searcher, Told
+from tuner.search.searcher import Plan, Searcher, TrialOutcome
 from tuner.search.space import Space
 from tuner.tasks import TaskConfig
 from tuner.tasks.losses import ClassLoss, LossConfig
@@ -575,7 +575,7 @@ def tried(search: Any, space: Space, allows: Callable[[Assignment], bool] = ever
     found: list[Assignment] = []
     while len(found) < most and (assignment := asked.ask()) is not None:
         value = -sum((space[name].unit(value) - 0.5) ** 2 for name, value in assignment.items())
-        asked.tell(len(found), Told(assignment, "completed", [value]))
+        asked.tell(len(found), TrialOutcome(assignment, "completed", [value]))
         found.append(assignment)
     return found
 

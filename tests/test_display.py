@@ -15,7 +15,7 @@ from tuner.report.live import Display, pause
 from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Links
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.labels import label
 from tuner.trials.trial import Mutation, Trial
 
@@ -25,14 +25,14 @@ SPEC = experiment(
 ACCURACY, SIZE = SPEC.objective, Objective(metric="parameters", mode="min")
 
 
-def begun(count: int, spec: ExperimentSpec = SPEC) -> tuple[Supply, list[Trial]]:
+def begun(count: int, spec: ExperimentSpec = SPEC) -> tuple[TrialGenerator, list[Trial]]:
     """A supply of so many trials, all of them begun."""
-    supply = Supply(spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": count})}))
-    trials = [trial for trial in (supply.next() for _ in range(count)) if trial is not None]
+    generator = TrialGenerator(spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": count})}))
+    trials = [trial for trial in (generator.next() for _ in range(count)) if trial is not None]
     assert len(trials) == count
     for trial in trials:
         trial.started, trial.status = time.time() - 10, "running"
-    return supply, trials
+    return generator, trials
 
 
 def shown(display: Display, width: int = 120) -> str:
@@ -74,8 +74,8 @@ def test_a_screen_that_cannot_be_drawn_ends_neither_its_thread_nor_the_job(monke
 
 
 def test_a_log_gets_plain_lines_with_what_has_been_and_what_is_left() -> None:
-    text, (supply, trials) = StringIO(), begun(2)
-    display = Display(Console(file=text, width=60), SPEC, supply)
+    text, (generator, trials) = StringIO(), begun(2)
+    display = Display(Console(file=text, width=60), SPEC, generator)
     with display:
         for one in trials:
             for epoch in (1, 2, 3, 4):
@@ -91,8 +91,8 @@ def test_a_log_gets_plain_lines_with_what_has_been_and_what_is_left() -> None:
 
 
 def test_a_log_tells_which_trials_a_scheduler_ended_and_which_go_on_as_copies() -> None:
-    text, (supply, trials) = StringIO(), begun(2)
-    display = Display(Console(file=text, width=60), SPEC, supply)
+    text, (generator, trials) = StringIO(), begun(2)
+    display = Display(Console(file=text, width=60), SPEC, generator)
     report(display, trials[0], 1, 0.5)
     end(display, trials[0], "pruned", "asha after epoch 1")
     mutation = Mutation(2, 0, trials[1].assignment, {"optimizer.lr": 0.02})
@@ -104,11 +104,11 @@ def test_a_log_tells_which_trials_a_scheduler_ended_and_which_go_on_as_copies() 
 
 
 def test_a_terminal_shows_progress_the_best_so_far_and_what_runs() -> None:
-    text, (supply, trials) = StringIO(), begun(2)
-    supply, trials = begun(3)
+    text, (generator, trials) = StringIO(), begun(2)
+    generator, trials = begun(3)
     trials[2].started, trials[2].status = None, "pending"
     console = Console(file=text, force_terminal=True, width=120, color_system=None)
-    display = Display(console, SPEC, supply)
+    display = Display(console, SPEC, generator)
     with display:
         report(display, trials[0], 1, 0.7)
         report(display, trials[1], 1, 0.8)
@@ -122,8 +122,8 @@ def test_a_terminal_shows_progress_the_best_so_far_and_what_runs() -> None:
 
 
 def test_a_screen_is_drawn_again_by_itself_until_the_job_ends() -> None:
-    text, (supply, trials) = StringIO(), begun(1)
-    with Display(Console(file=text, force_terminal=True, width=120, color_system=None), SPEC, supply) as display:
+    text, (generator, trials) = StringIO(), begun(1)
+    with Display(Console(file=text, force_terminal=True, width=120, color_system=None), SPEC, generator) as display:
         assert eventually(lambda: "0/1 trials done" in text.getvalue())
         end(display, trials[0], "completed")
         assert eventually(lambda: "1/1 trials done" in text.getvalue())
@@ -143,8 +143,8 @@ def test_a_log_that_keeps_every_screen_gets_fewer_as_time_goes_by() -> None:
 
 
 def test_on_a_terminal_only_what_is_not_on_the_screen_gets_a_line() -> None:
-    text, (supply, trials) = StringIO(), begun(3)
-    display = Display(Console(file=text, force_terminal=True, width=120, color_system=None), SPEC, supply)
+    text, (generator, trials) = StringIO(), begun(3)
+    display = Display(Console(file=text, force_terminal=True, width=120, color_system=None), SPEC, generator)
     for one, status in zip(trials, ("completed", "pruned", "failed"), strict=True):
         report(display, one, 1, 0.5)
         end(display, one, status, "RuntimeError: [no] such thing")
@@ -155,8 +155,8 @@ def test_on_a_terminal_only_what_is_not_on_the_screen_gets_a_line() -> None:
 
 
 def test_what_is_left_counts_the_epochs_to_come_and_not_those_of_trials_that_ended_early() -> None:
-    supply, trials = begun(3)
-    display = Display(Console(file=StringIO()), SPEC, supply)
+    generator, trials = begun(3)
+    display = Display(Console(file=StringIO()), SPEC, generator)
     display._began -= 100  # seconds ago
     assert display._seconds_left() is None
     report(display, trials[0], 1, 0.5)
@@ -167,9 +167,9 @@ def test_what_is_left_counts_the_epochs_to_come_and_not_those_of_trials_that_end
 
 
 def test_trials_that_have_not_been_asked_for_are_as_long_as_those_that_ended() -> None:
-    supply = Supply(experiment(search={"kind": "bayesian", "trials": 10}))
-    display = Display(Console(file=StringIO()), SPEC, supply)
-    first, second = (supply.next() for _ in range(2))
+    generator = TrialGenerator(experiment(search={"kind": "bayesian", "trials": 10}))
+    display = Display(Console(file=StringIO()), SPEC, generator)
+    first, second = (generator.next() for _ in range(2))
     assert first and second
     for epoch in (1, 2):
         report(display, first, epoch, 0.5)
@@ -182,8 +182,8 @@ def test_a_function_of_ones_own_has_no_length_that_is_known() -> None:
     trial = {"target": "json:dumps", "config": {}}
     space = {"config.a": {"uniform": [0, 1]}}
     spec = experiment(trial=trial, space=space, objective={"metric": "val_accuracy", "mode": "max"})
-    supply, trials = begun(3, spec)
-    display = Display(Console(file=StringIO()), spec, supply)
+    generator, trials = begun(3, spec)
+    display = Display(Console(file=StringIO()), spec, generator)
     display._began -= 100
     report(display, trials[0], 1, 0.5)
     assert "epoch 1  val_accuracy 0.5000" in shown(display)
@@ -198,9 +198,9 @@ def test_a_job_that_goes_on_counts_what_it_had_and_knows_its_best() -> None:
     for epoch, value in enumerate((0.8, 0.9, 0.7, 0.6), start=1):
         past[0].take({"epoch": epoch, "val_accuracy": value}, ACCURACY)
     past[0].end("completed", "")
-    supply = Supply(SPEC, past)
-    display = Display(Console(file=StringIO()), SPEC, supply)
-    trial = supply.next()
+    generator = TrialGenerator(SPEC, past)
+    display = Display(Console(file=StringIO()), SPEC, generator)
+    trial = generator.next()
     assert trial is not None
     display._began -= 100
     trial.status = "running"
@@ -361,9 +361,9 @@ class TestResult:
 
 
 def test_the_first_trial_that_begins_ends_the_wait_for_workers() -> None:
-    supply, trials = begun(2)
+    generator, trials = begun(2)
     phases = Phases(Console(file=StringIO()))
-    display = Display(Console(file=StringIO(), force_terminal=True), SPEC, supply, phases)
+    display = Display(Console(file=StringIO(), force_terminal=True), SPEC, generator, phases)
     with display:
         assert "starting workers" in shown(display)
         display.trial_started(trials[0])
@@ -374,8 +374,8 @@ def test_the_first_trial_that_begins_ends_the_wait_for_workers() -> None:
 
 
 def test_scores_that_are_small_are_told_apart() -> None:
-    supply, trials = begun(2)
-    display = Display(Console(file=StringIO()), SPEC, supply)
+    generator, trials = begun(2)
+    display = Display(Console(file=StringIO()), SPEC, generator)
     report(display, trials[0], 1, 3.21e-5)
     report(display, trials[1], 1, 3.22e-5)
     assert "3.22e-05" in shown(display) and "3.21e-05" in shown(display)
@@ -383,9 +383,9 @@ def test_scores_that_are_small_are_told_apart() -> None:
 
 def test_the_status_line_fits_the_terminal() -> None:
     for width, name in ((80, "digits-quick"), (80, "a-name-that-is-" * 6), (200, "digits-quick")):
-        supply, trials = begun(3, SPEC.model_copy(update={"name": name}))
+        generator, trials = begun(3, SPEC.model_copy(update={"name": name}))
         console = Console(file=StringIO(), width=width)
-        display = Display(console, SPEC.model_copy(update={"name": name}), supply)
+        display = Display(console, SPEC.model_copy(update={"name": name}), generator)
         ends: list[Any] = ["pruned", "failed", "diverged"]
         for one, status in zip(trials, ends, strict=True):
             report(display, one, 1, 0.5)

@@ -13,7 +13,7 @@ from tuner.trials import elapsed
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.journal import as_plain
 from tuner.trials.journal_schema import events_of
-from tuner.trials.resume import Past, rebuilt
+from tuner.trials.resume import ResumedJob, rebuilt
 
 SPEC = experiment(name="job")
 
@@ -40,7 +40,7 @@ class TestTags:
 
 
 class TestJournal:
-    def past(self, *events: dict[str, Any]) -> Past:
+    def past(self, *events: dict[str, Any]) -> ResumedJob:
         import json
 
         return rebuilt("".join(json.dumps(event) + "\n" for event in events), "job", "here")[1]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from conftest import experiment
 
-from tuner.ray_backend.callback import Events
+from tuner.ray_backend.callback import TuneCallback
 from tuner.report_keys import REASON, STATUS, TRACEBACK
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import planned
-from tuner.trials.stopping import Ending
+from tuner.trials.stopping import StoppingCriteria
 from tuner.trials.trial import Mutation, Trial
 
 OWN = experiment(
@@ -52,11 +52,13 @@ class Ray:
         self.spec = spec or experiment(search={"kind": "random", "trials": 2})
         self.trials = planned(self.spec) or []
         self.noted = Noted()
-        self.ending = Ending()
+        self.stopping = StoppingCriteria()
         self.after: list[str] = []
         self.storage = SimpleNamespace(current_checkpoint_index=2, trial_fs_path="/runs/trial-0")
         by_id = {f"id{trial.number}": trial for trial in self.trials}
-        self.events = Events(by_id, self.spec, storage, self.ending, [self.noted], lambda: self.after.append("told"))
+        self.events = TuneCallback(
+            by_id, self.spec, storage, self.stopping, [self.noted], lambda: self.after.append("told")
+        )
 
     def __call__(self, event: str, number: int = 0, **info: Any) -> Trial:
         kept = SimpleNamespace(metric_analysis={"loss": {}}, metric_n_steps={"loss": {}})
@@ -182,13 +184,13 @@ class TestEnd:
     def test_or_by_the_end_of_the_job(self) -> None:
         ray = Ray()
         ray.report(1, 0.5)
-        ray.ending.reason = "timeout"
+        ray.stopping.reason = "timeout"
         trial = ray("trial_complete")
         assert (trial.status, trial.reason) == ("interrupted", "timeout")
 
     def test_but_after_the_last_epoch_it_is_complete_all_the_same(self) -> None:
         ray = Ray()
-        ray.ending.reason = "val_accuracy 0.9 reached 0.9"
+        ray.stopping.reason = "val_accuracy 0.9 reached 0.9"
         for epoch in range(1, 5):
             ray.report(epoch, 0.5)
         assert ray("trial_complete").status == "completed"
@@ -214,7 +216,7 @@ class TestEnd:
         assert ray.last("completed").status == "completed"
         ray = Ray()
         ray.report(1, math.inf)
-        ray.ending.reason = "timeout"
+        ray.stopping.reason = "timeout"
         assert ray("trial_complete").status == "interrupted"
 
     def test_of_several_objectives_one_that_is_not_finite_is_enough(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.spec.loader import load
-from tuner.trials.generator import Supply, planned
+from tuner.trials.generator import TrialGenerator, planned
 from tuner.trials.labels import label
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -23,9 +23,9 @@ def test_there_are_some() -> None:
 class TestEach:
     def test_its_trials_differ(self, path: Path) -> None:
         spec = load(path)
-        supply = Supply(spec)
+        generator = TrialGenerator(spec)
         # An adaptive search is asked for its first trials: the others hang on what comes out.
-        trials = planned(spec) or [trial for trial in (supply.next() for _ in range(3)) if trial]
+        trials = planned(spec) or [trial for trial in (generator.next() for _ in range(3)) if trial]
         wholes = {json.dumps(trial.config.model_dump(mode="json"), sort_keys=True) for trial in trials}
         assert len(wholes) == len(trials) >= 2
         assert len({trial.config.seed for trial in trials}) == len(trials)

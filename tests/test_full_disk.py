@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from tuner.storage.disk_full import is_full
 from tuner.train import checkpoint
 from tuner.train.trial_config import TrialConfig
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
 from tuner.trials.resume import read_past
 
@@ -153,10 +153,10 @@ def test_a_checkpoint_says_that_the_disk_is_full(disk: Path) -> None:
 
 def test_a_journal_makes_up_for_what_had_no_room(tmp_path: Path, disk: Path) -> None:
     spec, trouble = experiment(), list[OSError]()
-    supply, journal = Supply(spec), Journal(str(disk), trouble.append)
+    generator, journal = TrialGenerator(spec), Journal(str(disk), trouble.append)
     journal.opened(spec, parent_run="", trials=4)
     filler = fill(disk)
-    trials = [trial for trial in (supply.next() for _ in range(4)) if trial is not None]
+    trials = [trial for trial in (generator.next() for _ in range(4)) if trial is not None]
     for trial in trials:
         trial.started = time.time()
         journal.trial_started(trial)

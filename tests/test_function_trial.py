@@ -147,7 +147,7 @@ scheduler: {kind: asha, grace: 9}
 """
 
 
-class Told:
+class TrialOutcome:
     """What a job told: on its screen, and in its journal."""
 
     def __init__(self, folder: Path, process: "subprocess.Popen[str]", name: str) -> None:
@@ -161,20 +161,20 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, TrialOutcome]]:
     folder = tmp_path_factory.mktemp("forms")
     (folder / "own_forms.py").write_text(FUNCTIONS)
     told = {}
     for name, text in (("many", MANY), ("steps", STEPS)):
         (folder / f"{name}.yaml").write_text(text)
         process = start_job(folder, f"{name}.yaml", "resources.cpu=1", COLUMNS="400")
-        told[name] = Told(folder, process, name)
+        told[name] = TrialOutcome(folder, process, name)
     yield told
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_every_form_and_every_report_ends_as_it_should(jobs: dict[str, Told], way: str) -> None:
+def test_every_form_and_every_report_ends_as_it_should(jobs: dict[str, TrialOutcome], way: str) -> None:
     job, (status, last, count, reason) = jobs["many"], WAYS[way]
     (number,) = (each["trial"] for each in job.events if each.get("assignment") == {"config.how": way})
     (ended,) = job.of("ended", number)
@@ -187,7 +187,7 @@ def test_every_form_and_every_report_ends_as_it_should(jobs: dict[str, Told], wa
 
 
 @pytest.mark.slow
-def test_what_was_left_out_is_said_once(jobs: dict[str, Told]) -> None:
+def test_what_was_left_out_is_said_once(jobs: dict[str, TrialOutcome]) -> None:
     text = jobs["many"].text
     assert jobs["many"].status == OK, text  # some succeed
     assert text.count("left out of its reports: 'word': it was a str ('text')") == 1
@@ -195,7 +195,7 @@ def test_what_was_left_out_is_said_once(jobs: dict[str, Told]) -> None:
 
 
 @pytest.mark.slow
-def test_a_generator_is_a_trial_and_what_it_yields_its_reports(jobs: dict[str, Told]) -> None:
+def test_a_generator_is_a_trial_and_what_it_yields_its_reports(jobs: dict[str, TrialOutcome]) -> None:
     job = jobs["steps"]
     assert job.status == OK, job.text
     assert [event["report"]["val/loss"] for event in job.of("reported", 0)] == [1, 1 / 2, 1 / 3, 1 / 4]  # done

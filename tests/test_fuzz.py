@@ -22,7 +22,7 @@ from tuner.errors import UserError
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.yaml import parse_yaml
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.layout import job_folder
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -177,9 +177,9 @@ def _loads(folder: Path, text: str | bytes, overrides: Sequence[str] = ()) -> Ex
             assert Path(spec.storage).is_absolute()
         for assignment in (plan or [])[:2]:
             spec.trial_config(assignment)
-        supply = Supply(spec)
-        spec.scheduler.ahead(spec.trial.length, supply.total)
-        first = supply.next()
+        generator = TrialGenerator(spec)
+        spec.scheduler.ahead(spec.trial.length, generator.total)
+        first = generator.next()
         assert first is None or json.loads(json.dumps(first.config.model_dump(mode="json")))
         rng = np.random.default_rng(0)
         for distribution in spec.space.values():

@@ -25,10 +25,10 @@ from tuner.storage.filesystem import delete, delete_checkpoints
 from tuner.tracking.record.messages import end_of
 from tuner.train.checkpoint import Save, read_model, read_state
 from tuner.train.trial_config import TrialConfig
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.leaderboard import leaderboard
-from tuner.trials.resume import Past, read_past, rebuilt
+from tuner.trials.resume import ResumedJob, read_past, rebuilt
 from tuner.trials.retention import Retention
 from tuner.trials.trial import Trial
 from tuner.user_code import not_called
@@ -70,13 +70,13 @@ def jobs(storage: Path) -> list[Job]:
 
 def _played(spec: ExperimentSpec, folder: Path) -> Job:
     """Three runs of a job, the last one killed: trials of every ending, some begun again, a mutated one."""
-    past: Past | None = None
+    past: ResumedJob | None = None
     for run in range(3):
-        supply = Supply(spec, past.trials if past else ())
+        generator = TrialGenerator(spec, past.trials if past else ())
         journal = Journal(str(folder))
-        job = Played(spec, supply, journal)
-        journal.opened(spec, parent_run="a1", trials=supply.total)
-        trials = [job.start(trial) for trial in (supply.next() for _ in range(3)) if trial]
+        job = Played(spec, generator, journal)
+        journal.opened(spec, parent_run="a1", trials=generator.total)
+        trials = [job.start(trial) for trial in (generator.next() for _ in range(3)) if trial]
         for trial in trials:
             for epoch in range(2):
                 job.report(trial, 0.3 + 0.1 * trial.number + 0.05 * epoch, folder)
@@ -179,8 +179,8 @@ def _goes_on(job: Job, text: bytes) -> None:
     """``--resume``."""
     past = read_past(job.spec, str(job.folder), JOB)
     assert all(_is_own(trial, job) for trial in past.trials)
-    supply = Supply(job.spec, past.trials)
-    following = supply.next()
+    generator = TrialGenerator(job.spec, past.trials)
+    following = generator.next()
     assert following is None or following in past.trials or following.number == len(past.trials)
 
 

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from tuner.exit_status import INTERRUPTED, OK
 from tuner.signals import SIGNALS, Interrupted, on_signal, stop
-from tuner.trials.stopping import INTERRUPTION, Ending, Late, ended_by_signals
+from tuner.trials.stopping import INTERRUPTION, LateSignal, StoppingCriteria, ended_by_signals
 
 JOB = """
 name: signals
@@ -73,10 +73,10 @@ def test_on_another_thread_nothing_changes() -> None:
 
 
 def test_the_first_signal_ends_the_trials_and_the_second_does_not_wait_for_them() -> None:
-    ending, said = Ending(), list[str]()
-    with ended_by_signals(ending, said.append, local=True):
+    stopping, said = StoppingCriteria(), list[str]()
+    with ended_by_signals(stopping, said.append, local=True):
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert ending.reason == INTERRUPTION and ending.is_due()
+        assert stopping.reason == INTERRUPTION and stopping.is_due()
         os.kill(os.getpid(), signal.SIGHUP)
         pytest.fail("it goes on")
     assert len(said) == 1 and "SIGUSR1" in said[0]
@@ -84,7 +84,7 @@ def test_the_first_signal_ends_the_trials_and_the_second_does_not_wait_for_them(
 
 def test_a_signal_behind_the_trials_waits_for_the_record() -> None:
     said = list[str]()
-    with pytest.raises(Interrupted), on_signal(Late(said.append)):
+    with pytest.raises(Interrupted), on_signal(LateSignal(said.append)):
         os.kill(os.getpid(), signal.SIGTERM)
         assert len(said) == 1
         os.kill(os.getpid(), signal.SIGTERM)

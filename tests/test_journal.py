@@ -16,9 +16,9 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import as_file, checkpoints_in
 from tuner.tracking.record.messages import end_of
 from tuner.trials import journal
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal, placed, text_of
-from tuner.trials.resume import Past, read_past
+from tuner.trials.resume import ResumedJob, read_past
 from tuner.trials.stored_jobs import find
 from tuner.trials.trial import Trial
 
@@ -28,19 +28,19 @@ POPULATION = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "tr
 class Job(Played):
     """A job that writes its journal, into a folder or to the URI of one."""
 
-    def __init__(self, spec: ExperimentSpec, folder: str, past: Past | None = None, job: str = "job") -> None:
-        self.supply = Supply(spec, past.trials if past else ())
+    def __init__(self, spec: ExperimentSpec, folder: str, past: ResumedJob | None = None, job: str = "job") -> None:
+        self.generator = TrialGenerator(spec, past.trials if past else ())
         self.folder = folder
         self.journal = Journal(folder)
-        super().__init__(spec, self.supply, self.journal)
-        self.journal.opened(spec, parent_run=f"run of {job}", trials=self.supply.total, job=job)
+        super().__init__(spec, self.generator, self.journal)
+        self.journal.opened(spec, parent_run=f"run of {job}", trials=self.generator.total, job=job)
 
     def next(self) -> Trial:
-        trial = self.supply.next()
+        trial = self.generator.next()
         assert trial is not None
         return self.start(trial)
 
-    def past(self) -> Past:
+    def past(self) -> ResumedJob:
         return read_past(self.spec, self.folder, "job")
 
 
@@ -140,8 +140,8 @@ class TestRoundTrip:
             trial = job.next()
             job.report(trial, 0.5)
             job.end(trial)
-        assert any(trial.attributes for trial in job.supply.trials)
-        for read, ours in zip(job.past().trials, job.supply.trials, strict=True):
+        assert any(trial.attributes for trial in job.generator.trials)
+        for read, ours in zip(job.past().trials, job.generator.trials, strict=True):
             assert same(read, ours)
 
     def test_of_words_lists_and_nothing_as_values(self, folder: str) -> None:
@@ -150,7 +150,7 @@ class TestRoundTrip:
         for _ in range(4):
             job.end(job.next())
         assert [read.assignment for read in job.past().trials] == job.spec.plan()
-        assert [read.config for read in job.past().trials] == [ours.config for ours in job.supply.trials]
+        assert [read.config for read in job.past().trials] == [ours.config for ours in job.generator.trials]
 
     def test_of_a_job_that_is_through_and_of_one_that_ended_early(self, folder: str) -> None:
         job = Job(experiment(), folder)
@@ -561,9 +561,9 @@ def test_in_an_object_store_it_is_in_parts(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(journal, "_PART", 1000)
     folder, spec = tmp_path.as_uri(), experiment(search={"kind": "random", "trials": 20})
     for run in range(2):
-        supply, written = Supply(spec), Journal(folder)
+        generator, written = TrialGenerator(spec), Journal(folder)
         written.opened(spec, parent_run="", trials=20)
-        for trial in (supply.next() for _ in range(20)):
+        for trial in (generator.next() for _ in range(20)):
             assert trial is not None
             trial.started = time.time()
             written.trial_started(trial)

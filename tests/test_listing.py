@@ -22,11 +22,11 @@ from tuner.report import html
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.leaderboard import winner
 
-Told = Callable[..., str]
+TrialOutcome = Callable[..., str]
 
 
 class Store:
@@ -42,21 +42,21 @@ class Store:
         spec = experiment(search={"kind": "random", "trials": len(scores)}, tracking={"register": False}, **parts)
         folder = self.folder / "runs" / spec.name / job
         (folder / "report").mkdir(parents=True)
-        recorder, journal, supply = Recorder(spec, self.uri), Journal(str(folder)), Supply(spec)
+        recorder, journal, generator = Recorder(spec, self.uri), Journal(str(folder)), TrialGenerator(spec)
         links = recorder.open(job, str(folder), self.folder, len(scores))
         journal.opened(spec, parent_run=links.parent_run_id, trials=len(scores))
         played = Played(spec, journal, recorder)
         for score in scores:
-            trial = supply.next()
+            trial = generator.next()
             assert trial is not None
             played.start(trial)
             played.report(trial, score)
             trial.end("completed", "")
             for listener in (journal, recorder):
                 listener.trial_ended(trial)
-        best = winner(supply.trials, spec.objectives)
+        best = winner(generator.trials, spec.objectives)
         if ends and best is not None:
-            html.write_html(spec, supply.trials, folder / "report" / html.FILE, job=job, status="completed")
+            html.write_html(spec, generator.trials, folder / "report" / html.FILE, job=job, status="completed")
             summary = {"status": "completed", "best_val_accuracy": best.best, "trials_completed": len(scores)}
             summary |= {"winner": str(best.number), "test_accuracy": 0.625}
             end = end_of("FINISHED", summary, folder / "report", best, (), {}, None, str(folder / FILE))
@@ -66,7 +66,7 @@ class Store:
 
 
 @pytest.fixture
-def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_scribe: None) -> Store:
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_writer: None) -> Store:
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     store = Store(tmp_path)
@@ -75,7 +75,7 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, th
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
+def told(capsys: pytest.CaptureFixture[str]) -> TrialOutcome:
     def tell(*arguments: str, status: int = 0) -> str:
         """What a command prints, in one line."""
         capsys.readouterr()
@@ -89,7 +89,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
     return tell
 
 
-def test_list_shows_every_job_newest_first(store: Store, told: Told) -> None:
+def test_list_shows_every_job_newest_first(store: Store, told: TrialOutcome) -> None:
     store.job("20260101-000000-aaaa", [0.5, 0.75])
     store.job("20260102-000000-bbbb", [0.25])
     store.job("20260103-000000-cccc", [0.125], name="other")
@@ -101,7 +101,7 @@ def test_list_shows_every_job_newest_first(store: Store, told: Told) -> None:
 
 
 @pytest.mark.slow
-def test_best_names_the_winner_and_how_to_load_it(store: Store, told: Told) -> None:
+def test_best_names_the_winner_and_how_to_load_it(store: Store, told: TrialOutcome) -> None:
     store.job("20260101-000000-aaaa", [0.5, 0.75, 0.25])
     for name in ("small", "20260101-000000-aaaa"):
         said = told("best", name)
@@ -111,7 +111,7 @@ def test_best_names_the_winner_and_how_to_load_it(store: Store, told: Told) -> N
         assert runs[0].info.run_id in said
 
 
-def test_compare_shows_what_differs(store: Store, told: Told) -> None:
+def test_compare_shows_what_differs(store: Store, told: TrialOutcome) -> None:
     store.job("20260101-000000-aaaa", [0.5])
     trial = {"data": {"kind": "digits", "limit": 64}, "model": {"kind": "cnn", "hidden": 16}, "epochs": 4}
     store.job("20260102-000000-bbbb", [0.75], name="other", trial=trial)
@@ -121,7 +121,7 @@ def test_compare_shows_what_differs(store: Store, told: Told) -> None:
     assert "are the same" in told("compare", "small", "small", status=2)
 
 
-def test_report_is_written_again_from_the_artifact_alone(store: Store, told: Told, tmp_path: Path) -> None:
+def test_report_is_written_again_from_the_artifact_alone(store: Store, told: TrialOutcome, tmp_path: Path) -> None:
     store.job("20260101-000000-aaaa", [0.5, 0.75])
     shutil.rmtree(tmp_path / "runs")
     assert told("report", "small") == "small-20260101-000000-aaaa.html"
@@ -132,7 +132,7 @@ def test_report_is_written_again_from_the_artifact_alone(store: Store, told: Tol
     assert "no folder" in told("report", "small", "-o", "nowhere/mine.html", status=2)
 
 
-def test_report_of_a_job_that_was_killed(store: Store, told: Told) -> None:
+def test_report_of_a_job_that_was_killed(store: Store, told: TrialOutcome) -> None:
     store.job("20260101-000000-aaaa", [0.5, 0.75], ends=False)
     told("report", "small", "-o", "mine.html")
     assert "0.7500" in Path("mine.html").read_text()
@@ -150,7 +150,7 @@ class TestJson:
     """For programs: what is printed is JSON and nothing else, under keys that stay."""
 
     @pytest.fixture
-    def given(self, told: Told) -> Callable[..., Any]:
+    def given(self, told: TrialOutcome) -> Callable[..., Any]:
         return lambda *arguments: json.loads(told(*arguments, "--json"), parse_constant=pytest.fail)
 
     def test_list(self, store: Store, given: Callable[..., Any]) -> None:
@@ -187,7 +187,7 @@ class TestJson:
         assert "trial.model.hidden" in said["differs"] and "trial.epochs" not in said["differs"]
         assert said["a"]["numbers"]["best_val_accuracy"] == 0.5 and said["warnings"] == []
 
-    def test_results(self, store: Store, given: Callable[..., Any], told: Told) -> None:
+    def test_results(self, store: Store, given: Callable[..., Any], told: TrialOutcome) -> None:
         store.job("20260101-000000-aaaa", [0.5, 1 / 3, float("nan")])
         rows = given("results", "small")
         assert [row["trial"] for row in rows] == list(tuner.results("small")["trial"])
@@ -210,7 +210,7 @@ def test_nothing_is_cut_in_a_pipe(store: Store, capsys: pytest.CaptureFixture[st
 
 
 class TestMistakes:
-    def test_no_store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    def test_no_store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: TrialOutcome) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for command in (["list"], ["best", "x"], ["report", "x"], ["compare", "x", "y"], ["ui"]):
@@ -219,17 +219,17 @@ class TestMistakes:
         with pytest.raises(UserError, match="no store to read"):
             tuner.results("x")
 
-    def test_an_unknown_name(self, store: Store, told: Told) -> None:
+    def test_an_unknown_name(self, store: Store, told: TrialOutcome) -> None:
         store.job("20260101-000000-aaaa", [0.5])
         assert "did you mean small?" in told("best", "smal", status=2)
         assert "there is no experiment" in told("list", "'", status=2)
 
-    def test_an_experiment_that_was_deleted(self, store: Store, told: Told) -> None:
+    def test_an_experiment_that_was_deleted(self, store: Store, told: TrialOutcome) -> None:
         store.job("20260101-000000-aaaa", [0.5])
         store.client.delete_experiment("1")
         assert "mlflow experiments restore --experiment-id 1" in told("best", "small", status=2)
 
-    def test_a_store_of_another_version(self, store: Store, told: Told) -> None:
+    def test_a_store_of_another_version(self, store: Store, told: TrialOutcome) -> None:
         store.job("20260101-000000-aaaa", [0.5])
         with sqlite3.connect(store.folder / "mlflow.db") as database:
             database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
@@ -241,12 +241,12 @@ class TestMistakes:
         ):
             assert "made by another version of MLflow" in said and f"mlflow db upgrade sqlite:///{copy}" in said
 
-    def test_a_job_without_a_journal(self, store: Store, told: Told, tmp_path: Path) -> None:
+    def test_a_job_without_a_journal(self, store: Store, told: TrialOutcome, tmp_path: Path) -> None:
         store.job("20260101-000000-aaaa", [0.5], ends=False)
         shutil.rmtree(tmp_path / "runs")
         assert "cannot be had from here" in told("report", "small", status=2)
 
-    def test_a_password_is_not_shown(self, told: Told) -> None:
+    def test_a_password_is_not_shown(self, told: TrialOutcome) -> None:
         said = told("list", "--uri", "postgresql://me:secret@127.0.0.1:1/db", status=2)
         assert "secret" not in said and "me:***@" in said
 
@@ -272,7 +272,7 @@ class TestUi:
         assert ui.returncode == 0, said
         assert eventually(lambda: not _answers(port))
 
-    def test_a_port_that_is_taken(self, store: Store, told: Told) -> None:
+    def test_a_port_that_is_taken(self, store: Store, told: TrialOutcome) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             assert f"port {port} cannot be had" in told("ui", "--port", str(port), status=2)

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from tuner.errors import UserError
 from tuner.exit_status import FAILED, OK
 from tuner.objectives import Objective
-from tuner.ray_backend.callback import Events
+from tuner.ray_backend.callback import TuneCallback
 from tuner.ray_backend.worker import trainable
-from tuner.report_keys import PARTS, REASON, STATUS, TRACEBACK
+from tuner.report_keys import MICRO_BATCHES, REASON, STATUS, TRACEBACK
 from tuner.spec.loader import load
 from tuner.train import checkpoint
 from tuner.train.checkpoint import Save
@@ -102,7 +102,7 @@ def trained(
         place.mkdir(parents=True)
         save(place)
 
-    fit(config, Objective(metric="val_loss", mode="min"), report, device=CPU, resume=resume, parts=parts)
+    fit(config, Objective(metric="val_loss", mode="min"), report, device=CPU, resume=resume, micro_batches=parts)
     return told, checkpoint.read_state(folder / f"{parts}-{config.epochs}")[0]
 
 
@@ -133,13 +133,13 @@ class TestBatchesInParts:
         for one, other in zip(whole, split, strict=True):
             for name in ("train_loss", "val_loss", "learning_rate"):
                 assert other[name] == pytest.approx(one[name], rel=1e-3)
-            assert PARTS not in one and other[PARTS] == parts
+            assert MICRO_BATCHES not in one and other[MICRO_BATCHES] == parts
 
     def test_what_was_trained_in_parts_goes_on_so(self, tmp_path: Path) -> None:
         config = trial_of()
         whole, expected = trained(config, tmp_path, 4)
         told, weights = trained(config, tmp_path / "again", 1, resume=tmp_path / "4-1")
-        assert [metrics[PARTS] for metrics in told] == [4]
+        assert [metrics[MICRO_BATCHES] for metrics in told] == [4]
         assert told[0]["train_loss"] == whole[1]["train_loss"]
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
@@ -228,7 +228,7 @@ except Exception as error:
 else:
     sys.exit("it had enough")
 release()
-fit(config, objective, lambda metrics, save: print("trained in", metrics["batch_parts"]), parts=16)
+fit(config, objective, lambda metrics, save: print("trained in", metrics["batch_parts"]), micro_batches=16)
 """
 
 
@@ -352,7 +352,7 @@ def test_a_worker_that_ray_kills_for_its_memory_is_told_as_that() -> None:
     from test_events import Ray
 
     ray_ = Ray()
-    assert isinstance(ray_.events, Events)
+    assert isinstance(ray_.events, TuneCallback)
     ray_("trial_start")
     error = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory."
     trial = ray_("trial_error", trial={"get_error": lambda: error, "error_file": None})

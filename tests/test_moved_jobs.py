@@ -42,7 +42,7 @@ storage: runs
 """
 WIDER = "space={config.lr: {grid: [0.05, 0.1, 0.2, 0.3]}}"
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thread_scribe")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thread_writer")]
 
 
 class Project:

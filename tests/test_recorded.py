@@ -21,17 +21,26 @@ from tuner.report.from_record import write_report
 from tuner.report.tables import write_tables
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import store
-from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, find, find_job, trials_of, versions_of
+from tuner.tracking.queries import (
+    RecordedJob,
+    RecordedTrial,
+    best_of,
+    configuration,
+    find,
+    find_job,
+    trials_of,
+    versions_of,
+)
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.ui import page
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.leaderboard import front, winner
 from tuner.trials.resume import read_past, rebuilt
 from tuner.trials.trial import Trial
 
-pytestmark = pytest.mark.usefixtures("thread_scribe")
+pytestmark = pytest.mark.usefixtures("thread_writer")
 
 ONE, TWO = "20260101-000000-aaaa", "20260102-000000-bbbb"
 FUNCTION = """
@@ -56,17 +65,17 @@ class Recorded(Played):
         self.folder = place / "runs" / self.spec.name / job
         (self.folder / "report").mkdir(parents=True, exist_ok=True)
         past = read_past(self.spec, str(self.folder), job) if again else None
-        self.supply = Supply(self.spec, past.trials if past else ())
+        self.generator = TrialGenerator(self.spec, past.trials if past else ())
         self.recorder = Recorder(self.spec, f"sqlite:///{place}/store.db")
-        links = self.recorder.open(job, str(self.folder), place, self.supply.total, past)
+        links = self.recorder.open(job, str(self.folder), place, self.generator.total, past)
         self.parent = links.parent_run_id
         self.url = links.url
         self.journal = Journal(str(self.folder))
-        self.journal.opened(self.spec, parent_run=self.parent, trials=self.supply.total)
-        super().__init__(self.spec, self.supply, self.journal, self.recorder)
+        self.journal.opened(self.spec, parent_run=self.parent, trials=self.generator.total)
+        super().__init__(self.spec, self.generator, self.journal, self.recorder)
 
     def trial(self, *values: float, status: Any = "completed", **more: Any) -> Trial:
-        trial = self.supply.next()
+        trial = self.generator.next()
         assert trial is not None
         self.start(trial)
         for value in values:
@@ -77,7 +86,7 @@ class Recorded(Played):
 
     def finish(self, **summary: Any) -> "Recorded":
         """As a job ends that came to its end."""
-        best, trials = winner(self.supply.trials, self.spec.objectives), self.supply.trials
+        best, trials = winner(self.generator.trials, self.spec.objectives), self.generator.trials
         on_front = front(trials, self.spec.objectives)
         report = self.folder / "report"
         write_tables(trials, self.spec.objectives, report)
@@ -125,7 +134,9 @@ def shown(client: Any, place: Path) -> Shown:
 
 
 def run_of(client: Any, job: Recorded, number: int) -> str:
-    [found] = [trial for trial in trials_of(client, Job("", client.get_run(job.parent))) if trial.number == number]
+    [found] = [
+        trial for trial in trials_of(client, RecordedJob("", client.get_run(job.parent))) if trial.number == number
+    ]
     return str(found.run.info.run_id)
 
 

@@ -11,9 +11,9 @@ from tuner.errors import UserError
 from tuner.objectives import Objective
 from tuner.report.significance import certainty
 from tuner.search.repeated_searcher import Repeated
-from tuner.search.searcher import Plan, Told
+from tuner.search.searcher import Plan, TrialOutcome
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trials.generator import Supply, planned
+from tuner.trials.generator import TrialGenerator, planned
 from tuner.trials.labels import label
 from tuner.trials.leaderboard import ranked, winner
 from tuner.trials.trial import Trial
@@ -26,7 +26,7 @@ class Heard(Plan):
 
     def __init__(self, count: int) -> None:
         super().__init__([{"lr": float(number)} for number in range(count)])
-        self.heard: list[tuple[str, int | Assignment, Told | float | None]] = []
+        self.heard: list[tuple[str, int | Assignment, TrialOutcome | float | None]] = []
 
     def ask_again(self, assignment: Assignment) -> None:
         super().ask_again(assignment)
@@ -35,18 +35,20 @@ class Heard(Plan):
     def report(self, number: int, step: int, value: float) -> None:
         self.heard.append(("report", step, value))
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: TrialOutcome) -> None:
         self.heard.append(("tell", number, told))
 
-    def learn(self, told: Told, *, counts: bool) -> None:
+    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
         if counts:
             super().ask_again(told.assignment)
         self.heard.append(("learn", counts, told))
 
 
-def told(lr: float, value: float | None, state: str = "completed", steps: dict[int, float] | None = None) -> Told:
+def told(
+    lr: float, value: float | None, state: str = "completed", steps: dict[int, float] | None = None
+) -> TrialOutcome:
     values = None if value is None else [value]
-    return Told({"lr": lr}, state, values, steps or {})  # type: ignore[arg-type]
+    return TrialOutcome({"lr": lr}, state, values, steps or {})  # type: ignore[arg-type]
 
 
 class TestRepeated:
@@ -69,7 +71,7 @@ class TestRepeated:
         assert inner.heard == [
             ("report", 1, 0.375),
             ("report", 2, 0.75),
-            ("tell", 0, Told({"lr": 0.0}, "completed", [0.5], {1: 0.375, 2: 0.75})),
+            ("tell", 0, TrialOutcome({"lr": 0.0}, "completed", [0.5], {1: 0.375, 2: 0.75})),
         ]
 
     @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ class TestRepeated:
             result = None if outcome == "failed" else 0.5 if "failed" in states else 0.5 + number / 4
             searcher.tell(number, told(0.0, result, outcome))
         [(_, _, heard)] = inner.heard
-        assert isinstance(heard, Told) and heard.state == state
+        assert isinstance(heard, TrialOutcome) and heard.state == state
         assert heard.values == (None if value is None else [value])
 
     def test_scores_and_violations_may_be_as_large_as_they_come(self) -> None:
@@ -97,9 +99,9 @@ class TestRepeated:
         searcher = Repeated(inner, 3)
         for number, (value, missed) in enumerate([(1.7e308, math.inf), (1.7e308, -math.inf), (1.7e308, 1.0)]):
             searcher.ask()
-            searcher.tell(number, Told({"lr": 0.0}, "completed", [value], {1: value}, {"loss < 1": missed}))
+            searcher.tell(number, TrialOutcome({"lr": 0.0}, "completed", [value], {1: value}, {"loss < 1": missed}))
         (*_, (_, _, heard)) = inner.heard
-        assert isinstance(heard, Told)
+        assert isinstance(heard, TrialOutcome)
         assert (heard.values, heard.steps, heard.violations) == ([1.7e308], {1: 1.7e308}, {"loss < 1": math.inf})
 
     def test_what_a_killed_job_knew_is_told_by_configuration(self) -> None:
@@ -114,12 +116,12 @@ class TestRepeated:
         assert searcher.ask() == {"lr": 2.0}
         assert inner.heard[0] == ("learn", False, told(9.0, 0.1))
         assert inner.heard[1:] == [
-            ("learn", True, Told({"lr": 0.0}, "completed", [0.5])),
+            ("learn", True, TrialOutcome({"lr": 0.0}, "completed", [0.5])),
             ("again", {"lr": 1.0}, None),
             ("again", {"lr": 2.0}, None),
         ]
         searcher.tell(3, told(1.0, 1.0))
-        assert inner.heard[-1] == ("tell", 1, Told({"lr": 1.0}, "completed", [0.75]))
+        assert inner.heard[-1] == ("tell", 1, TrialOutcome({"lr": 1.0}, "completed", [0.75]))
         assert searcher.ask() == {"lr": 3.0}
 
 
@@ -135,28 +137,28 @@ class TestInAnExperiment:
         assert spec.count() == len(trials) == 6
         assert [trial.assignment["optimizer.lr"] for trial in trials] == [0.1] * 3 + [0.2] * 3
         assert len({trial.config.seed for trial in trials}) == 6
-        supply = Supply(spec)
-        assert supply.total == 6
+        generator = TrialGenerator(spec)
+        assert generator.total == 6
         for trial in trials:
-            begun = supply.next()
+            begun = generator.next()
             assert begun is not None and (begun.assignment, begun.config) == (trial.assignment, trial.config)
-        assert supply.next() is None
+        assert generator.next() is None
 
     def test_an_adaptive_search_counts_configurations(self) -> None:
         space = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}
         spec = experiment(space=space, search={"kind": "bayesian", "trials": 4}, repeat=2)
-        supply = Supply(spec)
+        generator = TrialGenerator(spec)
         rates = []
-        while (trial := supply.next()) is not None:
+        while (trial := generator.next()) is not None:
             rates.append(trial.assignment["optimizer.lr"])
             trial.take({"epoch": 1, "val_accuracy": 0.5}, spec.objective)
             trial.end("completed", "")
-            supply.trial_ended(trial)
+            generator.trial_ended(trial)
         assert len(rates) == 8 == spec.count()
         assert rates[::2] == rates[1::2] and len(set(rates)) == 4
 
     def test_the_budget_is_in_trials(self) -> None:
-        assert Supply(self.spec(budget={"trials": 4})).total == 4
+        assert TrialGenerator(self.spec(budget={"trials": 4})).total == 4
 
     @pytest.mark.parametrize("kind", ["pbt", "pb2"])
     def test_a_population_cannot_be_repeated(self, kind: str) -> None:

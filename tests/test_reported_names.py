@@ -7,7 +7,7 @@ from conftest import experiment
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
-from tuner.trials.reported_metrics import ReportedNames
+from tuner.trials.reported_metrics import ReportedMetrics
 from tuner.trials.trial import Trial
 
 
@@ -23,8 +23,8 @@ def trial(config: AnyTrial | None = None) -> Trial:
     return Trial(0, {}, config or TargetTrial.model_construct(target="own:train"), "")
 
 
-def names(notes: Notes) -> ReportedNames:
-    return ReportedNames(experiment(), [notes])
+def names(notes: Notes) -> ReportedMetrics:
+    return ReportedMetrics(experiment(), [notes])
 
 
 def test_a_wrong_objective_is_told_at_the_first_report_and_once() -> None:

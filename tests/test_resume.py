@@ -22,13 +22,13 @@ from mlflow import MlflowClient
 
 from tuner.cli.app import main
 from tuner.exit_status import INTERRUPTED, OK, WRONG
-from tuner.ray_backend.callback import Events
+from tuner.ray_backend.callback import TuneCallback
 from tuner.spec.loader import load
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.callback import TrialCallback
-from tuner.trials.generator import Supply
-from tuner.trials.stopping import Ending
+from tuner.trials.generator import TrialGenerator
+from tuner.trials.stopping import StoppingCriteria
 from tuner.trials.trial import Trial
 
 pytestmark = pytest.mark.slow
@@ -476,8 +476,8 @@ def test_trials_begin_in_their_order_whatever_worker_comes_first(tmp_path: Path)
     """A job that is killed meanwhile leaves no gap among its trials, which would be filled with others."""
     (tmp_path / "job.yaml").write_text(GRID)
     spec = load(tmp_path / "job.yaml")
-    supply = Supply(spec)
-    trials = [supply.next() for _ in range(3)]
+    generator = TrialGenerator(spec)
+    trials = [generator.next() for _ in range(3)]
     begun: list[int] = []
 
     class Seen(TrialCallback):
@@ -485,7 +485,7 @@ def test_trials_begin_in_their_order_whatever_worker_comes_first(tmp_path: Path)
             begun.append(trial.number)
 
     by_id = {str(trial.number): trial for trial in trials if trial is not None}
-    events = Events(by_id, spec, "", Ending(), [Seen()], lambda: None)
+    events = TuneCallback(by_id, spec, "", StoppingCriteria(), [Seen()], lambda: None)
     for ray_id in ("1", "0", "2"):
         events.on_trial_start(0, [], SimpleNamespace(trial_id=ray_id))
     assert begun == [0, 1, 2]

@@ -117,7 +117,7 @@ class TestOfOneTrial:
 
 
 @pytest.fixture
-def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_scribe: None) -> str:
+def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread_writer: None) -> str:
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path}/mlflow.db"

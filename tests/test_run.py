@@ -25,7 +25,7 @@ from benchmarks.servers import answers, ray_cluster
 from tuner.data.mnist import data_dir
 from tuner.errors import UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
-from tuner.jobs.continuation import Continue, continued
+from tuner.jobs.continuation import ResumeOptions, continued
 from tuner.jobs.driver import run
 from tuner.jobs.result import Result
 from tuner.spec.experiment import ExperimentSpec
@@ -34,7 +34,7 @@ from tuner.tracking.record.messages import end_of
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.journal import Journal
-from tuner.trials.resume import Past, read_past
+from tuner.trials.resume import ResumedJob, read_past
 
 EPOCHS = 3
 
@@ -332,8 +332,8 @@ class TestSeveralObjectives:
         assert several.result.winner is not widest
 
 
-def _past(spec: ExperimentSpec, extend: int) -> tuple[ExperimentSpec, Past]:
-    opening = continued(spec, Continue(resume=True, extend=extend))
+def _past(spec: ExperimentSpec, extend: int) -> tuple[ExperimentSpec, ResumedJob]:
+    opening = continued(spec, ResumeOptions(resume=True, extend=extend))
     assert opening.past is not None
     return opening.spec, opening.past
 

@@ -26,8 +26,8 @@ from tuner.ray_backend.tune_internals import Controller
 from tuner.spec.loader import load
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
-from tuner.trials.generator import Supply
-from tuner.trials.stopping import Ending
+from tuner.trials.generator import TrialGenerator
+from tuner.trials.stopping import StoppingCriteria
 from tuner.trials.trial import Trial
 
 pytestmark = pytest.mark.slow
@@ -151,7 +151,7 @@ class Job:
     """A finished job and how to look at it from all sides."""
 
     result: Result
-    supply: Supply
+    generator: TrialGenerator
     client: MlflowClient
     text: str
 
@@ -180,7 +180,7 @@ class Job:
 
     def told(self, number: int) -> Any:
         """What Optuna knows of a trial."""
-        searcher: Any = self.supply._searcher
+        searcher: Any = self.generator._searcher
         return searcher._study.trials[searcher._asked[number].number]
 
 
@@ -195,9 +195,9 @@ class Player:
         self._code, self._factory, self._cpu = code, factory, cpu
 
     def __call__(self, text: str, *overrides: str) -> Job:
-        supplies: list[Supply] = []
+        supplies: list[TrialGenerator] = []
 
-        class Seen(Supply):
+        class Seen(TrialGenerator):
             """The job's own, within reach."""
 
             def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -211,7 +211,7 @@ class Player:
         out = io.StringIO()
         console = Console(file=out, width=300)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tuner.jobs.driver.Supply", Seen)
+            patch.setattr("tuner.jobs.driver.TrialGenerator", Seen)
             result = run(load(file, given), source=file, console=console)
         print_result(console, result)
         assert result.record_failure is None
@@ -232,7 +232,7 @@ def play(one_ray: None, code: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def play_here(in_one_process: None, thread_scribe: None, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Play:
+def play_here(in_one_process: None, thread_writer: None, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Play:
     """Jobs in this process, one trial after another."""
     return Player(code, tmp_path_factory, 1)
 
@@ -543,14 +543,14 @@ def test_a_budget_of_epochs_ends_the_job(play_here: Play) -> None:
 
 
 def test_a_timeout_ends_the_job(play_here: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Soon(Ending):
+    class Soon(StoppingCriteria):
         """Its time is up as soon as a trial has reported: its start takes long on a busy machine."""
 
         def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
             super().trial_reported(trial, report)
             self._deadline = min(self._deadline or 0, time.time())
 
-    monkeypatch.setattr("tuner.jobs.job.Ending", Soon)
+    monkeypatch.setattr("tuner.jobs.job.StoppingCriteria", Soon)
     job = play_here(CURVES, "timeout=1h", "trial.config.reports=null")
     _check_record(job)
     assert job.result.status == OK

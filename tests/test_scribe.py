@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from tuner.tracking.record import writer_client
-from tuner.tracking.record.writer_client import Scribe
+from tuner.tracking.record.writer_client import WriterClient
 
-Start = Callable[[str], Scribe]
+Start = Callable[[str], WriterClient]
 
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a writer that opens a record and does what its program says."""
 
-    def start_writer(program: str) -> Scribe:
+    def start_writer(program: str) -> WriterClient:
         monkeypatch.setattr(writer_client, "_WRITER", f"import sys\nprint('{{}}', flush=True)\n{program}")
-        writer = Scribe(os.environ)
+        writer = WriterClient(os.environ)
         assert writer.open({"do": "open"}, lambda why: None) == {}
         return writer
 

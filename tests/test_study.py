@@ -17,7 +17,7 @@ from tuner.search import SearchConfig
 from tuner.search.adaptive import Adaptive
 from tuner.search.optuna_searcher import Study
 from tuner.search.planned import QMC, Random
-from tuner.search.searcher import Plan, State, Told
+from tuner.search.searcher import Plan, State, TrialOutcome
 from tuner.search.space import Space
 
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ def run(searcher: Study, count: int, objective: Callable[[Assignment], float] = 
     for number in range(begin, begin + count):
         assignment = searcher.ask()
         assert assignment is not None
-        searcher.tell(number, Told(assignment, "completed", [objective(assignment)]))
+        searcher.tell(number, TrialOutcome(assignment, "completed", [objective(assignment)]))
         found.append(assignment)
     return found
 
@@ -109,7 +109,7 @@ class TestLearning:
             assert assignment is not None
             searcher.report(number, 1, 0.5)  # which Optuna could not take
             state: State = "pruned" if number == 2 else "failed" if number == 3 else "completed"
-            searcher.tell(number, Told(assignment, state, [assignment["x"], assignment["y"]]))
+            searcher.tell(number, TrialOutcome(assignment, state, [assignment["x"], assignment["y"]]))
         assert [trial.values for trial in optunas(searcher) if trial.state == TrialState.COMPLETE] == [
             [trial.params["x"], trial.params["y"]] for i, trial in enumerate(optunas(searcher)) if i not in (2, 3)
         ]
@@ -132,7 +132,7 @@ class TestParallel:
         for number in (3, 0, 4, 1, 2):
             assignment = waiting[number]
             assert assignment is not None
-            searcher.tell(number, Told(assignment, "completed", [peak(assignment)]))
+            searcher.tell(number, TrialOutcome(assignment, "completed", [peak(assignment)]))
         assert [trial.value for trial in optunas(searcher)] == [peak(trial) for trial in waiting if trial]
 
 
@@ -177,12 +177,12 @@ class TestInitial:
     def test_comes_even_where_everything_around_it_failed(self) -> None:
         searcher = study("tpe", initial=[{"x": 0.9, "y": 0.9}])
         for i in range(6):
-            searcher.learn(Told({"x": 0.9, "y": 0.88 + i / 100}, "failed"), counts=False)
+            searcher.learn(TrialOutcome({"x": 0.9, "y": 0.88 + i / 100}, "failed"), counts=False)
         assert searcher.ask() == {"x": 0.9, "y": 0.9}
 
     def test_goes_on_where_an_earlier_run_ended(self) -> None:
         searcher = study("tpe", initial=self.INITIAL, past=1)
-        searcher.learn(Told(self.INITIAL[0], "completed", [1.0]), counts=True)
+        searcher.learn(TrialOutcome(self.INITIAL[0], "completed", [1.0]), counts=True)
         [second] = run(searcher, 1, begin=1)
         assert second["y"] == 0.5
 
@@ -204,12 +204,12 @@ class TestStartup:
                 assignment = ours.ask()
                 assert assignment is not None
                 assert (assignment == plan[number]) == (number < begins), number
-                ours.tell(number, Told(assignment, "completed", [peak(assignment)]))
+                ours.tell(number, TrialOutcome(assignment, "completed", [peak(assignment)]))
 
     def test_what_was_learnt_elsewhere_is_not_explored_again(self) -> None:
         ours = study("gp")
         for x in (0.1, 0.2, 0.3):
-            ours.learn(Told({"x": x, "y": x}, "completed", [x]), counts=False)
+            ours.learn(TrialOutcome({"x": x, "y": x}, "completed", [x]), counts=False)
         plan = QMC(trials=2).plan(space_of(SQUARE), lambda _: True)
         assert ours.ask() == plan[0]
         assert ours.ask() != plan[1]
@@ -227,7 +227,7 @@ def test_the_tail_of_the_normal_distribution_is_the_same_as_optunas() -> None:
     for number in range(6):
         assignment = ours.ask()
         assert assignment is not None
-        ours.tell(number, Told(assignment, "completed", [peak(assignment)]))
+        ours.tell(number, TrialOutcome(assignment, "completed", [peak(assignment)]))
     assert _truncnorm._log_ndtr is not log_ndtr  # and only then
 
 
@@ -241,7 +241,7 @@ class TestOutcomes:
         assert assignment is not None
         for step in (1, 2, 3):
             searcher.report(0, step, step / 10)
-        searcher.tell(0, Told(assignment, "completed", [0.3]))
+        searcher.tell(0, TrialOutcome(assignment, "completed", [0.3]))
         [trial] = optunas(searcher)
         assert trial.state == TrialState.COMPLETE
         assert trial.values == [0.3]
@@ -254,7 +254,7 @@ class TestOutcomes:
         assignment = searcher.ask()
         assert assignment is not None
         searcher.report(0, 1, 0.5)
-        searcher.tell(0, Told(assignment, "failed", [0.5]))
+        searcher.tell(0, TrialOutcome(assignment, "failed", [0.5]))
         [trial] = optunas(searcher)
         assert (trial.state, trial.values) == (TrialState.FAIL, None)
 
@@ -264,7 +264,7 @@ class TestOutcomes:
         searcher = study(sampler)
         assignment = searcher.ask()
         assert assignment is not None
-        searcher.tell(0, Told(assignment, "completed", values))
+        searcher.tell(0, TrialOutcome(assignment, "completed", values))
         [trial] = optunas(searcher)
         assert (trial.state, trial.values) == (TrialState.FAIL, None)
 
@@ -275,7 +275,7 @@ class TestOutcomes:
         assert assignment is not None
         for step in (1, 2):
             searcher.report(0, step, step / 10)
-        searcher.tell(0, Told(assignment, "pruned", [0.2]))
+        searcher.tell(0, TrialOutcome(assignment, "pruned", [0.2]))
         [trial] = optunas(searcher)
         assert trial.state == TrialState.PRUNED
         assert trial.intermediate_values == {1: 0.1, 2: 0.2}
@@ -287,7 +287,7 @@ class TestOutcomes:
             assignment = searcher.ask()
             assert assignment is not None
             missed = {"latency_ms <= 2": math.inf if number == 3 else number - 2.0, "val_loss <= 1": -1.0}
-            searcher.tell(number, Told(assignment, "completed", [0.5], violations=missed))
+            searcher.tell(number, TrialOutcome(assignment, "completed", [0.5], violations=missed))
         assert [trial.constraints for trial in optunas(searcher)][:4] == [
             {"latency_ms <= 2": -2.0, "val_loss <= 1": -1.0},
             {"latency_ms <= 2": -1.0, "val_loss <= 1": -1.0},
@@ -308,7 +308,7 @@ class TestOutcomes:
                     assignment = searcher.ask()
                     assert assignment is not None
                     missed = {"x <= 0.4": assignment["x"] - 0.4} if violated else {}
-                    searcher.tell(number, Told(assignment, "completed", [assignment["x"]], violations=missed))
+                    searcher.tell(number, TrialOutcome(assignment, "completed", [assignment["x"]], violations=missed))
                     total += assignment["x"] if number >= 30 else 0
             return total / 60
 
@@ -380,7 +380,10 @@ class TestFailures:
                 assert assignment is not None
                 fails = assignment["x"] > 2 / 3
                 value = -abs(assignment.get("y", 0.5) - 0.5)  # says nothing for or against it
-                searcher.tell(number, Told(assignment, "failed") if fails else Told(assignment, "completed", [value]))
+                searcher.tell(
+                    number,
+                    TrialOutcome(assignment, "failed") if fails else TrialOutcome(assignment, "completed", [value]),
+                )
                 failed += fails and number >= count // 2
         return failed / (seeds * (count - count // 2))
 
@@ -415,7 +418,11 @@ class TestFailures:
             assignment = searcher.ask()
             assert assignment is not None
             states.append(assignment["x"] > 0.6)
-            told = Told(assignment, "failed") if states[-1] else Told(assignment, "completed", [assignment["x"]])
+            told = (
+                TrialOutcome(assignment, "failed")
+                if states[-1]
+                else TrialOutcome(assignment, "completed", [assignment["x"]])
+            )
             searcher.tell(number, told)
         assert sum(states[6:]) <= 5
 
@@ -428,7 +435,11 @@ class TestFailures:
                 assignment = searcher.ask()
                 assert assignment is not None
                 fails = assignment["kind"] == "c"
-                told = Told(assignment, "failed") if fails else Told(assignment, "completed", [assignment["x"]])
+                told = (
+                    TrialOutcome(assignment, "failed")
+                    if fails
+                    else TrialOutcome(assignment, "completed", [assignment["x"]])
+                )
                 searcher.tell(number, told)
                 failed += fails and number >= 10
         assert failed / 100 < 0.2
@@ -439,10 +450,10 @@ class TestFailures:
         for number in range(12):
             assignment = searcher.ask()
             assert assignment is not None
-            searcher.tell(number, Told(assignment, "failed"))
+            searcher.tell(number, TrialOutcome(assignment, "failed"))
 
 
-def told_of(searcher: Study, begin: int, count: int) -> list[Told]:
+def told_of(searcher: Study, begin: int, count: int) -> list[TrialOutcome]:
     """Run trials that complete, are pruned and fail in turn; what is to be remembered of them, through JSON."""
     remembered = []
     states: tuple[State, ...] = ("completed", "completed", "pruned", "completed", "failed")
@@ -454,9 +465,9 @@ def told_of(searcher: Study, begin: int, count: int) -> list[Told]:
             searcher.report(number, step, value)
         state = states[number % 5]
         values = [peak(assignment)] if state == "completed" else None
-        searcher.tell(number, Told(assignment, state, values, steps))
+        searcher.tell(number, TrialOutcome(assignment, state, values, steps))
         noted = json.loads(json.dumps(searcher.attributes(number)))
-        remembered.append(Told(assignment, state, values, steps, {}, noted))
+        remembered.append(TrialOutcome(assignment, state, values, steps, {}, noted))
     return remembered
 
 
@@ -482,7 +493,7 @@ class TestGoingOn:
     @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3"])
     def test_it_knows_what_was_measured_of_constraints(self, sampler: str) -> None:
         searcher = study(sampler)
-        searcher.learn(Told({"x": 0.1, "y": 0.2}, "completed", [1.0], violations={"c <= 1": 0.5}), counts=True)
+        searcher.learn(TrialOutcome({"x": 0.1, "y": 0.2}, "completed", [1.0], violations={"c <= 1": 0.5}), counts=True)
         assert searcher._study.trials[0].constraints == {"c <= 1": 0.5}
 
     def test_cmaes_goes_on_with_its_generation_and_its_covariance(self) -> None:
@@ -491,13 +502,13 @@ class TestGoingOn:
         for number in range(14):
             [assignment] = run(before, 1, begin=number)
             remembered.append(
-                Told(assignment, "completed", [peak(assignment)], {}, {}, dict(before.attributes(number)))
+                TrialOutcome(assignment, "completed", [peak(assignment)], {}, {}, dict(before.attributes(number)))
             )
         generations = [told.attributes["cma:generation"] for told in remembered if "cma:generation" in told.attributes]
         assert generations == sorted(generations) and generations[-1] >= 2
         after = study("cmaes", past=14)
         for told in json.loads(json.dumps([vars(told) for told in remembered])):
-            after.learn(Told(**told), counts=True)
+            after.learn(TrialOutcome(**told), counts=True)
         run(after, 1, begin=14)
         assert after.attributes(14)["cma:generation"] >= generations[-1]
 
@@ -508,7 +519,7 @@ class TestGoingOn:
         past = run(study(sampler, few, **settings), 3)
         searcher = study(sampler, few, past=3, **settings)
         for assignment in past:
-            searcher.learn(Told(assignment, "completed", [1.0]), counts=True)
+            searcher.learn(TrialOutcome(assignment, "completed", [1.0]), counts=True)
         rest = run(searcher, 3, begin=3)
         assert len({repr(trial) for trial in (*past, *rest)}) == 6
         assert searcher.ask() is None
@@ -517,9 +528,9 @@ class TestGoingOn:
     def test_a_trial_that_was_running_goes_on_and_is_told_of(self, sampler: str) -> None:
         searcher = study(sampler, trials=5, past=2)
         searcher.ask_again({"x": 0.25, "y": 0.5})
-        searcher.learn(Told({"x": 0.75, "y": 0.5}, "completed", [0.1]), counts=True)
+        searcher.learn(TrialOutcome({"x": 0.75, "y": 0.5}, "completed", [0.1]), counts=True)
         searcher.report(0, 1, 0.3)
-        searcher.tell(0, Told({"x": 0.25, "y": 0.5}, "completed", [0.3]))
+        searcher.tell(0, TrialOutcome({"x": 0.25, "y": 0.5}, "completed", [0.3]))
         done = {tuple(trial.params.values()): (trial.state, trial.value) for trial in searcher._study.trials}
         assert done == {(0.25, 0.5): (TrialState.COMPLETE, 0.3), (0.75, 0.5): (TrialState.COMPLETE, 0.1)}
         run(searcher, 3, begin=2)
@@ -532,7 +543,7 @@ class TestGoingOn:
     def test_trials_from_elsewhere_are_learnt_from_and_not_counted(self) -> None:
         searcher = study("tpe", trials=4)
         for i in range(20):
-            searcher.learn(Told({"x": i / 20, "y": 0.5}, "completed", [i / 20]), counts=False)
+            searcher.learn(TrialOutcome({"x": i / 20, "y": 0.5}, "completed", [i / 20]), counts=False)
         trials = run(searcher, 4)
         assert searcher.ask() is None
         assert sum(trial["x"] for trial in trials) / 4 > 0.6, "it begins where they were good"
@@ -541,7 +552,7 @@ class TestGoingOn:
         searcher = study("tpe")
         for i in range(12):
             told: State = "failed" if i % 2 else "completed"
-            searcher.learn(Told({"x": 0.9 if i % 2 else 0.1, "y": i / 12}, told, [0.0]), counts=True)
+            searcher.learn(TrialOutcome({"x": 0.9 if i % 2 else 0.1, "y": i / 12}, told, [0.0]), counts=True)
         waiting = [searcher.ask() for _ in range(10)]
         assert all(trial and trial["x"] < 0.6 for trial in waiting)
 
@@ -556,9 +567,9 @@ class TestPlan:
 
     def test_goes_on_behind_what_an_earlier_run_had(self) -> None:
         plan = Plan(self.PLAN)
-        plan.learn(Told(self.PLAN[0], "failed"), counts=True)
+        plan.learn(TrialOutcome(self.PLAN[0], "failed"), counts=True)
         plan.ask_again(self.PLAN[1])
-        plan.learn(Told({"x": 9}, "completed", [1.0]), counts=False)
+        plan.learn(TrialOutcome({"x": 9}, "completed", [1.0]), counts=False)
         assert plan.ask() == self.PLAN[2]
         assert plan.ask() is None
         assert plan.attributes(0) == {}

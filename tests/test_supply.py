@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from conftest import Played, experiment
 
-from tuner.search.searcher import Searcher, Told
+from tuner.search.searcher import Searcher, TrialOutcome
 from tuner.spec.experiment import ExperimentSpec
-from tuner.trials.generator import Supply, planned
+from tuner.trials.generator import TrialGenerator, planned
 from tuner.trials.labels import label
 from tuner.trials.trial import Trial
 
@@ -33,10 +33,10 @@ class Asked(Searcher):
     def report(self, number: int, step: int, value: float) -> None:
         self.told.append(("report", number, step, value))
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: TrialOutcome) -> None:
         self.told.append(("tell", number, told))
 
-    def learn(self, told: Told, *, counts: bool) -> None:
+    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
         self.asked += counts
         self.told.append(("learn", counts, told))
 
@@ -51,9 +51,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     return searcher
 
 
-def everything(supply: Supply) -> list[Trial]:
+def everything(generator: TrialGenerator) -> list[Trial]:
     trials = []
-    while (trial := supply.next()) is not None:
+    while (trial := generator.next()) is not None:
         trials.append(trial)
     return trials
 
@@ -74,27 +74,27 @@ class TestPlanned:
 
     def test_they_are_what_a_supply_gives(self) -> None:
         spec = experiment()
-        assert everything(Supply(spec)) == planned(spec)
+        assert everything(TrialGenerator(spec)) == planned(spec)
 
 
 class TestNext:
     def test_they_are_numbered_in_the_order_in_which_they_are_asked_for(self, asked: Asked) -> None:
-        supply = Supply(experiment())
-        trials = everything(supply)
+        generator = TrialGenerator(experiment())
+        trials = everything(generator)
         assert [trial.number for trial in trials] == [0, 1, 2]
-        assert supply.trials == trials and supply.total == 3
-        assert supply.next() is None
+        assert generator.trials == trials and generator.total == 3
+        assert generator.next() is None
 
     @pytest.mark.parametrize(("budget", "there"), [(2, 2), (3, 3), (9, 4)])
     def test_the_budget_may_be_smaller_than_the_search(self, budget: int, there: int) -> None:
-        supply = Supply(experiment(budget={"trials": budget}))
-        assert supply.total == there
-        assert len(everything(supply)) == there
+        generator = TrialGenerator(experiment(budget={"trials": budget}))
+        assert generator.total == there
+        assert len(everything(generator)) == there
 
     def test_the_same_configuration_again_has_a_seed_of_its_own(self) -> None:
         space = {"optimizer.lr": {"choice": [0.1, 0.2]}}
         spec = experiment(space=space, search={"kind": "bayesian", "trials": 6, "duplicates": True})
-        trials = everything(Supply(spec))
+        trials = everything(TrialGenerator(spec))
         assert len(trials) == 6 and len({label(trial.assignment) for trial in trials}) == 2
         assert len({trial.config.seed for trial in trials}) == 6
         first = {label(trial.assignment): trial for trial in reversed(trials)}
@@ -103,16 +103,16 @@ class TestNext:
 
     def test_a_search_that_is_exhausted_says_so(self) -> None:
         space = {"optimizer.lr": {"choice": [0.1, 0.2]}}
-        supply = Supply(experiment(space=space, search={"kind": "bayesian", "trials": 6}))
-        assert len(everything(supply)) == supply.total == 2
+        generator = TrialGenerator(experiment(space=space, search={"kind": "bayesian", "trials": 6}))
+        assert len(everything(generator)) == generator.total == 2
 
 
 class TestTelling:
     def test_the_searcher_hears_of_each_epoch_but_of_none_that_is_no_number(self, asked: Asked) -> None:
         spec = experiment()
-        supply = Supply(spec)
-        job = Played(spec, supply)
-        trial = supply.next()
+        generator = TrialGenerator(spec)
+        job = Played(spec, generator)
+        trial = generator.next()
         assert trial
         for value in (0.5, math.nan, 0.7):
             job.report(trial, value)
@@ -124,32 +124,32 @@ class TestTelling:
     )
     def test_the_searcher_hears_how_a_trial_ended(self, asked: Asked, status: Any, state: str) -> None:
         spec = experiment(objective=["val_accuracy", "val_loss"], constraints=["latency_ms <= 0.1"])
-        supply = Supply(spec)
-        job = Played(spec, supply)
-        trial = supply.next()
+        generator = TrialGenerator(spec)
+        job = Played(spec, generator)
+        trial = generator.next()
         assert trial
         job.report(trial, 0.6, val_loss=3.0)
         job.report(trial, math.nan, val_loss=1.0)
         job.end(trial, status)
         [told] = [what[2] for what in asked.told if what[0] == "tell"]
-        assert told == Told({"optimizer.lr": 0.1}, state, [0.6, 3.0], {1: 0.6}, {"latency_ms <= 0.1": 0.4}, {})  # type: ignore[arg-type]
+        assert told == TrialOutcome({"optimizer.lr": 0.1}, state, [0.6, 3.0], {1: 0.6}, {"latency_ms <= 0.1": 0.4}, {})  # type: ignore[arg-type]
         assert trial.violations == {"latency_ms <= 0.1": 0.4} and not trial.is_feasible
         assert trial.attributes == {"noted": 0}
 
     def test_a_trial_without_a_result_misses_nothing(self, asked: Asked) -> None:
         spec = experiment(constraints=["latency_ms <= 0.1"])
-        supply = Supply(spec)
-        job = Played(spec, supply)
-        trial = supply.next()
+        generator = TrialGenerator(spec)
+        job = Played(spec, generator)
+        trial = generator.next()
         assert trial
         job.end(trial, "failed")
         assert trial.violations == {} and asked.told[0][2].values is None
 
     def test_of_a_trial_that_was_interrupted_it_hears_nothing(self, asked: Asked) -> None:
         spec = experiment()
-        supply = Supply(spec)
-        job = Played(spec, supply)
-        trial = supply.next()
+        generator = TrialGenerator(spec)
+        job = Played(spec, generator)
+        trial = generator.next()
         assert trial
         job.end(trial, "interrupted")
         assert asked.told == []
@@ -172,23 +172,23 @@ class TestGoingOn:
     def test_those_that_did_not_end_come_first_and_then_new_ones(self) -> None:
         past = self.past()
         spec = experiment()
-        supply = Supply(spec, past)
-        assert supply.unfinished == [past[1]]
-        first, second = everything(supply)
+        generator = TrialGenerator(spec, past)
+        assert generator.unfinished == [past[1]]
+        first, second = everything(generator)
         assert first is past[1]
         assert second.number == 3 and [second] == (planned(spec) or [])[3:]
-        assert [trial.number for trial in supply.trials] == [0, 1, 2, 3]
+        assert [trial.number for trial in generator.trials] == [0, 1, 2, 3]
 
     def test_the_searcher_learns_what_they_were(self, asked: Asked) -> None:
         past = self.past()
-        elsewhere = Told({"optimizer.lr": 0.2}, "completed", [0.3])
-        Supply(experiment(), past, [elsewhere])
+        elsewhere = TrialOutcome({"optimizer.lr": 0.2}, "completed", [0.3])
+        TrialGenerator(experiment(), past, [elsewhere])
         lost, pruned, again, epoch, failed = asked.told
         assert lost == ("learn", False, elsewhere)
         assert pruned == (
             "learn",
             True,
-            Told(past[0].assignment, "pruned", [0.9], {1: 0.9}, {}, {"noted": "then"}),
+            TrialOutcome(past[0].assignment, "pruned", [0.9], {1: 0.9}, {}, {"noted": "then"}),
         )
         assert again == ("again", past[1].assignment)
         assert epoch == ("report", 1, 1, 0.5)
@@ -196,24 +196,24 @@ class TestGoingOn:
 
     def test_the_budget_counts_them(self) -> None:
         past = self.past()
-        assert len(everything(Supply(experiment(budget={"trials": 3}), past))) == 1
+        assert len(everything(TrialGenerator(experiment(budget={"trials": 3}), past))) == 1
 
     def test_repeats_are_counted_on(self) -> None:
         space = {"optimizer.lr": {"choice": [0.1]}}
         spec = experiment(space=space, search={"kind": "bayesian", "trials": 4, "duplicates": True})
-        before = Supply(spec)
+        before = TrialGenerator(spec)
         past = [trial for trial in (before.next(), before.next()) if trial]
         for trial in past:
             trial.end("completed", "")
-        seeds = [trial.config.seed for trial in past + everything(Supply(spec, past))]
+        seeds = [trial.config.seed for trial in past + everything(TrialGenerator(spec, past))]
         assert len(set(seeds)) == 4
-        assert seeds == [trial.config.seed for trial in everything(Supply(spec))]
+        assert seeds == [trial.config.seed for trial in everything(TrialGenerator(spec))]
 
     @pytest.mark.parametrize("kind", ["bayesian", "cmaes", "evolution"])
     def test_an_adaptive_search_goes_on_with_what_it_knew(self, kind: str) -> None:
         """Each trial is told under its own number, and no configuration comes twice."""
         spec = experiment(search={"kind": kind, "trials": 12})
-        before = Supply(spec)
+        before = TrialGenerator(spec)
         job = Played(spec, before)
         for number in range(6):
             trial = before.next()
@@ -224,12 +224,12 @@ class TestGoingOn:
         past = json.loads(json.dumps([trial.attributes for trial in before.trials]))
         for trial, attributes in zip(before.trials, past, strict=True):
             trial.attributes = attributes  # as a journal keeps them
-        supply = Supply(spec, before.trials)
-        job = Played(spec, supply)
+        generator = TrialGenerator(spec, before.trials)
+        job = Played(spec, generator)
         trials = []
-        while (trial := supply.next()) is not None:
+        while (trial := generator.next()) is not None:
             trials.append(trial)
             job.report(trial, trial.assignment["optimizer.momentum"])
             job.end(trial)
         assert [trial.number for trial in trials] == [4, *range(6, 12)]
-        assert len({repr(trial.assignment) for trial in supply.trials}) == 12
+        assert len({repr(trial.assignment) for trial in generator.trials}) == 12

@@ -15,10 +15,10 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.names import TAG, originals, recorded
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal
 
-pytestmark = pytest.mark.usefixtures("thread_scribe")
+pytestmark = pytest.mark.usefixtures("thread_writer")
 
 ODD, KEY = "mAP@50", "config.lr(head)"
 
@@ -39,13 +39,13 @@ class Job:
             tracking={"uri": self.uri},
         )
         job = folder / "runs" / self.spec.name / "job"
-        supply, recorder = Supply(self.spec), Recorder(self.spec, self.uri)
-        self.links = recorder.open("job", str(job), folder, supply.total, warn=self.said.append)
+        generator, recorder = TrialGenerator(self.spec), Recorder(self.spec, self.uri)
+        self.links = recorder.open("job", str(job), folder, generator.total, warn=self.said.append)
         journal = Journal(str(job))
-        journal.opened(self.spec, parent_run=self.links.parent_run_id, trials=supply.total)
-        played = Played(self.spec, supply, journal, recorder)
+        journal.opened(self.spec, parent_run=self.links.parent_run_id, trials=generator.total)
+        played = Played(self.spec, generator, journal, recorder)
         for _ in range(2):
-            trial = supply.next()
+            trial = generator.next()
             assert trial is not None
             played.start(trial)
             for epoch in (1, 2, 3):

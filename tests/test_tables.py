@@ -16,8 +16,8 @@ from mlflow.entities import Metric
 from benchmarks.servers import postgres, postgres_programs
 from tuner.tracking import entities
 from tuner.tracking.names import recorded
-from tuner.tracking.record.database import Tables
-from tuner.tracking.record.runs import Change, Runs, ThroughClient
+from tuner.tracking.record.database import DatabaseRuns
+from tuner.tracking.record.runs import Change, ClientRuns, Runs
 
 TABLES = ("metrics", "latest_metrics")
 
@@ -59,7 +59,7 @@ def points(chance: random.Random, count: int) -> list[Metric]:
 @pytest.mark.parametrize("seed", range(5))
 def test_points_are_as_mlflow_writes_them(uri: str, seed: int) -> None:
     chance, client = random.Random(seed), MlflowClient(uri)
-    fast = Tables.of(uri, client)
+    fast = DatabaseRuns.of(uri, client)
     assert fast is not None
     experiment = client.create_experiment(f"{seed}")
     ours, theirs = (client.create_run(experiment).info.run_id for _ in range(2))
@@ -90,7 +90,7 @@ def everything(uri: str, run: str) -> dict[str, Any]:
 
 def test_a_run_is_as_mlflow_writes_it(uri: str) -> None:
     client = MlflowClient(uri)
-    fast, slow = Tables.of(uri, client), ThroughClient(client)
+    fast, slow = DatabaseRuns.of(uri, client), ClientRuns(client)
     assert fast is not None
     experiment = client.create_experiment("whole")
     tags = {"mlflow.user": "somebody", "tuner.role": "trial", "tuner.empty": "", "long": "x" * 7000}
@@ -115,18 +115,18 @@ def test_a_run_is_as_mlflow_writes_it(uri: str) -> None:
 
 def test_an_attempt_that_was_cut_off_leaves_nothing_half(uri: str) -> None:
     client = MlflowClient(uri)
-    fast = Tables.of(uri, client)
+    fast = DatabaseRuns.of(uri, client)
     assert fast is not None
     begun = fast.begin(client.create_experiment("cut off"), "run", 1.0, {})
     fast.write(begun.run, whole := Change([Metric("loss", 0.5, 1, 1)], {"lr": 1}, {"a": "b"}, ("FINISHED", 2.0)))
     before = everything(uri, begun.run)
-    again = Tables.of(uri, client)
+    again = DatabaseRuns.of(uri, client)
     assert again is not None
     again.write(begun.run, whole)
     assert everything(uri, begun.run) == before
 
 
-@pytest.fixture(params=[Tables.of, lambda uri, client: ThroughClient(client)], ids=["tables", "client"])
+@pytest.fixture(params=[DatabaseRuns.of, lambda uri, client: ClientRuns(client)], ids=["tables", "client"])
 def way(request: pytest.FixtureRequest, uri: str) -> Runs:
     """Both ways to write a run."""
     runs: Runs = request.param(uri, MlflowClient(uri))
@@ -175,7 +175,7 @@ def test_points_are_counted_by_their_steps(way: Runs, uri: str) -> None:
 
 def test_what_is_there_already_is_not_written_twice(uri: str) -> None:
     client = MlflowClient(uri)
-    fast = Tables.of(uri, client)
+    fast = DatabaseRuns.of(uri, client)
     assert fast is not None
     run = client.create_run(client.create_experiment("twice")).info.run_id
     curve = [Metric("loss", 1 / step, 1000 + step, step) for step in range(1, 3001)]
@@ -188,17 +188,17 @@ def test_what_is_there_already_is_not_written_twice(uri: str) -> None:
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "file:///tmp/mlruns", "mlruns", "mysql://me@127.0.0.1/db"])
 def test_elsewhere_the_client_writes(uri: str) -> None:
-    assert Tables.of(uri, None) is None
+    assert DatabaseRuns.of(uri, None) is None
 
 
 def test_tables_of_another_mlflow_are_written_by_its_client(uri: str) -> None:
     client = MlflowClient(uri)
-    assert Tables.of(uri, client) is not None, "MLflow's schema has changed: compare its tables, then _SCHEMA"
+    assert DatabaseRuns.of(uri, client) is not None, "MLflow's schema has changed: compare its tables, then _SCHEMA"
     with sqlalchemy.create_engine(uri).begin() as connection:
         was = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
         connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = 'another'"))
     try:
-        assert Tables.of(uri, client) is None
+        assert DatabaseRuns.of(uri, client) is None
     finally:
         with sqlalchemy.create_engine(uri).begin() as connection:
             connection.execute(sqlalchemy.text(f"UPDATE alembic_version SET version_num = '{was}'"))

@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tuner.errors import UserError
 from tuner.jobs.preflight import check_storage
 from tuner.tracking.tensorboard import TensorBoard
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 
 
 def events(folder: Path) -> list[Any]:
@@ -31,7 +31,7 @@ def test_a_trial_has_its_curves_and_its_hyperparameters(tmp_path: Path) -> None:
     spec = experiment(space={"optimizer.lr": {"grid": [0.1]}, "model.kind": {"choice": ["cnn"]}})
     board = TensorBoard(str(tmp_path), spec.objectives, pytest.fail)
     played = Played(spec, board)
-    trial = Supply(spec).next()
+    trial = TrialGenerator(spec).next()
     assert trial is not None
     played.start(trial)
     for value in (0.5, 0.75):
@@ -56,7 +56,7 @@ def test_a_full_disk_ends_the_files_and_not_the_job(tmp_path: Path, monkeypatch:
 
     spec, said = experiment(), list[str]()
     board = TensorBoard(str(tmp_path), spec.objectives, said.append)
-    played, trial = Played(spec, board), Supply(spec).next()
+    played, trial = Played(spec, board), TrialGenerator(spec).next()
     assert trial is not None
     played.start(trial)
     played.report(trial, 0.5)
@@ -70,7 +70,7 @@ def test_a_full_disk_ends_the_files_and_not_the_job(tmp_path: Path, monkeypatch:
 def test_a_long_label_is_cut_to_what_a_folder_may_be_named(tmp_path: Path) -> None:
     spec = experiment(space={"model.kind": {"choice": ["cnn"]}})
     board = TensorBoard(str(tmp_path), spec.objectives, pytest.fail)
-    played, trial = Played(spec, board), Supply(spec).next()
+    played, trial = Played(spec, board), TrialGenerator(spec).next()
     assert trial is not None
     trial.label = "text=" + "ä/" * 300
     played.start(trial)

@@ -24,15 +24,15 @@ from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.record import Record
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.record.reopening import Refused
-from tuner.tracking.record.writer_client import Scribe
+from tuner.tracking.record.writer_client import WriterClient
 from tuner.tracking.store import FIXED, SPACE, runs_below
 from tuner.tracking.user_mlflow import KEY, key_of
-from tuner.trials.generator import Supply, planned
+from tuner.trials.generator import TrialGenerator, planned
 from tuner.trials.journal import Journal
-from tuner.trials.resume import Past, read_past
+from tuner.trials.resume import ResumedJob, read_past
 from tuner.trials.trial import Trial
 
-pytestmark = pytest.mark.usefixtures("thread_scribe")
+pytestmark = pytest.mark.usefixtures("thread_writer")
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_driver_that_is_killed_in_the_middle_of_a_line_leaves_no_writer_behind
 ) -> None:
     recorder = Recorder(spec, uri)
     links = recorder.open("job", "runs/job", Path(), 2)
-    scribe: Any = recorder._scribe
+    scribe: Any = recorder._writer
     scribe.lines.put('{"do": "metr')
     scribe.lines.put(None)
     assert json.loads(scribe.answers.get(timeout=30))["failures"] == []  # it would hold the job's lock until then
@@ -200,7 +200,7 @@ def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
 
 
 def test_ctrl_c_waits_for_no_server_that_is_away(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.tracking.record.recorder.Scribe", Scribe)  # a writer that is a process
+    monkeypatch.setattr("tuner.tracking.record.recorder.WriterClient", WriterClient)  # a writer that is a process
     warnings: list[str] = []
     recorder = Recorder(spec, f"http://127.0.0.1:{free_port()}")
     with ThreadPoolExecutor(1) as pool:
@@ -347,18 +347,18 @@ def test_a_registry_that_refuses_costs_nothing_but_the_model(
 class Recorded(Played):
     """A job that is recorded, and writes its journal."""
 
-    def __init__(self, spec: ExperimentSpec, uri: str, folder: Path, past: Past | None = None) -> None:
+    def __init__(self, spec: ExperimentSpec, uri: str, folder: Path, past: ResumedJob | None = None) -> None:
         self.uri = uri
         self.folder = folder
-        self.supply = Supply(spec, past.trials if past else ())
+        self.generator = TrialGenerator(spec, past.trials if past else ())
         self.recorder = Recorder(spec, uri)
-        self.links = self.recorder.open("job", str(folder), Path(), self.supply.total, past)
+        self.links = self.recorder.open("job", str(folder), Path(), self.generator.total, past)
         journal = Journal(str(folder))
-        journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.supply.total)
-        super().__init__(spec, self.supply, journal, self.recorder)
+        journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.generator.total)
+        super().__init__(spec, self.generator, journal, self.recorder)
 
     def next(self) -> Trial:
-        trial = self.supply.next()
+        trial = self.generator.next()
         assert trial is not None
         return self.start(trial)
 
@@ -633,7 +633,7 @@ class TestReopened:
 
     def test_a_trial_that_was_interrupted_runs_again(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path)
-        job.end(job.supply.trials[1], "interrupted", "timeout")
+        job.end(job.generator.trials[1], "interrupted", "timeout")
         job.finish()
         assert job.run_of(1).info.status == "KILLED"
         again = job.again()
@@ -644,7 +644,7 @@ class TestReopened:
 
     def test_nothing_is_left_of_how_the_earlier_run_ended(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path, experiment(objective=["val_accuracy", "val_loss"]))
-        done, running = job.supply.trials
+        done, running = job.generator.trials
         job.end(running, "interrupted", "timeout")
         job.recorder.job_ended(end_of("FINISHED", {"ended_early": "timeout"}, front=[done, running]))
         job.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuner.storage.uris import absolute
-from tuner.tracking.user_mlflow import KEY, Inside
+from tuner.tracking.user_mlflow import KEY, UserMlflow
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_environment_is_each_trial_s(store: Path) -> None:
     os.environ |= {"MLFLOW_RUN_ID": "x", "MLFLOW_EXPERIMENT_NAME": "y", "MLFLOW_RUN_CONTEXT": '{"team": "vision"}'}
-    inside = Inside.of("sqlite:///mlflow.db", "7", "a1b2")
+    user_mlflow = UserMlflow.of("sqlite:///mlflow.db", "7", "a1b2")
     for trial in (3, 4):
-        inside.enter(trial)
+        user_mlflow.enter(trial)
         assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{store}"
         assert os.environ["MLFLOW_EXPERIMENT_ID"] == "7"
         assert json.loads(os.environ["MLFLOW_RUN_CONTEXT"]) == {"team": "vision", KEY: f"a1b2/{trial}"}
@@ -53,12 +53,12 @@ def test_the_environment_is_each_trial_s(store: Path) -> None:
 
 
 def test_nobody_is_pointed_at_a_file_that_is_not_there_or_another(store: Path) -> None:
-    inside = Inside.of("sqlite:///mlflow.db", "7", "a1b2")
+    user_mlflow = UserMlflow.of("sqlite:///mlflow.db", "7", "a1b2")
     before = dict(os.environ)
     store.rename(store.with_name("elsewhere.db"))
-    inside.enter(0)
+    user_mlflow.enter(0)
     assert os.environ == before
     store.touch()  # of another machine, at the same path
-    inside.enter(0)
+    user_mlflow.enter(0)
     assert os.environ == before
-    assert Inside.of("http://127.0.0.1:5000", "7", "a1b2").is_seen
+    assert UserMlflow.of("http://127.0.0.1:5000", "7", "a1b2").is_seen

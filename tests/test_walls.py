@@ -13,12 +13,12 @@ from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
 from tuner.exit_status import FAILED, OK
-from tuner.jobs.ahead import ImportingAhead
+from tuner.jobs.ahead import EarlyImports
 from tuner.jobs.driver import run
 from tuner.jobs.finish import Finish
 from tuner.jobs.result import Result
 from tuner.jobs.sync import sync
-from tuner.ray_backend.guards import Faults, Walled
+from tuner.ray_backend.guards import GuardedCallback, InternalErrors
 from tuner.report import html
 from tuner.report.live import Display
 from tuner.search.searcher import Plan
@@ -26,11 +26,11 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.callback import TrialCallback
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
 from tuner.trials.resume import read_past
 from tuner.trials.retention import Retention
-from tuner.trials.stopping import Ending
+from tuner.trials.stopping import StoppingCriteria
 
 pytestmark = pytest.mark.slow
 
@@ -54,16 +54,16 @@ def train(config):
 def test_a_wall_lets_every_event_through(event: str) -> None:
     heard: list[tuple[Any, ...]] = []
     inner = type("Hears", (TrialCallback,), {event: lambda self, *what: heard.append(what)})()
-    getattr(Walled(inner, Faults(print)), event)("a trial", "and more")
+    getattr(GuardedCallback(inner, InternalErrors(print)), event)("a trial", "and more")
     assert heard == [("a trial", "and more")]
 
 
 def test_a_fault_counts_whatever_there_is_of_others_already() -> None:
-    faults = Faults(lambda text: None)
-    faults.note("the screen", ValueError("x" * 50_000), minor=True)
-    assert faults.reason == ""
-    faults.note("the control loop", RuntimeError("broken"))
-    assert "broken" in faults.reason
+    internal_errors = InternalErrors(lambda text: None)
+    internal_errors.note("the screen", ValueError("x" * 50_000), minor=True)
+    assert internal_errors.reason == ""
+    internal_errors.note("the control loop", RuntimeError("broken"))
+    assert "broken" in internal_errors.reason
 
 
 class Place:
@@ -117,14 +117,14 @@ def refuse(*arguments: Any, **more: Any) -> Any:
     raise ValueError("it broke")
 
 
-@pytest.mark.usefixtures("thread_scribe")
+@pytest.mark.usefixtures("thread_writer")
 class TestListeners:
     @pytest.mark.parametrize(
         ("listener", "event"),
         [
-            (Supply, "trial_reported"),
-            (Supply, "trial_ended"),
-            (Ending, "trial_reported"),
+            (TrialGenerator, "trial_reported"),
+            (TrialGenerator, "trial_ended"),
+            (StoppingCriteria, "trial_reported"),
             (Recorder, "trial_reported"),
             (Retention, "trial_saved"),
             (Retention, "trial_ended"),
@@ -140,12 +140,12 @@ class TestListeners:
         assert "it broke" in result.ended_early and f"{listener.__name__}.{event}" in result.ended_early
         assert place.text.count("Traceback") == 1
         assert place.statuses() == ("FAILED", ["FINISHED"] * 3)
-        [faults] = place.folder.glob("runs/walls/*/report/faults.txt")
-        assert "it broke" in faults.read_text()
+        [internal_errors] = place.folder.glob("runs/walls/*/report/faults.txt")
+        assert "it broke" in internal_errors.read_text()
 
     @pytest.mark.parametrize(
         ("listener", "event"),
-        [(Display, "trial_ended"), (ImportingAhead, "trial_reported"), (TensorBoard, "trial_reported")],
+        [(Display, "trial_ended"), (EarlyImports, "trial_reported"), (TensorBoard, "trial_reported")],
     )
     def test_what_is_only_looked_at_costs_nothing(
         self, place: Place, monkeypatch: pytest.MonkeyPatch, listener: type, event: str
@@ -175,7 +175,7 @@ class TestListeners:
         assert parent == "FAILED" and "RUNNING" not in trials
 
 
-@pytest.mark.usefixtures("thread_scribe")
+@pytest.mark.usefixtures("thread_writer")
 class TestReports:
     def test_one_that_breaks_what_takes_it_costs_its_trial(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         decide = FIFOScheduler.on_trial_result
@@ -191,7 +191,7 @@ class TestReports:
         assert "it broke" in result.trials[1].reason and "Traceback" in result.trials[1].traceback
 
 
-@pytest.mark.usefixtures("thread_scribe")
+@pytest.mark.usefixtures("thread_writer")
 class TestTheJob:
     def test_a_search_that_fails_ends_with_the_trials_that_there_are(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
@@ -236,8 +236,8 @@ class TestTheJob:
         assert result.winner is not None and result.winner.assignment == {"config.lr": 0.1}
         assert result.status == FAILED and "it broke" in place.text
         assert place.statuses() == ("FAILED", ["FINISHED"] * 3)
-        [faults] = place.folder.glob("runs/walls/*/report/faults.txt")
-        assert "it broke" in faults.read_text()
+        [internal_errors] = place.folder.glob("runs/walls/*/report/faults.txt")
+        assert "it broke" in internal_errors.read_text()
 
 
 def test_a_writer_that_is_killed_holds_up_nothing_and_sync_makes_up_for_it(
@@ -246,8 +246,8 @@ def test_a_writer_that_is_killed_holds_up_nothing_and_sync_makes_up_for_it(
     report = Recorder.trial_reported
 
     def kill(self: Recorder, *arguments: Any) -> None:
-        assert self._scribe is not None
-        self._scribe._process.kill()
+        assert self._writer is not None
+        self._writer._process.kill()
         report(self, *arguments)
 
     monkeypatch.setattr(Recorder, "trial_reported", kill)
@@ -261,7 +261,9 @@ def test_a_writer_that_is_killed_holds_up_nothing_and_sync_makes_up_for_it(
 
 
 def test_what_cannot_be_said_is_in_the_record_all_the_same() -> None:
-    faults = Faults(refuse)
-    faults.note("here", ArithmeticError("it broke"))
-    faults.note("here", ArithmeticError("again"))  # of each kind the first
-    assert "it broke" in faults.text and "again" not in faults.text and "here" in faults.reason
+    internal_errors = InternalErrors(refuse)
+    internal_errors.note("here", ArithmeticError("it broke"))
+    internal_errors.note("here", ArithmeticError("again"))  # of each kind the first
+    assert (
+        "it broke" in internal_errors.text and "again" not in internal_errors.text and "here" in internal_errors.reason
+    )

@@ -10,13 +10,13 @@ from conftest import Played, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.search.searcher import Told
+from tuner.search.searcher import TrialOutcome
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
-from tuner.tracking.warm_start import Learnt
+from tuner.tracking.warm_start import WarmStart
 from tuner.tracking.warm_start import learnt as learnt_of
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.trial import Trial
 
 RATE = {"optimizer.lr": {"loguniform": [1e-3, 0.3]}}
@@ -28,7 +28,7 @@ KINDS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("thread_scribe")
+pytestmark = pytest.mark.usefixtures("thread_writer")
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ def record(uri: str, spec: ExperimentSpec, play: Callable[[Played, Trial], None]
     """Record a job of which each trial is played; its trials and the id of its own run."""
     recorder = Recorder(spec, uri)
     links = recorder.open("job", "runs/job", Path(), 9)
-    supply = Supply(spec)
-    job = Played(spec, supply, recorder)
-    while (trial := supply.next()) is not None:
+    generator = TrialGenerator(spec)
+    job = Played(spec, generator, recorder)
+    while (trial := generator.next()) is not None:
         play(job, job.start(trial))
     recorder.job_ended(end_of("FINISHED", {}))
     recorder.close()
     assert recorder.failure is None
-    return supply.trials, links.parent_run_id
+    return generator.trials, links.parent_run_id
 
 
 def well(job: Played, trial: Trial) -> None:
@@ -64,7 +64,7 @@ def learning(source: str, **parts: Any) -> ExperimentSpec:
     return experiment(**({"name": "next", "search": search} | parts))
 
 
-def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> list[Told]:
+def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> list[TrialOutcome]:
     return list(learnt_of(spec, uri, but).told)
 
 
@@ -79,7 +79,7 @@ class TestTheSameSpace:
         for source in ("small", parent):
             told = sorted(learnt(learning(source), uri), key=lambda each: (each.values or [0])[0])
             assert told == [
-                Told(trial.assignment, "completed", [0.5 + trial.number / 10], {1: 0.5 + trial.number / 10})
+                TrialOutcome(trial.assignment, "completed", [0.5 + trial.number / 10], {1: 0.5 + trial.number / 10})
                 for trial in trials
             ]
 
@@ -97,9 +97,9 @@ class TestTheSameSpace:
         trials, _ = record(uri, experiment(), play)
         told = {repr(each.assignment): each for each in learnt(learning("small"), uri)}
         assert told == {
-            repr(trials[0].assignment): Told(trials[0].assignment, "pruned", None, {1: 0.5}),
-            repr(trials[1].assignment): Told(trials[1].assignment, "failed", None, {1: 0.5}),
-            repr(trials[3].assignment): Told(trials[3].assignment, "failed"),
+            repr(trials[0].assignment): TrialOutcome(trials[0].assignment, "pruned", None, {1: 0.5}),
+            repr(trials[1].assignment): TrialOutcome(trials[1].assignment, "failed", None, {1: 0.5}),
+            repr(trials[3].assignment): TrialOutcome(trials[3].assignment, "failed"),
         }
 
     def test_a_diverged_trial_failed(self, uri: str) -> None:
@@ -133,7 +133,7 @@ class TestTheSameSpace:
         record(uri, experiment(search={"kind": "random", "trials": 40}), play)
         search = {"kind": "bayesian", "sampler": "gp", "trials": 3, "warm_start": "small"}
         spec = experiment(search=search)
-        trial = Supply(spec, learnt=learnt(spec, uri)).next()
+        trial = TrialGenerator(spec, learnt=learnt(spec, uri)).next()
         assert trial is not None and abs(trial.assignment["optimizer.momentum"] - 0.7) < 0.1
 
 
@@ -245,7 +245,7 @@ def test_what_is_left_out_is_counted_by_the_reason(uri: str) -> None:
         "learning from 2 of the 6 trials of 'small'; not from "
         "2 with optimizer.lr outside of the space, 1 interrupted, 1 without val_accuracy"
     )
-    assert (Learnt().explain(), Learnt([], {}, "x").explain()) == ("", "learning from 0 of the 0 trials of 'x'")
+    assert (WarmStart().explain(), WarmStart([], {}, "x").explain()) == ("", "learning from 0 of the 0 trials of 'x'")
 
 
 def test_it_is_told_on_the_job_s_run(uri: str) -> None:

@@ -9,7 +9,7 @@ SYSTEM = "tuner.system"
 DAMAGED = "tuner.damaged"
 """Key of a report: the checkpoints that could not be read when the trial was to go on, each with what is wrong."""
 
-PARTS = "batch_parts"
+MICRO_BATCHES = "batch_parts"
 """Key of a report: in how many parts the trial computes each batch, where one whole takes too much memory."""
 
 LEFT_OUT = "tuner.left_out"

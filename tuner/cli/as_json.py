@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tuner.tracking.names import recorded
-from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, trials_of, versions_of
+from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, configuration, trials_of, versions_of
 from tuner.tracking.store import SPACE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def text_of(values: Any) -> str:
     return json.dumps(_plain(values), indent=2, ensure_ascii=False)
 
 
-def job_of(client: Any, job: Job) -> dict[str, Any]:
+def job_of(client: Any, job: RecordedJob) -> dict[str, Any]:
     """A job: ``experiment``, ``job``, ``status``, ``ended_early``, ``objectives`` (``metric``, ``mode``, ``best``),
     ``trials`` (``planned`` and how many ended how), ``began``, ``seconds``, ``paused_seconds``, ``run_id``.
     """
@@ -50,7 +50,7 @@ def job_of(client: Any, job: Job) -> dict[str, Any]:
     }
 
 
-def best_of_job(client: Any, job: Job) -> dict[str, Any]:
+def best_of_job(client: Any, job: RecordedJob) -> dict[str, Any]:
     """What `job_of` tells, and ``best``: a trial, or null; ``is_final``: whether the job has chosen it; ``test``: its
     metrics on the test set; ``models``: where it is registered; ``front``: the trials on the Pareto front.
 
@@ -71,7 +71,7 @@ def best_of_job(client: Any, job: Job) -> dict[str, Any]:
     }
 
 
-def _trial(client: Any, job: Job, trial: RecordedTrial) -> dict[str, Any]:
+def _trial(client: Any, job: RecordedJob, trial: RecordedTrial) -> dict[str, Any]:
     seed = trial.run.data.tags.get("tuner.seed", "")
     return {
         "trial": trial.number,
@@ -85,7 +85,7 @@ def _trial(client: Any, job: Job, trial: RecordedTrial) -> dict[str, Any]:
     }
 
 
-def _value(job: Job, key: str, text: str) -> Any:
+def _value(job: RecordedJob, key: str, text: str) -> Any:
     """A parameter, which MLflow has as a text, as what it was: one of the choices of its key, or a number."""
     space = json.loads(job.tags.get(recorded(f"{SPACE}{key}")) or "{}")
     options = [option for values in space.values() if isinstance(values, list) for option in values]

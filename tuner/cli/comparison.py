@@ -14,7 +14,7 @@ from tuner.cli.listing import say, show
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
 from tuner.tracking import store
-from tuner.tracking.queries import Job, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
+from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
 from tuner.trials.elapsed import said as took
 
 
@@ -53,13 +53,13 @@ def compare(client: Any, a: str, b: str) -> tuple[Side, Side]:
     """
     found = [find(client, name) for name in (a, b)]
     first, second = found
-    if isinstance(first, Job) and isinstance(second, Job):
+    if isinstance(first, RecordedJob) and isinstance(second, RecordedJob):
         sides = _job(client, first), _job(client, second)
     elif isinstance(first, RecordedTrial) and isinstance(second, RecordedTrial):
         sides = _trial(client, first), _trial(client, second)
     else:
         which = [
-            f"{name} is a {'job' if isinstance(each, Job) else 'trial'}"
+            f"{name} is a {'job' if isinstance(each, RecordedJob) else 'trial'}"
             for name, each in zip((a, b), found, strict=True)
         ]
         raise UserError(Problem(f"{', '.join(which)}", hint="give two jobs, or the ids of two trials' runs"))
@@ -68,7 +68,7 @@ def compare(client: Any, a: str, b: str) -> tuple[Side, Side]:
     return sides
 
 
-def _job(client: Any, job: Job) -> Side:
+def _job(client: Any, job: RecordedJob) -> Side:
     trials = trials_of(client, job)
     best = best_of(job, trials)
     tags, metrics = job.tags, job.run.data.metrics
@@ -91,7 +91,7 @@ def _job(client: Any, job: Job) -> Side:
     )
 
 
-def _spec(client: Any, job: Job) -> dict[str, str]:
+def _spec(client: Any, job: RecordedJob) -> dict[str, str]:
     """The experiment as it was run, in dotted keys."""
     text = store.read_text(client, job.run.info.run_id, "experiment.yaml")
     if text is None:
@@ -103,7 +103,7 @@ def _spec(client: Any, job: Job) -> dict[str, str]:
 
 def _trial(client: Any, trial: RecordedTrial) -> Side:
     run = store.run_of(client, trial.job)
-    objectives = Job("", run).objectives if run is not None else []
+    objectives = RecordedJob("", run).objectives if run is not None else []
     metrics = metrics_of(trial.run)
     shown = [*(f"best_{metric}" for _, metric in objectives), "best_epoch", "parameters", "latency_ms"]
     shown += sorted(name for name in metrics if name.startswith("test_"))

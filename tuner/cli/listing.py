@@ -14,7 +14,7 @@ from tuner.cli.load_call import load_call
 from tuner.formatting import moment, score, score_format
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking.queries import (
-    Job,
+    RecordedJob,
     RecordedTrial,
     best_of,
     configuration,
@@ -37,7 +37,7 @@ _WIDE = 110  # characters that all columns take with names as they are
 _STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 
 
-def jobs_in(client: Any, name: str | None = None) -> Iterator[Job]:
+def jobs_in(client: Any, name: str | None = None) -> Iterator[RecordedJob]:
     """The jobs in a store, newest first: of an experiment, or None for all.
 
     Raises:
@@ -89,7 +89,7 @@ def print_jobs(console: Console, client: Any, uri: str, name: str | None = None)
     show(console, table)
 
 
-def _counts(client: Any, job: Job) -> str:
+def _counts(client: Any, job: RecordedJob) -> str:
     """How many trials ended how; of a job that is running, out of how many there will be."""
     metrics = job.run.data.metrics
     named = [(name, int(metrics.get(f"trials_{name}", 0))) for name in ("completed", "pruned", "failed", "diverged")]
@@ -100,7 +100,7 @@ def _counts(client: Any, job: Job) -> str:
     return said if job.status == "completed" else f"{said or 'none'}\nof {job.run.data.params.get('trials', '?')}"
 
 
-def _bests(job: Job) -> list[str]:
+def _bests(job: RecordedJob) -> list[str]:
     values = [(mode, metric, job.best(metric)) for mode, metric in job.objectives]
     return [
         f"{metric} {score(value)}".strip() if value is not None else f"{mode} {metric}"
@@ -108,7 +108,7 @@ def _bests(job: Job) -> list[str]:
     ]
 
 
-def print_best(console: Console, client: Any, uri: str, job: Job) -> None:
+def print_best(console: Console, client: Any, uri: str, job: RecordedJob) -> None:
     """The winner of a job, or its Pareto front: what it is, how good it is, and how to have it."""
     trials = trials_of(client, job)
     early = job.tags.get("tuner.ended_early", "") if job.status != "running" else ""
@@ -137,7 +137,7 @@ def print_best(console: Console, client: Any, uri: str, job: Job) -> None:
     _how_to_load(console, client, uri, best)
 
 
-def _front(client: Any, job: Job, front: Sequence[RecordedTrial]) -> Table:
+def _front(client: Any, job: RecordedJob, front: Sequence[RecordedTrial]) -> Table:
     table = Table(title="Pareto front", title_justify="left", header_style="bold")
     for name in ("trial", *(metric for _, metric in job.objectives), "epoch"):
         table.add_column(name, justify="right", no_wrap=True)

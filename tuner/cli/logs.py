@@ -7,14 +7,14 @@ from typing import Any
 
 from tuner.errors import Problem, UserError
 from tuner.tracking import store
-from tuner.tracking.queries import Job, RecordedTrial, trials_of
+from tuner.tracking.queries import RecordedJob, RecordedTrial, trials_of
 from tuner.trials import output_files
 
 _LOOK = 0.5  # seconds between looks at a file that grows
 _ASK = 2.0  # seconds between questions whether its trial has ended
 
 
-def output_of(client: Any, job: Job, number: int, *, follow: bool = False) -> Iterator[bytes]:
+def output_of(client: Any, job: RecordedJob, number: int, *, follow: bool = False) -> Iterator[bytes]:
     """What a trial printed, piece by piece.
 
     Args:
@@ -41,7 +41,7 @@ def output_of(client: Any, job: Job, number: int, *, follow: bool = False) -> It
         yield from _growing(client, trial, file, len(printed or b""))
 
 
-def _trial(client: Any, job: Job, number: int) -> RecordedTrial:
+def _trial(client: Any, job: RecordedJob, number: int) -> RecordedTrial:
     trials = trials_of(client, job)
     found = next((trial for trial in trials if trial.number == number), None)
     if found is None:
@@ -71,7 +71,7 @@ def _goes_on(client: Any, trial: RecordedTrial) -> bool:
     return run is not None and run.info.status == "RUNNING"
 
 
-def _artifact(client: Any, job: Job, trial: RecordedTrial, why: str) -> bytes:
+def _artifact(client: Any, job: RecordedJob, trial: RecordedTrial, why: str) -> bytes:
     """What the record has of a trial's output.
 
     Raises:

@@ -12,7 +12,7 @@ from tuner.storage import temporary
 from tuner.storage.filesystem import as_folder
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking import store
-from tuner.tracking.queries import Job, RecordedTrial, best_of, find, trials_of
+from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, find, trials_of
 from tuner.tracking.registered_models import champion_of, version_at
 from tuner.train.checkpoint import METRICS, is_checkpoint
 
@@ -90,7 +90,7 @@ def _version(client: Any, model: str) -> Any | None:
     return version_at(client, f"models:/{model}") if "@" in model else champion_of(client, model)
 
 
-def _winner(client: Any, job: Job) -> RecordedTrial:
+def _winner(client: Any, job: RecordedJob) -> RecordedTrial:
     best = best_of(job, trials_of(client, job))
     if best is None:
         message = f"the job {job.id} of {job.experiment} has no winner"

@@ -12,7 +12,7 @@ _MOMENT, _MANY = 0.5, 10
 """Seconds, and the reports in them that take all of the control loop's time."""
 
 
-class ImportingAhead(TrialCallback):
+class EarlyImports(TrialCallback):
     """Imports what the end of a job takes, seconds, while its trials train: as long as they leave us the time."""
 
     def __init__(self) -> None:

@@ -9,13 +9,13 @@ from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
-from tuner.trials.resume import Past, read_past
+from tuner.trials.resume import ResumedJob, read_past
 from tuner.trials.same_experiment import left_out
 from tuner.trials.stored_jobs import find
 
 
 @dataclass(frozen=True)
-class Continue:
+class ResumeOptions:
     """What a user says of going on with an earlier job.
 
     Args:
@@ -47,7 +47,7 @@ class Continue:
 
 
 @dataclass(frozen=True)
-class Opening:
+class JobStart:
     """A job that begins, or goes on.
 
     Args:
@@ -67,7 +67,7 @@ class Opening:
     spec: ExperimentSpec
     job: str
     folder: str
-    past: Past | None = None
+    past: ResumedJob | None = None
     most: int | None = None
     asked: int | None = None
     code: dict[str, str] = field(default_factory=dict)
@@ -76,14 +76,14 @@ class Opening:
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
-def begun(spec: ExperimentSpec) -> Opening:
+def begun(spec: ExperimentSpec) -> JobStart:
     """A new job."""
     job = _new_id()
     folder = below(spec.storage, spec.name, job)
-    return Opening(spec, job, folder, asked=_asked(spec), code=user_code.digests(spec.trial.targets))
+    return JobStart(spec, job, folder, asked=_asked(spec), code=user_code.digests(spec.trial.targets))
 
 
-def continued(spec: ExperimentSpec, said: Continue) -> Opening:
+def continued(spec: ExperimentSpec, said: ResumeOptions) -> JobStart:
     """An earlier job that goes on.
 
     Args:
@@ -121,10 +121,10 @@ def continued(spec: ExperimentSpec, said: Continue) -> Opening:
         notes.append(f"job {stored.id} goes on in {folder} as a job of its own, {past.job}, with runs of its own")
     else:
         notes += [f"{copy} is a copy of job {stored.id} and stays as it is" for copy in stored.copies]
-    return Opening(spec, past.job, folder, past, most, asked, code, changed, tuple(notes))
+    return JobStart(spec, past.job, folder, past, most, asked, code, changed, tuple(notes))
 
 
-def _adopted(past: Past) -> Past:
+def _adopted(past: ResumedJob) -> ResumedJob:
     """A job that goes on under an id of its own: its record begins anew, and the other one's stays as it is."""
     return replace(past, job=_new_id(), head=past.head | {"parent_run": ""}, openings=frozenset())
 
@@ -139,7 +139,7 @@ def _asked(spec: ExperimentSpec) -> int | None:
 
 
 def _lengthened(
-    spec: ExperimentSpec, past: Past, extend: int | Literal["all"], where: str
+    spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
     """The experiment with as many trials as the job will have, how many that are at most, and what is to be said."""
     had = past.head["trials"]
@@ -170,7 +170,7 @@ def _lengthened(
 
 
 def _with_more_trials(
-    spec: ExperimentSpec, past: Past, extend: int | Literal["all"], where: str
+    spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
     """A search that was told how many trials it has."""
     if extend == "all":
@@ -197,7 +197,7 @@ def _with_more_trials(
 
 
 def _widened(
-    spec: ExperimentSpec, past: Past, extend: int | Literal["all"], where: str
+    spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
     """A search of every configuration that there is: what has been tried has to be among them."""
     had = past.head["trials"]

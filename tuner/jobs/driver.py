@@ -13,7 +13,7 @@ from rich.markup import escape
 from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.jobs import preflight
-from tuner.jobs.continuation import Continue, Opening, begun, continued
+from tuner.jobs.continuation import JobStart, ResumeOptions, begun, continued
 from tuner.jobs.lock import alone_in
 from tuner.jobs.result import Result
 from tuner.ray_backend import auth, cluster, node_check, resources, sessions, working_dir
@@ -29,7 +29,7 @@ from tuner.tracking.health import kind_of
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.relocation import relocate
 from tuner.trials.elapsed import Elapsed
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
 
 
@@ -66,7 +66,7 @@ def run(
     console = console or Console()
     if source.is_file():
         user_code.look_in(source.parent, Path.cwd())
-    said = Continue(resume, extend, job, adopt, changed_code)
+    said = ResumeOptions(resume, extend, job, adopt, changed_code)
     if not said.is_wanted and said.flags():
         hint = "it is for a job that goes on: say --resume or --extend N, too"
         raise UserError(Problem("a new job begins", said.flags()[0], hint=hint))
@@ -81,8 +81,8 @@ def run(
     spec, past, folder = opening.spec, opening.past, opening.folder
     elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
     learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
-    supply = Supply(spec, past.trials if past else (), learnt.told, opening.most)
-    _say_what_was_chosen(opening, supply, learnt, console)
+    generator = TrialGenerator(spec, past.trials if past else (), learnt.told, opening.most)
+    _say_what_was_chosen(opening, generator, learnt, console)
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(on_signal(stop))
         leaving.callback(phases.end)
@@ -95,7 +95,7 @@ def run(
             share = None
             user_folder = working_dir.user_folder(spec.trial.targets, None) if spec.trial.targets else None
         else:
-            share, user_folder = _join(address, spec, uri, supply, console)
+            share, user_folder = _join(address, spec, uri, generator, console)
         lock = leaving.enter_context(alone_in(folder))
         if past is not None:
             Journal(folder).opening(opening.token)
@@ -107,7 +107,7 @@ def run(
             opening.job,
             folder,
             source,
-            supply.total,
+            generator.total,
             past,
             warn,
             elapsed,
@@ -126,14 +126,14 @@ def run(
                 except KeyboardInterrupt:
                     recorder.hang_up()
                     raise
-            share = resources.share(spec.resources, capacity, supply.total)
+            share = resources.share(spec.resources, capacity, generator.total)
         else:
             phases.begin("record", "opening the record")
             links = open_record()
         from tuner.jobs.job import Job
 
         local = address is None
-        return Job(opening, supply, share, recorder, links, console, elapsed, phases, local, user_folder).run()
+        return Job(opening, generator, share, recorder, links, console, elapsed, phases, local, user_folder).run()
 
 
 _HERE_ALONE = (
@@ -143,8 +143,8 @@ _HERE_ALONE = (
 
 
 def _join(
-    address: str, spec: ExperimentSpec, uri: str, supply: Supply, console: Console
-) -> tuple[resources.Share, UserFolder | None]:
+    address: str, spec: ExperimentSpec, uri: str, generator: TrialGenerator, console: Console
+) -> tuple[resources.TrialResources, UserFolder | None]:
     """Connect to a cluster, and make sure that it can run the trials."""
 
     def say(line: str, mark: str = "✓", style: str = "green") -> None:
@@ -170,7 +170,7 @@ def _join(
         say(f"every machine gets {package}")
         if note := working_dir.password_in(spec):
             warn(f"{note}; MLFLOW_TRACKING_URI keeps it here")
-    share = resources.share(spec.resources, capacity, supply.total)
+    share = resources.share(spec.resources, capacity, generator.total)
     say(share.explain())
     say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
     user_folder = working_dir.user_folder(targets, root) if targets else None
@@ -217,16 +217,18 @@ def prepare(
     return spec, uri
 
 
-def _say_what_was_chosen(opening: Opening, supply: Supply, learnt: warm_start.Learnt, console: Console) -> None:
+def _say_what_was_chosen(
+    opening: JobStart, generator: TrialGenerator, learnt: warm_start.WarmStart, console: Console
+) -> None:
     past = opening.past
     for note in opening.notes:
         console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     lines = [opening.spec.explain(), learnt.explain()]
     if past is not None:
-        ended = len(past.trials) - len(supply.unfinished)
+        ended = len(past.trials) - len(generator.unfinished)
         lines.append(
-            f"going on with job {past.job}: {ended} trials have ended, {len(supply.unfinished)} go on, "
-            f"up to {supply.total - len(past.trials)} are new"
+            f"going on with job {past.job}: {ended} trials have ended, {len(generator.unfinished)} go on, "
+            f"up to {generator.total - len(past.trials)} are new"
         )
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

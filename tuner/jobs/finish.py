@@ -9,11 +9,11 @@ from typing import Any
 
 from tuner import user_code
 from tuner.exit_status import FAILED, INTERRUPTED, OK
+from tuner.jobs.context import JobContext
 from tuner.jobs.continuation import changed_code
 from tuner.jobs.result import Result
-from tuner.jobs.setting import Setting
 from tuner.ray_backend import cluster
-from tuner.ray_backend.guards import Faults
+from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.runner import test_on_cluster
 from tuner.ray_backend.worker.trainable import test
 from tuner.report import html, tables
@@ -28,26 +28,28 @@ from tuner.trials.elapsed import ended
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.labels import label
 from tuner.trials.leaderboard import failures, front, winner
-from tuner.trials.stopping import INTERRUPTION, Ending
+from tuner.trials.stopping import INTERRUPTION, StoppingCriteria
 from tuner.trials.trial import WORKER_LOST, Trial
 
 
 class Finish:
     """Brings a job to its end once its trials have come to theirs."""
 
-    def __init__(self, job: Setting, ending: Ending, journal: Journal, faults: Faults) -> None:
+    def __init__(
+        self, job: JobContext, stopping: StoppingCriteria, journal: Journal, internal_errors: InternalErrors
+    ) -> None:
         """Nothing is done yet.
 
         Args:
             job: What the job works with.
-            ending: Why it ended, if it did so early.
+            stopping: Why it ended, if it did so early.
             journal: Told of the end.
-            faults: Errors of this program so far; those of the end are added.
+            internal_errors: Errors of this program so far; those of the end are added.
         """
         self._job = job
-        self._ending = ending
+        self._stopping = stopping
         self._journal = journal
-        self._faults = faults
+        self._internal_errors = internal_errors
         self._best = winner(job.trials, job.spec.objectives, job.spec.repeat)
         self._test: dict[str, float] = {}
         self._confusion: dict[str, list[list[int]]] = {}
@@ -58,16 +60,20 @@ class Finish:
     def run(self) -> Result:
         """Test the winner, write the report, end the record."""
         job = self._job
-        self._faults.walled("the look at changed code", self._tell_of_changed_code)
+        self._internal_errors.guarded("the look at changed code", self._tell_of_changed_code)
         job.phases.begin("test", f"testing trial {self._best.number}, the best" if self._best else "")
         self._test_winner()
-        status, early, seconds = self._status(), self._ending.reason or self._faults.reason, job.elapsed.seconds()
+        status, early, seconds = (
+            self._status(),
+            self._stopping.reason or self._internal_errors.reason,
+            job.elapsed.seconds(),
+        )
         job.phases.begin("report", "writing the report")
-        if self._faults.reason or any(trial.lost or self._was_lost(trial) for trial in job.trials):
-            job.keep_logs("a fault of tuner" if self._faults.reason else "a worker was lost")
+        if self._internal_errors.reason or any(trial.lost or self._was_lost(trial) for trial in job.trials):
+            job.keep_logs("a fault of tuner" if self._internal_errors.reason else "a worker was lost")
         with ThreadPoolExecutor(1) as pool:
             # Its processes end while the record is finished.
-            ray = pool.submit(self._faults.walled, "the end of Ray", cluster.disconnect)
+            ray = pool.submit(self._internal_errors.guarded, "the end of Ray", cluster.disconnect)
             status, written = self._record(status, early, seconds)
             job.phases.end()
         if left := ray.result():
@@ -101,30 +107,30 @@ class Finish:
             )
 
     def _test_winner(self) -> None:
-        if self._best is None or self._ending.reason == INTERRUPTION:
+        if self._best is None or self._stopping.reason == INTERRUPTION:
             return
         try:
             with on_signal(stop):  # of a large test set that may take long
                 self._test, self._confusion = self._measure(self._best)
         except KeyboardInterrupt:
-            self._ending.interrupt()
+            self._stopping.interrupt()
             self._journal.closed(is_finished=False)  # --resume tests it
         except Damaged as error:
             self._damage = error.why
         except Exception as error:
-            self._faults.note("the test of the winner", error)
+            self._internal_errors.note("the test of the winner", error)
             self._is_tested = False
             self._journal.closed(is_finished=False)  # --resume tests it
 
     def _status(self) -> int:
-        job, ending = self._job, self._ending
+        job, stopping = self._job, self._stopping
         if self._damage:
             return FAILED
-        if ending.reason == INTERRUPTION:
+        if stopping.reason == INTERRUPTION:
             return INTERRUPTED
         failed = sum(trial.status == "failed" for trial in job.trials)
         too_many = job.spec.fail_after and job.spec.fail_after.reached(failed, len(job.trials))
-        return FAILED if ending.is_failure or self._best is None or too_many or self._faults.reason else OK
+        return FAILED if stopping.is_failure or self._best is None or too_many or self._internal_errors.reason else OK
 
     def _was_lost(self, trial: Trial) -> bool:
         """Whether a trial failed, in this run of the job, because its worker was lost."""
@@ -170,7 +176,7 @@ class Finish:
             The exit status, which a report that fails makes another; and the report's file, where it stays on this
             machine.
         """
-        objectives, best, faults = self._job.spec.objectives, self._best, self._faults
+        objectives, best, internal_errors = self._job.spec.objectives, self._best, self._internal_errors
         on_front = front(self._job.trials, objectives)
         summary: dict[str, Any] = {"status": {OK: "completed", INTERRUPTED: "interrupted"}.get(status, "failed")}
         summary |= {"ended_early": ended_early} if ended_early else {}
@@ -185,12 +191,12 @@ class Finish:
         summary |= {"damaged": f"the winner's checkpoint: {self._damage}"} if self._damage else {}
         with _artifacts(self._job.folder) as artifacts:
             write = partial(self._write_report, artifacts, summary["status"], ended_early, seconds)
-            is_written = faults.walled("the report", write)
+            is_written = internal_errors.guarded("the report", write)
             if is_written is None and status == OK:
                 status, summary["status"] = FAILED, "failed"
             with suppress(OSError):  # the screen has it
-                if faults.text:
-                    (artifacts / "faults.txt").write_text(faults.text, encoding="utf-8")
+                if internal_errors.text:
+                    (artifacts / "faults.txt").write_text(internal_errors.text, encoding="utf-8")
             end = messages.end_of(
                 {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED"),
                 summary,

@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-from tuner.jobs.ahead import ImportingAhead
+from tuner.jobs.ahead import EarlyImports
+from tuner.jobs.context import JobContext
 from tuner.jobs.finish import Finish
 from tuner.jobs.result import Result
-from tuner.jobs.setting import Setting
 from tuner.ray_backend import cluster
-from tuner.ray_backend.guards import Faults, Walled
+from tuner.ray_backend.guards import GuardedCallback, InternalErrors
 from tuner.ray_backend.newcomers import Newcomers
-from tuner.ray_backend.runner import end_running, schedule
+from tuner.ray_backend.runner import end_running, run_trials
 from tuner.report.live import Display
 from tuner.signals import on_signal
 from tuner.storage import temporary
@@ -25,30 +25,32 @@ from tuner.trials.callback import TrialCallback
 from tuner.trials.journal import Journal
 from tuner.trials.retention import Retention
 from tuner.trials.status import BROKE_OFF
-from tuner.trials.stopping import INTERRUPTION, Ending, Late, ended_by_signals
+from tuner.trials.stopping import INTERRUPTION, LateSignal, StoppingCriteria, ended_by_signals
 from tuner.trials.trial import Trial
 
 
-class Job(Setting):
+class Job(JobContext):
     """One job from its first trial to its summary."""
 
     def run(self) -> Result:
         """Run it to its end."""
         spec, opening = self.spec, self.opening
         goals = {spec.direction(name): value for name, value in spec.stop.items()}
-        ending = Ending(
+        stopping = StoppingCriteria(
             timeout=spec.timeout,
             goals=goals,
             epochs=spec.budget.epochs,
             fail_after=spec.fail_after,
-            total=self.supply.total,
+            total=self.generator.total,
             past=self.trials,
         )
-        faults = Faults(partial(self.console.print, style="red", soft_wrap=True, highlight=False, markup=False))
-        undrawn = partial(faults.note, "the screen", minor=True)
-        display = Display(self.console, spec, self.supply, self.phases, self.folder, undrawn)
+        internal_errors = InternalErrors(
+            partial(self.console.print, style="red", soft_wrap=True, highlight=False, markup=False)
+        )
+        undrawn = partial(internal_errors.note, "the screen", minor=True)
+        display = Display(self.console, spec, self.generator, self.phases, self.folder, undrawn)
         say = partial(display.say, style="yellow")
-        journal = Journal(self.folder, partial(self._cannot_write, ending))
+        journal = Journal(self.folder, partial(self._cannot_write, stopping))
         journal.opened(
             spec,
             began=self.elapsed.began,
@@ -56,7 +58,7 @@ class Job(Setting):
             opening=opening.token,
             parent_run=self.links.parent_run_id,
             store=self.recorder.store,
-            trials=self.supply.total,
+            trials=self.generator.total,
             most=opening.most,
             asked=opening.asked,
             code=opening.code,
@@ -64,41 +66,48 @@ class Job(Setting):
         sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
 
         def sweep(work: Callable[..., object], *arguments: Any) -> None:
-            sweeper.submit(faults.walled, "the sweeper", work, *arguments)
+            sweeper.submit(internal_errors.guarded, "the sweeper", work, *arguments)
 
         retention = Retention(spec, self.trials, partial(self._give_up, journal), partial(sweep, delete))
-        ahead = ImportingAhead()
-        needed = [Walled(each, faults) for each in (self.supply, ending, self.recorder, retention)]
-        needed.insert(2, Walled(journal, faults, give_up=ending.give_up))  # without it, nothing goes on later
+        ahead = EarlyImports()
+        needed = [
+            GuardedCallback(each, internal_errors) for each in (self.generator, stopping, self.recorder, retention)
+        ]
+        needed.insert(
+            2, GuardedCallback(journal, internal_errors, give_up=stopping.give_up)
+        )  # without it, nothing goes on later
         seen: list[TrialCallback] = [display, ahead]
         if spec.tracking.tensorboard:
             seen.append(TensorBoard(self.folder, spec.objectives, say))
-        listeners: list[TrialCallback] = [*needed, *(Walled(each, faults, minor=True) for each in seen)]
+        listeners: list[TrialCallback] = [
+            *needed,
+            *(GuardedCallback(each, internal_errors, minor=True) for each in seen),
+        ]
         try:
-            with display, ended_by_signals(ending, say, self.local), self._watching(display, faults):
-                schedule(
+            with display, ended_by_signals(stopping, say, self.local), self._watching(display, internal_errors):
+                run_trials(
                     spec,
-                    self.supply,
+                    self.generator,
                     self.share,
                     storage=below(spec.storage, spec.name),
                     job=name_of(self.folder),
-                    ending=ending,
+                    stopping=stopping,
                     listeners=listeners,
-                    inside=self.recorder.inside(self.links),
-                    faults=faults,
+                    user_mlflow=self.recorder.user_mlflow(self.links),
+                    internal_errors=internal_errors,
                     user_folder=self.user_folder,
                 )
             self.phases.begin("end", "ending the trials")
-            with on_signal(Late(say)):
+            with on_signal(LateSignal(say)):
                 ahead.wait()
-                end_running(self.trials, "" if ending.reason == INTERRUPTION else ending.reason, listeners)
+                end_running(self.trials, "" if stopping.reason == INTERRUPTION else stopping.reason, listeners)
                 sweep(temporary.clear_up if self.local else cluster.clear_up)
-                faults.walled("the retention", retention.look)
-                faults.walled("the retention", retention.clear_up, self.folder)
+                internal_errors.guarded("the retention", retention.look)
+                internal_errors.guarded("the retention", retention.clear_up, self.folder)
                 sweeper.shutdown()
-                journal.closed(is_finished=not ending.reason and not faults.reason)
+                journal.closed(is_finished=not stopping.reason and not internal_errors.reason)
                 with self.phases:
-                    return Finish(self, ending, journal, faults).run()
+                    return Finish(self, stopping, journal, internal_errors).run()
         except KeyboardInterrupt:  # once more
             end_running(self.trials, "", listeners)
             self.recorder.job_ended(messages.end_of("KILLED", {"status": "interrupted"}))
@@ -117,16 +126,16 @@ class Job(Setting):
             journal.trial_dropped(trial)
         self.recorder.give_up(trial)
 
-    def _watching(self, display: Display, faults: Faults) -> AbstractContextManager[object]:
+    def _watching(self, display: Display, internal_errors: InternalErrors) -> AbstractContextManager[object]:
         if self.local:
             return nullcontext()
-        note = partial(faults.note, "the look at a new machine", minor=True)
+        note = partial(internal_errors.note, "the look at a new machine", minor=True)
         warn = partial(display.say, style="yellow")
         return Newcomers(self.spec, self.share, self.user_folder, display.say, warn, note)
 
-    def _cannot_write(self, ending: Ending, error: OSError) -> None:
+    def _cannot_write(self, stopping: StoppingCriteria, error: OSError) -> None:
         """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""
         if is_full(error):
-            ending.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
+            stopping.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
         else:
-            ending.give_up(f"the job's journal cannot be written: {error}")
+            stopping.give_up(f"the job's journal cannot be written: {error}")

@@ -15,7 +15,7 @@ from tuner.data.mnist import data_dir
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
 from tuner.jobs.reproduced import Reproduction
-from tuner.report_keys import PARTS
+from tuner.report_keys import MICRO_BATCHES
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
 from tuner.train.checkpoint import Save
@@ -93,7 +93,7 @@ def train_again(recorded: Reproduction, *, file: Path | None, output: Path | Non
     best, seen = recorded.trial.best_report, list[dict[str, Any]]()
     told = best.get("device", "")
     device = torch.device("cpu") if told == "cpu" else None  # a job may leave the GPU alone
-    trial = Trial(recorded.trial.number, {}, config, "", parts=int(best.get(PARTS, 1)))
+    trial = Trial(recorded.trial.number, {}, config, "", micro_batches=int(best.get(MICRO_BATCHES, 1)))
     is_whole = _train(spec, trial, output, console, device, seen.append)
     then = next((metrics for metrics in seen if metrics["epoch"] == best.get("epoch")), None)
     if then is not None:
@@ -173,7 +173,7 @@ def _train(
     os.environ["TUNER_DATA_DIR"] = str(data_dir().resolve())  # it may be relative to where we are
     try:
         with user_code.working_there() if config.targets else nullcontext():
-            reason = fit(config, spec.objective, report, device=device, parts=trial.parts)
+            reason = fit(config, spec.objective, report, device=device, micro_batches=trial.micro_batches)
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
         return False

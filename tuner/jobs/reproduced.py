@@ -14,7 +14,7 @@ from tuner.storage.uris import default_uri
 from tuner.storage.yaml import write_yaml
 from tuner.tracking import store
 from tuner.tracking.provenance import versions
-from tuner.tracking.queries import Job, best_of, find, find_job, trials_of
+from tuner.tracking.queries import RecordedJob, best_of, find, find_job, trials_of
 from tuner.trials.journal import as_plain
 from tuner.trials.trial import Trial
 
@@ -86,8 +86,8 @@ def reproduction(name: str, uri: str | None = None) -> Reproduction:
     """
     with store.reading(uri or default_uri()) as client:
         found = find(client, name)
-        job = found if isinstance(found, Job) else find_job(client, found.job)
-        recorded = best_of(job, trials_of(client, job)) if isinstance(found, Job) else found
+        job = found if isinstance(found, RecordedJob) else find_job(client, found.job)
+        recorded = best_of(job, trials_of(client, job)) if isinstance(found, RecordedJob) else found
         if recorded is None:
             why = "none has ended yet" if job.status == "running" else "none ended well and satisfies the constraints"
             raise UserError(Problem(f"job {job.id} has no winner: {why}", hint="tuner list shows jobs"))

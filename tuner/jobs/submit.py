@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
-from tuner.jobs.continuation import Continue
+from tuner.jobs.continuation import ResumeOptions
 from tuner.ray_backend import jobs_client, working_dir
 from tuner.ray_backend.jobs_client import follow
 from tuner.ray_backend.working_dir import Package, package_of
@@ -44,7 +44,7 @@ def submit(
         overrides: What the command line sets, there as here.
         address: Of the dashboard of the cluster's head, ``http://HOST:8265``.
         console: Where to write; where it is a terminal the log is drawn for one of its size.
-        going_on: How an earlier job goes on there, as `tuner.jobs.continuation.Continue` has it.
+        going_on: How an earlier job goes on there, as `tuner.jobs.continuation.ResumeOptions` has it.
 
     Returns:
         The exit status of the job; INTERRUPTED where it goes on without us.
@@ -67,7 +67,7 @@ def submit(
         hint = "the job finds it where it is installed on the machines there"
         say(f"{file_away} lies outside of {package.folder} and does not travel: {hint}", "yellow")
     words = ["tuner", "run", str(file.resolve().relative_to(package.root)), "--address", "auto"]
-    words += Continue(**going_on).flags() + list(overrides)
+    words += ResumeOptions(**going_on).flags() + list(overrides)
     entrypoint = shlex.join(["exec", *(["env", *_terminal(console)] if console.is_terminal else []), *words])
     try:
         _ship(client, package, job, entrypoint)

@@ -13,10 +13,10 @@ from tuner.storage.uris import masked
 from tuner.tracking import store
 from tuner.tracking.health import is_there
 from tuner.tracking.record import messages
-from tuner.tracking.record.audit import Lack, lacking
+from tuner.tracking.record.audit import MissingItem, lacking
 from tuner.tracking.record.recorder import Links, Recorder
 from tuner.tracking.relocation import relocate
-from tuner.trials.resume import Past, read_past
+from tuner.trials.resume import ResumedJob, read_past
 from tuner.trials.status import BROKE_OFF_RESUMABLE
 from tuner.trials.stored_jobs import find
 
@@ -38,7 +38,7 @@ class Synced:
     links: Links
 
 
-def _lacks(uri: str, spec: ExperimentSpec, past: Past, parent: str, folder: str) -> list[Lack]:
+def _lacks(uri: str, spec: ExperimentSpec, past: ResumedJob, parent: str, folder: str) -> list[MissingItem]:
     with store.reading(uri) as client:
         return lacking(client, uri, spec, past, parent, set(checkpoints_in(folder)))
 

@@ -13,22 +13,22 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.formatting import duration
 from tuner.raised import line_of, traceback_of
-from tuner.report_keys import DAMAGED, LEFT_OUT, PARTS, REASON, STATUS, SYSTEM, TIME, TRACEBACK
+from tuner.report_keys import DAMAGED, LEFT_OUT, MICRO_BATCHES, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import on
 from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.trials.callback import TrialCallback
-from tuner.trials.reported_metrics import ReportedNames
-from tuner.trials.stopping import INTERRUPTION, Ending
+from tuner.trials.reported_metrics import ReportedMetrics
+from tuner.trials.stopping import INTERRUPTION, StoppingCriteria
 from tuner.trials.trial import WORKER_LOST, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
-_WHERE_THERE_IS = (SYSTEM, PARTS)
+_WHERE_THERE_IS = (SYSTEM, MICRO_BATCHES)
 
 
-class Events(tune.Callback):  # type: ignore[misc]
+class TuneCallback(tune.Callback):  # type: ignore[misc]
     """Turns Ray Tune's callbacks into what our listeners understand, and keeps our trials up to date."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         by_id: dict[str, Trial],
         spec: ExperimentSpec,
         storage: str,
-        ending: Ending,
+        stopping: StoppingCriteria,
         listeners: Sequence[TrialCallback],
         after_report: Callable[[], None],
     ) -> None:
@@ -46,14 +46,14 @@ class Events(tune.Callback):  # type: ignore[misc]
             by_id: Our trial by Ray's id of it.
             spec: The experiment.
             storage: Where the job's files are: of a URI, Ray's paths are but a part.
-            ending: Why the job ends early, if it does.
+            stopping: Why the job ends early, if it does.
             listeners: Told of everything that happens.
             after_report: Called when they have been told of a report.
         """
         self._by_id = by_id
         self._spec = spec
         self._listeners = listeners
-        self._ending = ending
+        self._stopping = stopping
         self._storage = storage
         self._after_report = after_report
         self._last_is_best: dict[int, bool] = {}
@@ -67,7 +67,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._heard: dict[str, tuple[Any, float]] = {}
         """Ray's trials that run, by their id, and when we heard of each last; kept where one may hang."""
         self._hung: set[int] = set()
-        self._names = ReportedNames(spec, listeners)
+        self._names = ReportedMetrics(spec, listeners)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._hear(trial)
@@ -86,7 +86,7 @@ class Events(tune.Callback):  # type: ignore[misc]
             self._outcome[ours.number] = result
             return
         report = _report(ours, result)
-        self._note_parts(ours, report)
+        self._note_micro_batches(ours, report)
         self._names.look(ours, set(report))
         self._names.epoch(ours, result.get("epoch"), report["epoch"])
         ours.host = str(result.get("hostname", ""))
@@ -109,13 +109,15 @@ class Events(tune.Callback):  # type: ignore[misc]
         why = f"its report could not be taken: {line_of(error)}"
         self._outcome[ours.number] = {STATUS: "failed", REASON: why, TRACEBACK: traceback_of(error)}
 
-    def _note_parts(self, trial: Trial, report: Mapping[str, Any]) -> None:
-        """A trial ran out of memory, and says with its reports in how many parts it computes each batch since then."""
-        parts = report.get(PARTS, 1) if trial.config.metrics is not None else 1
-        if parts > trial.parts:
-            trial.parts = parts
+    def _note_micro_batches(self, trial: Trial, report: Mapping[str, Any]) -> None:
+        """A trial ran out of memory, and tells with its reports how many micro-batches each batch is since then."""
+        micro_batches = report.get(MICRO_BATCHES, 1) if trial.config.metrics is not None else 1
+        if micro_batches > trial.micro_batches:
+            trial.micro_batches = micro_batches
             for listener in self._listeners:
-                listener.trial_changed_course(trial, f"{OUT_OF_MEMORY}: it computes each batch in {parts} parts")
+                listener.trial_changed_course(
+                    trial, f"{OUT_OF_MEMORY}: it computes each batch in {micro_batches} parts"
+                )
 
     def _gone_back(self, trial: Trial, result: Mapping[str, Any]) -> None:
         """A trial could not read its latest checkpoints, and tells of it with its first report thereafter."""
@@ -172,8 +174,8 @@ class Events(tune.Callback):  # type: ignore[misc]
                 self._no_room(ours)
         elif (longest := self._longest(ours)) is not None and ours.epoch >= longest:
             status, reason = "completed", ""
-        elif self._ending.reason:
-            status, reason = "interrupted", self._ending.reason
+        elif self._stopping.reason:
+            status, reason = "interrupted", self._stopping.reason
         else:
             status, reason = "pruned", f"{self._spec.scheduler.kind} after epoch {ours.epoch}"
         never = self._names.never(ours)
@@ -192,7 +194,7 @@ class Events(tune.Callback):  # type: ignore[misc]
         self._heard.pop(trial.trial_id, None)
         error = _error(trial)
         self._begin_to(ours)  # its process may be lost before Ray has told that it was there
-        if self._ending.reason == INTERRUPTION:  # whoever interrupts us may have ended all of our processes
+        if self._stopping.reason == INTERRUPTION:  # whoever interrupts us may have ended all of our processes
             self._end(ours, "interrupted", "")
         elif ours.number in self._hung:
             self._end(ours, "failed", f"it hung: no report for {duration(self._spec.trial_timeout or 0.0)}")
@@ -221,7 +223,7 @@ class Events(tune.Callback):  # type: ignore[misc]
     def _no_room(self, trial: Trial) -> None:
         """A disk is full, that of the trial's host or the storage: the other trials would fail of it, too."""
         where = f" for trial {trial.number}{f' on {trial.host}' if trial.host else ''}"
-        self._ending.give_up(f"{FULL}{where}; make room, and --resume goes on from here")
+        self._stopping.give_up(f"{FULL}{where}; make room, and --resume goes on from here")
 
     def _longest(self, trial: Trial) -> int | None:
         """Reports of a trial that nobody ends early; of a function of the user's own, as the scheduler was told."""

@@ -13,7 +13,7 @@ from typing import Any
 from tuner.errors import UserError
 from tuner.ray_backend import auth, sessions
 from tuner.ray_backend.internals import internal
-from tuner.ray_backend.resources import Capacity, Machine, local_capacity
+from tuner.ray_backend.resources import ClusterResources, NodeResources, local_capacity
 from tuner.storage import temporary
 
 _LAST = 15.0  # seconds at the end of a job in which the machines delete what killed processes have left
@@ -24,7 +24,7 @@ def address_of(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
-def connect(address: str | None, working_dir: str | None = None) -> Capacity:
+def connect(address: str | None, working_dir: str | None = None) -> ClusterResources:
     """Connect to the Ray at `address`, or start a fresh one on this machine, and tell what it has.
 
     Args:
@@ -57,7 +57,7 @@ def connect(address: str | None, working_dir: str | None = None) -> Capacity:
         _silence_tune()
         # Nobody waits for it: what it has not come to is there for a later start.
         threading.Thread(target=sessions.clear_up, args=(root,), name="old sessions", daemon=True).start()
-        return Capacity((there,))
+        return ClusterResources((there,))
     is_open = auth.knock(address)
     try:
         with _signals_left_alone():
@@ -109,7 +109,7 @@ def _signals_left_alone() -> Iterator[None]:
         utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = before
 
 
-def machines() -> tuple[Machine, ...]:
+def machines() -> tuple[NodeResources, ...]:
     """Those of the Ray that we are connected to."""
     import ray
 
@@ -117,7 +117,7 @@ def machines() -> tuple[Machine, ...]:
     return tuple(_machine(node["Resources"], node["NodeID"], node["NodeManagerHostname"]) for node in alive)
 
 
-def ask(machines: Sequence[Machine], work: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
+def ask(machines: Sequence[NodeResources], work: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
     """Have each machine call a function with its own argument.
 
     Returns:
@@ -142,7 +142,7 @@ def clear_up() -> None:
     ray.wait(asked, num_returns=len(asked), timeout=_LAST)
 
 
-def _of_cluster(is_open: bool) -> Capacity:
+def _of_cluster(is_open: bool) -> ClusterResources:
     """The machines of the Ray that we are connected to."""
     import ray
 
@@ -150,11 +150,11 @@ def _of_cluster(is_open: bool) -> Capacity:
 
     types = autoscaler.node_types(ray.get_runtime_context().gcs_address)
     later = tuple(machine for has, count in types or () for machine in [_machine(has)] * count)
-    return Capacity(machines(), later, grows=types is None, is_open=is_open)
+    return ClusterResources(machines(), later, grows=types is None, is_open=is_open)
 
 
-def _machine(has: Mapping[str, float], node: str = "", host: str = "") -> Machine:
-    return Machine(has.get("CPU", 0), has.get("GPU", 0), node, host)
+def _machine(has: Mapping[str, float], node: str = "", host: str = "") -> NodeResources:
+    return NodeResources(has.get("CPU", 0), has.get("GPU", 0), node, host)
 
 
 def _silence_tune() -> None:

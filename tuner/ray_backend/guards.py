@@ -14,7 +14,7 @@ _MOST = 20_000
 """Characters of tracebacks that are kept: a fault of each report would fill the record."""
 
 
-class Faults:
+class InternalErrors:
     """Errors of this program that a job lives on with: each kind is said once."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
@@ -55,7 +55,7 @@ class Faults:
         except Exception:  # nothing is left to say it with; the record has it
             return
 
-    def walled(self, where: str, work: Callable[..., Result], *arguments: Any) -> Result | None:
+    def guarded(self, where: str, work: Callable[..., Result], *arguments: Any) -> Result | None:
         """Do something. Returns what comes of it; None where it raises, which is noted."""
         try:
             return work(*arguments)
@@ -64,13 +64,13 @@ class Faults:
             return None
 
 
-class Walled(TrialCallback):
+class GuardedCallback(TrialCallback):
     """A listener whose errors stay its own. A `TrialCallback`."""
 
     def __init__(
         self,
         inner: TrialCallback,
-        faults: Faults,
+        internal_errors: InternalErrors,
         *,
         minor: bool = False,
         give_up: Callable[[str], object] = lambda why: None,
@@ -79,12 +79,12 @@ class Walled(TrialCallback):
 
         Args:
             inner: The listener.
-            faults: Told of its errors.
+            internal_errors: Told of its errors.
             minor: What it does is only looked at.
             give_up: Ends the job, given why, where it cannot go on without the listener.
         """
         self._inner = inner
-        self._faults = faults
+        self._internal_errors = internal_errors
         self._minor = minor
         self._give_up = give_up
 
@@ -92,16 +92,16 @@ class Walled(TrialCallback):
         try:
             getattr(self._inner, event)(*what)
         except Exception as error:
-            self._faults.note(f"{type(self._inner).__name__}.{event}", error, minor=self._minor)
-            self._give_up(self._faults.reason)
+            self._internal_errors.note(f"{type(self._inner).__name__}.{event}", error, minor=self._minor)
+            self._give_up(self._internal_errors.reason)
 
 
 def _told(event: str) -> Callable[..., None]:
-    def tell(walled: Walled, *what: Any) -> None:
-        walled._tell(event, *what)
+    def tell(guarded: GuardedCallback, *what: Any) -> None:
+        guarded._tell(event, *what)
 
     return tell
 
 
 for _event in (name for name in vars(TrialCallback) if not name.startswith("_")):
-    setattr(Walled, _event, _told(_event))  # every event that there is, and those that are to come
+    setattr(GuardedCallback, _event, _told(_event))  # every event that there is, and those that are to come

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from tuner.errors import UserError
 from tuner.ray_backend import cluster, node_check
-from tuner.ray_backend.resources import Machine, Share
+from tuner.ray_backend.resources import NodeResources, TrialResources
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 
@@ -20,7 +20,7 @@ class Newcomers(AbstractContextManager["Newcomers"]):
     def __init__(
         self,
         spec: ExperimentSpec,
-        share: Share,
+        share: TrialResources,
         user_folder: UserFolder | None,
         say: Callable[[str], None],
         warn: Callable[[str], None],
@@ -71,7 +71,7 @@ class Newcomers(AbstractContextManager["Newcomers"]):
             except Exception as error:  # those that come later are looked at all the same
                 self._fault(error)
 
-    def _look(self, machine: Machine) -> None:
+    def _look(self, machine: NodeResources) -> None:
         try:
             there = node_check.check(self._spec, [machine], self._user_folder, say=lambda line: None, warn=self._warn)
         except UserError as error:

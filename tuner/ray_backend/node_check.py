@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tuner import user_code
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.ray_backend import cluster
-from tuner.ray_backend.resources import Machine
+from tuner.ray_backend.resources import NodeResources
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.validation_errors import problems_of
@@ -36,7 +36,7 @@ _SHARED = "every machine has to see the same: a shared folder (NFS), or a URI su
 
 
 @dataclass(frozen=True)
-class Task:
+class NodeTask:
     """What a machine is asked to try."""
 
     trial: AnyTrial
@@ -49,7 +49,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Found:
+class NodeReport:
     """What a machine has, and what is wrong with it."""
 
     versions: dict[str, str] = field(default_factory=dict)
@@ -58,11 +58,11 @@ class Found:
 
 def check(
     spec: ExperimentSpec,
-    machines: Sequence[Machine],
+    machines: Sequence[NodeResources],
     user_folder: UserFolder | None,
     say: Callable[[str], None],
     warn: Callable[[str], None],
-) -> list[Machine]:
+) -> list[NodeResources]:
     """Make sure that each machine can run the experiment's trials: seconds, and longer where it gets the data.
 
     One that has gone away meanwhile, as machines do that cost less, is told of, and done without.
@@ -88,7 +88,7 @@ def check(
     here = versions()
     problems: list[Problem] = []
     with _probes(spec.storage, len(machines)) as (read, *written):
-        tasks = [cloudpickle.dumps(Task(spec.trial, user_folder, read, write)) for write in written]
+        tasks = [cloudpickle.dumps(NodeTask(spec.trial, user_folder, read, write)) for write in written]
         asked = zip(machines, written, _ask(machines, tasks, warn), strict=True)
         there = [(machine, write, found) for machine, write, found in asked if found is not None]
         for machine, write, found in there:
@@ -124,12 +124,12 @@ def versions() -> dict[str, str]:
     return found | {"tuner": f"{__version__} ({source.hexdigest()[:6]})"}
 
 
-def look(task: bytes) -> Found:
+def look(task: bytes) -> NodeReport:
     """Try on this machine what its trials will do."""
     from ray import cloudpickle
 
-    found = Found(versions())
-    told: Task = cloudpickle.loads(task)
+    found = NodeReport(versions())
+    told: NodeTask = cloudpickle.loads(task)
     try:
         if told.user_folder is not None:
             told.user_folder.enter()
@@ -158,7 +158,7 @@ def _data(trial: AnyTrial) -> list[Problem]:
     return [] if prepared == trial else [Problem(f"it would be another dataset: {message}", "trial.data")]
 
 
-def _storage(task: Task) -> list[Problem]:
+def _storage(task: NodeTask) -> list[Problem]:
     try:
         if not _exists(task.read):
             return [Problem("what the driver writes there is not found", "storage", hint=_SHARED)]
@@ -168,7 +168,9 @@ def _storage(task: Task) -> list[Problem]:
     return []
 
 
-def _ask(machines: Sequence[Machine], tasks: Sequence[bytes], warn: Callable[[str], None]) -> list[Found | None]:
+def _ask(
+    machines: Sequence[NodeResources], tasks: Sequence[bytes], warn: Callable[[str], None]
+) -> list[NodeReport | None]:
     """What each machine found; None of one that has gone."""
     import ray
 
@@ -178,24 +180,24 @@ def _ask(machines: Sequence[Machine], tasks: Sequence[bytes], warn: Callable[[st
         hosts = ", ".join(machine.host for machine, answer in zip(machines, asked, strict=True) if answer in late)
         warn(f"waiting for {hosts}: no answer for {_PATIENCE} s; it may be downloading the data")
         late = ray.wait(asked, num_returns=len(asked), timeout=_MOST)[1]
-    found: list[Found | None] = []
+    found: list[NodeReport | None] = []
     for machine, answer in zip(machines, asked, strict=True):
         try:
             found.append(ray.get(answer, timeout=0 if answer in late else None))
         except ray.exceptions.GetTimeoutError:
             ray.cancel(answer, force=True)
-            found.append(Found(problems=[Problem(f"no answer for {_PATIENCE + _MOST} s", hint=_OUT)]))
+            found.append(NodeReport(problems=[Problem(f"no answer for {_PATIENCE + _MOST} s", hint=_OUT)]))
         except ray.exceptions.RayError as error:
             if _has_gone(machine):
                 warn(f"{machine.host} has gone away")
                 found.append(None)
                 continue
             last = [line for line in str(error).splitlines() if line.strip()][-1]
-            found.append(Found(problems=[Problem(f"nothing can be run there: {last}", hint=_OUT)]))
+            found.append(NodeReport(problems=[Problem(f"nothing can be run there: {last}", hint=_OUT)]))
     return found
 
 
-def _has_gone(machine: Machine) -> bool:
+def _has_gone(machine: NodeResources) -> bool:
     give_up = time.monotonic() + _GOING
     while machine.id in (alive := {other.id for other in cluster.machines()}) and time.monotonic() < give_up:
         time.sleep(0.5)

@@ -15,7 +15,7 @@ _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only 
 
 
 @dataclass(frozen=True)
-class Machine:
+class NodeResources:
     """CPU cores and GPUs of one machine that trials may use."""
 
     cpu: float
@@ -30,11 +30,11 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Capacity:
+class ClusterResources:
     """The machines that trials may use: those that are there, and those that the autoscaler may bring."""
 
-    now: tuple[Machine, ...]
-    later: tuple[Machine, ...] = ()
+    now: tuple[NodeResources, ...]
+    later: tuple[NodeResources, ...] = ()
     grows: bool = False
     """Whether an autoscaler brings machines of types that nobody here knows."""
     is_open: bool = False
@@ -42,7 +42,7 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class Share:
+class TrialResources:
     """What each trial takes, and how many fit at once."""
 
     cpu: float
@@ -71,17 +71,17 @@ class Share:
         return f"no machine has room for a trial yet: the autoscaler is asked for one{most}"
 
 
-def local_capacity() -> Machine:
+def local_capacity() -> NodeResources:
     """What this machine, or the container on it, may use."""
     import torch
     from joblib import cpu_count
 
-    return Machine(cpu_count(), torch.cuda.device_count())
+    return NodeResources(cpu_count(), torch.cuda.device_count())
 
 
-def here() -> Capacity:
+def here() -> ClusterResources:
     """What trials may use of this machine alone."""
-    return Capacity((local_capacity(),))
+    return ClusterResources((local_capacity(),))
 
 
 def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
@@ -123,7 +123,7 @@ def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
         raise UserError(*(replace(p, key=f"resources.{p.key}") for p in problems_of(error, Resources))) from None
 
 
-def share(resources: Resources, capacity: Capacity, trials: int) -> Share:
+def share(resources: Resources, capacity: ClusterResources, trials: int) -> TrialResources:
     """What each trial takes of what there is, all of it on one machine.
 
     Raises:
@@ -135,10 +135,10 @@ def share(resources: Resources, capacity: Capacity, trials: int) -> Share:
     later = sum(machine.fits(resources.cpu, gpu) for machine in capacity.later)
     if slots + later == 0 and not (capacity.grows and _may_come(resources.cpu, gpu)):
         raise UserError(*_too_much(resources, gpu, machines))
-    return Share(resources.cpu, gpu, slots, later)
+    return TrialResources(resources.cpu, gpu, slots, later)
 
 
-def _automatic(cpu: float, machines: Sequence[Machine], trials: int) -> float:
+def _automatic(cpu: float, machines: Sequence[NodeResources], trials: int) -> float:
     """The share of a GPU that a trial takes by itself: all GPUs are in use, and none is shared by too many."""
     able = [machine for machine in machines if machine.gpu and machine.fits(cpu, 0)]
     if not able:
@@ -154,7 +154,7 @@ def _may_come(cpu: float, gpu: float) -> bool:
     return not autoscaler.refuses({"CPU": cpu, "GPU": gpu})
 
 
-def _too_much(resources: Resources, gpu: float, machines: Sequence[Machine]) -> list[Problem]:
+def _too_much(resources: Resources, gpu: float, machines: Sequence[NodeResources]) -> list[Problem]:
     """Why no machine has room for a trial."""
     cpus, gpus = (max((getattr(each, kind) for each in machines), default=0) for kind in ("cpu", "gpu"))
     there = "there are" if len(machines) == 1 else "no machine has more than"

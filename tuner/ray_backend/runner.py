@@ -13,21 +13,21 @@ from ray import tune
 from ray.tune.search import Searcher as RaySearcher
 
 from tuner.config_keys import Assignment
-from tuner.ray_backend.callback import Events
-from tuner.ray_backend.guards import Faults
+from tuner.ray_backend.callback import TuneCallback
+from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.internals import internal
-from tuner.ray_backend.resources import Share
-from tuner.ray_backend.schedulers import Mutating, Payload, informed
+from tuner.ray_backend.resources import TrialResources
+from tuner.ray_backend.schedulers import Mutating, Payload, build_scheduler
 from tuner.ray_backend.tune_internals import Controller
 from tuner.ray_backend.worker.trainable import run_target, test, train_trial
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tracking.user_mlflow import Inside
+from tuner.tracking.user_mlflow import UserMlflow
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.layout import folder_name
-from tuner.trials.stopping import Ending
+from tuner.trials.stopping import StoppingCriteria
 from tuner.trials.trial import Trial
 
 _NAME = "name"
@@ -40,26 +40,26 @@ def _name(trial: Any) -> str:
 
 
 class _Stop(tune.Stopper):  # type: ignore[misc]
-    """Asks `Ending` on behalf of Ray Tune."""
+    """Asks `StoppingCriteria` on behalf of Ray Tune."""
 
-    def __init__(self, ending: Ending) -> None:
-        self._ending = ending
+    def __init__(self, stopping: StoppingCriteria) -> None:
+        self._stopping = stopping
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False  # no single trial is ended here
 
     def stop_all(self) -> bool:
-        return self._ending.is_due()
+        return self._stopping.is_due()
 
 
 class _Handing(RaySearcher):  # type: ignore[misc]
     """Hands Ray Tune the trials of the supply, and knows which of Ray's trials is which of ours."""
 
-    def __init__(self, supply: Supply, payload: Payload, faults: Faults) -> None:
+    def __init__(self, generator: TrialGenerator, payload: Payload, internal_errors: InternalErrors) -> None:
         super().__init__()
-        self._faults = faults
+        self._internal_errors = internal_errors
         self._is_broken = False
-        self._supply = supply
+        self._supply = generator
         self._payload = payload
         self.by_id: dict[str, Trial] = {}
         """Our trial by Ray's id of it."""
@@ -80,11 +80,11 @@ class _Handing(RaySearcher):  # type: ignore[misc]
             return None if self._is_broken else self._supply.next()
         except Exception as error:
             self._is_broken = True
-            self._faults.note("the search", error)
+            self._internal_errors.note("the search", error)
             return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The supply is told by `Events`: it knows how the trial ended."""
+        """The supply is told by `TuneCallback`: it knows how the trial ended."""
 
     def save(self, checkpoint_path: str) -> None:
         """The journal knows."""
@@ -102,31 +102,31 @@ def end_running(trials: Sequence[Trial], reason: str, listeners: Sequence[TrialC
                 listener.trial_ended(trial)
 
 
-def schedule(
+def run_trials(
     spec: ExperimentSpec,
-    supply: Supply,
-    share: Share,
+    generator: TrialGenerator,
+    share: TrialResources,
     *,
     storage: str,
     job: str,
-    ending: Ending,
+    stopping: StoppingCriteria,
     listeners: Sequence[TrialCallback],
-    inside: Inside,
-    faults: Faults,
+    user_mlflow: UserMlflow,
+    internal_errors: InternalErrors,
     user_folder: UserFolder | None,
 ) -> None:
-    """Run trials on Ray Tune until the supply is used up and all have ended, or `ending` says so.
+    """Run trials on Ray Tune until the supply is used up and all have ended, or `stopping` says so.
 
     Args:
         spec: The experiment.
-        supply: Where the trials come from.
+        generator: Where the trials come from.
         share: What each trial takes.
         storage: Folder or URI below which the job has its own.
         job: Name of the job's folder.
-        ending: Ends the job early.
+        stopping: Ends the job early.
         listeners: Told of everything that happens.
-        inside: Where code of the user's own logs that uses MLflow itself.
-        faults: Told of errors of this program.
+        user_mlflow: Where code of the user's own logs that uses MLflow itself.
+        internal_errors: Told of errors of this program.
         user_folder: Where workers find code of the user's own; None where they need none.
     """
     objective = spec.objective
@@ -148,29 +148,29 @@ def schedule(
             told["units"] = {name: spec.space[name].unit(value) for name, value in assignment.items()}
         return told
 
-    searcher = _Handing(supply, payload, faults)
-    scheduler = informed(spec, searcher.by_id, supply.trials, payload, storage, listeners)
+    searcher = _Handing(generator, payload, internal_errors)
+    scheduler = build_scheduler(spec, searcher.by_id, generator.trials, payload, storage, listeners)
     tell = scheduler.tell if isinstance(scheduler, Mutating) else lambda: None
     length = spec.trial.length
     # Ray prepares one trial at a time for a searcher unless told otherwise: the second worker would wait for the first.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.ahead, spec.scheduler.ahead(length, supply.total)))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.ahead, spec.scheduler.ahead(length, generator.total)))
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
     # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
     internal("telemetry").tag_callbacks = lambda callbacks: False
     # Signals are ours to handle: Ray's handler of SIGUSR1 would end the job as if it were through.
     internal("tune")._setup_signal_catching = threading.Event
-    events = Events(searcher.by_id, spec, storage, ending, listeners, tell)
+    events = TuneCallback(searcher.by_id, spec, storage, stopping, listeners, tell)
 
     def break_off(error: Exception) -> None:
-        faults.note("the control loop", error)
-        ending.give_up(faults.reason)
+        internal_errors.note("the control loop", error)
+        stopping.give_up(internal_errors.reason)
 
     walls = {"fail": staticmethod(events.broken), "break_off": staticmethod(break_off)}
-    internal("tune").TuneController = type("WalledController", (Controller,), walls)
+    internal("tune").TuneController = type("GuardedController", (Controller,), walls)
     try:
         # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
         tune.run(
-            _trainable(spec, inside, user_folder),
+            _trainable(spec, user_mlflow, user_folder),
             name=job,
             storage_path=storage,
             resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
@@ -180,7 +180,7 @@ def schedule(
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
-            stop=_Stop(ending),
+            stop=_Stop(stopping),
             callbacks=[events],
             raise_on_failed_trial=False,
             max_failures=spec.retry.lost,  # one that fails of itself reports that, and its worker lives on
@@ -191,18 +191,20 @@ def schedule(
         events.on_experiment_end([])  # which Ray does not come to
         raise
     finally:
-        supply.forget_unbegun()
+        generator.forget_unbegun()
 
 
-def _trainable(spec: ExperimentSpec, inside: Inside, user_folder: UserFolder | None) -> Any:
+def _trainable(spec: ExperimentSpec, user_mlflow: UserMlflow, user_folder: UserFolder | None) -> Any:
     """What runs on the workers, and where they find the user's own code, if the trial needs it."""
     trainable = run_target if spec.trial.is_function else train_trial
     # Not with each trial's payload: that is written to files, and the address of the store may hold a password.
-    return tune.with_parameters(trainable, user_folder=user_folder, inside=inside) if user_folder else trainable
+    return (
+        tune.with_parameters(trainable, user_folder=user_folder, user_mlflow=user_mlflow) if user_folder else trainable
+    )
 
 
 def test_on_cluster(
-    source: str, targets: Sequence[str], share: Share, user_folder: UserFolder | None
+    source: str, targets: Sequence[str], share: TrialResources, user_folder: UserFolder | None
 ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
     """`test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
     remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)

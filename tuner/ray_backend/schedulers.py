@@ -51,7 +51,7 @@ class _Live:
         return getattr(self._controller, name)
 
 
-class _Informed(TrialScheduler):  # type: ignore[misc]
+class _TunedScheduler(TrialScheduler):  # type: ignore[misc]
     """What every scheduler of Ray's has to be told, or kept from: a mix-in, before Ray's class."""
 
     by_id: Mapping[str, Trial]
@@ -115,7 +115,7 @@ class _Informed(TrialScheduler):  # type: ignore[misc]
         super().on_trial_complete(tune_controller, trial, self.last.pop(trial.trial_id, nothing))
 
 
-class Mutating(_Informed):
+class Mutating(_TunedScheduler):
     """Population schedulers: what a copy becomes is said by our space, and everybody is told."""
 
     spec: ExperimentSpec
@@ -204,7 +204,7 @@ def ray_class_of(scheduler: SchedulerConfig) -> Any:
     return MENDED.get(scheduler.ray_class) or resolve_name(scheduler.ray_class)
 
 
-def informed(
+def build_scheduler(
     spec: ExperimentSpec,
     by_id: Mapping[str, Trial],
     past: Sequence[Trial],
@@ -224,7 +224,7 @@ def informed(
     """
     ray_class = ray_class_of(spec.scheduler)
     arguments = spec.scheduler.arguments(spec.objective, spec.trial.length, spec.space)
-    mixin = Mutating if spec.scheduler.mutates else _Informed
+    mixin = Mutating if spec.scheduler.mutates else _TunedScheduler
     scheduler = type(f"Informed{ray_class.__name__}", (mixin, ray_class), {})(**arguments)
     scheduler.by_id, scheduler.last = by_id, {}
     scheduler.objectives, scheduler.worst = spec.objectives, None
@@ -247,8 +247,8 @@ def _remind(scheduler: Any, past: Sequence[Trial], metric: str) -> None:
     nobody = SimpleNamespace(get_live_trials=list, search_alg=None)
     for trial in past:
         stand_in = SimpleNamespace(trial_id=f"past-{trial.number}")
-        super(_Informed, scheduler).on_trial_add(nobody, stand_in)
+        super(_TunedScheduler, scheduler).on_trial_add(nobody, stand_in)
         for epoch, value in trial.series.items():
             if scheduler.worst is None or scheduler.objectives[0].beats(scheduler.worst, value):
                 scheduler.worst = value
-            super(_Informed, scheduler).on_trial_result(nobody, stand_in, {TIME: epoch, metric: value})
+            super(_TunedScheduler, scheduler).on_trial_result(nobody, stand_in, {TIME: epoch, metric: value})

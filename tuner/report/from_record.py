@@ -14,10 +14,10 @@ from tuner.report import html
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import default_uri
 from tuner.tracking import store
-from tuner.tracking.queries import Job, find_job, trials_of
+from tuner.tracking.queries import RecordedJob, find_job, trials_of
 from tuner.trials import journal
 from tuner.trials.leaderboard import leaderboard
-from tuner.trials.resume import Past, rebuilt
+from tuner.trials.resume import ResumedJob, rebuilt
 from tuner.trials.status import BROKE_OFF
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
 
 
 @contextlib.contextmanager
-def rebuilt_job(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
+def rebuilt_job(client: Any, job: RecordedJob) -> Iterator[tuple[ExperimentSpec, ResumedJob]]:
     """The experiment of a job as it was run, and what came of it. Meanwhile, no code that it names is called.
 
     Raises:
@@ -132,7 +132,7 @@ def rebuilt_job(client: Any, job: Job) -> Iterator[tuple[ExperimentSpec, Past]]:
         yield spec, past
 
 
-def _journal(client: Any, job: Job) -> tuple[str, str]:
+def _journal(client: Any, job: RecordedJob) -> tuple[str, str]:
     """The text of a job's journal, and where it lies."""
     run, folder = job.run.info.run_id, job.tags.get("tuner.folder", "")
     kept = store.read_text(client, run, journal.FILE)

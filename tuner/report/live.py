@@ -18,7 +18,7 @@ from tuner.report.phases import TRIALS, WORKERS, Phases
 from tuner.report.terminal import Followed
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.callback import TrialCallback
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.output_files import shown
 from tuner.trials.status import SCORED
 from tuner.trials.trial import Mutation, Trial
@@ -50,7 +50,7 @@ class Display(TrialCallback, AbstractContextManager["Display"]):
         self,
         console: Console,
         spec: ExperimentSpec,
-        supply: Supply,
+        generator: TrialGenerator,
         phases: Phases | None = None,
         folder: str = "",
         fault: Callable[[Exception], object] = lambda error: None,
@@ -60,7 +60,7 @@ class Display(TrialCallback, AbstractContextManager["Display"]):
         Args:
             console: Where to write.
             spec: The experiment.
-            supply: The job's trials.
+            generator: The job's trials.
             phases: Those of the job.
             folder: The job's folder, in which its trials leave what they print.
             fault: Given what drawing the screen raises.
@@ -71,11 +71,11 @@ class Display(TrialCallback, AbstractContextManager["Display"]):
         self._name = spec.name
         self._objective = spec.objective
         self._length = spec.trial.length
-        self._supply = supply
+        self._supply = generator
         self._phases = phases or Phases(console)
         self._began = time.time()
-        self._epochs_before = sum(trial.epoch for trial in supply.trials)
-        scored = [trial for trial in supply.trials if trial.best is not None]
+        self._epochs_before = sum(trial.epoch for trial in generator.trials)
+        scored = [trial for trial in generator.trials if trial.best is not None]
         self._best = min(scored, key=lambda trial: self._objective.key(trial.best or 0.0), default=None)
         self._live = Live(get_renderable=self._safe_screen, console=console, auto_refresh=False, transient=True)
         # The screen is drawn by a thread of its own, so that drawing never holds up the control loop.

@@ -8,14 +8,14 @@ from pydantic import Field
 
 from tuner.config_keys import Assignment
 from tuner.errors import Problem
-from tuner.search.planned import QMC, Allows, Counted
+from tuner.search.planned import QMC, Allows, CountedSearch
 from tuner.search.space import Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-class Adaptive(Counted):
+class Adaptive(CountedSearch):
     """A search that learns from its trials: an Optuna study is asked and told, one trial at a time."""
 
     is_planned: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from tuner.search.conditions import draw
 from tuner.search.encoding import Axis
 from tuner.search.neighbourhood import Regions, beside, towards
 from tuner.search.planned import Allows
-from tuner.search.searcher import Searcher, State, Told
+from tuner.search.searcher import Searcher, State, TrialOutcome
 from tuner.search.space import Distribution, Space
 
 _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "min": "minimize"}
@@ -108,17 +108,17 @@ class Study(Searcher):
         if len(self._study.directions) == 1:  # Optuna has no intermediate values of several objectives
             self._asked[number].report(value, step)
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: TrialOutcome) -> None:
         trial = self._asked[number]
         for name, violation in told.violations.items():
             trial.set_constraint(name, violation)
         values = told.values if told.state == "completed" else None
         if told.state == "completed" and not _finite(values):
-            told = Told(told.assignment, "failed")
+            told = TrialOutcome(told.assignment, "failed")
         self._study.tell(trial, list(values) if values and told.state == "completed" else None, _states()[told.state])
         self._regions.add(told.assignment, failed=told.state == "failed")
 
-    def learn(self, told: Told, *, counts: bool) -> None:
+    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
         import optuna
 
         state = told.state if told.state != "completed" or _finite(told.values) else "failed"

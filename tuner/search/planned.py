@@ -111,7 +111,7 @@ class Grid(Search):
         return sorted(filter(allows, combinations(space)), key=place)
 
 
-class Counted(Search):
+class CountedSearch(Search):
     trials: int = Field(30, ge=1)
     """Number of trials; fewer where the space has fewer configurations."""
 
@@ -129,7 +129,7 @@ class Counted(Search):
             message = f"{len(self.initial)} configurations are to be tried first, in {self.trials} trials"
             yield Problem(message, "search.initial", hint="raise search.trials")
 
-    def having(self, trials: int) -> "Counted":
+    def having(self, trials: int) -> "CountedSearch":
         return self.model_copy(update={"trials": trials})
 
     def _distinct(self, draws: Iterable[Callable[[], Assignment]], allows: Allows) -> list[Assignment]:
@@ -152,7 +152,7 @@ class Counted(Search):
         return self.initial[number] if number < len(self.initial) else {}
 
 
-class Random(Counted):
+class Random(CountedSearch):
     """Independent draws from the space, no configuration twice: it would give the same numbers again."""
 
     kind: Literal["random"] = "random"
@@ -170,7 +170,7 @@ class Random(Counted):
         return self._distinct(map(drawer, range(self.trials)), allows)
 
 
-class QMC(Counted):
+class QMC(CountedSearch):
     """Quasi-random search: a scrambled Sobol sequence, which fills the space more evenly than chance (Owen, 1998).
 
     It is drawn by SciPy over all keys at once, choices and conditions included; Optuna's own draws those at random,

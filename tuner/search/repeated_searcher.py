@@ -6,7 +6,7 @@ from statistics import mean  # `fmean` raises where a sum is beyond 1e308
 from typing import Any
 
 from tuner.config_keys import Assignment
-from tuner.search.searcher import Searcher, Told
+from tuner.search.searcher import Searcher, TrialOutcome
 
 
 class Repeated(Searcher):
@@ -23,7 +23,7 @@ class Repeated(Searcher):
         self._times = times
         self._assignments: list[Assignment] = []
         """What the trials were asked for, by number."""
-        self._told: dict[int, list[Told]] = {}
+        self._told: dict[int, list[TrialOutcome]] = {}
         """What came of the trials of each configuration, by its number."""
         self._counted = 0
         """Configurations that the other searcher counts."""
@@ -50,7 +50,7 @@ class Repeated(Searcher):
     def report(self, number: int, step: int, value: float) -> None:
         """What one seed has come to tells little: the mean of all is reported when they have ended."""
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: TrialOutcome) -> None:
         self._count_on()
         group = number // self._times
         self._told.setdefault(group, []).append(told)
@@ -60,7 +60,7 @@ class Repeated(Searcher):
                 self._searcher.report(group, step, value)
             self._searcher.tell(group, merged)
 
-    def learn(self, told: Told, *, counts: bool) -> None:
+    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
         if not counts:
             self._searcher.learn(told, counts=False)
             return
@@ -82,7 +82,7 @@ class Repeated(Searcher):
             self._counted += 1
 
 
-def _merged(told: Sequence[Told]) -> Told:
+def _merged(told: Sequence[TrialOutcome]) -> TrialOutcome:
     """What came of a configuration: the means over the seeds that came to something."""
     sound = [each for each in told if each.state != "failed"]
     if not sound:
@@ -90,7 +90,7 @@ def _merged(told: Sequence[Told]) -> Told:
     values = [each.values for each in sound if each.values is not None]
     steps = sorted({step for each in sound for step in each.steps})
     names = {name for each in sound for name in each.violations}
-    return Told(
+    return TrialOutcome(
         assignment=told[0].assignment,
         state="completed" if any(each.state == "completed" for each in sound) else "pruned",
         values=[mean(of_objective) for of_objective in zip(*values, strict=True)] if values else None,

@@ -12,7 +12,7 @@ State = Literal["completed", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
-class Told:
+class TrialOutcome:
     """What came of a trial, in the sampler's terms.
 
     Args:
@@ -51,11 +51,11 @@ class Searcher(ABC):
         """The first objective of a running trial at a step."""
 
     @abstractmethod
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: TrialOutcome) -> None:
         """What came of a trial."""
 
     @abstractmethod
-    def learn(self, told: Told, *, counts: bool) -> None:
+    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
         """What came of a trial before this run. `counts`: whether it is one of this job's own."""
 
     def attributes(self, number: int) -> dict[str, Any]:
@@ -82,9 +82,9 @@ class Plan(Searcher):
     def report(self, number: int, step: int, value: float) -> None:
         """A plan learns nothing from its trials."""
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: TrialOutcome) -> None:
         """A plan learns nothing from its trials."""
 
-    def learn(self, told: Told, *, counts: bool) -> None:
+    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
         if counts:
             self.ask_again(told.assignment)

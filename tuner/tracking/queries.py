@@ -25,7 +25,7 @@ _RUN_ID = r"[0-9a-f]{32}"
 
 
 @dataclass(frozen=True)
-class Job:
+class RecordedJob:
     """A job, as its own run tells of it.
 
     Args:
@@ -156,7 +156,7 @@ def _as_they_were(run: Any, values: Mapping[str, T]) -> dict[str, T]:
     return {names.get(name, name): value for name, value in values.items()}
 
 
-def jobs(client: Any, experiments: Mapping[str, str]) -> Iterator[Job]:
+def jobs(client: Any, experiments: Mapping[str, str]) -> Iterator[RecordedJob]:
     """The jobs of experiments, newest first.
 
     Args:
@@ -165,7 +165,7 @@ def jobs(client: Any, experiments: Mapping[str, str]) -> Iterator[Job]:
     """
     if experiments:
         for run in store.search(client, list(experiments), "tags.`tuner.role` = 'parent'"):
-            yield Job(experiments[run.info.experiment_id], run)
+            yield RecordedJob(experiments[run.info.experiment_id], run)
 
 
 def experiment_called(client: Any, name: str) -> dict[str, str]:
@@ -181,20 +181,20 @@ def experiment_called(client: Any, name: str) -> dict[str, str]:
     return found
 
 
-def find_job(client: Any, name: str) -> Job:
+def find_job(client: Any, name: str) -> RecordedJob:
     """The job that a name means: an experiment's (its last job), a job's id, or the id of a job's run.
 
     Raises:
         UserError: There is none, or several.
     """
     found = find(client, name)
-    if isinstance(found, Job):
+    if isinstance(found, RecordedJob):
         return found
     hint = f"its job is {found.job}"
     raise UserError(Problem(f"{name} is the run of a trial, number {found.number}, and no job", hint=hint))
 
 
-def find(client: Any, name: str) -> Job | RecordedTrial:
+def find(client: Any, name: str) -> RecordedJob | RecordedTrial:
     """The job or the trial that a name means: as `find_job`, or the id of a trial's run.
 
     Raises:
@@ -208,7 +208,7 @@ def find(client: Any, name: str) -> Job | RecordedTrial:
     found = [next(jobs(client, called), None)]
     if names and not re.search(r"['`\"]", name):  # nor can it be quoted in a filter
         runs = store.search(client, list(names), f"tags.`tuner.job` = '{name}' and tags.`tuner.role` = 'parent'")
-        found += [Job(names[run.info.experiment_id], run) for run in runs]
+        found += [RecordedJob(names[run.info.experiment_id], run) for run in runs]
     there = {job.run.info.run_id: job for job in found if job is not None}
     if len(there) > 1:
         listed = ", ".join(f"{run} (job {job.id} of {job.experiment})" for run, job in there.items())
@@ -221,7 +221,7 @@ def find(client: Any, name: str) -> Job | RecordedTrial:
     raise UserError(_unknown(client, name, names))
 
 
-def _of_run(run: Any, names: Mapping[str, str]) -> Job | RecordedTrial:
+def _of_run(run: Any, names: Mapping[str, str]) -> RecordedJob | RecordedTrial:
     run_id, tags = run.info.run_id, run.data.tags
     if run.info.experiment_id not in names:  # first: its runs are deleted, and come back, with it
         hint = f"mlflow experiments restore --experiment-id {run.info.experiment_id}"
@@ -229,7 +229,7 @@ def _of_run(run: Any, names: Mapping[str, str]) -> Job | RecordedTrial:
     if run.info.lifecycle_stage == "deleted":
         raise UserError(Problem(f"the run {run_id} was deleted", hint=f"mlflow runs restore --run-id {run_id}"))
     if tags.get("tuner.role") == "parent":
-        return Job(names[run.info.experiment_id], run)
+        return RecordedJob(names[run.info.experiment_id], run)
     if tags.get("tuner.role") == "trial":
         return RecordedTrial(run, tags.get("mlflow.parentRunId", ""))
     raise UserError(Problem(f"the run {run_id} is neither a job nor a trial of tuner's", hint="tuner list shows jobs"))
@@ -249,7 +249,7 @@ def _unknown(client: Any, name: str, names: Mapping[str, str]) -> Problem:
     )
 
 
-def trials_of(client: Any, job: Job) -> list[RecordedTrial]:
+def trials_of(client: Any, job: RecordedJob) -> list[RecordedTrial]:
     """A job's trials, by number."""
     parent, experiment = job.run.info.run_id, job.run.info.experiment_id
     runs = store.search(client, [experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
@@ -258,7 +258,7 @@ def trials_of(client: Any, job: Job) -> list[RecordedTrial]:
     )
 
 
-def best_of(job: Job, trials: Sequence[RecordedTrial]) -> RecordedTrial | None:
+def best_of(job: RecordedJob, trials: Sequence[RecordedTrial]) -> RecordedTrial | None:
     """A job's winner; where that is not decided yet, the best of the trials that have ended; None for none."""
     if job.winner and job.status != "running":
         return next((trial for trial in trials if trial.run.info.run_id == job.winner), None)

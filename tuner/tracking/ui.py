@@ -19,7 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 from tuner.errors import Problem, UserError
 from tuner.signals import on_signal, stop
 from tuner.storage.uris import masked
-from tuner.tracking.queries import Job, jobs
+from tuner.tracking.queries import RecordedJob, jobs
 from tuner.tracking.store import VIEW, experiments
 
 _SHARED = "mlflow.sharedViewState."
@@ -57,7 +57,7 @@ def is_served(uri: str) -> bool:
     return uri.startswith(("http:", "https:"))
 
 
-def page(client: Any, job: Job, base: str) -> str:
+def page(client: Any, job: RecordedJob, base: str) -> str:
     """Where MLflow's UI shows the trials of a job, best first.
 
     Args:

@@ -21,7 +21,7 @@ _CONTEXT = "MLFLOW_RUN_CONTEXT"
 
 
 @dataclass(frozen=True)
-class Inside:
+class UserMlflow:
     """Where a trial's own runs go.
 
     Args:
@@ -37,7 +37,7 @@ class Inside:
     file: int | None = None
 
     @classmethod
-    def of(cls, uri: str, experiment: str, parent: str) -> "Inside":
+    def of(cls, uri: str, experiment: str, parent: str) -> "UserMlflow":
         """As the driver sees it."""
         uri = absolute(uri)
         return cls(uri, experiment, parent, _identity(uri))

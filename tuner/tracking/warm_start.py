@@ -8,7 +8,7 @@ from typing import Any
 from tuner.config_keys import Value
 from tuner.errors import Problem, UserError
 from tuner.search.conditions import draw
-from tuner.search.searcher import State, Told
+from tuner.search.searcher import State, TrialOutcome
 from tuner.search.space import Distribution
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import store
@@ -22,7 +22,7 @@ class _LeftOut(Exception):
 
 
 @dataclass(frozen=True)
-class Learnt:
+class WarmStart:
     """What earlier jobs know.
 
     Args:
@@ -31,7 +31,7 @@ class Learnt:
         source: What ``search.warm_start`` names; empty where it names nothing.
     """
 
-    told: Sequence[Told] = ()
+    told: Sequence[TrialOutcome] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
 
@@ -45,7 +45,7 @@ class Learnt:
         return f"{said}; not from {', '.join(f'{count} {why}' for why, count in by_count)}" if by_count else said
 
 
-def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> Learnt:
+def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> WarmStart:
     """The trials that ``search.warm_start`` names, as far as they lie in this space and its constraints.
 
     Args:
@@ -58,7 +58,7 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> Learnt:
     """
     source = spec.search.teacher
     if source is None:
-        return Learnt()
+        return WarmStart()
     with store.reading(uri) as client:
         runs = store.trial_runs(client, source)
     key = "search.warm_start"
@@ -66,14 +66,14 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> Learnt:
         hint = "give the name of an MLflow experiment, or the id of a job's run"
         raise UserError(Problem(f"there is no experiment and no run {source!r} in the store", key, uri, hint))
     others = [run for run in runs if not but or run.data.tags.get("mlflow.parentRunId") != but]
-    told: list[Told] = []
+    told: list[TrialOutcome] = []
     left_out: Counter[str] = Counter()
     for run in others:
         try:
             told.append(_told(spec, run))
         except _LeftOut as reason:
             left_out[str(reason)] += 1
-    found = Learnt(told, left_out, source)
+    found = WarmStart(told, left_out, source)
     if not told and len(others) == len(runs):
         wanted = ", ".join(objective.metric for objective in spec.objectives)
         why = f": {', '.join(f'{count} {reason}' for reason, count in left_out.items())}" if left_out else ""
@@ -83,7 +83,7 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> Learnt:
     return found
 
 
-def _told(spec: ExperimentSpec, run: Any) -> Told:
+def _told(spec: ExperimentSpec, run: Any) -> TrialOutcome:
     status = run.data.tags.get("tuner.status", "")
     state = _STATES.get(status)
     if state is None:
@@ -100,14 +100,14 @@ def _told(spec: ExperimentSpec, run: Any) -> Told:
     values = [store.finite(metrics.get(f"best_{objective.metric}")) for objective in spec.objectives]
     if None in values:
         if state == "failed":
-            return Told(assignment, "failed")
+            return TrialOutcome(assignment, "failed")
         missing = spec.objectives[values.index(None)].metric
         raise _LeftOut(f"without {missing}")
     numbers = [value for value in values if value is not None]
     epoch = int(metrics.get("best_epoch", 0))
     # Measured constraints as its last epoch had them: the store has no other at hand.
     violations = spec.limits.violations(spec.trial_config(assignment), metrics)
-    return Told(assignment, state, numbers if state == "completed" else None, {epoch: numbers[0]}, violations)
+    return TrialOutcome(assignment, state, numbers if state == "completed" else None, {epoch: numbers[0]}, violations)
 
 
 def _value(name: str, distribution: Distribution, params: Mapping[str, str]) -> Value:

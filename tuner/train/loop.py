@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 
 from tuner.interfaces import Outputs, Targets
 from tuner.objectives import Objective
-from tuner.report_keys import PARTS
+from tuner.report_keys import MICRO_BATCHES
 from tuner.train import checkpoint
 from tuner.train.device import autocast_dtype, pick_device
 from tuner.train.evaluation import Diverged, _float32, _joined, _latency, evaluate
@@ -33,7 +33,7 @@ def fit(
     between: Callable[[], None] = lambda: None,
     device: torch.device | None = None,
     resume: Path | None = None,
-    parts: int = 1,
+    micro_batches: int = 1,
 ) -> str:
     """Train one trial to its end, calling `report` after every epoch.
 
@@ -47,9 +47,9 @@ def fit(
         between: Called before each batch of an epoch; what it raises ends the training.
         device: Where to train; None takes what there is.
         resume: A checkpoint to go on from.
-        parts: In how many parts each batch is computed, one after the other, so that less memory will do; a checkpoint
-            that was trained in more has its way. The gradients are those of the whole batch, but for what a model
-            makes of a batch as one, as batch normalization does.
+        micro_batches: How many micro-batches each batch is computed in, one after the other, so that it takes less
+            memory; a checkpoint that was trained with more has its way. The gradients are those of the whole batch,
+            but for what a model makes of a batch as one, as batch normalization does.
 
     Returns:
         Why it ended before its last epoch; empty if it did not.
@@ -82,7 +82,7 @@ def fit(
         if state["scaler"]:  # empty where none was in use
             scaler.load_state_dict(state["scaler"])
         patience.best, patience.stale = state["best"], state["stale"]
-        parts = max(parts, state.get("parts", 1))
+        micro_batches = max(micro_batches, state.get("parts", 1))
 
     for epoch in range(first, config.epochs + 1):
         if patience.is_over:  # known on resuming, too
@@ -95,7 +95,7 @@ def fit(
         for step, batch in enumerate(train.batches(config.data.batch_size, order)):
             between()
             optimizer.zero_grad()
-            for share, images, wanted in _in_parts(*batch, parts):
+            for share, images, wanted in _micro_batches(*batch, micro_batches):
                 with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
                     output = _float32(model(images))
                 loss = share * config.task.training_loss(output, wanted)  # losses are means over the samples
@@ -127,7 +127,7 @@ def fit(
             "device": device.type,
             "precision": str(dtype).removeprefix("torch."),
         }
-        metrics |= {PARTS: parts} if parts > 1 else {}
+        metrics |= {MICRO_BATCHES: micro_batches} if micro_batches > 1 else {}
         patience.see(metrics)
         state = {
             "optimizer": optimizer.state_dict(),
@@ -135,7 +135,7 @@ def fit(
             "best": patience.best,
             "stale": patience.stale,
             "epoch": epoch,
-            "parts": parts,
+            "parts": micro_batches,
         }
         report(metrics, checkpoint.Save(config, model.state_dict(), state, metrics))
     return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
@@ -180,13 +180,13 @@ def _seed_epoch(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count)
 
 
-def _in_parts(images: Tensor, targets: Targets, parts: int) -> Iterator[tuple[float, Tensor, Targets]]:
+def _micro_batches(images: Tensor, targets: Targets, micro_batches: int) -> Iterator[tuple[float, Tensor, Targets]]:
     """A batch in up to so many parts, in its order: the share of it that each is, its images and its targets."""
-    if parts == 1:
+    if micro_batches == 1:
         yield 1.0, images, targets
         return
-    several = {name: target.chunk(parts) for name, target in targets.items()}
-    for number, part in enumerate(images.chunk(parts)):
+    several = {name: target.chunk(micro_batches) for name, target in targets.items()}
+    for number, part in enumerate(images.chunk(micro_batches)):
         yield len(part) / len(images), part, {name: each[number] for name, each in several.items()}
 
 

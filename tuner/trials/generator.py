@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tuner.search.searcher import Searcher, State, Told
+from tuner.search.searcher import Searcher, State, TrialOutcome
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.callback import TrialCallback
 from tuner.trials.labels import label
@@ -32,14 +32,14 @@ def planned(spec: ExperimentSpec) -> list[Trial] | None:
     return trials
 
 
-class Supply(TrialCallback):
+class TrialGenerator(TrialCallback):
     """Makes trials of what the searcher suggests. The first callback of all: others see what it notes."""
 
     def __init__(
         self,
         spec: ExperimentSpec,
         past: Sequence[Trial] = (),
-        learnt: Sequence[Told] = (),
+        learnt: Sequence[TrialOutcome] = (),
         most: int | None = None,
     ) -> None:
         """Open the supply.
@@ -109,8 +109,8 @@ class Supply(TrialCallback):
             self._searcher.tell(trial.number, self._told(trial))
             trial.attributes = self._searcher.attributes(trial.number)
 
-    def _told(self, trial: Trial) -> Told:
-        return Told(
+    def _told(self, trial: Trial) -> TrialOutcome:
+        return TrialOutcome(
             assignment=trial.assignment,
             state=_STATES[trial.status],
             values=trial.values(self._spec.objectives),

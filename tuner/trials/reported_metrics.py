@@ -9,7 +9,7 @@ from tuner.trials.callback import TrialCallback
 from tuner.trials.trial import Trial
 
 
-class ReportedNames:
+class ReportedMetrics:
     """Tells, once a job, what is left out of reports and what is missing in them."""
 
     def __init__(self, spec: ExperimentSpec, listeners: Sequence[TrialCallback]) -> None:

@@ -23,7 +23,7 @@ from tuner.trials.trial import Mutation, Trial
 
 
 @dataclass(frozen=True)
-class Past:
+class ResumedJob:
     """An earlier run of a job.
 
     Args:
@@ -57,7 +57,7 @@ class Past:
         return Elapsed(began, self.seconds, self.paused + max(0.0, began - self.ended))
 
 
-def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = True, widens: bool = False) -> Past:
+def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = True, widens: bool = False) -> ResumedJob:
     """What the journal in a job's folder tells.
 
     Args:
@@ -110,7 +110,7 @@ def _checkpoints_there(folder: str) -> set[str]:
         raise UserError(Problem(f"the job's files cannot be looked at: {error}", "storage", folder, hint)) from None
 
 
-def _kept(past: Past, spec: ExperimentSpec) -> list[Trial]:
+def _kept(past: ResumedJob, spec: ExperimentSpec) -> list[Trial]:
     """The trials that have ended and whose best checkpoint was to stay."""
     kept = [trial for trial in past.trials if trial.ended is not None and trial.checkpoint and not trial.dropped]
     if "job" in past.head or spec.checkpoints.keep == "all":
@@ -124,7 +124,7 @@ def _missing(trial: Trial, place: str, folder: str, then: str) -> str:
     return f"trial {trial.number}: its checkpoint {relative(place, folder)} is not in the job's folder; {then}"
 
 
-def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, Past]:
+def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, ResumedJob]:
     """A job from the text of its journal alone: the experiment as it was run, and what came of it.
 
     It may be a stranger's: within `tuner.user_code.not_called`, no code that it names is.
@@ -152,7 +152,7 @@ def _head(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return [event for event in events if event["event"] == "opened"][-1]
 
 
-def _confined(past: Past, folder: str, targets: list[str]) -> Past:
+def _confined(past: ResumedJob, folder: str, targets: list[str]) -> ResumedJob:
     """An earlier run without files that lie outside of the job's folder: not the job's, they are not there for it.
 
     A journal from elsewhere, or of a job that was moved, must have nothing deleted or uploaded that is others', and
@@ -176,7 +176,7 @@ def _is_own(place: Any, folder: str) -> TypeGuard[str]:
     return isinstance(place, str) and is_inside(place, folder)
 
 
-def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], where: str) -> Past:
+def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], where: str) -> ResumedJob:
     """What came of a job, event by event.
 
     Raises:
@@ -237,7 +237,7 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
         raise damaged(f"nothing tells of trial {max(told)}, which is among the best", where)
     opened = [event for event in events if event["event"] == "opened"]
     asked = [event.get("asked", event["spec"].get("search", {}).get("trials")) for event in opened]
-    return Past(
+    return ResumedJob(
         job,
         _head(events),
         [trials[number] for number in sorted(trials)],

@@ -17,7 +17,7 @@ INTERRUPTION = "interrupted"
 _FIRST = 3  # trials that may all fail before it is not theirs but the experiment's fault
 
 
-class Ending(TrialCallback):
+class StoppingCriteria(TrialCallback):
     """Knows when a job has to end, and why. A `TrialCallback`: what ends a job is what its trials report."""
 
     def __init__(
@@ -89,7 +89,7 @@ class Ending(TrialCallback):
 
 
 @contextmanager
-def ended_by_signals(ending: Ending, say: Callable[[str], object], local: bool) -> Iterator[None]:
+def ended_by_signals(stopping: StoppingCriteria, say: Callable[[str], object], local: bool) -> Iterator[None]:
     """While trials run: the first signal ends them, the second one does not wait for them.
 
     A machine that is taken away says so with a SIGTERM, SLURM with SIGUSR1 or SIGTERM, a closed terminal with SIGHUP.
@@ -97,15 +97,15 @@ def ended_by_signals(ending: Ending, say: Callable[[str], object], local: bool) 
     end trials by way of it would be to wait for a minute.
 
     Args:
-        ending: Knows why the job ends.
+        stopping: Knows why the job ends.
         say: Given a line.
         local: Whether Ray was started here.
     """
 
     def interrupt(name: str) -> None:
-        if ending.reason == INTERRUPTION:
+        if stopping.reason == INTERRUPTION:
             stop(name)
-        ending.interrupt()
+        stopping.interrupt()
         _say(say, f"interrupted ({name}): ending the running trials; once more to stop at once")
         if local and name == "SIGTERM":
             stop(name)
@@ -114,10 +114,10 @@ def ended_by_signals(ending: Ending, say: Callable[[str], object], local: bool) 
         with on_signal(interrupt):
             yield
     except KeyboardInterrupt:
-        ending.interrupt()
+        stopping.interrupt()
 
 
-class Late:
+class LateSignal:
     """A signal when all trials have ended: what is left to do is what a job is run for, and takes seconds."""
 
     def __init__(self, say: Callable[[str], object]) -> None:

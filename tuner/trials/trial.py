@@ -77,8 +77,8 @@ class Trial:
     """Checkpoints that it could not go on from, and what is wrong with each."""
     left_out: dict[str, str] = field(default_factory=dict)
     """What it reported and is no number, by name, each with why."""
-    parts: int = 1
-    """In how many parts it computes each batch."""
+    micro_batches: int = 1
+    """How many micro-batches it computes each batch in."""
     series: dict[int, float] = field(default_factory=dict)
     """The objective at each epoch."""
     reported: set[str] = field(default_factory=set)

@@ -5,14 +5,14 @@ from threading import Thread
 from types import TracebackType
 
 
-class Beside:
+class AsyncWork:
     """Work that goes on while its caller does. What it raises is raised where the caller looks, waits or leaves."""
 
     def __init__(self) -> None:
         self._thread: Thread | None = None
         self._raised: BaseException | None = None
 
-    def __enter__(self) -> "Beside":
+    def __enter__(self) -> "AsyncWork":
         return self
 
     def __exit__(

@@ -19,14 +19,14 @@ from tuner.objectives import Objective
 from tuner.raised import line_of, traceback_of
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker import output_log, system_metrics
-from tuner.ray_backend.worker.async_checkpoint import Beside
+from tuner.ray_backend.worker.async_checkpoint import AsyncWork
 from tuner.ray_backend.worker.checkpoints import latest_first
 from tuner.ray_backend.worker.function_trial import Stopped, run_function, seed_generators
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
-from tuner.tracking.user_mlflow import Inside
+from tuner.tracking.user_mlflow import UserMlflow
 from tuner.train.checkpoint import Damaged, Save, read_model, read_trial
 from tuner.train.device import keep_freed_memory, pick_device, use_threads
 from tuner.train.evaluation import Diverged, predict
@@ -41,7 +41,9 @@ _LAST_BATCH = "10"
 the validation set."""
 
 
-def train_trial(payload: dict[str, Any], user_folder: UserFolder | None = None, inside: Inside | None = None) -> None:
+def train_trial(
+    payload: dict[str, Any], user_folder: UserFolder | None = None, user_mlflow: UserMlflow | None = None
+) -> None:
     """Train one trial and report each of its epochs with a checkpoint.
 
     A trial that fails says so in its last report instead of raising: Ray would end the worker, and the next trial would
@@ -52,11 +54,11 @@ def train_trial(payload: dict[str, Any], user_folder: UserFolder | None = None, 
             ``halves``: whether it is tried again with half the batch where the memory is not enough, ``beside``:
             whether it trains on while its last epoch is saved and reported.
         user_folder: Where the user's own code is; None where the trial needs none.
-        inside: Where that code logs, if it uses MLflow itself; None where there is none.
+        user_mlflow: Where that code logs, if it uses MLflow itself; None where there is none.
     """
     task = json.loads(payload["task"])
-    if inside is not None:
-        inside.enter(_number())
+    if user_mlflow is not None:
+        user_mlflow.enter(_number())
     if user_folder is not None:
         user_folder.enter()
     keep_freed_memory()
@@ -70,17 +72,17 @@ def train_trial(payload: dict[str, Any], user_folder: UserFolder | None = None, 
     _telling_how_it_ends(lambda: _within_memory(task, device, untold), untold)
 
 
-def run_target(payload: dict[str, Any], user_folder: UserFolder, inside: Inside) -> None:
+def run_target(payload: dict[str, Any], user_folder: UserFolder, user_mlflow: UserMlflow) -> None:
     """Call a Ray Tune function of the user's own: Ray gets the numbers of its reports, and its checkpoints as they are.
 
     Args:
         payload: As for `train_trial`.
         user_folder: Where the function is.
-        inside: Where it logs, if it uses MLflow itself.
+        user_mlflow: Where it logs, if it uses MLflow itself.
     """
     task = json.loads(payload["task"])
     trial = task["trial"]
-    inside.enter(_number())
+    user_mlflow.enter(_number())
     user_folder.enter()
     temporary.shorten_sockets()
     use_threads(task["threads"])
@@ -184,8 +186,8 @@ def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, 
         else:
             _report(told, save)
 
-    with Beside() as beside:
-        train = partial(fit, config, objective, report, between=beside.look, device=device, parts=parts)
+    with AsyncWork() as beside:
+        train = partial(fit, config, objective, report, between=beside.look, device=device, micro_batches=parts)
         latest = tune.get_checkpoint()
         for checkpoint in latest_first(latest) if latest is not None else ():
             try:

@@ -9,14 +9,14 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import entities, store
 from tuner.tracking.names import recorded
 from tuner.tracking.record import messages
-from tuner.tracking.record.database import Tables
-from tuner.tracking.record.runs import Runs, ThroughClient
-from tuner.trials.resume import Past
+from tuner.tracking.record.database import DatabaseRuns
+from tuner.tracking.record.runs import ClientRuns, Runs
+from tuner.trials.resume import ResumedJob
 from tuner.trials.status import ENDED
 
 
 @dataclass(frozen=True)
-class Lack:
+class MissingItem:
     """Something that a run does not have.
 
     Args:
@@ -33,8 +33,8 @@ class Lack:
 
 
 def lacking(
-    client: Any, uri: str, spec: ExperimentSpec, past: Past, parent: str, kept: Collection[str] = ()
-) -> list[Lack]:
+    client: Any, uri: str, spec: ExperimentSpec, past: ResumedJob, parent: str, kept: Collection[str] = ()
+) -> list[MissingItem]:
     """What the store lacks of a job.
 
     Compared are how each run ended, parameters, how many points a metric has, and whether there is an artifact of each
@@ -51,21 +51,21 @@ def lacking(
     experiment = client.get_experiment_by_name(spec.name)
     run = store.run_of_job(client, experiment.experiment_id, parent, past.job) if experiment and parent else None
     if run is None:
-        return [Lack("the job has no run")]
+        return [MissingItem("the job has no run")]
     runs = {int(each.data.tags["tuner.trial"]): each for each in _trials(client, run)}
-    writes: Runs = Tables.of(uri, client) or ThroughClient(client)
+    writes: Runs = DatabaseRuns.of(uri, client) or ClientRuns(client)
     points = writes.points([each.info.run_id for each in runs.values()])
     found = list(_of_job(run, past.end))
     for trial in past.trials:
         its = runs.get(trial.number)
         if its is None:
-            found.append(Lack(f"trial {trial.number} has no run", trial.number))
+            found.append(MissingItem(f"trial {trial.number} has no run", trial.number))
         else:
             told = list(messages.history(spec, trial))
             measured = past.end.get("test", {}) if past.end.get("winner") == trial.number else {}
             found += _of_trial(trial.number, its, points[its.info.run_id], told, measured)
             if trial.status in ENDED and trial.checkpoint in kept and not _has_checkpoint(client, its):
-                found.append(Lack(f"trial {trial.number} has no checkpoint", trial.number, is_checkpoint=True))
+                found.append(MissingItem(f"trial {trial.number} has no checkpoint", trial.number, is_checkpoint=True))
     return found
 
 
@@ -77,40 +77,42 @@ def _trials(client: Any, parent: Any) -> Sequence[Any]:
     return store.runs_below(client, parent.info.experiment_id, parent.info.run_id) or ()
 
 
-def _of_job(run: Any, end: Mapping[str, Any]) -> Iterator[Lack]:
+def _of_job(run: Any, end: Mapping[str, Any]) -> Iterator[MissingItem]:
     if end and run.info.status != end["status"]:
-        yield Lack(f"the job's run is {run.info.status}, and not {end['status']}")
+        yield MissingItem(f"the job's run is {run.info.status}, and not {end['status']}")
     for name, value in end.get("metrics", {}).items():
         there = run.data.metrics.get(recorded(name))
         if there is None:
-            yield Lack(f"the job's run has no metric {name!r}")
+            yield MissingItem(f"the job's run has no metric {name!r}")
         elif there != value and isfinite(value):
-            yield Lack(f"the job's run has {there!r} as {name!r}, and not {value!r}")
+            yield MissingItem(f"the job's run has {there!r} as {name!r}, and not {value!r}")
 
 
 def _of_trial(
     number: int, run: Any, points: Mapping[str, int], told: Sequence[Mapping[str, Any]], measured: Mapping[str, float]
-) -> Iterator[Lack]:
+) -> Iterator[MissingItem]:
     steps: dict[str, set[int]] = {}
     for said in told:
         match said["do"]:
             case "start":
                 for key, value in said["params"].items():
                     if run.data.params.get(recorded(key)) != entities.as_text(value):
-                        yield Lack(f"trial {number} has not the parameter {key!r}", number)
+                        yield MissingItem(f"trial {number} has not the parameter {key!r}", number)
             case "metrics":
                 for name in said["values"]:
                     steps.setdefault(name, set()).add(said["step"])
             case "end":
                 if run.info.status != said["status"]:
-                    yield Lack(f"the run of trial {number} is {run.info.status}, and not {said['status']}", number)
+                    yield MissingItem(
+                        f"the run of trial {number} is {run.info.status}, and not {said['status']}", number
+                    )
                 for name, value in said["metrics"].items():
                     if run.data.metrics.get(recorded(name)) != value or recorded(name) not in points:
-                        yield Lack(f"trial {number} has not the metric {name!r}", number, name)
+                        yield MissingItem(f"trial {number} has not the metric {name!r}", number, name)
     for name, there in steps.items():
         count = points.get(recorded(name), 0)
         if count < len(there):
-            yield Lack(f"trial {number} has {count} of {len(there)} points of {name!r}", number, name)
+            yield MissingItem(f"trial {number} has {count} of {len(there)} points of {name!r}", number, name)
     for name in measured:
         if recorded(name) not in run.data.metrics:
-            yield Lack(f"trial {number} has not the metric {name!r}", number)
+            yield MissingItem(f"trial {number} has not the metric {name!r}", number)

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from tuner.tracking import entities
-from tuner.tracking.record.runs import Begun, Change, by_kind, written
+from tuner.tracking.record.runs import Change, CreatedRun, by_kind, written
 from tuner.tracking.store import INFINITY
 
 _FAST = ("sqlite", "postgresql")
@@ -32,7 +32,7 @@ _MOST_NAMED = 500
 _PATIENCE = 60.0  # seconds that SQLite waits for another writer
 
 
-class Tables:
+class DatabaseRuns:
     """Runs in a database. A `tuner.tracking.record.runs.Runs`."""
 
     def __init__(self, uri: str, client: Any) -> None:
@@ -52,7 +52,7 @@ class Tables:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, uri: str, client: Any) -> "Tables | None":
+    def of(cls, uri: str, client: Any) -> "DatabaseRuns | None":
         """The tables of a store; None where it is no such database, or has tables of another MLflow than we know."""
         if uri.partition(":")[0].partition("+")[0] not in _FAST:
             return None
@@ -66,7 +66,7 @@ class Tables:
         with self._engine.connect() as connection:
             return str(connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar())
 
-    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> Begun:
+    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> CreatedRun:
         """As `tuner.tracking.record.runs.Runs.begin`: it is there with its first change."""
         from mlflow.utils.uri import append_to_uri_path
 
@@ -88,7 +88,7 @@ class Tables:
         }
         with self._lock:
             self._begun[run] = {"row": row, "tags": dict(tags) | {"mlflow.runName": name}}
-        return Begun(run, artifacts)
+        return CreatedRun(run, artifacts)
 
     def write(self, run: str, change: Change) -> list[str]:
         """As `tuner.tracking.record.runs.Runs.write`. Points that are there already stay as they are."""

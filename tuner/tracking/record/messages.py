@@ -147,7 +147,7 @@ def ending(spec: ExperimentSpec, trial: Trial, when: float, folder: str = "") ->
     tags |= {"tuner.seconds": f"{trial.seconds:.3f}" if trial.spent else ""}  # else its run tells
     tags |= {"tuner.missed": "; ".join(name for name, missed in trial.violations.items() if missed > 0)}
     tags |= {"tuner.mutations": str(len(trial.mutations) or ""), "tuner.lost": str(trial.lost or "")}
-    tags |= {"tuner.batch_parts": str(trial.parts) if trial.parts > 1 else ""}
+    tags |= {"tuner.batch_parts": str(trial.micro_batches) if trial.micro_batches > 1 else ""}
     tags |= {"tuner.damaged": "; ".join(f"{path}: {why}" for path, why in trial.damaged.items())}
     texts = {"traceback.txt": masked(trial.traceback)} if trial.traceback else {}
     if trial.mutations:

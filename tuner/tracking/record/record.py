@@ -11,11 +11,11 @@ from typing import Any
 
 from tuner.storage.filesystem import as_file, as_folder, delete_checkpoints
 from tuner.tracking import entities, store
-from tuner.tracking.record.database import Tables
+from tuner.tracking.record.database import DatabaseRuns
 from tuner.tracking.record.reopening import OPENING, Refused, check, is_over, refusing
 from tuner.tracking.record.run_files import RunFiles
 from tuner.tracking.record.run_writer import RunWriter
-from tuner.tracking.record.runs import Change, ThroughClient
+from tuner.tracking.record.runs import Change, ClientRuns
 from tuner.tracking.user_mlflow import key_of
 from tuner.trials.elapsed import FORGOTTEN
 
@@ -38,7 +38,7 @@ class Record:
         with refusing(uri):
             self._client = store.connect(uri)
             self._files = RunFiles(uri, self._client)
-            self._writes = RunWriter(Tables.of(uri, self._client) or ThroughClient(self._client))
+            self._writes = RunWriter(DatabaseRuns.of(uri, self._client) or ClientRuns(self._client))
         self._uri = uri
         self._experiment = ""
         self._parent = ""

@@ -14,13 +14,13 @@ from tuner.storage.filesystem import above
 from tuner.storage.uris import MLFLOW_DEFAULT, absolute, masked
 from tuner.tracking.names import recorded, renamed
 from tuner.tracking.record import messages
-from tuner.tracking.record.writer_client import Scribe
+from tuner.tracking.record.writer_client import WriterClient
 from tuner.tracking.store import FIXED, SPACE, VIEW
-from tuner.tracking.user_mlflow import Inside
+from tuner.tracking.user_mlflow import UserMlflow
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
 from tuner.trials.elapsed import Elapsed
-from tuner.trials.resume import Past
+from tuner.trials.resume import ResumedJob
 from tuner.trials.status import ENDED
 from tuner.trials.trial import Trial
 
@@ -69,7 +69,7 @@ class Recorder(TrialCallback):
         # As it is now: while the record is opened on one thread, Ray starts on another and sets variables of its own,
         # and a process that is begun with an environment in flux fails with "bad address".
         self._environment = dict(os.environ)
-        self._scribe: Scribe | None = None
+        self._writer: WriterClient | None = None
         self._spec = spec
         self._uri = uri
         self._folder = ""
@@ -93,7 +93,7 @@ class Recorder(TrialCallback):
         folder: str,
         source: Path,
         trials: int,
-        past: Past | None = None,
+        past: ResumedJob | None = None,
         warn: Callable[[str], object] = lambda message: None,
         elapsed: Elapsed | None = None,
         lacking: Mapping[int, Collection[str]] = MappingProxyType({}),
@@ -125,7 +125,7 @@ class Recorder(TrialCallback):
         """
         self._warn = warn
         self._folder = folder
-        self._scribe = Scribe(self._environment, self._lock)
+        self._writer = WriterClient(self._environment, self._lock)
         said = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed, learnt)
         self._tell_of_names((*said["params"], *said["tags"]))
         known = sorted(past.openings) if past else []
@@ -136,7 +136,7 @@ class Recorder(TrialCallback):
             "ended": bool(past and past.end),
             "only_mends": only_mends,
         }
-        opened = self._scribe.open(
+        opened = self._writer.open(
             said
             | {
                 "uri": self._uri,
@@ -183,7 +183,7 @@ class Recorder(TrialCallback):
             self._put(said)
         self._started.add(trial.number)
 
-    def _mend(self, past: Past | None, number: int, metrics: Collection[str], is_unkept: bool) -> None:
+    def _mend(self, past: ResumedJob | None, number: int, metrics: Collection[str], is_unkept: bool) -> None:
         """Write what the run of a trial lacks though it has ended. Its files came before its end, and may be lost."""
         for trial in past.trials if past else ():
             for said in messages.history(self._spec, trial, self._folder) if trial.number == number else ():
@@ -235,30 +235,30 @@ class Recorder(TrialCallback):
         """Queue the end of the job, as `tuner.tracking.record.messages.end_of` has it."""
         self._put({"do": "close", "patience": PATIENCE} | dict(end))
 
-    def inside(self, links: Links) -> Inside:
+    def user_mlflow(self, links: Links) -> UserMlflow:
         """Where trials log that use MLflow themselves."""
-        return Inside.of(self._uri, links.experiment_id, links.parent_run_id)
+        return UserMlflow.of(self._uri, links.experiment_id, links.parent_run_id)
 
     def hang_up(self) -> None:
         """Have `open`, on another thread, wait for no store that is away."""
-        if self._scribe is not None:
-            self._scribe.hang_up()
+        if self._writer is not None:
+            self._writer.hang_up()
 
     def close(self) -> None:
         """Wait until everything is written. Nothing can be told it afterwards."""
-        if self._scribe is None:
+        if self._writer is None:
             return
-        answer = self._scribe.close()
-        self._scribe = None
+        answer = self._writer.close()
+        self._writer = None
         failures, self.model = answer["failures"], answer.get("model", "")
         if failures:
             more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
             self.failure = RuntimeError(f"{failures[0]}{more}")
 
     def _put(self, said: Mapping[str, Any]) -> None:
-        assert self._scribe is not None, "the record is not open"
+        assert self._writer is not None, "the record is not open"
         self._tell_of_names(name for part in _NAMED for name in said.get(part, ()))
-        self._scribe.put(said)
+        self._writer.put(said)
 
     def _start(self, trial: Trial, config: AnyTrial, name: str) -> None:
         self._started.add(trial.number)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuner.tracking.names import TAG, as_tag, originals, renamed
-from tuner.tracking.record.runs import Begun, Change, Runs
+from tuner.tracking.record.runs import Change, CreatedRun, Runs
 
 
 class RunWriter:
@@ -23,7 +23,7 @@ class RunWriter:
         """Take note of a run that is there, as MLflow gives it."""
         self._renamed[run.info.run_id] = originals(run.data.tags)
 
-    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> Begun:
+    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> CreatedRun:
         """As `tuner.tracking.record.runs.Runs.begin`."""
         return self._runs.begin(experiment, name, when, tags)
 

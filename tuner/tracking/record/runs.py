@@ -24,7 +24,7 @@ _LONGEST_WHY = 200  # characters of what is told of something that is refused
 
 
 @dataclass(frozen=True)
-class Begun:
+class CreatedRun:
     """A run that was begun."""
 
     run: str
@@ -49,7 +49,7 @@ class Change:
 class Runs(Protocol):
     """Writes runs. To write the same once more changes nothing."""
 
-    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> Begun:
+    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> CreatedRun:
         """Begin a run. It may come to be there with its first change only.
 
         Args:
@@ -102,7 +102,7 @@ def by_kind(items: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     return params, tags, metrics
 
 
-class ThroughClient:
+class ClientRuns:
     """Runs of any store. A `Runs`."""
 
     def __init__(self, client: Any) -> None:
@@ -119,11 +119,11 @@ class ThroughClient:
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
             return dict(zip(runs, pool.map(of, runs), strict=True))
 
-    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> Begun:
+    def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> CreatedRun:
         """As `Runs.begin`."""
         said = {tag.key: tag.value for tag in entities.tags(tags)}
         run = self._client.create_run(experiment, start_time=int(when * 1000), tags=said, run_name=name)
-        return Begun(run.info.run_id, run.info.artifact_uri)
+        return CreatedRun(run.info.run_id, run.info.artifact_uri)
 
     def write(self, run: str, change: Change) -> list[str]:
         """As `Runs.write`, in batches that MLflow takes."""

@@ -24,7 +24,7 @@ its very first moment."""
 _LINGER = 0.05  # seconds that what is to be written waits for more: to wake up for each report would hold up the trials
 
 
-class Scribe:
+class WriterClient:
     """A process that writes, and a queue in front of it: who puts something there never waits."""
 
     def __init__(self, environment: Mapping[str, str], lock: int | None = None) -> None:

@@ -4,24 +4,24 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from tuner.jobs.continuation import Opening
+from tuner.jobs.continuation import JobStart
 from tuner.ray_backend import cluster, resources
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Links, Recorder
 from tuner.trials.elapsed import Elapsed
-from tuner.trials.generator import Supply
+from tuner.trials.generator import TrialGenerator
 from tuner.trials.trial import Trial
 
 
 @dataclass(frozen=True)
-class Setting:
+class JobContext:
     """What a job works with."""
 
-    opening: Opening
-    supply: Supply
-    share: resources.Share
+    opening: JobStart
+    generator: TrialGenerator
+    share: resources.TrialResources
     recorder: Recorder
     links: Links
     console: Console
@@ -45,7 +45,7 @@ class Setting:
     @property
     def trials(self) -> list[Trial]:
         """All trials so far."""
-        return self.supply.trials
+        return self.generator.trials
 
     def keep_logs(self, why: str) -> None:
         """Have Ray's logs of this job stay, and say where they are."""
