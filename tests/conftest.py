@@ -225,11 +225,11 @@ def in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Writes a module of the user's own beside an experiment, and returns its name: another one each time."""
     monkeypatch.setattr(user_code, "_folders", [])
-    monkeypatch.setattr(user_code, "_behind", [])
+    monkeypatch.setattr(user_code, "_last_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder = tmp_path / "own"
     folder.mkdir()
-    user_code.look_in(folder)
+    user_code.add_folder(folder)
 
     def write_module(text: str) -> str:
         name = f"own_{secrets.token_hex(4)}"  # what one test imports stays imported for the next

@@ -232,7 +232,7 @@ MISTAKES = {
         ("did you mean float16?", "allowed: auto, bfloat16, float16, float32"),
     ),
     "gpu": Bad("", "resources: {gpu: lots}\n", ":9:13: resources.gpu: 'lots' is not allowed", ("0.25", "auto")),
-    "timeout": Bad("", "timeout: soon\n", ":9:1: timeout: 'soon' is not a time", ("write 90s, 15m, 2h",)),
+    "timeout": Bad("", "timeout: soon\n", ":9:1: timeout: 'soon' is not a duration", ("write 90s, 15m, 2h",)),
     "objective": Bad("val_accuracy", "3", ":2:1: objective: 3 is not the name of a metric", ("such as val_accuracy",)),
     "mode": Bad("val_accuracy", "{metric: val_loss, mode: mim}", ":2:31: objective.mode: 'mim'", ("mean min?",)),
     # Ranges
@@ -516,7 +516,9 @@ MISTAKES = {
     "space key above": Bad(
         "optimizer.lr:", "optimiser.lr:", ":7:3: space.optimiser.lr: unknown key (optimiser)", ("mean optimizer?",)
     ),
-    "space key below": Bad("optimizer.lr:", "epochs.x:", ":7:3: space.epochs.x: epochs is 1: it has no keys", ()),
+    "space key below": Bad(
+        "optimizer.lr:", "epochs.x:", ":7:3: space.epochs.x: epochs is 1, not a mapping: it has no keys", ()
+    ),
     "empty space": Bad(f"  optimizer.lr: {GRID}\n", "", ":6:1: space: has no value", ()),
     "unknown distribution": Bad(
         GRID, "{unifrom: [0.1, 1]}", ":7:3: space.optimizer.lr: {'unifrom': [0.1, 1]}", ("mean uniform?", DISTRIBUTION)
@@ -665,7 +667,7 @@ def test_a_kind_that_is_unknown_brings_no_mistakes_that_follow_from_it(refused: 
         ("=3", "'=3' is not key=value", "write it as trial.epochs=1"),
         ("trial..epochs=3", "'trial..epochs=3' is not key=value", "write it as trial.epochs=1"),
         ("trial.model={kind: cnn", "trial.model: '{kind: cnn' is not a YAML value", "quotes"),
-        ("name.x=3", "name.x: name is 'minimal': it has no keys of its own", ""),
+        ("name.x=3", "name.x: name is 'minimal', not a mapping: it has no keys", ""),
     ],
 )
 def test_a_mistake_of_the_command_line_is_told_there(
@@ -852,11 +854,11 @@ search: {kind: random}
             ("own_bed:train", "there is no module 'own_bed'", "did you mean own_bad? allowed: own_bad"),
             ("own_bad:trian", "HERE/own_bad.py has no 'trian'", "did you mean train? allowed: Train, nothing, train"),
             ("own_bad:Train", "own_bad:Train is a class, not a function", "write a function that takes a config dict"),
-            ("own_bad:number", "own_bad:number is no function: 3", ""),
+            ("own_bad:number", "own_bad:number is not a function: 3", ""),
             ("own_bad:nothing", "own_bad:nothing cannot be called with a config alone", "def nothing(config)"),
-            ("own_bad", "'own_bad' is no module and a name in it", "write own_bad:NAME, such as own_bad:train"),
-            ("own_bad.py", "'own_bad.py' is no module and a name in it", "write own_bad:NAME, such as own_bad:train"),
-            ("own_bad.py:train", "'own_bad.py:train' is no module and a name in it", "write own_bad:train"),
+            ("own_bad", "'own_bad' is not of the form MODULE:NAME", "write own_bad:NAME, such as own_bad:train"),
+            ("own_bad.py", "'own_bad.py' is not of the form MODULE:NAME", "write own_bad:NAME, such as own_bad:train"),
+            ("own_bad.py:train", "'own_bad.py:train' is not of the form MODULE:NAME", "write own_bad:train"),
             (
                 "HERE/own_bad.py:train",
                 "'HERE/own_bad.py:train' is no",
@@ -869,8 +871,12 @@ search: {kind: random}
             ("own_bad::train", "'own_bad::train' is no", "write own_bad:train"),
             ("own_bad:", "'own_bad:' is no", "the name of the function or class is missing: write own_bad:NAME"),
             (":train", "':train' is no", "the module is missing: write FILE:train, without .py"),
-            ("own-bad:train", "'own-bad:train' is no", "'own-bad' is no name of a module, which has letters"),
-            ("own_bad:Train.run", "'own_bad:Train.run' is no", "'Train.run' is no name at the top of a module"),
+            ("own-bad:train", "'own-bad:train' is not of", "'own-bad' is not a module's name (letters"),
+            (
+                "own_bad:Train.run",
+                "'own_bad:Train.run' is not of",
+                "'Train.run' is not the name of a function or class",
+            ),
         ],
     )
     def test_that_is_none(self, refused: Refused, here: Path, target: str, message: str, hint: str) -> None:

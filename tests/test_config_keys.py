@@ -55,9 +55,9 @@ def test_the_key_that_is_there_is_meant(tree: dict[str, Any], name: str, key: tu
 
 def test_a_name_of_two_keys_is_refused() -> None:
     assert sorted(paths(BOTH, "optimizer.lr")) == [("optimizer", "lr"), ("optimizer.lr",)]
-    with pytest.raises(UserError, match=r"optimizer\.lr: stands there twice"):
+    with pytest.raises(UserError, match=r"optimizer\.lr: appears twice"):
         path_of(BOTH, "optimizer.lr")
-    with pytest.raises(Mistakes, match=r"a\.optimizer\.lr: stands there twice"):
+    with pytest.raises(Mistakes, match=r"a\.optimizer\.lr: appears twice"):
         check_unambiguous({"a": BOTH})
     check_unambiguous({"a": LITERAL, "optimizer": {"lr": 1}})
 
@@ -132,7 +132,7 @@ class TestRefused:
         ]
 
     def test_two_keys_of_one_name(self, target: str) -> None:
-        with pytest.raises(ValueError, match=r"config\.optimizer\.lr|optimizer\.lr: stands there twice"):
+        with pytest.raises(ValueError, match=r"config\.optimizer\.lr|optimizer\.lr: appears twice"):
             of_target(target, BOTH, space={})
 
 
@@ -155,9 +155,9 @@ search: {{kind: grid}}
 
     def test_a_name_of_two_keys_is_refused_where_it_stands(self, target: str, write: Write) -> None:
         file: Path = write(self.FILE.format(target=target).replace("layers: [1, 2]", "optimizer: {lr: 1}"))
-        with pytest.raises(UserError, match=r"command line: trial\.config\.optimizer\.lr: stands there twice"):
+        with pytest.raises(UserError, match=r"command line: trial\.config\.optimizer\.lr: appears twice"):
             load(file, ["trial.config.optimizer.lr=1"])
-        with pytest.raises(UserError, match=r":6:12: trial\.config\.optimizer\.lr: stands there twice"):
+        with pytest.raises(UserError, match=r":6:12: trial\.config\.optimizer\.lr: appears twice"):
             load(file)
 
     def test_a_new_condition_is_a_whole_name(self, write: Write, minimal: str) -> None:

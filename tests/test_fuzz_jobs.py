@@ -31,7 +31,7 @@ from tuner.trials.leaderboard import leaderboard
 from tuner.trials.resume import ResumedJob, read_past, rebuilt
 from tuner.trials.retention import Retention
 from tuner.trials.trial import Trial
-from tuner.user_code import not_called
+from tuner.user_code import without_imports
 
 JOB = "20260101-000000-abcd"
 _KINDS: list[dict[str, Any]] = [
@@ -194,7 +194,7 @@ def _is_synced(job: Job, text: bytes) -> None:
 
 def _is_shown(job: Job, text: bytes) -> None:
     """``tuner report``."""
-    with not_called():
+    with without_imports():
         spec, past = rebuilt(text.decode(errors="replace"), JOB, "here")
     leaderboard(past.trials, spec.objectives, spec.repeat).to_csv()
 
@@ -240,7 +240,7 @@ _REPORT: dict[str, Any] = {"job": JOB, "status": "completed", "ended_early": "",
 @fuzzed(30, what=damage())
 def test_a_report_of_a_damaged_journal(what: tuple[int, Any], jobs: list[Job]) -> None:
     text = _damaged(jobs[what[0]], what[1])
-    with bounded(), not_called():
+    with bounded(), without_imports():
         try:
             spec, past = rebuilt(text.decode(errors="replace"), JOB, "here")
         except UserError:

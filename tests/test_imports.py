@@ -19,7 +19,7 @@ Own = Callable[[str, str], None]
 def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Each test begins with no folder and leaves no module of its own behind."""
     monkeypatch.setattr(user_code, "_folders", [])
-    monkeypatch.setattr(user_code, "_behind", [])
+    monkeypatch.setattr(user_code, "_last_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield
@@ -32,7 +32,7 @@ def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
 @pytest.fixture
 def own(tmp_path: Path) -> Own:
     """Writes a file of the user's beside their YAML file."""
-    user_code.look_in(tmp_path)
+    user_code.add_folder(tmp_path)
 
     def write(name: str, text: str) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class TestFinding:
         for folder, number in (("old", 1), ("new", 2)):
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "mine_c.py").write_text(f"def train(config): return {number}\n")
-            user_code.look_in(tmp_path / folder)
+            user_code.add_folder(tmp_path / folder)
         assert user_code.resolve("mine_c:train")({}) == 2
 
 
@@ -108,7 +108,7 @@ class TestRefusals:
 
     def test_what_is_no_function(self, own: Own) -> None:
         own("mine_h.py", "number = 3\n")
-        assert refused("mine_h:number").message == "mine_h:number is no function: 3"
+        assert refused("mine_h:number").message == "mine_h:number is not a function: 3"
 
     @pytest.mark.parametrize(
         ("text", "words", "line"),
@@ -166,7 +166,7 @@ class TestFiles:
         assert user_code.files_of(["pkg_g.second:net"]) == {tmp_path / "pkg_g" / name for name in names}
 
     def test_of_ours_and_of_packages_count_none_wherever_the_folder_lies(self) -> None:
-        user_code.look_in(Path("/"), Path(user_code.__file__).parents[1])
+        user_code.add_folder(Path("/"), Path(user_code.__file__).parents[1])
         assert user_code.files_of(["torchvision.datasets:FakeData", "tuner.models.cnn:CNN"]) == set()
 
 
@@ -179,14 +179,14 @@ class TestWorking:
         own("mine_w.py", "from pathlib import Path\nwords = Path('words.txt').read_text()\n")
         assert user_code.resolve("mine_w:words") == "found"
         assert Path.cwd() == before
-        with user_code.working_there():
+        with user_code.in_experiment_folder():
             assert Path.cwd() == tmp_path
         assert Path.cwd() == before
 
     def test_is_that_of_the_newest_experiment(self, tmp_path: Path) -> None:
         for name in ("a", "b", "a"):
             (tmp_path / name).mkdir(exist_ok=True)
-            user_code.look_in(tmp_path / name)
+            user_code.add_folder(tmp_path / name)
         assert user_code.folders() == (tmp_path / "a", tmp_path / "b")
 
     def test_a_package_where_the_command_is_typed_is_found_behind_it(self, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ class TestWorking:
         (tmp_path / "above_w" / "inner.py").write_text("def train(config): return 4\n")
         (tmp_path / "folder").mkdir()
         (tmp_path / "json").mkdir()  # of no module: it hides none
-        user_code.look_in(tmp_path / "folder", tmp_path)
+        user_code.add_folder(tmp_path / "folder", tmp_path)
         assert user_code.resolve("above_w.inner:train")({}) == 4
         assert user_code.digests(["above_w.inner:train"]).keys() == {"above_w/inner.py"}
         assert callable(user_code.resolve("json:loads"))
@@ -211,7 +211,7 @@ def test_a_name_that_only_a_worker_has_loaded_is_the_users(own: Own, monkeypatch
 
     monkeypatch.setitem(sys.modules, "code", code)
     own("code.py", "def train(config): return 5\n")
-    user_code.take_names(["code", "not_loaded"])
+    user_code.unload_name_clashes(["code", "not_loaded"])
     assert user_code.resolve("code:train")({}) == 5
 
 
@@ -227,7 +227,7 @@ class TestWorkers:
             (tmp_path / place / "mine_u.py").write_text("def train(config): ...\n")
         monkeypatch.setattr(worker, "_STARTED_IN", tmp_path / "unpacked")
         monkeypatch.setattr(worker, "_entered", {})
-        user_code.look_in(tmp_path / "root" / "folder")
+        user_code.add_folder(tmp_path / "root" / "folder")
         return tmp_path / "root" / "folder"
 
     def entered(self, told: UserFolder) -> Path:
@@ -261,14 +261,14 @@ class TestMaking:
         "target", ["torch.nn:Linear", "torch:rand", "torchvision.datasets:FakeData", "sklearn.datasets:load_digits"]
     )
     def test_what_packages_have(self, target: str) -> None:
-        assert user_code.resolve_maker(target) is user_code.resolve(target)
+        assert user_code.resolve_factory(target) is user_code.resolve(target)
 
     @pytest.mark.parametrize("name", ["Net", "make", "part"])
     @pytest.mark.parametrize("module", ["mine_m", "shelve"])  # a name of Python's own that nobody has loaded
     def test_what_is_the_users_own(self, own: Own, module: str, name: str) -> None:
         text = "from functools import partial\nclass Net: ...\ndef make(): ...\npart = partial(Net)\n"
         own(f"{module}.py", text)
-        assert user_code.resolve_maker(f"{module}:{name}") is user_code.resolve(f"{module}:{name}")
+        assert user_code.resolve_factory(f"{module}:{name}") is user_code.resolve(f"{module}:{name}")
 
     @pytest.mark.parametrize(
         "target",
@@ -284,5 +284,5 @@ class TestMaking:
     def test_what_makes_neither(self, own: Own, target: str) -> None:
         own("mine_n.py", "from functools import partial\nfrom os import system as run\n")
         with pytest.raises(Mistakes, match="it is not called"):
-            user_code.resolve_maker(target)
+            user_code.resolve_factory(target)
         assert "antigravity" not in sys.modules  # which would open a browser

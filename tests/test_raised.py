@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.raised import in_a_line, line_of, shortened, traceback_of
+from tuner.error_text import one_line, summary_of, traceback_of, truncated
 
 
 class Unspeakable(Exception):
@@ -24,14 +24,14 @@ class Unspeakable(Exception):
     ],
 )
 def test_an_error_is_a_line_that_can_be_written_down(error: BaseException, line: str) -> None:
-    assert line_of(error) == line
+    assert summary_of(error) == line
     assert type(error).__name__ in traceback_of(error)
 
 
 def test_a_long_one_is_cut() -> None:
     error = ValueError("x" * 3_000_000)
-    assert len(line_of(error)) == 500
-    assert line_of(error).startswith("ValueError: xxx") and line_of(error).endswith("xxx ...")
+    assert len(summary_of(error)) == 500
+    assert summary_of(error).startswith("ValueError: xxx") and summary_of(error).endswith("xxx ...")
     text = traceback_of(error)
     assert len(text) < 50_000 and "characters were cut here" in text
-    assert in_a_line("x" * 500) == "x" * 500 and shortened("x\n\ty") == "x\n\ty"
+    assert one_line("x" * 500) == "x" * 500 and truncated("x\n\ty") == "x\n\ty"

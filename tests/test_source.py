@@ -117,7 +117,7 @@ def test_put_makes_the_mappings_on_the_way() -> None:
     data: dict[str, Any] = {"a": None, "x": 3}
     put(data, ("a", "b", "c"), 1)
     assert data == {"a": {"b": {"c": 1}}, "x": 3}
-    with pytest.raises(UserError, match=r"x\.y: x is 3: it has no keys of its own"):
+    with pytest.raises(UserError, match=r"x\.y: x is 3, not a mapping: it has no keys"):
         put(data, ("x", "y"), 1)
 
 

@@ -152,7 +152,7 @@ def test_several_gpus_are_for_a_function_of_ones_own(write: Write, minimal: str)
     assert error.value.problems[0].hint.startswith(
         "allowed: auto, 0, a share such as 0.25, or 1; a function of your own"
     )
-    with user_code.not_called():  # a record of an older version
+    with user_code.without_imports():  # a record of an older version
         assert load(path).resources.gpu == 2
     own = "name: x\nobjective: {metric: y, mode: max}\ntrial: {target: 'json:dumps'}\nsearch: {kind: grid}\n"
     assert load(write(f"{own}resources: {{gpu: 2}}\n")).resources.gpu == 2

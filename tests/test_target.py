@@ -43,7 +43,7 @@ number = 3
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(user_code, "_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    user_code.look_in(tmp_path)
+    user_code.add_folder(tmp_path)
     (tmp_path / "own_target.py").write_text(CODE)
     yield
     sys.modules.pop("own_target", None)
@@ -70,7 +70,7 @@ def test_whatever_can_be_called_with_a_config_is_a_target(name: str) -> None:
         ("yields", "yields is async: nobody awaits it"),
         ("awaited", "awaited is async: nobody awaits it"),
         ("Stepping", "is a class, not a function"),
-        ("number", "is no function: 3"),
+        ("number", "is not a function: 3"),
         ("trian", "has no 'trian'"),
     ],
 )
@@ -83,7 +83,7 @@ def test_what_cannot_is_none(name: str, words: str) -> None:
     "name", ["own_target", "own_target.train", ":train", "own target:train", "own_target:", "a:b:c"]
 )
 def test_what_is_no_name_of_a_function(name: str) -> None:
-    with pytest.raises(ValidationError, match="is no module and a name in it"):
+    with pytest.raises(ValidationError, match="is not of the form MODULE:NAME"):
         TargetTrial.model_validate({"target": name})
 
 

@@ -16,7 +16,7 @@ from tuner.ray_backend.working_dir import package_of
 def nothing_stays_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each test begins with no folder, in a folder of its own."""
     monkeypatch.setattr(user_code, "_folders", [])
-    monkeypatch.setattr(user_code, "_behind", [])
+    monkeypatch.setattr(user_code, "_last_folders", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
 
@@ -116,7 +116,7 @@ class TestModulesElsewhere:
         files(tmp_path / "lib_w", deep_py="import single_w\n", words="w", DOTgitignore="job.yaml\n")
         (tmp_path / "single_w.py").touch()
         (tmp_path / "another.py").touch()
-        user_code.look_in(folder, tmp_path)
+        user_code.add_folder(folder, tmp_path)
         package = package_of(folder, ["own_w:train"])
         whole = ["folder/job.yaml", "folder/own_w.py"]
         whole += ["lib_w/.gitignore", "lib_w/deep.py", "lib_w/words", "single_w.py"]
@@ -130,7 +130,7 @@ class TestModulesElsewhere:
         (tmp_path / "away" / "away_x.py").write_text("def train(config): ...\n")
         sys.path.append(str(tmp_path / "away"))
         (tmp_path / "here").mkdir()
-        user_code.look_in(folder, tmp_path / "here")
+        user_code.add_folder(folder, tmp_path / "here")
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path / "here")
             package = package_of(folder, ["own_x:away_x", "away_x:train"])

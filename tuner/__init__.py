@@ -1,6 +1,6 @@
 """Hyperparameter tuning for PyTorch vision models: one YAML file, Ray Tune, Optuna and MLflow.
 
-Attributes are imported when they are first used: ``import tuner`` costs nothing.
+``import tuner`` is cheap: the attributes are imported when they are first used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What other tools call our keys: for hints, never to be taken for the key itself."""
+"""Names that other libraries give to the keys of this project. They serve as hints only; a file has to use the key."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -36,24 +36,24 @@ _OURS = {
 _ALIASES = {alias.replace("_", ""): ours for ours, aliases in _OURS.items() for alias in aliases.split()}
 
 
-def meant(word: str, names: Iterable[str]) -> list[str]:
-    """Which of `names` a word is another way to write, or another tool's name for."""
-    plain = _plain(word)
-    return [name for name in names if _plain(name) == plain or _ALIASES.get(plain) == name]
+def matching(word: str, names: Iterable[str]) -> list[str]:
+    """The `names` that `word` equals but for case, '_' and '-', or that another library calls `word`."""
+    normalized = _normalized(word)
+    return [name for name in names if _normalized(name) == normalized or _ALIASES.get(normalized) == name]
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Which of `names` a word was meant to be: another way to write it, or a slip; None where none is near.
+    """The one of `names` that `word` most likely stands for: an alias or a misspelling; None if none is similar.
 
-    Of a dotted name the last part may be the one that other tools have.
+    In a dotted name only the last component may be an alias.
     """
     names = list(names)
     above, dot, last = word.rpartition(".")
     below = {name.removeprefix(above + dot): name for name in names if name.startswith(above + dot)}
-    if found := meant(last, below):
+    if found := matching(last, below):
         return below[found[0]]
     return next(iter(get_close_matches(word, names, n=1)), None)
 
 
-def _plain(word: str) -> str:
+def _normalized(word: str) -> str:
     return word.lower().replace("_", "").replace("-", "")

@@ -1,4 +1,4 @@
-"""The base of every typed part of a specification."""
+"""The base class of all typed configuration, and functions that inspect its fields."""
 
 from collections.abc import Iterator
 from types import UnionType
@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 
 class Config(BaseModel):
-    """Frozen, unknown keys refused, each field described by the docstring below it."""
+    """Configuration: frozen, without unknown keys; the docstring below a field describes it."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -22,33 +22,33 @@ class Config(BaseModel):
 
 
 def member_of_kind(model: type[BaseModel], key: tuple[str, ...], kind: Any) -> type[BaseModel] | None:
-    """Which class stands at `key` of `model` where its kind is `kind`; None where there is no such kind."""
+    """The member of the union at `key` of `model` whose kind is `kind`; None if there is none."""
     types: list[Any] = [model]
-    for part in key:
-        fields = [field for owner in models_in(types) if (field := field_of(owner, part))]
+    for name in key:
+        fields = [field for owner in models_in(types) if (field := field_of(owner, name))]
         types = [m for field in fields for m in members_of(field.annotation)] or [m for t in types for m in items_of(t)]
     return next((m for m in models_in(types) if isinstance(kind, str) and kind in kinds_of(m)), None)
 
 
 def models_in(types: list[Any]) -> list[type[BaseModel]]:
-    """The models among types."""
+    """The pydantic models in a list of types."""
     return [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]
 
 
 def kinds_of(model: type[BaseModel]) -> set[str]:
-    """The kinds, and the other names, by which a union tells a model from its others."""
+    """The tags that select a model in a union: its kinds, or its tag, and the aliases of its fields."""
     kind = model.model_fields.get("kind")
     tags = {str(arg) for arg in get_args(kind.annotation)} if kind else {getattr(model, "tag", "")}
     return tags | {field.alias for field in model.model_fields.values() if field.alias}
 
 
 def field_of(model: type[BaseModel], key: str) -> FieldInfo | None:
-    """The field that a key of the file stands for; None where a model has no such field."""
+    """The field of a model with this name or alias; None if there is none."""
     return next((field for name, field in model.model_fields.items() if key in (name, field.alias)), None)
 
 
 def members_of(annotation: Any) -> Iterator[Any]:
-    """The types that a value may have, unwrapped; containers stay whole."""
+    """The types in an annotation, without Annotated and Union; containers are not unpacked."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from members_of(get_args(annotation)[0])
@@ -60,7 +60,7 @@ def members_of(annotation: Any) -> Iterator[Any]:
 
 
 def items_of(annotation: Any) -> Iterator[Any]:
-    """The types of what a list, tuple or dict holds."""
+    """The types of the items of a list or tuple, or of the values of a dict."""
     arguments = get_args(annotation)
     if get_origin(annotation) is dict:
         yield from members_of(arguments[1])

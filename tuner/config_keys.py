@@ -1,7 +1,7 @@
-"""Dotted keys: the one place that knows what ``a.b.c`` names in a tree of mappings and lists.
+"""Dotted keys: what ``a.b.c`` refers to in nested mappings and lists.
 
-A mapping that the user fills, such as the ``config`` of a function of their own, may hold keys with dots in them. In
-``{"optimizer.lr": 0.5}`` as in ``{optimizer: {lr: 0.5}}`` the name ``optimizer.lr`` is the key that is there.
+Mappings that the user fills, such as the ``config`` of a user's function, may have keys that contain dots. The name
+``optimizer.lr`` refers to the value both in ``{"optimizer.lr": 0.5}`` and in ``{optimizer: {lr: 0.5}}``.
 """
 
 from collections import Counter
@@ -11,22 +11,22 @@ from typing import Any
 from tuner.errors import Mistakes, Problem, UserError
 
 Key = tuple[str, ...]
-"""A path into nested mappings and lists, such as ``("trial", "optimizer", "lr")``; places in a list as numbers."""
+"""A path into nested mappings and lists, such as ``("trial", "optimizer", "lr")``; a list's index is a number."""
 
 Value = Any
-"""One value of a hyperparameter: a number, a string, a boolean, or a list or mapping of these."""
+"""The value of a hyperparameter: a number, a string, a boolean, or a list or mapping of these."""
 
 Assignment = dict[str, Value]
-"""Dotted key of the trial, to the value that one trial takes."""
+"""The configuration of a trial: dotted keys of the trial and their values."""
 
 
 def dotted(key: Key) -> str:
-    """A path as it is written: ``trial.optimizer.lr``."""
+    """Join a path with dots: ``trial.optimizer.lr``."""
     return ".".join(key)
 
 
 def paths(tree: Any, name: str) -> Iterator[Key]:
-    """Every path in `tree` that is written `name`; more than one only where a key holds dots itself."""
+    """All paths in `tree` whose dotted form is `name`; more than one only if a key contains dots."""
     for key, below in _items(tree):
         if key == name:
             yield (key,)
@@ -35,10 +35,10 @@ def paths(tree: Any, name: str) -> Iterator[Key]:
 
 
 def path_of(tree: Any, name: str, is_by_name: Callable[[Key], bool] = lambda key: False) -> Key:
-    """The path in `tree` that `name` stands for, as `nearest` has it.
+    """The path in `tree` that `name` refers to, found as by `nearest`.
 
     Raises:
-        UserError: There are several.
+        UserError: `name` refers to several paths.
     """
     if len(list(paths(tree, name))) > 1:
         raise UserError(_ambiguous(name))
@@ -46,26 +46,30 @@ def path_of(tree: Any, name: str, is_by_name: Callable[[Key], bool] = lambda key
 
 
 def nearest(tree: Any, name: str, is_by_name: Callable[[Key], bool] = lambda key: False) -> Key:
-    """The path in `tree` that `name` stands for: one that is there, else as far as there is one, and then by words.
+    """The path in `tree` that `name` refers to.
+
+    If `tree` has no such path, the existing keys are followed as far as they match and the rest is split at its dots.
 
     Args:
         tree: Nested mappings and lists.
         name: A dotted key.
-        is_by_name: Whether what is new at a path is a key by its whole name, dots included.
+        is_by_name: Whether the mapping at a path has dotted names as keys, so that a new key in it is not split.
     """
+    existing = next(paths(tree, name), None)
+    if existing is not None:
+        return existing
     key: Key = ()
-    there = next(paths(tree, name), None)
-    here, rest = tree, name
-    while there is None and rest:
-        known = [(part, below) for part, below in _items(here) if rest == part or rest.startswith(f"{part}.")]
+    node, rest = tree, name
+    while rest:
+        matching = [(each, child) for each, child in _items(node) if rest == each or rest.startswith(f"{each}.")]
         new = rest if is_by_name(key) else rest.partition(".")[0]
-        part, here = max(known, key=lambda pair: len(pair[0]), default=(new, None))
-        key, rest = (*key, part), rest[len(part) + 1 :]
-    return key if there is None else there
+        step, node = max(matching, key=lambda pair: len(pair[0]), default=(new, None))
+        key, rest = (*key, step), rest[len(step) + 1 :]
+    return key
 
 
 def names(tree: Any) -> Iterator[str]:
-    """The dotted name of everything in `tree`, mappings included."""
+    """The dotted names of all keys in `tree`, those of mappings included."""
     for key, below in _items(tree):
         yield key
         if isinstance(below, Mapping):
@@ -73,33 +77,33 @@ def names(tree: Any) -> Iterator[str]:
 
 
 def check_unambiguous(tree: Mapping[str, Any]) -> None:
-    """Raise Mistakes where two keys of a mapping that the user filled are written the same."""
+    """Raise Mistakes if two keys of a mapping have the same dotted name."""
     twice = [name for name, count in Counter(names(tree)).items() if count > 1]
     if twice:
         raise Mistakes(*(_ambiguous(name) for name in twice))
 
 
 def put(data: dict[str, Any], key: Key, value: Any) -> None:
-    """Set `value` at `key`, making the mappings on the way.
+    """Set `value` at `key`; missing mappings on the path are created.
 
     Raises:
-        UserError: The way leads through a value that has no keys.
+        UserError: A value on the path is not a mapping.
     """
-    here: Any = data
-    for depth, part in enumerate(key[:-1]):
-        below = here.get(part)
-        if below is None:
-            below = here[part] = {}
-        if not isinstance(below, dict):
-            message = f"{dotted(key[: depth + 1])} is {below!r}: it has no keys of its own"
+    node: Any = data
+    for depth, name in enumerate(key[:-1]):
+        child = node.get(name)
+        if child is None:
+            child = node[name] = {}
+        if not isinstance(child, dict):
+            message = f"{dotted(key[: depth + 1])} is {child!r}, not a mapping: it has no keys"
             raise UserError(Problem(message, key=dotted(key)))
-        here = below
-    here[key[-1]] = value
+        node = child
+    node[key[-1]] = value
 
 
 def _ambiguous(name: str) -> Problem:
-    message = "stands there twice: as a key with dots in it, and as keys below each other"
-    return Problem(message, name, hint="keep one of them: a search, an override and the record know both by this name")
+    message = "appears twice: as one key that contains dots, and as nested keys"
+    return Problem(message, name, hint="keep one of them: space, overrides and MLflow use this name for both")
 
 
 def _items(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -110,7 +114,7 @@ def _items(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
+    """Flatten nested mappings into one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a user reads when something that they gave is wrong."""
+"""Errors about what the user wrote: in a file, on the command line or in a call."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,12 @@ from tuner import aliases
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in the terms of the file that the user wrote.
+    """One mistake, as it is shown to the user.
 
     Args:
-        message: What is wrong, with the value it had.
-        key: Dotted key of the file, such as ``trial.optimizer.lr``; empty where there is none.
-        where: ``file:line:column``, or ``command line``; empty where there is none.
+        message: What is wrong, with the value that was given.
+        key: Dotted key of the file, such as ``trial.optimizer.lr``; empty if the mistake is not at a key.
+        where: ``file:line:column``, or ``command line``; empty if unknown.
         hint: What is allowed, or what to do.
     """
 
@@ -29,7 +29,7 @@ class Problem:
 
 
 class UserError(Exception):
-    """Everything that is wrong with what the user gave. Nothing was started. Exit status 2."""
+    """One or several mistakes of the user's. They are found before anything is started; the exit status is 2."""
 
     def __init__(self, *problems: Problem | str) -> None:
         self.problems = [Problem(p) if isinstance(p, str) else p for p in problems]
@@ -37,9 +37,9 @@ class UserError(Exception):
 
 
 class Mistakes(ValueError):
-    """Several mistakes found by one check of a typed part, each at a key relative to that part.
+    """Mistakes that the validator of a configuration found, each at a key relative to that configuration.
 
-    A pydantic validator can raise only one error; this one carries many, and `tuner.spec.experiment` unpacks it.
+    A pydantic validator can raise only one error; this error carries many. `tuner.spec.validation_errors` unpacks it.
     """
 
     def __init__(self, *problems: Problem) -> None:
@@ -49,7 +49,7 @@ class Mistakes(ValueError):
 
 @contextlib.contextmanager
 def collecting(key: str, problems: list[Problem]) -> Iterator[None]:
-    """Collect the mistakes found inside, at keys below `key`."""
+    """Append the `Mistakes` that the body raises to `problems`, their keys prefixed with `key`."""
     try:
         yield
     except Mistakes as mistakes:
@@ -57,7 +57,7 @@ def collecting(key: str, problems: list[Problem]) -> Iterator[None]:
 
 
 def allowed(word: str, candidates: Iterable[str]) -> str:
-    """A hint that lists what is allowed and, where one is near, the candidate that `word` was meant to be."""
+    """A hint that lists the candidates and, if `word` is similar to one of them, suggests that one."""
     names = sorted(candidates)
     near = aliases.nearest(word, names)
     listing = f"allowed: {', '.join(names)}"

@@ -1,24 +1,24 @@
-"""The words in which data, tasks and models agree: what there is to learn, and what a model puts out."""
+"""The types that datasets, tasks and models share: images, targets and outputs."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
 Outputs = Tensor | dict[str, Tensor]
-"""What a model returns: one tensor, or one for each of its heads."""
+"""What a model returns: one tensor, or one tensor for each head. The first dimension is the sample."""
 
 Targets = dict[str, Tensor]
-"""What a dataset holds beside its images: one tensor a target, its first dimension the sample."""
+"""The targets of a batch by name. The first dimension of each tensor is the sample."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One thing that a dataset has to learn.
+    """A target that a dataset provides.
 
     Args:
         size: Number of classes, or of values.
-        unit: Unit of the values; None where the target is a class.
-        classes: Names of the classes, by index; empty where they are unknown.
+        unit: Unit of the values; None if the target is a class.
+        classes: Names of the classes, by index; empty if they are unknown.
     """
 
     size: int
@@ -27,7 +27,7 @@ class Target:
 
     @property
     def is_class(self) -> bool:
-        """Whether the target is one of `size` classes (int64, one index a sample)."""
+        """Whether the target is one of `size` classes: an int64 tensor (N,) of indices."""
         return self.unit is None
 
     def __str__(self) -> str:
@@ -36,12 +36,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Output:
-    """One output that a task asks of a model.
+    """An output that a task needs from a model.
 
     Args:
-        size: Number of values a sample.
-        hidden: Width of the hidden layer before it; None leaves that to the model, 0 means none.
-        log_probabilities: Whether the output ends in a log-softmax, as negative log likelihood needs.
+        size: Number of values per sample.
+        hidden: Width of the hidden layer before the output; 0 for none, None to leave it to the model.
+        log_probabilities: Whether the output ends in a log-softmax, which negative log likelihood needs.
     """
 
     size: int
@@ -51,7 +51,15 @@ class Output:
 
 @dataclass(frozen=True)
 class ImageShape:
-    """Channels, height and width of an image, and the mean and deviation in [0, 1] to normalize each channel with."""
+    """The shape of the images, and the statistics with which a model normalizes them.
+
+    Args:
+        channels: Number of channels.
+        height: In pixels.
+        width: In pixels.
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel, in [0, 1].
+    """
 
     channels: int
     height: int

@@ -1,4 +1,4 @@
-"""Which report is the better one: the objective of an experiment."""
+"""Metrics, objectives, and the comparison of trials by them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,32 +12,37 @@ Mode = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric measures, in words with its unit, and which direction is better (None: neither)."""
+    """A metric of the training loop.
+
+    Args:
+        meaning: What it measures, with its unit.
+        mode: The direction that is better; None if neither is.
+    """
 
     meaning: str
     mode: Mode | None
 
 
 METRICS = {
-    "loss": Metric("mean loss a sample, heads summed, without label smoothing or head weights", "min"),
+    "loss": Metric("mean loss per sample, summed over the heads, without label smoothing and head weights", "min"),
     "accuracy": Metric("share of samples whose largest output is the right class, in [0, 1]", "max"),
     "precision": Metric("macro precision: the mean over classes, in [0, 1]", "max"),
     "recall": Metric("macro recall: the mean over classes, in [0, 1]", "max"),
     "f1": Metric("macro F1: the mean over classes, in [0, 1]", "max"),
     "error": Metric("mean Euclidean distance between output and target, in the target's unit", "min"),
     "epoch_seconds": Metric("wall-clock seconds of an epoch, validation included", "min"),
-    "images_per_second": Metric("training images a second, validation excluded", "max"),
-    "parameters": Metric("number of weights that are trained", "min"),
-    "latency_ms": Metric("milliseconds that the model takes for one image, the median of several", "min"),
+    "images_per_second": Metric("training images per second, validation excluded", "max"),
+    "parameters": Metric("number of trainable parameters", "min"),
+    "latency_ms": Metric("median inference time for one image, in milliseconds", "min"),
     "learning_rate": Metric("learning rate at the end of the epoch", None),
 }
 
 
 def mode_of(name: str) -> Mode | None:
-    """Which direction of a metric, by its full name, is better.
+    """The direction of a metric that is better, given its full name; None if neither is.
 
     Raises:
-        KeyError: No metric of METRICS ends the name.
+        KeyError: The name does not end in the name of a metric of METRICS.
     """
     ending = next((known for known in METRICS if name == known or name.endswith(f"_{known}")), None)
     if ending is None:
@@ -55,34 +60,34 @@ class Objective(Config):
 
     @classmethod
     def of_metric(cls, metric: str) -> "Objective":
-        """A metric of METRICS with its own direction."""
+        """The objective for a metric of METRICS, with the direction of that metric."""
         mode = mode_of(metric)
-        assert mode is not None, f"{metric} judges nothing"
+        assert mode is not None, f"{metric} has no direction that is better"
         return cls(metric=metric, mode=mode)
 
     def beats(self, value: float, best: float | None) -> bool:
-        """Whether `value` takes the place of `best`. Of equal values the later one wins: it has trained longer."""
+        """Whether `value` replaces `best`. Of equal values the later one wins: that model was trained longer."""
         if not math.isfinite(value):
             return False
         return best is None or (value >= best if self.mode == "max" else value <= best)
 
     def improves(self, value: float, best: float | None, by: float) -> bool:
-        """Whether `value` is better than `best`, and by more than `by`."""
+        """Whether `value` is better than `best` by more than `by`."""
         if not math.isfinite(value):
             return False
         return best is None or (value > best + by if self.mode == "max" else value < best - by)
 
     def key(self, value: float) -> float:
-        """A sort key: the best value has the smallest."""
+        """A sort key: the better the value, the smaller the key."""
         return -value if self.mode == "max" else value
 
     def of(self, metrics: Mapping[str, Any]) -> float | None:
-        """Its value in a report; None where the report does not have it, or has no finite number: that is no score."""
+        """The value of the objective in a report; None if it is missing or not finite."""
         value = self._number(metrics)
         return value if value is not None and math.isfinite(value) else None
 
     def not_finite(self, metrics: Mapping[str, Any]) -> float | None:
-        """Its value in a report where that is NaN or infinite; else None."""
+        """The value of the objective in a report if it is NaN or infinite; else None."""
         value = self._number(metrics)
         return None if value is None or math.isfinite(value) else value
 
@@ -97,10 +102,10 @@ class Objective(Config):
 
 
 def pareto_front(points: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[bool]:
-    """Which points are on the Pareto front: no other is as good in every objective and better in one.
+    """Whether each point is on the Pareto front: no other is as good in every objective and better in one.
 
     Args:
-        points: One row a trial, one value an objective.
+        points: One row per trial, one value per objective.
         objectives: The objectives, in the order of the values.
     """
     costs = [[o.key(value) for o, value in zip(objectives, point, strict=True)] for point in points]
@@ -112,24 +117,24 @@ def pareto_front(points: Sequence[Sequence[float]], objectives: Sequence[Objecti
 
 
 def objectives_of(value: Any) -> Any:
-    """One objective stands for a list of one."""
+    """Validate ``objective``: a list of objectives, or a single one, which becomes a list."""
     if isinstance(value, list | tuple) and not value:
         raise ValueError(f"{value!r} names no metric, such as val_accuracy")
     return [objective_of(each) for each in (value if isinstance(value, list | tuple) else [value])]
 
 
 def objective_of(value: Any) -> Any:
-    """A bare metric name stands for the metric with its own direction."""
+    """Validate one objective: a mapping, or the name of a metric, which gets the direction of that metric."""
     if not isinstance(value, str | dict | Objective):
         raise ValueError(f"{value!r} is not the name of a metric, such as val_accuracy")
     if not isinstance(value, str):
         return value
     mode = mode_of(value) if is_measured(value) else "max"
-    return {"metric": value, "mode": mode}  # a name that is not measured is refused with the names that are
+    return {"metric": value, "mode": mode}  # `AnyTrial.check_metric` rejects a name that is not measured
 
 
 def is_measured(metric: str) -> bool:
-    """Whether that is a metric that we measure."""
+    """Whether this is the full name of a metric of METRICS that has a direction."""
     try:
         return mode_of(metric) is not None
     except KeyError:

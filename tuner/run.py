@@ -1,4 +1,4 @@
-"""``python -m tuner.run FILE``, and what runs an experiment from Python: ``from tuner.run import run``."""
+"""``python -m tuner.run FILE`` runs an experiment; ``from tuner.run import run`` does so from Python."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The signals that interrupt: Ctrl-C, and what a batch system, a closed terminal or an administrator sends instead."""
+"""Signals that interrupt a job: from Ctrl-C, a batch system, a closed terminal or an administrator."""
 
 import contextlib
 import signal
@@ -7,29 +7,29 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""All mean the same: end what you do so that it can go on later. SLURM sends SIGUSR1 or SIGTERM before its limit."""
+"""Each of them ends the job so that it can be resumed. SLURM sends SIGUSR1 or SIGTERM before its time limit."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has ended what was being done; its argument is the signal's name."""
+    """A signal interrupted the process; the argument is the name of the signal."""
 
 
 def stop(name: str) -> NoReturn:
-    """End what is being done, as Ctrl-C does.
+    """Raise Interrupted.
 
     Args:
-        name: The signal's, such as ``SIGTERM``.
+        name: Name of the signal, such as ``SIGTERM``.
     """
     raise Interrupted(name)
 
 
 @contextlib.contextmanager
 def on_signal(handle: Callable[[str], object]) -> Iterator[None]:
-    """Have each of the `SIGNALS` call a function with its name.
+    """Call `handle` with the name of each of the `SIGNALS` that arrives while the body runs.
 
-    A signal that whoever started us has ignored, as ``nohup`` does with SIGHUP, stays ignored. But not Ctrl-C: a shell
-    ignores that for all that runs in the background. Only the main thread can be interrupted: on another one, nothing
-    changes.
+    A signal that the parent process has set to be ignored, as ``nohup`` does with SIGHUP, stays ignored, except for
+    SIGINT, which shells ignore for every background process. Python handles signals in the main thread only: in
+    another thread this context manager does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,12 +38,12 @@ def on_signal(handle: Callable[[str], object]) -> Iterator[None]:
     def call(number: int, frame: object) -> None:
         handle(signal.Signals(number).name)
 
-    taken = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.getsignal(number) for number in taken}
+    handled = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.getsignal(number) for number in handled}
     try:
-        for number in taken:
+        for number in handled:
             signal.signal(number, call)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not one of Python's
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not installed from Python

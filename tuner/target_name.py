@@ -1,4 +1,4 @@
-"""How code of the user's own is named: ``pkg.module:name``."""
+"""Names of the user's code: ``pkg.module:name``."""
 
 import re
 from pathlib import PurePath
@@ -13,7 +13,7 @@ _FORM = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 def _checked(text: str) -> str:
     if not re.match(_FORM, text) or text.endswith("\n") or ".py:" in text:
-        raise Mistakes(Problem(f"{text!r} is no module and a name in it", hint=_what_to_write(text)))
+        raise Mistakes(Problem(f"{text!r} is not of the form MODULE:NAME", hint=_suggestion(text)))
     return text
 
 
@@ -21,28 +21,28 @@ TargetName = Annotated[str, AfterValidator(_checked), Field(json_schema_extra={"
 """A module and a name in it, as ``pkg.module:name``."""
 
 
-def _what_to_write(text: str) -> str:
-    """What somebody who wrote this should write: they gave a file, a path, or a name with a dot."""
-    plain = text.strip().removesuffix("()")
-    if ":" in plain:
-        module, _, name = plain.partition(":")
-    elif "." in plain and not plain.endswith(".py"):
-        module, _, name = plain.rpartition(".")
+def _suggestion(text: str) -> str:
+    """A hint for somebody who wrote a file, a path, or a name with a dot instead of ``MODULE:NAME``."""
+    text = text.strip().removesuffix("()")
+    if ":" in text:
+        module, _, name = text.partition(":")
+    elif "." in text and not text.endswith(".py"):
+        module, _, name = text.rpartition(".")
     else:
-        module, name = plain, ""
+        module, name = text, ""
     name = name.strip(": ")
     path = PurePath(module.strip().replace("\\", "/").removesuffix(".py"))
     is_elsewhere = path.is_absolute() or ".." in path.parts or "~" in path.parts
     module = path.name if is_elsewhere else ".".join(path.parts)
     if not module:
         return f"the module is missing: write FILE:{name or 'NAME'}, without .py, for a FILE.py beside this file"
-    wrong = next((part for part in module.split(".") if not part.isidentifier()), None)
-    if wrong is not None:
-        sound = re.sub(r"^(?=[0-9])", "_", re.sub(r"\W", "_", wrong))
-        return f"{wrong!r} is no name of a module, which has letters, digits and '_': rename it, such as to {sound}"
+    invalid = next((each for each in module.split(".") if not each.isidentifier()), None)
+    if invalid is not None:
+        valid = re.sub(r"^(?=[0-9])", "_", re.sub(r"\W", "_", invalid))
+        return f"{invalid!r} is not a module's name (letters, digits and '_'): rename it, such as to {valid}"
     if not name:
         return f"the name of the function or class is missing: write {module}:NAME, such as {module}:train"
     if not name.isidentifier():
-        return f"{name!r} is no name at the top of a module: write {module}:NAME, such as {module}:train"
+        return f"{name!r} is not the name of a function or class: write {module}:NAME, such as {module}:train"
     where = f", and put {module}.py beside this file" if is_elsewhere else ""
     return f"write {module}:{name}{where}"

@@ -1,7 +1,7 @@
-"""Code of the user's own, by name: ``pkg.module:name``.
+"""Import of the user's code by its name, ``pkg.module:name``.
 
-It is found beside the YAML file, among what is installed, or where the command is typed. The driver and every worker
-import it, and it runs in the folder of the YAML file.
+Modules are searched in the folder of the YAML file, then among the installed packages, then in the folder in which the
+command was typed. The driver and every worker import them by these names, and they run in the folder of the YAML file.
 """
 
 import ast
@@ -23,45 +23,56 @@ from typing import Any
 from tuner.errors import Mistakes, Problem, allowed
 
 _folders: list[Path] = []
-"""Folders of experiments, the newest first. What is in them comes before what is installed under the same name."""
-_behind: list[Path] = []
-"""Folders that are searched last."""
-_is_called: ContextVar[bool] = ContextVar("_is_called", default=True)
+"""Folders of experiments, the newest first. Their modules precede installed packages of the same name."""
+_last_folders: list[Path] = []
+"""Folders that are searched after the installed packages."""
+_imports_allowed: ContextVar[bool] = ContextVar("_imports_allowed", default=True)
 
 
-def may_be_called() -> bool:
-    """Whether code may be imported and called, to see whether it does what an experiment wants of it."""
-    return _is_called.get()
+def imports_allowed() -> bool:
+    """Whether the user's code may be imported and called to validate a configuration that names it."""
+    return _imports_allowed.get()
 
 
 @contextlib.contextmanager
-def not_called() -> Iterator[None]:
-    """What is read meanwhile is taken at its word: a record may be a stranger's, and its code need not be here."""
-    token = _is_called.set(False)
+def without_imports() -> Iterator[None]:
+    """Validate configurations in the body without importing the code that they name.
+
+    A journal or a checkpoint may come from somebody else, and its code may be missing on this machine.
+    """
+    token = _imports_allowed.set(False)
     try:
         yield
     finally:
-        _is_called.reset(token)
+        _imports_allowed.reset(token)
 
 
-def look_in(folder: Path, *behind: Path) -> None:
-    """Find modules in the folder of an experiment, in which they run from now on, and last of all in those behind."""
+def add_folder(folder: Path, *last_folders: Path) -> None:
+    """Make the modules in an experiment's folder importable, and run the user's code in that folder from now on.
+
+    Args:
+        folder: The folder of the experiment's file.
+        last_folders: Folders that are searched after the installed packages.
+    """
     folder = folder.resolve()
     if folder in _folders:
         _folders.remove(folder)
     _folders.insert(0, folder)
-    # As the folder of a script it comes before what is installed; but not before what is Python's own.
-    _put_on_path(folder, max((at + 1 for at, each in enumerate(sys.path) if _is_pythons(each)), default=0))
-    for other in (each.resolve() for each in behind):
-        if other not in (*_folders, *_behind):
-            _behind.append(other)
+    # Like the folder of a script it precedes the installed packages, but not the standard library.
+    _put_on_path(folder, max((at + 1 for at, each in enumerate(sys.path) if _is_stdlib(each)), default=0))
+    for other in (each.resolve() for each in last_folders):
+        if other not in (*_folders, *_last_folders):
+            _last_folders.append(other)
         _put_on_path(other, len(sys.path))
 
 
-def take_names(modules: Iterable[str]) -> None:
-    """Have the user's own modules take these names, where this process has loaded others by them.
+def unload_name_clashes(modules: Iterable[str]) -> None:
+    """Unload modules that have the names of the user's modules but were loaded from elsewhere.
 
-    A worker loads more of Python than the driver, which would have refused a name that is taken there.
+    A worker loads more modules than the driver; a name that is in use in the driver is refused there.
+
+    Args:
+        modules: Names of the user's top-level modules and packages.
     """
     for top in modules:
         loaded = sys.modules.get(top)
@@ -76,96 +87,97 @@ def _put_on_path(folder: Path, at: int) -> None:
 
 
 def folders() -> tuple[Path, ...]:
-    """Where modules are looked for: first the folder that the newest experiment's code runs in, last those behind."""
-    return (*_folders, *_behind) or (Path.cwd(),)
+    """The folders that are searched for the user's modules; the user's code runs in the first of them."""
+    return (*_folders, *_last_folders) or (Path.cwd(),)
 
 
 @contextlib.contextmanager
-def working_there() -> Iterator[None]:
-    """Call code meanwhile in the folder that it runs in. A process has but one: no thread may go by its own one."""
+def in_experiment_folder() -> Iterator[None]:
+    """Run the body with the experiment's folder as the working directory, for all threads of the process."""
     with contextlib.chdir(folders()[0]):
         yield
 
 
 def resolve(target: str) -> Any:
-    """What `target` names.
+    """Import the object that `target` names.
 
     Raises:
-        Mistakes: There is no such module or name, or its module cannot be imported. Its key is ``target``.
+        Mistakes: The module or the name does not exist, or the module cannot be imported. The key is ``target``.
     """
-    assert may_be_called(), f"{target} is a word of a record, and not to be imported"
+    assert imports_allowed(), f"{target} must not be imported here"
     module_name, _, name = target.partition(":")
     module = _import(module_name)
     if not hasattr(module, name):
-        there = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and _is_own(v, module)]
-        raise Mistakes(Problem(f"{_place(module)} has no {name!r}", "target", hint=allowed(name, there)))
+        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and _is_own(v, module)]
+        raise Mistakes(Problem(f"{_file_or_name(module)} has no {name!r}", "target", hint=allowed(name, names)))
     return getattr(module, name)
 
 
 def resolve_callable(target: str) -> Any:
-    """What `target` names, where that can be called.
+    """Import the callable that `target` names.
 
     Raises:
-        Mistakes: As `resolve` does, and where it cannot be called.
+        Mistakes: As `resolve`, or the object is not callable.
     """
     found = resolve(target)
     if not callable(found):
-        raise Mistakes(Problem(f"{target} is no function: {found!r}", "target"))
+        raise Mistakes(Problem(f"{target} is not a function: {found!r}", "target"))
     return found
 
 
-def resolve_maker(target: str) -> Any:
-    """What `target` names, where that may be called here to make a model or a dataset.
+def resolve_factory(target: str) -> Any:
+    """Import the class or function that `target` names and that builds a model or a dataset.
 
-    It is called with whatever a file says, and a checkpoint or a journal may come from elsewhere: what is Python's own
-    makes neither, but ``os:system`` and others would do as they are told. This is no sandbox: packages have the like.
+    Files, checkpoints and journals name these callables and their arguments, and may come from somebody else. The
+    standard library, with ``os:system`` and the like, and this package are therefore refused. This is not a sandbox:
+    installed packages have similar functions.
 
     Raises:
-        Mistakes: As `resolve_callable` does, and where it is Python's own or ours.
+        Mistakes: As `resolve_callable`, or the target belongs to the standard library or to this package.
     """
-    found = None if _is_no_maker(target) else resolve_callable(target)
+    found = None if _is_refused(target) else resolve_callable(target)
     is_defined = inspect.isroutine(found) or inspect.isclass(found)
-    if found is None or (is_defined and _is_no_maker(str(found.__module__))):
-        hint = "name a class or a function of your own, or of a package"
-        raise Mistakes(Problem(f"{target} makes no model and no dataset: it is not called", "target", hint=hint))
+    if found is None or (is_defined and _is_refused(str(found.__module__))):
+        hint = "name a class or a function of your own, or of an installed package"
+        raise Mistakes(Problem(f"{target} cannot be a model or a dataset: it is not called", "target", hint=hint))
     return found
 
 
-def _is_no_maker(name: str) -> bool:
+def _is_refused(name: str) -> bool:
     top = re.split("[.:]", name)[0]
-    is_pythons = top in sys.stdlib_module_names and _file_of(top, _folders) is None  # one's own may be a profile.py
-    return top == "tuner" or is_pythons
+    is_stdlib = top in sys.stdlib_module_names and _file_of(top, _folders) is None  # the user may have a profile.py
+    return top == "tuner" or is_stdlib
 
 
 def files_of(targets: Iterable[str]) -> set[Path]:
-    """The files of the user's own that these targets need, imported by now or late; none of what is installed.
+    """The user's files that these targets import, directly or indirectly, at once or later; no installed files.
 
     Raises:
-        Mistakes: As `resolve` does.
+        Mistakes: As `resolve`.
     """
-    due = []
+    pending = []
     for target in targets:
         module = _import(target.partition(":")[0])
         files = {name: getattr(sys.modules.get(name), "__file__", None) for name in _with_packages(module.__name__)}
-        due += [(name, Path(file)) for name, file in files.items() if file]
+        pending += [(name, Path(file)) for name, file in files.items() if file]
     found: dict[str, Path] = {}
-    while due:
-        name, file = due.pop()
+    while pending:
+        name, file = pending.pop()
         if name in found or file.suffix != ".py" or not file.is_file() or _is_installed(file):
             continue
         found[name] = file
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        with contextlib.suppress(SyntaxError):  # its import will say so
+        with contextlib.suppress(SyntaxError):  # raised when it is imported
             imported = _imported(importlib.util.decode_source(file.read_bytes()), package)
-            due += [(each, place) for each in imported if (place := _file_of(each, folders())) is not None]
+            pending += [(each, path) for each in imported if (path := _file_of(each, folders())) is not None]
     return set(found.values())
 
 
 def digests(targets: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each file of the user's own that these targets need, by its path in the folder that it was found in.
+    """The SHA-256 of each of the user's files that these targets import, by its path relative to its search folder.
 
     Raises:
-        Mistakes: As `resolve` does.
+        Mistakes: As `resolve`.
     """
     found = {}
     for file in sorted(files_of(targets)):
@@ -175,66 +187,69 @@ def digests(targets: Iterable[str]) -> dict[str, str]:
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file."""
+    """The SHA-256 of a file, as hexadecimal digits."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _imported(text: str, package: str) -> Iterator[str]:
-    """Every module that a text in a package may import, with the packages above each."""
+    """The names of all modules that source code in `package` may import, and of their parent packages."""
     for node in ast.walk(ast.parse(text)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join(filter(None, [*above, node.module]))
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join(filter(None, [*parents, node.module]))
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         for name in names:
             yield from _with_packages(name.strip("."))
 
 
 def _with_packages(name: str) -> Iterator[str]:
-    """The packages that a module lies in, and the module."""
-    parts = name.split(".")
-    yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    """The parent packages of a module, and the module."""
+    names = name.split(".")
+    yield from (".".join(names[:count]) for count in range(1, len(names) + 1))
 
 
 def _file_of(name: str, folders: Iterable[Path]) -> Path | None:
-    """The file of a module in some folders; a package without one has an empty one."""
+    """The file of a module in the first of `folders` that has it; ``__init__.py`` for a package, even if missing."""
     for folder in folders:
-        place = folder.joinpath(*name.split("."))
-        if place != folder and place.is_dir():
-            return place / "__init__.py"
-        if place != folder and place.with_suffix(".py").is_file():
-            return place.with_suffix(".py")
+        path = folder.joinpath(*name.split("."))
+        if path != folder and path.is_dir():
+            return path / "__init__.py"
+        if path != folder and path.with_suffix(".py").is_file():
+            return path.with_suffix(".py")
     return None
 
 
 def _import(name: str) -> ModuleType:
-    """A module, from the folders first. A folder leads the path only meanwhile: it shadows nothing of Python's."""
+    """Import a module, preferably from the folders of experiments.
+
+    Such a folder is first on the path only during the import, so that it does not shadow the standard library.
+    """
     top = name.split(".")[0]
     folder = next((f for f in _folders if (f / f"{top}.py").is_file() or (f / top).is_dir()), None)
     loaded = sys.modules.get(top)
     if folder is not None and loaded is not None and not _comes_from(loaded, folder):
-        message = f"{folder / top} has the name of a module that is loaded already: {_place(loaded)}"
+        message = f"{folder / top} has the name of a module that is loaded already: {_file_or_name(loaded)}"
         raise Mistakes(Problem(message, "target", hint="rename it"))
     try:
-        with working_there(), _leading(folder):
+        with in_experiment_folder(), _first_on_path(folder):
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise Mistakes(_broken(name, error)) from None
-        places = ", ".join(str(f) for f in (*_folders, *_behind)) or "no folder"
-        near = sorted({p.stem for f in folders() for p in f.glob("*.py")})
-        hint = f"looked in {places} and among what is installed; {allowed(name, near) if near else 'no module there'}"
+            raise Mistakes(_import_failure(name, error)) from None
+        searched = ", ".join(str(f) for f in (*_folders, *_last_folders)) or "no folder"
+        modules = sorted({p.stem for f in folders() for p in f.glob("*.py")})
+        found = allowed(name, modules) if modules else "the folders hold no module"
+        hint = f"searched {searched} and the installed packages; {found}"
         raise Mistakes(Problem(f"there is no module {error.name!r}", "target", hint=hint)) from None
-    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may end itself
-        raise Mistakes(_broken(name, error)) from None
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may call sys.exit
+        raise Mistakes(_import_failure(name, error)) from None
 
 
 @contextlib.contextmanager
-def _leading(folder: Path | None) -> Iterator[None]:
-    """Have a folder lead the path."""
+def _first_on_path(folder: Path | None) -> Iterator[None]:
     if folder is not None:
         sys.path.insert(0, str(folder))
     try:
@@ -244,20 +259,20 @@ def _leading(folder: Path | None) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
-def _broken(name: str, error: Exception | SystemExit) -> Problem:
-    """A module of the user's that raises while it is imported: told at the line of it that did."""
+def _import_failure(name: str, error: Exception | SystemExit) -> Problem:
+    """The problem that a user's module raised `error` while it was imported, with the line of their code."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     own = [f for f in frames if any(Path(f.filename).is_relative_to(folder) for folder in folders())]
     last = next(reversed(own or frames), None)
     where = f"{last.filename}:{last.lineno}" if last and last.filename != __file__ else ""
-    what = str(error)
+    message = str(error)
     if isinstance(error, SyntaxError):
-        where, what = f"{error.filename}:{error.lineno}", error.msg
-    told = f" ({where})" if where else ""
-    return Problem(f"{name} cannot be imported: {type(error).__name__}: {what}{told}", "target")
+        where, message = f"{error.filename}:{error.lineno}", error.msg
+    line = f" ({where})" if where else ""
+    return Problem(f"{name} cannot be imported: {type(error).__name__}: {message}{line}", "target")
 
 
-def _place(module: ModuleType) -> str:
+def _file_or_name(module: ModuleType) -> str:
     return str(getattr(module, "__file__", None) or module.__name__)
 
 
@@ -266,20 +281,20 @@ def _is_own(value: Any, module: ModuleType) -> bool:
 
 
 def _comes_from(module: ModuleType, folder: Path) -> bool:
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    return any(place and Path(place).resolve().is_relative_to(folder) for place in places)
+    paths = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+    return any(path and Path(path).resolve().is_relative_to(folder) for path in paths)
 
 
-def _is_pythons(path: str) -> bool:
-    """Whether a path is of Python's own modules."""
-    return Path(path).is_relative_to(sysconfig.get_path("stdlib")) and not _has_packages(path)
+def _is_stdlib(path: str) -> bool:
+    """Whether a path lies in the standard library."""
+    return Path(path).is_relative_to(sysconfig.get_path("stdlib")) and not _is_site_packages(path)
 
 
 def _is_installed(file: Path) -> bool:
-    """Whether it is Python's, ours, or of a package: workers have those, wherever the folders of the user's lie."""
-    return _is_pythons(str(file)) or file.is_relative_to(Path(__file__).parent) or _has_packages(str(file))
+    """Whether a file belongs to Python, to this package or to an installed package: workers have these already."""
+    return _is_stdlib(str(file)) or file.is_relative_to(Path(__file__).parent) or _is_site_packages(str(file))
 
 
-def _has_packages(path: str) -> bool:
-    """Whether a path is of the folder that packages are installed in."""
+def _is_site_packages(path: str) -> bool:
+    """Whether a path lies in the folder of the installed packages."""
     return not {"site-packages", "dist-packages"}.isdisjoint(Path(path).parts)

@@ -139,7 +139,7 @@ def test_a_model_with_several_heads_is_told_no_number_of_classes(module: str) ->
         ("word", {}, "returns a str, no torch.nn.Module", "target"),
         ("Pair", {}, "puts out tuple for two images", "target"),
         ("Small", {}, "cannot take images (2, 1, 8, 8): RuntimeError", "target"),
-        ("constant", {}, "is no function: 3", "target"),
+        ("constant", {}, "is not a function: 3", "target"),
     ],
 )
 def test_what_is_wrong_with_it_is_told(name: str, args: dict[str, Any], message: str, key: str, module: str) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.cli.load_call import load_call
-from tuner.formatting import moment, score, score_format
+from tuner.formatting import date_and_time, score, score_format
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking.queries import (
     RecordedJob,
@@ -79,7 +79,7 @@ def print_jobs(console: Console, client: Any, uri: str, name: str | None = None)
             "status": Text(job.status, style=_STYLES.get(job.status, "")),
             "trials": _counts(client, job),
             "best": Text("\n".join(_bests(job))),
-            "begun": moment(job.began),
+            "begun": date_and_time(job.began),
             "took": took(job.seconds, job.paused),
         }
         table.add_row(*(cell for column, cell in cells.items() if column not in left_out))

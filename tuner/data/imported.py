@@ -17,7 +17,7 @@ from tuner.data.images import Description, ImageData, Part
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Target
 from tuner.target_name import TargetName
-from tuner.user_code import folders, may_be_called, resolve_maker, working_there
+from tuner.user_code import folders, imports_allowed, in_experiment_folder, resolve_factory
 
 
 class ImportedData(ImageData):
@@ -45,7 +45,7 @@ class ImportedData(ImageData):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> "ImportedData":
-        if not may_be_called():
+        if not imports_allowed():
             return self
         for train in (True, False):
             found = self._found(train)
@@ -76,7 +76,7 @@ class ImportedData(ImageData):
 
     def describe(self) -> Description:
         name = self.target.partition(":")[2]
-        if not may_be_called():
+        if not imports_allowed():
             return Description(name, "", self.target, {})
         images, labels = self.read("train")
         how = hashlib.md5(f"{self.seed} {self.validation}".encode())
@@ -141,11 +141,11 @@ class _Args(dict[str, Any]):
 def _read(target: str, args: str, train: bool, given: _Args, folder: Path) -> _Set | Problem:
     """All images and their classes; or what is wrong with them. A relative path in `args` is relative to `folder`."""
     try:
-        make = resolve_maker(target)
+        make = resolve_factory(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
     try:
-        with working_there():
+        with in_experiment_folder():
             dataset = make(train=train, **given)
             pairs = [(_bytes(image), int(label)) for image, label in (dataset[i] for i in range(len(dataset)))]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))

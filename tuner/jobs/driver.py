@@ -65,7 +65,7 @@ def run(
     """
     console = console or Console()
     if source.is_file():
-        user_code.look_in(source.parent, Path.cwd())
+        user_code.add_folder(source.parent, Path.cwd())
     said = ResumeOptions(resume, extend, job, adopt, changed_code)
     if not said.is_wanted and said.flags():
         hint = "it is for a job that goes on: say --resume or --extend N, too"

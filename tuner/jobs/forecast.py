@@ -27,7 +27,7 @@ def forecast(spec: ExperimentSpec, slots: int) -> str:
     try:
         last = find(spec.storage, spec.name, None)
         folder = below(spec.storage, spec.name, last.folder)
-        with user_code.not_called():
+        with user_code.without_imports():
             before, past = rebuilt(journal.text_of(folder), last.id, folder)
     except (UserError, OSError):  # there is none, or one of another version, or damaged: then nothing is known
         return ""

@@ -172,7 +172,7 @@ def _train(
     console.print(f"seed {config.seed}, {config.data.describe().name}, {config.model.kind}", highlight=False)
     os.environ["TUNER_DATA_DIR"] = str(data_dir().resolve())  # it may be relative to where we are
     try:
-        with user_code.working_there() if config.targets else nullcontext():
+        with user_code.in_experiment_folder() if config.targets else nullcontext():
             reason = fit(config, spec.objective, report, device=device, micro_batches=trial.micro_batches)
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")

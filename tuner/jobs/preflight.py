@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from tuner.errors import Problem, UserError
-from tuner.formatting import shown
+from tuner.formatting import byte_size
 from tuner.ray_backend.working_dir import unpacked
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, local_path, masked
@@ -105,7 +105,8 @@ def check_room(spec: ExperimentSpec, uri: str) -> None:
         free[disk] = (shutil.disk_usage(there).free, free.get(disk, (0, 0))[1] + size)
     for room, size in free.values():
         if size > room:
-            message = f"the checkpoints take up to {shown(size)} ({shown(each)} each), and {shown(room)} are free"
+            most = f"{byte_size(size)} ({byte_size(each)} each)"
+            message = f"the checkpoints take up to {most}, and {byte_size(room)} are free"
             hint = "choose another disk, fewer trials, a smaller model, or checkpoints: {keep: 1}"
             raise UserError(Problem(message, "storage", spec.storage, hint))
 

@@ -60,7 +60,7 @@ class Reproduction:
         Raises:
             UserError: The trial needs code that the file does not name.
         """
-        with user_code.not_called():
+        with user_code.without_imports():
             named = ExperimentSpec.model_validate(self.data).trial.targets
         trusted = load(file).trial.targets if file is not None else []
         if unknown := [target for target in named if target not in trusted]:

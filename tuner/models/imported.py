@@ -16,7 +16,7 @@ from tuner.config_keys import check_unambiguous
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Output
 from tuner.target_name import TargetName
-from tuner.user_code import folders, resolve_maker, working_there
+from tuner.user_code import folders, in_experiment_folder, resolve_factory
 
 _CHANNELS = ("channels", "in_channels", "in_chans", "input_channels", "num_channels")
 _CLASSES = ("classes", "num_classes", "n_classes")
@@ -56,8 +56,8 @@ class ImportedModel(Config):
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """The module, as the user's code makes it."""
-        make = resolve_maker(self.target)
-        with working_there():
+        make = resolve_factory(self.target)
+        with in_experiment_folder():
             module: nn.Module = make(**self.arguments(make, image, outputs))
         return module
 
@@ -97,12 +97,12 @@ def _problem(
     """
     shape = (2, image.channels, image.height, image.width)
     try:
-        make = resolve_maker(target)
+        make = resolve_factory(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
     given = model.arguments(make, image, dict(outputs))
     # Looking must not move the random numbers of those who train.
-    with working_there(), torch.random.fork_rng(devices=[]):
+    with in_experiment_folder(), torch.random.fork_rng(devices=[]):
         try:
             module = make(**given)
         except Exception as error:

@@ -11,8 +11,8 @@ from ray import tune
 from ray.train.constants import CHECKPOINT_DIR_NAME
 from ray.tune.result import AUTO_RESULT_KEYS
 
+from tuner.error_text import summary_of, traceback_of
 from tuner.formatting import duration
-from tuner.raised import line_of, traceback_of
 from tuner.report_keys import DAMAGED, LEFT_OUT, MICRO_BATCHES, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
@@ -106,7 +106,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
     def broken(self, trial: Any, error: Exception) -> None:
         """A trial's report could not be taken: note that it fails, for when Ray has ended it."""
         ours = self._by_id[trial.trial_id]
-        why = f"its report could not be taken: {line_of(error)}"
+        why = f"its report could not be taken: {summary_of(error)}"
         self._outcome[ours.number] = {STATUS: "failed", REASON: why, TRACEBACK: traceback_of(error)}
 
     def _note_micro_batches(self, trial: Trial, report: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from tuner.raised import line_of
+from tuner.error_text import summary_of
 from tuner.trials.callback import TrialCallback
 
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ class InternalErrors:
             minor: It costs what is only looked at, and the job is none the worse for it.
         """
         kind = where, type(error).__name__
-        line = f"error in {where}: {line_of(error)}"
+        line = f"error in {where}: {summary_of(error)}"
         with self._lock:
             if not minor:
                 self.reason = self.reason or line

@@ -36,7 +36,7 @@ def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Pat
     before, rays._session = rays._session, reports
     try:
         function = user_code.resolve(config.target)
-        with user_code.working_there():
+        with user_code.in_experiment_folder():
             run_function(function, config.config, [each.metric for each in objectives], {})
     except SystemExit as leaving:
         if leaving.code:

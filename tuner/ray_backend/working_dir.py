@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from tuner import user_code
-from tuner.formatting import shown
+from tuner.formatting import byte_size
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
@@ -60,7 +60,7 @@ class Package:
         many = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
         of = f"{self.folder} and {', '.join(sorted(more))} of {self.beside}" if more else str(self.folder)
         without = f", without {', '.join(self.left_out)} (a link to a folder, or not readable)" if self.left_out else ""
-        return f"{many} of {of}, {shown(self.size)}{without}"
+        return f"{many} of {of}, {byte_size(self.size)}{without}"
 
     def write(self, path: Path) -> None:
         """Write it as a zip file: the same one for the same files, which Ray then has already."""
@@ -76,8 +76,8 @@ class Package:
         others = self._others()
         for file in self.files.values():
             sizes[file.relative_to(self.beside if file in others else self.folder).parts[0]] += file.stat().st_size
-        largest = ", ".join(f"{name} {shown(size)}" for name, size in sizes.most_common(3))
-        return f"{shown(self.size)} would travel, and Ray takes {shown(MOST)}; largest: {largest}"
+        largest = ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.most_common(3))
+        return f"{byte_size(self.size)} would travel, and Ray takes {byte_size(MOST)}; largest: {largest}"
 
     def _others(self) -> set[Path]:
         return {file for file in self.files.values() if not file.is_relative_to(self.folder)}

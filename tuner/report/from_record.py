@@ -123,7 +123,7 @@ def rebuilt_job(client: Any, job: RecordedJob) -> Iterator[tuple[ExperimentSpec,
         UserError: Its journal cannot be had from here, or is none of a job.
     """
     text, where = _journal(client, job)
-    with user_code.not_called():  # neither table nor report needs it
+    with user_code.without_imports():  # neither table nor report needs it
         spec, past = rebuilt(text, job.id, where)
         for trial in past.trials if job.status != "running" else ():
             if trial.ended is None:

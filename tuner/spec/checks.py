@@ -10,7 +10,7 @@ from tuner.spec.constraints import Limits
 from tuner.spec.sections import Resources
 from tuner.spec.space_checks import check_corners, check_initial, check_mutations, check_plan, check_space
 from tuner.train.trial_base import AnyTrial
-from tuner.user_code import may_be_called
+from tuner.user_code import imports_allowed
 
 
 def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
@@ -76,7 +76,7 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
 def _check_resources(trial: AnyTrial | None, resources: Resources | None) -> Iterator[Problem]:
     """Whether a trial computes on what it takes. A record is taken at its word: there, it did not always have to."""
     gpu = getattr(resources, "gpu", "auto")
-    if trial is not None and not trial.is_function and isinstance(gpu, float | int) and gpu > 1 and may_be_called():
+    if trial is not None and not trial.is_function and isinstance(gpu, float | int) and gpu > 1 and imports_allowed():
         message = f"a training computes on one GPU: of {gpu:g} the others would be reserved, and idle"
         hint = "allowed: auto, 0, a share such as 0.25, or 1; a function of your own (trial.target) may take more"
         yield Problem(message, "resources.gpu", hint=hint)

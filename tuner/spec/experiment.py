@@ -18,7 +18,7 @@ from pydantic import (
 from tuner.config import Config
 from tuner.config_keys import Assignment
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.formatting import seconds_of
+from tuner.formatting import parse_duration
 from tuner.objectives import Objective, is_measured, objectives_of
 from tuner.search import SearchConfig
 from tuner.search.schedulers import Fifo, SchedulerConfig
@@ -37,6 +37,9 @@ from tuner.train.trial_config import TrialConfig
 if TYPE_CHECKING:
     from tuner.search.adaptive import Adaptive
     from tuner.search.searcher import Searcher
+
+
+_Seconds = Annotated[float | None, BeforeValidator(parse_duration, json_schema_input_type=float | str | None)]
 
 
 def _which_trial(value: Any) -> str:
@@ -80,13 +83,9 @@ class ExperimentSpec(Config):
     """How many failed trials end the job as failed; null for none: it has failed where no trial has a result."""
     resources: Resources = Resources()
     """What one trial takes."""
-    timeout: Annotated[float | None, BeforeValidator(seconds_of, json_schema_input_type=float | str | None)] = Field(
-        None, gt=0
-    )
+    timeout: _Seconds = Field(None, gt=0)
     """Time after which the job ends, in seconds or as 90s, 15m, 2h; null for none."""
-    trial_timeout: Annotated[float | None, BeforeValidator(seconds_of, json_schema_input_type=float | str | None)] = (
-        Field(None, gt=0)
-    )
+    trial_timeout: _Seconds = Field(None, gt=0)
     """Time without a report after which a trial is taken to hang and ended; given as `timeout` is."""
     storage: str = "runs"
     """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started.

@@ -26,7 +26,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentSpec:
         UserError: Something in it is wrong; it names everything that is.
     """
     source = read(Path(path), overrides)
-    user_code.look_in(source.path.parent, Path.cwd())
+    user_code.add_folder(source.path.parent, Path.cwd())
     try:
         spec = ExperimentSpec.model_validate(source.data)
     except ValidationError as error:

@@ -12,7 +12,7 @@ from tuner.search.distributions import place_in
 from tuner.search.space import Space
 from tuner.spec.validation_errors import problems_of
 from tuner.train.trial_base import AnyTrial, merge
-from tuner.user_code import may_be_called
+from tuner.user_code import imports_allowed
 
 
 def check_space(trial: AnyTrial, space: Space, allows: Callable[[Assignment], bool]) -> Iterator[Problem]:
@@ -119,7 +119,7 @@ def _names_nothing(trial: AnyTrial, others: Assignment, name: str) -> Problem | 
         here, above = getattr(here, part, None), f"{above}.{part}"
     is_filled = isinstance(here, Mapping) and here and not any(isinstance(each, BaseModel) for each in here.values())
     # A record is taken at its word: once, what the file did not name was searched, too.
-    if not is_filled or not rest or any(paths(here, rest)) or not may_be_called():
+    if not is_filled or not rest or any(paths(here, rest)) or not imports_allowed():
         return None
     hint = f"{allowed(rest, names(here))}; or write it into {above}, with the value that it has without a search"
     return Problem(f"names nothing: {above} has no {rest}", f"space.{name}", hint=hint)

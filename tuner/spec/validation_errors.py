@@ -90,8 +90,8 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
 def _allowed_key(key: tuple[str, ...], owner: type[BaseModel], model: type[BaseModel]) -> str:
     """A hint for a key that a part does not have: the key that was meant, there or elsewhere in the file."""
     word, keys = key[-1], _keys(owner)
-    elsewhere = {} if aliases.meant(word, keys) else dict(_places(model))
-    found = [path for path, name in elsewhere.items() if aliases.meant(word, [name])]
+    elsewhere = {} if aliases.matching(word, keys) else dict(_places(model))
+    found = [path for path, name in elsewhere.items() if aliases.matching(word, [name])]
     if not found or ".".join(key) in elsewhere:  # the latter: it is a key of another kind
         return allowed(word, keys)
     nearest = sorted(found, key=lambda path: path.count("."))[:2]

@@ -3,7 +3,7 @@
 import errno
 import os
 
-from tuner.raised import words_of
+from tuner.error_text import message_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = tuple(os.strerror(number) for number in _FULL)
@@ -22,7 +22,7 @@ def is_full(error: BaseException | str) -> bool:
         return any(words in error for words in _WORDS)
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    if is_full(words_of(error)):  # libraries make errors of their own of it
+    if is_full(message_of(error)):  # libraries make errors of their own of it
         return True
     earlier = error.__cause__ or error.__context__
     return earlier is not None and is_full(earlier)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.raised import writable
+from tuner.error_text import escaped
 from tuner.tracking.names import recorded
 from tuner.tracking.store import CONTEXT, TESTING
 
@@ -26,14 +26,14 @@ def params(params: Mapping[str, Any]) -> list[Any]:
 
 def as_text(value: Any) -> str:
     """The value of a parameter as it is recorded."""
-    return writable(str(value))[:_LONGEST]
+    return escaped(str(value))[:_LONGEST]
 
 
 def tags(tags: Mapping[str, str]) -> list[Any]:
     """Tags under the names that MLflow takes; those without a value are left out, and of long ones the end."""
     from mlflow.entities import RunTag
 
-    return [RunTag(recorded(key), writable(value)[:_LONGEST]) for key, value in tags.items() if value]
+    return [RunTag(recorded(key), escaped(value)[:_LONGEST]) for key, value in tags.items() if value]
 
 
 def metrics(metrics: Mapping[str, float], when: float, step: int | None) -> list[Any]:

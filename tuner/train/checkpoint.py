@@ -31,7 +31,7 @@ from tuner.errors import Mistakes, Problem, UserError
 from tuner.storage.yaml import parse_yaml, write_yaml
 from tuner.train.signature import Signature
 from tuner.train.trial_config import TrialConfig
-from tuner.user_code import not_called
+from tuner.user_code import without_imports
 
 SIGNATURE = "signature.json"
 """Checkpoints of older versions have none: their models are built from the dataset."""
@@ -165,7 +165,7 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
         trial = read_trial(folder, trust)
         signature = Signature.of(trial)
     else:
-        with not_called():
+        with without_imports():
             trial = _trial(folder, trust, ("model",))
     weights = _weights(folder)
     image, asked = signature.image, signature.asked

@@ -10,7 +10,7 @@ from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
 from tuner.target_name import TargetName
 from tuner.train.trial_base import AnyTrial
-from tuner.user_code import may_be_called, resolve_callable
+from tuner.user_code import imports_allowed, resolve_callable
 
 _ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 
@@ -68,7 +68,7 @@ class TargetTrial(AnyTrial):
 
     @model_validator(mode="after")
     def _is_a_function(self) -> "TargetTrial":
-        if not may_be_called():
+        if not imports_allowed():
             return self
         found = resolve_callable(self.target)
         if inspect.isclass(found):

@@ -8,7 +8,7 @@ import platform
 
 import torch
 
-from tuner.raised import words_of
+from tuner.error_text import message_of
 
 OUT_OF_MEMORY = "out of memory"
 """Why a trial failed that asked for more than there was."""
@@ -29,7 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    if isinstance(error, RuntimeError) and any(words in words_of(error) for words in _WORDS):
+    if isinstance(error, RuntimeError) and any(words in message_of(error) for words in _WORDS):
         return True
     earlier = error.__cause__ or error.__context__
     return earlier is not None and is_out_of_memory(earlier)

@@ -19,7 +19,7 @@ from tuner.train.device import Precision
 from tuner.train.lr_schedules import Constant, ScheduleConfig
 from tuner.train.optimizers import SGD, OptimizerConfig
 from tuner.train.trial_base import AnyTrial
-from tuner.user_code import may_be_called
+from tuner.user_code import imports_allowed
 
 
 class EarlyStopping(Config):
@@ -137,7 +137,7 @@ class TrialConfig(AnyTrial):
     @property
     def _is_taken_at_its_word(self) -> bool:
         """Whether only code knows more of it, which is not to be called."""
-        return bool(self.targets) and not may_be_called()
+        return bool(self.targets) and not imports_allowed()
 
     def _shapes(self) -> dict[str, list[int]]:
         if self._is_taken_at_its_word:

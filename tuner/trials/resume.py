@@ -127,7 +127,7 @@ def _missing(trial: Trial, place: str, folder: str, then: str) -> str:
 def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, ResumedJob]:
     """A job from the text of its journal alone: the experiment as it was run, and what came of it.
 
-    It may be a stranger's: within `tuner.user_code.not_called`, no code that it names is.
+    It may be a stranger's: within `tuner.user_code.without_imports`, no code that it names is.
 
     Args:
         text: The journal.

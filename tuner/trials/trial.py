@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.config_keys import Assignment
+from tuner.error_text import one_line, truncated
 from tuner.objectives import Objective
-from tuner.raised import in_a_line, shortened
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.labels import label
 from tuner.trials.status import Status
@@ -167,7 +167,7 @@ class Trial:
     def end(self, status: Status, reason: str, traceback: str = "") -> None:
         """Note how it ended."""
         self.status, self.ended = status, time.time()
-        self.reason, self.traceback = in_a_line(reason), shortened(traceback)
+        self.reason, self.traceback = one_line(reason), truncated(traceback)
 
     def mutate(self, mutation: Mutation, config: AnyTrial, latest: str | None) -> None:
         """Go on as a changed copy of another trial, from that one's `latest` checkpoint."""

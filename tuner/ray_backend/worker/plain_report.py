@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.raised import words_of, writable
+from tuner.error_text import escaped, message_of
 
 _LARGEST = 2**63
 """Whole numbers beyond it are no whole numbers to JSON's readers and MLflow's databases."""
@@ -94,7 +94,7 @@ def _flat(
         return
     for key, value in items:
         try:
-            name = writable(f"{prefix}{key}")
+            name = escaped(f"{prefix}{key}")
         except Exception as error:
             made.left_out[f"{prefix}{type(key).__qualname__}"] = f"its key has no text{_reason(error)}"
             continue
@@ -132,5 +132,5 @@ def _number(value: Any) -> int | float:
 def _reason(error: Exception) -> str:
     if isinstance(error, _NoNumber):
         return ""
-    said = " ".join(words_of(error).split())[:100]
+    said = " ".join(message_of(error).split())[:100]
     return f": {type(error).__name__}{f': {said}' if said else ''}"

@@ -14,9 +14,9 @@ import torch
 from ray import tune
 
 from tuner import user_code
+from tuner.error_text import summary_of, traceback_of
 from tuner.errors import Problem
 from tuner.objectives import Objective
-from tuner.raised import line_of, traceback_of
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker import output_log, system_metrics
 from tuner.ray_backend.worker.async_checkpoint import AsyncWork
@@ -120,7 +120,7 @@ def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | N
     except SystemExit as leaving:
         last = {STATUS: "failed", REASON: _status_of(leaving), TRACEBACK: traceback_of(leaving)}
     except BaseException as error:  # `KeyboardInterrupt`, too, which code of the user's own may raise
-        last = {STATUS: "failed", REASON: line_of(error), TRACEBACK: traceback_of(error)}
+        last = {STATUS: "failed", REASON: summary_of(error), TRACEBACK: traceback_of(error)}
         if is_out_of_memory(error):
             last[REASON] = OUT_OF_MEMORY
         elif is_full(error):  # which is no fault of this configuration: it goes on where there is room
@@ -133,7 +133,7 @@ def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | N
 def _status_of(leaving: SystemExit) -> str:
     """Why a program has left: the status that it gave, or the text."""
     code = leaving.code
-    return f"it left with exit status {code or 0}" if isinstance(code, int | None) else line_of(leaving)
+    return f"it left with exit status {code or 0}" if isinstance(code, int | None) else summary_of(leaving)
 
 
 def _output() -> AbstractContextManager[object]:
@@ -245,7 +245,7 @@ def test(
         user_folder.enter()
     use_threads(threads)
     keep_freed_memory()
-    with user_code.working_there() if targets else nullcontext(), _folder_of(tune.Checkpoint(source)) as folder:
+    with user_code.in_experiment_folder() if targets else nullcontext(), _folder_of(tune.Checkpoint(source)) as folder:
         config, (_, model) = read_trial(folder, targets), read_model(folder, targets)
         device = pick_device()
         outputs, wanted = predict(model.to(device), config.data.load_test().to(device))

@@ -40,8 +40,8 @@ class UserFolder:
             there = self.folder
             if self.root is not None and not self._is_shared():
                 there = _STARTED_IN / self.folder.relative_to(self.root)
-            user_code.look_in(there, *self.behind, *([] if self.root is None else [_STARTED_IN]))
-            user_code.take_names({Path(name).parts[0].removesuffix(".py") for name in self.code})
+            user_code.add_folder(there, *self.behind, *([] if self.root is None else [_STARTED_IN]))
+            user_code.unload_name_clashes({Path(name).parts[0].removesuffix(".py") for name in self.code})
             _entered[str(self.folder)] = there
         os.chdir(there)
         os.environ["TUNE_ORIG_WORKING_DIR"] = str(there)  # where scripts for Ray Tune look for their files
