@@ -16,6 +16,7 @@ from conftest import eventually, processes_below, start_job
 from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
+from tune_events import Ray
 
 from tuner.exit_status import FAILED, OK
 from tuner.ray_backend.worker.checkpoints import latest_first
@@ -290,8 +291,6 @@ def sub_tree(root: Path) -> tuple[FileSystem, str]:
 
 
 def test_an_epoch_is_told_once_and_the_scheduler_is_not_asked_twice() -> None:
-    from test_events import Ray
-
     ray = Ray()
     ray("trial_start")
     for epoch in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""Sharing out what there is. What needs a running Ray is tested in test_run.py."""
+"""Sharing out what there is. What needs a running Ray is tested in end_to_end/test_run.py."""
 
 import gc
 import re

@@ -610,7 +610,7 @@ class TestFile:
 
     def test_it_is_in_the_built_package(self) -> None:
         assert files("tuner.report").joinpath("report.html.jinja").is_file()
-        settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+        settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["setuptools"]
         assert any(fnmatch("report.html.jinja", pattern) for pattern in settings["package-data"]["tuner.report"])
 
     @pytest.mark.slow

@@ -19,7 +19,7 @@ from tuner.trials.generator import planned
 from tuner.trials.journal import FILE, Journal
 
 Write = Callable[..., Path]
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import torch
 from conftest import experiment, start_job
 from mlflow import MlflowClient
 from torch import Tensor, nn
+from tune_events import Ray
 
 from tuner.errors import UserError
 from tuner.exit_status import FAILED, OK
@@ -349,8 +350,6 @@ def test_a_function_of_ones_own_makes_its_own_batches(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_ray_kills_for_its_memory_is_told_as_that() -> None:
-    from test_events import Ray
-
     ray_ = Ray()
     assert isinstance(ray_.events, TuneCallback)
     ray_("trial_start")

@@ -7,7 +7,7 @@ import pytest
 
 from tuner.ray_backend.internals import USED, internal
 
-ROOMS = Path(__file__).parents[1] / "tuner"
+ROOMS = Path(__file__).parents[2] / "tuner"
 
 
 @pytest.mark.parametrize("name", USED)

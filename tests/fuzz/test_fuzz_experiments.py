@@ -25,7 +25,7 @@ from tuner.storage.yaml import parse_yaml
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.layout import job_folder
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 _SMALL: dict[str, Any] = {
     "name": "small",

@@ -1,4 +1,4 @@
-"""Schedulers and the ends of jobs, on a real Ray and a real MLflow store. What needs no Ray is in test_scheduler.py."""
+"""Schedulers and the ends of jobs, on a real Ray and a real MLflow store. What needs no Ray: test_schedulers.py."""
 
 import io
 import json
