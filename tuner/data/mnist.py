@@ -118,7 +118,7 @@ class MNIST(ImageData):
         return data_dir() / type(self).__name__ / "raw"
 
     def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        if missing := self._missing():  # on a machine that has joined a cluster since `prepare`
+        if missing := self._missing():  # on a machine that joined the cluster after `prepare`
             try:
                 self._download(missing)
             except (OSError, RuntimeError) as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,6 @@ from tuner.jobs.finish import Finish
 from tuner.jobs.result import Result
 from tuner.ray_backend import cluster
 from tuner.ray_backend.guards import GuardedCallback, InternalErrors
-from tuner.ray_backend.newcomers import Newcomers
 from tuner.ray_backend.runner import end_running, run_trials
 from tuner.report.live import Display
 from tuner.signals import on_signal
@@ -84,7 +82,7 @@ class Job(JobContext):
             *(GuardedCallback(each, internal_errors, minor=True) for each in seen),
         ]
         try:
-            with display, ended_by_signals(stopping, say, self.local), self._watching(display, internal_errors):
+            with display, ended_by_signals(stopping, say, self.local):
                 run_trials(
                     spec,
                     self.generator,
@@ -125,13 +123,6 @@ class Job(JobContext):
         if not trial.dropped:
             journal.trial_dropped(trial)
         self.recorder.give_up(trial)
-
-    def _watching(self, display: Display, internal_errors: InternalErrors) -> AbstractContextManager[object]:
-        if self.local:
-            return nullcontext()
-        note = partial(internal_errors.note, "the look at a new machine", minor=True)
-        warn = partial(display.say, style="yellow")
-        return Newcomers(self.spec, self.share, self.user_folder, display.say, warn, note)
 
     def _cannot_write(self, stopping: StoppingCriteria, error: OSError) -> None:
         """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""

@@ -78,6 +78,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         ours = self._by_id[trial.trial_id]
         self._hear(trial)
+        ours.host = str(result.get("hostname", ""))  # the last report, too, tells it: of a trial that fails at once
         if DAMAGED in result:
             self._gone_back(ours, result)
         if LEFT_OUT in result:
@@ -89,7 +90,6 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         self._note_micro_batches(ours, report)
         self._names.look(ours, set(report))
         self._names.epoch(ours, result.get("epoch"), report["epoch"])
-        ours.host = str(result.get("hostname", ""))
         self._epoch[ours.number] = report["epoch"]
         if result.get(CHECKPOINT_DIR_NAME):
             self._coming[ours.number] = trial, result[CHECKPOINT_DIR_NAME]
