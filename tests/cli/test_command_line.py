@@ -175,7 +175,7 @@ class TestDryRun:
         _, out, _ = tuner("run", path, "--dry-run", "trial.data={kind: mnist}")
         assert f"mnist: {tmp_path}/data/MNIST/raw, to be downloaded" in out
         assert not (tmp_path / "data").exists()
-        assert "Ray at ray.example:6379" in tuner("run", path, "--dry-run", "--address", "ray.example:6379")[1]
+        assert "Ray cluster at ray.example:6379" in tuner("run", path, "--dry-run", "--address", "ray.example:6379")[1]
 
     def test_it_says_how_long_that_may_take_by_an_earlier_job(
         self, tuner: Tuner, write: Write, minimal: str, here: Path

@@ -244,7 +244,7 @@ class TestMistakes:
     def test_a_job_without_a_journal(self, store: Store, told: TrialOutcome, tmp_path: Path) -> None:
         store.job("20260101-000000-aaaa", [0.5], ends=False)
         shutil.rmtree(tmp_path / "runs")
-        assert "cannot be had from here" in told("report", "small", status=2)
+        assert "cannot be read from here" in told("report", "small", status=2)
 
     def test_a_password_is_not_shown(self, told: TrialOutcome) -> None:
         said = told("list", "--uri", "postgresql://me:secret@127.0.0.1:1/db", status=2)

@@ -174,7 +174,7 @@ def test_a_host_that_joins_is_used_and_one_that_is_lost_is_done_without(
         job.check(trial)
     steps = job.trained(1)
     assert steps == list(range(1, len(steps) + 1))  # the other one's trial goes on as if nothing had been
-    [last] = re.findall(r"trial 0 lost its process and goes on from epoch (\d+)", job.said)
+    [last] = re.findall(r"trial 0 lost its worker and resumes from epoch (\d+)", job.said)
     assert job.trained(0, late)[0] == int(last) + 1  # right behind its latest checkpoint
     where = job.history(0, "on")
     assert {step for step, number in where.items() if f"host{number:g}" == first.name} >= set(range(1, int(last) + 1))

@@ -130,7 +130,7 @@ def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path
             process.kill()
         assert process.returncode == INTERRUPTED, output
         assert "Traceback" not in output and f"interrupted ({number})" in output
-        assert "--resume goes on from here" in output
+        assert "--resume continues the job" in output
         found = statuses()
         assert found["parent"] == ["KILLED"] and set(found["trial"]) == {"KILLED"}
     (tmp_path / "end").touch()

@@ -308,7 +308,7 @@ def test_a_job_with_failures_says_so_and_the_rest_counts(jobs: dict[str, Job]) -
     job = jobs["many"]
     assert job.status == OK
     assert "failed      " in job.text
-    assert "the record is not whole" not in job.text
+    assert "the record is incomplete" not in job.text
     assert job.parent.data.tags["tuner.winner"] == "0"
     assert job.parent.data.metrics["best_score"] == 9.0
     assert not [name for name in job.parent.data.metrics if name.startswith("test_")]  # only the function knows how

@@ -270,7 +270,7 @@ def grid(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, output
-    assert "going on with job" in output and "--resume goes on from here" in output
+    assert "going on with job" in output and "--resume continues the job" in output
     assert {record.info.status for record in place.trials().values()} <= {"FINISHED", "KILLED"}
     [parent] = place.runs("parent")
     assert (parent.info.status, parent.data.tags["tuner.status"]) == ("KILLED", "interrupted")

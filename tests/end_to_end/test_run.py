@@ -474,7 +474,7 @@ def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: P
         assert process.returncode == OK, output
         trials = [record for record in _runs(folder, "job") if record.data.tags["tuner.role"] == "trial"]
         assert [record.info.status for record in trials] == ["FINISHED"] * 2
-        assert ("lost its process and goes on from epoch" in output) == (kills > 0)
+        assert ("lost its worker and resumes from epoch" in output) == (kills > 0)
         lost = sum(int(record.data.tags.get("tuner.lost", 0)) for record in trials)
         assert min(kills, 1) <= lost <= kills  # a worker may have been through with its trial
         assert not any(temporary.glob(f"tuner-{socket.gethostname()}-*"))

@@ -6,12 +6,12 @@ import pytest
 from conftest import eventually, experiment
 from rich.console import Console
 
-from tuner.cli.summary import _print, _that_fits, leaderboard_table, print_plan, print_result
+from tuner.cli.summary import _fitting_table, _print, leaderboard_table, print_plan, print_result
 from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.formatting import duration
 from tuner.jobs.result import Result
 from tuner.objectives import Objective
-from tuner.report.live import Display, pause
+from tuner.report.live import Display, refresh_interval
 from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Links
@@ -69,7 +69,7 @@ def test_a_screen_that_cannot_be_drawn_ends_neither_its_thread_nor_the_job(monke
     with Display(console, SPEC, begun(1)[0], fault=told.append) as display:
         seen = len(told)
         assert eventually(lambda: len(told) > seen + 1)
-        display.say("a line")
+        display.print_line("a line")
     assert "a line" in text.getvalue() and not display._drawing.is_alive()
 
 
@@ -100,7 +100,7 @@ def test_a_log_tells_which_trials_a_scheduler_ended_and_which_go_on_as_copies() 
     display.trial_mutated(trials[1], mutation)
     first, second = text.getvalue().splitlines()
     assert "trial 0 pruned · lr=0.1 · val_accuracy 0.5000 in epoch 1 · asha after epoch 1" in first
-    assert second == "trial 1 goes on as a copy of trial 0 after epoch 2 · lr=0.02"
+    assert second == "trial 1 continues as a copy of trial 0 after epoch 2 · lr=0.02"
 
 
 def test_a_terminal_shows_progress_the_best_so_far_and_what_runs() -> None:
@@ -135,11 +135,11 @@ def test_a_screen_is_drawn_again_by_itself_until_the_job_ends() -> None:
 def test_a_log_that_keeps_every_screen_gets_fewer_as_time_goes_by() -> None:
     elapsed, screens = 0.0, 0
     while elapsed < 24 * 3600:
-        elapsed += pause(elapsed, in_a_log=True)
+        elapsed += refresh_interval(elapsed, in_a_log=True)
         screens += 1
     assert screens < 20_000  # some 2 KB each
-    assert pause(0, in_a_log=True) <= 1
-    assert pause(24 * 3600, in_a_log=False) < 1
+    assert refresh_interval(0, in_a_log=True) <= 1
+    assert refresh_interval(24 * 3600, in_a_log=False) < 1
 
 
 def test_on_a_terminal_only_what_is_not_on_the_screen_gets_a_line() -> None:
@@ -154,7 +154,7 @@ def test_on_a_terminal_only_what_is_not_on_the_screen_gets_a_line() -> None:
     assert "2/3 trials done · 0 running · 1 pruned · 1 failed" in shown(display)
 
 
-def test_what_is_left_counts_the_epochs_to_come_and_not_those_of_trials_that_ended_early() -> None:
+def test_what_is_left_counts_the_epochs_left_and_not_those_of_trials_that_ended_early() -> None:
     generator, trials = begun(3)
     display = Display(Console(file=StringIO()), SPEC, generator)
     display._began -= 100  # seconds ago
@@ -174,7 +174,7 @@ def test_trials_that_have_not_been_asked_for_are_as_long_as_those_that_ended() -
     for epoch in (1, 2):
         report(display, first, epoch, 0.5)
     end(display, first, "pruned")
-    assert display._epochs_to_come() == 4 + 8 * 2
+    assert display._epochs_left() == 4 + 8 * 2
     assert "1/10 trials done" in shown(display)
 
 
@@ -190,7 +190,7 @@ def test_a_function_of_ones_own_has_no_length_that_is_known() -> None:
     for epoch in (2, 3, 4):
         report(display, trials[0], epoch, 0.5)
     end(display, trials[0], "completed")
-    assert display._epochs_to_come() == 8  # as many as the first made, for each of the two others
+    assert display._epochs_left() == 8  # as many as the first made, for each of the two others
 
 
 def test_a_job_that_goes_on_counts_what_it_had_and_knows_its_best() -> None:
@@ -239,7 +239,7 @@ class TestLeaderboard:
             ["2*", "0", "0.8000", "1,000"],
             ["3", "2", "0.8500", "3,000"],
         ]
-        assert rows[2][-1] == "completed misses latency_ms <= 2"
+        assert rows[2][-1] == "completed violates latency_ms <= 2"
 
     def test_it_shows_what_the_best_report_was_trained_with(self) -> None:
         _, [one] = begun(1)
@@ -261,7 +261,7 @@ class TestLeaderboard:
         one.label = label(one.assignment)
         for width, names in ((400, ["lr", "some_long_key_0"]), (80, ["configuration"])):
             console = Console(file=StringIO(), width=width)
-            table = _that_fits(console, lambda by_key: leaderboard_table([one], [ACCURACY], by_key=by_key))
+            table = _fitting_table(console, lambda by_key: leaderboard_table([one], [ACCURACY], by_key=by_key))
             assert [column.header for column in table.columns][4 : 4 + len(names)] == names
             console.print(table)
             assert "…" not in console.file.getvalue()  # type: ignore[attr-defined]
@@ -334,7 +334,7 @@ class TestResult:
         assert "no trial has a result" in self.said([one], status=FAILED)
 
     def test_an_interrupted_job_says_how_to_go_on_and_one_that_ended_early_says_why(self) -> None:
-        assert "--resume goes on from here" in self.said([], status=INTERRUPTED, ended_early="interrupted")
+        assert "--resume continues the job" in self.said([], status=INTERRUPTED, ended_early="interrupted")
         assert "ended early: timeout" in self.said([], ended_early="timeout")
 
     def test_the_first_traceback_is_shown_and_the_others_are_counted(self) -> None:

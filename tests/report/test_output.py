@@ -15,7 +15,7 @@ PRINTS = """
 import sys
 from tuner.report import output
 output.prepare()
-output.outlive()
+output.ignore_closed_stdout()
 from rich.console import Console
 for line in range(3):
     Console().print("ü", "x " * 9000, highlight=False, soft_wrap=True)

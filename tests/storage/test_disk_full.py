@@ -137,7 +137,7 @@ def test_a_store_that_is_full_is_told_what_it_lacks_by_sync(tmp_path: Path, disk
     job.wait(process, "started")
     filler = fill(disk)
     said = job.end(process)  # the trials need no store
-    assert "the record is not whole" in said and "tuner sync" in said
+    assert "the record is incomplete" in said and "tuner sync" in said
     filler.unlink()
     job.end(job.start("sync", "job.yaml"))
     assert job.record() == WHOLE

@@ -223,14 +223,14 @@ class TestBest:
         job.trial(status="failed")
         job.finish(status="failed", ended_early="timeout after 1h")
         said = shown(listing.print_best, find_job(client, "small"))
-        assert "failed: timeout after 1h" in said and "no trial: none ended well" in said
+        assert "failed: timeout after 1h" in said and "no trial: none has a result" in said
 
     def test_whose_run_is_gone(self, client: Any, place: Path, shown: Shown) -> None:
         job = Recorded(place)
         job.trial(0.5)
         run = run_of(client, job.finish(), 0)
         client.delete_run(run)
-        assert f"its run {run} is gone" in shown(listing.print_best, find_job(client, "small"))
+        assert f"its run {run} was deleted" in shown(listing.print_best, find_job(client, "small"))
 
     def test_of_several_objectives_is_a_front(self, client: Any, place: Path, shown: Shown) -> None:
         job = Recorded(place, objective=["val_loss", "val_accuracy"])
@@ -301,10 +301,10 @@ class TestListing:
     ) -> None:
         for job in (ONE, TWO, "20260103-000000-cccc"):
             Recorded(place, job).kill()
-        monkeypatch.setattr(listing, "MOST", 2)
+        monkeypatch.setattr(listing, "MAX_JOBS", 2)
         said = shown(listing.print_jobs)
         assert ONE not in said and TWO in said and "the newest 2; 1 older ones are not shown" in said
-        monkeypatch.setattr(listing, "MOST", 3)
+        monkeypatch.setattr(listing, "MAX_JOBS", 3)
         assert ONE in shown(listing.print_jobs) and "older" not in shown(listing.print_jobs)
 
     def test_fits_a_narrow_terminal(self, client: Any, place: Path) -> None:

@@ -34,9 +34,9 @@ class TestTags:
         assert elapsed.paused_of(tags) == 0.0
 
     def test_a_pause_is_told_apart(self) -> None:
-        assert elapsed.said(37.2) == "37s"
-        assert elapsed.said(37.2, 0.2) == "37s"
-        assert elapsed.said(37.2, 256) == "37s, and 4m 16s paused"
+        assert elapsed.elapsed_text(37.2) == "37s"
+        assert elapsed.elapsed_text(37.2, 0.2) == "37s"
+        assert elapsed.elapsed_text(37.2, 256) == "37s, and 4m 16s paused"
 
 
 class TestJournal:

@@ -1,1 +1,4 @@
-"""The command line: `app` names the commands; beside it are one file for each group of them, and what they share."""
+"""The command line: `app` lists the commands; the other modules implement them, one module for each group.
+
+Imports every other package.
+"""

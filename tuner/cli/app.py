@@ -1,4 +1,4 @@
-"""The command line. One command is one function, which imports what it needs: ``tuner --help`` is quick."""
+"""The command line. Each command is a function that imports what it needs, so ``tuner --help`` is quick."""
 
 import os
 import select
@@ -15,7 +15,7 @@ from tuner.report import output
 from tuner.signals import Interrupted, on_signal, stop
 from tuner.version import __version__
 
-COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lists them
     "run": run.run,
     "validate": run.validate,
     "train": run.train,
@@ -40,17 +40,17 @@ def _print_version(is_wanted: bool) -> None:
 app = typer.Typer(
     help="Distributed hyperparameter tuning for PyTorch vision models.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # a traceback is a bug of ours, and then it is wanted whole
+    pretty_exceptions_enable=False,  # a traceback is a bug of tuner, and must be complete
 )
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of tuner itself."""
+    """Define the options of tuner itself."""
 
 
 for name, command in COMMANDS.items():
@@ -58,7 +58,11 @@ for name, command in COMMANDS.items():
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with its exit status."""
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: The command-line arguments; None for those of this process.
+    """
     try:
         app(arguments, prog_name="tuner")
     except UserError as error:
@@ -69,23 +73,23 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def console() -> NoReturn:
-    """`main` in a process of its own, which ends at once.
+    """Run `main` and end this process at once.
 
-    Everything is written and closed by then; Python would spend another second or two on taking torch apart.
+    All files are written and closed by then; Python would spend one or two seconds more on unloading torch.
     """
     status: object = 0
     output.prepare()
-    written = os.dup(1)  # rich puts /dev/null in the place of a pipe that broke
+    original_stdout = os.dup(1)  # rich replaces a broken pipe by /dev/null
     try:
         with on_signal(stop):
             main()
     except SystemExit as leaving:
         status = leaving.code or 0
-        # Typer takes any broken pipe for the one that we write to, and leaves without a word.
-        if isinstance(leaving.__context__, BrokenPipeError) and not _nobody_reads(written):
+        # Typer takes every BrokenPipeError for one of standard output, and exits without a message.
+        if isinstance(leaving.__context__, BrokenPipeError) and not _has_no_reader(original_stdout):
             traceback.print_exception(leaving.__context__)
-        if interrupted := _interruption(leaving):
-            print(f"interrupted ({interrupted})", file=sys.stderr)
+        if signal_name := _interruption(leaving):
+            print(f"interrupted ({signal_name})", file=sys.stderr)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -98,14 +102,14 @@ def console() -> NoReturn:
 
 
 def _interruption(error: BaseException | None) -> str:
-    """The name of the signal that an exit comes from; empty where it comes from none."""
+    """Return the name of the signal that caused an exit; empty if no signal did."""
     while error is not None and not isinstance(error, Interrupted):
         error = error.__cause__ or error.__context__
     return str(error) if error is not None else ""
 
 
-def _nobody_reads(output: int) -> bool:
-    """Whether a file descriptor is a pipe whose reader is gone, as that of ``tuner ... | head``."""
+def _has_no_reader(output: int) -> bool:
+    """Return whether a file descriptor is a pipe whose reader has ended, as in ``tuner ... | head``."""
     poll = select.poll()
     poll.register(output, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands take."""
+"""Arguments and options that several commands have."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ Name = Annotated[
         autocompletion=experiments,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Uri = Annotated[
     str | None, typer.Option(help="MLflow's store; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.")
 ]

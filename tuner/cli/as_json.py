@@ -1,7 +1,7 @@
-"""What the commands that look at jobs tell, as plain values for programs: the keys are stable.
+"""The JSON output of ``list``, ``best``, ``compare`` and ``results``; its keys are stable.
 
-Times are seconds; moments are ISO 8601 in UTC. A number that is not finite is null, as JSON has none; what a job of an
-older version does not tell is null, too.
+Durations are seconds; times are ISO 8601 in UTC. A number that is not finite is null, since JSON has none, and so is
+what an older version of tuner did not record.
 """
 
 import json
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 
     from tuner.cli.comparison import Side
 
-_ENDS = ("completed", "pruned", "failed", "diverged", "interrupted", "running")
+_STATUSES = ("completed", "pruned", "failed", "diverged", "interrupted", "running")
 
 
 def text_of(values: Any) -> str:
-    """Plain values as JSON, readable and with nothing that JSON does not have."""
+    """Return values as indented JSON; NumPy's types become plain ones, and numbers that are not finite null."""
     return json.dumps(_plain(values), indent=2, ensure_ascii=False)
 
 
 def job_of(client: Any, job: RecordedJob) -> dict[str, Any]:
-    """A job: ``experiment``, ``job``, ``status``, ``ended_early``, ``objectives`` (``metric``, ``mode``, ``best``),
-    ``trials`` (``planned`` and how many ended how), ``began``, ``seconds``, ``paused_seconds``, ``run_id``.
+    """Return a job's ``experiment``, ``job``, ``status``, ``ended_early``, ``objectives`` (``metric``, ``mode``,
+    ``best``), ``trials`` (``planned`` and the number of each status), ``began``, ``seconds``, ``paused_seconds``,
+    ``run_id``.
     """
     metrics, planned = job.run.data.metrics, job.run.data.params.get("trials", "")
-    counts = {end: int(metrics.get(f"trials_{end}", 0)) for end in _ENDS}
+    counts = {status: int(metrics.get(f"trials_{status}", 0)) for status in _STATUSES}
     if job.status == "running" or not any(counts.values()):
         statuses = [trial.status for trial in trials_of(client, job)]
-        counts = {end: statuses.count(end) for end in _ENDS}
+        counts = {status: statuses.count(status) for status in _STATUSES}
     return {
         "experiment": job.experiment,
         "job": job.id,
@@ -51,10 +52,11 @@ def job_of(client: Any, job: RecordedJob) -> dict[str, Any]:
 
 
 def best_of_job(client: Any, job: RecordedJob) -> dict[str, Any]:
-    """What `job_of` tells, and ``best``: a trial, or null; ``is_final``: whether the job has chosen it; ``test``: its
-    metrics on the test set; ``models``: where it is registered; ``front``: the trials on the Pareto front.
+    """Return the keys of `job_of`, and ``best``: a trial, or null; ``is_final``: whether the job has chosen the winner;
+    ``test``: its metrics on the test set; ``models``: its registered versions; ``front``: the trials on the Pareto
+    front.
 
-    A trial: ``trial`` (its number), ``run_id``, ``status``, ``scores`` by metric, ``best_epoch``, ``seed``,
+    A trial has ``trial`` (its number), ``run_id``, ``status``, ``scores`` by metric, ``best_epoch``, ``seed``,
     ``configuration`` by searched key, ``seconds``.
     """
     trials = trials_of(client, job)
@@ -86,7 +88,7 @@ def _trial(client: Any, job: RecordedJob, trial: RecordedTrial) -> dict[str, Any
 
 
 def _value(job: RecordedJob, key: str, text: str) -> Any:
-    """A parameter, which MLflow has as a text, as what it was: one of the choices of its key, or a number."""
+    """Convert a parameter, which MLflow stores as text, back to a choice of its key's distribution, or to a number."""
     space = json.loads(job.tags.get(recorded(f"{SPACE}{key}")) or "{}")
     options = [option for values in space.values() if isinstance(values, list) for option in values]
     is_listed = bool({"choice", "grid"} & space.keys())
@@ -102,15 +104,12 @@ def _value(job: RecordedJob, key: str, text: str) -> Any:
 
 
 def comparison_of(a: "Side", b: "Side", warnings: Iterable[str]) -> dict[str, Any]:
-    """``a`` and ``b``: ``title``, ``configuration``, ``surroundings``, ``words``, ``numbers``, ``datasets``; and
-    ``differs``: the keys of the configuration that do; ``warnings``: why their numbers are not to be compared.
+    """Return ``a`` and ``b``, each with the fields of `Side`; ``differs``: the keys of the configuration in which they
+    differ; and ``warnings``: why their numbers are not comparable.
     """
-    keys = sorted(key for key in {*a.configuration, *b.configuration} if _of(a, key) != _of(b, key))
-    return {"a": _side(a), "b": _side(b), "differs": keys, "warnings": list(warnings)}
-
-
-def _of(side: "Side", key: str) -> str | None:
-    return side.configuration.get(key)
+    keys = {*a.configuration, *b.configuration}
+    differs = sorted(key for key in keys if a.configuration.get(key) != b.configuration.get(key))
+    return {"a": _side(a), "b": _side(b), "differs": differs, "warnings": list(warnings)}
 
 
 def _side(side: "Side") -> dict[str, Any]:
@@ -127,16 +126,16 @@ def _side(side: "Side") -> dict[str, Any]:
 
 
 def rows_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """The table of `tuner.results`, an object for each trial."""
+    """Return the table of `tuner.results`, a dict for each trial."""
     rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-    for row in rows:  # one without a result makes it a column of floats
+    for row in rows:  # a trial without a result makes best_epoch a column of floats
         epoch = row.get("best_epoch")
         row |= {"best_epoch": int(epoch)} if isinstance(epoch, float) and math.isfinite(epoch) else {}
     return rows
 
 
 def _plain(value: Any) -> Any:
-    """Without NumPy's types, and null for what JSON does not have."""
+    """Convert NumPy's types to plain ones, and numbers that are not finite to None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

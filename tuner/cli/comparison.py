@@ -1,4 +1,4 @@
-"""Two jobs, or two trials, side by side: what differs in their configuration, and in what came of it."""
+"""Two jobs, or two trials, side by side: where their configurations differ, and the results of both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,28 +10,28 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import config_keys
-from tuner.cli.listing import say, show
+from tuner.cli.listing import print_line, print_whole
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
 from tuner.tracking import store
 from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, configuration, find, metrics_of, trials_of
-from tuner.trials.elapsed import said as took
+from tuner.trials.elapsed import elapsed_text
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared.
+    """One of the two jobs or trials that are compared.
 
     Args:
-        title: What it is called.
-        configuration: Its dotted keys.
-        words: What came of it in words.
-        numbers: What came of it in numbers.
-        seconds: How long it took, as `tuner.trials.elapsed` has it.
-        paused: Seconds between its runs.
-        objectives: What it was judged by.
-        datasets: What it was measured on, each set by name and digest.
-        surroundings: What it ran with.
+        title: A job's experiment and id, or the name of a trial's run.
+        configuration: Its values by dotted key.
+        words: Its results that are text, such as the status.
+        numbers: Its results that are numbers, by metric.
+        seconds: How long it took, without pauses.
+        objectives: Mode and metric of each objective.
+        datasets: Name and digest of each dataset that it was measured on.
+        surroundings: Versions, git commit, host, and the device of a trial.
+        paused: Seconds between its invocations.
     """
 
     title: str
@@ -46,23 +46,27 @@ class Side:
 
 
 def compare(client: Any, a: str, b: str) -> tuple[Side, Side]:
-    """Two jobs, or two trials, by name as `tuner.tracking.queries.find` takes it.
+    """Read two jobs, or two trials, from the store.
+
+    Args:
+        client: A client of MLflow's store.
+        a: A job or a trial, as for `tuner.tracking.queries.find`.
+        b: Another one.
 
     Raises:
-        UserError: There is no such job or trial, they are the same, or one is a job and the other a trial.
+        UserError: There is no such job or trial, both are the same, or one is a job and the other a trial.
     """
-    found = [find(client, name) for name in (a, b)]
-    first, second = found
+    first, second = find(client, a), find(client, b)
     if isinstance(first, RecordedJob) and isinstance(second, RecordedJob):
         sides = _job(client, first), _job(client, second)
     elif isinstance(first, RecordedTrial) and isinstance(second, RecordedTrial):
         sides = _trial(client, first), _trial(client, second)
     else:
-        which = [
+        kinds = [
             f"{name} is a {'job' if isinstance(each, RecordedJob) else 'trial'}"
-            for name, each in zip((a, b), found, strict=True)
+            for name, each in ((a, first), (b, second))
         ]
-        raise UserError(Problem(f"{', '.join(which)}", hint="give two jobs, or the ids of two trials' runs"))
+        raise UserError(Problem(", ".join(kinds), hint="give two jobs, or the ids of two trials' runs"))
     if first.run.info.run_id == second.run.info.run_id:
         raise UserError(Problem(f"{a} and {b} are the same", hint="an experiment's name stands for its last job"))
     return sides
@@ -92,13 +96,13 @@ def _job(client: Any, job: RecordedJob) -> Side:
 
 
 def _spec(client: Any, job: RecordedJob) -> dict[str, str]:
-    """The experiment as it was run, in dotted keys."""
+    """Return the experiment of a job as it was run, by dotted key."""
     text = store.read_text(client, job.run.info.run_id, "experiment.yaml")
     if text is None:
-        hint = "its artifacts lie where this machine does not see them, or were deleted"
-        raise UserError(Problem(f"job {job.id} has no experiment.yaml that can be had from here", hint=hint))
-    said = {key: value for key, value in config_keys.flattened(yaml.safe_load(text)).items() if value != {}}
-    return {key: str(value) for key, value in said.items()}
+        hint = "this machine cannot reach the folder of its artifacts, or they were deleted"
+        raise UserError(Problem(f"experiment.yaml of job {job.id} cannot be read", hint=hint))
+    values = config_keys.flattened(yaml.safe_load(text))
+    return {key: str(value) for key, value in values.items() if value != {}}
 
 
 def _trial(client: Any, trial: RecordedTrial) -> Side:
@@ -127,20 +131,18 @@ def _surroundings(tags: Mapping[str, str], *more: str) -> dict[str, str]:
 
 
 def print_comparison(console: Console, a: Side, b: Side) -> None:
-    """Both side by side: of the configuration what differs, of the results everything."""
+    """Print both side by side: the keys of the configuration that differ, and all results."""
     for warning in warnings(a, b):
-        say(console, Text(warning, style="yellow"))
+        print_line(console, Text(warning, style="yellow"))
     table = Table(header_style="bold")
     table.add_column("", overflow="fold")
     for side in (a, b):
         table.add_column(Text(side.title), overflow="fold")
     table.add_column("difference", justify="right", no_wrap=True)
-    parts = ((a.configuration, b.configuration), (a.surroundings, b.surroundings))
-    for number, (these, those) in enumerate(parts):
-        for key in sorted(key for key in {*these, *those} if these.get(key) != those.get(key)):
-            table.add_row(Text(key), Text(these.get(key, "")), Text(those.get(key, "")))
-        if number == 0 and not table.row_count:
-            table.add_row("configuration", "the same", "the same")
+    _add_differences(table, a.configuration, b.configuration)
+    if not table.row_count:
+        table.add_row("configuration", "the same", "the same")
+    _add_differences(table, a.surroundings, b.surroundings)
     table.add_section()
     for word in a.words:
         if a.words[word] or b.words[word]:
@@ -150,29 +152,34 @@ def print_comparison(console: Console, a: Side, b: Side) -> None:
         if one or other:
             by = "" if one is None or other is None else _difference(name, one, other)
             table.add_row(Text(name, style="bold"), *(_number(name, value, one, other) for value in (one, other)), by)
-    table.add_row("took", took(a.seconds, a.paused), took(b.seconds, b.paused))
-    show(console, table)
+    table.add_row("took", elapsed_text(a.seconds, a.paused), elapsed_text(b.seconds, b.paused))
+    print_whole(console, table)
 
 
-def _number(name: str, value: float | None, *beside: float | None) -> str:
-    """A result, told apart from those `beside` it."""
+def _add_differences(table: Table, a: Mapping[str, str], b: Mapping[str, str]) -> None:
+    for key in sorted(key for key in {*a, *b} if a.get(key) != b.get(key)):
+        table.add_row(Text(key), Text(a.get(key, "")), Text(b.get(key, "")))
+
+
+def _number(name: str, value: float | None, *row: float | None) -> str:
+    """Format a result with as many digits as tell it apart from the others in its `row`."""
     is_count = name in ("best_epoch", "parameters") or name.startswith("trials_")
-    return f"{value:,.0f}" if is_count and value is not None else score_format(beside or [value])(value)
+    return f"{value:,.0f}" if is_count and value is not None else score_format(row or [value])(value)
 
 
 def _difference(name: str, one: float, other: float) -> str:
-    """How much more the other one has."""
+    """Format `other` minus `one`, with its sign; empty where they are equal."""
     by = other - one
     return "" if by == 0 else f"{'+' if by > 0 else '-'}{_number(name, abs(by))}"
 
 
 def warnings(a: Side, b: Side) -> list[str]:
-    """Why the numbers of one say nothing of the other."""
+    """Return why the numbers of the two are not comparable, as sentences; empty if they are."""
     found = []
     if a.objectives != b.objectives:
-        said = [", ".join(f"{mode} {metric}" for mode, metric in side.objectives) or "unknown" for side in (a, b)]
-        found.append(f"not comparable: the objective is {said[0]} in one and {said[1]} in the other")
+        objectives = [", ".join(f"{mode} {metric}" for mode, metric in side.objectives) or "unknown" for side in (a, b)]
+        found.append(f"not comparable: the objective is {objectives[0]} in one and {objectives[1]} in the other")
     if a.datasets != b.datasets and a.datasets and b.datasets:
-        said = [", ".join(sorted(side.datasets)) for side in (a, b)]
-        found.append(f"not comparable: one was measured on {said[0]}, the other on {said[1]}")
+        datasets = [", ".join(sorted(side.datasets)) for side in (a, b)]
+        found.append(f"not comparable: one was measured on {datasets[0]}, the other on {datasets[1]}")
     return found

@@ -1,4 +1,4 @@
-"""What the shell completes: names of experiments, read from the store's file without MLflow."""
+"""Shell completion of experiments' names, read from MLflow's SQLite file without importing MLflow."""
 
 import contextlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from tuner.storage.uris import default_uri
 
 
 def experiments(incomplete: str) -> list[str]:
-    """The experiments whose names begin so; none where the store is a server, or is not there."""
+    """Return the experiments whose names begin with `incomplete`; none where the store is no existing file."""
     kind, _, path = default_uri().partition(":///")
     if kind != "sqlite" or not Path(path).is_file():
         return []

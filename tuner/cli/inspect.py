@@ -1,4 +1,4 @@
-"""Commands that look at recorded jobs."""
+"""Commands that show recorded jobs."""
 
 import contextlib
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def best(
     name: Name,
     json: AsJson = False,
     as_yaml: Annotated[
-        bool, typer.Option("--yaml", help="Print it as an experiment's file of its own: one trial, its seed explicit.")
+        bool, typer.Option("--yaml", help="Print an experiment's file with this one trial and its seed.")
     ] = False,
     uri: Uri = None,
 ) -> None:
@@ -69,7 +69,7 @@ def compare(
     json: AsJson = False,
     uri: Uri = None,
 ) -> None:
-    """Show what differs between two jobs, or two trials, and what came of it."""
+    """Show in which keys two jobs, or two trials, differ, and the results of both."""
     from tuner.cli import comparison
     from tuner.cli.as_json import comparison_of, text_of
     from tuner.report.terminal import terminal
@@ -88,7 +88,7 @@ def results(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, in full precision.")] = False,
     uri: Uri = None,
 ) -> None:
-    """Show every trial of a job, best first: the table that tuner.results(NAME) gives."""
+    """Show every trial of a job, best first: the table that tuner.results(NAME) returns."""
     from tuner.cli.as_json import rows_of, text_of
     from tuner.cli.listing import print_table
     from tuner.report.from_record import results as table_of
@@ -108,7 +108,7 @@ def results(
 def logs(
     name: Name,
     trial: Annotated[int, typer.Argument(metavar="TRIAL", min=0, help="The trial's number.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the trial ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print more until the trial ends.")] = False,
     uri: Uri = None,
 ) -> None:
     """Show what a trial printed, its traceback included."""
@@ -126,7 +126,8 @@ def logs(
 def report(
     name: Name,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; default: <experiment>-<job>.html, here.")
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; default: <experiment>-<job>.html in this folder."),
     ] = None,
     uri: Uri = None,
 ) -> None:
@@ -140,12 +141,12 @@ def report(
 
 
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on this machine only.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port, which only this machine can reach.")] = 5000,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page of the last job in a browser.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the log of MLflow's server.")] = False,
     uri: Uri = None,
 ) -> None:
-    """Open MLflow's UI on the store, until Ctrl-C."""
+    """Run MLflow's UI on the store, until Ctrl-C."""
     import webbrowser
 
     from tuner.report.phases import Phases
@@ -155,25 +156,25 @@ def ui(
     with _store(uri) as (client, store):
         lines = links(client, store, port)
 
-    def tell() -> None:
+    def print_links() -> None:
         phases.end()
         typer.echo("\n".join(lines))
         page = next(word for line in reversed(lines) for word in line.split() if word.startswith("http"))
         if open_it and not webbrowser.open(page):
-            typer.echo("this machine has no browser: open the page from one that reaches it", err=True)
+            typer.echo("this machine has no browser: open the page on a machine that reaches this one", err=True)
 
     with Phases(terminal()) as phases:
         if is_served(store):
-            tell()
+            print_links()
             return
         check_free(port)
         phases.begin("ui", "starting MLflow's UI", in_a_log=False)
-        raise typer.Exit(serve(store, port, tell, verbose=verbose))
+        raise typer.Exit(serve(store, port, print_links, verbose=verbose))
 
 
 @contextlib.contextmanager
 def _store(uri: str | None) -> Iterator[tuple[Any, str]]:
-    """A client to read MLflow's store with, and the store's URI."""
+    """Open MLflow's store for reading; yield a client and the store's URI."""
     from tuner.storage.uris import default_uri
     from tuner.tracking.store import reading
 

@@ -1,4 +1,4 @@
-"""What MLflow's record tells of jobs, for the terminal: which there are, and the winner of one."""
+"""Tables of recorded jobs for the terminal: the jobs of a store, the winner of a job, its trials."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,21 +24,25 @@ from tuner.tracking.queries import (
     versions_of,
 )
 from tuner.tracking.store import CHECKPOINT, SIGNATURE, experiments, has_artifact
-from tuner.trials.elapsed import said as took
+from tuner.trials.elapsed import elapsed_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST = 50
-"""Jobs that are listed."""
+MAX_JOBS = 50
+"""The largest number of jobs that `print_jobs` lists."""
 
-_WIDE = 110  # characters that all columns take with names as they are
+_WIDE = 110  # characters that all columns take where no name is folded
 
 _STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
 
 
 def jobs_in(client: Any, name: str | None = None) -> Iterator[RecordedJob]:
-    """The jobs in a store, newest first: of an experiment, or None for all.
+    """Yield the jobs in a store, newest first.
+
+    Args:
+        client: A client of the store.
+        name: An experiment's name; None for all experiments.
 
     Raises:
         UserError: There is no experiment of that name.
@@ -47,24 +51,24 @@ def jobs_in(client: Any, name: str | None = None) -> Iterator[RecordedJob]:
 
 
 def print_jobs(console: Console, client: Any, uri: str, name: str | None = None) -> None:
-    """The jobs in a store, newest first.
+    """Print the jobs in a store, newest first, at most `MAX_JOBS`.
 
     Args:
         console: Where to write.
-        client: Of the store.
-        uri: The store.
-        name: Of an experiment; None for all.
+        client: A client of the store.
+        uri: The store's URI.
+        name: An experiment's name; None for all experiments.
 
     Raises:
         UserError: There is no experiment of that name.
     """
     found = jobs_in(client, name)
-    listed = list(islice(found, MOST))
+    listed = list(islice(found, MAX_JOBS))
     more = sum(1 for _ in found)
     if not listed:
-        say(console, f"no job in {masked(uri)}" + (f", experiment {name}" if name else ""))
+        print_line(console, f"no job in {masked(uri)}" + (f", experiment {name}" if name else ""))
         return
-    # Where there is little room, the experiment stands above the job, whose id begins with the time.
+    # On a narrow terminal the experiment goes into the job's column, and the start is omitted: job ids begin with it.
     is_narrow = console.is_terminal and console.width < _WIDE
     left_out = ({"experiment"} if name or is_narrow else set()) | ({"begun"} if is_narrow else set())
     table = Table(header_style="bold")
@@ -80,24 +84,24 @@ def print_jobs(console: Console, client: Any, uri: str, name: str | None = None)
             "trials": _counts(client, job),
             "best": Text("\n".join(_bests(job))),
             "begun": date_and_time(job.began),
-            "took": took(job.seconds, job.paused),
+            "took": elapsed_text(job.seconds, job.paused),
         }
         table.add_row(*(cell for column, cell in cells.items() if column not in left_out))
     if more:
         hint = "" if name else f"; tuner list {listed[-1].experiment} shows those of one experiment"
         table.caption = f"the newest {len(listed)}; {more} older ones are not shown{hint}"
-    show(console, table)
+    print_whole(console, table)
 
 
 def _counts(client: Any, job: RecordedJob) -> str:
-    """How many trials ended how; of a job that is running, out of how many there will be."""
+    """Return how many trials have each status; of a job that has not completed, also how many are planned."""
     metrics = job.run.data.metrics
-    named = [(name, int(metrics.get(f"trials_{name}", 0))) for name in ("completed", "pruned", "failed", "diverged")]
-    if job.status == "running" or not any(count for _, count in named):
+    counts = [(name, int(metrics.get(f"trials_{name}", 0))) for name in ("completed", "pruned", "failed", "diverged")]
+    if job.status == "running" or not any(count for _, count in counts):
         statuses = [trial.status for trial in trials_of(client, job)]
-        named = [(status, statuses.count(status)) for status in dict.fromkeys(statuses)]
-    said = "\n".join(f"{count} {name}" for name, count in named if count)
-    return said if job.status == "completed" else f"{said or 'none'}\nof {job.run.data.params.get('trials', '?')}"
+        counts = [(status, statuses.count(status)) for status in dict.fromkeys(statuses)]
+    text = "\n".join(f"{count} {name}" for name, count in counts if count)
+    return text if job.status == "completed" else f"{text or 'none'}\nof {job.run.data.params.get('trials', '?')}"
 
 
 def _bests(job: RecordedJob) -> list[str]:
@@ -109,21 +113,20 @@ def _bests(job: RecordedJob) -> list[str]:
 
 
 def print_best(console: Console, client: Any, uri: str, job: RecordedJob) -> None:
-    """The winner of a job, or its Pareto front: what it is, how good it is, and how to have it."""
+    """Print the winner of a job, and its Pareto front: the configuration, the scores, and how to load it."""
     trials = trials_of(client, job)
     early = job.tags.get("tuner.ended_early", "") if job.status != "running" else ""
-    of = ", ".join(f"{mode} {metric}" for mode, metric in job.objectives)
     _line(console, "job", f"{job.experiment} {job.id}, {job.status}{f': {early}' if early else ''}")
-    _line(console, "objective", of)
+    _line(console, "objective", ", ".join(f"{mode} {metric}" for mode, metric in job.objectives))
     best = best_of(job, trials)
     if best is None:
-        why = "none has ended yet" if job.status == "running" else "none ended well and satisfies the constraints"
-        why = f"its run {job.winner} is gone" if job.winner and job.status != "running" else why
+        why = "none has ended yet" if job.status == "running" else "none has a result and satisfies the constraints"
+        why = f"its run {job.winner} was deleted" if job.winner and job.status != "running" else why
         _line(console, "best", f"no trial: {why}", "red")
         return
     front = [trial for trial in trials if "pareto" in trial.run.data.tags]
     if front and job.status != "running":
-        show(console, _front(client, job, front))
+        print_whole(console, _front(client, job, front))
     values = "  ".join(f"{key}={value}" for key, value in configuration(client, best).items())
     so_far = " so far" if not job.winner or job.status == "running" else ""
     _line(console, "best", Text.assemble(f"trial {best.number}{so_far}: ", (values or "as written", "bold green")))
@@ -162,35 +165,35 @@ def _how_to_load(console: Console, client: Any, uri: str, trial: RecordedTrial) 
         _line(console, "load", "it has no checkpoint")
         return
     where = "" if uri == default_uri() else f"    with MLFLOW_TRACKING_URI={masked(uri)}"
-    if "target" in trial.fixed:  # only its own code knows what its checkpoint is
+    if "target" in trial.fixed:  # a function of the user's own: only its code can load its checkpoint
         _line(console, "load", f"mlflow artifacts download -r {run_id} -a {CHECKPOINT}{where}")
         return
-    said = trial.fixed | configuration(client, trial)
-    parts = ["model"] if has_artifact(client, run_id, SIGNATURE, CHECKPOINT) else ["model", "data"]
-    targets = [said[key] for key in (f"{part}.target" for part in parts) if key in said]
+    values = trial.fixed | configuration(client, trial)
+    sections = ["model"] if has_artifact(client, run_id, SIGNATURE, CHECKPOINT) else ["model", "data"]
+    targets = [values[key] for key in (f"{section}.target" for section in sections) if key in values]
     source = trial.run.data.tags.get("mlflow.source.name")
     _line(console, "load", f"{load_call(run_id, targets, _folder(source))}{where}")
 
 
 def _folder(source: str | None) -> Path | None:
-    """The folder of an experiment's file, or of a job without a file."""
+    """Return the folder of an experiment's file, or the folder of a job that had no file; None if unknown."""
     return (Path(source) if Path(source).is_dir() else Path(source).parent) if source else None
 
 
 def print_table(console: Console, table: "pd.DataFrame") -> None:
-    """Every trial of a job, as `tuner.results` gives them: a row each, numbers told apart within their column.
+    """Print the table of `tuner.results`, a row for each trial.
 
-    On a terminal that is too narrow the ids of the runs are left out, which is said.
+    On a terminal that is too narrow it omits the column ``run_id`` and says so.
     """
     whole = _cells(table)
     is_whole = not console.is_terminal or _width(console, whole) <= console.width
-    show(console, whole if is_whole else _cells(table.drop(columns="run_id", errors="ignore")))
+    print_whole(console, whole if is_whole else _cells(table.drop(columns="run_id", errors="ignore")))
     if not is_whole:
-        say(console, "the ids of their runs: --csv or --json")
+        print_line(console, "--csv and --json also print the ids of the runs")
 
 
 def _width(console: Console, table: Table) -> int:
-    """Characters that a table takes where nothing is wrapped."""
+    """Return the width of a table in characters where nothing is wrapped."""
     return console.measure(table, options=console.options.update(width=100_000)).maximum
 
 
@@ -213,17 +216,17 @@ def _cells(table: "pd.DataFrame") -> Table:
     return shown
 
 
-def show(console: Console, table: Table) -> None:
-    """Print a table: as wide as the terminal, and in a file or a pipe as wide as it is."""
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table: as wide as a terminal, or into a file or a pipe without wrapping."""
     if not console.is_terminal:
         console = Console(file=console.file, width=max(console.width, _width(console, table)))
     console.print(table)
 
 
-def say(console: Console, text: str | Text) -> None:
-    """Print a line as it stands: a terminal breaks it, where it must."""
+def print_line(console: Console, text: str | Text) -> None:
+    """Print one line without markup; the terminal wraps it, rich does not."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _line(console: Console, name: str, text: str | Text, style: str = "") -> None:
-    say(console, Text.assemble((f"{name:<12}", "bold"), Text(text, style) if isinstance(text, str) else text))
+    print_line(console, Text.assemble((f"{name:<12}", "bold"), Text(text, style) if isinstance(text, str) else text))

@@ -1,16 +1,16 @@
-"""The line of Python that loads a model, as the commands print it: to be copied as it stands."""
+"""The line of Python that loads a model, as the commands print it for copying."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 
 def load_call(source: str, targets: Sequence[str], folder: Path | None) -> str:
-    """A call of `tuner.load`, for the working directory.
+    """Return a call of `tuner.load` that works in this process's working directory.
 
     Args:
-        source: What is loaded.
+        source: What to load: a run's id, a checkpoint's folder, or the name of a model.
         targets: Code of the user's own that the model needs, as ``pkg.module:name``.
-        folder: The folder of the experiment's file, where that code may be; None where it is unknown.
+        folder: The folder of the experiment's file, where that code may be; None if unknown.
     """
     arguments = [f'"{source}"']
     if targets:
@@ -28,7 +28,7 @@ def _is_in(folder: Path, target: str) -> bool:
 
 
 def _short(folder: Path) -> str:
-    """A folder as it is called from here: below the working directory, or in full."""
+    """Return a folder's path relative to the working directory, or absolute where it is not below that."""
     whole = folder.resolve()
     here = Path.cwd().resolve()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(whole)

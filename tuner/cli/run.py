@@ -16,26 +16,28 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to run on; default: RAY_ADDRESS, else a fresh local Ray.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the experiment's last, interrupted job.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the experiment's last, interrupted job.")] = False,
     extend: Annotated[
         str | None,
-        typer.Option(metavar="N|all", help="Go on with its last job and try N configurations more; all: of a grid."),
+        typer.Option(
+            metavar="N|all", help="Continue its last job with N configurations more; all: the new ones of a grid."
+        ),
     ] = None,
     job: Annotated[
-        str | None, typer.Option(metavar="ID", help="Which job goes on; default: the experiment's last one.")
+        str | None, typer.Option(metavar="ID", help="The job to continue; default: the experiment's last one.")
     ] = None,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Go on as a job of its own, with runs of its own: as a copy has to.")
+        bool, typer.Option("--adopt", help="Continue a copy of a job's folder as a new job, with its own runs.")
     ] = False,
     changed_code: Annotated[
-        str | None, typer.Option(metavar="ok", help="ok: go on though code of your own is not what it was.")
+        str | None, typer.Option(metavar="ok", help="ok: continue the job although code of your own has changed.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     submit: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Ship the file's folder to this cluster (http://HOST:8265) and run it there."),
+        typer.Option(
+            metavar="URL", help="Upload the file's folder to this cluster (http://HOST:8265) and run the job there."
+        ),
     ] = None,
 ) -> None:
     """Run an experiment: all trials, the record, the winner."""
@@ -49,7 +51,7 @@ def run(
         from tuner.spec.loader import load
 
         spec = load(file, overrides or ())
-    going_on: dict[str, Any] = {
+    continuation: dict[str, Any] = {
         "resume": resume,
         "extend": _extend(extend),
         "job": job,
@@ -58,13 +60,13 @@ def run(
     }
     if submit is not None:
         if address or dry_run:
-            hint = "the job there takes the Ray of its machine; --dry-run prints the plan, which is the same here"
+            hint = "a submitted job uses the cluster that runs it; --dry-run without --submit prints the same plan"
             raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
         from tuner.jobs.submit import submit as submit_job
 
-        status = submit_job(spec, file, overrides or (), submit, console=console, **going_on)
+        status = submit_job(spec, file, overrides or (), submit, console=console, **continuation)
         raise typer.Exit(status)
-    streams.outlive()
+    streams.ignore_closed_stdout()
     if dry_run:
         from tuner.cli.summary import print_plan
         from tuner.jobs.driver import prepare
@@ -75,7 +77,7 @@ def run(
         phases.begin("reading", "loading Ray", in_a_log=False)
         from tuner.cli.summary import print_result
         from tuner.jobs.driver import run as run_experiment
-    result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **going_on)
+    result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **continuation)
     print_result(console, result, file.parent)
     raise typer.Exit(result.status)
 
@@ -86,22 +88,22 @@ def _extend(value: str | None) -> int | Literal["all"]:
     if value == "all":
         return "all"
     if not value.isdecimal() or int(value) == 0:
-        hint = "a number of configurations, from 1, or all: what was added to a grid"
-        raise UserError(Problem(f"{value!r} is no number of configurations", "--extend", "command line", hint))
+        hint = "allowed: a number of configurations, from 1, or all (for a grid: its new configurations)"
+        raise UserError(Problem(f"{value!r} is not a number of configurations", "--extend", "command line", hint))
     return int(value)
 
 
 def _changed_code(value: str | None) -> bool:
     if value not in (None, "ok"):
-        raise UserError(Problem(f"{value!r} says nothing", "--changed-code", "command line", "allowed: ok"))
+        raise UserError(Problem(f"{value!r} is not allowed", "--changed-code", "command line", "allowed: ok"))
     return value == "ok"
 
 
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments' YAML files.")],
-    show: Annotated[bool, typer.Option("--print", help="Print each as resolved, with every default.")] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print each file with every default.")] = False,
 ) -> None:
-    """Check experiments' files, and start nothing."""
+    """Check experiments' files without starting anything."""
     from tuner.spec.loader import load
 
     problems = []
@@ -126,34 +128,37 @@ def train(
     ] = None,
     overrides: Overrides = None,
     trial: Annotated[
-        int | None, typer.Option(help="Train this trial of the plan; default: the trial of the file as it stands.")
+        int | None, typer.Option(help="Train this trial of the plan; default: the trial of the file.")
     ] = None,
     run: Annotated[
         str | None,
         typer.Option(
             metavar="ID",
-            help="Train a recorded trial again, to the last digit: the id of its run, or a job, for its winner. "
-            "FILE is needed only where the trial calls code of your own, which lies beside it.",
+            help="Train a recorded trial again: the id of its run, or a job, for its winner. "
+            "FILE is needed only if the trial calls code of your own.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A new folder for the best checkpoint; default: none is kept.")
+        Path | None,
+        typer.Option("--output", "-o", help="A new folder for the best checkpoint; default: it is deleted."),
     ] = None,
     uri: Uri = None,
 ) -> None:
-    """Train one trial here and now, without Ray and MLflow: the place to debug."""
+    """Train one trial in this process, without Ray and MLflow, for debugging."""
     from tuner.jobs.local import train_again, train_alone
     from tuner.report.terminal import terminal
     from tuner.spec.loader import load
 
-    streams.outlive()
+    streams.ignore_closed_stdout()
     if run is not None:
         from tuner.jobs.reproduced import reproduction
 
         if overrides or trial is not None or (file is not None and "=" in str(file) and not file.exists()):
-            hint = "tuner best NAME --yaml writes it as a file, which takes overrides"
+            hint = "tuner best NAME --yaml prints a file with that trial, which takes overrides"
             raise UserError(
-                Problem("trains a recorded trial as it was, without --trial and KEY=VALUE", "--run", hint=hint)
+                Problem(
+                    "trains a recorded trial unchanged: it goes with neither --trial nor KEY=VALUE", "--run", hint=hint
+                )
             )
         if not train_again(reproduction(run, uri), file=file, output=output, console=terminal()):
             raise typer.Exit(1)
@@ -172,14 +177,14 @@ def sync(
     overrides: Overrides = None,
     job: Annotated[str | None, typer.Option(help="The job's id; default: the experiment's last job.")] = None,
 ) -> None:
-    """Tell the tracking server what it missed of a job, from the job's folder."""
-    from tuner.jobs.sync import sync as make_whole
+    """Write what MLflow lacks of a job, from the journal in the job's folder."""
+    from tuner.jobs.sync import sync as sync_job
     from tuner.spec.loader import load
 
-    streams.outlive()
-    synced = make_whole(load(file, overrides or ()), file, job, lambda message: typer.echo(message, err=True))
+    streams.ignore_closed_stdout()
+    synced = sync_job(load(file, overrides or ()), file, job, lambda message: typer.echo(message, err=True))
     trials = "1 trial" if synced.trials == 1 else f"{synced.trials} trials"
-    typer.echo(f"job {synced.job}: the record of its {trials} is whole")
+    typer.echo(f"job {synced.job}: the record of its {trials} is complete")
 
 
 def schema() -> None:

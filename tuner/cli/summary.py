@@ -1,4 +1,4 @@
-"""What a user sees before and after a job: the plan, the leaderboard, the winner, where the rest is."""
+"""What `tuner run` prints before and after a job: the plan; the leaderboard, the winner, links."""
 
 import shlex
 import shutil
@@ -23,7 +23,8 @@ from tuner.report.live import COLOURS
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import is_there
 from tuner.storage.uris import masked
-from tuner.trials import elapsed, output_files
+from tuner.trials import output_files
+from tuner.trials.elapsed import elapsed_text
 from tuner.trials.generator import planned
 from tuner.trials.labels import brief, label, short_names
 from tuner.trials.leaderboard import failures, front, ranked
@@ -31,14 +32,21 @@ from tuner.trials.status import SCORED
 from tuner.trials.trial import Trial
 
 _ROWS = 15
-_LEAST = 9  # characters of a column that is folded
-_FIRST, _LAST = 10, 5  # rows of a plan that is longer
+_MIN_WIDTH = 9  # characters of a column that is folded
+_FIRST, _LAST = 10, 5  # rows of a longer plan that are printed
 
 
 def leaderboard_table(
     trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1, *, by_key: bool = True
 ) -> Table:
-    """The best trials as a table for the terminal: a column for each searched key, or one for all of them."""
+    """Return the best trials as a table for the terminal.
+
+    Args:
+        trials: All trials of the job.
+        objectives: What they are ranked by.
+        repeat: With how many seeds each configuration was trained.
+        by_key: Whether each searched key has a column of its own; else one column has the whole configuration.
+    """
     keys = list(dict.fromkeys(key for trial in trials for key in _configuration(trial))) if by_key else []
     names = short_names(keys)
     on_front = {trial.number for trial in front(trials, objectives)}
@@ -52,13 +60,15 @@ def leaderboard_table(
     for key in keys:
         table.add_column(names[key], justify="right", overflow="fold")
     if not by_key:
-        table.add_column("configuration", overflow="fold", min_width=_LEAST)
+        table.add_column("configuration", overflow="fold", min_width=_MIN_WIDTH)
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("status", overflow="fold", min_width=_LEAST)
+    table.add_column("status", overflow="fold", min_width=_MIN_WIDTH)
     columns = _columns(trials, objectives)
     for place, trial in enumerate(ranked(trials, objectives, repeat)[:_ROWS], start=1):
-        missed = [name for name, by in trial.violations.items() if by > 0]
-        status = " ".join(filter(None, (trial.status, trial.reason, f"misses {', '.join(missed)}" if missed else "")))
+        violated = [name for name, by in trial.violations.items() if by > 0]
+        status = " ".join(
+            filter(None, (trial.status, trial.reason, f"violates {', '.join(violated)}" if violated else ""))
+        )
         table.add_row(
             "" if trial.best is None else f"{place}{'*' if trial.number in on_front else ''}",
             str(trial.number),
@@ -75,12 +85,12 @@ def leaderboard_table(
 
 
 def _columns(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Callable[[float | None], str]]:
-    """How to write each objective, so that trials beside each other are told apart."""
+    """Return a formatter for each objective, with as many digits as tell the trials apart."""
     return [score_format(objective.of(trial.best_report) for trial in trials) for objective in objectives]
 
 
 def _configuration(trial: Trial) -> Assignment:
-    """What a trial's best report was measured with; of one without a report, what it began with."""
+    """Return the configuration of a trial's best report; without a report, the one that the trial began with."""
     return trial.best_assignment or trial.assignment
 
 
@@ -90,7 +100,7 @@ def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
     for key in keys or ():
         table.add_column(key, justify="right", overflow="fold")
     if keys is None:
-        table.add_column("configuration", overflow="fold", min_width=_LEAST)
+        table.add_column("configuration", overflow="fold", min_width=_MIN_WIDTH)
     table.add_column("seed", justify="right", no_wrap=True)
     left_out = len(trials) - _FIRST - _LAST
     for place, trial in enumerate(trials):
@@ -107,27 +117,34 @@ def _cell(assignment: Assignment, key: str) -> Text:
     return Text(brief(assignment[key]) if key in assignment else "")
 
 
-def _that_fits(console: Console, table: Callable[[bool], Table]) -> Table:
-    """A table with a column for each searched key, or with one for all of them where that is too wide.
+def _fitting_table(console: Console, make_table: Callable[[bool], Table]) -> Table:
+    """Return a table with a column for each searched key, or, where that is too wide, one column for the configuration.
 
-    On a terminal that is too narrow for that, too, it is wider, and its lines are broken: no value is left out.
+    Where the terminal is too narrow for that, too, the table is wider and its lines wrap: no value is cut.
     """
-    by_key = table(True)
-    boundless = console.options.update(width=100_000)  # a measure is otherwise cut to the console's width
-    if console.measure(by_key, options=boundless).maximum <= console.width:
+    by_key = make_table(True)
+    unlimited = console.options.update(width=100_000)  # else rich limits what it measures to the console's width
+    if console.measure(by_key, options=unlimited).maximum <= console.width:
         return by_key
-    narrow = table(False)
-    least = console.measure(narrow, options=boundless).minimum
-    narrow.width = least if least > console.width else None
+    narrow = make_table(False)
+    min_width = console.measure(narrow, options=unlimited).minimum
+    narrow.width = min_width if min_width > console.width else None
     return narrow
 
 
-def _print(console: Console, table: Callable[[bool], Table]) -> None:
-    console.print(_that_fits(console, table), crop=False)
+def _print(console: Console, make_table: Callable[[bool], Table]) -> None:
+    console.print(_fitting_table(console, make_table), crop=False)
 
 
 def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | None = None) -> None:
-    """What would be run: the trials and what each takes, and where everything would be written."""
+    """Print what a job would do: its trials, their resources, and where it would write.
+
+    Args:
+        console: Where to print.
+        spec: The experiment.
+        uri: MLflow's tracking URI.
+        address: The address of the Ray cluster; None for a local Ray.
+    """
     trials = planned(spec)
     if trials is not None:
         _print(console, lambda by_key: _plan_table(trials, list(spec.space) if by_key else None))
@@ -135,27 +152,27 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
             console.print(f"the first {_FIRST} and the last {_LAST} of {len(trials):,} trials", highlight=False)
     else:
         table = Table(header_style="bold")
-        for name in ("key", "tried", "when"):
+        for name in ("key", "distribution", "when"):
             table.add_column(name, overflow="fold")
         for key, distribution in spec.space.items():
-            what = distribution.model_dump(exclude_defaults=True, exclude={"when"}, mode="json")
-            tried = ", ".join(f"{name} {_listed(value)}" for name, value in what.items())
+            fields = distribution.model_dump(exclude_defaults=True, exclude={"when"}, mode="json")
+            values = ", ".join(f"{name} {_listed(value)}" for name, value in fields.items())
             when = ", ".join(f"{name} is {_listed(value)}" for name, value in distribution.when.items())
-            table.add_row(key, Text(tried), Text(when))
+            table.add_row(key, Text(values), Text(when))
         console.print(table)
     gpu = spec.resources.gpu if isinstance(spec.resources.gpu, str) else f"{spec.resources.gpu:g}"
     epochs = spec.trial.length
-    of = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
-    times = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
+    length = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    repeats = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
     address = cluster.address_of(address)
     slots = 0 if address else resources.share(spec.resources, resources.here(), spec.count()).slots
     at_once = f"{min(slots, spec.count())} on this machine"
     if address:
-        at_once = f"as many as the Ray at {address} has room for"
+        at_once = f"as many as fit the Ray cluster at {address}"
     expected = forecast(spec, slots)
     data = spec.trial.describe_data()
     lines = [
-        f"trials      {spec.count()}{of}, {spec.search.kind} search{times}"
+        f"trials      {spec.count()}{length}, {spec.search.kind} search{repeats}"
         + (f", {spec.explain()}" if spec.explain() else ""),
         f"objective   {', '.join(f'{objective.mode} {objective.metric}' for objective in spec.objectives)}",
         f"constraints {'; '.join(spec.constraints)}" if spec.constraints else "",
@@ -178,11 +195,11 @@ def _listed(value: Any) -> str:
 
 
 def print_result(console: Console, result: Result, source: Path | None = None) -> None:
-    """The answer, and how to see the rest.
+    """Print the leaderboard, the winner and how to load it, failures, and links to the record.
 
     Args:
-        console: Where to write.
-        result: Of the job.
+        console: Where to print.
+        result: The job's result.
         source: The folder of the experiment's file, where code of the user's own may be.
     """
     objectives, repeat, best = result.spec.objectives, result.spec.repeat, result.winner
@@ -205,12 +222,12 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
             shown = "  ".join(f"{name} {score(value)}" for name, value in result.test.items())
             lines.append(Text.assemble(("test set    ", "bold"), shown))
         if best.checkpoint:
-            gone = ("", "") if is_there(best.checkpoint) else (", which is not there any more", "red")
-            lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint, gone))
+            missing = ("", "") if is_there(best.checkpoint) else (", which does not exist any more", "red")
+            lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint, missing))
         if result.damage:
             lines.append(Text(f"the best trial's checkpoint cannot be read: {result.damage}", style="red"))
-            which = f" --trial {best.number}" if result.spec.plan() else ""
-            hint = f"it was neither tested nor registered; tuner train FILE{which} --output FOLDER trains it again"
+            option = f" --trial {best.number}" if result.spec.plan() else ""
+            hint = f"it was neither tested nor registered; tuner train FILE{option} --output FOLDER trains it again"
             lines.append(Text(hint, style="red"))
         targets = best.config.loading_targets
         if best.checkpoint and targets is not None and not result.damage and is_there(best.checkpoint):
@@ -221,23 +238,23 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
         lines.append(Text("no trial satisfies the constraints", style="red"))
     else:
         lines.append(Text("no trial has a result", style="red"))
-    if told := failures(result.trials):
-        lines.append(Text.assemble(("failed      ", "bold"), (told, "red" if result.status == FAILED else "yellow")))
+    if failed := failures(result.trials):
+        lines.append(Text.assemble(("failed      ", "bold"), (failed, "red" if result.status == FAILED else "yellow")))
     for trial in result.trials:
         if trial.traceback:
             lines.append(Text(f"trial {trial.number} failed:\n{trial.traceback.rstrip()}", style="red"))
             if output := output_files.shown(result.folder, trial.number):
-                lines.append(Text(f"what it printed: {output}", style="red"))
+                lines.append(Text(f"its output: {output}", style="red"))
             others = sum(bool(t.traceback) for t in result.trials) - 1
             if others:
-                hint = f"tuner logs {result.spec.name} TRIAL shows what each printed, with its traceback"
+                hint = f"tuner logs {result.spec.name} TRIAL shows the output and the traceback of each"
                 lines.append(Text(f"and {others} more; {hint}", style="red"))
             break
     if result.record_failure is not None:
-        hint = "tuner sync with the same file and overrides makes up for it"
-        lines.append(Text(f"the record is not whole: {result.record_failure}; {hint}", style="red"))
+        hint = "tuner sync with the same file and overrides completes it"
+        lines.append(Text(f"the record is incomplete: {result.record_failure}; {hint}", style="red"))
     if result.status == INTERRUPTED:
-        message = "interrupted: what had finished is recorded; the same command with --resume goes on from here"
+        message = "interrupted: what had finished is recorded; the same command with --resume continues the job"
         lines.append(Text(message, style="yellow"))
     elif result.ended_early:
         lines.append(Text(f"ended early: {result.ended_early}", style="yellow"))
@@ -250,27 +267,27 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
         lines.append(Text.assemble(("compare     ", "bold"), links.url))
     if result.report:
         lines.append(Text.assemble(("report      ", "bold"), result.report))
-        if command := _opening(result.report):
+        if command := _open_command(result.report):
             lines.append(Text(f"            {command}"))
     for line in lines:
         console.print(line, soft_wrap=True)
 
 
-_AT_THE_END = ("report", "record")
-"""Phases that are no part of how long a job took: they write that down."""
+_NOT_COUNTED = ("report", "record")
+"""Phases that do not count into a job's duration: they write it down."""
 
 
 def _took(result: Result) -> Text:
-    """How long the job took, and each phase of this run of it."""
-    told = {name: f"{name} {duration(seconds)}" for name, seconds in result.phases.items() if round(seconds)}
-    before = ", ".join(text for name, text in told.items() if name not in _AT_THE_END)
-    after = ", ".join(text for name, text in told.items() if name in _AT_THE_END)
-    phases = "; then ".join(filter(None, (before, after)))
-    took = elapsed.said(result.seconds, result.paused)
+    """Format how long the job took, and each phase of this invocation of it."""
+    texts = {name: f"{name} {duration(seconds)}" for name, seconds in result.phases.items() if round(seconds)}
+    counted = ", ".join(text for name, text in texts.items() if name not in _NOT_COUNTED)
+    after = ", ".join(text for name, text in texts.items() if name in _NOT_COUNTED)
+    phases = "; then ".join(filter(None, (counted, after)))
+    took = elapsed_text(result.seconds, result.paused)
     return Text.assemble(("took        ", "bold"), took, f" ({phases})" if phases else "")
 
 
-def _opening(path: str) -> str:
-    """The command that opens a file in a browser; empty where this machine has none."""
+def _open_command(path: str) -> str:
+    """Return the command that opens a file in a browser; empty where this machine has none."""
     command = "open" if sys.platform == "darwin" else "xdg-open"
     return f"{command} {shlex.quote(path)}" if shutil.which(command) else ""

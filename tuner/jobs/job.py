@@ -47,7 +47,7 @@ class Job(JobContext):
         )
         undrawn = partial(internal_errors.note, "the screen", minor=True)
         display = Display(self.console, spec, self.generator, self.phases, self.folder, undrawn)
-        say = partial(display.say, style="yellow")
+        say = partial(display.print_line, style="yellow")
         journal = Journal(self.folder, partial(self._cannot_write, stopping))
         journal.opened(
             spec,

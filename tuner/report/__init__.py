@@ -1,4 +1,4 @@
-"""What a user sees of a job: tables, plots, the HTML report, how sure the winner is, the live display.
+"""What tuner shows of a job: tables, plots, the HTML report, the significance of the winner, the live display.
 
 Imports tracking, trials and what is below them.
 """

@@ -1,4 +1,4 @@
-"""A job from its journal: its report, written again, and its results as a table."""
+"""The report and the results of a recorded job, computed again from its journal."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ class Report:
 
     Args:
         path: Its file.
-        note: What the user must be told about it; empty where there is nothing.
+        note: A message for the user about it; empty where there is none.
     """
 
     path: Path
@@ -38,15 +38,15 @@ class Report:
 
 
 def write_report(name: str, path: Path | None = None, uri: str | None = None) -> Report:
-    """Write the report of a job: as its journal tells of it, whether it has ended or not.
+    """Write the report of a job that runs or has ended, from its journal.
 
     Args:
-        name: As `tuner.tracking.queries.find_job` takes it.
+        name: A job, as for `tuner.tracking.queries.find_job`.
         path: The file to write; None for ``<experiment>-<job>.html`` in the working directory.
         uri: MLflow's tracking URI; None for its default.
 
     Raises:
-        UserError: There is no such job, or neither its journal nor a report of it can be had from here.
+        UserError: There is no such job, or neither its journal nor its recorded report can be read from here.
     """
     with store.reading(uri or default_uri()) as client:
         job = find_job(client, name)
@@ -67,17 +67,17 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
                     paused=job.paused,
                 )
         except UserError as error:
-            kept = store.read_text(client, job.run.info.run_id, html.FILE)
-            if kept is None:
+            recorded = store.read_text(client, job.run.info.run_id, html.FILE)
+            if recorded is None:
                 raise
-            path.write_text(kept, encoding="utf-8")
-            return Report(path, f"as it was written when the job ended: {error.problems[0].message}")
+            path.write_text(recorded, encoding="utf-8")
+            return Report(path, f"this is the report from the end of the job: {error.problems[0].message}")
     return Report(path)
 
 
 def _check_writable(path: Path) -> None:
     if not path.parent.is_dir():
-        raise UserError(Problem(f"there is no folder {path.parent}", "--output", hint="make it first"))
+        raise UserError(Problem(f"there is no folder {path.parent}", "--output", hint="create it first"))
     if path.is_dir():
         raise UserError(Problem(f"{path} is a folder", "--output", hint=f"name a file, such as {path / 'report.html'}"))
     if not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -85,7 +85,7 @@ def _check_writable(path: Path) -> None:
 
 
 def results(name: str, uri: str | None = None) -> "pd.DataFrame":
-    """The leaderboard of a job, one row a trial, best first: as in its ``leaderboard.csv``, with its run.
+    """Return the leaderboard of a job, one row a trial, best first: its ``leaderboard.csv`` and the ids of the runs.
 
     Args:
         name: An experiment's name, which stands for its last job; a job's id; or the id of a job's run.
@@ -93,10 +93,10 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
 
     Returns:
         Columns ``trial``, ``status``, each objective at its best report, ``pareto`` where there are several,
-        ``best_epoch``, each searched key, ``seconds``, ``reason``, and ``run_id``: None where it has no run.
+        ``best_epoch``, each searched key, ``seconds``, ``reason``, and ``run_id``: None for a trial without a run.
 
     Raises:
-        UserError: There is no such job, or neither its journal nor its table can be had from here.
+        UserError: There is no such job, or neither its journal nor its recorded leaderboard can be read from here.
     """
     import pandas as pd
 
@@ -106,10 +106,10 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
             with rebuilt_job(client, job) as (spec, past):
                 table = leaderboard(past.trials, spec.objectives, spec.repeat)
         except UserError:
-            kept = store.read_text(client, job.run.info.run_id, "leaderboard.csv")
-            if kept is None:
+            recorded = store.read_text(client, job.run.info.run_id, "leaderboard.csv")
+            if recorded is None:
                 raise
-            table = pd.read_csv(io.StringIO(kept)) if kept.strip() else pd.DataFrame()
+            table = pd.read_csv(io.StringIO(recorded)) if recorded.strip() else pd.DataFrame()
         runs = {trial.number: trial.run.info.run_id for trial in trials_of(client, job)}
     ids = [runs.get(int(number)) for number in table.get("trial", ())]
     return table.assign(run_id=pd.Series(ids, index=table.index, dtype=object))
@@ -117,36 +117,36 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
 
 @contextlib.contextmanager
 def rebuilt_job(client: Any, job: RecordedJob) -> Iterator[tuple[ExperimentSpec, ResumedJob]]:
-    """The experiment of a job as it was run, and what came of it. Meanwhile, no code that it names is called.
+    """Yield the experiment of a job as it was run, and its trials. In this context no code that it names is called.
 
     Raises:
-        UserError: Its journal cannot be had from here, or is none of a job.
+        UserError: The job's journal cannot be read from here, or is not a journal.
     """
     text, where = _journal(client, job)
-    with user_code.without_imports():  # neither table nor report needs it
+    with user_code.without_imports():  # neither table nor report needs the user's code
         spec, past = rebuilt(text, job.id, where)
         for trial in past.trials if job.status != "running" else ():
             if trial.ended is None:
                 trial.end("interrupted", BROKE_OFF)
-                trial.ended = trial.updated or trial.started  # as far as anybody knows
+                trial.ended = trial.updated or trial.started  # its last report: the end itself is not recorded
         yield spec, past
 
 
 def _journal(client: Any, job: RecordedJob) -> tuple[str, str]:
-    """The text of a job's journal, and where it lies."""
+    """Return the text of a job's journal, and where it was read from."""
     run, folder = job.run.info.run_id, job.tags.get("tuner.folder", "")
-    kept = store.read_text(client, run, journal.FILE)
-    if kept is not None and job.status in ("completed", "failed"):
-        return kept, f"{journal.FILE} of the run {run}"
-    lying = ""
-    # A folder on another machine, or a store that wants to know who we are: then there is what MLflow has.
+    artifact = store.read_text(client, run, journal.FILE)
+    if artifact is not None and job.status in ("completed", "failed"):
+        return artifact, f"{journal.FILE} of the run {run}"
+    in_folder = ""
+    # The folder may be on another machine, or in a store that refuses access: then MLflow's artifact has to do.
     with contextlib.suppress(OSError, ValueError):
-        lying = journal.text_of(folder) if folder and journal.exists(folder) else ""
-    if len(lying) > len(kept or ""):  # one that went on after it was kept
-        return lying, f"{folder}/{journal.FILE}"
-    if kept is None:
+        in_folder = journal.text_of(folder) if folder and journal.exists(folder) else ""
+    if len(in_folder) > len(artifact or ""):  # the job was continued after the artifact was written
+        return in_folder, f"{folder}/{journal.FILE}"
+    if artifact is None:
         host = job.tags.get("tuner.host", "")
-        message = f"the journal of job {job.id} cannot be had from here: it is no artifact of the run {run}"
-        hint = f"it lies in {folder}{f' on {host}' if host else ''}: give the command there" if folder else ""
+        message = f"the journal of job {job.id} cannot be read from here: the run {run} has no such artifact"
+        hint = f"it is in {folder}{f' on {host}' if host else ''}: run the command there" if folder else ""
         raise UserError(Problem(message, hint=hint))
-    return kept, f"{journal.FILE} of the run {run}"
+    return artifact, f"{journal.FILE} of the run {run}"

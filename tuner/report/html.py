@@ -1,4 +1,4 @@
-"""The report of a job: one HTML file that needs nothing else, the answer first."""
+"""The report of a job: one HTML file without external resources, the winner first."""
 
 import secrets
 from collections import Counter
@@ -15,18 +15,18 @@ from tuner.report.plots.timeline import COLOURS
 from tuner.report.significance import certainty
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import masked
-from tuner.trials import elapsed
+from tuner.trials.elapsed import elapsed_text
 from tuner.trials.labels import brief, short_names
 from tuner.trials.leaderboard import front, ranked, winner
 from tuner.trials.trial import Trial
 
 FILE = "report.html"
-"""Its name, beside the tables in a job's folder and among the artifacts of its run."""
+"""The report's name, in ``report/`` in a job's folder and among the artifacts of its run."""
 
-_MOST_ROWS = 200
-_MOST_FAILURES = 50
-_MOST_REASONS = 20
-_MOST_OF_A_TEXT = 4000  # characters of a traceback or a reason: its end says most
+_MAX_ROWS = 200
+_MAX_FAILURES = 50
+_MAX_REASONS = 20
+_MAX_TEXT = 4000  # characters of a traceback or a reason, from its end: that says most
 
 
 def write_html(
@@ -45,14 +45,14 @@ def write_html(
 
     Args:
         spec: The experiment as it was run.
-        trials: Every trial that was begun.
+        trials: Every trial that began.
         path: The file to write.
         job: The job's id.
-        status: How the job ended, in a word.
-        ended_early: Why it ended before its search was through; empty where it did not.
+        status: The job's status, such as ``completed``.
+        ended_early: Why the job ended before its search was finished; empty if it did not.
         test: The winner's metrics on the test set, by their full names.
-        seconds: How long the job took, as `tuner.trials.elapsed` has it.
-        paused: Seconds between its runs.
+        seconds: How long the job took, as defined in `tuner.trials.elapsed`; None if unknown.
+        paused: Seconds between the job's invocations.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -61,38 +61,38 @@ def write_html(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("tuner.report").joinpath("report.html.jinja").read_text(encoding="utf-8"))
     plots = [
-        # As JSON inside a script element: there, only an end tag or a comment would be read as HTML.
-        {"title": plot.title, "note": plot.note, "figures": [Markup(_inert(text)) for text in plot.figures]}
+        # JSON inside a script element, where the browser interprets only an end tag and a comment.
+        {"title": plot.title, "note": plot.note, "figures": [Markup(_escaped_json(text)) for text in plot.figures]}
         for plot in draw(spec, trials)
     ]
     page = template.render(
         name=spec.name,
         job=job,
         answer=_answer(spec, trials, test or {}),
-        facts=_facts(spec, trials, status, ended_early, "" if seconds is None else elapsed.said(seconds, paused)),
+        facts=_facts(spec, trials, status, ended_early, "" if seconds is None else elapsed_text(seconds, paused)),
         board=_board(spec, trials),
         plots=plots,
         failures=_failures(trials),
         yaml=masked(spec.to_yaml()),
         plotly=Markup(get_plotlyjs()),
         colours=COLOURS,
-        # Only scripts that carry it run, so that what a user wrote could not even where escaping failed.
+        # The browser runs only scripts with this nonce, so no script in a user's text even if escaping failed.
         nonce=secrets.token_urlsafe(16),
     )
     path.write_text(page, encoding="utf-8")
 
 
-def _inert(json: str) -> str:
+def _escaped_json(json: str) -> str:
     return json.replace("<", "\\u003c")
 
 
 def _answer(spec: ExperimentSpec, trials: Sequence[Trial], test: Mapping[str, float]) -> dict[str, Any]:
-    """The best trial or the Pareto front, what the test set says, and how sure it is."""
+    """Return the fields of the template's section on the winner, or on the Pareto front."""
     best = winner(trials, spec.objectives, spec.repeat)
     if best is None:
         is_scored = any(trial.best is not None for trial in trials)
-        why = "No trial that ended well satisfies the constraints." if is_scored else "No trial has a result."
-        return {"best": None, "front": None, "why": why if trials else "No trial was begun."}
+        why = "No trial with a result satisfies the constraints." if is_scored else "No trial has a result."
+        return {"best": None, "front": None, "why": why if trials else "No trial has begun."}
     on_front = front(trials, spec.objectives)
     length = spec.trial.length
     return {
@@ -115,18 +115,19 @@ def _answer(spec: ExperimentSpec, trials: Sequence[Trial], test: Mapping[str, fl
 def _front_certainty(on_front: Sequence[Trial]) -> str:
     repeated = {text for text, count in Counter(repr(configuration(trial)) for trial in on_front).items() if count > 1}
     if repeated:
-        return "Some configurations are on the front with several seeds: how far apart these lie is chance."
+        return "Some configurations are on the front with several seeds: the distance between these is chance."
     return (
-        "Each point is one training with one seed: points that lie close together may change places with another, "
-        "and this job does not tell how far."
+        "Each point is one training with one seed: points that lie close together may change places with other seeds, "
+        "and this job did not measure how far."
     )
 
 
 def _facts(
     spec: ExperimentSpec, trials: Sequence[Trial], status: str, ended_early: str, took: str
 ) -> list[tuple[str, str]]:
-    """What was run and how it ended, as names and texts."""
-    counts = ", ".join(f"{count:,} {how}" for how, count in Counter(trial.status for trial in trials).most_common())
+    """Return the job's status, trials and settings as pairs of name and text."""
+    statuses = Counter(trial.status for trial in trials).most_common()
+    counts = ", ".join(f"{count:,} {status}" for status, count in statuses)
     objectives = ", ".join(f"{objective.metric} ({objective.mode})" for objective in spec.objectives)
     facts = [
         ("Status", status),
@@ -142,28 +143,28 @@ def _facts(
     return [(name, text) for name, text in facts if text]
 
 
-def _kind(part: Config) -> str:
-    """A part of the experiment by its kind and what was set in it."""
-    values = part.model_dump(exclude_defaults=True) | {"kind": getattr(part, "kind", "")}
+def _kind(section: Config) -> str:
+    """Format a section of the experiment: its kind and the values that are not defaults."""
+    values = section.model_dump(exclude_defaults=True) | {"kind": getattr(section, "kind", "")}
     kind = values.pop("kind")
-    more = ", ".join(f"{name} {_value(value)}" for name, value in values.items())
-    return f"{kind} ({more})" if more else kind
+    settings = ", ".join(f"{name} {_value(value)}" for name, value in values.items())
+    return f"{kind} ({settings})" if settings else kind
 
 
 def _board(spec: ExperimentSpec, trials: Sequence[Trial]) -> dict[str, Any]:
     order = ranked(trials, spec.objectives, spec.repeat)
-    return _table(spec, order[:_MOST_ROWS], front(trials, spec.objectives)) | {"left_out": len(order[_MOST_ROWS:])}
+    return _table(spec, order[:_MAX_ROWS], front(trials, spec.objectives)) | {"left_out": len(order[_MAX_ROWS:])}
 
 
 def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Trial]) -> dict[str, Any]:
-    """A row a trial, best first, with a column a searched key."""
+    """Return the rows of a table of trials, in their order, with a column for each searched key."""
     keys = [key for key in spec.space if any(key in configuration(trial) for trial in trials)]
     names = short_names(spec.space)
     numbers = {trial.number for trial in on_front}
     columns = [score_format(objective.of(trial.best_report) for trial in trials) for objective in spec.objectives]
     rows = []
     for place, trial in enumerate(trials, start=1):
-        missed = ", ".join(name for name, by in trial.violations.items() if by > 0)
+        violated = ", ".join(name for name, by in trial.violations.items() if by > 0)
         values = configuration(trial)
         rows.append(
             {
@@ -171,14 +172,14 @@ def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Tri
                 "is_best": trial.number in numbers,
                 "trial": trial.number,
                 "scores": [
-                    written(objective.of(trial.best_report))
-                    for objective, written in zip(spec.objectives, columns, strict=True)
+                    column(objective.of(trial.best_report))
+                    for objective, column in zip(spec.objectives, columns, strict=True)
                 ],
                 "epoch": trial.best_epoch,
                 "values": [_value(values[key]) if key in values else "" for key in keys],
                 "time": duration(trial.seconds),
                 "status": trial.status,
-                "reason": _text(", ".join(filter(None, (trial.reason, missed and f"misses {missed}")))),
+                "reason": _text(", ".join(filter(None, (trial.reason, violated and f"violates {violated}")))),
             }
         )
     return {
@@ -189,7 +190,7 @@ def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Tri
 
 
 def _failures(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The trials that failed or diverged, and the reasons by how often they came."""
+    """Return the trials that failed or diverged, and their reasons, the most frequent first."""
     failed = [trial for trial in trials if trial.status in ("failed", "diverged")]
     reasons: dict[str, list[Trial]] = {}
     for trial in failed:
@@ -204,9 +205,9 @@ def _failures(trials: Sequence[Trial]) -> dict[str, Any]:
                 "trial": group[0].number,
                 "traceback": _text(next((trial.traceback for trial in group if trial.traceback), "")),
             }
-            for reason, group in groups[:_MOST_REASONS]
+            for reason, group in groups[:_MAX_REASONS]
         ],
-        "reasons_left_out": len(groups[_MOST_REASONS:]),
+        "reasons_left_out": len(groups[_MAX_REASONS:]),
         "rows": [
             {
                 "trial": trial.number,
@@ -214,16 +215,16 @@ def _failures(trials: Sequence[Trial]) -> dict[str, Any]:
                 "configuration": ", ".join(f"{key} = {_value(value)}" for key, value in trial.assignment.items()),
                 "reason": _text(trial.reason),
             }
-            for trial in failed[:_MOST_FAILURES]
+            for trial in failed[:_MAX_FAILURES]
         ],
-        "left_out": len(failed[_MOST_FAILURES:]),
+        "left_out": len(failed[_MAX_FAILURES:]),
     }
 
 
 def _text(text: str) -> str:
-    """The end of a text, without passwords."""
+    """Return the end of a text, with passwords masked."""
     text = masked(text.strip())
-    return text if len(text) <= _MOST_OF_A_TEXT else f"…{text[-_MOST_OF_A_TEXT:]}"
+    return text if len(text) <= _MAX_TEXT else f"…{text[-_MAX_TEXT:]}"
 
 
 def _value(value: Any) -> str:

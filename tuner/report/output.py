@@ -1,4 +1,4 @@
-"""Standard output and standard error: what cannot be written there is no reason to stop."""
+"""Standard output and standard error that raise nothing when a write fails."""
 
 import codecs
 import contextlib
@@ -9,21 +9,21 @@ from typing import Any
 
 
 class Lenient(FileIO):
-    """A file whose reader may go away, and whose disk may be full: what cannot be written then is left out."""
+    """A file that drops what it cannot write, as where a pipe's reader has ended or a disk is full."""
 
     def write(self, data: Any) -> int:
-        """Write, or leave it."""
+        """Write `data`, or drop it."""
         with contextlib.suppress(OSError):
-            if (written := super().write(data)) is not None:  # None: it is full, and would have us wait
+            if (written := super().write(data)) is not None:  # None: the pipe is full, and the call would block
                 return written
         return memoryview(data).nbytes
 
 
 def prepare() -> None:
-    """Make standard output and error such that no character and no missing stream is an error.
+    """Make standard output and error accept every character, and open them where they are closed.
 
-    A character that the encoding lacks (``PYTHONIOENCODING=ascii``) becomes ``?``. A stream that is closed (``>&-``)
-    goes nowhere: else the next file that is opened would be taken for it.
+    A character that the encoding lacks (``PYTHONIOENCODING=ascii``) becomes ``?``. A closed stream (``>&-``) becomes
+    ``/dev/null``: else the next file that is opened would get its descriptor.
     """
     while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(free, True)
@@ -32,14 +32,14 @@ def prepare() -> None:
         sys.stdout = _text(FileIO(1, "w", closefd=False), "utf-8")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    # What is said there is said beside something else, which goes on.
+    # Messages on standard error accompany work that continues without them.
     sys.stderr = _text(Lenient(2, "w", closefd=False), getattr(sys.stderr, "encoding", "utf-8"))
 
 
-def outlive() -> None:
-    """Go on whatever becomes of standard output: a reader that has gone, a terminal that was closed, a full disk.
+def ignore_closed_stdout() -> None:
+    """Ignore failed writes to standard output: a reader that has ended, a closed terminal, a full disk.
 
-    For commands that do something; those that only print end where nobody reads.
+    For commands that do something; those that only print end when their reader does.
     """
     with contextlib.suppress(OSError):
         sys.stdout.flush()
@@ -54,6 +54,6 @@ def _number(stream: TextIOWrapper) -> int | None:
 
 
 def _text(file: FileIO, encoding: str) -> TextIOWrapper:
-    """A file for text, line by line."""
+    """Return a line-buffered text stream that writes to `file`."""
     name = codecs.lookup(encoding or "utf-8").name
     return TextIOWrapper(BufferedWriter(file), encoding=name, errors="replace", line_buffering=True)

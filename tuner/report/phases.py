@@ -1,6 +1,7 @@
-"""What a job does beside training, shown while it lasts: connecting, starting workers, testing, writing.
+"""The phases of a job before and after its trials, shown while they last: connecting, starting workers, testing,
+writing.
 
-Quick to import: it is there before anything that takes seconds.
+Quick to import: it shows phases before imports that take seconds.
 """
 
 import time
@@ -14,14 +15,13 @@ WORKERS, TRIALS = "workers", "trials"
 
 
 class Phases:
-    """The phases of a job, one after another: a spinner on a terminal, a line in a log, and how long each took."""
+    """The phases of a job, one after another: shown as a spinner on a terminal, as a line in a log, and timed."""
 
     def __init__(self, console: Console) -> None:
-        """The job begins now."""
         self.began = time.time()
-        """In seconds since 1970."""
+        """When the job began, in seconds since 1970."""
         self.seconds: dict[str, float] = {}
-        """How long each phase took that is over, by its name."""
+        """How long each phase took that has ended, by its name."""
         self._console = console
         self._name = ""
         self._since = time.perf_counter()
@@ -35,27 +35,27 @@ class Phases:
     ) -> None:
         self.end()
 
-    def begin(self, name: str, says: str = "", *, in_a_log: bool = True) -> None:
-        """End the phase that there is, and begin another: one of the same name goes on.
+    def begin(self, name: str, message: str = "", *, in_a_log: bool = True) -> None:
+        """End the current phase and begin another; the times of phases with the same name are added.
 
         Args:
-            name: A word for the summary.
-            says: What is shown meanwhile; empty where something else shows it.
-            in_a_log: Whether a log says so, too.
+            name: The phase's name in the summary.
+            message: What to show meanwhile; empty where something else shows it.
+            in_a_log: Whether to print the message into a log, too.
         """
         self.end()
         self._name = name
-        if not says:
+        if not message:
             return
         if self._console.is_terminal and self._console.file.isatty():
-            # A thread of rich's own turns it; what else is printed meanwhile comes above it.
-            self._spinner = self._console.status(Text(says))
+            # rich redraws it in a thread; other lines that are printed meanwhile come above it.
+            self._spinner = self._console.status(Text(message))
             self._spinner.start()
         elif in_a_log:
-            self._console.print(Text(f"{says} ..."), soft_wrap=True)
+            self._console.print(Text(f"{message} ..."), soft_wrap=True)
 
     def end(self) -> None:
-        """End the phase that there is, if any."""
+        """End the current phase, if any."""
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
@@ -66,5 +66,5 @@ class Phases:
 
     @property
     def waits_for_workers(self) -> bool:
-        """Whether no trial has begun yet."""
+        """Whether workers are starting and no trial has begun."""
         return self._name == WORKERS

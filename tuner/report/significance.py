@@ -1,4 +1,4 @@
-"""How sure it is that the best trial is the best: what can be said of one job, and no more."""
+"""How sure it is that the best trial is the best, as far as one job can show."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,15 @@ _TOP = 5
 
 
 def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share that `count` independent samples leave open (Wilson, 1927).
+    """Return the confidence interval of a binomial share (Wilson, 1927).
 
     Args:
-        share: What was measured, in [0, 1].
-        count: Number of samples.
-        confidence: How often the interval holds the true share, in (0, 1).
+        share: The measured share, in [0, 1].
+        count: The number of independent samples, from 1.
+        confidence: How often the interval contains the true share, in (0, 1).
+
+    Returns:
+        Its lower and upper bound, in [0, 1].
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
@@ -28,12 +31,15 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, f
 
 
 def certainty(best: Trial, trials: Sequence[Trial], objective: Objective) -> list[str]:
-    """What speaks for and against the best trial, in sentences.
+    """Compare the winner with other seeds, with the other trials and with the size of the validation set.
 
     Args:
         best: The winner.
-        trials: All trials, the winner among them.
-        objective: What it won by.
+        trials: All trials of the job, the winner among them.
+        objective: The objective by which it won.
+
+    Returns:
+        Sentences for the report.
     """
     if not _scores([best]):
         return []
@@ -49,23 +55,22 @@ def _seeds(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[s
     own = groups.pop(repr(configuration(best)))
     seeds = len({trial.config.seed for trial in own})
     if len(own) == 1:
-        text = "It is one training with one seed: how far another seed would move it, this job does not tell."
-        return [text]
+        return ["It is one training with one seed: this job did not measure how much another seed would change it."]
     scores = _scores(own)
-    written = score_format([mean(scores), min(scores), max(scores)])
-    spread = f"mean {written(mean(scores))}, from {written(min(scores))} to {written(max(scores))}"
-    said = [
-        f"Its configuration was trained with {seeds} seed{'s' if seeds > 1 else ''}, in {len(own)} trials: {spread}"
+    format_score = score_format([mean(scores), min(scores), max(scores)])
+    spread = f"mean {format_score(mean(scores))}, from {format_score(min(scores))} to {format_score(max(scores))}"
+    sentences = [
+        f"Its configuration was trained with {seeds} seed{'s' if seeds > 1 else ''}, in {len(own)} trials: {spread}, "
+        f"standard deviation {score(_deviation(scores))}."
     ]
-    said[0] += f", standard deviation {score(_deviation(scores))}."
     better = [group for group in groups.values() if len(group) > 1 and _is_ahead(_scores(group), scores, objective)]
     if better:
         group = min(better, key=lambda group: objective.key(mean(_scores(group))))
-        said.append(
+        sentences.append(
             f"On average another configuration is better: that of trial {group[0].number}, "
             f"mean {score(mean(_scores(group)))} over {len(group)} trials."
         )
-    return said
+    return sentences
 
 
 def _margin(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[str]:
@@ -75,42 +80,42 @@ def _margin(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[
     first = (
         f"It leads the second-best trial, {rivals[0].number}, by {score(margin)}."
         if margin
-        else f"Trial {rivals[0].number} has the same score: it comes second only because it was begun later."
+        else f"Trial {rivals[0].number} has the same score: it comes second only because it began later."
     )
-    said = [first]
+    sentences = [first]
     if len(rivals) + 1 >= _TOP:
         top = [own, *_scores(rivals[: _TOP - 1])]
-        deviation, written = _deviation(top), score_format(top)
-        low, high = written(min(top)), written(max(top))
-        said.append(
+        deviation, format_score = _deviation(top), score_format(top)
+        low, high = format_score(min(top)), format_score(max(top))
+        sentences.append(
             f"The {_TOP} best trials lie between {low} and {high}, with a standard deviation "
-            f"of {score(deviation)}; the lead is {'smaller' if margin < deviation else 'no smaller'} than that."
+            f"of {score(deviation)}; the lead is {'smaller' if margin < deviation else 'not smaller'} than that."
         )
-    return said
+    return sentences
 
 
 def _chance(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[str]:
-    """What the size of the validation set leaves open of a share that was measured on it."""
+    """Return the confidence interval of a score that is a share of the validation set, in a sentence."""
     data = best.config.describe_data()
     count = 0 if data is None else data.sizes.get("validation", 0)
     is_share = objective.metric.startswith("val_") and objective.metric.endswith("accuracy")
     if not count or not is_share or best.best is None or not 0 <= best.best <= 1:
         return []
     low, high = wilson(best.best, count)
-    written = score_format([best.best, low, high])
-    said = [
-        f"On {count:,} validation images {written(best.best)} leaves open anything "
-        f"from {written(low)} to {written(high)} (95 %, binomial; each trial by itself)."
-    ]
+    format_score = score_format([best.best, low, high])
+    sentence = (
+        f"On {count:,} validation images the 95 % confidence interval of {format_score(best.best)} is "
+        f"{format_score(low)} to {format_score(high)} (binomial; each trial by itself)."
+    )
     inside = sum(low <= other <= high for other in _scores(rivals))
     if rivals:
-        which = "the second-best trial lies" if inside == 1 else f"{inside:,} of {len(rivals):,} other trials lie"
-        said[0] += f" {which[0].upper()}{which[1:]} within it." if inside else " No other trial lies within it."
-    return said
+        which = "The second-best trial lies" if inside == 1 else f"{inside:,} of {len(rivals):,} other trials lie"
+        sentence += f" {which} within it." if inside else " No other trial lies within it."
+    return [sentence]
 
 
 def _scores(trials: Sequence[Trial]) -> list[float]:
-    """The scores of those that have a finite one."""
+    """Return the finite scores of the trials that have one."""
     return [trial.best for trial in trials if trial.best is not None and math.isfinite(trial.best)]
 
 
@@ -119,7 +124,7 @@ def _is_ahead(scores: Sequence[float], of: Sequence[float], objective: Objective
 
 
 def _deviation(scores: Sequence[float]) -> float:
-    """The standard deviation of some scores; infinite where it is beyond all numbers."""
+    """Return the standard deviation of scores; infinity where a float cannot hold it."""
     try:
         return stdev(scores)
     except OverflowError:

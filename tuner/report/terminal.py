@@ -1,4 +1,4 @@
-"""Where commands print: a terminal, a log, a pipe. Quick to import."""
+"""The console that commands print to: a terminal, a log, a pipe. Quick to import."""
 
 import os
 import sys
@@ -8,13 +8,14 @@ from rich.console import Console
 
 from tuner.report.output import Lenient
 
-_ENDLESS = 100_000  # characters of a line in a file: nobody's window cuts it
+_UNLIMITED = 100_000  # characters of a line in a file or a pipe, where no terminal wraps it
 
 
-class Followed(TextIOWrapper):
-    """A log that is shown on a terminal somewhere else, as that of a job that was submitted to a cluster.
+class FollowedLog(TextIOWrapper):
+    """A log that a terminal elsewhere shows, as that of a job that was submitted to a cluster.
 
-    Who reads a log line by line takes a carriage return for the end of one. There is another way to the first column.
+    A reader that splits the log into lines takes a carriage return for the end of a line, so it writes the escape
+    sequence for the first column instead.
     """
 
     def write(self, text: str) -> int:
@@ -22,13 +23,14 @@ class Followed(TextIOWrapper):
 
 
 def terminal() -> Console:
-    """Standard output; where it is a log that is to be treated as a terminal (``TTY_COMPATIBLE``), made for that.
+    """Return a console for standard output, a `FollowedLog` where that is a log to be treated as a terminal
+    (``TTY_COMPATIBLE``).
 
-    In a file or a pipe nothing is wrapped or cut, unless ``COLUMNS`` says how wide it is.
+    In a file or a pipe it wraps and cuts nothing, unless ``COLUMNS`` has the width.
     """
     console = Console()
     if not console.is_terminal:
-        return console if os.environ.get("COLUMNS", "").isdigit() else Console(width=_ENDLESS)
+        return console if os.environ.get("COLUMNS", "").isdigit() else Console(width=_UNLIMITED)
     if sys.stdout.isatty():
         return console
-    return Console(file=Followed(BufferedWriter(Lenient(1, "w", closefd=False)), encoding="utf-8"))
+    return Console(file=FollowedLog(BufferedWriter(Lenient(1, "w", closefd=False)), encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Plots of a job for its report."""
+"""Plots of a job for its report, most of them Optuna's. Imports the packages that `tuner.report` imports."""
 
 from tuner.report.plots.drawing import Plot, draw
 

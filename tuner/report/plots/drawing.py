@@ -1,4 +1,4 @@
-"""The plots of a job, most of them Optuna's own."""
+"""All plots of a job, most of them Optuna's, in the order of the report."""
 
 import contextlib
 import logging
@@ -19,17 +19,17 @@ from tuner.trials.leaderboard import ranked
 from tuner.trials.status import SCORED
 from tuner.trials.trial import Trial
 
-_MOST_CURVES = 50
+_MAX_CURVES = 50
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Figures of one kind.
+    """The figures of one kind.
 
     Args:
         title: Their heading.
-        figures: Plotly figures, as JSON; none where nothing can be drawn.
-        note: What the reader should know of them, or why there are none.
+        figures: Plotly figures, as JSON; empty where nothing can be drawn.
+        note: How to read them, or why there are none.
     """
 
     title: str
@@ -38,7 +38,12 @@ class Plot:
 
 
 def draw(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Plot]:
-    """Every plot of a job, in the order of the report."""
+    """Draw every plot of a job, in the order of the report.
+
+    Args:
+        spec: The experiment.
+        trials: The job's trials.
+    """
     with _quiet():
         seen = Trials(spec.space, trials)
         job, keys = _JobPlots(spec.objectives, seen), KeyPlots(spec, seen)
@@ -58,7 +63,7 @@ def draw(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Plot]:
                 figures, note = plot()
             except Undrawable as reason:
                 figures, note = [], str(reason)
-            except Exception as error:  # of Optuna's or plotly's: a night's report does not hang on one plot
+            except Exception as error:  # a bug of Optuna or plotly must not cost the whole report
                 figures, note = [], escaped(f"It could not be drawn: {type(error).__name__}: {error}")
             drawn.append(Plot(title, [figure.to_json() for figure in figures], unescape(note)))
         return drawn
@@ -66,7 +71,7 @@ def draw(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Plot]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Optuna says of its experimental functions, and of plots with little in them: the notes do."""
+    """Silence Optuna's warnings on experimental functions and on plots with few trials: the notes say the latter."""
     import optuna
 
     before = optuna.logging.get_verbosity()
@@ -80,10 +85,10 @@ def _quiet() -> Iterator[None]:
 
 
 class _JobPlots(Sheet):
-    """The plots of how the job went."""
+    """The plots over the course of the job."""
 
     def front(self) -> Drawn:
-        """Every two objectives."""
+        """Draw the Pareto front for every pair of objectives."""
         from optuna.visualization import plot_pareto_front
 
         done = self.completed(self.objectives)
@@ -96,7 +101,7 @@ class _JobPlots(Sheet):
                 target_names=[f"{metric(self.objectives[k])} ({self.objectives[k].mode})" for k in (x, y)],
             )
             for trace in figure.data:
-                # Optuna's own text is all of the trial as JSON.
+                # Optuna's text is the whole trial as JSON: its number there is its index in the study.
                 places = [int(text.split('"number": ')[1].split(",")[0]) for text in trace.text]
                 trace.text = [self.hover(done[place]) for place in places]
                 trace.hovertemplate = "%{text}<extra></extra>"
@@ -106,7 +111,7 @@ class _JobPlots(Sheet):
         return figures, "Red: no other trial is as good in every objective and better in one. Grey: the others."
 
     def history(self) -> Drawn:
-        """The objective of each trial, and the best so far."""
+        """Draw each trial's objective, and the best value so far."""
         from optuna.visualization import plot_optimization_history
 
         figures = []
@@ -119,7 +124,7 @@ class _JobPlots(Sheet):
             styles = {
                 name: {"marker": {"color": BLUE, "size": 6}},
                 "Best Value": {"name": "best so far", "line": {"color": RED, "shape": "hv", "width": 1.5}},
-                "Infeasible Trial": {"name": "misses a constraint", "showlegend": True},
+                "Infeasible Trial": {"name": "violates a constraint", "showlegend": True},
             }
             for trace in figure.data:
                 trace.x = [self.trials.all[place].number for place in trace.x]
@@ -132,18 +137,18 @@ class _JobPlots(Sheet):
                 figure.add_scatter(x=numbers, y=values, mode="markers", marker=hollow, name="ended early: best report")
             figure.update_xaxes(title_text="trial", rangemode="tozero")
             figures.append(styled(figure, 360))
-        note = "Each trial's best report, in the order in which trials were begun."
+        note = "Each trial's best report, in the order in which trials began."
         return figures, note
 
     def curves(self) -> Drawn:
-        """The first objective at each epoch."""
+        """Draw the first objective of each trial over its epochs."""
         from optuna.visualization import plot_intermediate_values
 
         first = self.objectives[:1]
         measured = [t for t in ranked(self.trials.all, self.objectives) if t.status in SCORED and scores(t, first)]
         if all(len(finite_series(trial)) < 2 for trial in measured):
             raise Undrawable("No trial reported its objective at two epochs.")
-        shown = measured[:_MOST_CURVES]
+        shown = measured[:_MAX_CURVES]
         figure = plot_intermediate_values(self.trials.study(first, shown, curves=True))
         for trace in figure.data:
             trial = shown[int(trace.name.removeprefix("Trial"))]
@@ -156,20 +161,20 @@ class _JobPlots(Sheet):
         figure.data = [*others, best]  # on top
         figure.update_xaxes(title_text="epoch")
         figure.update_yaxes(title_text=metric(self.objectives[0]))
-        note = "Red: the best trial. Grey: trials that were ended early."
+        note = "Red: the best trial. Grey: trials that ended early."
         if len(shown) < len(measured):
             note += f" The best {len(shown)} of {len(measured):,} trials."
         return [styled(figure, 400)], note
 
     def timeline(self) -> Drawn:
-        """When each trial ran, and beside which others."""
-        figure, lanes = timeline(self.trials.all, self.hover)
+        """Draw when each trial ran."""
+        figure, rows = timeline(self.trials.all, self.hover)
         if figure is None:
             raise Undrawable("No trial has begun.")
-        note = "Each row is a place at which one trial runs at a time: gaps are time in which nothing ran there."
-        return [styled(figure, 120 + min(26 * lanes, 600))], note
+        note = "Each row has one trial at a time: a gap is time in which one trial fewer ran."
+        return [styled(figure, 120 + min(26 * rows, 600))], note
 
 
 def _values(trial: Any, places: tuple[int, int]) -> list[float]:
-    """Two of the values of an Optuna trial."""
+    """Return two of the values of an Optuna trial."""
     return [trial.values[place] for place in places]

@@ -1,4 +1,4 @@
-"""What the figures of the report have in common: the trials that they show, and how they look."""
+"""What the figures of the report share: the base class of their makers, their style, their notes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from tuner.trials.labels import brief
 from tuner.trials.trial import Trial
 
 BLUE, GREY, DARK_GREY, RED = "#3b6ea8", "#c3c9d0", "#87909a", "#c8452f"
-_DECADES = 1.5  # of a log axis, from which on it needs no numbers but powers of ten
+_DECADES = 1.5  # a log axis over more powers of ten than this has ticks at powers of ten alone
 
 Drawn = tuple[list[Any], str]
-"""Plotly figures, and what the reader should know of them, in plotly's HTML."""
+"""Plotly figures, and a note on how to read them, in plotly's HTML."""
 
 
 class Undrawable(Exception):
@@ -21,20 +21,30 @@ class Undrawable(Exception):
 
 
 class Sheet:
-    """The trials of a job, to be drawn."""
+    """The trials of a job, for the plots that its subclasses draw.
+
+    Args:
+        objectives: The job's objectives.
+        trials: The job's trials.
+    """
 
     def __init__(self, objectives: Sequence[Objective], trials: Trials) -> None:
         self.objectives = objectives
         self.trials = trials
 
     def completed(self, objectives: Sequence[Objective]) -> list[Trial]:
+        """Return the trials that completed with finite values, best in the first objective first.
+
+        Raises:
+            Undrawable: There is none.
+        """
         done = self.trials.completed(objectives)
         if not done:
             raise Undrawable("No trial has completed with a value.")
         return done
 
     def hover(self, trial: Trial) -> str:
-        """A trial in a few lines of plotly's HTML."""
+        """Return the text beside the pointer when it is on a trial, in plotly's HTML."""
         lines = [f"trial {trial.number}, {trial.status}"]
         lines += [f"{metric(o)} {score(v)}" for o in self.objectives if (v := o.of(trial.best_report)) is not None]
         lines += [f"{key} {brief(value)}" for key, value in self.trials.params[trial.number].items()]
@@ -42,26 +52,26 @@ class Sheet:
 
 
 def metric(objective: Objective) -> str:
-    """Its name, as plotly shows it."""
+    """Return the name of an objective's metric, escaped for plotly."""
     return escaped(objective.metric)
 
 
-def spread(trials: Sequence[Trial], most: int) -> list[Trial]:
-    """At most so many of trials that are sorted, evenly from the first to the last."""
-    if len(trials) <= most:
+def spread(trials: Sequence[Trial], maximum: int) -> list[Trial]:
+    """Return at most `maximum` trials, evenly spaced from the first to the last."""
+    if len(trials) <= maximum:
         return list(trials)
-    return [trials[round(place * (len(trials) - 1) / (most - 1))] for place in range(most)]
+    return [trials[round(place * (len(trials) - 1) / (maximum - 1))] for place in range(maximum)]
 
 
 def of_many(shown: Sequence[Trial], trials: Sequence[Trial]) -> str:
-    """What a note says where `spread` left some out."""
+    """Return a sentence for the note where `spread` omitted trials; else an empty text."""
     if len(shown) == len(trials):
         return ""
     return f" {len(shown)} of {len(trials):,} trials, evenly from the best to the worst."
 
 
 def styled(figure: Any, height: int) -> Any:
-    """A figure as the report has it, `height` in pixels."""
+    """Give a plotly figure the style of the report, and `height` pixels; return it."""
     figure.update_layout(
         template="plotly_white",
         title_text="",
@@ -76,5 +86,5 @@ def styled(figure: Any, height: int) -> Any:
             is_log = axis.type == "log"
             axis.update(automargin=True, exponentformat="power" if is_log else "none", separatethousands=True)
             if is_log and axis.range and axis.range[1] - axis.range[0] > _DECADES:
-                axis.dtick = 1  # plotly's 2 and 5 between powers of ten run into each other
+                axis.dtick = 1  # plotly's labels 2 and 5 between powers of ten would overlap
     return figure

@@ -1,4 +1,4 @@
-"""Which keys can decide a metric at all, whatever the trials look like."""
+"""Which searched keys can influence a metric at all, independent of the trials' values."""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,33 +15,33 @@ _DECIDED_BY = {
     "parameters": ("model", "task", "data"),
     "latency_ms": ("model", "task", "data", "precision"),
 }
-"""Parts of a training that alone can decide a metric; all others have something to do with every part."""
+"""Sections of a trial that alone influence a metric; every section may influence metrics that are not listed."""
 
-_LEFT_ALONE_BY = ("data.batch_size", "data.limit", "data.seed", "data.validation")
-"""Keys of these parts that are about which images are seen, and not about what the model makes of one."""
+_WITHOUT_INFLUENCE = ("data.batch_size", "data.limit", "data.seed", "data.validation")
+"""Keys of these sections that select images, and change neither the model nor the cost of an image."""
 
-_MOST_TRIALS, _MOST_VALUES = 3, 6
+_MAX_TRIALS, _MAX_VALUES = 3, 6
 
 
 def can_decide(spec: ExperimentSpec, trials: Sequence[Trial], key: str, metric: str) -> bool:
-    """Whether a searched key can influence a metric: a learning rate does nothing to the number of parameters.
+    """Return whether a searched key can influence a metric: a learning rate does not change the number of parameters.
 
     Args:
         spec: The experiment.
-        trials: Its trials. The number of parameters is counted with other values of the key in a few of them.
+        trials: Its trials; in a few of them the parameters are counted with other values of the key.
         key: A key of the space.
-        metric: An objective.
+        metric: The metric of an objective.
     """
-    if spec.trial.metrics is None or metric not in _DECIDED_BY:  # of a function of the user's own nobody knows
+    if spec.trial.metrics is None or metric not in _DECIDED_BY:  # None: a function of the user's own
         return True
-    if key.split(".")[0] not in _DECIDED_BY[metric] or key in _LEFT_ALONE_BY:
+    if key.split(".")[0] not in _DECIDED_BY[metric] or key in _WITHOUT_INFLUENCE:
         return False
-    return metric != "parameters" or any(_changes_count(spec, trial, key) for trial in trials[:_MOST_TRIALS])
+    return metric != "parameters" or any(_changes_count(spec, trial, key) for trial in trials[:_MAX_TRIALS])
 
 
 def _changes_count(spec: ExperimentSpec, trial: Trial, key: str) -> bool:
     counts = set()
-    for value in [*spec.space[key].corners()[:_MOST_VALUES], *filter(None, [configuration(trial).get(key)])]:
-        with contextlib.suppress(UserError, ValidationError):  # a value that needs another beside it
+    for value in [*spec.space[key].corners()[:_MAX_VALUES], *filter(None, [configuration(trial).get(key)])]:
+        with contextlib.suppress(UserError, ValidationError):  # a value that is valid only with one of another key
             counts.add(merge(spec.trial, configuration(trial) | {key: value}).count_parameters())
-    return len(counts) > 1 or None in counts  # None: only code knows that is not to be called
+    return len(counts) > 1 or None in counts  # None: a model of the user's own, whose code is not called here

@@ -1,4 +1,4 @@
-"""Plots of what the searched keys do to the objective: Optuna's own, quieter, and thinned out."""
+"""Plots of the influence of the searched keys on the objectives: Optuna's, with fewer trials and a plainer style."""
 
 import math
 from collections.abc import Sequence
@@ -11,22 +11,23 @@ from tuner.report.plots.study import Trials
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.trial import Trial
 
-_MOST_LINES = 100  # of parallel coordinates: each is a trace of its own, and browsers are slow with many
-_MOST_IN_CONTOUR = 80  # trials: the file grows with their square
-_MOST_CONTOUR_KEYS = 4
+_MAX_LINES = 100  # of parallel coordinates: each is a trace of its own, and browsers are slow with many
+_MAX_IN_CONTOUR = 80  # trials: the file grows with their square
+_MAX_CONTOUR_KEYS = 4
 _SLICES_A_ROW = 4
-_LEAST_FOR_IMPORTANCE, _LEAST_A_KEY = 30, 15
-"""Configurations that an importance takes: so many, and so many for each key.
+_MIN_FOR_IMPORTANCE, _MIN_A_KEY = 30, 15
+"""The number of configurations that an importance needs: in all, and for each key.
 
-Measured on searches at random over 2, 4 and 8 keys of which one decides (a parabola, and noise of 0.3 of its spread, 40
-searches each): after 8 trials a key that decides nothing came first in 45, 78 and 80 % of them; after 30 in 2, 30 and
-52 %, after 50 in 2, 8 and 20 %, after 100 in none. So with these numbers it is about one in twenty.
+Measured with random search over 2, 4 and 8 keys of which one influences the objective (a parabola, and noise of 0.3
+of its spread, 40 searches each): after 8 trials a key without influence came first in 45, 78 and 80 % of
+the searches; after 30 in 2, 30 and 52 %, after 50 in 2, 8 and 20 %, after 100 in none. With these numbers it is about
+one in twenty.
 """
-_LEAST_FOR_CONTOUR, _LEAST_VALUES = 20, 3
-"""Configurations between which a surface is interpolated, and values that each of its keys takes.
+_MIN_FOR_CONTOUR, _MIN_VALUES = 20, 3
+"""The number of configurations that an interpolated surface needs, and the number of values of each of its keys.
 
-Measured on two keys (a bowl, the same noise, 100 times each): what is drawn has 0.43 of the bowl's variance after 8,
-0.67 after 10, 0.85 after 20; in the worst tenth of cases less than none, 0.26, and 0.72.
+Measured on two keys (a paraboloid, the same noise, 100 repetitions): the surface explains 0.43 of the paraboloid's
+variance after 8 trials, 0.67 after 10, 0.85 after 20; in the worst tenth of the cases less than 0, 0.26, and 0.72.
 """
 _COLOURS = [BLUE, "#d08a2e", "#5a9367", "#8464a5"]
 
@@ -39,20 +40,20 @@ class KeyPlots(Sheet):
         self._spec = spec
         self._importances: dict[str, dict[str, float]] = {}
         self._unknown: dict[str, str] = {}
-        """Why there is no importance for an objective, in a sentence."""
+        """Why the importance for an objective is unknown, in a sentence, by metric."""
 
     def importances(self) -> Drawn:
-        """How much each key decides, for each objective."""
+        """Draw the importance of each key for each objective."""
         from plotly.graph_objects import Bar, Figure
 
         keys = self._varying(self.completed(self.objectives))
         if len(keys) == 1:
-            raise Undrawable(f"Only one key varies, {keys[0]}: there is nothing to weigh it against.")
+            raise Undrawable(f"Only one key varies, {keys[0]}: there is no other to compare it with.")
         found = {metric(each): shares for each in self.objectives if (shares := self._importance(each))}
         unknown = " ".join(dict.fromkeys(self._unknown.values()))
         if not found:
             raise Undrawable(unknown)
-        # Optuna's own plot of this copies all trials for each key: seconds.
+        # Optuna's plot of the importances copies all trials for each key, which takes seconds.
         figure = Figure(
             [
                 Bar(
@@ -69,16 +70,16 @@ class KeyPlots(Sheet):
                 for (name, shares), colour in zip(found.items(), cycle(_COLOURS), strict=False)
             ]
         )
-        most = max(max(shares.values()) for shares in found.values())
+        maximum = max(max(shares.values()) for shares in found.values())
         figure.update_layout(showlegend=len(self.objectives) > 1, legend_traceorder="normal")
-        figure.update_xaxes(title_text="share", range=[0, 1.08 * most])
+        figure.update_xaxes(title_text="share", range=[0, 1.08 * maximum])
         count = min(self.trials.configurations(self.trials.completed([objective])) for objective in self.objectives)
-        of = f"PED-ANOVA over {count:,} configurations"
-        note = f"How much a key decides whether a trial is among the best tenth ({of}). {unknown}".strip()
+        method = f"PED-ANOVA over {count:,} configurations"
+        note = f"How much a key decides whether a trial is among the best tenth ({method}). {unknown}".strip()
         return [styled(figure, 100 + sum(12 + 16 * len(shares) for shares in found.values()))], note
 
     def slices(self) -> Drawn:
-        """The objective by each key alone."""
+        """Draw each objective against each key."""
         from optuna.visualization import plot_slice
 
         figures = []
@@ -92,11 +93,11 @@ class KeyPlots(Sheet):
             for start in range(0, len(keys), size):
                 figure = plot_slice(study, params=keys[start : start + size], target_name=metric(objective))
                 for trace in figure.data:
-                    if trace.name == "Feasible Trial":  # its colours are places in the study
+                    if trace.name == "Feasible Trial":  # its colours are indices in the study
                         trace.marker.color = [by_number[place].number for place in trace.marker.color]
                         trace.marker.colorbar.update(title="trial", thickness=10, xpad=15)
                     trace.marker.size = 6
-                    trace.name = "misses a constraint" if trace.name == "Infeasible Trial" else ""
+                    trace.name = "violates a constraint" if trace.name == "Infeasible Trial" else ""
                 for axis in figure.select_xaxes(lambda axis: axis.type == "log"):
                     key = axis.title.text
                     taken = (self.trials.params[trial.number] for trial in done)
@@ -104,62 +105,63 @@ class KeyPlots(Sheet):
                     axis.range = [min(values) - 0.1, max(values) + 0.1]
                 figure.update_layout(width=None)
                 figures.append(styled(figure, 300))
-        note = "Completed trials; the later a trial was begun, the darker it is."
+        note = "Completed trials; the later a trial began, the darker it is."
         if not all(trial.is_feasible for trial in self.trials.all):
-            note += " Plain grey: it misses a constraint."
+            note += " Plain grey: it violates a constraint."
         return figures, note
 
     def contour(self) -> Drawn:
-        """The first objective by two keys at a time."""
+        """Draw the first objective over each pair of the most important keys."""
         from optuna.visualization import plot_contour
 
         objective = self.objectives[0]
         done = self.completed([objective])
         varying = self._varying(done)
-        shown = spread(done, _MOST_IN_CONTOUR)
+        shown = spread(done, _MAX_IN_CONTOUR)
         keys: list[str] = []
         for key in list(self._importance(objective)) or varying:
             others = [key, *keys]
             is_fit = self.trials.is_number(key) and self._can_decide(key, objective)
-            if len(keys) < _MOST_CONTOUR_KEYS and is_fit:
-                keys += [key] if all(self.trials.go_together(key, k, shown, _LEAST_VALUES) for k in others) else []
+            if len(keys) < _MAX_CONTOUR_KEYS and is_fit:
+                keys += [key] if all(self.trials.vary_together(key, k, shown, _MIN_VALUES) for k in others) else []
         if len(keys) < 2:
             raise Undrawable(
-                f"It takes two keys that are numbers, that take {_LEAST_VALUES} values or more together in completed "
-                f"trials, and that can decide {metric(objective)}."
+                f"The plot needs two numeric keys that can influence {metric(objective)}, each with at least "
+                f"{_MIN_VALUES} values in those completed trials that have both keys."
             )
         count = self.trials.configurations(done)
-        if count < _LEAST_FOR_CONTOUR:
-            said = "1 configuration has" if count == 1 else f"{count} configurations have"
-            raise Undrawable(f"{said} completed; between fewer than {_LEAST_FOR_CONTOUR} a surface is made up.")
+        if count < _MIN_FOR_CONTOUR:
+            raise Undrawable(
+                f"{_have(count)} completed; a surface between fewer than {_MIN_FOR_CONTOUR} means nothing."
+            )
         figure = plot_contour(self.trials.study([objective], shown), params=keys, target_name=metric(objective))
         for trace in figure.data:
             if trace.type == "scatter":
                 trace.marker.update(size=4, line={"width": 0})
             else:
                 trace.colorbar.update(thickness=10)
-        note = f"{metric(objective)} between completed trials (dots), interpolated: far from the dots it is a guess."
+        note = f"{metric(objective)} interpolated between completed trials (dots): unreliable far from the dots."
         if len(keys) < len(varying):
             note += f" Of {len(varying)} keys that vary the {len(keys)} most important ones."
         return [styled(figure, 420 if len(keys) == 2 else 80 + 190 * len(keys))], note + of_many(shown, done)
 
     def parallel(self) -> Drawn:
-        """Each trial as a line across all keys."""
+        """Draw each trial as a line across all keys."""
         from optuna.visualization import plot_parallel_coordinate
 
         done = self.completed(self.objectives)
-        shown = spread(done, _MOST_LINES)
+        shown = spread(done, _MAX_LINES)
         keys = self._varying(shown)
         is_one = len(self.objectives) == 1
-        # The best last: on top of the others.
+        # The best trial comes last, so that it is drawn on top of the others.
         study = self.trials.study(self.objectives, shown[::-1])
         figure = plot_parallel_coordinate(study, params=keys, target_name=metric(self.objectives[0]))
         figure.layout.xaxis.ticktext = [*map(metric, self.objectives), *sorted(keys)]  # Optuna cuts them off
         figure.layout.xaxis.side = "top"
         for annotation in figure.layout.annotations:
-            annotation.bgcolor = "rgba(255,255,255,0.7)"  # numbers that lines run through
+            annotation.bgcolor = "rgba(255,255,255,0.7)"  # so that numbers stay readable where lines cross them
         figure.data[-1].marker.colorbar.update(title=metric(self.objectives[0]) if is_one else "front", thickness=10)
-        note = "Completed trials, darker where better. None: the key did not count in that trial."
+        note = "Completed trials, darker where better. None: the key's condition did not hold in that trial."
         return [styled(figure, 420)], note + of_many(shown, done)
 
     def _varying(self, trials: Sequence[Trial]) -> list[str]:
@@ -174,10 +176,13 @@ class KeyPlots(Sheet):
 
     def _can_decide(self, key: str, objective: Objective) -> bool:
         done = self.trials.completed([objective])
-        return can_decide(self._spec, done, self.trials.whole[key], objective.metric)
+        return can_decide(self._spec, done, self.trials.full_names[key], objective.metric)
 
     def _importance(self, objective: Objective) -> dict[str, float]:
-        """The share of each key that varies and can decide the objective, the largest first; none without a support."""
+        """Return the importance of each key that varies and can influence the objective, the largest first.
+
+        Empty where the trials do not suffice; `_unknown` then has the reason.
+        """
         name = objective.metric
         if name not in self._importances:
             self._importances[name], self._unknown[name] = {}, ""
@@ -195,15 +200,18 @@ class KeyPlots(Sheet):
         name = metric(objective)
         if len(keys) < 2:
             which = f"Only {keys[0]}" if keys else "None"
-            raise Undrawable(f"{which} of the keys that vary can decide {name}: there is nothing to weigh.")
-        count, least = self.trials.configurations(done), max(_LEAST_FOR_IMPORTANCE, _LEAST_A_KEY * len(keys))
-        if count < least:
-            said = "1 configuration has" if count == 1 else f"{count} configurations have"
-            why = f"for {len(keys)} keys it takes {least} to tell how much each decides {name}"
-            raise Undrawable(f"{said} completed; {why}.")
+            raise Undrawable(f"{which} of the keys that vary can influence {name}: there is nothing to compare.")
+        count, needed = self.trials.configurations(done), max(_MIN_FOR_IMPORTANCE, _MIN_A_KEY * len(keys))
+        if count < needed:
+            why = f"the importance of {len(keys)} keys for {name} needs {needed}"
+            raise Undrawable(f"{_have(count)} completed; {why}.")
         shares: dict[str, float] = {}
         if len({objective.of(trial.best_report) for trial in done}) > 1:
             shares = get_param_importances(self.trials.study([objective], done), params=keys)
-        if not shares or max(shares.values()) - min(shares.values()) < 1e-9:  # Optuna's answer where it found nothing
-            raise Undrawable(f"The trials do not tell apart what the keys do to {metric(objective)}.")
+        if not shares or max(shares.values()) - min(shares.values()) < 1e-9:  # Optuna returns this where it finds none
+            raise Undrawable(f"The trials do not show which key influences {metric(objective)}.")
         return shares
+
+
+def _have(count: int) -> str:
+    return "1 configuration has" if count == 1 else f"{count} configurations have"

@@ -1,7 +1,8 @@
-"""A job's trials as an Optuna study that holds the values as the user wrote them, for Optuna's own plots.
+"""A job's trials as an Optuna study with the values that the user wrote, for Optuna's plots.
 
-`tuner.search.optuna_searcher` holds what a sampler sees: places in lists, quantiles. This one has learning rates on a
-log axis and choices by their labels. Everything that a user wrote is escaped: plotly renders some HTML in its texts.
+The study in `tuner.search.optuna_searcher` has the values that a sampler gets: indices in lists, quantiles. This one
+has learning rates on a log axis and choices by their labels. Texts of the user are escaped, since plotly renders some
+HTML.
 """
 
 import html
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution as Scale
     from optuna.trial import TrialState
 
-_LONGEST = 40  # characters of a label
+_MAX_LABEL = 40  # characters
 
 
 class _Label(str):
-    """A choice by its label. Optuna shows the `repr` of choices: quotes around words that have none in the YAML."""
+    """The label of a choice. Optuna shows the `repr` of choices, which would add quotes to a str."""
 
     __slots__ = ()
 
@@ -36,26 +37,26 @@ class _Label(str):
 
 
 def escaped(text: str) -> str:
-    """Text as plotly shows it letter by letter."""
+    """Escape a text for plotly, which renders some HTML."""
     return html.escape(text, quote=False)
 
 
 def configuration(trial: Trial) -> Assignment:
-    """What a trial's best report was measured with; of one without a report, what it began with."""
+    """Return the configuration of a trial's best report; without a report, the one that the trial began with."""
     return trial.best_assignment or trial.assignment
 
 
 def scores(trial: Trial, objectives: Sequence[Objective]) -> list[float] | None:
-    """Each objective at a trial's best report; None where one is missing or no finite number."""
+    """Return each objective of a trial's best report; None where one is missing or not finite."""
     values = trial.values(objectives)
     return values if values is not None and all(map(math.isfinite, values)) else None
 
 
 class Trials:
-    """The trials of a job in the order of their numbers, and the studies that Optuna draws.
+    """The trials of a job in the order of their numbers, and the Optuna studies of them.
 
     Args:
-        space: What was searched.
+        space: The space that was searched.
         trials: The trials.
     """
 
@@ -64,50 +65,50 @@ class Trials:
         """The trials by number."""
         names = {key: escaped(name) for key, name in short_names(space).items()}
         self.keys = list(names.values())
-        """The searched keys, each by as few of its last parts as tell it from the others, as plotly shows them."""
-        self.whole = {name: key for key, name in names.items()}
-        """The key of the space, by that name."""
+        """The short names of the searched keys, unique and escaped for plotly."""
+        self.full_names = {name: key for key, name in names.items()}
+        """The dotted key of the space, by its short name."""
         self._scales: dict[str, Scale] = {}
         self.params: dict[int, dict[str, Any]] = {trial.number: {} for trial in self.all}
-        """For each trial's number what it takes for each key that counts: numbers, and labels of choices."""
-        for key, what in space.items():
-            taken = [value for trial in self.all for value in _taken(trial, key)]
-            self._scales[names[key]], shown = _scale(what, taken)
+        """By a trial's number and a key's short name, the value: a number, or the label of a choice."""
+        for key, distribution in space.items():
+            values = [value for trial in self.all for value in _values_of(trial, key)]
+            self._scales[names[key]], labels = _scale(distribution, values)
             for trial in self.all:
-                for value in _taken(trial, key):
-                    self.params[trial.number][names[key]] = shown.get(repr(value), value)
+                for value in _values_of(trial, key):
+                    self.params[trial.number][names[key]] = labels.get(repr(value), value)
 
     def completed(self, objectives: Sequence[Objective]) -> list[Trial]:
-        """Those that ran to their end and have finite values, best in the first objective first."""
+        """Return the trials that completed with finite values, best in the first objective first."""
         done = [t for t in self.all if t.status == "completed" and scores(t, objectives) is not None]
         return sorted(done, key=lambda trial: objectives[0].key(objectives[0].of(trial.best_report) or 0.0))
 
     def varying(self, trials: Sequence[Trial]) -> list[str]:
-        """The keys, in the order of the space, that take more than one value among `trials`."""
+        """Return the keys that have more than one value in `trials`, in the order of the space."""
         return [key for key in self.keys if len(set(self._column(key, trials))) > 1]
 
     def is_number(self, key: str) -> bool:
-        """Whether a key has a scale on which there is something between two of its values."""
+        """Return whether a key is numeric."""
         from optuna.distributions import CategoricalDistribution
 
         return not isinstance(self._scales[key], CategoricalDistribution)
 
     def configurations(self, trials: Sequence[Trial]) -> int:
-        """How many different configurations `trials` have: the same with another seed tells nothing of the keys."""
+        """Return how many different configurations `trials` have, whatever their seeds."""
         return len({repr(sorted(self.params[trial.number].items())) for trial in trials})
 
-    def go_together(self, one: str, other: str, trials: Sequence[Trial], least: int = 2) -> bool:
-        """Whether both keys take `least` values or more among those of `trials` in which both count."""
+    def vary_together(self, one: str, other: str, trials: Sequence[Trial], minimum: int = 2) -> bool:
+        """Return whether both keys have at least `minimum` values in those of `trials` that have both keys."""
         both = [trial for trial in trials if {one, other} <= self.params[trial.number].keys()]
-        return all(len(set(self._column(key, both))) >= least for key in (one, other))
+        return all(len(set(self._column(key, both))) >= minimum for key in (one, other))
 
     def study(self, objectives: Sequence[Objective], trials: Sequence[Trial], *, curves: bool = False) -> "Study":
-        """An Optuna study of `trials`, its own numbers their places in it.
+        """Return an Optuna study of `trials`; Optuna's trial numbers are the indices in `trials`.
 
         Args:
-            objectives: What each trial is judged by.
-            trials: Those that are in it.
-            curves: Whether it has the first objective at each epoch, too. Optuna copies its trials often.
+            objectives: The study's objectives.
+            trials: The trials to add.
+            curves: Whether to add the first objective at each epoch: expensive, since Optuna copies trials often.
         """
         import optuna
 
@@ -134,12 +135,12 @@ class Trials:
 
 
 def finite_series(trial: Trial) -> dict[int, float]:
-    """The first objective at each epoch at which it was a finite number."""
+    """Return the finite values of the first objective by epoch."""
     return {epoch: value for epoch, value in trial.series.items() if math.isfinite(value)}
 
 
-def _taken(trial: Trial, key: str) -> list[Value]:
-    """The value of a key in a list; an empty one where it does not count."""
+def _values_of(trial: Trial, key: str) -> list[Value]:
+    """Return the value of a key in a list; an empty list where the key's condition does not hold."""
     values = configuration(trial)
     return [values[key]] if key in values else []
 
@@ -149,40 +150,47 @@ def _state(trial: Trial, objectives: Sequence[Objective]) -> "TrialState":
 
     if trial.status == "completed":
         return TrialState.FAIL if scores(trial, objectives) is None else TrialState.COMPLETE
-    # An interrupted trial did not fail: it was ended before its time, as a pruned one is.
-    early = {"pruned": TrialState.PRUNED, "interrupted": TrialState.PRUNED}
-    return early.get(trial.status) or {"pending": TrialState.WAITING, "running": TrialState.RUNNING}.get(
-        trial.status, TrialState.FAIL
-    )
+    states = {
+        "pruned": TrialState.PRUNED,
+        "interrupted": TrialState.PRUNED,  # it did not fail: like a pruned trial, it was stopped early
+        "pending": TrialState.WAITING,
+        "running": TrialState.RUNNING,
+    }
+    return states.get(trial.status, TrialState.FAIL)
 
 
-def _scale(what: BaseDistribution, taken: Sequence[Value]) -> "tuple[Scale, dict[str, Any]]":
-    """Optuna's distribution of a key as the user sees it, and its value there for each of ours, by our `repr`."""
+def _scale(distribution: BaseDistribution, trial_values: Sequence[Value]) -> "tuple[Scale, dict[str, Any]]":
+    """Return Optuna's distribution for the plots of a key, and its value for the `repr` of each of the key's values.
+
+    Args:
+        distribution: The key's distribution.
+        trial_values: The values of the key in all trials.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    ends = what.corners()
-    values = [*ends, *taken]
+    corners = distribution.corners()
+    values = [*corners, *trial_values]
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
         labels = _labels(values)
         return CategoricalDistribution(list(labels.values())), labels
     low, high = min(values), max(values)
-    # Of listed values nobody said how they are spaced: 0.1, 0.01, 0.001 stand apart only on a log axis.
-    listed = what.values()
-    is_list = listed is not None and list(islice(listed, len(ends) + 1)) == ends
-    is_log = low > 0 and (high > 10 * low if is_list else what.axis().log)
+    # A list has no scale of its own: 0.1, 0.01, 0.001 are distinguishable only on a log axis.
+    listed = distribution.values()
+    is_list = listed is not None and list(islice(listed, len(corners) + 1)) == corners
+    is_log = low > 0 and (high > 10 * low if is_list else distribution.axis().log)
     if all(type(value) is int for value in values):
         return IntDistribution(low, high, log=is_log), {}
     return FloatDistribution(float(low), float(high), log=is_log), {repr(value): float(value) for value in values}
 
 
 def _labels(values: Sequence[Value]) -> dict[str, _Label]:
-    """A label for each value, by its `repr`, no two of them the same."""
+    """Return a unique label for each value, by the value's `repr`."""
     labels: dict[str, _Label] = {}
     for value in values:
         if repr(value) in labels:
             continue
         text = masked(brief(value))
-        text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+        text = text if len(text) <= _MAX_LABEL else f"{text[: _MAX_LABEL - 1]}…"
         label, count = escaped(text), 1
         while label in labels.values():
             count += 1
