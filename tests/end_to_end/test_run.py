@@ -125,7 +125,7 @@ def test_the_parent_run_holds_the_answer(job: Job) -> None:
     assert parent.data.metrics["test_accuracy"] == job.result.test["test_accuracy"]
     assert parent.data.tags["tuner.winner"] == "0"
     artifacts = {a.path for a in job.client.list_artifacts(parent.info.run_id)}
-    assert {"experiment.yaml", "leaderboard.csv", "confusion_label.csv", "confusion_label.png"} <= artifacts
+    assert {"experiment.yaml", "leaderboard.csv", "confusion_label.csv", "confusion_label.html"} <= artifacts
     table = pd.read_csv(job.client.download_artifacts(parent.info.run_id, "leaderboard.csv"))
     assert table["trial"].iloc[0] == 0 and len(table) == 4
     matrix = pd.read_csv(job.client.download_artifacts(parent.info.run_id, "confusion_label.csv"), index_col=0)
@@ -315,7 +315,7 @@ class TestSeveralObjectives:
         runs = several.client.search_runs([experiment_id])
         parent = several.client.get_run(result.links.parent_run_id)
         artifacts = {artifact.path for artifact in several.client.list_artifacts(parent.info.run_id)}
-        assert {"pareto.png", "leaderboard.csv"} <= artifacts
+        assert {"pareto.html", "leaderboard.csv"} <= artifacts
         table = pd.read_csv(several.client.download_artifacts(parent.info.run_id, "leaderboard.csv"))
         on_front = {int(number) for number in table[table["pareto"]]["trial"]}
         tagged = {int(run.data.tags["tuner.trial"]) for run in runs if run.data.tags.get("pareto") == "true"}

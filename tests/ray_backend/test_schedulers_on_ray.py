@@ -589,10 +589,10 @@ def test_several_objectives_leave_a_front(play_here: Play) -> None:
     assert {number for number, record in job.runs.items() if record.data.tags.get("pareto") == "true"} == front
     assert 0 < len(front) < 5
     artifacts = {artifact.path for artifact in job.client.list_artifacts(job.parent.info.run_id)}
-    assert {"pareto.png", "leaderboard.csv"} <= artifacts
+    assert {"pareto.html", "leaderboard.csv"} <= artifacts
     table = pd.read_csv(job.client.download_artifacts(job.parent.info.run_id, "leaderboard.csv"))
     assert set(table.loc[table["pareto"], "trial"]) == front
-    assert f"{len(front)} trials, drawn in pareto.png" in job.text
+    assert f"{len(front)} trials, drawn in pareto.html" in job.text
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
-import base64
 import json
 import math
 import tomllib
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatch
-from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from conftest import experiment
+from pages import Page, numbers
 from scipy.stats import binomtest
 
 from tuner.config_keys import Assignment
@@ -98,47 +97,6 @@ def of_function(space: dict[str, Any], **parts: Any) -> ExperimentSpec:
     return experiment(trial=trial, space=space, **(whole | parts))
 
 
-class Page(HTMLParser):
-    """What a browser makes of a report."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = ""
-        self.title = ""
-        self.sections: dict[str, str] = {}
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.figures: list[dict[str, Any]] = []
-        self.headings: list[str] = []
-        self._section = ""
-        self._open = ("", "")
-        self.feed(text)
-        self.sections = {name: " ".join(said.split()) for name, said in self.sections.items()}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.tags.append((tag, given))
-        self._open = (tag, given.get("type") or "")
-        self._section = given.get("id") or self._section if tag == "section" else self._section
-        if tag == "h3":
-            self.headings.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = ("", "")
-        if tag in ("dt", "dd", "td", "th", "p", "h2", "h3", "li", "summary", "pre"):  # what stands on its own
-            self.text += " "
-            self.sections[self._section] = self.sections.get(self._section, "") + " "
-
-    def handle_data(self, data: str) -> None:
-        tag, kind = self._open
-        if kind == "application/json":
-            self.figures.append(json.loads(data))
-        elif tag not in ("script", "style"):
-            self.text += data
-            self.sections[self._section] = self.sections.get(self._section, "") + data
-            if tag == "h3":
-                self.headings[-1] += data
-
-
 def page_of(path: Path, spec: ExperimentSpec, trials: Sequence[Trial], **more: Any) -> Page:
     file = path / "report.html"
     write_html(spec, trials, file, **({"job": "a-job", "status": "completed"} | more))
@@ -147,13 +105,6 @@ def page_of(path: Path, spec: ExperimentSpec, trials: Sequence[Trial], **more: A
     page.sections = {name: " ".join(text.split()) for name, text in page.sections.items()}
     assert "could not be drawn" not in page.text
     return page
-
-
-def numbers(array: Any) -> list[float]:
-    """The numbers of a plotly array, which may be packed."""
-    if isinstance(array, dict):
-        return np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"]).tolist()  # type: ignore[no-any-return]
-    return list(array)
 
 
 class TestAnswer:
@@ -611,10 +562,12 @@ class TestFile:
             assert "<" not in json.dumps(figure).replace("<br>", "").replace("<extra></extra>", "")
         assert "&lt;script>" not in json.dumps(page.figures) and "&lt;script&gt;" in json.dumps(page.figures)
 
-    def test_it_is_in_the_built_package(self) -> None:
-        assert files("tuner.report").joinpath("report.html.jinja").is_file()
+    def test_its_templates_are_in_the_built_package(self) -> None:
+        templates = [file.name for file in files("tuner.report").iterdir() if "jinja" in file.name]
         settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["setuptools"]
-        assert any(fnmatch("report.html.jinja", pattern) for pattern in settings["package-data"]["tuner.report"])
+        patterns = settings["package-data"]["tuner.report"]
+        assert "report.html.jinja" in templates
+        assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in templates)
 
     @pytest.mark.slow
     @pytest.mark.browser

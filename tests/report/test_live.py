@@ -320,7 +320,7 @@ class TestResult:
         text = self.said([one], "val_accuracy", "parameters", winner=one, test={"test_accuracy": 0.87})
         assert "best        trial 0: optimizer.lr=0.1" in text
         assert "val_accuracy 0.9000  parameters 1,234 in epoch 2" in text
-        assert "1 trial, drawn in pareto.png" in text
+        assert "1 trial, drawn in pareto.html" in text
         assert "test_accuracy 0.8700" in text and "1m 01s" in text
 
     def test_without_a_winner_it_says_why(self) -> None:

@@ -2,16 +2,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import Played, experiment
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from pages import Page, numbers
 
 from tuner.objectives import Objective
-from tuner.report.tables import draw_confusion, draw_front, write_tables
+from tuner.report.tables import write_confusion, write_front, write_tables
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
 
@@ -29,25 +26,6 @@ def trials(*points: tuple[Any, ...], objectives: tuple[Objective, ...] = (ACCURA
         )
         trial.end("completed", "")
     return made
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved."""
-    saved: list[Figure] = []
-    save = Figure.savefig
-
-    def keep(self: Figure, *arguments: Any, **more: Any) -> None:
-        saved.append(self)
-        save(self, *arguments, **more)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return saved
-
-
-def line_of(axes: Axes) -> list[tuple[float, float]]:
-    [line] = axes.lines
-    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
 
 
 class TestTables:
@@ -88,36 +66,77 @@ class TestTables:
         assert (tmp_path / "leaderboard.csv").read_text().strip() == ""
 
 
+def page_of(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def points_of(trace: dict[str, Any]) -> list[tuple[float, float]]:
+    return sorted(zip(numbers(trace["x"]), numbers(trace["y"]), strict=True))
+
+
+def axes_of(figure: dict[str, Any]) -> tuple[str, str]:
+    layout = figure["layout"]
+    return layout["xaxis"]["title"]["text"], layout["yaxis"]["title"]["text"]
+
+
 class TestFront:
-    def test_it_is_a_line_over_all_trials(self, tmp_path: Path, figures: list[Figure]) -> None:
+    def test_it_is_drawn_over_all_trials(self, tmp_path: Path) -> None:
+        spec = experiment(objective=["val_accuracy", "parameters"])
         made = trials((0.9, 500), (0.8, 300), (0.7, 400), (0.5, 100), (None, 50))
         made[4].end("failed", "boom")
-        made[2].violations = {"latency_ms <= 1": 2.0}
-        draw_front(made, [ACCURACY, SIZE], tmp_path)
-        image = plt.imread(tmp_path / "pareto.png")
-        assert image.ndim == 3 and image.std() > 0
-        [axes] = figures[0].axes
-        assert line_of(axes) == [(100, 0.5), (300, 0.8), (500, 0.9)]
-        assert np.asarray(axes.collections[0].get_offsets()).tolist() == [[400, 0.7]]  # what is dominated
-        assert {text.get_text() for text in axes.texts} == {"0", "1", "3"}
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters (min)", "val_accuracy (max)")
+        write_front(spec, made, tmp_path)
+        page = page_of(tmp_path / "pareto.html")
+        assert "Pareto front" in page.text and "Red: no other trial" in page.text
+        [figure] = page.figures
+        others, front = figure["data"]
+        assert points_of(front) == [(100, 0.5), (300, 0.8), (500, 0.9)]
+        assert points_of(others) == [(400, 0.7)]  # what is dominated
+        assert [text.partition(",")[0] for text in front["text"]] == ["trial 0", "trial 1", "trial 3"]
+        assert axes_of(figure) == ("parameters (min)", "val_accuracy (max)")
 
-    def test_three_objectives_are_drawn_two_at_a_time(self, tmp_path: Path, figures: list[Figure]) -> None:
+    def test_three_objectives_are_drawn_two_at_a_time(self, tmp_path: Path) -> None:
+        spec = experiment(objective=["val_accuracy", "parameters", "val_loss"])
         made = trials((0.9, 500, 1.0), (0.8, 300, 0.5), objectives=(ACCURACY, SIZE, LOSS))
-        draw_front(made, [ACCURACY, SIZE, LOSS], tmp_path)
-        labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figures[0].axes]
-        assert labels == [
+        write_front(spec, made, tmp_path)
+        assert [axes_of(figure) for figure in page_of(tmp_path / "pareto.html").figures] == [
             ("parameters (min)", "val_accuracy (max)"),
             ("val_loss (min)", "val_accuracy (max)"),
             ("val_loss (min)", "parameters (min)"),
         ]
 
     def test_it_takes_what_is_no_number(self, tmp_path: Path) -> None:
-        draw_front(trials((0.9, 500), (0.8, math.nan)), [ACCURACY, SIZE], tmp_path)
-        assert (tmp_path / "pareto.png").stat().st_size > 0
+        spec = experiment(objective=["val_accuracy", "parameters"])
+        write_front(spec, trials((0.9, 500), (0.8, math.nan)), tmp_path)
+        [figure] = page_of(tmp_path / "pareto.html").figures
+        assert [point for trace in figure["data"] for point in points_of(trace)] == [(500, 0.9)]
 
 
-def test_a_confusion_matrix_is_a_table_and_a_picture(tmp_path: Path) -> None:
-    draw_confusion([[3, 1], [0, 2]], "label", tmp_path)
-    assert pd.read_csv(tmp_path / "confusion_label.csv", index_col=0).values.tolist() == [[3, 1], [0, 2]]
-    assert plt.imread(tmp_path / "confusion_label.png").std() > 0
+class TestConfusion:
+    def test_it_is_a_table_and_a_page(self, tmp_path: Path) -> None:
+        write_confusion([[3, 1], [0, 2]], "label", tmp_path)
+        assert pd.read_csv(tmp_path / "confusion_label.csv", index_col=0).values.tolist() == [[3, 1], [0, 2]]
+        page = page_of(tmp_path / "confusion_label.html")
+        assert "label on the test set" in page.text
+        [figure] = page.figures
+        assert figure["data"][0]["z"] == [[3, 1], [0, 2]]
+        assert axes_of(figure) == ("predicted class", "true class")
+
+    def test_many_classes_have_no_numbers_in_their_cells(self, tmp_path: Path) -> None:
+        write_confusion([[0] * 100] * 100, "label", tmp_path)
+        [figure] = page_of(tmp_path / "confusion_label.html").figures
+        assert figure["data"][0]["texttemplate"] == ""
+
+    @pytest.mark.slow
+    @pytest.mark.browser
+    def test_a_browser_draws_it_without_a_network(self, browser: Any, tmp_path: Path) -> None:
+        write_confusion([[3, 1], [0, 2]], "label", tmp_path)
+        shown = browser.new_page()
+        told, asked = [], []
+        shown.on("console", lambda message: told.append(message.text))
+        shown.on("pageerror", lambda error: told.append(str(error)))
+        shown.on("request", lambda request: asked.append(request.url))
+        uri = (tmp_path / "confusion_label.html").as_uri()
+        shown.goto(uri)
+        shown.wait_for_selector("html[data-drawn]", state="attached")
+        assert sorted(shown.locator(".heatmap-label").all_text_contents()) == ["0", "1", "2", "3"]
+        assert (told, asked) == ([], [uri])

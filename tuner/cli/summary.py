@@ -20,6 +20,7 @@ from tuner.jobs.result import Result
 from tuner.objectives import Objective
 from tuner.ray_backend import cluster, resources
 from tuner.report.live import COLOURS
+from tuner.report.tables import FRONT_FILE
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import is_there
 from tuner.storage.uris import masked
@@ -215,7 +216,7 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
         on_front = len(front(result.trials, objectives))
         if on_front:
             trials = f"{on_front} {'trial' if on_front == 1 else 'trials'}"
-            lines.append(Text.assemble(("front       ", "bold"), f"{trials}, drawn in pareto.png in MLflow"))
+            lines.append(Text.assemble(("front       ", "bold"), f"{trials}, drawn in {FRONT_FILE} in MLflow"))
         lines.append(Text.assemble(("best        ", "bold"), f"trial {best.number}: ", (settings, "bold green")))
         lines.append(Text(f"            {scores} in epoch {best.best_epoch}"))
         if result.test:

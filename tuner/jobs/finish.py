@@ -221,9 +221,9 @@ class Finish:
             folder.mkdir(exist_ok=True)
             tables.write_tables(self._job.trials, objectives, folder, self._job.spec.repeat)
             for target, matrix in self._confusion.items():
-                tables.draw_confusion(matrix, target, folder)
+                tables.write_confusion(matrix, target, folder)
             if front(self._job.trials, objectives):
-                tables.draw_front(self._job.trials, objectives, folder)
+                tables.write_front(self._job.spec, self._job.trials, folder)
             html.write_html(
                 self._job.spec,
                 self._job.trials,

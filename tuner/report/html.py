@@ -1,14 +1,13 @@
 """The report of a job: one HTML file without external resources, the winner first."""
 
-import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from tuner.config import Config
 from tuner.formatting import duration, score, score_format
+from tuner.report.page import write_page
 from tuner.report.plots import draw
 from tuner.report.plots.study import configuration
 from tuner.report.plots.timeline import COLOURS
@@ -54,36 +53,19 @@ def write_html(
         seconds: How long the job took, as defined in `tuner.trials.elapsed`; None if unknown.
         paused: Seconds between the job's invocations.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("tuner.report").joinpath("report.html.jinja").read_text(encoding="utf-8"))
-    plots = [
-        # JSON inside a script element, where the browser interprets only an end tag and a comment.
-        {"title": plot.title, "note": plot.note, "figures": [Markup(_escaped_json(text)) for text in plot.figures]}
-        for plot in draw(spec, trials)
-    ]
-    page = template.render(
+    write_page(
+        path,
+        "report.html.jinja",
         name=spec.name,
         job=job,
         answer=_answer(spec, trials, test or {}),
         facts=_facts(spec, trials, status, ended_early, "" if seconds is None else elapsed_text(seconds, paused)),
         board=_board(spec, trials),
-        plots=plots,
+        plots=draw(spec, trials),
         failures=_failures(trials),
         yaml=masked(spec.to_yaml()),
-        plotly=Markup(get_plotlyjs()),
         colours=COLOURS,
-        # The browser runs only scripts with this nonce, so no script in a user's text even if escaping failed.
-        nonce=secrets.token_urlsafe(16),
     )
-    path.write_text(page, encoding="utf-8")
-
-
-def _escaped_json(json: str) -> str:
-    return json.replace("<", "\\u003c")
 
 
 def _answer(spec: ExperimentSpec, trials: Sequence[Trial], test: Mapping[str, float]) -> dict[str, Any]:

@@ -1,11 +1,19 @@
-"""Tables and plots of what was measured."""
+"""Tables and plots of what was measured, a file each."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.objectives import Objective
-from tuner.trials.leaderboard import front, leaderboard
+from tuner.report.page import write_page
+from tuner.report.plots import draw_confusion, draw_front
+from tuner.spec.experiment import ExperimentSpec
+from tuner.trials.leaderboard import leaderboard
 from tuner.trials.trial import Trial
+
+FRONT_FILE = "pareto.html"
+"""Name of the Pareto front's page."""
+
+_PAGE = "plot.html.jinja"
 
 
 def write_tables(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path, repeat: int = 1) -> None:
@@ -31,40 +39,15 @@ def write_tables(trials: Sequence[Trial], objectives: Sequence[Objective], folde
         table.to_csv(folder / "mutations.csv", index=False)
 
 
-def draw_front(trials: Sequence[Trial], objectives: Sequence[Objective], folder: Path) -> None:
-    """Write ``pareto.png`` into `folder`: every trial by two objectives at a time, the front as a line."""
-    from matplotlib.figure import Figure
-
-    points = [(trial, values) for trial in trials if (values := trial.values(objectives)) is not None]
-    best = {trial.number for trial in front(trials, objectives)}
-    pairs = [(i, j) for i in range(len(objectives)) for j in range(i + 1, len(objectives))]
-    figure = Figure(figsize=(6 * len(pairs), 5), layout="constrained")
-    for axes, (i, j) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
-        others = [values for trial, values in points if trial.number not in best]
-        axes.scatter([v[j] for v in others], [v[i] for v in others], color="0.7", label="dominated", zorder=2)
-        on_front = sorted((values[j], values[i], trial.number) for trial, values in points if trial.number in best)
-        # In the plane the front is a staircase; of more objectives it is only seen from one side.
-        line = "o-" if len(objectives) == 2 else "o"
-        axes.plot(*zip(*(p[:2] for p in on_front), strict=True), line, color="C0", label="Pareto front", zorder=3)
-        for x, y, number in on_front:
-            axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
-        axes.set_xlabel(f"{objectives[j].metric} ({objectives[j].mode})")
-        axes.set_ylabel(f"{objectives[i].metric} ({objectives[i].mode})")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(folder / "pareto.png", dpi=100)
+def write_front(spec: ExperimentSpec, trials: Sequence[Trial], folder: Path) -> None:
+    """Write the Pareto front as ``pareto.html`` into `folder`."""
+    write_page(folder / FRONT_FILE, _PAGE, plot=draw_front(spec, trials))
 
 
-def draw_confusion(matrix: list[list[int]], target: str, folder: Path) -> None:
-    """Write a confusion matrix (rows the true class) as ``confusion_<target>.csv`` and ``.png`` into `folder`."""
+def write_confusion(matrix: list[list[int]], target: str, folder: Path) -> None:
+    """Write a confusion matrix (rows the true class) as ``confusion_<target>.csv`` and ``.html`` into `folder`."""
     import pandas as pd
-    from matplotlib.figure import Figure
-    from sklearn.metrics import ConfusionMatrixDisplay
 
     path = folder / f"confusion_{target}"
     pd.DataFrame(matrix).to_csv(path.with_suffix(".csv"))
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.subplots()
-    ConfusionMatrixDisplay(confusion_matrix=pd.DataFrame(matrix).to_numpy()).plot(ax=axes, colorbar=False, cmap="Blues")
-    axes.set_title(f"{target} on the test set")
-    figure.savefig(path.with_suffix(".png"), dpi=100)
+    write_page(path.with_suffix(".html"), _PAGE, plot=draw_confusion(matrix, target))

@@ -3,14 +3,13 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from html import unescape
 from itertools import combinations
 from typing import Any
 
-from tuner.report.plots.figures import BLUE, DARK_GREY, GREY, RED, Drawn, Sheet, Undrawable, metric, styled
+from tuner.report.plots.figures import BLUE, DARK_GREY, GREY, RED, Drawn, Plot, Sheet, Undrawable, metric, styled
 from tuner.report.plots.parameters import KeyPlots
 from tuner.report.plots.study import Trials, escaped, finite_series, scores
 from tuner.report.plots.timeline import timeline
@@ -20,21 +19,6 @@ from tuner.trials.status import SCORED
 from tuner.trials.trial import Trial
 
 _MAX_CURVES = 50
-
-
-@dataclass(frozen=True)
-class Plot:
-    """The figures of one kind.
-
-    Args:
-        title: Their heading.
-        figures: Plotly figures, as JSON; empty where nothing can be drawn.
-        note: How to read them, or why there are none.
-    """
-
-    title: str
-    figures: list[str]
-    note: str
 
 
 def draw(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Plot]:
@@ -57,16 +41,23 @@ def draw(spec: ExperimentSpec, trials: Sequence[Trial]) -> list[Plot]:
             "Learning curves": job.curves,
             "Timeline": job.timeline,
         }
-        drawn = []
-        for title, plot in plots.items():
-            try:
-                figures, note = plot()
-            except Undrawable as reason:
-                figures, note = [], str(reason)
-            except Exception as error:  # a bug of Optuna or plotly must not cost the whole report
-                figures, note = [], escaped(f"It could not be drawn: {type(error).__name__}: {error}")
-            drawn.append(Plot(title, [figure.to_json() for figure in figures], unescape(note)))
-        return drawn
+        return [_drawn(title, plot) for title, plot in plots.items()]
+
+
+def draw_front(spec: ExperimentSpec, trials: Sequence[Trial]) -> Plot:
+    """Draw the Pareto front, a figure for every two objectives."""
+    with _quiet():
+        return _drawn("Pareto front", _JobPlots(spec.objectives, Trials(spec.space, trials)).front)
+
+
+def _drawn(title: str, plot: Callable[[], Drawn]) -> Plot:
+    try:
+        figures, note = plot()
+    except Undrawable as reason:
+        figures, note = [], str(reason)
+    except Exception as error:  # a bug of Optuna or plotly must not cost the whole report
+        figures, note = [], escaped(f"It could not be drawn: {type(error).__name__}: {error}")
+    return Plot(title, [figure.to_json() for figure in figures], unescape(note))
 
 
 @contextlib.contextmanager

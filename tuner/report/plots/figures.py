@@ -1,6 +1,7 @@
 """What the figures of the report share: the base class of their makers, their style, their notes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tuner.formatting import score
@@ -14,6 +15,21 @@ _DECADES = 1.5  # a log axis over more powers of ten than this has ticks at powe
 
 Drawn = tuple[list[Any], str]
 """Plotly figures, and a note on how to read them, in plotly's HTML."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The figures of one kind.
+
+    Args:
+        title: Their heading.
+        figures: Plotly figures, as JSON; empty where nothing can be drawn.
+        note: How to read them, or why there are none.
+    """
+
+    title: str
+    figures: list[str]
+    note: str
 
 
 class Undrawable(Exception):

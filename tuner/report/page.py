@@ -1,0 +1,35 @@
+"""HTML pages without external resources: text, and plots that the page's own plotly.js draws."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Write a page.
+
+    Args:
+        path: The file to write.
+        template: Name of a template in this folder that extends ``page.html.jinja``.
+        values: The template's variables; it escapes them.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("tuner.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # JSON inside a script element, where the browser interprets only an end tag and a comment.
+    environment.filters["inert"] = lambda json: Markup(json.replace("<", "\\u003c"))
+    page = environment.get_template(template).render(
+        plotly=Markup(get_plotlyjs()),
+        # The browser runs only scripts with this nonce, so no script in a user's text even if escaping failed.
+        nonce=secrets.token_urlsafe(16),
+        **values,
+    )
+    path.write_text(page, encoding="utf-8")
