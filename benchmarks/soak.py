@@ -126,7 +126,7 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
         took, status = time.monotonic() - began, night.wait(60)
         last_words = night.log.read_text().rpartition("Leaderboard")[2]
         # The driver was killed while the end of its job was recorded: there is nothing more to go on with.
-        is_through = "has been through all of its" in last_words
+        is_through = "has finished all of its" in last_words
         is_behind = "tuner sync" in last_words
         if is_behind:  # the server was away then, or the driver killed: what its user is told to do
             head.run(

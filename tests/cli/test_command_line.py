@@ -257,7 +257,7 @@ class TestGoingOn:
         Journal(f"{here}/runs/minimal/20260101-000000-abcd").opened(spec, parent_run="", trials=2)
         status, _, error = tuner("run", path, "trial.epochs=4", "--extend", "3")
         assert status == 2
-        assert "--extend: pbt has trained its population to the end" in error
+        assert "--extend: a population (pbt) cannot be extended" in error
 
     def test_a_job_that_is_through_has_nothing_to_go_on_with(
         self, tuner: Tuner, write: Write, minimal: str, here: Path
@@ -269,7 +269,7 @@ class TestGoingOn:
         journal.recorded(end_of("FINISHED", {"status": "completed"}))
         status, _, error = tuner("run", path, "--resume")
         assert status == 2
-        assert "has been through all of its" in error and "--extend 10 goes on" in error and "tuner sync" in error
+        assert "has finished all of its" in error and "--extend 10 trains" in error and "tuner sync" in error
 
     def test_fewer_than_none_are_refused(self, tuner: Tuner, write: Write, minimal: str) -> None:
         assert tuner("run", write(minimal), "--extend", "-1")[0] == 2

@@ -731,7 +731,7 @@ class TestPlaces:
     @pytest.mark.parametrize(
         ("storage", "why"),
         [
-            ("q" * 300, "storage: a name of a file may have 255 bytes, and qqqqqqqqqqqqqqqqqqqq... has 300"),
+            ("q" * 300, "storage: a file's name may have 255 bytes, and qqqqqqqqqqqqqqqqqqqq... has 300"),
             ("qqqqqqqqq/" * 350, "storage: the path of the folder may have 3495 bytes, and it has "),
             ("qqqqqqqqq/" * 450, "storage: the path of the folder may have 3495 bytes, and it has "),
         ],

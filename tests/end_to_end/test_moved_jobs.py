@@ -168,7 +168,7 @@ def test_a_copy_beside_its_job_is_left_alone_or_adopted(project: Project, capsys
     copy = shutil.copytree(job, job.with_name(f"{job.name}.bak"))
     as_copied = Project(copy).digest()
     assert project.run("--extend", "all", WIDER) == 0
-    assert f"{copy.name} is a copy of job {job.name} and stays as it is" in capsys.readouterr().out
+    assert f"{copy.name} is a copy of job {job.name} and is left unchanged" in capsys.readouterr().out
     assert len(project.events("opened", job)) == 2 and Project(copy).digest() == as_copied
 
     assert project.run("--extend", "all", WIDER, "--job", copy.name) == 2

@@ -7,7 +7,7 @@ import pytest
 from conftest import Played, experiment
 
 from tuner.errors import UserError
-from tuner.jobs.continuation import JobStart, ResumeOptions, begun, continued
+from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
@@ -41,34 +41,34 @@ def run(opening: JobStart, trials: int) -> None:
 
 class TestNumberOfTrials:
     def test_that_is_raised_gives_more_and_says_so(self, tmp_path: Path) -> None:
-        run(begun(spec_in(tmp_path)), 4)
-        opening = continued(spec_in(tmp_path, 6), ResumeOptions(resume=True))
+        run(new_job(spec_in(tmp_path)), 4)
+        opening = continued_job(spec_in(tmp_path, 6), ResumeOptions(resume=True))
         assert TrialGenerator(opening.spec, opening.past.trials if opening.past else ()).total == 6
-        assert opening.notes == ("search.trials: 6 gives the job 2 configurations more than it had",)
+        assert opening.notes == ("search.trials: 6 adds 2 configurations to the job",)
 
     def test_that_is_lowered_is_refused(self, tmp_path: Path) -> None:
-        run(begun(spec_in(tmp_path)), 2)
-        with pytest.raises(UserError, match="is 3, but the job has been given 4 configurations already") as error:
-            continued(spec_in(tmp_path, 3), ResumeOptions(resume=True))
+        run(new_job(spec_in(tmp_path)), 2)
+        with pytest.raises(UserError, match="is 3, but the job has 4 configurations already") as error:
+            continued_job(spec_in(tmp_path, 3), ResumeOptions(resume=True))
         assert error.value.problems[0].key == "search.trials"
 
     def test_stays_in_the_file_as_it_was_when_the_job_was_extended(self, tmp_path: Path) -> None:
-        run(begun(spec_in(tmp_path)), 4)
-        run(continued(spec_in(tmp_path), ResumeOptions(extend=3)), 1)
-        opening = continued(spec_in(tmp_path), ResumeOptions(resume=True))
+        run(new_job(spec_in(tmp_path)), 4)
+        run(continued_job(spec_in(tmp_path), ResumeOptions(extend=3)), 1)
+        opening = continued_job(spec_in(tmp_path), ResumeOptions(resume=True))
         assert (opening.spec.count(), opening.notes) == (7, ())
-        with pytest.raises(UserError, match="is 5, but the job has been given 7"):
-            continued(spec_in(tmp_path, 5), ResumeOptions(resume=True))
+        with pytest.raises(UserError, match="is 5, but the job has 7"):
+            continued_job(spec_in(tmp_path, 5), ResumeOptions(resume=True))
 
     def test_that_the_budget_does_not_allow_is_no_more(self, tmp_path: Path) -> None:
         spec = spec_in(tmp_path, 20, budget={"trials": 5})
-        run(begun(spec), 3)
-        assert continued(spec, ResumeOptions(resume=True)).notes == ()
+        run(new_job(spec), 3)
+        assert continued_job(spec, ResumeOptions(resume=True)).notes == ()
 
     def test_is_no_word_where_a_search_has_no_end(self, tmp_path: Path) -> None:
-        run(begun(spec_in(tmp_path)), 4)
-        with pytest.raises(UserError, match="all is no number of configurations"):
-            continued(spec_in(tmp_path), ResumeOptions(extend="all"))
+        run(new_job(spec_in(tmp_path)), 4)
+        with pytest.raises(UserError, match="all is allowed for a grid only"):
+            continued_job(spec_in(tmp_path), ResumeOptions(extend="all"))
 
 
 class TestGrid:
@@ -85,34 +85,34 @@ class TestGrid:
         return assignments
 
     def test_is_extended_by_what_is_new_in_it_wherever_that_stands(self, tmp_path: Path) -> None:
-        run(begun(self.spec(tmp_path, 0.1, 0.2)), 4)
-        opening = continued(self.spec(tmp_path, 0.05, 0.1, 0.15, 0.2), ResumeOptions(extend="all"))
+        run(new_job(self.spec(tmp_path, 0.1, 0.2)), 4)
+        opening = continued_job(self.spec(tmp_path, 0.05, 0.1, 0.15, 0.2), ResumeOptions(extend="all"))
         assert self.new(opening) == [(0.05, 0.5), (0.05, 0.9), (0.15, 0.5), (0.15, 0.9)]
-        assert opening.notes == ("the grid has 4 configurations more than were begun so far",)
+        assert opening.notes == ("the grid has 4 configurations that this job has not tried",)
 
     def test_is_extended_by_as_many_as_are_asked_for(self, tmp_path: Path) -> None:
-        run(begun(self.spec(tmp_path, 0.1, 0.2)), 4)
+        run(new_job(self.spec(tmp_path, 0.1, 0.2)), 4)
         wider = self.spec(tmp_path, 0.1, 0.15, 0.2, 0.3)
-        opening = continued(wider, ResumeOptions(extend=1))
+        opening = continued_job(wider, ResumeOptions(extend=1))
         assert self.new(opening) == [(0.15, 0.5)]
         run(opening, 1)
-        assert self.new(continued(wider, ResumeOptions(resume=True))) == []
-        assert self.new(continued(wider, ResumeOptions(extend="all"))) == [(0.15, 0.9), (0.3, 0.5), (0.3, 0.9)]
+        assert self.new(continued_job(wider, ResumeOptions(resume=True))) == []
+        assert self.new(continued_job(wider, ResumeOptions(extend="all"))) == [(0.15, 0.9), (0.3, 0.5), (0.3, 0.9)]
 
     def test_that_was_not_through_goes_on_with_the_rest_of_it(self, tmp_path: Path) -> None:
-        run(begun(self.spec(tmp_path, 0.1, 0.2)), 3)
-        opening = continued(self.spec(tmp_path, 0.15, 0.1, 0.2), ResumeOptions(extend="all"))
+        run(new_job(self.spec(tmp_path, 0.1, 0.2)), 3)
+        opening = continued_job(self.spec(tmp_path, 0.15, 0.1, 0.2), ResumeOptions(extend="all"))
         assert self.new(opening) == [(0.15, 0.5), (0.15, 0.9), (0.2, 0.9)]
 
     def test_with_repeats_counts_configurations(self, tmp_path: Path) -> None:
-        run(begun(self.spec(tmp_path, 0.1, repeat=2)), 4)
-        opening = continued(self.spec(tmp_path, 0.2, 0.1, repeat=2), ResumeOptions(extend=1))
+        run(new_job(self.spec(tmp_path, 0.1, repeat=2)), 4)
+        opening = continued_job(self.spec(tmp_path, 0.2, 0.1, repeat=2), ResumeOptions(extend=1))
         assert self.new(opening) == [(0.2, 0.5), (0.2, 0.5)]
 
     def test_is_not_another_one_without_a_word(self, tmp_path: Path) -> None:
-        run(begun(self.spec(tmp_path, 0.1, 0.2)), 3)
+        run(new_job(self.spec(tmp_path, 0.1, 0.2)), 3)
         with pytest.raises(UserError, match=r"space\.optimizer\.lr\.grid"):
-            continued(self.spec(tmp_path, 0.1, 0.2, 0.3), ResumeOptions(resume=True))
+            continued_job(self.spec(tmp_path, 0.1, 0.2, 0.3), ResumeOptions(resume=True))
 
     @pytest.mark.parametrize(
         "space",
@@ -123,10 +123,10 @@ class TestGrid:
         ],
     )
     def test_that_lacks_what_was_tried_is_refused(self, tmp_path: Path, space: dict[str, Any]) -> None:
-        run(begun(self.spec(tmp_path, 0.1, 0.2)), 3)
+        run(new_job(self.spec(tmp_path, 0.1, 0.2)), 3)
         other = experiment(storage=str(tmp_path), space=space, search={"kind": "grid"})
         with pytest.raises(UserError, match="no longer holds what trial"):
-            continued(other, ResumeOptions(extend="all"))
+            continued_job(other, ResumeOptions(extend="all"))
 
 
 def test_the_words_of_the_command_line_are_those_that_were_said() -> None:
@@ -142,7 +142,7 @@ def test_a_new_job_is_named_by_no_clock_of_any_place(tmp_path: Path, monkeypatch
     for zone in ("Asia/Tokyo", "America/Los_Angeles"):
         monkeypatch.setenv("TZ", zone)
         time.tzset()
-        names.append(begun(spec_in(tmp_path)).job[:8])
+        names.append(new_job(spec_in(tmp_path)).job[:8])
     monkeypatch.undo()
     time.tzset()
     assert names == [time.strftime("%Y%m%d", time.gmtime())] * 2

@@ -162,11 +162,11 @@ def test_what_may_differ_is_said(job: Result) -> None:
     trial = Trial(0, {}, winner_of(job).config, "", status="pruned", reason="asha", epoch=1, lost=1)
     tags = {"tuner.version.torch": "1.0", "tuner.version.mlflow": "1.0"}
     first, second, third = _notes(trial, tags)
-    assert first == "It was ended after epoch 1 (asha); alone it trains to its end."
-    assert second == "It was begun again from a checkpoint on the way."
+    assert first == "It ended early, after epoch 1 (asha); here it trains to its end."
+    assert second == "It was resumed from a checkpoint."
     assert third.startswith("It was trained with torch 1.0; here is ")
     trial.mutations.append(Mutation(1, 0, {}, {}))
-    assert _notes(trial, {})[0].startswith("A population changed it once on the way")
+    assert _notes(trial, {})[0].startswith("A population mutated it once")
 
 
 WORDS: list[Any] = ["1e-3", "1e5", "no", "null", "~", "1", "0x1", "12:30", ".5", "true", "2020-01-01", "=", "", "-"]

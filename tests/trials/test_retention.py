@@ -10,7 +10,7 @@ from conftest import Played, eventually, experiment
 from mlflow import MlflowClient
 
 from tuner.errors import UserError
-from tuner.jobs.preflight import check_room
+from tuner.jobs.preflight import check_disk_space
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import delete
 from tuner.tracking.record.messages import end_of
@@ -153,7 +153,9 @@ class TestRoom:
 
     def check(self, **parts: Any) -> None:
         space = {"model.hidden": {"int": [16, 1024]}}
-        check_room(experiment(**({"space": space, "search": {"kind": "random", "trials": 100}} | parts)), "http://x")
+        check_disk_space(
+            experiment(**({"space": space, "search": {"kind": "random", "trials": 100}} | parts)), "http://x"
+        )
 
     def test_a_job_whose_checkpoints_do_not_fit_is_not_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.with_free(monkeypatch, 10_000_000)
@@ -175,7 +177,7 @@ class TestRoom:
         space = {"model.hidden": {"int": [16, 1024]}}
         spec = experiment(space=space, search={"kind": "random", "trials": 100}, checkpoints={"keep": 1})
         with pytest.raises(UserError, match="take up to"):
-            check_room(spec, "sqlite:///mlflow.db")
+            check_disk_space(spec, "sqlite:///mlflow.db")
 
     def test_a_model_that_no_memory_holds_leaves_no_checkpoint(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.with_free(monkeypatch, 10_000_000_000)
@@ -187,7 +189,7 @@ class TestRoom:
         self.with_free(monkeypatch, 0)
         trial = {"target": "builtins:print", "config": {"x": None}}
         spec = experiment(trial=trial, space={"config.x": {"choice": [1, 2]}}, objective={"metric": "y", "mode": "max"})
-        check_room(spec, "http://x")
+        check_disk_space(spec, "http://x")
 
 
 def test_what_nobody_needs_is_cleared_up_and_what_resume_goes_on_with_is_not(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One job: preflight, lock, driver, finish, result; sync, submit and the trial that runs without Ray.
+"""One job: preflight, lock, driver, finish, result; sync, submit and the training of one trial without Ray.
 
 Imports report, ray_backend and what is below them.
 """

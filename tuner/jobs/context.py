@@ -1,4 +1,4 @@
-"""What a job works with, from its first trial to the end of its record."""
+"""The objects that a job uses, from its first trial to the end of its record."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from tuner.trials.trial import Trial
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a job works with."""
+    """The objects that a job uses."""
 
     opening: JobStart
     generator: TrialGenerator
@@ -28,9 +28,9 @@ class JobContext:
     elapsed: Elapsed
     phases: Phases
     local: bool
-    """Whether Ray was started here, for this job alone."""
+    """Whether this process started Ray for this job alone."""
     user_folder: UserFolder | None
-    """Where workers find code of the user's own; None where they need none."""
+    """Where workers find code of the user's own; None if the experiment has none."""
 
     @property
     def spec(self) -> ExperimentSpec:
@@ -48,10 +48,14 @@ class JobContext:
         return self.generator.trials
 
     def keep_logs(self, why: str) -> None:
-        """Have Ray's logs of this job stay, and say where they are."""
+        """Keep Ray's logs of this job after its end, and print where they are.
+
+        Args:
+            why: The reason to print.
+        """
         if logs := cluster.keep_logs():
-            self.note(f"{why}: Ray's logs of this job stay in {logs}")
+            self.note(f"{why}: Ray's logs of this job are kept in {logs}")
 
     def note(self, text: str) -> None:
-        """Say something that the user must know."""
+        """Print a warning."""
         self.console.print(text, style="yellow", soft_wrap=True, highlight=False, markup=False)

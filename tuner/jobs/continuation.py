@@ -1,4 +1,4 @@
-"""How an experiment's earlier job goes on: which one, as what, and with how many trials."""
+"""How a job starts: a new one, or an earlier one that is resumed or extended, with how many trials."""
 
 import secrets
 import time
@@ -16,14 +16,14 @@ from tuner.trials.stored_jobs import find
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """What a user says of going on with an earlier job.
+    """The user's options for continuing an earlier job.
 
     Args:
-        resume: Go on with the experiment's last job.
-        extend: Go on with it, and try this many configurations more; ``all`` for all that a grid has.
-        job: Which job: its id or its folder's name; None for the last one.
-        adopt: Whether it goes on as a job of its own, with an id and with runs of its own: as a copy has to.
-        changed_code: Whether code of the user's own may be another one than it was.
+        resume: Whether to continue the experiment's last job.
+        extend: Continue it with this many configurations more, from 1; ``all`` for all new ones of a grid; 0 for none.
+        job: The job's id or its folder's name; None for the last one.
+        adopt: Whether to continue a copy of a job's folder as a new job, with its own id and runs.
+        changed_code: Whether to continue although code of the user's own has changed.
     """
 
     resume: bool = False
@@ -34,34 +34,34 @@ class ResumeOptions:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether an earlier job is to go on, or else a new one begins."""
+        """Whether to continue an earlier job; else a new one begins."""
         return self.resume or bool(self.extend)
 
     def flags(self) -> list[str]:
-        """As the command line has it."""
-        words = ["--resume"] if self.resume else []
-        words += ["--extend", str(self.extend)] if self.extend else []
-        words += ["--job", self.job] if self.job is not None else []
-        words += ["--adopt"] if self.adopt else []
-        return words + (["--changed-code", "ok"] if self.changed_code else [])
+        """Return the same as arguments of the command line."""
+        arguments = ["--resume"] if self.resume else []
+        arguments += ["--extend", str(self.extend)] if self.extend else []
+        arguments += ["--job", self.job] if self.job is not None else []
+        arguments += ["--adopt"] if self.adopt else []
+        return arguments + (["--changed-code", "ok"] if self.changed_code else [])
 
 
 @dataclass(frozen=True)
 class JobStart:
-    """A job that begins, or goes on.
+    """What an invocation of a job starts from.
 
     Args:
         spec: The experiment, with as many trials as the job will have.
         job: The job's id.
         folder: Its folder, or its URI.
-        past: What came of it so far; None for a new one.
-        most: How many trials there will be at most; None where the search decides.
-        asked: ``search.trials`` as the user said it; None where the search has none.
+        past: The job so far, from its journal; None for a new job.
+        most: The largest number of trials; None where the search decides.
+        asked: ``search.trials`` in the user's file; None where the search has no such key.
         code: The digest of each file of the user's own code.
-        changed_code: Which of these are not what they were, in words; empty where all are.
-        notes: What the user must be told of it.
-        token: Tells this opening from all others: in the journal and in MLflow, so that of two copies of a job only
-            one can go on with its record.
+        changed_code: Which of these files have changed, as text; empty where none has.
+        notes: Messages for the user.
+        token: Identifies this invocation in the journal and in MLflow, so that only one of two copies of a job can
+            continue its record.
     """
 
     spec: ExperimentSpec
@@ -76,61 +76,61 @@ class JobStart:
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
-def begun(spec: ExperimentSpec) -> JobStart:
-    """A new job."""
+def new_job(spec: ExperimentSpec) -> JobStart:
+    """Return the start of a new job."""
     job = _new_id()
     folder = below(spec.storage, spec.name, job)
     return JobStart(spec, job, folder, asked=_asked(spec), code=user_code.digests(spec.trial.targets))
 
 
-def continued(spec: ExperimentSpec, said: ResumeOptions) -> JobStart:
-    """An earlier job that goes on.
+def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
+    """Return the start of an earlier job that is resumed or extended.
 
     Args:
         spec: The experiment as it is now.
-        said: What the user says of it.
+        options: The user's options.
 
     Raises:
-        UserError: There is none, nothing tells which one, or it cannot go on like this.
+        UserError: There is no such job, several match, or it cannot be continued with this file and these options.
     """
-    flag = "--extend" if said.extend else "--resume"
-    stored = find(spec.storage, spec.name, said.job, flag)
+    flag = "--extend" if options.extend else "--resume"
+    stored = find(spec.storage, spec.name, options.job, flag)
     folder = below(spec.storage, spec.name, stored.folder)
-    if not stored.is_original and not said.adopt:
-        message = f"{stored.folder} is a copy of job {stored.id}, whose runs in MLflow are that job's own"
-        hint = "add --adopt: then it goes on as a job of its own, with runs of its own"
+    if not stored.is_original and not options.adopt:
+        message = f"{stored.folder} is a copy of job {stored.id}, and the runs in MLflow belong to the original"
+        hint = "add --adopt to continue it as a new job, with its own runs"
         raise UserError(Problem(message, "--job", folder, hint))
-    past = read_past(spec, folder, stored.id, widens=bool(said.extend) and spec.search.is_exhaustive)
+    past = read_past(spec, folder, stored.id, widens=bool(options.extend) and spec.search.is_exhaustive)
     code = user_code.digests(spec.trial.targets)
     changed = changed_code(past.head.get("code"), code) if past.trials else ""
-    if changed and not said.changed_code:
-        message = f"code of your own is another one than when the job ran ({changed})"
+    if changed and not options.changed_code:
+        message = f"code of your own has changed since the job ran ({changed})"
         hint = (
-            "numbers of old and of new code would stand in one leaderboard: undo the change, run it as a job of its "
-            "own, or say --changed-code ok"
+            "one leaderboard would mix numbers of old and new code: undo the change, start a new job without --resume, "
+            "or add --changed-code ok"
         )
         raise UserError(Problem(message, ", ".join(spec.trial.targets), folder, hint))
     notes = list(past.missing)
     if changed:
         notes.append(f"code of your own has changed since trials of this job were trained with it ({changed})")
     asked = _asked(spec)
-    spec, most, more = _lengthened(spec, past, said.extend, folder)
+    spec, most, more = _lengthened(spec, past, options.extend, folder)
     notes += more
-    if said.adopt:
+    if options.adopt:
         past = _adopted(past)
-        notes.append(f"job {stored.id} goes on in {folder} as a job of its own, {past.job}, with runs of its own")
+        notes.append(f"job {stored.id} continues in {folder} as the new job {past.job}, with its own runs")
     else:
-        notes += [f"{copy} is a copy of job {stored.id} and stays as it is" for copy in stored.copies]
+        notes += [f"{copy} is a copy of job {stored.id} and is left unchanged" for copy in stored.copies]
     return JobStart(spec, past.job, folder, past, most, asked, code, changed, tuple(notes))
 
 
 def _adopted(past: ResumedJob) -> ResumedJob:
-    """A job that goes on under an id of its own: its record begins anew, and the other one's stays as it is."""
+    """Return the job with a new id and without runs: its record begins anew, and the original's stays unchanged."""
     return replace(past, job=_new_id(), head=past.head | {"parent_run": ""}, openings=frozenset())
 
 
 def _new_id() -> str:
-    """By the clock of no place: that of a place jumps back once a year, and another machine's may be of another."""
+    """Return a new job id, which begins with the time in UTC: local time jumps back once a year and differs by host."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
@@ -141,30 +141,31 @@ def _asked(spec: ExperimentSpec) -> int | None:
 def _lengthened(
     spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
-    """The experiment with as many trials as the job will have, how many that are at most, and what is to be said."""
-    had = past.head["trials"]
+    """Return the experiment with as many trials as the job will have, their largest number, and notes for the user."""
+    before = past.head["trials"]
     if extend and spec.scheduler.mutates:
-        message = f"{spec.scheduler.kind} has trained its population to the end"
+        message = f"a population ({spec.scheduler.kind}) cannot be extended"
         raise UserError(Problem(message, "--extend", hint="raise trial.epochs or search.trials in a new job"))
     spec, most, notes = (_widened if spec.search.is_exhaustive else _with_more_trials)(spec, past, extend, where)
     budget = spec.budget.trials
     total = min(each for each in (spec.count(), most, budget) if each is not None)
-    if total <= had and extend:
-        what = "budget.trials allows" if budget is not None and total == budget else "the space has"
+    if total <= before and extend:
+        limit_name = "budget.trials allows" if budget is not None and total == budget else "the space has"
         hint = "widen the space, in a new job, or raise budget.trials"
         if spec.search.is_exhaustive:
-            hint = "add values to the grid: what is new is trained"
-        raise UserError(Problem(f"{what} no more than the {had} trials of job {past.job}", "--extend", hint=hint))
-    if total <= had and past.is_finished and past.end:  # else its winner is yet to be tested and told of
-        message = f"the last job of {spec.name!r}, {past.job}, has been through all of its {len(past.trials)} trials"
+            hint = "add values to the grid: only the new configurations are trained"
+        message = f"{limit_name} no more than the {before} trials of job {past.job}"
+        raise UserError(Problem(message, "--extend", hint=hint))
+    if total <= before and past.is_finished and past.end:  # without an end its winner is yet to be tested
+        message = f"the last job of {spec.name!r}, {past.job}, has finished all of its {len(past.trials)} trials"
         hint = (
-            "--extend 10 goes on with ten configurations more; without --resume a new job begins; "
-            "where its record lacks something, tuner sync FILE makes it whole"
+            "--extend 10 trains ten configurations more; without --resume a new job begins; "
+            "tuner sync FILE completes its record if something is missing"
         )
         raise UserError(Problem(message, "--resume", hint=hint))
     failed = sum(trial.status == "failed" for trial in past.trials)
     if spec.fail_after is not None and (limit := spec.fail_after.reached(failed, total)):
-        hint = "raise it, or leave it out"
+        hint = "raise it, or omit it"
         raise UserError(Problem(f"{limit}: job {past.job} would end at once", "fail_after", hint=hint))
     return spec, most, notes
 
@@ -172,44 +173,44 @@ def _lengthened(
 def _with_more_trials(
     spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
-    """A search that was told how many trials it has."""
+    """Lengthen a search that has a number of trials; as `_lengthened`."""
     if extend == "all":
-        hint = f"say how many configurations more: --extend 10; only a grid has an end ({spec.search.kind} has none)"
-        raise UserError(Problem("all is no number of configurations", "--extend", hint=hint))
-    had = past.head["trials"]
-    configurations = -(-had // spec.repeat)
-    said = _asked(spec) or configurations
-    if said < configurations and said not in past.asked:
-        message = f"is {said}, but the job has been given {configurations} configurations already"
-        hint = "leave it as it was when the job began; a job goes on with as many or with more"
+        hint = f"give the number of configurations, such as --extend 10: {spec.search.kind} search has no last one"
+        raise UserError(Problem("all is allowed for a grid only", "--extend", hint=hint))
+    before = past.head["trials"]
+    configurations = -(-before // spec.repeat)
+    requested = _asked(spec) or configurations
+    if requested < configurations and requested not in past.asked:
+        message = f"is {requested}, but the job has {configurations} configurations already"
+        hint = f"allowed: the number with which the job began, or {configurations} and more"
         raise UserError(Problem(message, "search.trials", where, hint))
-    wanted = max(configurations, said) + extend
+    total = max(configurations, requested) + extend
     try:
-        search = spec.search if wanted == said else spec.search.having(wanted)
+        search = spec.search if total == requested else spec.search.having(total)
     except ValueError as error:
         hint = "widen the space, in a new job; search.warm_start lets bayesian search learn from this one"
         raise UserError(Problem(str(error), "--extend", hint=hint)) from None
     spec = spec.model_copy(update={"search": search})
     more = min(each for each in (spec.count(), spec.budget.trials) if each is not None) // spec.repeat - configurations
-    if said > configurations and more > 0 and not extend:
-        return spec, None, [f"search.trials: {said} gives the job {_configurations(more)} more than it had"]
+    if requested > configurations and more > 0 and not extend:
+        return spec, None, [f"search.trials: {requested} adds {_configurations(more)} to the job"]
     return spec, None, []
 
 
 def _widened(
     spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
-    """A search of every configuration that there is: what has been tried has to be among them."""
-    had = past.head["trials"]
+    """Lengthen a search of every configuration of a space, which must contain those that were tried."""
+    before = past.head["trials"]
     if not extend:
         return spec, past.head.get("most"), []
     plan = {repr(assignment) for assignment in spec.plan() or ()}
     outside = [trial for trial in past.trials if repr(trial.assignment) not in plan]
     if outside:
         raise left_out(outside[0].number, outside[0].assignment, where)
-    most = None if extend == "all" else had + extend * spec.repeat
+    most = None if extend == "all" else before + extend * spec.repeat
     new = len(plan) - len({repr(trial.assignment) for trial in past.trials})
-    return spec, most, [f"the grid has {_configurations(new)} more than were begun so far"] if new else []
+    return spec, most, [f"the grid has {_configurations(new)} that this job has not tried"] if new else []
 
 
 def _configurations(count: int) -> str:
@@ -217,11 +218,11 @@ def _configurations(count: int) -> str:
 
 
 def changed_code(before: dict[str, str] | None, code: dict[str, str]) -> str:
-    """Which files of the user's own code are not what they were before, in words; empty where all are.
+    """Return which files of the user's own code have changed, as text; empty where none has.
 
     Args:
-        before: The digest of each, as `user_code.digests` gives it; None where nobody knows.
-        code: The same as it is now.
+        before: The digest of each file, from `user_code.digests`; None if unknown.
+        code: The digests now.
     """
     if before is None:
         return ""
@@ -230,4 +231,4 @@ def changed_code(before: dict[str, str] | None, code: dict[str, str]) -> str:
         "new": sorted(code.keys() - before.keys()),
         "gone": sorted(before.keys() - code.keys()),
     }
-    return "; ".join(f"{what}: {', '.join(files)}" for what, files in names.items() if files)
+    return "; ".join(f"{change}: {', '.join(files)}" for change, files in names.items() if files)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.jobs import preflight
-from tuner.jobs.continuation import JobStart, ResumeOptions, begun, continued
+from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.jobs.lock import alone_in
 from tuner.jobs.result import Result
 from tuner.ray_backend import auth, cluster, node_check, resources, sessions, working_dir
@@ -75,7 +75,7 @@ def run(
     with phases:
         phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
         spec, uri = prepare(spec, console, address)
-        opening = continued(spec, said) if said.is_wanted else begun(spec)
+        opening = continued_job(spec, said) if said.is_wanted else new_job(spec)
     if moved := relocate(uri, to_write=True):
         console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec, past, folder = opening.spec, opening.past, opening.folder
@@ -204,10 +204,10 @@ def prepare(
     if message:
         console.print(message, style="yellow", soft_wrap=True, highlight=False, markup=False)
     uri = preflight.tracking_uri(spec)
-    preflight.check_outlives(spec, uri)
+    preflight.check_persistent(spec, uri)
     preflight.check_store(uri)
     preflight.check_storage(spec)
-    preflight.check_room(spec, uri)
+    preflight.check_disk_space(spec, uri)
     if downloads or spec.trial.data_is_here:
         spec, message = spec.prepare()
         if message:

@@ -1,4 +1,4 @@
-"""How long an experiment may take, from what an earlier job of it measured."""
+"""A forecast of an experiment's duration, from the times of an earlier job."""
 
 import math
 from statistics import fmean
@@ -16,20 +16,23 @@ _MEASURED = ("completed", "pruned")
 
 
 def forecast(spec: ExperimentSpec, slots: int) -> str:
-    """How long the trials of an experiment may take, and what says so; empty where nothing was measured.
+    """Return how long the trials of an experiment may take, and from which job that follows, as text.
 
     Args:
         spec: The experiment.
-        slots: How many trials run at once.
+        slots: How many trials run at once; 0 if unknown.
+
+    Returns:
+        The text; empty where no earlier job has measured a trial, or the storage is remote.
     """
-    if "://" in spec.storage or slots < 1:  # a plan is not worth a look at what may be far away
+    if "://" in spec.storage or slots < 1:  # reading a remote storage would take too long for a plan
         return ""
     try:
         last = find(spec.storage, spec.name, None)
         folder = below(spec.storage, spec.name, last.folder)
         with user_code.without_imports():
             before, past = rebuilt(journal.text_of(folder), last.id, folder)
-    except (UserError, OSError):  # there is none, or one of another version, or damaged: then nothing is known
+    except (UserError, OSError):  # no earlier job, or its journal is damaged or of another version
         return ""
     measured = [trial.seconds for trial in past.trials if trial.status in _MEASURED and trial.seconds > 0]
     if not measured:

@@ -1,4 +1,4 @@
-"""One trial here and now, without Ray and MLflow."""
+"""The training of one trial in this process, without Ray and MLflow."""
 
 import os
 import shutil
@@ -30,23 +30,23 @@ from tuner.trials.trial import Trial
 
 
 def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:
-    """Train one trial in this process: the same numbers as under Ray, on as many threads as a trial there gets.
+    """Train one trial in this process, with the same numbers and as many threads as on a worker of Ray.
 
     Args:
         spec: The experiment.
-        number: Which trial of the plan; None for the trial of the file as it stands.
-        output: A new folder for the best checkpoint; None keeps none.
-        console: Where to write a line an epoch.
+        number: The trial's number in the plan; None for the trial of the file, without searched values.
+        output: A new folder for the best checkpoint; None to keep none.
+        console: Where to print a line for each epoch.
 
     Returns:
-        Whether it came to its end: without diverging, and with the memory that there is.
+        Whether the trial completed: it neither diverged nor ran out of memory.
 
     Raises:
-        UserError: There is no such trial, the folder is there already, or the data cannot be had.
+        UserError: There is no such trial, the folder is not empty, or the data is not available.
     """
     trials = None if number is None else planned(spec)
     if number is not None and trials is None:
-        message = f"{spec.search.kind} search has no plan: its trials hang on what came out before"
+        message = f"{spec.search.kind} search has no plan: its trials depend on earlier results"
         raise UserError(Problem(message, "--trial", hint="set the values instead, such as trial.optimizer.lr=0.01"))
     if number is not None and trials is not None and not 0 <= number < len(trials):
         raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(trials) - 1}"))
@@ -68,19 +68,19 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
 
 
 def train_again(recorded: Reproduction, *, file: Path | None, output: Path | None, console: Console) -> bool:
-    """Train a recorded trial once more, and say whether it gives the recorded numbers.
+    """Train a recorded trial again, and print whether its numbers equal the recorded ones.
 
     Args:
         recorded: The trial.
-        file: Its experiment's file, where it needs code of the user's own.
+        file: Its experiment's file; needed if the trial calls code of the user's own.
         output: As for `train_alone`.
-        console: Where to write.
+        console: Where to print.
 
     Returns:
         As `train_alone` does.
 
     Raises:
-        UserError: It cannot be trained alone, it needs code that the file does not name, or the data cannot be had.
+        UserError: The trial is a function, it needs code that the file does not name, or the data is not available.
     """
     spec = recorded.spec(file)
     _check_alone(spec)
@@ -91,18 +91,17 @@ def train_again(recorded: Reproduction, *, file: Path | None, output: Path | Non
     config = spec.trial_config({})
     assert isinstance(config, TrialConfig)
     best, seen = recorded.trial.best_report, list[dict[str, Any]]()
-    told = best.get("device", "")
-    device = torch.device("cpu") if told == "cpu" else None  # a job may leave the GPU alone
+    device = torch.device("cpu") if best.get("device", "") == "cpu" else None  # a job may run on CPUs beside a GPU
     trial = Trial(recorded.trial.number, {}, config, "", micro_batches=int(best.get(MICRO_BATCHES, 1)))
-    is_whole = _train(spec, trial, output, console, device, seen.append)
-    then = next((metrics for metrics in seen if metrics["epoch"] == best.get("epoch")), None)
-    if then is not None:
-        console.print(_compared(spec, best, then), soft_wrap=True, highlight=False, markup=False)
-    return is_whole
+    has_completed = _train(spec, trial, output, console, device, seen.append)
+    same_epoch = next((metrics for metrics in seen if metrics["epoch"] == best.get("epoch")), None)
+    if same_epoch is not None:
+        console.print(_compared(spec, best, same_epoch), soft_wrap=True, highlight=False, markup=False)
+    return has_completed
 
 
 def _compared(spec: ExperimentSpec, recorded: dict[str, Any], now: dict[str, Any]) -> str:
-    """How an epoch's numbers stand to those that were recorded of it."""
+    """Compare an epoch's numbers with the recorded ones, in a sentence."""
     names = [objective.metric for objective in spec.objectives]
     if all(recorded.get(name) == now.get(name) for name in names):
         shown = "  ".join(f"{name} {now.get(name)!r}" for name in names)
@@ -122,7 +121,7 @@ def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
 
 
 def _absolute(output: Path | None) -> Path | None:
-    """Where to keep a checkpoint, though code of the user's own runs in another folder."""
+    """Return the checkpoint's folder as an absolute path: code of the user's own has another working directory."""
     if output and output.exists() and any(output.iterdir()):
         raise UserError(Problem("is not empty", key="--output", where=str(output), hint="choose a new folder"))
     return output and output.absolute()
@@ -130,10 +129,8 @@ def _absolute(output: Path | None) -> Path | None:
 
 def _check_alone(spec: ExperimentSpec) -> None:
     if spec.trial.is_function:
-        hint = "tuner train FILE with its values as overrides calls it"
-        raise UserError(
-            Problem("a function of your own knows alone how it is trained again", "trial.target", hint=hint)
-        )
+        hint = "tuner train FILE with its values as overrides calls the function"
+        raise UserError(Problem("a function of your own cannot be trained again by --run", "trial.target", hint=hint))
 
 
 def _train(
@@ -144,7 +141,7 @@ def _train(
     device: torch.device | None = None,
     see: Callable[[dict[str, Any]], object] = lambda metrics: None,
 ) -> bool:
-    """Train, with a line for each epoch; `see` is given the metrics of each."""
+    """Train a trial and print a line for each epoch, whose metrics are passed to `see`."""
     config = trial.config
     assert isinstance(config, TrialConfig)
     keep_freed_memory()
@@ -170,7 +167,7 @@ def _train(
         )
 
     console.print(f"seed {config.seed}, {config.data.describe().name}, {config.model.kind}", highlight=False)
-    os.environ["TUNER_DATA_DIR"] = str(data_dir().resolve())  # it may be relative to where we are
+    os.environ["TUNER_DATA_DIR"] = str(data_dir().resolve())  # it may be relative to this working directory
     try:
         with user_code.in_experiment_folder() if config.targets else nullcontext():
             reason = fit(config, spec.objective, report, device=device, micro_batches=trial.micro_batches)
@@ -193,10 +190,10 @@ def _train(
 
 
 def _replace(folder: Path, save: Save) -> None:
-    """Save into `folder`, whole: what is there stays until the new one is complete."""
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save(part)
+    """Save a checkpoint into `folder`, which keeps its former content until the new checkpoint is complete."""
+    incomplete = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(incomplete, ignore_errors=True)
+    incomplete.mkdir(parents=True)
+    save(incomplete)
     shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    incomplete.rename(folder)

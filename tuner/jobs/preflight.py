@@ -1,4 +1,4 @@
-"""What can be known before anything is started: whether the record and the checkpoints can be written."""
+"""Checks before a job starts: whether the record and the checkpoints can be written."""
 
 import contextlib
 import os
@@ -16,18 +16,18 @@ from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, local_path, masked
 from tuner.tracking.health import kind_of, unanswered
 from tuner.train.trial_base import merge
 
-_NAME, _PATH = 255, 4095  # bytes that Linux and macOS allow, at least to those who do not ask the disk
-_BELOW = 600  # bytes of a path for what a job has in its storage: its own name, trials, checkpoints and their files
-_DATABASE = 504  # bytes that SQLite allows, for its journal's name beside it, too
+_MAX_NAME, _MAX_PATH = 255, 4095  # bytes that Linux and macOS allow on most file systems
+_RESERVED = 600  # bytes of a path for what a job writes below its storage: its id, trials, checkpoints, their files
+_MAX_DATABASE = 504  # bytes of a path that SQLite allows, less the suffix of its journal
 
 
 def tracking_uri(spec: ExperimentSpec) -> str:
-    """Where the record is kept: the file's ``tracking.uri``, else MLflow's default."""
+    """Return MLflow's tracking URI: the file's ``tracking.uri``, else MLflow's default."""
     return spec.tracking.uri or default_uri()
 
 
 def check_store(uri: str) -> None:
-    """Make sure that MLflow's store can be reached and written.
+    """Check that MLflow's store can be reached and written.
 
     Raises:
         UserError: It cannot.
@@ -43,50 +43,52 @@ def check_store(uri: str) -> None:
 
 
 def check_storage(spec: ExperimentSpec) -> None:
-    """Make sure that a local folder for checkpoints can be written. A remote one answers when it is used.
+    """Check that a local folder for checkpoints can be written. A remote storage is not checked here.
 
     Raises:
-        UserError: It cannot, or TensorBoard's files, which have to be local, would be elsewhere.
+        UserError: It cannot, or TensorBoard's files, which have to be local, would be remote.
     """
     if "://" not in spec.storage:
         _check_writable(Path(spec.storage), "storage", spec.storage)
     elif spec.tracking.tensorboard:
-        hint = "choose a local folder as storage, or leave it out: MLflow has the same curves"
+        hint = "choose a local folder as storage, or omit tracking.tensorboard: MLflow has the same curves"
         raise UserError(Problem("its files have to be local", "tracking.tensorboard", masked(spec.storage), hint))
 
 
-def check_outlives(spec: ExperimentSpec, uri: str) -> None:
-    """Make sure that neither the record nor the checkpoints lie in a folder that Ray deletes when its job has ended.
+def check_persistent(spec: ExperimentSpec, uri: str) -> None:
+    """Check that neither the record nor the checkpoints lie in the working directory that Ray deletes with its job.
 
     Raises:
-        UserError: They do: this is a job of Ray's with a working directory that was made for it.
+        UserError: They do.
     """
     folder = unpacked()
     if folder is None:
         return
     problems = []
     if "://" not in spec.storage and Path(spec.storage).is_relative_to(folder):
-        hint = "choose what all machines reach: storage=s3://BUCKET/runs, or a shared folder, storage=/shared/runs"
-        problems.append(Problem("it would be gone with the job's temporary folder", "storage", spec.storage, hint))
+        hint = (
+            "choose a storage that all nodes reach: storage=s3://BUCKET/runs, or a shared folder, storage=/shared/runs"
+        )
+        problems.append(Problem("Ray would delete it with the job's working directory", "storage", spec.storage, hint))
     if kind_of(uri) in ("sqlite", "file"):
         path = local_path(uri).resolve()
         if path.is_relative_to(folder):
             hint = "set MLFLOW_TRACKING_URI in the environment that the head's `ray start` is given in, or tracking.uri"
-            problems.append(Problem("it would be gone with the job's temporary folder", "tracking.uri", uri, hint))
+            problems.append(Problem("Ray would delete it with the job's working directory", "tracking.uri", uri, hint))
     if problems:
         raise UserError(*problems)
 
 
-def check_room(spec: ExperimentSpec, uri: str) -> None:
-    """Make sure that the checkpoints have room on the local disks that they go to.
+def check_disk_space(spec: ExperimentSpec, uri: str) -> None:
+    """Check that the local disks have space for the checkpoints.
 
-    It is an estimate from above: three numbers for each parameter (the weight, and the two of Adam), the largest model
-    of the space in every trial.
+    The estimate is an upper bound: three float32 numbers for each parameter (the weight, and Adam's two moments), and
+    the largest model of the space in every trial.
 
     Raises:
         UserError: They have not.
     """
-    parameters = _most_parameters(spec)
+    parameters = _max_parameters(spec)
     if parameters is None:
         return
     each, count = 12 * parameters, spec.count()
@@ -94,36 +96,36 @@ def check_room(spec: ExperimentSpec, uri: str) -> None:
     if "://" not in spec.storage:
         keep = spec.checkpoints.keep
         kept = count if keep == "all" else min(keep, count)
-        many = count * (spec.trial.length or 1) if spec.scheduler.mutates else kept + 3 * (os.cpu_count() or 1)
-        needed[Path(spec.storage)] = many * each
-    if kind_of(uri) in ("sqlite", "file"):  # where MLflow's artifacts lie beside it
+        checkpoints = count * (spec.trial.length or 1) if spec.scheduler.mutates else kept + 3 * (os.cpu_count() or 1)
+        needed[Path(spec.storage)] = checkpoints * each
+    if kind_of(uri) in ("sqlite", "file"):  # then MLflow's artifacts lie beside the store
         needed[local_path(uri)] = count * each
-    free: dict[int, tuple[int, int]] = {}
+    disks: dict[int, tuple[int, int]] = {}  # free and needed bytes by device
     for path, size in needed.items():
-        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-        disk = there.stat().st_dev
-        free[disk] = (shutil.disk_usage(there).free, free.get(disk, (0, 0))[1] + size)
-    for room, size in free.values():
-        if size > room:
-            most = f"{byte_size(size)} ({byte_size(each)} each)"
-            message = f"the checkpoints take up to {most}, and {byte_size(room)} are free"
+        existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+        device = existing.stat().st_dev
+        disks[device] = (shutil.disk_usage(existing).free, disks.get(device, (0, 0))[1] + size)
+    for free, size in disks.values():
+        if size > free:
+            estimate = f"{byte_size(size)} ({byte_size(each)} each)"
+            message = f"the checkpoints take up to {estimate}, and {byte_size(free)} are free"
             hint = "choose another disk, fewer trials, a smaller model, or checkpoints: {keep: 1}"
             raise UserError(Problem(message, "storage", spec.storage, hint))
 
 
-def _most_parameters(spec: ExperimentSpec) -> int | None:
-    """Parameters of the largest model of the space that this machine's memory has room for; None for unknown.
+def _max_parameters(spec: ExperimentSpec) -> int | None:
+    """Return the parameters of the largest model of the space that fits into this host's memory; None if unknown.
 
-    One that is larger fails as it is built, and leaves no checkpoint.
+    A larger model fails when it is built, and has no checkpoint.
     """
     trial = spec.trial
-    if trial.targets:  # code of the user's own is for the workers
+    if trial.targets:  # only workers call code of the user's own
         return None
     counts = [trial.count_parameters()]
     for key, distribution in spec.space.items():
         if key == "model" or key.startswith("model."):
             for value in distribution.corners():
-                with contextlib.suppress(UserError, ValueError):  # a value that needs another beside it
+                with contextlib.suppress(UserError, ValueError):  # a value that is valid only with one of another key
                     counts.append(merge(trial, {key: value}).count_parameters())
     memory = psutil.virtual_memory().total
     known = [count for count in counts if count is not None and 4 * count <= memory]
@@ -131,7 +133,7 @@ def _most_parameters(spec: ExperimentSpec) -> int | None:
 
 
 def _check_writable(path: Path, key: str, value: str, *, is_file: bool = False) -> None:
-    """Write a nameless file where `path` is or would be made: permissions alone do not tell of a read-only disk."""
+    """Write a temporary file to the folder of `path`: permissions alone do not show that a disk is read-only."""
     folder = path.parent if is_file else path
     if why := _too_long(path, is_file=is_file):
         raise UserError(Problem(why, key, value, "choose a shorter one"))
@@ -151,11 +153,11 @@ def _check_writable(path: Path, key: str, value: str, *, is_file: bool = False) 
 
 
 def _too_long(path: Path, *, is_file: bool) -> str:
-    """Why a database, or what a job has below a folder, could not have its path; empty where it can."""
-    most = _DATABASE if is_file else _PATH - _BELOW
+    """Return why a path is too long for a database, or for a folder with a job's files; empty where it is not."""
+    limit = _MAX_DATABASE if is_file else _MAX_PATH - _RESERVED
     for name in path.parts:
-        if len(os.fsencode(name)) > _NAME:
-            return f"a name of a file may have {_NAME} bytes, and {name[:20]}... has {len(os.fsencode(name))}"
+        if len(os.fsencode(name)) > _MAX_NAME:
+            return f"a file's name may have {_MAX_NAME} bytes, and {name[:20]}... has {len(os.fsencode(name))}"
     size = len(os.fsencode(path.absolute()))
-    what = "the database" if is_file else "the folder"
-    return f"the path of {what} may have {most} bytes, and it has {size}" if size > most else ""
+    kind = "the database" if is_file else "the folder"
+    return f"the path of {kind} may have {limit} bytes, and it has {size}" if size > limit else ""

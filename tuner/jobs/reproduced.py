@@ -1,4 +1,4 @@
-"""A recorded trial as an experiment of its own: to be read, run again, and trained again to the last digit."""
+"""A recorded trial as an experiment with this one trial: to print it as YAML, and to train it again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tuner.trials.journal import as_plain
 from tuner.trials.trial import Trial
 
 _KEPT = ("objective", "resources", "retry", "trial_timeout", "tracking", "storage")
-"""Parts of a job that a single trial of it has, too; all others are about many trials."""
+"""Sections of the experiment that apply to a single trial; the others are about many trials."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Reproduction:
     Args:
         job: The job's id.
         run: The id of the trial's run.
-        trial: The trial, as the job's journal tells of it.
-        data: The same as an experiment of its own: one trial without a space, its seed explicit.
-        notes: What may keep it from giving the same numbers here, each in a sentence.
+        trial: The trial, from the job's journal.
+        data: An experiment with this trial, without a space, with an explicit seed.
+        notes: Why the trial may give other numbers here, each in a sentence.
     """
 
     job: str
@@ -41,7 +41,7 @@ class Reproduction:
     notes: Sequence[str]
 
     def to_yaml(self) -> str:
-        """The experiment's file, under a comment that says where it comes from."""
+        """Return the experiment as YAML, with a comment that says which trial it is."""
         objective = self.data["objective"]
         first = objective[0] if isinstance(objective, list) else objective
         lines = [f"Trial {self.trial.number} of job {self.job}, run {self.run}: {self.trial.status}."]
@@ -51,14 +51,14 @@ class Reproduction:
         return comment + write_yaml(self.data)
 
     def spec(self, file: Path | None) -> ExperimentSpec:
-        """The experiment, ready to be trained.
+        """Return the experiment, ready to train.
 
         Args:
-            file: The experiment's file, which vouches for the code that the record names: it is found beside it. None
-                where the trial needs none.
+            file: The experiment's file. The user trusts the code that it names, which lies beside it; the record alone
+                is not trusted. None if the trial calls no code of the user's own.
 
         Raises:
-            UserError: The trial needs code that the file does not name.
+            UserError: The trial calls code that the file does not name.
         """
         with user_code.without_imports():
             named = ExperimentSpec.model_validate(self.data).trial.targets
@@ -66,7 +66,7 @@ class Reproduction:
         if unknown := [target for target in named if target not in trusted]:
             message = f"the recorded trial calls {', '.join(unknown)}"
             hint = (
-                "a record may be a stranger's: give the experiment's FILE, too, that names this code and lies beside it"
+                "give the experiment's FILE, too, which names this code and lies beside it: the record is not trusted"
             )
             raise UserError(
                 Problem(message if file is None else f"{message}, which {file} does not name", "--run", hint=hint)
@@ -75,25 +75,25 @@ class Reproduction:
 
 
 def reproduction(name: str, uri: str | None = None) -> Reproduction:
-    """A recorded trial, with all floats as they were.
+    """Read a recorded trial, with all floats to the last digit.
 
     Args:
-        name: The id of its run; or a job, as `tuner.tracking.queries.find_job` takes it, for its winner.
+        name: The id of the trial's run; or a job, as for `tuner.tracking.queries.find_job`, for its winner.
         uri: MLflow's tracking URI; None for its default.
 
     Raises:
-        UserError: There is none, or the job's journal cannot be had from here.
+        UserError: There is no such trial, or the job's journal cannot be read from here.
     """
     with store.reading(uri or default_uri()) as client:
         found = find(client, name)
         job = found if isinstance(found, RecordedJob) else find_job(client, found.job)
         recorded = best_of(job, trials_of(client, job)) if isinstance(found, RecordedJob) else found
         if recorded is None:
-            why = "none has ended yet" if job.status == "running" else "none ended well and satisfies the constraints"
+            why = "none has ended yet" if job.status == "running" else "none has a result and satisfies the constraints"
             raise UserError(Problem(f"job {job.id} has no winner: {why}", hint="tuner list shows jobs"))
         with rebuilt_job(client, job) as (spec, past):
             if recorded.number >= len(past.trials):
-                raise UserError(Problem(f"the journal of job {job.id} does not tell of trial {recorded.number}"))
+                raise UserError(Problem(f"the journal of job {job.id} has no trial {recorded.number}"))
             trial = past.trials[recorded.number]
             data = _alone(spec, trial)
     return Reproduction(job.id, recorded.run.info.run_id, trial, data, list(_notes(trial, recorded.run.data.tags)))
@@ -101,9 +101,9 @@ def reproduction(name: str, uri: str | None = None) -> Reproduction:
 
 def _alone(spec: ExperimentSpec, trial: Trial) -> dict[str, Any]:
     config = spec.trial_config(trial.best_assignment or trial.assignment).model_copy(update={"seed": trial.config.seed})
-    whole = as_plain(spec)
-    kept = {part: whole[part] for part in _KEPT if part in whole}
-    if "://" not in kept["storage"] or "***" in kept["storage"]:  # a folder of that machine; what holds a password
+    sections = as_plain(spec)
+    kept = {name: sections[name] for name in _KEPT if name in sections}
+    if "://" not in kept["storage"] or "***" in kept["storage"]:  # a folder on that host; a URI with a masked password
         del kept["storage"]
     if "***" in str(kept["tracking"].get("uri", "")):
         del kept["tracking"]["uri"]
@@ -113,20 +113,20 @@ def _alone(spec: ExperimentSpec, trial: Trial) -> dict[str, Any]:
 
 
 def _notes(trial: Trial, tags: dict[str, str]) -> list[str]:
-    """What may keep a trial from giving the same numbers here."""
+    """Return why a trial may give other numbers here, each in a sentence."""
     notes = []
     if trial.mutations:
         times = "once" if len(trial.mutations) == 1 else f"{len(trial.mutations)} times"
-        notes.append(f"A population changed it {times} on the way: from the beginning, this is another training.")
+        notes.append(f"A population mutated it {times}: here it trains with its last configuration from the beginning.")
     elif trial.status in ("pruned", "interrupted"):
         notes.append(
-            f"It was ended after epoch {trial.epoch} ({trial.reason or trial.status}); alone it trains to its end."
+            f"It ended early, after epoch {trial.epoch} ({trial.reason or trial.status}); here it trains to its end."
         )
     if trial.resumed or trial.lost:
-        notes.append("It was begun again from a checkpoint on the way.")
-    there = {name: now for name, now in versions().items() if tags.get(name, now) != now}
-    for name, now in there.items():
-        what = name.removeprefix("tuner.version.")
-        if what in ("python", "torch", "torchvision", "tuner"):
-            notes.append(f"It was trained with {what} {tags[name]}; here is {now}.")
+        notes.append("It was resumed from a checkpoint.")
+    differing = {name: version for name, version in versions().items() if tags.get(name, version) != version}
+    for name, version in differing.items():
+        package = name.removeprefix("tuner.version.")
+        if package in ("python", "torch", "torchvision", "tuner"):
+            notes.append(f"It was trained with {package} {tags[name]}; here is {version}.")
     return notes

@@ -1,4 +1,4 @@
-"""What a job leaves behind, and how it says whether it went well."""
+"""The result of a job."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,24 +10,24 @@ from tuner.trials.trial import Trial
 
 @dataclass(frozen=True)
 class Result:
-    """What a job leaves behind.
+    """The result of a job.
 
     Args:
         spec: The experiment as it was run.
-        trials: Every trial that was begun, by number.
-        winner: The best trial that neither failed nor diverged; None where there is none.
+        trials: Every trial that began, by number.
+        winner: The best trial that neither failed nor diverged; None if there is none.
         test: The winner's metrics on the test set, by their full names.
         folder: The job's folder, or its URI.
-        links: Where the record is.
-        status: Exit status.
-        ended_early: Why the job ended before its search was through; empty where it did not.
-        seconds: How long the job took, as `tuner.trials.elapsed` has it.
-        record_failure: Why the record is not whole; None where it is.
-        model: Address of the winner in MLflow's registry; empty where it is not registered.
-        damage: Why the winner's checkpoint cannot be read; empty where it can.
-        paused: Seconds between the job's runs, where it was resumed or extended.
-        phases: How long each phase of this run of it took, by name; those of the end are no part of `seconds`.
-        report: The report's file; empty where it is not on this machine.
+        links: Links to the record.
+        status: The exit status, one of `tuner.exit_status`.
+        ended_early: Why the job ended before its search was finished; empty if it did not.
+        seconds: How long the job took, as defined in `tuner.trials.elapsed`.
+        record_failure: Why the record is incomplete; None if it is complete.
+        model: The winner's URI in MLflow's registry; empty if it is not registered.
+        damage: Why the winner's checkpoint cannot be read; empty if it can.
+        paused: Seconds between the job's invocations, if it was resumed or extended.
+        phases: Seconds of each phase of this invocation, by name; `seconds` does not contain the phases after the test.
+        report: The report's file; empty if it is not on this host.
     """
 
     spec: ExperimentSpec
