@@ -50,26 +50,23 @@ def experiment(trials: int, reports: int, folder: Path) -> ExperimentSpec:
 
 
 class Ours:
-    """The listeners that record: the journal and the recorder."""
+    """What records: the journal, and the recorder that follows it."""
 
     def __init__(self, spec: ExperimentSpec, uri: str, folder: Path) -> None:
         self._spec = spec
-        self._journal = Journal(str(folder / "job"))
         self._recorder = Recorder(spec, uri)
+        self._journal = Journal(str(folder / "job"), follow=self._recorder.put)
         self._recorder.open("job", str(folder / "job"), folder, spec.count())
         self._journal.opened(spec, parent_run="", trials=spec.count())
 
     def start(self, trial: Trial) -> None:
-        for listener in (self._journal, self._recorder):
-            listener.trial_started(trial)
+        self._journal.trial_started(trial)
 
     def report(self, trial: Trial, report: dict[str, Any]) -> None:
-        for listener in (self._journal, self._recorder):
-            listener.trial_reported(trial, report)
+        self._journal.trial_reported(trial, report)
 
     def end(self, trial: Trial) -> None:
-        for listener in (self._journal, self._recorder):
-            listener.trial_ended(trial)
+        self._journal.trial_ended(trial)
 
     def close(self) -> None:
         self._recorder.job_ended(end_of("FINISHED", {}))

@@ -54,27 +54,13 @@ class Measured:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._recorder, name)
 
-    def _timed(self, name: str, *arguments: Any) -> None:
+    def put(self, event: Any) -> None:
+        """Time the call that a trial's event takes."""
         began = time.perf_counter()
-        getattr(self._recorder, name)(*arguments)
+        self._recorder.put(event)
         self.last = time.perf_counter()
         self.first = self.first or began
         self.seconds += self.last - began
-
-    def trial_started(self, trial: Any) -> None:
-        self._timed("trial_started", trial)
-
-    def trial_reported(self, trial: Any, report: Any) -> None:
-        self._timed("trial_reported", trial, report)
-
-    def trial_saved(self, trial: Any) -> None:
-        """Nothing is recorded of it."""
-
-    def trial_mutated(self, trial: Any, mutation: Any) -> None:
-        """There is no population."""
-
-    def trial_ended(self, trial: Any) -> None:
-        self._timed("trial_ended", trial)
 
 
 def child(uri: str, trials: int) -> None:
@@ -93,7 +79,7 @@ def child(uri: str, trials: int) -> None:
         def open(self, *arguments: Any, **more: Any) -> Any:
             return Links("", "", "", "")
 
-        def _put(self, said: Any) -> None:
+        def put(self, event: Any) -> None:
             pass
 
     def recorder(*arguments: Any, **more: Any) -> Any:

@@ -30,29 +30,22 @@ def record(folder: Path, trials: int, reports: int) -> None:
     chance = random.Random(0)
     spec = experiment(trials, reports, folder)
     job = folder / "job"
-    recorder, journal, generator = (
-        Recorder(spec, f"sqlite:///{folder}/mlflow.db"),
-        Journal(str(job)),
-        TrialGenerator(spec),
-    )
+    recorder, generator = Recorder(spec, f"sqlite:///{folder}/mlflow.db"), TrialGenerator(spec)
+    journal = Journal(str(job), follow=recorder.put)
     links = recorder.open("job", str(job), folder, trials)
     journal.opened(spec, parent_run=links.parent_run_id, trials=trials)
-    listeners = (journal, recorder)
     while (trial := generator.next()) is not None:
         trial.started = time.time()
         trial.status = "running"
-        for listener in listeners:
-            listener.trial_started(trial)
+        journal.trial_started(trial)
         limit, speed, is_pruned = chance.uniform(0.5, 0.99), chance.uniform(0.1, 1.0), chance.random() < 0.3
         for epoch in range(1, reports // 4 if is_pruned else reports + 1):
             accuracy = limit * (1 - math.exp(-speed * epoch)) + chance.gauss(0, 0.005)
             report = dict.fromkeys(spec.trial.metrics or (), 0.5) | {"epoch": epoch, "val_accuracy": accuracy}
             trial.take(report, spec.objective)
-            for listener in listeners:
-                listener.trial_reported(trial, report)
+            journal.trial_reported(trial, report)
         trial.end("pruned" if is_pruned else "completed", "")
-        for listener in listeners:
-            listener.trial_ended(trial)
+        journal.trial_ended(trial)
     journal.closed(is_finished=True)
     recorder.job_ended(end_of("FINISHED", {"status": "completed"}, journal=str(job / FILE)))
     recorder.close()

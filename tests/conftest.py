@@ -1,7 +1,6 @@
 """What several test files share."""
 
 import contextlib
-import json
 import os
 import queue
 import secrets
@@ -27,8 +26,10 @@ from tuner.config_keys import Assignment
 from tuner.ray_backend import cluster
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record import recorder
+from tuner.tracking.record.messages import Answer, OpenRecord, Refusal, Waiting, Written, answer_of
 from tuner.tracking.record.writer import write as write_record
 from tuner.trials.callback import TrialCallback
+from tuner.trials.events import Event
 from tuner.trials.status import Status
 from tuner.trials.trial import Mutation, Trial
 
@@ -279,24 +280,27 @@ class ThreadWriterClient:
         self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.is_open = False
 
-    def open(self, said: Any, waiting: Callable[[str], object]) -> Any:
+    def open(self, message: OpenRecord, waiting: Callable[[str], object]) -> Any:
         lines = iter(self.lines.get, None)
-        threading.Thread(target=write_record, args=(lines, lambda said: self.answers.put(json.dumps(said)))).start()
-        self.put(said)
-        while "waiting" in (answer := json.loads(self.answers.get())):
-            waiting(answer["waiting"])
-        self.is_open = "refused" not in answer
+        threading.Thread(target=write_record, args=(lines, self._reply)).start()
+        self.lines.put(message.model_dump_json())
+        while isinstance(answer := answer_of(self.answers.get()), Waiting):
+            waiting(answer.why)
+        self.is_open = not isinstance(answer, Refusal)
         return answer
+
+    def _reply(self, answer: Answer) -> None:
+        self.answers.put(answer.model_dump_json())
 
     def hang_up(self) -> None:
         self.lines.put(None)
 
-    def put(self, said: Any) -> None:
-        self.lines.put(json.dumps(said, default=str))
+    def put(self, event: Event) -> None:
+        self.lines.put(event.line())
 
     def close(self) -> Any:
         self.lines.put(None)
-        return json.loads(self.answers.get()) if self.is_open else {"failures": []}
+        return answer_of(self.answers.get()) if self.is_open else Written(failures=[])
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from tuner.errors import Mistakes, UserError
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.spec.validation_errors import problems_of
-from tuner.tracking.record.messages import beginning
+from tuner.tracking.record.opening import rules_of
+from tuner.tracking.record.projection import StartRun, projected
 from tuner.train.trial_base import merge
 from tuner.trials.generator import planned
+from tuner.trials.journal import started
 
 Own = Callable[[str], str]
 
@@ -73,8 +75,9 @@ class TestSearched:
     def test_the_record_says_what_is_trained_with(self, target: str, config: dict[str, Any]) -> None:
         spec = of_target(target, config | {"a.b": 1}, space=RATES)
         trial = (planned(spec) or [])[1]
-        said = beginning(spec, trial, trial.config, "")
-        assert (said["params"], said["tags"]["fixed.config.a.b"]) == ({"config.optimizer.lr": "0.01"}, "1")
+        [begun] = projected(rules_of(spec), "", trial.number, [started(trial, trial.config)])
+        assert isinstance(begun, StartRun)
+        assert (begun.params, begun.tags["fixed.config.a.b"]) == ({"config.optimizer.lr": "0.01"}, "1")
 
     def test_conditions_constraints_and_first_configurations_go_by_the_same_name(self, target: str) -> None:
         space = {

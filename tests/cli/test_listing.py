@@ -42,18 +42,18 @@ class Store:
         spec = experiment(search={"kind": "random", "trials": len(scores)}, tracking={"register": False}, **parts)
         folder = self.folder / "runs" / spec.name / job
         (folder / "report").mkdir(parents=True)
-        recorder, journal, generator = Recorder(spec, self.uri), Journal(str(folder)), TrialGenerator(spec)
+        recorder, generator = Recorder(spec, self.uri), TrialGenerator(spec)
+        journal = Journal(str(folder), follow=recorder.put)
         links = recorder.open(job, str(folder), self.folder, len(scores))
         journal.opened(spec, parent_run=links.parent_run_id, trials=len(scores))
-        played = Played(spec, journal, recorder)
+        played = Played(spec, journal)
         for score in scores:
             trial = generator.next()
             assert trial is not None
             played.start(trial)
             played.report(trial, score)
             trial.end("completed", "")
-            for listener in (journal, recorder):
-                listener.trial_ended(trial)
+            journal.trial_ended(trial)
         best = winner(generator.trials, spec.objectives)
         if ends and best is not None:
             html.write_html(spec, generator.trials, folder / "report" / html.FILE, job=job, status="completed")

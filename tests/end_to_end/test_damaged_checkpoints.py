@@ -1,10 +1,10 @@
 """Checkpoints that a crash left damaged: real jobs whose processes are killed, and whose files are cut short."""
 
-import json
 import os
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +21,11 @@ from tune_events import Ray
 from tuner.exit_status import FAILED, OK
 from tuner.ray_backend.worker.checkpoints import latest_first
 from tuner.spec.loader import load
+from tuner.storage.filesystem import resolved
 from tuner.train.checkpoint import Save
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
-from tuner.trials.journal import placed
+from tuner.trials.events import event_of
 from tuner.trials.layout import folder_name
 
 JOB = """
@@ -85,7 +86,8 @@ class Disturbed:
         """The journal, as far as it is written, its places whole."""
         for journal in self.folder.glob("runs/job/*/journal.jsonl"):
             lines = [line for line in journal.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            return [placed(json.loads(line), str(journal.parent)) for line in lines]
+            change = partial(resolved, folder=str(journal.parent))
+            return [event_of(line).placed(change).model_dump() for line in lines]
         return []
 
     def saved(self) -> list[dict[str, Any]]:

@@ -244,7 +244,7 @@ def test_a_log_gets_a_line_a_trial(job: Job) -> None:
 @pytest.mark.slow
 def test_the_journal_tells_what_the_driver_knew(job: Job) -> None:
     past = read_past(job.spec, job.result.folder, Path(job.result.folder).name)
-    assert past.is_finished and past.head["parent_run"] == job.result.links.parent_run_id
+    assert past.is_finished and past.head.parent_run == job.result.links.parent_run_id
     for read, trial in zip(past.trials, job.result.trials, strict=True):
         for name in ("assignment", "config", "status", "reason", "traceback", "epoch", "series", "checkpoint"):
             assert getattr(read, name) == getattr(trial, name), name

@@ -188,7 +188,8 @@ def _is_synced(job: Job, text: bytes) -> None:
     """``tuner sync``."""
     past = read_past(job.spec, str(job.folder), JOB, goes_on=False)
     assert all(_is_own(trial, job) for trial in past.trials)
-    places = [past.end.get("artifacts"), past.end.get("journal"), (past.end.get("model") or {}).get("checkpoint")]
+    end = past.end or end_of("KILLED", {})
+    places = [end["artifacts"], end.get("journal"), (end.get("model") or {}).get("checkpoint")]
     assert all(Path(place).resolve().is_relative_to(job.folder) for place in places if place)
 
 

@@ -29,7 +29,7 @@ def run(opening: JobStart, trials: int) -> None:
         asked=opening.asked,
         most=opening.most,
         opening=opening.token,
-        parent_run=opening.past.head["parent_run"] if opening.past else f"run of {opening.job}",
+        parent_run=opening.past.head.parent_run if opening.past else f"run of {opening.job}",
     )
     job = Played(opening.spec, generator, journal)
     for _ in range(trials):

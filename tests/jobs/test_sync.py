@@ -41,9 +41,9 @@ class Job:
         job = folder / "runs" / self.spec.name / "job"
         generator, recorder = TrialGenerator(self.spec), Recorder(self.spec, self.uri)
         self.links = recorder.open("job", str(job), folder, generator.total, warn=self.said.append)
-        journal = Journal(str(job))
+        journal = Journal(str(job), follow=recorder.put)
         journal.opened(self.spec, parent_run=self.links.parent_run_id, trials=generator.total)
-        played = Played(self.spec, generator, journal, recorder)
+        played = Played(self.spec, generator, journal)
         for _ in range(2):
             trial = generator.next()
             assert trial is not None
@@ -54,7 +54,6 @@ class Job:
         end = end_of("FINISHED", {f"best_{ODD}": 0.3, "status": "completed"}, winner=trial, journal=str(job / FILE))
         journal.closed(True)
         journal.recorded(end)
-        recorder.job_ended(end)
         recorder.close()
         assert recorder.failure is None
 

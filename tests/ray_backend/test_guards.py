@@ -26,8 +26,9 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.callback import TrialCallback
+from tuner.trials.events import Event, TrialReported
 from tuner.trials.generator import TrialGenerator
-from tuner.trials.journal import Journal
+from tuner.trials.journal import Journal, recorded
 from tuner.trials.resume import read_past
 from tuner.trials.retention import Retention
 from tuner.trials.stopping import StoppingCriteria
@@ -117,6 +118,10 @@ def refuse(*arguments: Any, **more: Any) -> Any:
     raise ValueError("it broke")
 
 
+def _is_report(event: Event) -> bool:
+    return isinstance(event, TrialReported)
+
+
 @pytest.mark.usefixtures("thread_writer")
 class TestListeners:
     @pytest.mark.parametrize(
@@ -125,7 +130,6 @@ class TestListeners:
             (TrialGenerator, "trial_reported"),
             (TrialGenerator, "trial_ended"),
             (StoppingCriteria, "trial_reported"),
-            (Recorder, "trial_reported"),
             (Retention, "trial_saved"),
             (Retention, "trial_ended"),
         ],
@@ -142,6 +146,18 @@ class TestListeners:
         assert place.statuses() == ("FAILED", ["FINISHED"] * 3)
         [internal_errors] = place.folder.glob("runs/walls/*/report/faults.txt")
         assert "it broke" in internal_errors.read_text()
+
+    def test_a_fault_of_the_record_is_told_once_and_the_trials_go_on(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put = Recorder.put
+        monkeypatch.setattr(Recorder, "put", lambda self, event: (refuse if _is_report(event) else put)(self, event))
+        result = place.run()
+        assert [trial.status for trial in result.trials] == ["completed"] * 3
+        assert result.status == FAILED
+        assert "it broke" in result.ended_early and "Recorder.put" in result.ended_early
+        assert place.text.count("Traceback") == 1
+        assert place.statuses() == ("FAILED", ["FINISHED"] * 3)
 
     @pytest.mark.parametrize(
         ("listener", "event"),
@@ -168,7 +184,7 @@ class TestListeners:
         append = Journal._append
         monkeypatch.setattr(Journal, "_append", refuse_line)
         monkeypatch.setattr(Journal, "closed", lambda *arguments, **more: None)
-        monkeypatch.setattr(Journal, "recorded", lambda *arguments, **more: None)
+        monkeypatch.setattr(Journal, "recorded", lambda self, end: self._follow(recorded(end)))
         result = place.run()
         assert result.status == FAILED and "it broke" in result.ended_early
         parent, trials = place.statuses()
@@ -243,18 +259,18 @@ class TestTheJob:
 def test_a_writer_that_is_killed_holds_up_nothing_and_sync_makes_up_for_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = Recorder.trial_reported
+    put = Recorder.put
 
     def kill(self: Recorder, *arguments: Any) -> None:
         assert self._writer is not None
         self._writer._process.kill()
-        report(self, *arguments)
+        put(self, *arguments)
 
-    monkeypatch.setattr(Recorder, "trial_reported", kill)
+    monkeypatch.setattr(Recorder, "put", kill)
     result = place.run()
     assert [trial.status for trial in result.trials] == ["completed"] * 3
     assert "the process that writes" in str(result.record_failure)
-    monkeypatch.setattr(Recorder, "trial_reported", report)
+    monkeypatch.setattr(Recorder, "put", put)
     sync(place.spec(), place.folder, None)
     assert place.statuses() == ("FINISHED", ["FINISHED"] * 3)
     assert read_past(place.spec(), result.folder, "job").is_finished

@@ -70,9 +70,9 @@ class Recorded(Played):
         links = self.recorder.open(job, str(self.folder), place, self.generator.total, past)
         self.parent = links.parent_run_id
         self.url = links.url
-        self.journal = Journal(str(self.folder))
+        self.journal = Journal(str(self.folder), follow=self.recorder.put)
         self.journal.opened(self.spec, parent_run=self.parent, trials=self.generator.total)
-        super().__init__(self.spec, self.generator, self.journal, self.recorder)
+        super().__init__(self.spec, self.generator, self.journal)
 
     def trial(self, *values: float, status: Any = "completed", **more: Any) -> Trial:
         trial = self.generator.next()
@@ -94,7 +94,6 @@ class Recorded(Played):
         words = {"status": "completed"} | ({"winner": str(best.number)} if best else {}) | summary
         end = end_of("FINISHED", words, report, best, on_front, {}, None, str(self.folder / FILE))
         self.journal.recorded(end)
-        self.recorder.job_ended(end)
         return self.kill()
 
     def kill(self) -> "Recorded":
@@ -452,7 +451,7 @@ class TestJournal:
         spec, past = rebuilt((job.folder / FILE).read_text(), ONE, "here")
         assert isinstance(spec, ExperimentSpec) and spec == job.spec
         assert [each.best for each in past.trials] == [trial.best] == [0.5]
-        assert past.end["tags"]["tuner.status"] == "completed" and past.end["winner"] == 0
+        assert past.end and past.end["tags"]["tuner.status"] == "completed" and past.end["winner"] == 0
 
     def test_of_another_time_is_refused_with_what_is_wrong(self) -> None:
         for text in ("", "{\n"):

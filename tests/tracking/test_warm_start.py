@@ -17,6 +17,7 @@ from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.warm_start import WarmStart
 from tuner.tracking.warm_start import learnt as learnt_of
 from tuner.trials.generator import TrialGenerator
+from tuner.trials.journal import Journal
 from tuner.trials.trial import Trial
 
 RATE = {"optimizer.lr": {"loguniform": [1e-3, 0.3]}}
@@ -43,7 +44,7 @@ def record(uri: str, spec: ExperimentSpec, play: Callable[[Played, Trial], None]
     recorder = Recorder(spec, uri)
     links = recorder.open("job", "runs/job", Path(), 9)
     generator = TrialGenerator(spec)
-    job = Played(spec, generator, recorder)
+    job = Played(spec, generator, Journal(f"runs/{links.parent_run_id}", follow=recorder.put))
     while (trial := generator.next()) is not None:
         play(job, job.start(trial))
     recorder.job_ended(end_of("FINISHED", {}))

@@ -11,8 +11,8 @@ from rich.console import Console
 from tuner.report.phases import Phases
 from tuner.trials import elapsed
 from tuner.trials.elapsed import Elapsed
+from tuner.trials.events import events_of
 from tuner.trials.journal import as_plain
-from tuner.trials.journal_schema import events_of
 from tuner.trials.resume import ResumedJob, rebuilt
 
 SPEC = experiment(name="job")

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from conftest import Played, experiment
 
 from tuner.errors import UserError
 from tuner.spec.experiment import ExperimentSpec
-from tuner.storage.filesystem import as_file, checkpoints_in
+from tuner.storage.filesystem import as_file, checkpoints_in, resolved
 from tuner.tracking.record.messages import end_of
 from tuner.trials import journal
+from tuner.trials.events import event_of
 from tuner.trials.generator import TrialGenerator
-from tuner.trials.journal import FILE, Journal, placed, text_of
+from tuner.trials.journal import FILE, Journal, text_of
 from tuner.trials.resume import ResumedJob, read_past
 from tuner.trials.stored_jobs import find
 from tuner.trials.trial import Trial
@@ -92,7 +94,7 @@ class TestRoundTrip:
         assert read.reports[-1][1] == trial.updated
         assert read.started and trial.started and read.started == pytest.approx(trial.started, abs=1)
         assert read.ended and trial.ended and read.ended == pytest.approx(trial.ended, abs=1)
-        assert (past.job, past.head["parent_run"], past.head["trials"]) == ("job", "run of job", 4)
+        assert (past.job, past.head.parent_run, past.head.trials) == ("job", "run of job", 4)
 
     @pytest.mark.parametrize("status", ["pruned", "failed", "diverged"])
     def test_of_one_that_did_not(self, folder: str, status: Any) -> None:
@@ -162,7 +164,7 @@ class TestRoundTrip:
         job.journal.closed(is_finished=True)
         job.journal.opened(job.spec, parent_run="b2", trials=9)  # another run goes on
         assert not job.past().is_finished
-        assert job.past().head["parent_run"] == "b2"
+        assert job.past().head.parent_run == "b2"
 
     def test_of_trials_in_any_order(self, folder: str) -> None:
         job = Job(experiment(), folder)
@@ -405,16 +407,15 @@ class TestMoved:
         path_of(job).write_text(older.replace('"artifacts": "report"', f'"artifacts": "{job.folder}/report"'))
         past = self.moved(job, tmp_path / "elsewhere").past()
         assert past.trials[0].latest == f"{tmp_path}/elsewhere/trial-0/checkpoint_1"
-        assert past.end["artifacts"] == f"{tmp_path}/elsewhere/report"
+        assert past.end and past.end["artifacts"] == f"{tmp_path}/elsewhere/report"
         assert past.missing == []
 
     def test_into_an_object_store_has_them_there(self, job: Job) -> None:
         trial = job.next()
         job.report(trial, 0.5, store_of(job))
-        [saved] = [json.loads(line) for line in path_of(job).read_text().splitlines() if '"saved"' in line]
-        assert placed(saved, "s3://b/runs/small/job?region=x")["latest"] == (
-            "s3://b/runs/small/job/trial-0/checkpoint_1?region=x"
-        )
+        [saved] = [line for line in path_of(job).read_text().splitlines() if '"saved"' in line]
+        placed = event_of(saved).placed(partial(resolved, folder="s3://b/runs/small/job?region=x"))
+        assert placed.model_dump()["latest"] == "s3://b/runs/small/job/trial-0/checkpoint_1?region=x"
 
     def test_what_is_not_there_is_told_with_its_trial(self, job: Job) -> None:
         over, interrupted, let_go = job.next(), job.next(), job.next()
@@ -470,12 +471,13 @@ class TestDamaged:
 
     def test_nothing_of_others_is_recorded(self, job: Job, tmp_path: Path) -> None:
         inside = {"artifacts": f"{job.folder}/report", "journal": f"{job.folder}/{FILE}"}
-        end = end_of("FINISHED", {}) | {"model": {"checkpoint": f"{job.folder}/trial-0/checkpoint_1"}}
-        job.journal.recorded(end | inside)
-        assert {key: job.past().end[key] for key in ("artifacts", "journal")} == inside
-        job.journal.recorded(end | {"artifacts": "/etc", "journal": "/etc/passwd", "model": {"checkpoint": "/etc"}})
+        model = {"checkpoint": f"{job.folder}/trial-0/checkpoint_1"}
+        job.journal.recorded(end_of("FINISHED", {}, Path(inside["artifacts"]), model=model, journal=inside["journal"]))
         end = job.past().end
-        assert (end["artifacts"], end["journal"], end["model"]) == ("", "", None)
+        assert end and (end["artifacts"], end["journal"]) == (inside["artifacts"], inside["journal"])
+        job.journal.recorded(end_of("FINISHED", {}, Path("/etc"), model={"checkpoint": "/etc"}, journal="/etc/passwd"))
+        end = job.past().end
+        assert end and (end["artifacts"], end["journal"], end["model"]) == ("", "", None)
 
     @pytest.mark.parametrize(
         ("old", "new", "words"),

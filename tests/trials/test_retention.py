@@ -16,6 +16,7 @@ from tuner.storage.filesystem import delete
 from tuner.tracking.record.messages import end_of
 from tuner.tracking.record.recorder import Recorder
 from tuner.trials.generator import planned
+from tuner.trials.journal import Journal
 from tuner.trials.labels import label
 from tuner.trials.retention import Retention
 from tuner.trials.status import Status
@@ -130,11 +131,12 @@ def test_files_go_when_mlflow_has_them_and_not_before(store: str, tmp_path: Path
     lost.checkpoint = str(gone.with_name("checkpoint_000009"))  # which MLflow cannot be given
     recorder = Recorder(spec, store)
     links = recorder.open("job", str(tmp_path), Path(), 2)
+    journal = Journal(str(tmp_path), follow=recorder.put)
     for trial in (lost, sound):
-        recorder.trial_started(trial)
+        journal.trial_started(trial)
         trial.end("completed", "")
-        recorder.trial_ended(trial)
-        recorder.give_up(trial)
+        journal.trial_ended(trial)
+        journal.trial_dropped(trial)
     assert eventually(lambda: not Path(sound.checkpoint or "").exists())
     recorder.job_ended(end_of("FINISHED", {}))
     recorder.close()

@@ -102,7 +102,7 @@ def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
         raise UserError(Problem(message, "--job", folder, hint))
     past = read_past(spec, folder, stored.id, widens=bool(options.extend) and spec.search.is_exhaustive)
     code = user_code.digests(spec.trial.targets)
-    changed = changed_code(past.head.get("code"), code) if past.trials else ""
+    changed = changed_code(past.head.code, code) if past.trials else ""
     if changed and not options.changed_code:
         message = f"code of your own has changed since the job ran ({changed})"
         hint = (
@@ -126,7 +126,7 @@ def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
 
 def _adopted(past: ResumedJob) -> ResumedJob:
     """Return the job with a new id and without runs: its record begins anew, and the original's stays unchanged."""
-    return replace(past, job=_new_id(), head=past.head | {"parent_run": ""}, openings=frozenset())
+    return replace(past, job=_new_id(), head=past.head.model_copy(update={"parent_run": ""}), openings=frozenset())
 
 
 def _new_id() -> str:
@@ -142,7 +142,7 @@ def _lengthened(
     spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
     """Return the experiment with as many trials as the job will have, their largest number, and notes for the user."""
-    before = past.head["trials"]
+    before = past.head.trials
     if extend and spec.scheduler.mutates:
         message = f"a population ({spec.scheduler.kind}) cannot be extended"
         raise UserError(Problem(message, "--extend", hint="raise trial.epochs or search.trials in a new job"))
@@ -177,7 +177,7 @@ def _with_more_trials(
     if extend == "all":
         hint = f"give the number of configurations, such as --extend 10: {spec.search.kind} search has no last one"
         raise UserError(Problem("all is allowed for a grid only", "--extend", hint=hint))
-    before = past.head["trials"]
+    before = past.head.trials
     configurations = -(-before // spec.repeat)
     requested = _asked(spec) or configurations
     if requested < configurations and requested not in past.asked:
@@ -201,9 +201,9 @@ def _widened(
     spec: ExperimentSpec, past: ResumedJob, extend: int | Literal["all"], where: str
 ) -> tuple[ExperimentSpec, int | None, list[str]]:
     """Lengthen a search of every configuration of a space, which must contain those that were tried."""
-    before = past.head["trials"]
+    before = past.head.trials
     if not extend:
-        return spec, past.head.get("most"), []
+        return spec, past.head.most, []
     plan = {repr(assignment) for assignment in spec.plan() or ()}
     outside = [trial for trial in past.trials if repr(trial.assignment) not in plan]
     if outside:

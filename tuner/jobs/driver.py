@@ -80,7 +80,7 @@ def run(
         console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec, past, folder = opening.spec, opening.past, opening.folder
     elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
-    learnt = warm_start.learnt(spec, uri, but=past.head.get("parent_run", "") if past else "")
+    learnt = warm_start.learnt(spec, uri, but=past.head.parent_run if past else "")
     generator = TrialGenerator(spec, past.trials if past else (), learnt.told, opening.most)
     _say_what_was_chosen(opening, generator, learnt, console)
     with contextlib.ExitStack() as leaving:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tuner import user_code
 from tuner.exit_status import FAILED, INTERRUPTED, OK
@@ -22,7 +22,7 @@ from tuner.storage import temporary
 from tuner.storage.disk_full import is_full
 from tuner.storage.filesystem import below
 from tuner.storage.uris import masked
-from tuner.tracking.record import messages, recorder
+from tuner.tracking.record import messages, opening
 from tuner.train.checkpoint import Damaged
 from tuner.trials.elapsed import ended
 from tuner.trials.journal import FILE, Journal
@@ -30,6 +30,9 @@ from tuner.trials.labels import label
 from tuner.trials.leaderboard import failures, front, winner
 from tuner.trials.stopping import INTERRUPTION, StoppingCriteria
 from tuner.trials.trial import WORKER_LOST, Trial
+
+_MLFLOW_STATUS: dict[int, Literal["FINISHED", "KILLED"]] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
+"""By the exit status; of a job that failed, FAILED."""
 
 
 class Finish:
@@ -69,7 +72,7 @@ class Finish:
             job.elapsed.seconds(),
         )
         job.phases.begin("report", "writing the report")
-        if self._internal_errors.reason or any(trial.lost or self._was_lost(trial) for trial in job.trials):
+        if self._internal_errors.reason or any(self._was_lost(trial) for trial in job.trials):
             job.keep_logs("a fault of tuner" if self._internal_errors.reason else "a worker was lost")
         with ThreadPoolExecutor(1) as pool:
             # Its processes end while the record is finished.
@@ -133,8 +136,9 @@ class Finish:
         return FAILED if stopping.is_failure or self._best is None or too_many or self._internal_errors.reason else OK
 
     def _was_lost(self, trial: Trial) -> bool:
-        """Whether a trial failed, in this run of the job, because its worker was lost."""
-        return trial.reason.startswith(WORKER_LOST) and (trial.ended or 0.0) > self._job.phases.began
+        """Whether a trial's worker was lost, in this run of the job."""
+        is_lost = trial.lost > 0 or trial.reason.startswith(WORKER_LOST)
+        return is_lost and (trial.ended or 0.0) > self._job.phases.began
 
     def _measure(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
         """The winner, and only the winner, on the test set."""
@@ -152,7 +156,7 @@ class Finish:
             or not self._is_tested
             or best is None
             or best.checkpoint is None
-            or not recorder.registers(self._job.spec)
+            or not opening.registers(self._job.spec)
         ):
             return None
         data = best.config.describe_data()
@@ -198,7 +202,7 @@ class Finish:
                 if internal_errors.text:
                     (artifacts / "faults.txt").write_text(internal_errors.text, encoding="utf-8")
             end = messages.end_of(
-                {OK: "FINISHED", INTERRUPTED: "KILLED"}.get(status, "FAILED"),
+                _MLFLOW_STATUS.get(status, "FAILED"),
                 summary,
                 artifacts if is_written is not False else None,
                 best,
@@ -207,10 +211,9 @@ class Finish:
                 self._model() if status != INTERRUPTED else None,
                 below(self._job.folder, FILE),
             )
-            registers = " and registering the model" if end["model"] else ""
+            registers = " and registering the model" if end.get("model") else ""
             self._job.phases.begin("record", f"finishing the record{registers}")
             self._journal.recorded(end)
-            self._job.recorder.job_ended(end)
             self._job.recorder.close()
             return status, str(artifacts / html.FILE) if is_written and "://" not in self._job.folder else ""
 

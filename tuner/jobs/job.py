@@ -24,7 +24,6 @@ from tuner.trials.journal import Journal
 from tuner.trials.retention import Retention
 from tuner.trials.status import BROKE_OFF
 from tuner.trials.stopping import INTERRUPTION, LateSignal, StoppingCriteria, ended_by_signals
-from tuner.trials.trial import Trial
 
 
 class Job(JobContext):
@@ -48,7 +47,8 @@ class Job(JobContext):
         undrawn = partial(internal_errors.note, "the screen", minor=True)
         display = Display(self.console, spec, self.generator, self.phases, self.folder, undrawn)
         say = partial(display.print_line, style="yellow")
-        journal = Journal(self.folder, partial(self._cannot_write, stopping))
+        follow = partial(internal_errors.guarded, "Recorder.put", self.recorder.put)
+        journal = Journal(self.folder, partial(self._cannot_write, stopping), follow)
         journal.opened(
             spec,
             began=self.elapsed.began,
@@ -66,11 +66,9 @@ class Job(JobContext):
         def sweep(work: Callable[..., object], *arguments: Any) -> None:
             sweeper.submit(internal_errors.guarded, "the sweeper", work, *arguments)
 
-        retention = Retention(spec, self.trials, partial(self._give_up, journal), partial(sweep, delete))
+        retention = Retention(spec, self.trials, journal.trial_dropped, partial(sweep, delete))
         ahead = EarlyImports()
-        needed = [
-            GuardedCallback(each, internal_errors) for each in (self.generator, stopping, self.recorder, retention)
-        ]
+        needed = [GuardedCallback(each, internal_errors) for each in (self.generator, stopping, retention)]
         needed.insert(
             2, GuardedCallback(journal, internal_errors, give_up=stopping.give_up)
         )  # without it, nothing goes on later
@@ -117,12 +115,6 @@ class Job(JobContext):
             self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
             self.recorder.close()
             raise
-
-    def _give_up(self, journal: Journal, trial: Trial) -> None:
-        """Let go of a trial's checkpoints: the journal tells of it before they are deleted."""
-        if not trial.dropped:
-            journal.trial_dropped(trial)
-        self.recorder.give_up(trial)
 
     def _cannot_write(self, stopping: StoppingCriteria, error: OSError) -> None:
         """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""

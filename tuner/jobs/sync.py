@@ -16,6 +16,7 @@ from tuner.tracking.record import messages
 from tuner.tracking.record.audit import MissingItem, lacking
 from tuner.tracking.record.recorder import Links, Recorder
 from tuner.tracking.relocation import relocate
+from tuner.trials.journal import ended as ended_event
 from tuner.trials.resume import ResumedJob, read_past
 from tuner.trials.status import BROKE_OFF_RESUMABLE
 from tuner.trials.stored_jobs import find
@@ -71,20 +72,20 @@ def sync(
         past = read_past(spec, folder, job, goes_on=False)
         recorder = Recorder(spec, uri, lock)
         # A store that is gone is made anew, with all that the journal tells.
-        lacks = _lacks(uri, spec, past, past.head.get("parent_run", ""), folder) if is_there(uri) else []
+        lacks = _lacks(uri, spec, past, past.head.parent_run, folder) if is_there(uri) else []
         ended: dict[int, set[str]] = {}
         for lack in lacks:
             if lack.trial is not None:
                 ended.setdefault(lack.trial, set()).add(lack.metric)
         unkept = [lack.trial for lack in lacks if lack.is_checkpoint and lack.trial is not None]
         links = recorder.open(
-            job, folder, source, past.head["trials"], past, warn, lacking=ended, unkept=unkept, only_mends=True
+            job, folder, source, past.head.trials, past, warn, lacking=ended, unkept=unkept, only_completes=True
         )
         for trial in past.trials:
             if trial.ended is None:
                 trial.end("interrupted", BROKE_OFF_RESUMABLE)
                 trial.ended = trial.updated or trial.started  # as far as anybody knows
-                recorder.trial_ended(trial)
+                recorder.put(ended_event(trial))
         summary = {"status": "interrupted", "ended_early": BROKE_OFF_RESUMABLE}
         recorder.job_ended(past.end or messages.end_of("KILLED", summary))
         recorder.close()

@@ -62,7 +62,7 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
                     job=job.id,
                     status=status,
                     ended_early=early if status != "running" else "",
-                    test=past.end.get("test") or job.test,
+                    test=(past.end and past.end["test"]) or job.test,
                     seconds=job.seconds,
                     paused=job.paused,
                 )

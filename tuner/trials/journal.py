@@ -1,22 +1,42 @@
-"""The journal of a job: what happened to its trials, line by line, so that another run can go on from there.
+"""The journal of a job: what happened to its trials, line by line, so that the job can be resumed from it.
 
-It lies in the job's folder. MLflow's record is for people and written in batches; this one is written at once.
+It lies in the job's folder. Each event is written at once, and handed to who follows the journal: the writer of the
+MLflow record, which is for people.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from io import SEEK_END, FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from tuner.config_keys import flattened
 from tuner.spec.experiment import ExperimentSpec
-from tuner.storage.filesystem import below, files_at, part_of, read_parts, relative, resolved
+from tuner.storage.filesystem import below, files_at, part_of, read_parts, relative
 from tuner.storage.uris import masked
+from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
+from tuner.trials.events import (
+    Event,
+    JobClosed,
+    JobEnd,
+    JobOpened,
+    JobOpening,
+    JobRecorded,
+    TrialDropped,
+    TrialEnded,
+    TrialEvent,
+    TrialMutated,
+    TrialReported,
+    TrialSaved,
+    TrialStarted,
+)
+from tuner.trials.labels import label
 from tuner.trials.trial import Mutation, Trial
+
+Kind = TypeVar("Kind", bound=Event)
 
 FILE = "journal.jsonl"
 """Its name in the job's folder, and among the artifacts of the job's run."""
@@ -27,17 +47,24 @@ _PART = 200_000
 
 
 class Journal(TrialCallback):
-    """Writes down what happens. A `TrialCallback`.
+    """Writes what happens. A `TrialCallback`.
 
     What cannot be written is kept, and written with what comes next: a disk may be full for a while.
     """
 
-    def __init__(self, folder: str, on_trouble: Callable[[OSError], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        on_trouble: Callable[[OSError], None] | None = None,
+        follow: Callable[[Event], object] = lambda event: None,
+    ) -> None:
         """Open the journal of a job, a new one or the one that is there.
 
         Args:
             folder: The job's folder, or its URI.
-            on_trouble: Told of what keeps it from being written, and raises what cannot be lived with; None raises all.
+            on_trouble: Called with the OSError that kept the journal from being written; it raises the error again
+                unless the job can continue. None raises all.
+            follow: Called with each event once it is written, or kept.
         """
         self._folder = folder
         self._files, path = files_at(folder)
@@ -45,31 +72,32 @@ class Journal(TrialCallback):
         self._path = f"{path}/{FILE}"
         self._is_local = "://" not in folder
         self._on_trouble = on_trouble
+        self._follow = follow
         self._file: FileIO | None = None
-        """Where it is local, the file to which lines are added; open while the job goes on."""
+        """Where it is local, the file to which lines are added; open while the job runs."""
         parts = list(read_parts(below(folder, FILE))) if exists(folder) else []
-        # Where an earlier run was killed in the middle of a line, the next one must not go on in it.
+        # Where an earlier run was killed in the middle of a line, the next one must not continue it.
         self._lines = ["\n"] if parts and not parts[-1].endswith(b"\n") else []
         self._part = max(1, len(parts)) if self._is_local else len(parts) + 1
         """Object stores cannot append: there this part is written again, whenever a trial begins or ends. A local job
-        that came from one goes on in its last."""
+        that came from an object store continues its last part."""
 
     def opening(self, token: str) -> None:
-        """The job is about to go on: this is written before its record knows of it."""
-        self._write("opening", opening=token)
+        """The job is about to resume: this is written before its record knows of it."""
+        self._write(_made(JobOpening, opening=token))
         self._close()
 
     def opened(self, spec: ExperimentSpec, **more: Any) -> None:
-        """The job has begun, or begun again."""
-        self._write("opened", spec=as_plain(spec), **more)
+        """The job has begun, or has resumed."""
+        self._write(_made(JobOpened, spec=as_plain(spec), **more))
 
     def closed(self, is_finished: bool) -> None:
-        """The job has ended. `is_finished`: its search was through."""
-        self._write("closed", finished=is_finished)
+        """The job has ended. `is_finished`: its search had come to its end."""
+        self._write(_made(JobClosed, finished=is_finished))
 
-    def recorded(self, end: Mapping[str, Any]) -> None:
-        """The record is about to end, and how: what the tracking server does not take now can be made up for."""
-        self._write("recorded", end=end)
+    def recorded(self, end: JobEnd) -> None:
+        """The record is about to end, and how: `tuner sync` writes what the tracking server does not take now."""
+        self._write(recorded(end))
         self._close()
 
     def _close(self) -> None:
@@ -78,51 +106,43 @@ class Journal(TrialCallback):
             self._file = None
 
     def trial_started(self, trial: Trial) -> None:
-        """Write down that a trial has begun, and its configuration."""
-        what = {"assignment": trial.assignment, "seed": trial.config.seed}
-        self._write("started", trial=trial.number, epoch=trial.epoch, **what)
+        """Write that a trial has begun, and its configuration."""
+        self._write(started(trial, trial.config))
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        """Write down an epoch's metrics."""
-        self._write("reported", trial=trial.number, report=report, time=trial.updated)
+        """Write an epoch's metrics."""
+        self._write(_made(TrialReported, trial, report=report, time=trial.updated))
 
     def trial_saved(self, trial: Trial) -> None:
-        """Write down where the latest checkpoint is, and the best one."""
+        """Write where the latest checkpoint is, and the best one."""
         places = {"latest": trial.latest, "best": trial.checkpoint}
-        self._write("saved", trial=trial.number, epoch=trial.latest_epoch, **places)
+        self._write(_made(TrialSaved, trial, epoch=trial.latest_epoch, **places))
 
     def trial_dropped(self, trial: Trial) -> None:
-        """Write down that the checkpoints of a trial are let go, before they are deleted."""
-        self._write("dropped", trial=trial.number)
+        """Write that the checkpoints of a trial are no longer needed, before they are deleted."""
+        self._write(_made(TrialDropped, trial))
 
     def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
-        """Write down what a population made of a trial."""
-        self._write("mutated", trial=trial.number, latest=trial.latest, **asdict(mutation))
+        """Write how a population has changed a trial."""
+        self._write(_made(TrialMutated, trial, latest=trial.latest, **asdict(mutation)))
 
     def trial_ended(self, trial: Trial) -> None:
-        """Write down how a trial ended, and what the sampler noted on it."""
-        self._write(
-            "ended",
-            trial=trial.number,
-            status=trial.status,
-            reason=trial.reason,
-            traceback=trial.traceback,
-            violations=trial.violations,
-            attributes=trial.attributes,
-            best=trial.checkpoint,
-        )
+        """Write how a trial ended, and what the sampler noted on it."""
+        self._write(ended(trial))
 
-    def _write(self, event: str, **more: Any) -> None:
-        line = {"event": event, "time": time.time()} | _with_places(more, partial(relative, folder=self._folder))
-        self._lines.append(json.dumps(line, default=str) + "\n")
-        if not self._is_local and event in ("reported", "saved"):
-            return
+    def _write(self, event: Event) -> None:
+        self._lines.append(event.placed(partial(relative, folder=self._folder)).line())
         try:
-            self._append() if self._is_local else self._replace()
+            if self._is_local:
+                self._append()
+            elif not isinstance(event, TrialReported | TrialSaved):
+                self._replace()
         except OSError as error:
             if self._on_trouble is None:
                 raise
             self._on_trouble(error)
+        finally:
+            self._follow(event)
 
     def _append(self) -> None:
         if self._file is None:
@@ -147,31 +167,78 @@ class Journal(TrialCallback):
             self._lines.clear()
 
 
-def placed(event: dict[str, Any], folder: str) -> dict[str, Any]:
-    """An event of a journal with its places where the job's folder is now: a journal has them relative to it."""
-    return _with_places(event, partial(resolved, folder=folder))
+def started(trial: Trial, config: AnyTrial) -> TrialStarted:
+    """The event that a trial has begun as `config`."""
+    data = config.describe_data()
+    return _made(
+        TrialStarted,
+        trial,
+        epoch=trial.epoch,
+        assignment=trial.assignment,
+        seed=config.seed,
+        label=trial.label,
+        config={key: str(value) for key, value in flattened(config.model_dump(exclude_none=True)).items()},
+        data=asdict(data) if data is not None else None,
+        has_own_code=bool(config.targets),
+        time=trial.started or time.time(),
+    )
 
 
-def _with_places(event: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """An event with all files and folders that it names changed."""
+def ended(trial: Trial) -> TrialEnded:
+    """The event that a trial has ended."""
+    return _made(
+        TrialEnded,
+        trial,
+        status=trial.status,
+        reason=trial.reason,
+        traceback=trial.traceback,
+        violations=trial.violations,
+        attributes=trial.attributes,
+        best=trial.checkpoint,
+        best_epoch=trial.best_epoch if trial.best is not None else None,
+        furthest=max(trial.epoch, trial.furthest),
+        host=trial.host,
+        seconds=trial.seconds if trial.spent else None,
+        lost=trial.lost,
+        micro_batches=trial.micro_batches,
+        damaged=trial.damaged,
+        time=trial.ended or time.time(),
+    )
 
-    def changed(tree: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-        return {
-            key: change(value) if key in keys and isinstance(value, str) and value else value
-            for key, value in tree.items()
-        }
 
-    event = changed(event, _PLACES)
-    if isinstance(end := event.get("end"), Mapping):
-        model = end.get("model")
-        event["end"] = changed(end, _PLACES) | (
-            {"model": changed(model, _PLACES)} if isinstance(model, Mapping) else {}
-        )
-    return event
+def recorded(end: JobEnd) -> JobRecorded:
+    """The event that the record of a job ends."""
+    return _made(JobRecorded, end=end)
 
 
-_PLACES = ("latest", "best", "checkpoint", "artifacts", "journal")
-"""Keys of an event, of the end of a record and of its model whose values are files or folders of the job."""
+def history(spec: ExperimentSpec, trial: Trial) -> Iterator[TrialEvent]:
+    """The events of a trial of an earlier run of the job, as far as they still hold: as a journal would have them.
+
+    Args:
+        spec: The experiment.
+        trial: The trial, as `tuner.trials.resume` has read it.
+    """
+    first = trial.assignment_at(0)
+    config = spec.trial_config(first).model_copy(update={"seed": trial.config.seed})
+    yield started(trial, config).model_copy(update={"epoch": 0, "assignment": first, "label": label(first)})
+    mutations = list(trial.mutations)
+    for report, when in trial.reports:
+        while mutations and mutations[0].epoch < report["epoch"]:
+            yield _made(TrialMutated, trial, latest=None, **asdict(mutations.pop(0)))
+        yield _made(TrialReported, trial, report=report, time=when)
+    for mutation in mutations:
+        yield _made(TrialMutated, trial, latest=None, **asdict(mutation))
+    if trial.dropped:
+        yield _made(TrialDropped, trial)
+    if trial.ended is not None:
+        yield ended(trial)
+
+
+def _made(kind: type[Kind], trial: Trial | None = None, **fields: Any) -> Kind:
+    """An event of now, unless `fields` say otherwise. What we write is not validated: the control loop waits for it."""
+    of = {"trial": trial.number} if trial is not None else {}
+    event = kind.model_fields["event"].default
+    return cast(Kind, kind.model_construct(**{"event": event, "time": time.time()} | of | fields))
 
 
 def as_plain(spec: ExperimentSpec) -> dict[str, Any]:

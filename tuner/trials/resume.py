@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeGuard
 
 from pydantic import ValidationError
@@ -10,12 +11,28 @@ from tuner.config_keys import Assignment
 from tuner.errors import Problem, UserError
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.validation_errors import problems_of
-from tuner.storage.filesystem import below, list_checkpoints, relative
+from tuner.storage.filesystem import below, list_checkpoints, relative, resolved
 from tuner.storage.uris import is_inside
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.elapsed import Elapsed, seconds_of
-from tuner.trials.journal import FILE, exists, placed, text_of
-from tuner.trials.journal_schema import damaged, events_of
+from tuner.trials.events import (
+    Event,
+    JobClosed,
+    JobEnd,
+    JobOpened,
+    JobOpening,
+    JobRecorded,
+    TrialDropped,
+    TrialEnded,
+    TrialEvent,
+    TrialMutated,
+    TrialReported,
+    TrialSaved,
+    TrialStarted,
+    damaged,
+    events_of,
+)
+from tuner.trials.journal import FILE, exists, text_of
 from tuner.trials.labels import label
 from tuner.trials.leaderboard import ranked
 from tuner.trials.same_experiment import check_same, left_out, lies_in, short
@@ -34,11 +51,11 @@ class ResumedJob:
     """
 
     job: str
-    head: dict[str, Any]
+    head: JobOpened
     trials: list[Trial]
     is_finished: bool
-    end: dict[str, Any] = field(default_factory=dict)
-    """How its record ended; empty where it did not come to that."""
+    end: JobEnd | None = None
+    """How its record ended; None where the job was ended before that."""
     seconds: float = 0.0
     """Wall-clock seconds of all its runs together, as far as they were written down."""
     paused: float = 0.0
@@ -74,14 +91,14 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
     if not exists(folder):
         raise UserError(Problem(f"no journal of job {job} is there", where=where))
     events = list(events_of(text_of(folder), where))
-    if not any(event["event"] == "opened" for event in events):
+    if not any(isinstance(event, JobOpened) for event in events):
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
-    check_same(spec, _head(events)["spec"], where, ("space.",) if widens else ())
+    check_same(spec, _head(events).spec, where, ("space.",) if widens else ())
     for event in events if widens else ():
-        if event["event"] == "started" and not lies_in(spec.space, event["assignment"]):
-            raise left_out(event["trial"], event["assignment"], where)
-    past = _retold(spec, job, [placed(event, folder) for event in events], where)
+        if isinstance(event, TrialStarted) and not lies_in(spec.space, event.assignment):
+            raise left_out(event.trial, event.assignment, where)
+    past = _retold(spec, job, [event.placed(partial(resolved, folder=folder)) for event in events], where)
     there = _checkpoints_there(folder)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
@@ -113,7 +130,7 @@ def _checkpoints_there(folder: str) -> set[str]:
 def _kept(past: ResumedJob, spec: ExperimentSpec) -> list[Trial]:
     """The trials that have ended and whose best checkpoint was to stay."""
     kept = [trial for trial in past.trials if trial.ended is not None and trial.checkpoint and not trial.dropped]
-    if "job" in past.head or spec.checkpoints.keep == "all":
+    if past.head.job or spec.checkpoints.keep == "all":
         return kept
     # An older journal does not tell which it has let go: all but the best, and some of those that ended badly.
     best = ranked(past.trials, spec.objectives, spec.repeat)[: spec.checkpoints.keep]
@@ -138,18 +155,18 @@ def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, ResumedJob
         UserError: Nothing was written, or what was is no experiment.
     """
     events = list(events_of(text, where))
-    if not any(event["event"] == "opened" for event in events):
+    if not any(isinstance(event, JobOpened) for event in events):
         raise UserError(Problem("the job was ended before anything of it was written", where=where))
     try:
-        spec = ExperimentSpec.model_validate(_head(events)["spec"])
+        spec = ExperimentSpec.model_validate(_head(events).spec)
     except ValidationError as error:
         problems = problems_of(error, ExperimentSpec)
         raise UserError(*(replace(problem, where=where) for problem in problems)) from None
     return spec, _retold(spec, job, events, where)
 
 
-def _head(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return [event for event in events if event["event"] == "opened"][-1]
+def _head(events: Sequence[Event]) -> JobOpened:
+    return [event for event in events if isinstance(event, JobOpened)][-1]
 
 
 def _confined(past: ResumedJob, folder: str, targets: list[str]) -> ResumedJob:
@@ -164,19 +181,19 @@ def _confined(past: ResumedJob, folder: str, targets: list[str]) -> ResumedJob:
 
     for trial in past.trials:
         trial.latest, trial.checkpoint = inside(trial.latest), inside(trial.checkpoint)
-    if not past.end:
+    if past.end is None:
         return past
-    model = past.end.get("model")
-    files = {key: inside(past.end.get(key)) or "" for key in ("artifacts", "journal")}
-    own = {"model": model | {"targets": targets} if model and inside(model.get("checkpoint")) else None} | files
-    return replace(past, end=past.end | own)
+    end, model = past.end.copy(), past.end.get("model")
+    end["artifacts"], end["journal"] = inside(end["artifacts"]) or "", inside(end.get("journal")) or ""
+    end["model"] = model | {"targets": targets} if model and inside(model.get("checkpoint")) else None
+    return replace(past, end=end)
 
 
 def _is_own(place: Any, folder: str) -> TypeGuard[str]:
     return isinstance(place, str) and is_inside(place, folder)
 
 
-def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], where: str) -> ResumedJob:
+def _retold(spec: ExperimentSpec, job: str, events: Sequence[Event], where: str) -> ResumedJob:
     """What came of a job, event by event.
 
     Raises:
@@ -184,59 +201,29 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
     """
     trials: dict[int, Trial] = {}
     finished = False
-    end: dict[str, Any] = {}
+    end: JobEnd | None = None
     began, before, seconds, paused = 0.0, 0.0, 0.0, 0.0
     for event in events:
-        if event["event"] == "opening":  # what comes of it is told next, if anything does
+        if isinstance(event, JobOpening):  # what comes of it is told next, if anything does
             continue
-        if event["event"] == "opened":  # what lies between two runs of a job is no time of it
+        if isinstance(event, JobOpened):  # what lies between two runs of a job is no time of it
             seconds += max(0.0, before - began)
-            began = event.get("began") or event["time"]
+            began = event.began or event.time
             paused += max(0.0, began - before) if before else 0.0
-        before = event["time"]
-        if event["event"] == "recorded":  # the job's end comes before that of its report
-            before = max(began, began + seconds_of(event["end"]["tags"], began, before + seconds) - seconds)
-        if "trial" not in event:
-            finished, end = event.get("finished", finished and event["event"] == "recorded"), event.get("end", {})
+        before = event.time
+        if isinstance(event, JobRecorded):  # the job's end comes before that of its report
+            before = max(began, began + seconds_of(event.end["tags"], began, before + seconds) - seconds)
+        if isinstance(event, TrialEvent):
+            _retell(trials, event, spec, where)
             continue
-        is_new = event["trial"] not in trials
-        if is_new:
-            if event["event"] != "started" or event["trial"] != len(trials):  # they begin in the order of their numbers
-                raise damaged(f"nothing tells how trial {min(len(trials), event['trial'])} began", where)
-            trials[event["trial"]] = _begun(spec, event, where)
-        trial = trials[event["trial"]]
-        match event["event"]:
-            case "started" if not is_new:
-                _stop(trial)
-                _rewind(trial, event["epoch"], spec)
-                trial.status, trial.started, trial.resumed = "running", event["time"], trial.resumed + 1
-            case "reported":
-                _check_measured(event["report"], spec, where)
-                trial.take(event["report"], spec.objective, event["time"], spec.objectives[1:])
-                trial.reports.append((event["report"], event["time"]))
-            case "saved":
-                trial.latest, trial.latest_epoch, trial.checkpoint = event["latest"], event["epoch"], event["best"]
-                trial.saves.append((trial.latest, trial.latest_epoch, trial.checkpoint))
-            case "dropped":
-                trial.dropped = True
-            case "mutated":
-                mutation = Mutation(event["epoch"], event["parent"], event["before"], event["after"])
-                config = _config(spec, mutation.after, trial.config.seed, where)
-                trial.mutate(mutation, config, event["latest"])
-                trial.saves = [(event["latest"], mutation.epoch, trial.checkpoint)]
-            case "ended":
-                trial.status, trial.reason, trial.traceback = event["status"], event["reason"], event["traceback"]
-                trial.violations, trial.attributes = event["violations"], event["attributes"]
-                trial.checkpoint, trial.ended = event["best"], event["time"]
-                if trial.best is None and trial.not_finite and trial.status in ("completed", "pruned"):
-                    # Of an older version, which took an infinite score for one.
-                    trial.status, trial.reason = "diverged", "; ".join(trial.not_finite.values())
+        finished = event.finished if isinstance(event, JobClosed) else finished and isinstance(event, JobRecorded)
+        end = event.end if isinstance(event, JobRecorded) else None
     seconds += max(0.0, before - began)
-    told = [end[key] for key in ("winner",) if end.get(key) is not None] + end.get("front", [])
-    if not trials.keys() >= set(told):
-        raise damaged(f"nothing tells of trial {max(told)}, which is among the best", where)
-    opened = [event for event in events if event["event"] == "opened"]
-    asked = [event.get("asked", event["spec"].get("search", {}).get("trials")) for event in opened]
+    best = [number for number in (end["winner"], *end["front"]) if number is not None] if end else []
+    if not trials.keys() >= set(best):
+        raise damaged(f"nothing tells of trial {max(best)}, which is among the best", where)
+    opened = [event for event in events if isinstance(event, JobOpened)]
+    asked = [event.spec.get("search", {}).get("trials") if event.asked is None else event.asked for event in opened]
     return ResumedJob(
         job,
         _head(events),
@@ -247,8 +234,52 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[dict[str, Any]], wh
         paused,
         before,
         asked=frozenset(each for each in asked if isinstance(each, int)),
-        openings=frozenset(str(event["opening"]) for event in events if event.get("opening")),
+        openings=frozenset(
+            event.opening for event in events if isinstance(event, JobOpening | JobOpened) and event.opening
+        ),
     )
+
+
+def _retell(trials: dict[int, Trial], event: TrialEvent, spec: ExperimentSpec, where: str) -> None:
+    """Do to the trials what an event tells of one."""
+    is_new = event.trial not in trials
+    if is_new:
+        if not isinstance(event, TrialStarted) or event.trial != len(
+            trials
+        ):  # they begin in the order of their numbers
+            raise damaged(f"nothing tells how trial {min(len(trials), event.trial)} began", where)
+        trials[event.trial] = _begun(spec, event, where)
+    trial = trials[event.trial]
+    match event:
+        case TrialStarted() if not is_new:
+            _stop(trial)
+            _rewind(trial, event.epoch, spec)
+            trial.status, trial.started, trial.resumed = "running", event.time, trial.resumed + 1
+        case TrialReported():
+            report = dict(event.report)
+            _check_measured(report, spec, where)
+            trial.take(report, spec.objective, event.time, spec.objectives[1:])
+            trial.reports.append((report, event.time))
+        case TrialSaved():
+            trial.latest, trial.latest_epoch, trial.checkpoint = event.latest, event.epoch, event.best
+            if event.latest is not None:
+                trial.saves.append((event.latest, event.epoch, event.best))
+        case TrialDropped():
+            trial.dropped = True
+        case TrialMutated():
+            mutation = Mutation(event.epoch, event.parent, event.before, event.after)
+            config = _config(spec, mutation.after, trial.config.seed, where)
+            trial.mutate(mutation, config, event.latest)
+            trial.saves = [(event.latest, mutation.epoch, trial.checkpoint)] if event.latest is not None else []
+        case TrialEnded():
+            trial.status, trial.reason, trial.traceback = event.status, event.reason, event.traceback
+            trial.violations, trial.attributes = event.violations, event.attributes
+            trial.checkpoint, trial.ended = event.best, event.time
+            trial.host, trial.lost, trial.damaged = event.host, event.lost, event.damaged
+            trial.micro_batches = event.micro_batches
+            if trial.best is None and trial.not_finite and trial.status in ("completed", "pruned"):
+                # Of an older version, which took an infinite score for one.
+                trial.status, trial.reason = "diverged", "; ".join(trial.not_finite.values())
 
 
 def _stop(trial: Trial) -> None:
@@ -290,7 +321,7 @@ def _check_measured(report: dict[str, Any], spec: ExperimentSpec, where: str) ->
             raise damaged(f"{objective.metric} was {short(value)}, no number", where)
 
 
-def _begun(spec: ExperimentSpec, event: dict[str, Any], where: str) -> Trial:
-    assignment = event["assignment"]
-    config = _config(spec, assignment, event["seed"], where)
-    return Trial(event["trial"], assignment, config, label(assignment), status="running", started=event["time"])
+def _begun(spec: ExperimentSpec, event: TrialStarted, where: str) -> Trial:
+    config = _config(spec, event.assignment, event.seed, where)
+    label_of = label(event.assignment)
+    return Trial(event.trial, event.assignment, config, label_of, status="running", started=event.time)

@@ -30,14 +30,13 @@ class Retention(TrialCallback):
         Args:
             spec: The experiment.
             trials: All trials so far; it grows.
-            give_up: Has the files of a trial deleted once they are recorded, and not before.
+            give_up: Called with a trial whose checkpoints are to be deleted once the best one is recorded.
             delete: Has a checkpoint deleted, and does not wait for that: where it is stored may be far away.
         """
         self._spec = spec
         self._trials = trials
         self._give_up = give_up
         self._delete = delete
-        self._given_up: set[int] = set()
         self._race: list[Trial] = []
         """Those that may still be among the best: of thousands of trials a few, so that each end is a look at a few."""
         self._entered = 0
@@ -85,8 +84,7 @@ class Retention(TrialCallback):
             # Until all that a configuration is to be trained for has ended, nobody knows its place.
             out = [trial for trial in over if trial.number not in needed] if len(over) >= repeat else []
             for trial in out:
-                if trial.checkpoint is not None and trial.number not in self._given_up:
-                    self._given_up.add(trial.number)
+                if trial.checkpoint is not None and not trial.dropped:
                     self._give_up(trial)
                     trial.dropped = True
             if len(out) < len(trials):  # they stay together: their mean is what counts

@@ -19,8 +19,10 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
 from tuner.tracking.names import recorded
-from tuner.tracking.record import messages, writer
-from tuner.tracking.record.messages import end_of
+from tuner.tracking.record import writer
+from tuner.tracking.record.messages import JournalState, end_of
+from tuner.tracking.record.opening import opening, rules_of
+from tuner.tracking.record.projection import EndRun, projected
 from tuner.tracking.record.record import Record
 from tuner.tracking.record.recorder import Recorder
 from tuner.tracking.record.reopening import Refused
@@ -28,7 +30,7 @@ from tuner.tracking.record.writer_client import WriterClient
 from tuner.tracking.store import FIXED, SPACE, runs_below
 from tuner.tracking.user_mlflow import KEY, key_of
 from tuner.trials.generator import TrialGenerator, planned
-from tuner.trials.journal import Journal
+from tuner.trials.journal import Journal, history
 from tuner.trials.resume import ResumedJob, read_past
 from tuner.trials.trial import Trial
 
@@ -75,15 +77,16 @@ def test_a_store_that_mlflow_does_not_know_is_refused() -> None:
         check_store("sqlit:///mlflow.db")
 
 
-def test_thousands_of_metrics_travel_in_batches_and_arrive_once(spec: ExperimentSpec, uri: str) -> None:
+def test_thousands_of_metrics_travel_in_batches_and_arrive_once(spec: ExperimentSpec, uri: str, tmp_path: Path) -> None:
     recorder, [trial, _] = Recorder(spec, uri), plan(spec)
+    journal = Journal(str(tmp_path / "job"), follow=recorder.put)
     links = recorder.open("job", "runs/job", Path(), 2)
-    recorder.trial_started(trial)
-    recorder.trial_started(trial)  # begun again, after a crash
+    journal.trial_started(trial)
+    journal.trial_started(trial)  # begun again, after a crash
     for epoch in range(1, 301):
-        recorder.trial_reported(trial, take(trial, spec, epoch, epoch / 1000))
+        journal.trial_reported(trial, take(trial, spec, epoch, epoch / 1000))
     trial.end("completed", "")
-    recorder.trial_ended(trial)
+    journal.trial_ended(trial)
     recorder.job_ended(end_of("FINISHED", {"best_val_accuracy": 0.3}, winner=trial))
     recorder.close()
     assert recorder.failure is None
@@ -100,10 +103,11 @@ def test_thousands_of_metrics_travel_in_batches_and_arrive_once(spec: Experiment
 
 def test_a_store_that_goes_away_ends_no_job_and_is_told(spec: ExperimentSpec, uri: str, tmp_path: Path) -> None:
     recorder, [trial, _] = Recorder(spec, uri), plan(spec)
+    journal = Journal(str(tmp_path / "job"), follow=recorder.put)
     recorder.open("job", "runs/job", Path(), 2)
     (tmp_path / "store.db").write_bytes(b"no database any more")
-    recorder.trial_started(trial)
-    recorder.trial_reported(trial, take(trial, spec, 1, 0.5))
+    journal.trial_started(trial)
+    journal.trial_reported(trial, take(trial, spec, 1, 0.5))
     recorder.close()
     assert recorder.failure is not None
 
@@ -111,11 +115,12 @@ def test_a_store_that_goes_away_ends_no_job_and_is_told(spec: ExperimentSpec, ur
 def test_a_store_that_has_gone_away_for_good_before_the_end_holds_up_no_end(
     spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuner.tracking.record.recorder.PATIENCE", 1.0)
+    monkeypatch.setattr("tuner.tracking.record.opening.PATIENCE", 1.0)
     recorder, [trial, _] = Recorder(spec, uri), plan(spec)
+    journal = Journal(str(tmp_path / "job"), follow=recorder.put)
     recorder.open("job", "runs/job", Path(), 2)
     (tmp_path / "store.db").write_bytes(b"no database any more")
-    recorder.trial_started(trial)
+    journal.trial_started(trial)
     time.sleep(2.0)  # by now it is tried, and tried again
     recorder.job_ended(end_of("FINISHED", {}))
     with ThreadPoolExecutor(1) as pool:
@@ -131,8 +136,10 @@ def test_the_best_of_a_trial_that_went_back_is_what_mlflow_shows(spec: Experimen
     trial.best, trial.best_report = None, {}
     take(trial, spec, 1, 0.3)
     trial.end("pruned", "")
-    end = messages.ending(spec, trial, 1.0)
-    assert (end["metrics"]["best_val_accuracy"], end["step"]) == (0.3, 3)
+    trial.reports = [(take(trial, spec, 1, 0.3), 1.0)]
+    end = projected(rules_of(spec), "", 0, history(spec, trial))[-1]
+    assert isinstance(end, EndRun)
+    assert (end.metrics["best_val_accuracy"], end.step) == (0.3, 3)
 
 
 def test_a_driver_that_is_killed_in_the_middle_of_a_line_leaves_no_writer_behind(
@@ -151,23 +158,24 @@ def test_a_store_that_comes_back_is_told_all_that_it_missed(
     spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder, [trial, other] = Recorder(spec, uri), plan(spec)
+    journal = Journal(str(tmp_path / "job"), follow=recorder.put)
     links = recorder.open("job", "runs/job", Path(), 2)
-    recorder.trial_started(trial)
-    recorder.trial_reported(trial, take(trial, spec, 1, 0.1))
+    journal.trial_started(trial)
+    journal.trial_reported(trial, take(trial, spec, 1, 0.1))
     client = MlflowClient(uri)
     assert eventually(lambda: len(client.search_runs([links.experiment_id], "metrics.val_accuracy > 0")) == 1)
     store = tmp_path / "store.db"
     whole = store.read_bytes()
     store.write_bytes(b"no database any more")
-    recorder.trial_reported(trial, take(trial, spec, 2, 0.2))
-    recorder.trial_started(other)
+    journal.trial_reported(trial, take(trial, spec, 2, 0.2))
+    journal.trial_started(other)
     trial.end("completed", "")
-    recorder.trial_ended(trial)
+    journal.trial_ended(trial)
     time.sleep(1.5)  # it has tried
     store.write_bytes(whole)
-    recorder.trial_reported(other, take(other, spec, 1, 0.3))
+    journal.trial_reported(other, take(other, spec, 1, 0.3))
     other.end("completed", "")
-    recorder.trial_ended(other)
+    journal.trial_ended(other)
     recorder.job_ended(end_of("FINISHED", {}))
     recorder.close()
     assert recorder.failure is None
@@ -224,7 +232,7 @@ def test_a_store_that_stays_away_is_refused(
 def test_a_record_whose_opening_was_cut_off_is_opened_once(
     spec: ExperimentSpec, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opening = {"parent": "", **messages.opening(spec, "job", "runs/job", Path(), 2, {})}
+    message = opening(spec, uri, JournalState(job="job", folder="runs/job"), Path(), 2, {})
     cut_off = Record(uri)
 
     def fail(*arguments: Any, **more: Any) -> None:
@@ -233,17 +241,18 @@ def test_a_record_whose_opening_was_cut_off_is_opened_once(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_text", fail)
         with pytest.raises(Refused):
-            cut_off.open(opening)
+            cut_off.open(message)
     for record in (cut_off, Record(uri)):
-        opened = record.open(opening, again=True)
-        [run] = MlflowClient(uri).search_runs([opened["experiment"]])
-        assert run.info.run_id == opened["parent"] and run.data.params["trials"] == "2"
+        opened = record.open(message, again=True)
+        [run] = MlflowClient(uri).search_runs([opened.experiment])
+        assert run.info.run_id == opened.parent and run.data.params["trials"] == "2"
 
 
 def test_a_dataset_that_another_run_adds_at_the_same_time_is_logged(
-    spec: ExperimentSpec, uri: str, monkeypatch: pytest.MonkeyPatch
+    spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder, [trial, _] = Recorder(spec, uri), plan(spec)
+    journal = Journal(str(tmp_path / "job"), follow=recorder.put)
     real, refusals = MlflowClient.log_inputs, list[str]()
 
     def refuse_once(self: MlflowClient, *arguments: Any, **more: Any) -> None:
@@ -254,7 +263,7 @@ def test_a_dataset_that_another_run_adds_at_the_same_time_is_logged(
 
     monkeypatch.setattr(MlflowClient, "log_inputs", refuse_once)
     links = recorder.open("job", "runs/job", Path(), 2)
-    recorder.trial_started(trial)
+    journal.trial_started(trial)
     recorder.close()
     assert refusals and recorder.failure is None
     runs = MlflowClient(uri).search_runs([links.experiment_id], "tags.`tuner.role` = 'trial'")
@@ -302,16 +311,17 @@ def test_a_password_is_neither_shown_nor_recorded(write: Write, minimal: str) ->
     assert "cret" not in str(raised.value)
 
 
-def test_what_cannot_be_written_of_one_trial_costs_no_other(spec: ExperimentSpec, uri: str) -> None:
+def test_what_cannot_be_written_of_one_trial_costs_no_other(spec: ExperimentSpec, uri: str, tmp_path: Path) -> None:
     recorder, [broken, sound] = Recorder(spec, uri), plan(spec)
+    journal = Journal(str(tmp_path / "job"), follow=recorder.put)
     links = recorder.open("job", "runs/job", Path(), 2)
     for trial in (broken, sound):
-        recorder.trial_started(trial)
-        recorder.trial_reported(trial, take(trial, spec, 1, 0.5))
+        journal.trial_started(trial)
+        journal.trial_reported(trial, take(trial, spec, 1, 0.5))
     broken.checkpoint = "nowhere://gone"
     for trial in (broken, sound):
         trial.status = "completed"
-        recorder.trial_ended(trial)
+        journal.trial_ended(trial)
     recorder.job_ended(end_of("FINISHED", {}))
     recorder.close()
     assert recorder.failure is not None
@@ -353,9 +363,9 @@ class Recorded(Played):
         self.generator = TrialGenerator(spec, past.trials if past else ())
         self.recorder = Recorder(spec, uri)
         self.links = self.recorder.open("job", str(folder), Path(), self.generator.total, past)
-        journal = Journal(str(folder))
-        journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.generator.total)
-        super().__init__(spec, self.generator, journal, self.recorder)
+        self.journal = Journal(str(folder), follow=self.recorder.put)
+        self.journal.opened(spec, parent_run=self.links.parent_run_id, trials=self.generator.total)
+        super().__init__(spec, self.generator, self.journal)
 
     def next(self) -> Trial:
         trial = self.generator.next()
@@ -371,6 +381,10 @@ class Recorded(Played):
         """Write what there is to write, and no end: as a driver that is killed."""
         self.recorder.close()
         assert self.recorder.failure is None
+
+    def unfollowed(self) -> None:
+        """Have the journal written alone from now on."""
+        self.listeners = (self.generator, Journal(str(self.folder)))
 
     def again(self) -> "Recorded":
         """Another run of the same job."""
@@ -589,7 +603,7 @@ class TestReopened:
         """A driver that was killed before its record was sent leaves all to the journal."""
         job = Recorded(experiment(), uri, tmp_path / "job")
         job.close()
-        job.listeners = job.listeners[:-1]  # the journal alone
+        job.unfollowed()
         done, failed, running = (job.next() for _ in range(3))
         for trial in (done, failed, running):
             job.report(trial, 0.5 + trial.number / 10, job.folder / "store")
@@ -687,7 +701,7 @@ class TestReopened:
         spec = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 2})
         job = Recorded(spec, uri, tmp_path / "job")
         job.close()
-        job.listeners = job.listeners[:-1]
+        job.unfollowed()
         parent, trial = job.next(), job.next()
         first = dict(trial.assignment)
         job.report(parent, 0.9, job.folder / "store")

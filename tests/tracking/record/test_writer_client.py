@@ -4,12 +4,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import experiment
 
 from tuner.tracking.record import writer_client
+from tuner.tracking.record.messages import JournalState, Opened, Written
+from tuner.tracking.record.opening import opening
 from tuner.tracking.record.writer_client import WriterClient
+from tuner.trials.events import TrialReported
 
 Start = Callable[[str], WriterClient]
 
@@ -19,17 +24,25 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a writer that opens a record and does what its program says."""
 
     def start_writer(program: str) -> WriterClient:
-        monkeypatch.setattr(writer_client, "_WRITER", f"import sys\nprint('{{}}', flush=True)\n{program}")
+        opened = Opened(experiment="1", parent="a", view="")
+        said = f"import sys\nprint({opened.model_dump_json()!r}, flush=True)\n"
+        monkeypatch.setattr(writer_client, "_WRITER", said + program)
         writer = WriterClient(os.environ)
-        assert writer.open({"do": "open"}, lambda why: None) == {}
+        journal = JournalState(job="job", folder="runs/job")
+        assert writer.open(opening(experiment(), "sqlite:///x.db", journal, Path(), 2, {}), lambda why: None) == opened
         return writer
 
     return start_writer
 
 
+def reported(trial: int, value: Any) -> TrialReported:
+    report: Any = {"epoch": 1, "loss": value}
+    return TrialReported.model_construct(event="reported", time=1.0, trial=trial, report=report)
+
+
 def test_a_writer_that_is_killed_at_its_last_word_is_told_of(start: Start) -> None:
     writer = start("sys.stdin.read(); sys.stdout.write('{\"fail'); sys.exit('killed')")
-    assert writer.close() == {"failures": ["the process that writes ended: killed"]}
+    assert writer.close() == Written(failures=["the process that writes ended: killed"])
 
 
 def test_what_is_put_to_a_writer_that_has_ended_is_no_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,9 +51,9 @@ def test_what_is_put_to_a_writer_that_has_ended_is_no_error(start: Start, monkey
     writer = start("sys.exit('killed')")
     writer._process.wait()
     for _ in range(3):
-        writer.put({"do": "metrics", "values": "x" * 100})
+        writer.put(reported(3, "x" * 100))
         time.sleep(0.2)  # each is a write of its own
-    assert writer.close() == {"failures": ["the process that writes ended: killed"]}
+    assert writer.close() == Written(failures=["the process that writes ended: killed"])
     assert not raised
 
 
@@ -49,7 +62,8 @@ def test_what_cannot_be_written_down_costs_nothing_else(start: Start) -> None:
         def __str__(self) -> str:
             raise LookupError("it broke")
 
-    writer = start("print('{\"failures\": [%d]}' % len(sys.stdin.readlines()))")
+    last = Written(failures=["COUNT"]).model_dump_json()
+    writer = start(f"print({last!r}.replace('COUNT', str(len(sys.stdin.readlines()))))")
     for value in (1, Odd(), 2):
-        writer.put({"do": "metrics", "trial": 3, "values": value})
-    assert writer.close() == {"failures": ["metrics of trial 3: it broke", 3]}  # the opening is one
+        writer.put(reported(3, value))
+    assert writer.close().failures == ["reported of trial 3: it broke", "3"]  # the opening is one

@@ -8,9 +8,12 @@ from typing import Any
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import entities, store
 from tuner.tracking.names import recorded
-from tuner.tracking.record import messages
 from tuner.tracking.record.database import DatabaseRuns
+from tuner.tracking.record.opening import rules_of
+from tuner.tracking.record.projection import EndRun, LogMetrics, Operation, StartRun, projected
 from tuner.tracking.record.runs import ClientRuns, Runs
+from tuner.trials.events import JobEnd
+from tuner.trials.journal import history
 from tuner.trials.resume import ResumedJob
 from tuner.trials.status import ENDED
 
@@ -55,15 +58,16 @@ def lacking(
     runs = {int(each.data.tags["tuner.trial"]): each for each in _trials(client, run)}
     writes: Runs = DatabaseRuns.of(uri, client) or ClientRuns(client)
     points = writes.points([each.info.run_id for each in runs.values()])
-    found = list(_of_job(run, past.end))
+    found = list(_of_job(run, past.end)) if past.end else []
+    rules = rules_of(spec)
     for trial in past.trials:
         its = runs.get(trial.number)
         if its is None:
             found.append(MissingItem(f"trial {trial.number} has no run", trial.number))
         else:
-            told = list(messages.history(spec, trial))
-            measured = past.end.get("test", {}) if past.end.get("winner") == trial.number else {}
-            found += _of_trial(trial.number, its, points[its.info.run_id], told, measured)
+            operations = projected(rules, "", trial.number, history(spec, trial))
+            measured = past.end["test"] if past.end and past.end["winner"] == trial.number else {}
+            found += _of_trial(trial.number, its, points[its.info.run_id], operations, measured)
             if trial.status in ENDED and trial.checkpoint in kept and not _has_checkpoint(client, its):
                 found.append(MissingItem(f"trial {trial.number} has no checkpoint", trial.number, is_checkpoint=True))
     return found
@@ -77,10 +81,10 @@ def _trials(client: Any, parent: Any) -> Sequence[Any]:
     return store.runs_below(client, parent.info.experiment_id, parent.info.run_id) or ()
 
 
-def _of_job(run: Any, end: Mapping[str, Any]) -> Iterator[MissingItem]:
-    if end and run.info.status != end["status"]:
+def _of_job(run: Any, end: JobEnd) -> Iterator[MissingItem]:
+    if run.info.status != end["status"]:
         yield MissingItem(f"the job's run is {run.info.status}, and not {end['status']}")
-    for name, value in end.get("metrics", {}).items():
+    for name, value in end["metrics"].items():
         there = run.data.metrics.get(recorded(name))
         if there is None:
             yield MissingItem(f"the job's run has no metric {name!r}")
@@ -89,25 +93,24 @@ def _of_job(run: Any, end: Mapping[str, Any]) -> Iterator[MissingItem]:
 
 
 def _of_trial(
-    number: int, run: Any, points: Mapping[str, int], told: Sequence[Mapping[str, Any]], measured: Mapping[str, float]
+    number: int, run: Any, points: Mapping[str, int], operations: Sequence[Operation], measured: Mapping[str, float]
 ) -> Iterator[MissingItem]:
     steps: dict[str, set[int]] = {}
-    for said in told:
-        match said["do"]:
-            case "start":
-                for key, value in said["params"].items():
+    for operation in operations:
+        match operation:
+            case StartRun():
+                for key, value in operation.params.items():
                     if run.data.params.get(recorded(key)) != entities.as_text(value):
                         yield MissingItem(f"trial {number} has not the parameter {key!r}", number)
-            case "metrics":
-                for name in said["values"]:
-                    steps.setdefault(name, set()).add(said["step"])
-            case "end":
-                if run.info.status != said["status"]:
-                    yield MissingItem(
-                        f"the run of trial {number} is {run.info.status}, and not {said['status']}", number
-                    )
-                for name, value in said["metrics"].items():
-                    if run.data.metrics.get(recorded(name)) != value or recorded(name) not in points:
+            case LogMetrics():
+                for name in operation.values:
+                    steps.setdefault(name, set()).add(operation.step)
+            case EndRun():
+                if run.info.status != operation.status:
+                    what = f"the run of trial {number} is {run.info.status}, and not {operation.status}"
+                    yield MissingItem(what, number)
+                for name, best in operation.metrics.items():
+                    if run.data.metrics.get(recorded(name)) != best or recorded(name) not in points:
                         yield MissingItem(f"trial {number} has not the metric {name!r}", number, name)
     for name, there in steps.items():
         count = points.get(recorded(name), 0)

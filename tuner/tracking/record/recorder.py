@@ -1,37 +1,30 @@
-"""The record: what MLflow is told of a job and its trials. `tuner.tracking.record.writer` writes it."""
+"""The driver's side of the record in MLflow: it opens the record, and hands the events of the journal to the writer."""
 
 import os
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from tuner.errors import Problem, UserError
 from tuner.spec.experiment import ExperimentSpec
-from tuner.storage.filesystem import above
 from tuner.storage.uris import MLFLOW_DEFAULT, absolute, masked
 from tuner.tracking.names import recorded, renamed
-from tuner.tracking.record import messages
+from tuner.tracking.record.messages import JournalState, Refusal
+from tuner.tracking.record.opening import opening, rules_of
+from tuner.tracking.record.projection import names_in
 from tuner.tracking.record.writer_client import WriterClient
 from tuner.tracking.store import FIXED, SPACE, VIEW
 from tuner.tracking.user_mlflow import UserMlflow
-from tuner.train.trial_base import AnyTrial
-from tuner.trials.callback import TrialCallback
 from tuner.trials.elapsed import Elapsed
+from tuner.trials.events import Event, JobEnd, JobRecorded, TrialEvent, TrialSaved
+from tuner.trials.journal import history
+from tuner.trials.journal import recorded as end_event
 from tuner.trials.resume import ResumedJob
 from tuner.trials.status import ENDED
-from tuner.trials.trial import Trial
-
-_NAMED = ("values", "metrics", "params", "tags")
-"""Parts of what the writer is told that have names of the user's."""
 
 _PREFIXES = ("best_", FIXED, SPACE)
 """What is put before names of the user's."""
-
-PATIENCE = 20.0
-"""Seconds that the end of a job waits for a store that is away."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +44,10 @@ class Links:
     url: str
 
 
-class Recorder(TrialCallback):
-    """Tells the writer of one job: a parent run for the job, a nested run for each trial.
+class Recorder:
+    """Has the record of one job written: a parent run for the job, a nested run for each trial.
 
-    It is a `TrialCallback`: what it is told goes to the writer's process by way of a queue.
+    It follows the job's journal: what it is given goes to the writer's process by way of a queue.
     """
 
     def __init__(self, spec: ExperimentSpec, uri: str, lock: int | None = None) -> None:
@@ -71,19 +64,13 @@ class Recorder(TrialCallback):
         self._environment = dict(os.environ)
         self._writer: WriterClient | None = None
         self._spec = spec
+        self._rules = rules_of(spec)
         self._uri = uri
-        self._folder = ""
-        self._started: set[int] = set()
-        """Trials that have runs, or will have."""
-        self._written: set[int] = set()
-        """Those whose runs an earlier run of the job has ended."""
-        self._steps: dict[int, set[int]] = {}
-        """Of the others, the epochs that it has written: MLflow would keep both where one is written again."""
         self._told: set[str] = set()
         """Names that are recorded under others, of which the user knows."""
         self._warn: Callable[[str], object] = lambda message: None
         self.failure: Exception | None = None
-        """Why the record is not whole; None while it is."""
+        """Why the record is not complete; None while it is."""
         self.model = ""
         """The registered winner's address, once that is written; empty where there is none."""
 
@@ -98,7 +85,7 @@ class Recorder(TrialCallback):
         elapsed: Elapsed | None = None,
         lacking: Mapping[int, Collection[str]] = MappingProxyType({}),
         unkept: Collection[int] = (),
-        only_mends: bool = False,
+        only_completes: bool = False,
         token: str = "",
         changed_code: str = "",
         learnt: str = "",
@@ -110,13 +97,13 @@ class Recorder(TrialCallback):
             folder: Its folder.
             source: The experiment's file, or the folder that it belongs to.
             trials: How many there will be.
-            past: An earlier run of this job; its record goes on, and what of it was not written is.
-            warn: Told where the store is away, and waited for, and of names that MLflow does not take.
+            past: An earlier run of this job; its record continues, and what of it was not written is.
+            warn: Called where the store does not answer, and is waited for, and with names that MLflow does not take.
             elapsed: The time of the job until now.
-            lacking: Of trials whose runs have ended and are not whole, the metrics that they lack points of.
+            lacking: Of trials whose runs have ended and are not complete, the metrics that they lack points of.
             unkept: Of these, the trials whose checkpoint is no artifact.
-            only_mends: Whether the record is only to be made whole, and nothing is to be taken from it.
-            token: Tells this opening of the job from all others; empty for one that only makes its record whole.
+            only_completes: Whether the record is only to be completed, and nothing is to be taken from it.
+            token: Tells this opening of the job from all others; empty for one that only completes its record.
             changed_code: Which files of the user's own code are not what they were, in words; empty for none.
             learnt: From which trials of earlier jobs the sampler learns, in words.
 
@@ -124,116 +111,68 @@ class Recorder(TrialCallback):
             UserError: MLflow refuses.
         """
         self._warn = warn
-        self._folder = folder
         self._writer = WriterClient(self._environment, self._lock)
-        said = messages.opening(self._spec, job, folder, source, trials, self._environment, elapsed, learnt)
-        self._tell_of_names((*said["params"], *said["tags"]))
-        known = sorted(past.openings) if past else []
-        said["opening"] |= {"store": self.store, "token": token, "known": known, "changed_code": changed_code}
-        said["opening"] |= {
-            "begun": len(past.trials) if past else 0,
-            "going_on": [trial.number for trial in past.trials if trial.status not in ENDED] if past else [],
-            "ended": bool(past and past.end),
-            "only_mends": only_mends,
-        }
+        before = past.trials if past else []
+        journal = JournalState(
+            job=job,
+            folder=folder,
+            store=self.store,
+            token=token,
+            known=sorted(past.openings) if past else [],
+            changed_code=changed_code,
+            begun=len(before),
+            unfinished=[trial.number for trial in before if trial.status not in ENDED],
+            is_ended=bool(past and past.end),
+            only_completes=only_completes,
+        )
+        message = opening(
+            self._spec,
+            self._uri,
+            journal,
+            source,
+            trials,
+            self._environment,
+            elapsed,
+            learnt,
+            parent=past.head.parent_run if past else "",
+            lacking={number: sorted(metrics) for number, metrics in lacking.items()},
+            unkept=sorted(unkept),
+        )
+        self._tell_of_names((*message.params, *message.tags))
         opened = self._writer.open(
-            said
-            | {
-                "uri": self._uri,
-                "registers": registers(self._spec),
-                "parent": past.head.get("parent_run", "") if past else "",
-            },
+            message,
             lambda why: warn(f"MLflow's store at {masked(self._uri)} has gone away, and is waited for: {why}"),
         )
-        if "refused" in opened:
-            message, key, hint = opened["refused"]
+        if isinstance(opened, Refusal):
             self.close()
-            raise UserError(Problem(message, key, masked(self._uri), hint))
-        if aside := ", ".join(str(number) for number in opened.get("aside", ())):
+            raise UserError(Problem(opened.message, opened.key, masked(self._uri), opened.hint))
+        if superseded := ", ".join(str(number) for number in opened.superseded):
             warn(
-                f"MLflow has runs of the trials {aside}, of which the job's journal does not tell: it is older, as one "
-                "from a backup; they keep their numbers as the tag tuner.superseded, and new trials get these numbers"
+                f"MLflow has runs of the trials {superseded}, of which the job's journal does not tell: it is older, "
+                "as one from a backup; they keep their numbers as the tag tuner.superseded, and new trials get these "
+                "numbers"
             )
-        for number, there in ((int(number), there) for number, there in opened["trials"].items()):
-            self._started.add(number)
-            if there["ended"]:
-                self._written.add(number)
-                if number in lacking:
-                    self._mend(past, number, lacking[number], number in unkept)
-            else:
-                self._steps[number] = set(there["steps"])
-        for trial in past.trials if past else ():
-            self._tell_again(trial)
-        return self._links(opened["experiment"], opened["parent"], opened["view"])
+        for trial in before:
+            for event in history(self._spec, trial):
+                self.put(event)
+        return self._links(opened.experiment, opened.parent, opened.view)
 
     @property
     def store(self) -> str:
         """MLflow's store, by a URI that is right from everywhere on this machine, and without a password."""
         return masked(absolute(self._uri))
 
-    def _tell_again(self, trial: Trial) -> None:
-        """What an earlier run of the job did not live to write of a trial. What is there already stays as it is."""
-        if trial.number in self._written:
+    def put(self, event: Event) -> None:
+        """Have an event of the journal recorded, some time soon."""
+        if not isinstance(event, TrialEvent | JobRecorded) or isinstance(event, TrialSaved):
             return
-        for said in messages.history(self._spec, trial, self._folder):
-            if said["do"] == "start" and trial.number in self._started:
-                continue
-            if said["do"] == "metrics" and said["step"] in self._steps.get(trial.number, ()):
-                continue
-            self._put(said)
-        self._started.add(trial.number)
+        assert self._writer is not None, "the record is not open"
+        self._tell_of_names(names_in(event, self._rules))
+        self._writer.put(event)
 
-    def _mend(self, past: ResumedJob | None, number: int, metrics: Collection[str], is_unkept: bool) -> None:
-        """Write what the run of a trial lacks though it has ended. Its files came before its end, and may be lost."""
-        for trial in past.trials if past else ():
-            for said in messages.history(self._spec, trial, self._folder) if trial.number == number else ():
-                match said["do"]:
-                    case "start":
-                        self._put({**said, "data": None})
-                        self._put({"do": "tags", "trial": number, "tags": said["tags"]})
-                    case "metrics":
-                        values = {name: value for name, value in said["values"].items() if name in metrics}
-                        self._put({**said, "values": values})
-                    case "end":
-                        best = {name: value for name, value in said["metrics"].items() if name in metrics}
-                        self._put({**said, "metrics": best, "texts": {}} | ({} if is_unkept else {"checkpoint": ""}))
-
-    def _tell_of_names(self, names: Iterable[str]) -> None:
-        """Say once which names MLflow does not take, and what they are recorded as."""
-        new = {}
-        for other, name in renamed(names).items():
-            plain = next((name.removeprefix(each) for each in _PREFIXES if name.startswith(each)), name)
-            if plain not in self._told:
-                self._told.add(plain)
-                # A searched key is known by its tag first, and looked for among the parameters.
-                new[plain] = other if name.startswith(FIXED) or recorded(plain) == plain else recorded(plain)
-        if new:
-            listed = ", ".join(f"{name!r} is recorded as {other!r}" for name, other in new.items())
-            self._warn(f"MLflow does not accept every name: {listed}")
-
-    def trial_started(self, trial: Trial) -> None:
-        """Queue the trial's run: its parameters, its data, its place below the parent."""
-        if trial.number not in self._started:
-            self._start(trial, trial.config, trial.label)
-        elif trial.resumed:
-            self._put({"do": "again", "trial": trial.number})
-
-    def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        """Queue an epoch's metrics, at its step; of a population also the searched values that it was trained with."""
-        self._report(trial, report, trial.updated)
-
-    def trial_ended(self, trial: Trial) -> None:
-        """Queue the trial's end: its status, its best report, its checkpoint or its traceback."""
-        self._end(trial, trial.ended or time.time())
-
-    def give_up(self, trial: Trial) -> None:
-        """Queue the deletion of a trial's files: it waits until its checkpoint is an artifact."""
-        assert trial.checkpoint is not None
-        self._put({"do": "drop", "trial": trial.number, "folder": above(trial.checkpoint)})
-
-    def job_ended(self, end: Mapping[str, Any]) -> None:
-        """Queue the end of the job, as `tuner.tracking.record.messages.end_of` has it."""
-        self._put({"do": "close", "patience": PATIENCE} | dict(end))
+    def job_ended(self, end: JobEnd) -> None:
+        """Have the end of the job recorded, of which its journal does not tell."""
+        self.put(end_event(end))
 
     def user_mlflow(self, links: Links) -> UserMlflow:
         """Where trials log that use MLflow themselves."""
@@ -248,30 +187,25 @@ class Recorder(TrialCallback):
         """Wait until everything is written. Nothing can be told it afterwards."""
         if self._writer is None:
             return
-        answer = self._writer.close()
+        written = self._writer.close()
         self._writer = None
-        failures, self.model = answer["failures"], answer.get("model", "")
+        failures, self.model = written.failures, written.model
         if failures:
             more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
             self.failure = RuntimeError(f"{failures[0]}{more}")
 
-    def _put(self, said: Mapping[str, Any]) -> None:
-        assert self._writer is not None, "the record is not open"
-        self._tell_of_names(name for part in _NAMED for name in said.get(part, ()))
-        self._writer.put(said)
-
-    def _start(self, trial: Trial, config: AnyTrial, name: str) -> None:
-        self._started.add(trial.number)
-        self._put(messages.beginning(self._spec, trial, config, name))
-
-    def _report(self, trial: Trial, report: dict[str, Any], when: float) -> None:
-        epoch = report["epoch"]
-        if epoch in self._steps.get(trial.number, ()):
-            return
-        self._put(messages.metrics(self._spec, trial, report, when))
-
-    def _end(self, trial: Trial, when: float) -> None:
-        self._put(messages.ending(self._spec, trial, when, self._folder))
+    def _tell_of_names(self, names: Iterable[str]) -> None:
+        """Say once which names MLflow does not take, and what they are recorded as."""
+        new = {}
+        for other, name in renamed(names).items():
+            plain = next((name.removeprefix(each) for each in _PREFIXES if name.startswith(each)), name)
+            if plain not in self._told:
+                self._told.add(plain)
+                # A searched key is known by its tag first, and looked for among the parameters.
+                new[plain] = other if name.startswith(FIXED) or recorded(plain) == plain else recorded(plain)
+        if new:
+            listed = ", ".join(f"{name!r} is recorded as {other!r}" for name, other in new.items())
+            self._warn(f"MLflow does not accept every name: {listed}")
 
     def _links(self, experiment: str, parent: str, view: str) -> Links:
         path = f"/#/experiments/{experiment}/runs?workflowType=machine_learning&{VIEW}={view}"
@@ -280,8 +214,3 @@ class Recorder(TrialCallback):
         default = self._uri == MLFLOW_DEFAULT
         command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {masked(self._uri)}"
         return Links(experiment, parent, command, f"http://127.0.0.1:5000{path}")
-
-
-def registers(spec: ExperimentSpec) -> bool:
-    """Whether the winner is registered: a model of the user's own would need its code wherever it is loaded."""
-    return spec.tracking.register_model and not spec.trial.is_function and not spec.trial.targets

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuner.tracking.health import refusal
+from tuner.tracking.record.messages import JournalState
 from tuner.trials.status import ENDED
 from tuner.trials.stored_jobs import shares_record
 
@@ -20,33 +21,30 @@ class Refused(Exception):
         super().__init__(message)
 
 
-def check(run: Any, trials: Sequence[Any], opening: Mapping[str, Any]) -> None:
+def check(run: Any, trials: Sequence[Any], journal: JournalState) -> None:
     """Make sure that a job can go on with its record.
 
     Args:
         run: The job's own run.
         trials: The runs of its trials.
-        opening: What its journal tells: ``job``, ``folder``, ``store``, the ``token`` of this opening and those
-            ``known`` of earlier ones; ``only_mends``, whether it only makes the record whole; ``begun``, how many
-            trials it has; ``going_on``, the numbers of those that have not ended; ``ended``, whether it tells of the
-            record's end.
+        journal: What its journal tells.
 
     Raises:
         Refused: It cannot.
     """
-    _check_is_no_copy(run.data.tags, opening)
-    _check_is_not_ahead(run, trials, opening)
+    _check_is_no_copy(run.data.tags, journal)
+    _check_is_not_ahead(run, trials, journal)
 
 
-def _check_is_no_copy(tags: Mapping[str, str], opening: Mapping[str, Any]) -> None:
+def _check_is_no_copy(tags: Mapping[str, str], journal: JournalState) -> None:
     """Two folders of one job are not to write to the same runs: only one of them would know what is in them.
 
     Raises:
         Refused: The other one has gone on with the record, or has it as well.
     """
     folder, token = tags.get("tuner.folder", ""), tags.get(OPENING, "")
-    gone_on = bool(token) and token not in (opening["token"], *opening["known"])
-    if gone_on or shares_record(opening["folder"], folder, opening["job"], opening["store"]):
+    gone_on = bool(token) and token not in (journal.token, *journal.known)
+    if gone_on or shares_record(journal.folder, folder, journal.job, journal.store):
         what = "and has gone on there" if gone_on else "and this one is a copy"
         raise Refused(
             f"its runs belong to the job in {folder} on {tags.get('tuner.host', 'another machine')}, {what}",
@@ -55,18 +53,18 @@ def _check_is_no_copy(tags: Mapping[str, str], opening: Mapping[str, Any]) -> No
         )
 
 
-def _check_is_not_ahead(run: Any, trials: Sequence[Any], opening: Mapping[str, Any]) -> None:
+def _check_is_not_ahead(run: Any, trials: Sequence[Any], journal: JournalState) -> None:
     """What only makes a record whole must not take anything from it: the journal may be older, as one from a backup.
 
     Raises:
         Refused: The record tells more than the journal.
     """
-    if not opening["only_mends"]:
+    if not journal.only_completes:
         return  # its trials go on, and what is known of them is what the journal tells
-    begun, going_on = opening["begun"], opening["going_on"]
+    begun, unfinished = journal.begun, journal.unfinished
     numbers = sorted((int(each.data.tags["tuner.trial"]), is_over(each)) for each in trials)
-    ahead = [f"trial {number}" for number, is_over in numbers if number >= begun or (is_over and number in going_on)]
-    if run.info.status == "FINISHED" and not opening["ended"]:
+    ahead = [f"trial {number}" for number, is_over in numbers if number >= begun or (is_over and number in unfinished)]
+    if run.info.status == "FINISHED" and not journal.is_ended:
         ahead.append("the job")
     if ahead:
         more = f" and {len(ahead) - 5} more" if len(ahead) > 5 else ""

@@ -1,13 +1,12 @@
 """The process that writes a job's record to MLflow, started and fed by `tuner.tracking.record.writer_client`.
 
 It is a process of its own because MLflow takes tens of milliseconds of computing for each run, which in the driver
-would hold up the trials. It reads operations (`tuner.tracking.record.record`) as lines of JSON from its standard
-input, and answers with lines on its standard output: one to ``open``, behind one that says so where it has to wait for
-the store, and one when everything is written. Where the store is away, what there is to write waits here; it also lies
-in the job's journal, from which ``tuner sync`` and ``--resume`` make up for what never came.
+would hold up the trials. It reads the events of the job's journal as lines from its standard input, behind an
+`OpenRecord`, and answers with lines on its standard output: one when the record is open, behind one that says so where
+it has to wait for the store, and one when everything is written. Where the store does not answer, events wait here;
+they are in the journal, too, from which ``tuner sync`` and ``--resume`` send what never came.
 """
 
-import json
 import os
 import queue
 import sys
@@ -16,11 +15,15 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
+
+from pydantic import ValidationError
 
 from tuner.tracking.health import unanswered
-from tuner.tracking.record.record import Operation, Record
+from tuner.tracking.record.messages import Answer, OpenRecord, Refusal, Waiting, Written
+from tuner.tracking.record.projection import EndRun, Operation, Rules, TrialProjection
+from tuner.tracking.record.record import Record
 from tuner.tracking.record.reopening import Refused
+from tuner.trials.events import Event, JobEnd, JobRecorded, TrialEvent, event_of
 from tuner.trials.status import BROKE_OFF_RESUMABLE
 
 _LINGER = 0.5  # seconds that operations wait for others to travel with
@@ -29,67 +32,77 @@ _AWAY = 60.0  # seconds that a store may be away when the record is opened
 _SIDE_BY_SIDE = {"http": 8, "https": 8, "postgresql": 4, "mysql": 4, "mssql": 4}
 """Trials that are written at once, by the kind of store: it is the way there that takes time. SQLite has one writer."""
 
-Answer = Callable[[dict[str, Any]], None]
+Reply = Callable[[Answer], None]
 
 
-def write(lines: Iterable[str], answer: Answer) -> None:
-    """Write a record until its operations end.
+def write(lines: Iterable[str], reply: Reply) -> None:
+    """Write a record until its events end.
 
     Args:
-        lines: Operations as JSON; the first is ``open``. That they end without ``close`` means that the driver is gone.
-        answer: Takes what there is to say.
+        lines: An `OpenRecord`, then events. That they end without a `JobRecorded` means that the driver is gone.
+        reply: Sends an answer to the driver.
     """
-    arriving: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
+    arriving: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     hurry = threading.Event()
     deadline = _Deadline()
+    unread: list[str] = []
+    lines = iter(lines)
+    first = next(lines, None)
+    if first is None:
+        return
+    message = OpenRecord.model_validate_json(first)
 
     def read() -> None:
         try:
             for line in lines:
-                said = json.loads(line)
-                if said["do"] == "close":  # it holds for what is being tried at this moment, too
-                    deadline.set(said["patience"])
+                try:
+                    event = event_of(line)
+                except ValidationError as error:  # a bug of ours; the others are no worse for it
+                    unread.append(f"no event of a journal: {error}")
+                    continue
+                if isinstance(event, JobRecorded):  # it holds for what is being tried at this moment, too
+                    deadline.set(message.patience)
                     hurry.set()
-                arriving.put(said)
+                arriving.put(event)
         except ValueError:
-            pass  # half a line is the last thing that a driver says that is killed
+            pass  # half a line is the last thing that a driver sends that is killed
         finally:
             deadline.set(0.0)
             hurry.set()
             arriving.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    first = arriving.get()
-    if first is None:
-        return
-    record = _opened(first, hurry, answer)
+    record = _opened(message, hurry, reply)
     if record is None:
         return
-    kind = first["uri"].partition(":")[0].partition("+")[0]
+    kind = message.uri.partition(":")[0].partition("+")[0]
     with ThreadPoolExecutor(_SIDE_BY_SIDE.get(kind, 1)) as pool:
-        _Writing(record, pool, hurry, deadline, first["registers"]).run(arriving, answer)
+        writing = _Writing(record, message, pool, hurry, deadline)
+        writing.run(arriving)
+        failures = [*unread, *writing.failures, *record.refused]
+        reply(Written(failures=failures, model=record.model))
 
 
-def _opened(said: Operation, hurry: threading.Event, answer: Answer) -> Record | None:
+def _opened(message: OpenRecord, hurry: threading.Event, reply: Reply) -> Record | None:
     """The record, opened; None where the store refuses it.
 
-    It was there when the driver looked, a moment ago: where it is away now, it is waited for, as it is later on.
+    It was there when the driver looked, a moment ago: where it does not answer now, it is waited for, as it is later.
     """
     record: Record | None = None
     give_up = time.monotonic() + _AWAY
     is_again = False
     while True:
         try:
-            record = record or Record(said["uri"])
-            answer(record.open(said, again=is_again))
+            record = record or Record(message.uri)
+            reply(record.open(message, again=is_again))
             return record
         except Refused as error:
-            why = unanswered(said["uri"])
+            why = unanswered(message.uri)
             if not why or hurry.is_set() or time.monotonic() >= give_up:
-                answer({"refused": [error.message, error.key, error.hint]})
+                reply(Refusal(message=error.message, key=error.key, hint=error.hint))
                 return None
             if not is_again:
-                answer({"waiting": why})
+                reply(Waiting(why=why))
         is_again = True
         hurry.wait(_PAUSES[0])
 
@@ -111,23 +124,30 @@ class _Deadline:
 
 
 class _Writing:
+    """Projects events as they arrive, and writes what they stand for."""
+
     def __init__(
         self,
         record: Record,
+        message: OpenRecord,
         pool: ThreadPoolExecutor,
         hurry: threading.Event,
         deadline: _Deadline,
-        registers: bool,
     ) -> None:
         self._record = record
+        self._rules: Rules = message.rules
+        self._folder = message.journal.folder
         self._pool = pool
         self._hurry = hurry
-        self._failures: list[str] = []
-        self._is_ahead = not registers
         self._deadline = deadline
+        self._trials: dict[int, TrialProjection] = {}
+        self._imports_registry = message.registers
+        self.failures: list[str] = []
+        """What could not be written, and why."""
 
-    def run(self, arriving: "queue.SimpleQueue[Operation | None]", answer: Answer) -> None:
-        closing: Operation | None = None
+    def run(self, arriving: "queue.SimpleQueue[Event | None]") -> None:
+        """Write until the events end."""
+        end: JobEnd | None = None
         is_over = False
         while not is_over:
             batch = [arriving.get()]
@@ -136,25 +156,28 @@ class _Writing:
                 batch.append(arriving.get())
             is_over = None in batch
             trials: dict[int, list[Operation]] = {}
-            for said in batch:
-                if said is None:
-                    continue
-                if said["do"] == "close":
-                    closing = said
-                    continue
-                trials.setdefault(said["trial"], []).append(said)
-                if said["do"] == "end" and not self._is_ahead:
-                    self._is_ahead = True  # seconds of imports for the winner's model, while others train
-                    threading.Thread(target=import_module, args=["tuner.tracking.registry"], daemon=True).start()
+            for event in batch:
+                if isinstance(event, JobRecorded):
+                    end = event.end
+                elif isinstance(event, TrialEvent):
+                    trials.setdefault(event.trial, []).extend(self._projected(event))
+            trials = {number: operations for number, operations in trials.items() if operations}
             list(self._pool.map(self._write_trial, trials, trials.values()))
-        if closing is not None:
-            end = closing
+        if end is not None:
             # One by one: where one of them is refused, the others are written.
             for step in (self._record.test, self._record.register, self._record.close):
                 self._attempt(lambda again, step=step: step(end))  # type: ignore[misc]
         elif self._record.is_there():
             self._attempt(lambda again: self._record.abandon(time.time(), BROKE_OFF_RESUMABLE))
-        answer({"failures": [*self._failures, *self._record.refused], "model": self._record.model})
+
+    def _projected(self, event: TrialEvent) -> list[Operation]:
+        if event.trial not in self._trials:
+            self._trials[event.trial] = TrialProjection(self._rules, self._folder, event.trial)
+        operations = self._trials[event.trial].of(event)
+        if self._imports_registry and any(isinstance(each, EndRun) for each in operations):
+            self._imports_registry = False  # seconds of imports for the winner's model, while others train
+            threading.Thread(target=import_module, args=["tuner.tracking.registry"], daemon=True).start()
+        return operations
 
     def _write_trial(self, trial: int, operations: list[Operation]) -> None:
         if self._attempt(
@@ -162,8 +185,8 @@ class _Writing:
         ):
             return
         # One of them cannot be written: the others are no worse for it.
-        for said in operations:
-            self._attempt(lambda again, one=said: self._record.write(trial, [one], again=True))  # type: ignore[misc]
+        for operation in operations:
+            self._attempt(lambda again, one=operation: self._record.write(trial, [one], again=True))  # type: ignore[misc]
 
     def _attempt(self, work: Callable[[bool], None], *, is_last: bool = True) -> bool:
         """Do some work, as often as the store is away. Returns whether it was done."""
@@ -174,10 +197,10 @@ class _Writing:
             except Exception as error:
                 if self._record.is_there():
                     if is_last:
-                        self._failures.append(f"{type(error).__name__}: {error}")
+                        self.failures.append(f"{type(error).__name__}: {error}")
                     return False
                 if self._deadline.is_past():
-                    self._failures.append(f"the store is away: {error}")
+                    self.failures.append(f"the store is away: {error}")
                     return True  # there is no use in trying the parts
                 if self._hurry.is_set():
                     time.sleep(_PAUSES[0])
@@ -196,6 +219,6 @@ def main() -> None:
     # A server that is away is waited for here, where the driver's end is known.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    write(sys.stdin, lambda said: print(json.dumps(said), file=out, flush=True))
+    write(sys.stdin, lambda answer: print(answer.model_dump_json(), file=out, flush=True))
     out.flush()
     os._exit(0)  # there is nothing to tidy up, and it would take a second

@@ -1,14 +1,15 @@
 """The driver's side of `tuner.tracking.record.writer`: starts that process, and hands it what is to be written."""
 
 import contextlib
-import json
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+
+from tuner.tracking.record.messages import Answer, Opened, OpenRecord, Refusal, Waiting, Written, answer_of
+from tuner.trials.events import Event
 
 _WRITER = """
 import signal
@@ -34,7 +35,7 @@ class WriterClient:
             environment: Its environment variables.
             lock: A file descriptor that it keeps open as long as it lives.
         """
-        self._queue: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._unwritten: list[str] = []
         """What was handed to us that cannot be written down."""
@@ -51,15 +52,15 @@ class WriterClient:
             start_new_session=True,  # Ctrl-C is for the driver, which ends the record
         )
 
-    def open(self, said: Mapping[str, Any], waiting: Callable[[str], object]) -> dict[str, Any]:
-        """Have the record opened, and wait for the answer. Where that may take a while, `waiting` is told why."""
-        self._say(said)
-        while (answer := self._answer()) is not None and "waiting" in answer:
-            waiting(answer["waiting"])
-        if answer is None:
-            message = f"the process that writes the record ended: {self._last_words()}"
+    def open(self, message: OpenRecord, waiting: Callable[[str], object]) -> Opened | Refusal:
+        """Open the record, and wait for the answer. Where that may take a while, `waiting` is called with why."""
+        self._send(message.model_dump_json() + "\n")
+        while isinstance(answer := self._answer(), Waiting):
+            waiting(answer.why)
+        if not isinstance(answer, Opened | Refusal):
+            why = f"the process that writes the record ended: {self._last_words()}"
             self.close()
-            raise RuntimeError(message)
+            raise RuntimeError(why)
         self._thread.start()
         return answer
 
@@ -69,27 +70,26 @@ class WriterClient:
         with contextlib.suppress(OSError):  # it is gone, and what was on its way to it with it
             self._process.stdin.close()
 
-    def put(self, said: Mapping[str, Any]) -> None:
-        """Have something written, some time soon."""
-        self._queue.put(said)
+    def put(self, event: Event) -> None:
+        """Have an event written, some time soon."""
+        self._queue.put(event)
 
-    def close(self) -> dict[str, Any]:
-        """Wait until everything is written. Returns ``failures``: what could not be; ``model``: what was registered."""
-        answer: dict[str, Any] | None = {"failures": []}
+    def close(self) -> Written:
+        """Wait until everything is written."""
+        answer: Answer | None = Written(failures=[])
         if self._thread.ident is not None:  # else it was never opened
             self._hurry.set()
             self._queue.put(None)
             self._thread.join()
             answer = self._answer()
-        if answer is None:
-            answer = {"failures": [f"the process that writes ended: {self._last_words()}"]}
+        if not isinstance(answer, Written):
+            answer = Written(failures=[f"the process that writes ended: {self._last_words()}"])
         self.hang_up()
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process.wait()
         self._errors.close()
-        answer["failures"] = [*self._unwritten, *answer["failures"]]
-        return answer
+        return answer.model_copy(update={"failures": [*self._unwritten, *answer.failures]})
 
     def _feed(self) -> None:
         is_over = False
@@ -99,27 +99,27 @@ class WriterClient:
                 while not self._queue.empty():
                     batch.append(self._queue.get())
             is_over = batch[-1] is None
-            self._say(*(said for said in batch if said is not None))
+            lines = []
+            for event in filter(None, batch):
+                try:
+                    lines.append(event.line())
+                except Exception as error:  # the others are no worse for it
+                    self._unwritten.append(f"{event.event} of trial {getattr(event, 'trial', None)}: {error}")
+            self._send("".join(lines))
         self.hang_up()
 
-    def _say(self, *batch: Mapping[str, Any]) -> None:
+    def _send(self, lines: str) -> None:
         assert self._process.stdin is not None
-        lines = []
-        for said in batch:
-            try:
-                lines.append(json.dumps(said, default=str) + "\n")
-            except Exception as error:  # the others are no worse for it
-                self._unwritten.append(f"{said.get('do')} of trial {said.get('trial')}: {error}")
         try:
-            self._process.stdin.write("".join(lines))
+            self._process.stdin.write(lines)
             self._process.stdin.flush()
         except (OSError, ValueError):
             pass  # it is gone, as its missing answer will tell, or was hung up on; what it lacks is in the journal
 
-    def _answer(self) -> dict[str, Any] | None:
+    def _answer(self) -> Answer | None:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        return json.loads(line) if line.endswith("\n") else None  # it may have been killed in the middle of a line
+        return answer_of(line) if line.endswith("\n") else None  # it may have been killed in the middle of a line
 
     def _last_words(self) -> str:
         self._errors.seek(0)
