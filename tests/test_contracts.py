@@ -245,7 +245,7 @@ def test_a_dataset_is_what_it_says(prepared: Make, canvas: int | None) -> None:
     test = data.load_test()
     sizes = data.describe().sizes
     assert {"train": len(train), "validation": len(validation), "test": len(test)} == sizes
-    assert sizes["validation"] == data.held_out
+    assert sizes["validation"] == data.validation_size
     shape = data.image
     assert len(shape.mean) == len(shape.std) == shape.channels and min(shape.std) > 0
     for part in (train, validation, test):
@@ -374,11 +374,11 @@ def test_a_task_measures_what_it_names_and_is_pure(member: Any) -> None:
     loss.backward()
     assert all(output.grad is not None and output.grad.isfinite().all() for output in outputs.values())
 
-    held_out, trained = task.measure(given, targets), task.measure(given, targets, training=True)
-    assert tuple(held_out) == task.metrics and tuple(trained) == task.train_metrics
-    assert held_out == task.measure(given, targets)
-    assert all(held_out[name] == value for name, value in trained.items()), "the same metric on both sets"
-    for name, value in held_out.items():
+    validation_size, trained = task.measure(given, targets), task.measure(given, targets, training=True)
+    assert tuple(validation_size) == task.metrics and tuple(trained) == task.train_metrics
+    assert validation_size == task.measure(given, targets)
+    assert all(validation_size[name] == value for name, value in trained.items()), "the same metric on both sets"
+    for name, value in validation_size.items():
         assert isinstance(value, float) and math.isfinite(value)
         assert mode_of(f"val_{name}") in ("min", "max")
     assert all(torch.equal(output, before[name]) for name, output in outputs.items())

@@ -169,7 +169,7 @@ class TestDryRun:
     ) -> None:
         path = write(minimal + "resources: {cpu: 1, gpu: 0}\n")
         _, out, _ = tuner("run", path, "--dry-run")
-        assert "on this machine" in out and "data        digits: comes with scikit-learn" in out
+        assert "on this machine" in out and "data        digits: part of scikit-learn" in out
         assert "may take" not in out  # nothing was measured
         monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path / "data"))
         _, out, _ = tuner("run", path, "--dry-run", "trial.data={kind: mnist}")

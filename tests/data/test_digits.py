@@ -40,9 +40,9 @@ def test_the_images_are_resized(size: int) -> None:
 
 @pytest.mark.parametrize("validation", [10, 300, 1427])
 def test_the_size_of_the_validation_set(validation: int) -> None:
-    train, held_out = Digits(validation=validation).load()
-    assert (len(train), len(held_out)) == (1797 - 360 - validation, validation)
-    assert set(held_out.targets["label"].tolist()) == set(range(10))
+    train, validation_size = Digits(validation=validation).load()
+    assert (len(train), len(validation_size)) == (1797 - 360 - validation, validation)
+    assert set(validation_size.targets["label"].tolist()) == set(range(10))
 
 
 def test_on_a_canvas_each_set_is_placed_by_the_seed() -> None:

@@ -172,7 +172,10 @@ def test_its_arguments_are_told_with_it(module: str) -> None:
 
 def test_too_few_images_to_validate_on_are_told(module: str) -> None:
     problem = refused(f"{module}:Squares", validation=0.001)
-    assert (problem.message, problem.key) == ("0.001 of 60 images is too few to validate on", "validation")
+    assert (problem.message, problem.key) == (
+        "0.001 of 60 images leaves fewer images than classes in one of the two sets",
+        "validation",
+    )
     assert refused(f"{module}:Squares", validation=0.999).key == "validation"
 
 
@@ -198,5 +201,5 @@ def test_in_a_trial_its_code_is_known_to_be_needed_and_its_split_may_not_change_
 
     assert trial().targets == [f"{module}:Squares"]
     assert trial().build_model()(torch.rand(2, 3, 8, 8)).shape == (2, 3)
-    assert trial().cannot_go_on_as(trial(batch_size=3)) == ""
-    assert "the validation set would be another one" in trial().cannot_go_on_as(trial(validation=0.3))
+    assert trial().why_not_resumable_as(trial(batch_size=3)) == ""
+    assert "the validation set would be another one" in trial().why_not_resumable_as(trial(validation=0.3))

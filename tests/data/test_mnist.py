@@ -301,7 +301,7 @@ def test_on_a_machine_that_joins_late_trials_download_once(
 
 def test_where_it_joins_without_a_network_its_trials_say_so(here: Path, mirrors: SetMirrors, closed: str) -> None:
     mirrors(closed)
-    with pytest.raises(UserError, match=r"mnist is not there .* and cannot be downloaded"):
+    with pytest.raises(UserError, match=r"mnist is missing .* and cannot be downloaded"):
         MNIST(offline="digits").read("train")  # no other data instead: the other trials have mnist
 
 

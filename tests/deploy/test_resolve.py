@@ -142,8 +142,8 @@ def test_nothing_stays_of_what_was_downloaded(there: Store) -> None:
         ("a\0b", "no experiment, no job and no run"),
         ("runs/small", "there is no folder 'runs/small'"),
         (Path("nowhere"), "there is no folder 'nowhere'"),
-        ("file:///nowhere/at/all", "the checkpoint cannot be had"),
-        ("gone://bucket/checkpoint", "the checkpoint cannot be had"),
+        ("file:///nowhere/at/all", "the checkpoint cannot be read"),
+        ("gone://bucket/checkpoint", "the checkpoint cannot be read"),
     ],
 )
 def test_what_there_is_not_is_told_with_what_there_is(model: str | Path, words: str, there: Store) -> None:
@@ -172,7 +172,7 @@ def test_a_version_whose_run_has_trained_on_is_not_taken_for_it(there: Store) ->
 def test_a_version_whose_run_is_gone(there: Store) -> None:
     there.register(1, "champion")
     there.client.delete_run(there.trials[1])
-    assert "is gone" in refused("models:/small@champion")
+    assert "was deleted" in refused("models:/small@champion")
 
 
 def test_a_run_without_a_checkpoint(there: Store) -> None:

@@ -124,7 +124,7 @@ MISTAKES = {
     "no bool": Bad("cnn", "!!bool maybe", ":5:17: broken YAML", ("'maybe' is no bool",)),
     "an empty int": Bad("cnn", "!!int ''", ":5:17: broken YAML", ("'' is no int",)),
     "an endless int": Bad("cnn", "0x" + "f" * 5000, ":5:17: broken YAML", ("is no int", "too large")),
-    "half a character": Bad("cnn", r'"\ud83d"', ":5:17: broken YAML", ("half a character",)),
+    "half a character": Bad("cnn", r'"\ud83d"', ":5:17: broken YAML", ("an unpaired surrogate",)),
     "no character": Bad("cnn", r'"\Uffffffff"', ": broken YAML", ()),
     "python object": Bad("cnn", "!!python/name:os.system x", ":5:17: broken YAML", ("os.system",)),
     "two documents": Bad("", "---\nname: y\n", ":9:1: broken YAML", ("another document",)),

@@ -96,8 +96,8 @@ def test_a_function_may_make_it_and_it_may_have_heads(module: str) -> None:
     model.check(GREY, {"digit": Output(10), "position": Output(2)})
     message, key = refused(model, {"digit": Output(10), "position": Output(3)})
     assert message == (
-        f"{module}:heads puts out digit (2, 10), position (2, 2) for two images, "
-        "but the task wants digit (2, 10), position (2, 3)"
+        f"{module}:heads returns digit (2, 10), position (2, 2) for two images, "
+        "but the task needs digit (2, 10), position (2, 3)"
     )
     assert key == "target"
 
@@ -114,7 +114,7 @@ def test_it_is_told_the_channels_and_the_classes_that_it_asks_for(name: str, mod
 def test_what_its_arguments_say_wins(module: str) -> None:
     model = ImportedModel(target=f"{module}:Asking", args={"num_classes": 3})
     message, _ = refused(model)
-    assert "puts out (2, 3) for two images, but the task wants (2, 10)" in message
+    assert "returns (2, 3) for two images, but the task needs (2, 10)" in message
     assert model.build(GREY, ONE)(torch.rand(2, 1, 8, 8)).shape == (2, 3)
 
 
@@ -133,11 +133,11 @@ def test_a_model_with_several_heads_is_told_no_number_of_classes(module: str) ->
 @pytest.mark.parametrize(
     ("name", "args", "message", "key"),
     [
-        ("Net", {"classes": 3}, "puts out (2, 3) for two images, but the task wants (2, 10)", "target"),
+        ("Net", {"classes": 3}, "returns (2, 3) for two images, but the task needs (2, 10)", "target"),
         ("Net", {"width": 65}, "(width=65) raises ValueError: 65 is too wide", "args"),
         ("Net", {"depth": 2}, "unexpected keyword argument 'depth'", "args"),
-        ("word", {}, "returns a str, no torch.nn.Module", "target"),
-        ("Pair", {}, "puts out tuple for two images", "target"),
+        ("word", {}, "returns a str, not a torch.nn.Module", "target"),
+        ("Pair", {}, "returns tuple for two images", "target"),
         ("Small", {}, "cannot take images (2, 1, 8, 8): RuntimeError", "target"),
         ("constant", {}, "is not a function: 3", "target"),
     ],
@@ -190,8 +190,8 @@ class TestInATrial:
         assert trial.targets == [f"{module}:Net"]
 
     def test_dropout_may_change_while_it_trains_and_a_shape_may_not(self, module: str) -> None:
-        assert self.trial(module).cannot_go_on_as(self.trial(module)) == ""
-        why = self.trial(module, width=4).cannot_go_on_as(self.trial(module, width=2))
+        assert self.trial(module).why_not_resumable_as(self.trial(module)) == ""
+        why = self.trial(module, width=4).why_not_resumable_as(self.trial(module, width=2))
         assert why == "the shape of layers.1.weight would be [2, 64] instead of [4, 64]"
 
     def test_it_is_a_module_like_any_other(self, module: str) -> None:

@@ -138,7 +138,7 @@ def test_a_model_of_named_heads_refuses_an_output_without_a_name() -> None:
 
 @pytest.mark.parametrize("model", [CNN(), MultitaskCNN()])
 def test_an_image_of_which_pooling_leaves_nothing_is_refused(model: CNN | MultitaskCNN) -> None:
-    with pytest.raises(Mistakes, match="3x28: two poolings leave nothing"):
+    with pytest.raises(Mistakes, match="3x28: too small for two poolings"):
         model.check(ImageShape(1, 3, 28, (0.0,), (1.0,)), {"digit": Output(10)})
 
 

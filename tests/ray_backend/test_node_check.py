@@ -246,7 +246,7 @@ def test_data_is_looked_for_on_every_machine(head: Host, odd: Host, net: Network
     status, said = run(head, tmp_path, MNIST)
     assert status == 2, said
     problems = [line for line in said if not line.startswith(("✓", "!"))]
-    assert problems[2].startswith(f"error: odd:{net.folder}/no-data/MNIST/raw: trial.data: mnist is not there (")
+    assert problems[2].startswith(f"error: odd:{net.folder}/no-data/MNIST/raw: trial.data: mnist is missing (")
     assert len(problems) == 4, problems
     assert not (tmp_path / "runs").exists()
 

@@ -119,5 +119,5 @@ def test_a_model_loads_from_there(bucket: Bucket, tmp_path: Path) -> None:
     copy_files(str(tmp_path), path, destination_filesystem=files)
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(tuner.load(uri)(images), tuner.load(tmp_path)(images))
-    with pytest.raises(UserError, match="the checkpoint cannot be had"):
+    with pytest.raises(UserError, match="the checkpoint cannot be read"):
         tuner.load(bucket.uri("elsewhere/job/trial-0001/checkpoint_000000"))

@@ -174,7 +174,7 @@ def test_what_is_kept_of_a_moment_is_that_moment_s(tmp_path: Path) -> None:
     for folder in (then, now):
         folder.mkdir()
     save(then)
-    kept = save.kept()
+    kept = save.snapshot()
     step()
     kept(now)
     (weights, state), (wanted, held) = read_state(now), read_state(then)
@@ -189,7 +189,7 @@ def test_what_a_module_keeps_beside_its_tensors_is_read_back(tmp_path: Path) -> 
     model = trial.build_model()
     assert isinstance(model, Counting)
     model.seen = 7
-    Save(trial, model.state_dict(), {"epoch": 1}, {"epoch": 1}).kept()(tmp_path)
+    Save(trial, model.state_dict(), {"epoch": 1}, {"epoch": 1}).snapshot()(tmp_path)
     read = load(tmp_path, trust=[f"{__name__}:Counting"])
     assert isinstance(read, Counting) and read.seen == 7
     assert read_state(tmp_path)[0]["_extra_state"] == {"seen": 7}
@@ -434,7 +434,7 @@ def test_a_signature_says_how_the_images_came_to_their_size(tmp_path: Path) -> N
     asked = {name: (each.target, each.size, each.unit) for name, each in signature.outputs.items()}
     assert asked == {"digit": ("label", 10, None), "place": ("position", 2, "pixels")}
     assert signature.outputs["digit"].classes == tuple("0123456789")
-    assert signature.asked == config.task.outputs(config.data.targets) and signature.image == config.data.image
+    assert signature.task_outputs == config.task.outputs(config.data.targets) and signature.image == config.data.image
     assert set(model(torch.rand(2, 1, 40, 40))) == {"digit", "place"}
 
 

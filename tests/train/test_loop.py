@@ -398,7 +398,7 @@ def pair(tmp_path: Path, one: dict[str, Any], other: dict[str, Any]) -> tuple[Ru
     """A trial of three epochs, and another configuration that goes on from its first epoch's checkpoint."""
     common: dict[str, Any] = {"epochs": 3, "model": TINY, "data": {"kind": "digits", "limit": 160, "batch_size": 32}}
     first, second = trial(**(common | one)), trial(**(common | other))
-    assert first.cannot_go_on_as(second) == ""
+    assert first.why_not_resumable_as(second) == ""
     begun = run(first, tmp_path / "one")
     return begun, run(second, tmp_path / "other", resume=begun.folders[0]), second
 
@@ -464,7 +464,7 @@ def test_momentum_may_begin_and_end(kind: str, before: float, after: float, tmp_
 @pytest.mark.parametrize("momenta", [(0.0, 0.9), (0.9, 0.0)])
 def test_rmsprop_has_nothing_to_go_on_with_where_its_momentum_was_nought(momenta: tuple[float, float]) -> None:
     one, other = (trial(optimizer={"kind": "rmsprop", "momentum": momentum}) for momentum in momenta)
-    assert "rmsprop keeps no last step where momentum is 0" in one.cannot_go_on_as(other)
+    assert "rmsprop keeps no last step where momentum is 0" in one.why_not_resumable_as(other)
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_precision_may_change(before: str, after: str, tmp_path: Path) -> None:
     ids=lambda value: str(value)[:30],
 )
 def test_it_says_what_keeps_it_from_going_on_as_another(changes: dict[str, Any], why: str) -> None:
-    assert why in trial().cannot_go_on_as(trial(**changes))
+    assert why in trial().why_not_resumable_as(trial(**changes))
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_it_says_what_keeps_it_from_going_on_as_another(changes: dict[str, Any],
     ids=lambda changes: str(changes)[:30],
 )
 def test_nothing_keeps_it_from_training_on_otherwise(changes: dict[str, Any]) -> None:
-    assert trial().cannot_go_on_as(trial(**changes)) == ""
+    assert trial().why_not_resumable_as(trial(**changes)) == ""
 
 
 # --- ending early

@@ -91,7 +91,7 @@ def test_only_its_code_knows_what_it_measures_how_long_it_is_and_what_may_change
     trial = target("train", config={"lr": 0.1})
     assert (trial.length, trial.metrics, trial.describe_data(), trial.count_parameters()) == (None, None, None, None)
     trial.check_metric("whatever")
-    assert trial.cannot_go_on_as(target("train", config={"lr": 0.2})) == ""
+    assert trial.why_not_resumable_as(target("train", config={"lr": 0.2})) == ""
     assert trial.prepare() == (trial, "")
 
 

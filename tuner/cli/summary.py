@@ -22,7 +22,7 @@ from tuner.ray_backend import cluster, resources
 from tuner.report.live import COLOURS
 from tuner.report.tables import FRONT_FILE
 from tuner.spec.experiment import ExperimentSpec
-from tuner.storage.filesystem import is_there
+from tuner.storage.filesystem import exists
 from tuner.storage.uris import masked
 from tuner.trials import output_files
 from tuner.trials.elapsed import elapsed_text
@@ -223,7 +223,7 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
             shown = "  ".join(f"{name} {score(value)}" for name, value in result.test.items())
             lines.append(Text.assemble(("test set    ", "bold"), shown))
         if best.checkpoint:
-            missing = ("", "") if is_there(best.checkpoint) else (", which does not exist any more", "red")
+            missing = ("", "") if exists(best.checkpoint) else (", which does not exist any more", "red")
             lines.append(Text.assemble(("checkpoint  ", "bold"), best.checkpoint, missing))
         if result.damage:
             lines.append(Text(f"the best trial's checkpoint cannot be read: {result.damage}", style="red"))
@@ -231,7 +231,7 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
             hint = f"it was neither tested nor registered; tuner train FILE{option} --output FOLDER trains it again"
             lines.append(Text(hint, style="red"))
         targets = best.config.loading_targets
-        if best.checkpoint and targets is not None and not result.damage and is_there(best.checkpoint):
+        if best.checkpoint and targets is not None and not result.damage and exists(best.checkpoint):
             lines.append(Text.assemble(("load        ", "bold"), load_call(best.checkpoint, targets, source)))
         if result.model:
             lines.append(Text.assemble(("model       ", "bold"), result.model))

@@ -1,4 +1,4 @@
-"""Datasets: a new one is a file here and a name in the union."""
+"""Datasets. To add one, write a module here and add it to the union."""
 
 from typing import Annotated
 

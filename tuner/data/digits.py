@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 images that come with the package, so they are always there."""
+"""scikit-learn's handwritten digits: 1,797 images that are part of that package and need no download."""
 
 from functools import lru_cache
 from hashlib import md5
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tuner.data.images import Description, ImageData, Part
+from tuner.data.images import Description, ImageData, Split
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape
 
@@ -22,9 +22,9 @@ class Digits(ImageData):
 
     kind: Literal["digits"] = "digits"
     size: int = Field(8, ge=8, le=1024)
-    """Side to which the images are resized, in pixels; 8 leaves them as they are."""
+    """Side to which the images are resized, in pixels; their original side is 8."""
     validation: int = Field(300, ge=10, le=_TOTAL - _TEST - 10)
-    """Images held out of the training set to validate on, stratified by class."""
+    """Number of training images that are held out as the validation set, stratified by class."""
 
     @model_validator(mode="after")
     def _fits_the_canvas(self) -> "Digits":
@@ -44,28 +44,28 @@ class Digits(ImageData):
         return [resize, *super().preprocessing]
 
     @property
-    def held_out(self) -> int:
+    def validation_size(self) -> int:
         return self.validation
 
     def describe(self) -> Description:
-        how = f"{self.size} {self.canvas} {self.seed} {self.validation}"
+        settings = f"{self.size} {self.canvas} {self.seed} {self.validation}"
         train = _TOTAL - _TEST - self.validation
         sizes = {"train": min(train, self.limit or train), "validation": self.validation, "test": _TEST}
-        return Description("digits", md5(how.encode()).hexdigest()[:8], "sklearn.datasets.load_digits", sizes)
+        return Description("digits", md5(settings.encode()).hexdigest()[:8], "sklearn.datasets.load_digits", sizes)
 
     def prepare(self) -> tuple[ImageData, str]:
         return self, ""
 
     def location(self) -> str:
-        return "comes with scikit-learn"
+        return "part of scikit-learn"
 
-    def read(self, part: Part) -> tuple[Tensor, Tensor]:
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
         from sklearn.model_selection import train_test_split
 
         images, labels = _resized(self.size)
-        # The test set is the same whatever the seed: it belongs to the dataset, not to the experiment.
+        # The test set does not depend on the experiment's seed: it belongs to the dataset.
         train, test = train_test_split(range(_TOTAL), test_size=_TEST, stratify=labels.numpy(), random_state=0)
-        index = torch.tensor(train if part == "train" else test)
+        index = torch.tensor(train if split == "train" else test)
         return images[index], labels[index]
 
 
@@ -74,7 +74,7 @@ def _resized(size: int) -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = torch.from_numpy(digits.images).to(torch.float32).mul(255 / 16).unsqueeze(1)  # their range is [0, 16]
+    images = torch.from_numpy(digits.images).to(torch.float32).mul(255 / 16).unsqueeze(1)  # originally in [0, 16]
     if size != 8:
         images = interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
     return images.round().to(torch.uint8).squeeze(1), torch.from_numpy(digits.target).to(torch.int64)

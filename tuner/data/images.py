@@ -1,4 +1,4 @@
-"""Images and their targets in memory, and what every dataset that fits there has in common."""
+"""Images and their targets in memory, and the base class of datasets that fit in memory."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from tuner.config import Config
 from tuner.data.canvas import place
 from tuner.interfaces import ImageShape, Target, Targets
 
-Part = Literal["train", "test"]
+Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images (N, C, H, W), uint8 in [0, 255], and their targets, all on one device."""
+    """Images, uint8 (N, C, H, W) in [0, 255], and their targets, on the same device."""
 
     images: Tensor
     targets: Targets
@@ -32,34 +32,34 @@ class Images:
         return Images(self.images[index], {name: target[index] for name, target in self.targets.items()})
 
     def to(self, device: torch.device) -> "Images":
-        """The same on another device."""
+        """Copy the images and targets to a device."""
         return Images(self.images.to(device), {name: target.to(device) for name, target in self.targets.items()})
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Targets]]:
-        """Batches of float32 images in [0, 1], channels last in memory, and their targets.
+        """Iterate over batches of float32 images in [0, 1], in channels-last memory format, and their targets.
 
         Args:
-            size: Samples a batch; the last batch holds what is left.
-            order: Indices (N,) in the order in which they are wanted; None takes the samples as they lie.
+            size: Samples per batch; the last batch may be smaller.
+            order: Indices (N,) of the samples in the order of iteration; None for the order in memory.
         """
         if order is not None:
             order = order.to(self.images.device)
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            batch = self[part if order is None else order[part]]
+            section = slice(start, start + size)
+            batch = self[section if order is None else order[section]]
             images = batch.images.to(torch.float32).div_(255)
             yield images.contiguous(memory_format=torch.channels_last), batch.targets
 
 
 @dataclass(frozen=True)
 class Description:
-    """A dataset by its true name, for the record.
+    """What MLflow records of a dataset.
 
     Args:
-        name: Its name, such as ``mnist``.
-        digest: A digest of its files and of how they were split and placed; empty where nobody looked.
-        source: Where it comes from.
-        sizes: Number of images in the training, validation and test set; none where nobody looked.
+        name: Name, such as ``mnist``.
+        digest: Digest of the files and of the settings that change what a trial reads; empty if unknown.
+        source: Where the dataset comes from: a URL, or the code that reads it.
+        sizes: Number of images in the ``train``, ``validation`` and ``test`` set; empty if unknown.
     """
 
     name: str
@@ -69,80 +69,84 @@ class Description:
 
 
 class ImageData(Config):
-    """A dataset of labelled images that fits in memory."""
+    """Labelled images that fit in memory."""
 
     batch_size: int = Field(64, ge=1)
-    """Images a training batch."""
+    """Images per training batch."""
     limit: int | None = Field(None, ge=1)
-    """Cap on the training images alone; validation and test sets stay whole."""
+    """Largest number of training images; null for all. Validation and test sets are not limited."""
     canvas: int | None = Field(None, ge=1, le=1024)
-    """Side in pixels of an empty square on which each image gets a random place; adds the target ``position``."""
+    """Side in pixels of an empty square on which each image is placed at random; adds the target ``position``."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of the validation split and of the places on the canvas: the same for all trials unless it is searched."""
+    """Seed of the validation split and of the positions on the canvas; it is the same in all trials."""
 
     _classes: tuple[str, ...] = tuple("0123456789")
 
     @property
     def user_code(self) -> list[str]:
-        """The code of the user's own that reads it, as ``pkg.module:name``."""
+        """The user's code that reads the dataset, as ``pkg.module:name``."""
         return []
 
     @property
     @abstractmethod
     def image(self) -> ImageShape:
-        """Shape and statistics of its images."""
+        """Shape and statistics of the images."""
 
     @property
     def targets(self) -> dict[str, Target]:
-        """What there is to learn: ``label`` and, on a canvas, ``position``."""
+        """The targets by name: ``label`` and, if there is a canvas, ``position``."""
         targets = {"label": Target(len(self._classes), classes=self._classes)}
         return targets if self.canvas is None else targets | {"position": Target(2, unit="pixels")}
 
     @property
     def preprocessing(self) -> list[dict[str, Any]]:
-        """What is done to each image of the dataset before its bytes are scaled to [0, 1], in order."""
+        """The steps that are applied to each image before it is scaled to [0, 1], in order."""
         return [] if self.canvas is None else [{"kind": "canvas", "side": self.canvas}]
 
     @property
     @abstractmethod
-    def held_out(self) -> int:
+    def validation_size(self) -> int:
         """Number of images in the validation set."""
 
     @abstractmethod
     def describe(self) -> Description:
-        """Its name and digest, without reading it."""
+        """Describe the dataset for the record, without loading it if that is possible."""
 
     @abstractmethod
     def prepare(self) -> "tuple[ImageData, str]":
-        """Make the data available on this machine.
+        """Make the files of the dataset available on this node.
 
         Returns:
-            The dataset that there is (another one where ``offline`` says so), and what the user must be told about it.
+            The dataset to use, which ``offline`` may replace by another one, and a message for the user, or ``""``.
 
         Raises:
-            UserError: The data is damaged, or there is none and it cannot be had.
+            UserError: The files are damaged, or missing and cannot be downloaded.
         """
 
     @abstractmethod
     def location(self) -> str:
-        """Where the data is, or will be, in words."""
+        """A phrase that says where the files are, or will be."""
 
     @property
-    def is_here(self) -> bool:
-        """Whether the data is on this machine; else `prepare` downloads it."""
+    def is_available(self) -> bool:
+        """Whether the files are on this node; if not, `prepare` downloads them."""
         return True
 
     @abstractmethod
-    def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Images (N, H, W) or (N, C, H, W) as uint8 and labels (N,) as int64 of the original training or test set."""
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Read the original training or test set.
+
+        Returns:
+            Images, uint8 (N, H, W) or (N, C, H, W), and labels, int64 (N,).
+        """
 
     def load(self) -> tuple[Images, Images]:
-        """The training and the validation set. The split is seeded and stratified; neither shares an image."""
+        """Load the training and the validation set, a seeded, stratified split of the original training set."""
         train, validation = _train_and_validation(self.model_copy(update={"limit": None, "batch_size": 1}))
         return train[: self.limit], validation
 
     def load_test(self) -> Images:
-        """The test set."""
+        """Load the test set."""
         return self._placed(*self.read("test"), seed=(self.seed, 2))
 
     def _placed(self, images: Tensor, labels: Tensor, seed: tuple[int, int]) -> Images:
@@ -158,9 +162,9 @@ def _train_and_validation(data: ImageData) -> tuple[Images, Images]:
 
     images, labels = data.read("train")
     train, validation = train_test_split(
-        np.arange(len(labels)), test_size=data.held_out, stratify=labels.numpy(), random_state=data.seed
+        np.arange(len(labels)), test_size=data.validation_size, stratify=labels.numpy(), random_state=data.seed
     )
-    # One copy in one order, split by views: the parts do not hold the originals in memory.
+    # The two sets are views of one copy, so that the original tensors can be freed.
     order = torch.from_numpy(np.concatenate([train, validation]))
-    whole = data._placed(images[order], labels[order], seed=(data.seed, 1))
-    return whole[: len(train)], whole[len(train) :]
+    both = data._placed(images[order], labels[order], seed=(data.seed, 1))
+    return both[: len(train)], both[len(train) :]

@@ -1,4 +1,4 @@
-"""A dataset of the user's own."""
+"""Datasets that the user's code reads."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from tuner.config_keys import check_unambiguous
-from tuner.data.images import Description, ImageData, Part
+from tuner.data.images import Description, ImageData, Split
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Target
 from tuner.target_name import TargetName
@@ -21,21 +21,21 @@ from tuner.user_code import folders, imports_allowed, in_experiment_folder, reso
 
 
 class ImportedData(ImageData):
-    """Any callable that takes ``train=True`` or ``False`` and returns a dataset of (image, class): torchvision's do.
+    """Your own dataset: a callable that takes ``train=True`` or ``False`` and returns a dataset of (image, class).
 
-    An image is a PIL image, or an array or tensor (H, W), (H, W, C) or (C, H, W): bytes in [0, 255] or floats in
-    [0, 1]. All images have the same shape, and are kept in memory.
+    Most datasets of torchvision have this form. An image is a PIL image, or an array or tensor (H, W), (H, W, C) or
+    (C, H, W): bytes in [0, 255] or floats in [0, 1]. All images have the same shape and are kept in memory.
     """
 
     kind: Literal["import"] = "import"
     target: TargetName
-    """The dataset's class, or a function that makes one, as ``pkg.module:name``: beside the YAML file, or installed."""
+    """The class or function that returns the dataset, as ``pkg.module:name``: beside the YAML file, or installed."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """What it is called with, beside ``train``."""
+    """Further keyword arguments of the callable."""
     validation: float = Field(0.1, gt=0, lt=1)
-    """Share of the training images that is held out to validate on, stratified by class."""
+    """Share of the training images that is held out as the validation set, stratified by class."""
     canvas: None = None
-    """Not for a dataset of one's own."""
+    """Not available for your own dataset."""
 
     @field_validator("args")
     @classmethod
@@ -51,10 +51,10 @@ class ImportedData(ImageData):
             found = self._found(train)
             if isinstance(found, Problem):
                 raise Mistakes(found)
-        classes = self.targets["label"].size  # the split is stratified: each class needs a place on both sides
+        classes = self.targets["label"].size  # a stratified split has each class in both sets
         count = len(self._set(True).images)
-        if min(self.held_out, count - self.held_out) < classes:
-            message = f"{self.validation:g} of {count} images is too few to validate on"
+        if min(self.validation_size, count - self.validation_size) < classes:
+            message = f"{self.validation:g} of {count} images leaves fewer images than classes in one of the two sets"
             raise Mistakes(Problem(message, "validation"))
         return self
 
@@ -71,7 +71,7 @@ class ImportedData(ImageData):
         return {"label": self._set(True).label}
 
     @property
-    def held_out(self) -> int:
+    def validation_size(self) -> int:
         return round(self.validation * len(self._set(True).images))
 
     def describe(self) -> Description:
@@ -79,22 +79,22 @@ class ImportedData(ImageData):
         if not imports_allowed():
             return Description(name, "", self.target, {})
         images, labels = self.read("train")
-        how = hashlib.md5(f"{self.seed} {self.validation}".encode())
-        how.update(images[:: max(1, len(images) // 1000)].numpy().tobytes() + labels.numpy().tobytes())
-        train = len(images) - self.held_out
-        sizes = {"train": min(train, self.limit or train), "validation": self.held_out}
+        digest = hashlib.md5(f"{self.seed} {self.validation}".encode())
+        digest.update(images[:: max(1, len(images) // 1000)].numpy().tobytes() + labels.numpy().tobytes())
+        train = len(images) - self.validation_size
+        sizes = {"train": min(train, self.limit or train), "validation": self.validation_size}
         sizes["test"] = len(self._set(False).images)
-        return Description(name, how.hexdigest()[:8], self.target, sizes)
+        return Description(name, digest.hexdigest()[:8], self.target, sizes)
 
     def prepare(self) -> tuple[ImageData, str]:
         return self, ""
 
     def location(self) -> str:
-        return f"what {self.target} gives"
+        return f"read by {self.target}"
 
-    def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        found = self._set(part == "train")
-        return found.images, found.labels
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        images = self._set(split == "train")
+        return images.images, images.labels
 
     def _set(self, train: bool) -> "_Set":
         found = self._found(train)
@@ -111,7 +111,7 @@ class ImportedData(ImageData):
 
 @dataclass(frozen=True)
 class _Set:
-    """The training or the test set: images (N, C, H, W) as bytes, their classes (N,), the classes' names if known."""
+    """The training or the test set: images, uint8 (N, C, H, W); labels (N,); the names of the classes, if known."""
 
     images: Tensor
     labels: Tensor
@@ -119,8 +119,8 @@ class _Set:
 
     @cached_property
     def image(self) -> ImageShape:
-        some = self.images[:1000].double() / 255
-        mean, std = some.mean(dim=(0, 2, 3)), some.std(dim=(0, 2, 3)).clamp_min(1e-3)
+        sample = self.images[:1000].double() / 255
+        mean, std = sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)).clamp_min(1e-3)
         channels, height, width = self.images.shape[1:]
         return ImageShape(channels, height, width, tuple(mean.tolist()), tuple(std.tolist()))
 
@@ -131,44 +131,47 @@ class _Set:
 
 
 class _Args(dict[str, Any]):
-    """Arguments that a cache passes by: their text is part of its key."""
+    """Keyword arguments that `lru_cache` ignores: their JSON text is part of the key instead."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return 0
 
 
-@lru_cache(maxsize=4)  # the training and the test set, of this dataset and one more
-def _read(target: str, args: str, train: bool, given: _Args, folder: Path) -> _Set | Problem:
-    """All images and their classes; or what is wrong with them. A relative path in `args` is relative to `folder`."""
+@lru_cache(maxsize=4)  # the training and the test set of two datasets
+def _read(target: str, args: str, train: bool, arguments: _Args, folder: Path) -> _Set | Problem:
+    """Read all images and labels; return a Problem if that fails.
+
+    `args`, the text of `arguments`, and `folder`, to which relative paths in them refer, are the key of the cache.
+    """
     try:
-        make = resolve_factory(target)
+        factory = resolve_factory(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
     try:
         with in_experiment_folder():
-            dataset = make(train=train, **given)
+            dataset = factory(train=train, **arguments)
             pairs = [(_bytes(image), int(label)) for image, label in (dataset[i] for i in range(len(dataset)))]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
     except Exception as error:
-        shown = ", ".join([f"train={train}", *(f"{name}={value!r}" for name, value in given.items())])
-        message = f"{target}({shown}) cannot be read as pairs of image and class: {type(error).__name__}: {error}"
+        call = ", ".join([f"train={train}", *(f"{name}={value!r}" for name, value in arguments.items())])
+        message = f"{target}({call}) cannot be read as pairs of image and class: {type(error).__name__}: {error}"
         return Problem(message, "target")
     return _Set(images, torch.tensor([label for _, label in pairs]), _names(getattr(dataset, "classes", None)))
 
 
 def _names(classes: Any) -> tuple[str, ...]:
-    """The names of classes, by index, as torchvision's datasets have them; none where it is something else."""
+    """The names of the classes by index, from the attribute of torchvision's datasets; empty if it is not a list."""
     is_listed = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     return tuple(classes) if is_listed else ()
 
 
 def _bytes(image: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """One image as bytes (C, H, W)."""
+    """Convert an image to uint8 (C, H, W)."""
     pixels = np.asarray(image)
     if np.issubdtype(pixels.dtype, np.floating):
         pixels = np.rint(pixels * 255).clip(0, 255)
     pixels = pixels.astype(np.uint8)
     if pixels.ndim == 2:
         return pixels[None]
-    # Channels are few; they stand last in a picture and first in a tensor.
+    # The channels, at most 4, are the last dimension of a picture and the first of a tensor.
     return np.moveaxis(pixels, -1, 0) if pixels.shape[0] > 4 and pixels.shape[-1] <= 4 else pixels

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from their four original files."""
+"""MNIST and Fashion-MNIST, read from their four original files."""
 
 import contextlib
 import gzip
@@ -16,18 +16,18 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tuner.data.digits import Digits
-from tuner.data.images import Description, ImageData, Part
+from tuner.data.images import Description, ImageData, Split
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.interfaces import ImageShape
 from tuner.storage.file_lock import exclusive
 
 _SIDE = 28
-_FILES = tuple(f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
-_PATIENCE = 10.0  # seconds to wait for a mirror's first answer
+_FILES = tuple(f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+_MIRROR_TIMEOUT = 10.0  # seconds until the first answer of a mirror
 
 
 def data_dir() -> Path:
-    """Where datasets are looked for: TUNER_DATA_DIR, else ``~/.cache/tuner``."""
+    """The folder of the datasets: TUNER_DATA_DIR if set, else ``~/.cache/tuner``."""
     return Path(os.environ.get("TUNER_DATA_DIR") or "~/.cache/tuner").expanduser()
 
 
@@ -36,13 +36,13 @@ class MNIST(ImageData):
 
     kind: Literal["mnist"] = "mnist"
     validation: int = Field(5000, ge=10, le=59_990)
-    """Images held out of the 60,000 to validate on, stratified by class."""
+    """Number of the 60,000 training images that are held out as the validation set, stratified by class."""
     offline: Literal["digits"] | None = None
-    """What to use where the files are not there and cannot be downloaded: scikit-learn's digits, resized."""
+    """Dataset to use if the files are missing and cannot be downloaded: digits (scikit-learn's, resized)."""
 
     _mean: float = 0.1307
     _std: float = 0.3081
-    # What torchvision knows of these datasets (a test compares them), kept here because importing it takes seconds.
+    # A copy of torchvision's constants, because importing torchvision takes seconds. A test compares them.
     _mirrors: tuple[str, ...] = (
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "http://yann.lecun.com/exdb/mnist/",
@@ -56,7 +56,7 @@ class MNIST(ImageData):
 
     @property
     def checksums(self) -> dict[str, str]:
-        """The four original files and the MD5 checksum of each."""
+        """The names of the four original files and their MD5 checksums."""
         return dict(zip(_FILES, self._checksums, strict=True))
 
     @model_validator(mode="after")
@@ -71,15 +71,15 @@ class MNIST(ImageData):
         return ImageShape(1, side, side, mean=(self._mean,), std=(self._std,))
 
     @property
-    def held_out(self) -> int:
+    def validation_size(self) -> int:
         return self.validation
 
     def describe(self) -> Description:
-        how = "".join(self._checksums)
-        how += f"{self.canvas} {self.seed} {self.validation}"
+        settings = "".join(self._checksums)
+        settings += f"{self.canvas} {self.seed} {self.validation}"
         train = 60_000 - self.validation
         sizes = {"train": min(train, self.limit or train), "validation": self.validation, "test": 10_000}
-        return Description(self.kind, md5(how.encode()).hexdigest()[:8], self._mirrors[0], sizes)
+        return Description(self.kind, md5(settings.encode()).hexdigest()[:8], self._mirrors[0], sizes)
 
     def prepare(self) -> tuple[ImageData, str]:
         problems = self._damaged()
@@ -92,38 +92,38 @@ class MNIST(ImageData):
             self._download(missing)
         except (OSError, RuntimeError) as error:
             if self.offline is None:
-                raise UserError(self._not_to_be_had(missing, error)) from None
+                raise UserError(self._unavailable(missing, error)) from None
             shared = {name for name in ImageData.model_fields if name in self.model_fields_set}
             digits = Digits(size=_SIDE, **{name: getattr(self, name) for name in shared})
             return digits, (
                 f"{self.kind} is not in {data_dir()} and cannot be downloaded ({_reason(error)}): "
                 f"training on scikit-learn's digits instead, as `offline: digits` says. "
-                f"They are 1,797 images and much easier: the numbers are not those of {self.kind}."
+                f"These are 1,797 images and much easier: the results cannot be compared with those of {self.kind}."
             )
         return self, f"downloaded {self.kind} to {self.folder}"
 
     def location(self) -> str:
-        if self.is_here:
+        if self.is_available:
             return str(self.folder)
-        otherwise = "; where that fails, scikit-learn's digits instead" if self.offline else ""
-        return f"{self.folder}, to be downloaded{otherwise}"
+        fallback = "; if that fails, scikit-learn's digits instead" if self.offline else ""
+        return f"{self.folder}, to be downloaded{fallback}"
 
     @property
-    def is_here(self) -> bool:
+    def is_available(self) -> bool:
         return not self._missing()
 
     @property
     def folder(self) -> Path:
-        """The folder of the original files, where torchvision looks too."""
+        """The folder of the original files, which torchvision uses, too."""
         return data_dir() / type(self).__name__ / "raw"
 
-    def read(self, part: Part) -> tuple[Tensor, Tensor]:
-        if missing := self._missing():  # on a machine that joined the cluster after `prepare`
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        if missing := self._missing():  # on a node that joined the cluster after `prepare`
             try:
                 self._download(missing)
             except (OSError, RuntimeError) as error:
-                raise UserError(self._not_to_be_had(missing, error)) from None
-        prefix = "train" if part == "train" else "t10k"
+                raise UserError(self._unavailable(missing, error)) from None
+        prefix = "train" if split == "train" else "t10k"
         images = _idx(self.folder / f"{prefix}-images-idx3-ubyte.gz", header=16).reshape(-1, _SIDE, _SIDE)
         labels = _idx(self.folder / f"{prefix}-labels-idx1-ubyte.gz", header=8)
         return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
@@ -140,7 +140,7 @@ class MNIST(ImageData):
             found = md5(path.read_bytes()).hexdigest()
             if found != expected:
                 message = f"is damaged: its MD5 checksum is {found}, expected {expected}"
-                hint = "delete it: it is downloaded again where there is a network"
+                hint = "delete it: it is downloaded again if there is a network"
                 problems.append(Problem(message, where=str(path), hint=hint))
         return problems
 
@@ -149,18 +149,18 @@ class MNIST(ImageData):
 
         mirror = _first_that_answers([f"{mirror}{names[0]}" for mirror in self._mirrors]).removesuffix(names[0])
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone_in(self.folder):
-            for name in self._missing():  # what nobody else has brought meanwhile
-                # Under another name until it is whole, so that a download cut short is never taken for the file.
-                part = self.folder / f"{name}.{os.getpid()}"
+        with _download_lock(self.folder):
+            for name in self._missing():  # another process may have downloaded some in the meantime
+                # The file has another name until it is complete, so that no truncated file is ever read.
+                partial = self.folder / f"{name}.{os.getpid()}"
                 try:
-                    download_url(f"{mirror}{name}", str(self.folder), filename=part.name, md5=self.checksums[name])
-                    part.replace(self.folder / name)
+                    download_url(f"{mirror}{name}", str(self.folder), filename=partial.name, md5=self.checksums[name])
+                    partial.replace(self.folder / name)
                 finally:
-                    part.unlink(missing_ok=True)
+                    partial.unlink(missing_ok=True)
 
-    def _not_to_be_had(self, missing: list[str], error: Exception) -> Problem:
-        message = f"{self.kind} is not there ({', '.join(missing)}) and cannot be downloaded ({_reason(error)})"
+    def _unavailable(self, missing: list[str], error: Exception) -> Problem:
+        message = f"{self.kind} is missing ({', '.join(missing)}) and cannot be downloaded ({_reason(error)})"
         hint = (
             "put the original .gz files there, or set TUNER_DATA_DIR to the folder that holds "
             f"{type(self).__name__}/raw, or write data.offline: digits to train on scikit-learn's digits instead"
@@ -197,18 +197,22 @@ class FashionMNIST(MNIST):
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """One download a machine, however many trials wait for it."""
-    with exclusive(folder, where_possible=True):  # without a lock each downloads, unharmed
+def _download_lock(folder: Path) -> Iterator[None]:
+    """Let only one process of a node download at a time, so that trials that start together do not all download."""
+    with exclusive(folder, where_possible=True):  # without a lock each process downloads, which is correct but slow
         yield
 
 
 def _first_that_answers(urls: list[str]) -> str:
-    """Torchvision waits for a silent mirror for ever: ask each of them first, with patience that ends."""
+    """The first URL that answers within the timeout; torchvision itself would wait forever.
+
+    Raises:
+        OSError: No URL answers.
+    """
     failure: Exception = OSError("no mirror")
     for url in urls:
         try:
-            with urlopen(url, timeout=_PATIENCE):
+            with urlopen(url, timeout=_MIRROR_TIMEOUT):
                 return url
         except (URLError, OSError) as error:
             failure = error
@@ -216,10 +220,10 @@ def _first_that_answers(urls: list[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None)  # of a URLError: the error inside, which says it better
+    reason = getattr(error, "reason", None)  # a URLError wraps the error that caused it
     return str(reason if isinstance(reason, Exception) else error)
 
 
 def _idx(path: Path, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The bytes of a gzipped IDX file after its header, as an array of its own (writable)."""
+    """Read the bytes of a gzipped IDX file after its header into a writable array."""
     return np.frombuffer(bytearray(gzip.decompress(path.read_bytes())[header:]), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What leaves the house: a model that is named in whatever way, as the checkpoint that it is.
+"""Use of trained models: finds the checkpoint of a model that the user names.
 
 Imports tracking, train and what is below them.
 """

@@ -1,4 +1,4 @@
-"""What MODEL means, wherever a user names one: the checkpoint that it stands for."""
+"""Resolution of MODEL, in the command line and in Python, to a checkpoint."""
 
 import contextlib
 import json
@@ -24,15 +24,16 @@ FORMS = (
 
 @contextlib.contextmanager
 def checkpoint_of(model: str | Path, uri: str | None = None) -> Iterator[Path]:
-    """The checkpoint that a model's name stands for, as a local folder: one of its own meanwhile, if it lies elsewhere.
+    """Find the checkpoint of a model and, unless it is a local folder, download it to a temporary folder.
 
     Args:
-        model: In one of the `FORMS`. A folder of that name comes first; the folder may be a URI of an object store.
+        model: One of the `FORMS`; a URI names a folder in an object store. An existing checkpoint of that name takes
+            precedence over the names of MLflow.
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
 
     Raises:
-        UserError: There is nothing of that name, or no checkpoint of it that can be had from here; and of what is
-            raised meanwhile about the files there, where they come from.
+        UserError: The model does not exist, or its checkpoint cannot be downloaded. In a UserError that the body
+            raises, the path of the temporary folder is replaced by `model`.
     """
     if isinstance(model, Path) or _means_folder(model):
         if not _is_folder(Path(model)):
@@ -44,19 +45,19 @@ def checkpoint_of(model: str | Path, uri: str | None = None) -> Iterator[Path]:
             try:
                 folder = stack.enter_context(as_folder(model))
             except (OSError, ValueError) as error:
-                message = f"the checkpoint cannot be had: {masked(str(error))}"
+                message = f"the checkpoint cannot be read: {masked(str(error))}"
                 raise UserError(Problem(message, where=masked(model), hint=FORMS)) from None
         else:
             folder = _download(model, uri or default_uri(), stack.enter_context(temporary.folder()))
         try:
             yield folder
         except UserError as error:
-            here, there = str(folder), masked(model)
-            raise type(error)(*(replace(p, where=p.where.replace(here, there)) for p in error.problems)) from None
+            local, source = str(folder), masked(model)
+            raise type(error)(*(replace(p, where=p.where.replace(local, source)) for p in error.problems)) from None
 
 
 def _means_folder(model: str) -> bool:
-    """Whether a name means a folder: a checkpoint that is there, or what looks like a path."""
+    """Whether `model` is a path: it looks like one, or a checkpoint exists there."""
     is_path = "/" in model and "://" not in model and not model.startswith("models:/")
     return is_path or (bool(model) and _is_folder(Path(model)) and is_checkpoint(Path(model)))
 
@@ -64,7 +65,7 @@ def _means_folder(model: str) -> bool:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # no name that a file can have
+    except OSError:  # not a valid name of a file
         return False
 
 
@@ -84,7 +85,7 @@ def _download(model: str, uri: str, folder: Path) -> Path:
 
 
 def _version(client: Any, model: str) -> Any | None:
-    """The version of a registered model that a name means; None where it means none."""
+    """The version of a registered model that `model` names; None if it names a job or a run."""
     if model.startswith("models:/"):
         return version_at(client, model)
     return version_at(client, f"models:/{model}") if "@" in model else champion_of(client, model)
@@ -99,33 +100,33 @@ def _winner(client: Any, job: RecordedJob) -> RecordedTrial:
 
 
 def _of_version(client: Any, version: Any, folder: Path) -> Path:
-    """The checkpoint that a version was made of, downloaded."""
+    """Download the checkpoint from which a version of a registered model was made."""
     address = f"models:/{version.name}/{version.version}"
-    hint = f"mlflow.pytorch.load_model({address!r}) loads what is registered"
+    hint = f"mlflow.pytorch.load_model({address!r}) loads the registered model"
     run = store.run_of(client, version.run_id) if version.run_id else None
     if run is None or run.info.lifecycle_stage != "active":
-        raise UserError(Problem(f"the run that {address} comes from is gone", hint=hint))
+        raise UserError(Problem(f"the run of {address} was deleted", hint=hint))
     checkpoint = _of_run(client, run, folder)
     wanted, found = version.tags.get("tuner.epoch", ""), _epoch(checkpoint)
     if wanted and found and wanted != found:
-        message = f"{address} is of epoch {wanted}, and the checkpoint of its run, which went on, of epoch {found}"
+        message = f"{address} is of epoch {wanted}, but its run continued: its checkpoint is of epoch {found}"
         raise UserError(Problem(message, hint=hint))
     return checkpoint
 
 
 def _of_run(client: Any, run: Any, folder: Path) -> Path:
-    """The checkpoint of a trial's run, downloaded."""
+    """Download the checkpoint of a trial's run."""
     run_id = run.info.run_id
     if "target" in RecordedTrial(run, "").fixed:
         hint = f"mlflow artifacts download -r {run_id} -a {store.CHECKPOINT}"
-        message = f"the run {run_id} is one of a function of your own: only its code knows what its checkpoint is"
+        message = f"the run {run_id} is of your own function: only your code can read its checkpoint"
         raise UserError(Problem(message, hint=hint))
     return store.download_checkpoint(client, run_id, folder)
 
 
 def _epoch(checkpoint: Path) -> str:
-    """After which epoch a checkpoint was taken; empty where it does not say."""
+    """The epoch of a checkpoint; empty if unknown."""
     try:
         return str(json.loads((checkpoint / METRICS).read_text(encoding="utf-8")).get("epoch", ""))
-    except (OSError, ValueError, AttributeError):  # a damaged one, which whoever reads it will say
+    except (OSError, ValueError, AttributeError):  # damaged: `tuner.train.checkpoint` reports that
         return ""

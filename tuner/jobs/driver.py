@@ -208,7 +208,7 @@ def prepare(
     preflight.check_store(uri)
     preflight.check_storage(spec)
     preflight.check_disk_space(spec, uri)
-    if downloads or spec.trial.data_is_here:
+    if downloads or spec.trial.data_is_available:
         spec, message = spec.prepare()
         if message:
             console.print(f"[yellow]{message}[/]", soft_wrap=True)

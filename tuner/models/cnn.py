@@ -1,4 +1,4 @@
-"""The small CNN: one output."""
+"""The small CNN with one output."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ class CNN(Trunk):
     """Width of the layer between the trunk and the output."""
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
-        """Raise Mistakes if it cannot be built for these images and outputs."""
+        """Raise Mistakes if the model cannot be built for these images and outputs."""
         self.check_image(image)
         if len(outputs) != 1:
             message = f"cnn has one output, but the task has the heads {', '.join(outputs)}"
             raise Mistakes(Problem(message, key="kind", hint="use kind: multitask_cnn"))
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
-        """A module from images (N, C, H, W) in [0, 1] to the output (N, size)."""
+        """Build a module that maps images (N, C, H, W) in [0, 1] to the output (N, size)."""
         [output] = outputs.values()
         hidden = self.hidden if output.hidden is None else output.hidden
         head = self.build_head(self.features(image), output, hidden)

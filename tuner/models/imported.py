@@ -1,4 +1,4 @@
-"""A model of the user's own."""
+"""Models that the user's code builds."""
 
 import inspect
 import json
@@ -23,18 +23,19 @@ _CLASSES = ("classes", "num_classes", "n_classes")
 
 
 class ImportedModel(Config):
-    """Any callable that returns a `torch.nn.Module`: from images (N, C, H, W) in [0, 1] to the task's outputs.
+    """Your own model: a callable that returns a `torch.nn.Module`.
 
-    A parameter of it without a default gets the number of channels of the images where it is called ``channels``,
-    ``in_channels``, ``in_chans``, ``input_channels`` or ``num_channels``, and the size of the output, if there is one,
-    where it is called ``classes``, ``num_classes`` or ``n_classes``. What ``args`` says wins.
+    The module maps images (N, C, H, W) in [0, 1] to the outputs of the task. The callable gets the number of channels
+    of the images if it has a required parameter ``channels``, ``in_channels``, ``in_chans``, ``input_channels`` or
+    ``num_channels``, and the size of the output, if there is only one, if it has a required parameter ``classes``,
+    ``num_classes`` or ``n_classes``. ``args`` takes precedence.
     """
 
     kind: Literal["import"] = "import"
     target: TargetName
-    """The module's class, or a function that makes one, as ``pkg.module:name``: beside the YAML file, or installed."""
+    """The class or function that builds the model, as ``pkg.module:name``: beside the YAML file, or installed."""
     args: dict[str, Any] = Field(default_factory=dict)
-    """What it is called with, beside what it is told; searched keys are ``model.args.<name>``."""
+    """Keyword arguments of the callable. In ``space`` they are ``model.args.<name>``."""
 
     @field_validator("args")
     @classmethod
@@ -44,45 +45,47 @@ class ImportedModel(Config):
 
     @property
     def user_code(self) -> list[str]:
-        """The code of the user's own that makes it, as ``pkg.module:name``."""
+        """The user's code that builds the model, as ``pkg.module:name``."""
         return [self.target]
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
-        """Raise Mistakes if it cannot be built, or does not put out what the task wants."""
+        """Raise Mistakes if the model cannot be built, or does not return the outputs that the task needs."""
         args = json.dumps(self.args, sort_keys=True, default=str)
         problem = _problem(self.target, args, self, image, tuple(outputs.items()), folders()[0])
         if problem:
             raise Mistakes(problem)
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
-        """The module, as the user's code makes it."""
-        make = resolve_factory(self.target)
+        """Build the module with the user's code."""
+        factory = resolve_factory(self.target)
         with in_experiment_folder():
-            module: nn.Module = make(**self.arguments(make, image, outputs))
+            module: nn.Module = factory(**self.arguments(factory, image, outputs))
         return module
 
-    def arguments(self, make: Callable[..., Any], image: ImageShape, outputs: Mapping[str, Output]) -> dict[str, Any]:
-        """What it is called with: `args`, and the channels and classes that it asks for."""
-        told: dict[str, int] = dict.fromkeys(_CHANNELS, image.channels)
+    def arguments(
+        self, factory: Callable[..., Any], image: ImageShape, outputs: Mapping[str, Output]
+    ) -> dict[str, Any]:
+        """The keyword arguments of the callable: `args`, and the numbers of channels and classes that it requires."""
+        sizes: dict[str, int] = dict.fromkeys(_CHANNELS, image.channels)
         if len(outputs) == 1:
-            told |= dict.fromkeys(_CLASSES, next(iter(outputs.values())).size)
-        return {name: told[name] for name in _required(make) if name in told} | self.args
+            sizes |= dict.fromkeys(_CLASSES, next(iter(outputs.values())).size)
+        return {name: sizes[name] for name in _required(factory) if name in sizes} | self.args
 
     def __hash__(self) -> int:
         return hash(self.target)
 
 
-def _required(make: Callable[..., Any]) -> list[str]:
-    """The parameters without a default that can be given by name."""
+def _required(factory: Callable[..., Any]) -> list[str]:
+    """The names of the parameters that have no default and can be passed by keyword."""
     try:
-        parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):  # a function of C may not tell
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # functions written in C may have no signature
         return []
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [each.name for each in parameters if each.kind in by_name and each.default is inspect.Parameter.empty]
 
 
-@lru_cache(maxsize=4096)  # every corner of a space asks
+@lru_cache(maxsize=4096)  # every corner of a space is checked
 def _problem(
     target: str,
     args: str,
@@ -91,37 +94,38 @@ def _problem(
     outputs: tuple[tuple[str, Output], ...],
     folder: Path,
 ) -> Problem | None:
-    """What is wrong with the model, found by building it and showing it two empty images.
+    """Build the model and run it on two empty images; return what is wrong with it, or None.
 
-    A relative path in `args` is relative to `folder`.
+    `target`, `args` and `folder`, to which relative paths in `args` refer, are arguments because they are the key of
+    the cache.
     """
     shape = (2, image.channels, image.height, image.width)
     try:
-        make = resolve_factory(target)
+        factory = resolve_factory(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
-    given = model.arguments(make, image, dict(outputs))
-    # Looking must not move the random numbers of those who train.
+    arguments = model.arguments(factory, image, dict(outputs))
+    # The check must not change the state of the generators with which a trial trains.
     with in_experiment_folder(), torch.random.fork_rng(devices=[]):
         try:
-            module = make(**given)
+            module = factory(**arguments)
         except Exception as error:
-            return Problem(f"{target}({_shown(given)}) raises {type(error).__name__}: {error}", "args")
+            return Problem(f"{target}({_formatted(arguments)}) raises {type(error).__name__}: {error}", "args")
         if not isinstance(module, nn.Module):
-            return Problem(f"{target} returns a {type(module).__name__}, no torch.nn.Module", "target")
+            return Problem(f"{target} returns a {type(module).__name__}, not a torch.nn.Module", "target")
         try:
             with torch.inference_mode():
-                out = module.eval()(torch.zeros(shape))
+                returned = module.eval()(torch.zeros(shape))
         except Exception as error:
             return Problem(f"{target} cannot take images {shape}: {type(error).__name__}: {error}", "target")
-    got = {"": out} if isinstance(out, Tensor) else out if isinstance(out, Mapping) else {}
-    shapes = {name: tuple(value.shape) for name, value in got.items()}
+    by_head = {"": returned} if isinstance(returned, Tensor) else returned if isinstance(returned, Mapping) else {}
+    shapes = {name: tuple(value.shape) for name, value in by_head.items()}
     if shapes != {name: (shape[0], output.size) for name, output in outputs}:
         expected = ", ".join(f"{name} {(shape[0], output.size)}".strip() for name, output in outputs)
-        there = ", ".join(f"{name} {s}".strip() for name, s in shapes.items()) or type(out).__name__
-        return Problem(f"{target} puts out {there} for two images, but the task wants {expected}", "target")
+        found = ", ".join(f"{name} {s}".strip() for name, s in shapes.items()) or type(returned).__name__
+        return Problem(f"{target} returns {found} for two images, but the task needs {expected}", "target")
     return None
 
 
-def _shown(args: Mapping[str, Any]) -> str:
+def _formatted(args: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in args.items())

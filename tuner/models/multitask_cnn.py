@@ -11,12 +11,12 @@ from tuner.models.trunk import Trunk
 
 
 class TrunkAndHeads(nn.Module):
-    """One trunk whose features feed every head."""
+    """A trunk whose features are the input of every head."""
 
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.trunk = trunk
-        # A ModuleDict refuses names that a module has for itself, and a head may well be called `type`.
+        # The suffix is needed because ModuleDict refuses the names of its own attributes, such as `type`.
         self.heads = nn.ModuleDict({f"{name}_head": head for name, head in heads.items()})
         self.names = tuple(heads)
 
@@ -26,19 +26,19 @@ class TrunkAndHeads(nn.Module):
 
 
 class MultitaskCNN(Trunk):
-    """The trunk of the small CNN and a head for each output: 453,012 parameters with the two default heads."""
+    """The trunk of the small CNN with a head for each output: 453,012 parameters with the two default heads."""
 
     kind: Literal["multitask_cnn"] = "multitask_cnn"
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
-        """Raise Mistakes if it cannot be built for these images and outputs."""
+        """Raise Mistakes if the model cannot be built for these images and outputs."""
         self.check_image(image)
         if "" in outputs:
             message = "multitask_cnn has named heads, but the task has one output without a name"
             raise Mistakes(Problem(message, key="kind", hint="use kind: cnn, or task: {kind: multitask}"))
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
-        """A module from images (N, C, H, W) in [0, 1] to a dict of outputs (N, size) by head."""
+        """Build a module that maps images (N, C, H, W) in [0, 1] to a dict of outputs (N, size) by head."""
         features = self.features(image)
         heads = {name: self.build_head(features, output, output.hidden or 0) for name, output in outputs.items()}
         return TrunkAndHeads(self.build_trunk(image), heads)

@@ -1,4 +1,4 @@
-"""The convolutional trunk that the CNNs share, and the heads that end it."""
+"""The convolutional trunk that the CNNs share, and its heads."""
 
 from collections import OrderedDict
 
@@ -12,7 +12,7 @@ from tuner.interfaces import ImageShape, Output
 
 
 class Normalize(nn.Module):
-    """Images in [0, 1] to zero mean and unit deviation, so that a checkpoint needs no preprocessing beside it."""
+    """Normalizes images in [0, 1] to zero mean and unit variance, as part of the model."""
 
     mean: Tensor
     std: Tensor
@@ -34,26 +34,26 @@ class Trunk(Config):
     width2: int = Field(64, ge=1, le=2**16)
     """Channels after the second convolution."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Chance that a feature before an output layer is dropped while training."""
+    """Dropout probability before each output layer."""
 
     @property
     def user_code(self) -> list[str]:
-        """The code of the user's own that makes it: none."""
+        """The user's code that builds the model: none."""
         return []
 
     def check_image(self, image: ImageShape) -> None:
-        """Raise Mistakes if two poolings leave nothing of the image."""
+        """Raise Mistakes if the image is too small for two poolings."""
         if min(image.height, image.width) < 4:
-            message = f"the image is {image.height}x{image.width}: two poolings leave nothing of it"
+            message = f"the image is {image.height}x{image.width}: too small for two poolings"
             raise Mistakes(Problem(message, hint="it needs at least 4x4 pixels"))
 
     def features(self, image: ImageShape) -> int:
-        """Number of features that the trunk puts out."""
+        """Number of features that the trunk returns per image."""
         return self.width2 * (image.height // 4) * (image.width // 4)
 
     def build_trunk(self, image: ImageShape) -> nn.Sequential:
-        """Images (N, C, H, W) in [0, 1] to features (N, `features`)."""
-        # Pooling before the ReLU is the same function (both are monotonic) on a quarter of the values.
+        """Build a module that maps images (N, C, H, W) in [0, 1] to features (N, `features`)."""
+        # Pooling before the ReLU gives the same result, as both are monotonic, with a quarter of the values.
         return nn.Sequential(
             OrderedDict(
                 normalize=Normalize(image),
@@ -68,7 +68,13 @@ class Trunk(Config):
         )
 
     def build_head(self, features: int, output: Output, hidden: int) -> nn.Sequential:
-        """Features (N, `features`) to an output (N, size), through a hidden layer where `hidden` is above 0."""
+        """Build a module that maps features (N, `features`) to an output (N, size).
+
+        Args:
+            features: Number of features per image.
+            output: The output.
+            hidden: Width of the hidden layer; 0 for none.
+        """
         layers = OrderedDict[str, nn.Module]()
         if hidden:
             layers["hidden"] = nn.Linear(features, hidden)

@@ -16,7 +16,7 @@ from tuner.formatting import duration
 from tuner.report_keys import DAMAGED, LEFT_OUT, MICRO_BATCHES, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
-from tuner.storage.filesystem import on
+from tuner.storage.filesystem import with_scheme_of
 from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.trials.callback import TrialCallback
 from tuner.trials.reported_metrics import ReportedMetrics
@@ -123,7 +123,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         """A trial could not read its latest checkpoints, and tells of it with its first report thereafter."""
         self._known[trial.number] = max(trial.epoch, self._known.get(trial.number, 0))
         damaged = {path: str(why) for path, why in result[DAMAGED].items()}
-        trial.damaged |= {on(self._storage, path): why for path, why in damaged.items()}
+        trial.damaged |= {with_scheme_of(self._storage, path): why for path, why in damaged.items()}
         names = ", ".join("/".join(path.rsplit("/", 2)[-2:]) for path in damaged)
         from_where = f"epoch {result['epoch'] - 1}" if result.get("epoch", 1) > 1 else "the beginning"
         how = f"{names} cannot be read: it goes on from {from_where} · {'; '.join(dict.fromkeys(damaged.values()))}"
@@ -132,7 +132,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         # Ray tells of a checkpoint right after the report that came with it.
-        self._saved(self._by_id[trial.trial_id], on(self._storage, checkpoint.path))
+        self._saved(self._by_id[trial.trial_id], with_scheme_of(self._storage, checkpoint.path))
 
     def _saved(self, ours: Trial, path: str) -> None:
         self._coming.pop(ours.number, None)
@@ -148,7 +148,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         for trial, name in list(self._coming.values()):
             ours = self._by_id[trial.trial_id]
             if ours.ended is None:
-                self._saved(ours, on(self._storage, f"{trial.storage.trial_fs_path}/{name}"))
+                self._saved(ours, with_scheme_of(self._storage, f"{trial.storage.trial_fs_path}/{name}"))
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the processes of trials that hang."""

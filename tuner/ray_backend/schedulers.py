@@ -20,7 +20,7 @@ from tuner.ray_backend.tune_internals import MENDED
 from tuner.report_keys import LAST, STATUS, TIME
 from tuner.search.schedulers import SchedulerConfig
 from tuner.spec.experiment import ExperimentSpec
-from tuner.storage.filesystem import on
+from tuner.storage.filesystem import with_scheme_of
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
 from tuner.trials.trial import Mutation, Trial
@@ -183,7 +183,7 @@ class Mutating(_TunedScheduler):
         mutation = Mutation(int(copied.last_result[TIME]), parent.number, ours.assignment, after)
         config = self.spec.trial_config(after).model_copy(update={"seed": ours.config.seed})
         self.last.pop(trial.trial_id, None)  # it may go back to where its parent is
-        self.due.append((ours, mutation, config, on(self.storage, copied.last_checkpoint.path)))
+        self.due.append((ours, mutation, config, with_scheme_of(self.storage, copied.last_checkpoint.path)))
         return self.payload(config, after), {}
 
     def tell(self) -> None:

@@ -46,7 +46,7 @@ def root() -> tuple[Path, str]:
             if size > longest:
                 why = f"{folder} has {size} bytes, and the paths of Ray's sockets leave {longest}"
             else:
-                why = temporary.why_not(base if temporary.why_not(base) or not folder.exists() else folder)
+                why = temporary.write_error(base if temporary.write_error(base) or not folder.exists() else folder)
             if not why and not reasons:
                 return folder, ""
             if not why:

@@ -94,7 +94,7 @@ def check_mutations(trial: AnyTrial, space: Space) -> Iterator[Problem]:
     for name, distribution in space.items():
         first, *others = distribution.corners()
         begun = merge(trial, _behind(space, name, first))
-        reasons = (begun.cannot_go_on_as(merge(trial, _behind(space, name, other))) for other in others)
+        reasons = (begun.why_not_resumable_as(merge(trial, _behind(space, name, other))) for other in others)
         reason = next(filter(None, reasons), "")
         if reason:
             hint = "leave it out of the space, or search it with another scheduler"

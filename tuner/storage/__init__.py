@@ -1,4 +1,4 @@
-"""Files: where a job's files lie, on whatever file system.
+"""Access to the files of a job, local or in an object store.
 
-Owns file systems, URIs, temporary folders, YAML, and what a full disk looks like. Imports the ground alone.
+Owns file systems, URIs, temporary folders, file locks, YAML and the detection of a full disk. Imports the ground alone.
 """

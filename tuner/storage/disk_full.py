@@ -1,4 +1,4 @@
-"""A disk that is full: how that shows itself, on whatever way it comes."""
+"""Recognition of errors that a full disk caused."""
 
 import errno
 import os
@@ -9,20 +9,20 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = tuple(os.strerror(number) for number in _FULL)
 
 FULL = "the disk is full"
-"""Why a trial or a job could not go on."""
+"""The reason that is recorded for a trial or a job."""
 
 
 def is_full(error: BaseException | str) -> bool:
-    """Whether an error means that a disk, or what somebody may take of it, is full.
+    """Whether an error, or one of its causes, means that a disk is full or a quota is used up.
 
     Args:
-        error: What was raised, or its text where only that has come from another process.
+        error: The exception, or its text if it comes from another process.
     """
     if isinstance(error, str):
         return any(words in error for words in _WORDS)
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    if is_full(message_of(error)):  # libraries make errors of their own of it
+    if is_full(message_of(error)):  # libraries raise errors of their own with the same text
         return True
-    earlier = error.__cause__ or error.__context__
-    return earlier is not None and is_full(earlier)
+    cause = error.__cause__ or error.__context__
+    return cause is not None and is_full(cause)

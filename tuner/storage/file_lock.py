@@ -1,4 +1,4 @@
-"""Locks between processes of one machine. They end with the process that holds them, however it ends."""
+"""File locks between the processes of one node. A lock is released when the process that holds it ends."""
 
 import contextlib
 import fcntl
@@ -10,11 +10,11 @@ from typing import IO
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, where_possible: bool = False) -> Iterator[None]:
-    """Hold the lock of a file, which is made, or of a folder, once nobody else does.
+    """Wait for the lock of a file or folder, and hold it while the body runs.
 
     Args:
-        path: The file, or a folder that is there.
-        where_possible: Not every shared folder can be locked: go on without, there.
+        path: A file, which is created if it does not exist, or an existing folder.
+        where_possible: Whether to run the body without a lock if the file system does not support locks.
     """
     descriptor = os.open(path, os.O_RDONLY) if path.is_dir() else os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -26,7 +26,7 @@ def exclusive(path: Path, *, where_possible: bool = False) -> Iterator[None]:
 
 
 def try_lock(file: IO[str]) -> bool:
-    """Take the lock of an open file for as long as it is open. Returns whether it was free."""
+    """Lock an open file until it is closed, without waiting. Returns False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

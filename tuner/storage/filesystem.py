@@ -1,4 +1,4 @@
-"""Files of a job wherever they are stored: a folder, or anything that pyarrow knows."""
+"""Access to the files of a job, in a folder or at any URI that pyarrow supports."""
 
 import contextlib
 import itertools
@@ -10,11 +10,11 @@ from typing import Any
 from tuner.storage import temporary
 
 _CHECKPOINT = "/checkpoint_"
-"""What the names of checkpoints begin with, as Ray has them."""
+"""The beginning of the names that Ray gives to checkpoints."""
 
 
 def files_at(folder: str) -> tuple[Any, str]:
-    """The file system that a folder or URI is on, and the path there."""
+    """The pyarrow file system of a folder or URI, and the path on that file system."""
     from pyarrow.fs import FileSystem, LocalFileSystem
 
     if "://" in folder:
@@ -24,63 +24,82 @@ def files_at(folder: str) -> tuple[Any, str]:
 
 
 def below(folder: str, *names: str) -> str:
-    """What lies below a folder; the options of a URI (``?endpoint_override=...``) stay behind its path."""
+    """Join names to a folder or URI; the options of a URI (``?endpoint_override=...``) stay at its end."""
     path, mark, options = _split(folder)
     return "/".join([path.rstrip("/"), *names]) + mark + options
 
 
-def above(place: str) -> str:
-    """The folder that a file or folder lies in."""
-    path, mark, options = _split(place)
+def above(location: str) -> str:
+    """The parent folder of a file or folder, or of a URI."""
+    path, mark, options = _split(location)
     return path.rpartition("/")[0] + mark + options
 
 
 def name_of(folder: str) -> str:
-    """The name of a folder, or of the one at a URI."""
+    """The last component of a folder's path or of a URI."""
     return _split(folder)[0].rstrip("/").rpartition("/")[2]
 
 
-def on(storage: str, path: str) -> str:
-    """A path on the file system of a storage, as Ray has them, as one that anybody finds: a URI where that is one."""
+def with_scheme_of(storage: str, path: str) -> str:
+    """The URI of a path on the file system of `storage`; the path itself if `storage` is a folder.
+
+    Args:
+        storage: The storage of the job: a folder or a URI.
+        path: A path as Ray reports it, without scheme and options.
+    """
     if "://" not in storage:
         return path
-    place, mark, options = _split(storage)
-    return f"{place[: place.index('://')]}://{path}{mark}{options}"
+    uri, mark, options = _split(storage)
+    return f"{uri[: uri.index('://')]}://{path}{mark}{options}"
 
 
 _LAYOUT = re.compile(r"(?:^|/)(trial-\d+(?:-resumed-\d+)?/checkpoint_\d+|report|journal\.jsonl)$")
-"""What a job's folder holds: the checkpoints of its trials, its report and its journal."""
+"""The paths in a job's folder: the checkpoints of its trials, its report and its journal."""
 
 
-def relative(place: str, folder: str) -> str:
-    """A place in a job's folder, relative to that: it stays right when the folder is moved. Others stay as they are."""
-    path, above = _split(place)[0], _split(folder)[0].rstrip("/") + "/"
-    return path.removeprefix(above) if path.startswith(above) else place
+def relative(location: str, folder: str) -> str:
+    """The path of a location relative to the job's folder, so that the folder can be moved.
 
-
-def resolved(place: str, folder: str) -> str:
-    """What `relative` made of a place in a job's folder, where that folder is now.
-
-    Older journals have whole paths, of where the folder was then: in any folder of a job the same names mean the same.
+    A location outside of the folder is returned unchanged.
     """
-    if place.startswith("/") or "://" in place:
-        name = _LAYOUT.search(_split(place)[0])
-        return below(folder, name[1]) if name else place
-    return below(folder, place)
+    path, prefix = _split(location)[0], _split(folder)[0].rstrip("/") + "/"
+    return path.removeprefix(prefix) if path.startswith(prefix) else location
 
 
-def _split(place: str) -> tuple[str, str, str]:
-    return place.partition("?") if "://" in place else (place, "", "")
+def resolved(location: str, folder: str) -> str:
+    """The inverse of `relative`: the location in the present folder of the job.
+
+    Older journals hold absolute paths in the folder that the job had then. They are recognised by their last
+    components, which are the same in every job's folder.
+    """
+    if location.startswith("/") or "://" in location:
+        known = _LAYOUT.search(_split(location)[0])
+        return below(folder, known[1]) if known else location
+    return below(folder, location)
+
+
+def _split(location: str) -> tuple[str, str, str]:
+    """The path, the ``?`` and the options of a URI; a plain path has no options."""
+    return location.partition("?") if "://" in location else (location, "", "")
 
 
 def part_of(file: str, number: int) -> str:
-    """The path of a file's part, counted from 1: object stores cannot append, so what grows there is in several."""
-    path, dot, ending = file.rpartition(".")
-    return file if number == 1 else f"{path}-{number}{dot}{ending}"
+    """The path of one of the parts of a file. Object stores cannot append, so a growing file has several parts there.
+
+    Args:
+        file: Path or URI of the file, which is also that of its first part.
+        number: Number of the part, from 1.
+    """
+    path, dot, suffix = file.rpartition(".")
+    return file if number == 1 else f"{path}-{number}{dot}{suffix}"
 
 
 def read_parts(file: str) -> Iterator[bytes]:
-    """The parts of a file that is there, in their order."""
+    """Read the parts of a file, in order.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+    """
     files, path = files_at(file)
     for number in itertools.count(1):
         try:
@@ -94,22 +113,22 @@ def read_parts(file: str) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def as_file(source: str) -> Iterator[Path]:
-    """A stored file as a local one, its parts put together."""
+    """Provide a stored file as a local file while the body runs, its parts joined."""
     if "://" not in source and not Path(part_of(source, 2)).is_file():
         yield Path(source)
         return
-    with temporary.folder() as there:
-        file = there / _split(source)[0].rpartition("/")[2]
+    with temporary.folder() as folder:
+        file = folder / _split(source)[0].rpartition("/")[2]
         file.write_bytes(b"".join(read_parts(source)))
         yield file
 
 
 @contextlib.contextmanager
 def as_folder(source: str) -> Iterator[Path]:
-    """A stored checkpoint as a local folder.
+    """Provide a stored checkpoint as a local folder while the body runs.
 
     Raises:
-        FileNotFoundError: It is not there. MLflow itself would upload nothing, and say nothing.
+        FileNotFoundError: The checkpoint does not exist. MLflow would log an artifact without files, and no error.
     """
     with temporary.folder() as there:
         folder = Path(source)
@@ -124,26 +143,26 @@ def as_folder(source: str) -> Iterator[Path]:
         yield folder
 
 
-def is_there(place: str) -> bool:
-    """Whether a file or folder is there; one that cannot be looked at is taken for it."""
+def exists(location: str) -> bool:
+    """Whether a file or folder exists; True if that cannot be determined."""
     from pyarrow.fs import FileType
 
     try:
-        files, path = files_at(place)
+        files, path = files_at(location)
         return bool(files.get_file_info(path).type != FileType.NotFound)
     except (OSError, ValueError):
         return True
 
 
 def delete(folder: str) -> None:
-    """Delete a folder. That it cannot be, or is gone already, is not said: it takes room, no more."""
+    """Delete a folder. Errors are ignored: a folder that is left only takes space."""
     with contextlib.suppress(OSError):
         files, path = files_at(folder)
         files.delete_dir(path)
 
 
 def checkpoints_in(folder: str) -> list[str]:
-    """The checkpoints in a folder, a trial's or a job's. Where it cannot be looked at, there are none."""
+    """The checkpoints in a trial's or a job's folder; none if the folder cannot be read."""
     try:
         return list_checkpoints(folder)
     except OSError:
@@ -151,19 +170,19 @@ def checkpoints_in(folder: str) -> list[str]:
 
 
 def list_checkpoints(folder: str) -> list[str]:
-    """The checkpoints in a folder, a trial's or a job's.
+    """The checkpoints in a trial's or a job's folder.
 
     Raises:
-        OSError: It cannot be looked at.
+        OSError: The folder cannot be read.
     """
     from pyarrow.fs import FileSelector, FileType
 
     files, path = files_at(folder)
     found = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
     folders = [info.path for info in found if info.type == FileType.Directory and _CHECKPOINT in info.path]
-    # What a function of the user's own has in its checkpoints is its own business.
-    outer = [place for place in folders if place[len(path) :].find(_CHECKPOINT) == place.rfind("/") - len(path)]
-    return [on(folder, place) for place in outer]
+    # A checkpoint of a user's function may contain folders of the same name.
+    outer = [each for each in folders if each[len(path) :].find(_CHECKPOINT) == each.rfind("/") - len(path)]
+    return [with_scheme_of(folder, each) for each in outer]
 
 
 def delete_checkpoints(folder: str) -> None:

@@ -1,4 +1,4 @@
-"""Temporary files: folders that are gone when they are no longer needed, and short ones for sockets."""
+"""Temporary folders, and folders whose paths are short enough for sockets."""
 
 import multiprocessing.util
 import os
@@ -16,87 +16,87 @@ import psutil
 from tuner.errors import Problem, UserError
 
 SOCKET_BYTES = 107 if sys.platform == "linux" else 103
-"""How long the path of a Unix socket may be."""
+"""Largest length of the path of a Unix socket, in bytes."""
 
 _LISTENER = "/pymp-12345678/listener-12345678"  # as `multiprocessing` names its sockets
-_ROOM = 2**20  # bytes that a temporary folder has to have room for
+_FREE_BYTES = 2**20  # that a temporary folder must have
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """An empty folder for files that nobody needs afterwards."""
-    with tempfile.TemporaryDirectory(prefix=f"{_ours()}{os.getpid()}-") as name:
+    """Create an empty temporary folder, and delete it after the body."""
+    with tempfile.TemporaryDirectory(prefix=f"{_prefix()}{os.getpid()}-") as name:
         yield Path(name)
 
 
 def clear_up() -> None:
-    """Delete the folders of processes of this machine that have left some."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_ours()}*"):
-        pid = re.match(r"\d+(?=-)", left.name.removeprefix(_ours()))
+    """Delete the temporary folders that processes of this node left when they were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_prefix()}*"):
+        pid = re.match(r"\d+(?=-)", path.name.removeprefix(_prefix()))
         if pid and not psutil.pid_exists(int(pid[0])):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check() -> str:
-    """Make sure that there is a folder for temporary files.
+    """Check that temporary files can be written.
 
     Returns:
-        Why they are not where the environment wants them; empty where they are.
+        Why they are not written to the folder that the environment names; empty if they are.
 
     Raises:
-        UserError: None can be written.
+        UserError: They cannot be written to any folder.
     """
-    wanted = next((name for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), "")
+    variable = next((name for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), "")
     try:
-        there = Path(tempfile.gettempdir())
+        used = Path(tempfile.gettempdir())
     except FileNotFoundError:
         hint = "make room in /tmp, or set TMPDIR to a folder that can be written"
-        raise UserError(Problem("no folder for temporary files can be written", wanted, hint=hint)) from None
-    if why := why_not(there):
+        raise UserError(Problem("no folder for temporary files can be written", variable, hint=hint)) from None
+    if why := write_error(used):
         raise UserError(
-            Problem(f"no temporary files can be written: {why}", wanted, hint="set TMPDIR to another folder")
+            Problem(f"no temporary files can be written: {why}", variable, hint="set TMPDIR to another folder")
         )
-    if wanted and there != Path(os.environ[wanted]).absolute():
-        return f"{wanted}: {why_not(Path(os.environ[wanted]))}: temporary files go to {there}"
+    if variable and used != Path(os.environ[variable]).absolute():
+        return f"{variable}: {write_error(Path(os.environ[variable]))}: temporary files go to {used}"
     return ""
 
 
 def short_folders() -> list[Path]:
-    """Where those may go that need a short path, and that are not wanted somewhere else."""
-    there = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path.home()]
-    return [folder for folder in there if folder.is_dir()]
+    """Existing folders with short paths in which temporary files may be written."""
+    candidates = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path.home()]
+    return [folder for folder in candidates if folder.is_dir()]
 
 
-def why_not(folder: Path) -> str:
-    """Why a file cannot be written to a folder; empty where it can."""
+def write_error(folder: Path) -> str:
+    """Why a file cannot be written to a folder; empty if it can."""
     try:
         if not folder.is_dir():
             return f"{folder} is not a folder" if folder.exists() else f"{folder} does not exist"
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(_ROOM))
+            file.write(bytes(_FREE_BYTES))
     except OSError as error:
         return f"{folder} cannot be written: {error.strerror}"
     return ""
 
 
 def shorten_sockets() -> None:
-    """Have `multiprocessing` make its sockets, and those of its children, where their paths are short enough.
+    """Make `multiprocessing` create the sockets of this process and its children in a folder with a short path.
 
-    Loaders of data and the user's own processes need them. Python itself does so from 3.14 on.
+    DataLoader workers and processes of the user need such sockets. Python does this itself since 3.14.
     """
     longest = SOCKET_BYTES - len(_LISTENER)
-    there = tempfile.gettempdir()
-    if len(os.fsencode(there)) <= longest:
+    current = tempfile.gettempdir()
+    if len(os.fsencode(current)) <= longest:
         return
     for folder in short_folders():
-        if len(os.fsencode(folder)) <= longest and not why_not(folder):
+        if len(os.fsencode(folder)) <= longest and not write_error(folder):
             tempfile.tempdir = str(folder)
             try:
-                multiprocessing.util.get_temp_dir()  # which it keeps to, and deletes at the end
+                multiprocessing.util.get_temp_dir()  # created here once; deleted when the process ends
             finally:
-                tempfile.tempdir = there
+                tempfile.tempdir = current
             return
 
 
-def _ours() -> str:
-    return f"tuner-{socket.gethostname()}-"  # containers may share a folder, and have processes of their own
+def _prefix() -> str:
+    return f"tuner-{socket.gethostname()}-"  # process ids differ between containers that share a folder

@@ -1,44 +1,48 @@
-"""YAML as people write it: ``1e-3`` is a number, ``on`` and ``no`` are words."""
+"""YAML in which ``1e-3`` is a number, and ``on`` and ``no`` are strings."""
 
 import re
 from typing import Any
 
 import yaml
 
-_MOST_VALUES, _DEEPEST = 100_000, 50
+_MAX_VALUES, _MAX_DEPTH = 100_000, 50
 
 _STR = "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-3`` is a number, ``on`` and ``no`` are words.
+    """A loader in which ``1e-3`` is a number, and ``on`` and ``no`` are strings.
 
-    It builds what JSON has, too, and nothing else: a specification goes to workers and into the journal as that.
+    It builds only values that JSON can represent, because specifications are sent to workers and journals as JSON.
     """
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        """A scalar of whole characters: JSON writes those beyond 16 bits as two escapes."""
+        """Compose a scalar, joining surrogate pairs: JSON escapes a character above U+FFFF as two surrogates."""
         node = super().compose_scalar_node(anchor)
         try:
-            node.value = node.value if node.value.isascii() else _whole(node.value)
+            node.value = node.value if node.value.isascii() else _join_surrogates(node.value)
         except UnicodeDecodeError:
-            problem = "half a character, which stands for nothing"
+            problem = "an unpaired surrogate, which is not a character"
             raise yaml.composer.ComposerError(None, None, problem, node.start_mark) from None
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping by words, as they are written: JSON would make ``"1"`` of a key 1, too."""
+        """Construct a mapping whose keys are strings, as in JSON: the key 1 becomes ``"1"``."""
         if isinstance(node, yaml.MappingNode):
             self.flatten_mapping(node)
-            node.value = [(_word(key), value) for key, value in node.value]
+            node.value = [(_as_string(key), value) for key, value in node.value]
         return super().construct_mapping(node, deep=deep)
 
     def construct_plain(self, node: yaml.ScalarNode) -> Any:
-        """A scalar, as its tag says, where it can be that."""
+        """Construct a scalar of the type that its tag names.
+
+        Raises:
+            yaml.constructor.ConstructorError: The text is not a value of that type.
+        """
         try:
             value = _SCALARS[node.tag](self, node)
             if isinstance(value, int):
-                float(value)  # all arithmetic ends in that; and Python does not even print the largest ones
+                float(value)  # larger integers cannot be used as hyperparameters, and Python refuses to print them
         except (ValueError, OverflowError, LookupError) as error:
             what = f"{node.value[:40]!r} is no {node.tag.rpartition(':')[2]}: {error}"
             raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
@@ -66,16 +70,16 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), "tTfF")
 
 
-def _whole(text: str) -> str:
+def _join_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
-def _word(key: yaml.Node) -> yaml.Node:
+def _as_string(key: yaml.Node) -> yaml.Node:
     return yaml.ScalarNode(_STR, key.value, key.start_mark, key.end_mark) if key.tag in _SCALARS else key
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads to the same: a word that is a number to it, such as 1e-3, in quotes."""
+    """A dumper for `_Loader`: strings that it would read as another type, such as 1e-3, are quoted."""
 
 
 _Dumper.yaml_implicit_resolvers = {
@@ -88,17 +92,25 @@ _Dumper.yaml_implicit_resolvers = {
 
 
 def write_yaml(data: Any) -> str:
-    """A value of plain data as YAML, which `parse_yaml` reads as the same: floats to the last digit."""
+    """Write plain data as YAML; `parse_yaml` reads exactly the same data."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a piece of YAML stands for. Raises `yaml.YAMLError`."""
+    """Parse YAML text to plain data.
+
+    Raises:
+        yaml.YAMLError: The text is not valid.
+    """
     return parsed(text)[1]
 
 
 def parsed(text: str) -> tuple[yaml.Node | None, Any]:
-    """A piece of YAML as nodes, which know where they stand, and the value. Raises `yaml.YAMLError`."""
+    """Parse YAML text to nodes, which hold line and column, and to plain data.
+
+    Raises:
+        yaml.YAMLError: The text is not valid.
+    """
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -108,25 +120,30 @@ def parsed(text: str) -> tuple[yaml.Node | None, Any]:
         return root, loader.construct_document(root)
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # such as an escape for a character that there is not
+    except (ValueError, OverflowError) as error:  # such as the escape of a code point that does not exist
         raise yaml.YAMLError(str(error)) from None
 
 
 def _size(node: yaml.Node, depth: int, known: dict[yaml.Node, int]) -> int:
-    """How many values a node stands for, aliases written out; `known` ones count again without a look.
+    """The number of values below a node, with aliases expanded.
+
+    Args:
+        node: The node.
+        depth: Its depth in the document.
+        known: The sizes of the nodes that were counted already; 0 while a node is being counted.
 
     Raises:
-        yaml.MarkedYAMLError: They are too many, nested too deeply, or without an end.
+        yaml.MarkedYAMLError: There are too many values, they are nested too deeply, or an alias is recursive.
     """
-    problem = "an anchor stands inside itself" if known.get(node) == 0 else ""
-    problem = "nested too deeply" if depth > _DEEPEST else problem
+    problem = "an anchor contains itself" if known.get(node) == 0 else ""
+    problem = "nested too deeply" if depth > _MAX_DEPTH else problem
     if node not in known and not problem:
         known[node] = 0
-        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        below = parts if isinstance(node, yaml.CollectionNode) else ()
-        known[node] = 1 + sum(_size(part, depth + 1, known) for part in below)
-    if not problem and known[node] > _MOST_VALUES:
-        problem = f"stands for more than {_MOST_VALUES} values"
+        items = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+        children = items if isinstance(node, yaml.CollectionNode) else ()
+        known[node] = 1 + sum(_size(child, depth + 1, known) for child in children)
+    if not problem and known[node] > _MAX_VALUES:
+        problem = f"expands to more than {_MAX_VALUES} values"
     if problem:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     return known[node]

@@ -1,4 +1,4 @@
-"""Tasks: each owns its targets, its loss and its metrics. A new one is a file here and a name in the union."""
+"""Tasks. Each defines its targets, losses and metrics. To add one, write a module here and add it to the union."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What a task is: heads, and from them the loss that is trained and the metrics that are measured."""
+"""The base class of tasks: the training loss and the metrics of all heads together."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -12,28 +12,31 @@ from tuner.tasks.head import Head
 
 
 class Task(Config):
-    """Losses and metrics as pure functions of (outputs, targets): no state, no side effects."""
+    """A task has one or several heads. Its loss and metrics are pure functions of (outputs, targets)."""
 
     @property
     @abstractmethod
     def named_heads(self) -> Mapping[str, Head]:
-        """The heads by name. A single head named ``""`` learns from a model that returns one bare tensor."""
+        """The heads by name. If the model returns a single tensor, the only head is named ``""``."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what is measured on the validation and test sets, without the set's prefix."""
+        """Names of the metrics on the validation and test sets, without prefix."""
         return self._names(lambda head: head.metrics)
 
     @property
     def train_metrics(self) -> tuple[str, ...]:
-        """Names of what is measured on the training set, without the set's prefix."""
+        """Names of the metrics on the training set, without prefix."""
         return self._names(lambda head: head.train_metrics)
 
     def outputs(self, targets: Mapping[str, Target]) -> dict[str, Output]:
-        """What is asked of the model, by head, given what the dataset offers.
+        """The outputs that the heads need from the model, by head.
+
+        Args:
+            targets: The targets of the dataset, by name.
 
         Raises:
-            Mistakes: A head's target is not there, or its loss does not fit the target.
+            Mistakes: The dataset lacks the target of a head, or the loss of a head does not fit its target.
         """
         outputs = {}
         problems: list[Problem] = []
@@ -41,29 +44,39 @@ class Task(Config):
             try:
                 outputs[name] = head.output(targets)
             except Mistakes as mistakes:
-                below = f"heads.{name}." if name else ""
-                problems += [Problem(p.message, key=f"{below}{p.key}", hint=p.hint) for p in mistakes.problems]
+                prefix = f"heads.{name}." if name else ""
+                problems += [Problem(p.message, key=f"{prefix}{p.key}", hint=p.hint) for p in mistakes.problems]
         if problems:
             raise Mistakes(*problems)
         return outputs
 
     def training_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """The loss that is trained: the heads' losses by their weights, a scalar."""
+        """The loss that is minimized: the weighted sum of the losses of the heads, a scalar."""
         losses = [head.weight * head.loss(output, target) for _, head, output, target in self._heads(outputs, targets)]
         return sum(losses[1:], start=losses[0])
 
     def measure(self, outputs: Outputs, targets: Targets, *, training: bool = False) -> dict[str, float]:
-        """`metrics` (`train_metrics` where `training`) of a whole set, given its outputs and targets."""
+        """Compute the `metrics`, or the `train_metrics`, of a set.
+
+        Args:
+            outputs: Outputs of the model for all samples of the set.
+            targets: Targets of these samples.
+            training: Whether to compute the `train_metrics`.
+        """
         total = 0.0
-        measured: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for name, head, output, target in self._heads(outputs, targets):
-            of_head = head.measure(output, target, training=training)
-            total += of_head["loss"]
-            measured |= {f"{name}_{metric}" if name else metric: value for metric, value in of_head.items()}
-        return {"loss": total} | measured
+            head_metrics = head.measure(output, target, training=training)
+            total += head_metrics["loss"]
+            metrics |= {f"{name}_{metric}" if name else metric: value for metric, value in head_metrics.items()}
+        return {"loss": total} | metrics
 
     def confusion(self, outputs: Outputs, targets: Targets) -> dict[str, list[list[int]]]:
-        """The confusion matrix of each head over classes, by the head's target, rows the true class."""
+        """The confusion matrices of the heads that predict classes: rows are true classes, columns predicted ones.
+
+        Returns:
+            A matrix of counts by the name of the head; by its target if the head has no name.
+        """
         return {
             name or head.target: head.confusion(output, target)
             for name, head, output, target in self._heads(outputs, targets)

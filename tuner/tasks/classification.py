@@ -1,4 +1,4 @@
-"""One label an image."""
+"""Classification: one label per image."""
 
 from typing import Annotated, Literal
 
@@ -10,13 +10,13 @@ from tuner.tasks.losses import ClassLoss, CrossEntropy
 
 
 class Classification(Task):
-    """Which class does an image show?"""
+    """Predict the class of an image."""
 
     kind: Literal["classification"] = "classification"
     target: str = "label"
-    """The dataset's target that is learnt."""
+    """Target of the dataset that is predicted."""
     loss: Annotated[ClassLoss, Field(discriminator="kind")] = CrossEntropy()
-    """cross_entropy or nll."""
+    """Loss: cross_entropy or nll."""
 
     @property
     def named_heads(self) -> dict[str, Head]:

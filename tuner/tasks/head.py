@@ -1,4 +1,4 @@
-"""A head: one output of a model, the target that it learns, its loss and its metrics."""
+"""A head: an output of a model, with its target, its loss and its metrics."""
 
 from collections.abc import Mapping
 
@@ -13,37 +13,37 @@ from tuner.tasks.metrics import CLASS_METRICS, VALUE_METRICS, accuracy, classifi
 
 
 class Head(Config):
-    """One output of a model and how it learns."""
+    """An output of a model, with its target and its loss."""
 
     target: str
-    """The dataset's target that it learns, such as ``label`` or ``position``."""
+    """Target of the dataset that is predicted, such as ``label`` or ``position``."""
     loss: LossConfig
-    """Its loss: cross_entropy or nll for classes, smooth_l1 or mse for values."""
+    """Loss: cross_entropy or nll for classes, smooth_l1 or mse for values."""
     hidden: int | None = Field(None, ge=0, le=2**20)
     """Width of the hidden layer before the output; 0 for none, null to leave it to the model."""
     weight: float = Field(1.0, ge=0)
-    """Its share in the loss that is trained."""
+    """Weight of this head's loss in the training loss."""
 
     @property
     def is_class(self) -> bool:
-        """Whether its loss is one over classes."""
+        """Whether the head predicts a class."""
         return isinstance(self.loss, ClassLoss)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is measured of it on the validation and test sets."""
+        """Names of the head's metrics on the validation and test sets."""
         return ("loss", *(CLASS_METRICS if self.is_class else VALUE_METRICS))
 
     @property
     def train_metrics(self) -> tuple[str, ...]:
-        """What is measured of it on the training set."""
+        """Names of the head's metrics on the training set."""
         return ("loss", "accuracy" if self.is_class else "error")
 
     def output(self, targets: Mapping[str, Target]) -> Output:
-        """What it asks of the model.
+        """The output that the head needs from the model.
 
         Raises:
-            Mistakes: The dataset has no such target, or the loss does not fit it.
+            Mistakes: The dataset has no such target, or the loss does not fit the target.
         """
         if self.target not in targets:
             message = f"the data has no target {self.target!r}"
@@ -59,7 +59,7 @@ class Head(Config):
         return Output(target.size, self.hidden, log_probabilities=isinstance(self.loss, NLL))
 
     def measure(self, output: Tensor, target: Tensor, *, training: bool) -> dict[str, float]:
-        """Its `metrics`, or its `train_metrics`, from the outputs and targets of a whole set."""
+        """Compute the `metrics`, or the `train_metrics`, from the outputs and targets of all samples of a set."""
         if not self.is_class:
             quality = regression(output, target)
         elif training:
@@ -69,5 +69,5 @@ class Head(Config):
         return {"loss": self.loss.measure(output, target).item(), **quality}
 
     def confusion(self, output: Tensor, target: Tensor) -> list[list[int]]:
-        """The confusion matrix of a head over classes: rows the true class, cells counts of samples."""
+        """The confusion matrix of a head that predicts classes: rows are true classes, columns predicted ones."""
         return confusion(output, target)

@@ -1,6 +1,7 @@
 """Losses: pure functions of one output and one target.
 
-A loss is measured without label smoothing, so that trials that smooth differently can be compared.
+Calling a loss returns the training loss. `measure` returns the reported one, which ignores label smoothing, so that
+trials with different smoothing can be compared. Both are scalars: means over the samples.
 """
 
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ class CrossEntropy(Config):
 
     kind: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target's mass that is spread over all classes."""
+    """Share of the probability of the true class that is spread over all classes."""
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
@@ -43,7 +44,7 @@ class SmoothL1(Config):
 
     kind: Literal["smooth_l1"] = "smooth_l1"
     beta: float = Field(1.0, gt=0)
-    """Distance, in the target's unit, at which the square turns into a line."""
+    """Distance, in the target's unit, below which the loss is quadratic and above which it is linear."""
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         return F.smooth_l1_loss(output, target, beta=self.beta)

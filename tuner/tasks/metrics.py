@@ -1,6 +1,7 @@
-"""METRICS: what is measured, and which direction is better.
+"""Computation of the metrics; `tuner.objectives.METRICS` describes them.
 
-A metric's full name is ``<set>_<head>_<metric>``, such as ``val_digit_accuracy``; one output has no head.
+The full name of a metric is ``<set>_<head>_<metric>``, such as ``val_digit_accuracy``, or ``<set>_<metric>`` if the
+model has a single output.
 """
 
 import torch
@@ -12,12 +13,12 @@ EPOCH_METRICS = ("epoch_seconds", "images_per_second", "learning_rate", "paramet
 
 
 def accuracy(output: Tensor, target: Tensor) -> float:
-    """Share of samples (N, classes) whose largest output is the target (N,)."""
+    """Share of the samples whose largest output (N, classes) is that of the target class (N,), in [0, 1]."""
     return (output.argmax(dim=1) == target).double().mean().item()
 
 
 def classification(output: Tensor, target: Tensor) -> dict[str, float]:
-    """CLASS_METRICS of outputs (N, classes) against class indices (N,). A class never predicted has precision 0."""
+    """The CLASS_METRICS of outputs (N, classes) and class indices (N,). A class never predicted has precision 0."""
     from sklearn.metrics import precision_recall_fscore_support
 
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -36,12 +37,12 @@ def classification(output: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def regression(output: Tensor, target: Tensor) -> dict[str, float]:
-    """VALUE_METRICS of outputs (N, values) against targets (N, values)."""
+    """The VALUE_METRICS of outputs (N, values) and targets (N, values)."""
     return {"error": torch.linalg.vector_norm(output - target, dim=1).mean().item()}
 
 
 def confusion(output: Tensor, target: Tensor) -> list[list[int]]:
-    """The confusion matrix: row the true class, column the predicted one, each cell a count of samples."""
+    """The confusion matrix, in counts of samples: rows are true classes, columns predicted ones."""
     from sklearn.metrics import confusion_matrix
 
     matrix = confusion_matrix(target.cpu().numpy(), output.argmax(dim=1).cpu().numpy(), labels=range(output.shape[1]))

@@ -1,4 +1,4 @@
-"""Several things learnt from one image by one trunk."""
+"""Multi-task learning: several heads on one trunk."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ HeadName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 def _digit_and_aux() -> dict[str, Head]:
-    """The same question twice: once through a hidden layer, once straight from the trunk."""
+    """Two heads that predict the label: one with a hidden layer, one without."""
     return {
         "digit": Head(target="label", loss=NLL(), hidden=128),
         "aux": Head(target="label", loss=CrossEntropy(), hidden=0),
@@ -20,11 +20,11 @@ def _digit_and_aux() -> dict[str, Head]:
 
 
 class Multitask(Task):
-    """Each head learns a target of its own; the losses are added up by the heads' weights."""
+    """Predict several targets. The training loss is the sum of the heads' losses, weighted."""
 
     kind: Literal["multitask"] = "multitask"
     heads: dict[HeadName, Head] = Field(default_factory=_digit_and_aux)
-    """The heads by name; the name stands in each metric, as in ``val_digit_accuracy``."""
+    """The heads by name; the name is part of each metric's name, as in ``val_digit_accuracy``."""
 
     @field_validator("heads")
     @classmethod

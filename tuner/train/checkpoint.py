@@ -54,7 +54,7 @@ class Damaged(UserError):
 @dataclass(frozen=True)
 class Save:
     """Writes a checkpoint of one moment, when it is called with an empty folder: of the moment of the call, for what
-    it holds is the training's own, or of an earlier one (`kept`).
+    it holds is the training's own, or of an earlier one (`snapshot`).
     """
 
     trial: TrialConfig
@@ -72,7 +72,7 @@ class Save:
         (folder / SIGNATURE).write_text(Signature.of(self.trial).model_dump_json(indent=1), encoding="utf-8")
         (folder / METRICS).write_text(json.dumps(self.metrics, indent=1))  # last: where it is, the rest is whole
 
-    def kept(self) -> "Save":
+    def snapshot(self) -> "Save":
         """The same with a copy of all tensors in the CPU's memory: the training may go on."""
         weights, state = _copied((self.weights, self.state))
         return replace(self, weights=weights, state=state)
@@ -168,7 +168,7 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
         with without_imports():
             trial = _trial(folder, trust, ("model",))
     weights = _weights(folder)
-    image, asked = signature.image, signature.asked
+    image, asked = signature.image, signature.task_outputs
     where_it_is = "tuner.load(..., code=FOLDER) looks for it there, too"
     with _told(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code), hint=where_it_is):
         trial.model.check(image, asked)

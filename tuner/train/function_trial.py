@@ -63,7 +63,7 @@ class TargetTrial(AnyTrial):
     def count_parameters(self) -> int | None:
         return None
 
-    def cannot_go_on_as(self, other: "TargetTrial") -> str:
+    def why_not_resumable_as(self, other: "TargetTrial") -> str:
         return ""  # only the code knows
 
     @model_validator(mode="after")

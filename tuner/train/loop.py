@@ -1,4 +1,4 @@
-"""The training loop. It knows neither Ray nor MLflow: it trains, measures and hands each epoch to `report`."""
+"""The training loop. It is independent of Ray and MLflow: it trains, evaluates, and passes each epoch to `report`."""
 
 import math
 import time
@@ -20,9 +20,9 @@ from tuner.train.evaluation import Diverged, _float32, _joined, _latency, evalua
 from tuner.train.trial_config import TrialConfig
 
 Report = Callable[[dict[str, Any], checkpoint.Save], None]
-"""Takes the metrics of an epoch (and ``epoch``, counted from 1) and a way to save what was trained so far."""
+"""A function that is called with the metrics of an epoch, including ``epoch``, from 1, and a checkpoint to save."""
 
-_FINITE_EVERY = 50  # batches between two looks at the loss: each look waits for the GPU
+_FINITE_EVERY = 50  # batches between two checks of the loss: each check waits for the GPU
 
 
 def fit(
@@ -30,29 +30,29 @@ def fit(
     objective: Objective,
     report: Report,
     *,
-    between: Callable[[], None] = lambda: None,
+    before_batch: Callable[[], None] = lambda: None,
     device: torch.device | None = None,
     resume: Path | None = None,
     micro_batches: int = 1,
 ) -> str:
-    """Train one trial to its end, calling `report` after every epoch.
+    """Train one trial to its end, and call `report` after every epoch.
 
-    A checkpoint of another trial may go on as this one, where `TrialConfig.cannot_go_on_as` has nothing against it: its
-    weights and the optimizer's state are taken over, everything that the configuration sets is this trial's own.
+    A trial can resume from a checkpoint of another trial if `TrialConfig.why_not_resumable_as` allows that: it loads
+    the weights and the state of the optimizer, and keeps its own hyperparameters.
 
     Args:
-        config: The trial, its seed explicit.
-        objective: What early stopping watches unless the trial says otherwise.
-        report: Called once an epoch.
-        between: Called before each batch of an epoch; what it raises ends the training.
-        device: Where to train; None takes what there is.
-        resume: A checkpoint to go on from.
-        micro_batches: How many micro-batches each batch is computed in, one after the other, so that it takes less
-            memory; a checkpoint that was trained with more has its way. The gradients are those of the whole batch,
-            but for what a model makes of a batch as one, as batch normalization does.
+        config: The trial, with an explicit seed.
+        objective: The metric of early stopping, unless the trial names another one.
+        report: Called after every epoch.
+        before_batch: Called before each batch of an epoch; an exception that it raises ends the training.
+        device: Device to train on; None to pick one.
+        resume: Checkpoint to resume from.
+        micro_batches: Number of micro-batches in which each batch is computed, to save memory; a checkpoint that was
+            trained with a larger number overrides it. The gradients are those of the batch, except in layers that
+            compute statistics of a batch, such as batch normalization.
 
     Returns:
-        Why it ended before its last epoch; empty if it did not.
+        Why the training ended before its last epoch; empty if it did not.
 
     Raises:
         Diverged: The loss became NaN or infinite.
@@ -60,7 +60,7 @@ def fit(
     assert config.seed is not None, "TrialConfig.with_seed makes it explicit"
     device = device or pick_device()
     dtype = autocast_dtype(config.precision, device)
-    train, validation = (part.to(device) for part in config.data.load())
+    train, validation = (images.to(device) for images in config.data.load())
 
     torch.manual_seed(config.seed)
     model = config.build_model().to(device).to(memory_format=torch.channels_last)
@@ -70,30 +70,30 @@ def fit(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     patience = _Patience(config, objective)
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    latency = 0.0  # measured once, when the first epoch has warmed everything up
+    latency = 0.0  # measured once, after the first epoch, when caches are warm
     first = 1
     if resume:
         weights, state = checkpoint.read_state(resume)
         model.load_state_dict(weights)
         first = state["epoch"] + 1
-        _wind(schedule, state["epoch"] * steps)
+        _advance(schedule, state["epoch"] * steps)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
-        if state["scaler"]:  # empty where none was in use
+        if state["scaler"]:  # empty if the scaler was disabled
             scaler.load_state_dict(state["scaler"])
         patience.best, patience.stale = state["best"], state["stale"]
         micro_batches = max(micro_batches, state.get("parts", 1))
 
     for epoch in range(first, config.epochs + 1):
-        if patience.is_over:  # known on resuming, too
+        if patience.is_over:  # it may be over when the trial resumes
             break
         started = time.perf_counter()
-        # Every epoch has a generator of its own, so that one begun again after a crash is the same epoch.
+        # Each epoch seeds the generators, so that an epoch that is repeated after a crash gives the same result.
         order = _seed_epoch(config.seed, epoch, len(train))
         outputs, targets = [], []
         model.train()
         for step, batch in enumerate(train.batches(config.data.batch_size, order)):
-            between()
+            before_batch()
             optimizer.zero_grad()
             for share, images, wanted in _micro_batches(*batch, micro_batches):
                 with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
@@ -111,15 +111,15 @@ def fit(
             if step % _FINITE_EVERY == 0 or step == steps - 1:
                 _check_finite(loss, epoch, step)
         measured = config.task.measure(_joined(outputs), _joined(targets), training=True)
-        if not math.isfinite(measured["loss"]):  # one bad batch between two looks
+        if not math.isfinite(measured["loss"]):  # in a batch between two checks
             raise Diverged(f"the loss became {measured['loss']} in epoch {epoch}")
-        trained = time.perf_counter() - started
+        train_seconds = time.perf_counter() - started
         latency = latency or 1000 * _latency(model, validation, dtype)
         metrics: dict[str, Any] = {f"train_{name}": value for name, value in measured.items()}
         metrics |= {f"val_{name}": value for name, value in evaluate(config, model, validation, dtype).items()}
         metrics |= {
             "epoch_seconds": time.perf_counter() - started,
-            "images_per_second": len(train) / trained,
+            "images_per_second": len(train) / train_seconds,
             "learning_rate": optimizer.param_groups[0]["lr"],
             "parameters": parameters,
             "latency_ms": latency,
@@ -128,7 +128,7 @@ def fit(
             "precision": str(dtype).removeprefix("torch."),
         }
         metrics |= {MICRO_BATCHES: micro_batches} if micro_batches > 1 else {}
-        patience.see(metrics)
+        patience.update(metrics)
         state = {
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
@@ -141,30 +141,30 @@ def fit(
     return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
 
 
-def _wind(schedule: lr_scheduler.LRScheduler, steps: int) -> None:
-    """Bring a schedule to where it is after `steps` batches: its values follow from its own settings alone."""
+def _advance(schedule: lr_scheduler.LRScheduler, steps: int) -> None:
+    """Advance a new schedule by `steps` batches. Its state is not loaded: this trial's settings may differ."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the optimizer has made no step yet
+        warnings.simplefilter("ignore")  # torch warns that the optimizer has not stepped yet
         for _ in range(steps):
             schedule.step()
 
 
 class _Patience:
-    """How long the watched metric has not improved."""
+    """Counts the epochs in which the metric of early stopping has not improved."""
 
     def __init__(self, config: TrialConfig, objective: Objective) -> None:
         self.rule = config.early_stopping
-        self.watched = objective
+        self.objective = objective
         if self.rule and self.rule.metric:
-            self.watched = Objective.of_metric(self.rule.metric)
+            self.objective = Objective.of_metric(self.rule.metric)
         self.best: float | None = None
         self.stale = 0
 
-    def see(self, metrics: dict[str, Any]) -> None:
-        assert self.watched.metric in metrics, f"{self.watched.metric} is checked when the trial is loaded"
-        value = self.watched.of(metrics)  # None where it is NaN or infinite
+    def update(self, metrics: dict[str, Any]) -> None:
+        assert self.objective.metric in metrics, f"{self.objective.metric} is checked when the trial is loaded"
+        value = self.objective.of(metrics)  # None if it is NaN or infinite
         by = self.rule.min_delta if self.rule else 0.0
-        if value is not None and self.watched.improves(value, self.best, by=by):
+        if value is not None and self.objective.improves(value, self.best, by=by):
             self.best, self.stale = value, 0
         else:
             self.stale += 1
@@ -175,19 +175,23 @@ class _Patience:
 
 
 def _seed_epoch(seed: int, epoch: int, count: int) -> Tensor:
-    """Seed all of torch for one epoch, and return the order (count,) in which it sees the samples."""
+    """Seed torch's generators for an epoch, and return the order (count,) of its samples."""
     torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(count)
 
 
 def _micro_batches(images: Tensor, targets: Targets, micro_batches: int) -> Iterator[tuple[float, Tensor, Targets]]:
-    """A batch in up to so many parts, in its order: the share of it that each is, its images and its targets."""
+    """Split a batch into up to `micro_batches` micro-batches.
+
+    Yields:
+        The share of the batch's samples that the micro-batch holds, its images and its targets.
+    """
     if micro_batches == 1:
         yield 1.0, images, targets
         return
-    several = {name: target.chunk(micro_batches) for name, target in targets.items()}
-    for number, part in enumerate(images.chunk(micro_batches)):
-        yield len(part) / len(images), part, {name: each[number] for name, each in several.items()}
+    chunks = {name: target.chunk(micro_batches) for name, target in targets.items()}
+    for number, chunk in enumerate(images.chunk(micro_batches)):
+        yield len(chunk) / len(images), chunk, {name: each[number] for name, each in chunks.items()}
 
 
 def _check_finite(loss: Tensor, epoch: int, step: int) -> None:

@@ -21,7 +21,7 @@ class _Optimizer(Config):
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay: L2 penalty, decoupled in AdamW."""
 
-    def cannot_go_on_as(self, other: "_Optimizer") -> str:
+    def why_not_resumable_as(self, other: "_Optimizer") -> str:
         """Why its state is not one of `other`; empty where it is."""
         mine, others = (getattr(optimizer, "kind", "") for optimizer in (self, other))
         return "" if mine == others else f"the state of {mine} is not one of {others}"
@@ -99,10 +99,10 @@ class RMSprop(_Optimizer):
     momentum: float = Field(0.0, ge=0, lt=1)
     """Share of the last step that is kept."""
 
-    def cannot_go_on_as(self, other: _Optimizer) -> str:
+    def why_not_resumable_as(self, other: _Optimizer) -> str:
         if isinstance(other, RMSprop) and (self.momentum == 0) != (other.momentum == 0):
             return "rmsprop keeps no last step where momentum is 0; let its range begin above 0"
-        return super().cannot_go_on_as(other)
+        return super().why_not_resumable_as(other)
 
     def build(self, parameters: Parameters) -> optim.Optimizer:
         return optim.RMSprop(

@@ -104,7 +104,7 @@ class Signature(Config):
         return ImageShape(taken.channels, taken.height, taken.width, statistics.mean, statistics.std)
 
     @property
-    def asked(self) -> dict[str, Output]:
+    def task_outputs(self) -> dict[str, Output]:
         """What the task asked of the model, by head."""
         return {name: Output(each.size, each.hidden, each.log_probabilities) for name, each in self.outputs.items()}
 

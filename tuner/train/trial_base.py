@@ -63,7 +63,7 @@ class AnyTrial(Config):
         """
 
     @property
-    def data_is_here(self) -> bool:
+    def data_is_available(self) -> bool:
         """Whether the data is on this machine; else `prepare` downloads it."""
         return True
 
@@ -80,7 +80,7 @@ class AnyTrial(Config):
         """Number of weights that it trains, without building them; None where only the code knows."""
 
     @abstractmethod
-    def cannot_go_on_as(self, other: Self) -> str:
+    def why_not_resumable_as(self, other: Self) -> str:
         """Why what was trained of this trial cannot go on as `other`; empty where it can."""
 
     def with_seed(self, experiment_seed: int, repeat: int = 0) -> Self:

@@ -102,8 +102,8 @@ class TrialConfig(AnyTrial):
         return (self if data == self.data else self.model_copy(update={"data": data})), message
 
     @property
-    def data_is_here(self) -> bool:
-        return self.data.is_here
+    def data_is_available(self) -> bool:
+        return self.data.is_available
 
     def data_location(self) -> str:
         return self.data.location()
@@ -117,11 +117,11 @@ class TrialConfig(AnyTrial):
         with torch.device("meta"):  # shapes alone: nothing is allocated, no random number drawn
             return sum(parameter.numel() for parameter in self.build_model().parameters())
 
-    def cannot_go_on_as(self, other: "TrialConfig") -> str:
+    def why_not_resumable_as(self, other: "TrialConfig") -> str:
         data, others = (config.data.model_dump(exclude={"batch_size"}) for config in (self, other))
         if data != others:
             return "the validation set would be another one, and may hold images that were trained on"
-        reason = self.optimizer.cannot_go_on_as(other.optimizer)
+        reason = self.optimizer.why_not_resumable_as(other.optimizer)
         if reason:
             return reason
         if self.epochs != other.epochs:

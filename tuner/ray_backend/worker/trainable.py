@@ -182,12 +182,12 @@ def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, 
         untold.clear()
         if task["beside"]:
             beside.finish()  # before there are two copies
-            beside.begin(partial(_report, told, save.kept()))
+            beside.begin(partial(_report, told, save.snapshot()))
         else:
             _report(told, save)
 
     with AsyncWork() as beside:
-        train = partial(fit, config, objective, report, between=beside.look, device=device, micro_batches=parts)
+        train = partial(fit, config, objective, report, before_batch=beside.look, device=device, micro_batches=parts)
         latest = tune.get_checkpoint()
         for checkpoint in latest_first(latest) if latest is not None else ():
             try:
