@@ -202,4 +202,4 @@ def test_in_a_trial_its_code_is_known_to_be_needed_and_its_split_may_not_change_
     assert trial().targets == [f"{module}:Squares"]
     assert trial().build_model()(torch.rand(2, 3, 8, 8)).shape == (2, 3)
     assert trial().why_not_resumable_as(trial(batch_size=3)) == ""
-    assert "the validation set would be another one" in trial().why_not_resumable_as(trial(validation=0.3))
+    assert "the validation set would change" in trial().why_not_resumable_as(trial(validation=0.3))

@@ -117,7 +117,7 @@ def test_folders_here_and_in_an_object_store(there: Store) -> None:
 def test_a_folder_of_an_experiment_s_name_is_not_taken_for_a_checkpoint(there: Store) -> None:
     (there.folder / "small").mkdir()
     assert number_of("small", there) == 1
-    with pytest.raises(Damaged, match=r"is no checkpoint: model\.pt, "):
+    with pytest.raises(Damaged, match=r"is not a checkpoint: model\.pt, "):
         tuner.load(Path("small"))
 
 

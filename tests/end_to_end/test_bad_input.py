@@ -289,9 +289,13 @@ MISTAKES = {
         ("did you mean val_accuracy?", METRICS),
     ),
     "objective on test": Bad("val_accuracy", "test_accuracy", ":2:1: objective: 'test_accuracy'", ("the test set",)),
-    "objective on train": Bad("val_accuracy", "train_loss", ":2:1: objective: 'train_loss' does not judge", (METRICS,)),
+    "objective on train": Bad(
+        "val_accuracy", "train_loss", ":2:1: objective: 'train_loss' cannot be an objective", (METRICS,)
+    ),
     "objective of another task": Bad("val_accuracy", "val_digit_f1", ":2:1: objective: 'val_digit_f1'", (METRICS,)),
-    "no direction": Bad("val_accuracy", "learning_rate", ":2:1: objective: 'learning_rate' does not judge", (METRICS,)),
+    "no direction": Bad(
+        "val_accuracy", "learning_rate", ":2:1: objective: 'learning_rate' cannot be an objective", (METRICS,)
+    ),
     "one of several": Bad(
         "val_accuracy", "[val_loss, val_acc]", ":2:23: objective.1: 'val_acc' is not measured", ("mean val_accuracy?",)
     ),
@@ -792,12 +796,12 @@ class TestPopulations:
             (
                 "data.seed",
                 "[1, 2]",
-                "the validation set would be another one, and may hold images that were trained on",
+                "the validation set would change, and might contain images that the model was trained on",
             ),
-            ("data.limit", "[100, 200]", "the validation set would be another one"),
-            ("epochs", "[3, 4]", "trials of a population are equally long"),
-            ("optimizer.kind", "[sgd, adam]", "the state of sgd is not one of adam"),
-            ("seed", "[1, 2]", "the seed is that of the whole trial"),
+            ("data.limit", "[100, 200]", "the validation set would change"),
+            ("epochs", "[3, 4]", "all trials of a population have the same number of epochs"),
+            ("optimizer.kind", "[sgd, adam]", "adam cannot load the state of sgd"),
+            ("seed", "[1, 2]", "a trial keeps its seed"),
         ],
     )
     @pytest.mark.parametrize("kind", ["pbt", "pb2"])

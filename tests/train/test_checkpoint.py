@@ -134,7 +134,7 @@ def test_a_folder_that_is_no_whole_checkpoint_is_the_user_s_mistake(
     folder = tmp_path / "copy"
     shutil.copytree(trained[0], folder)
     (folder / missing).unlink()
-    with pytest.raises(UserError, match=f"is no checkpoint: {missing} not found") as error:
+    with pytest.raises(UserError, match=f"is not a checkpoint: {missing} not found") as error:
         load(folder)
     assert error.value.problems[0].where == str(folder)
 
@@ -445,7 +445,7 @@ def test_a_signature_says_how_the_images_came_to_their_size(tmp_path: Path) -> N
         (lambda said: "[]", "Input should be an object"),
         (lambda said: said | {"input": said["input"] | {"channels": 0}}, "input.channels: "),
         (lambda said: said | {"input": said["input"] | {"channels": 2}}, "one value for each of 2 channels"),
-        (lambda said: said | {"outputs": {}}, "signature.json: outputs has none"),
+        (lambda said: said | {"outputs": {}}, "signature.json: outputs is empty"),
         (lambda said: said | {"format": 2}, "format: "),
         (lambda said: said | {"input": said["input"] | {"height": 16}}, "model.pt"),
         (lambda said: {key: value for key, value in said.items() if key != "outputs"}, "outputs: Field required"),

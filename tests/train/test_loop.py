@@ -464,7 +464,7 @@ def test_momentum_may_begin_and_end(kind: str, before: float, after: float, tmp_
 @pytest.mark.parametrize("momenta", [(0.0, 0.9), (0.9, 0.0)])
 def test_rmsprop_has_nothing_to_go_on_with_where_its_momentum_was_nought(momenta: tuple[float, float]) -> None:
     one, other = (trial(optimizer={"kind": "rmsprop", "momentum": momentum}) for momentum in momenta)
-    assert "rmsprop keeps no last step where momentum is 0" in one.why_not_resumable_as(other)
+    assert "rmsprop stores no last step if momentum is 0" in one.why_not_resumable_as(other)
 
 
 @pytest.mark.parametrize(
@@ -483,11 +483,11 @@ def test_precision_may_change(before: str, after: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"optimizer": {"kind": "adam"}}, "the state of sgd is not one of adam"),
-        ({"data": {"kind": "digits", "seed": 1}}, "the validation set would be another one"),
-        ({"data": {"kind": "digits", "size": 12}}, "the validation set would be another one"),
-        ({"epochs": 9}, "trials of a population are equally long"),
-        ({"seed": 8}, "the seed is that of the whole trial"),
+        ({"optimizer": {"kind": "adam"}}, "adam cannot load the state of sgd"),
+        ({"data": {"kind": "digits", "seed": 1}}, "the validation set would change"),
+        ({"data": {"kind": "digits", "size": 12}}, "the validation set would change"),
+        ({"epochs": 9}, "all trials of a population have the same number of epochs"),
+        ({"seed": 8}, "a trial keeps its seed"),
         (
             {"model": {"kind": "cnn", "width1": 8, "width2": 32, "hidden": 32}},
             "the shape of trunk.conv2.weight would be [32, 8, 3, 3] instead of [16, 8, 3, 3]",

@@ -1,15 +1,15 @@
-"""Checkpoints: folders that hold a trial's weights, its state and what it was.
+"""Checkpoints: folders from which a trial can resume and from which its model can be loaded.
 
 ============== ==========================================================================
 model.pt       weights, by name
-state.pt       optimizer, learning-rate schedule and progress: what is needed to go on
-trial.yaml     the trial as resolved
-signature.json what the model takes and returns: with it, the model is built without the dataset
-metrics.json   metrics of the epoch that it was taken after
+state.pt       state of the optimizer, the gradient scaler, early stopping and the loop
+trial.yaml     the trial's complete configuration
+signature.json inputs and outputs of the model, so that it can be built without the dataset
+metrics.json   metrics of the epoch after which the checkpoint was saved
 ============== ==========================================================================
 
-The tensors are read with ``weights_only=True``: they cannot run code. A model or dataset of one's own is made by the
-code that trial.yaml names: nothing of it is called, nor imported, unless whoever reads the checkpoint trusts that name.
+Tensors are read with ``weights_only=True``, so that they cannot run code. The user's code that builds the model or the
+dataset is named in trial.yaml; it is neither imported nor called unless the caller trusts that name.
 """
 
 import contextlib
@@ -34,27 +34,29 @@ from tuner.train.trial_config import TrialConfig
 from tuner.user_code import without_imports
 
 SIGNATURE = "signature.json"
-"""Checkpoints of older versions have none: their models are built from the dataset."""
+"""Checkpoints of older versions lack this file: building their models needs the dataset."""
 
 METRICS = "metrics.json"
-"""Metrics of the epoch that a checkpoint was taken after."""
+"""The file with the metrics of the epoch after which a checkpoint was saved."""
 
 _WEIGHTS, _STATE, _TRIAL = "model.pt", "state.pt", "trial.yaml"
 
 
 class Damaged(UserError):
-    """A checkpoint, or a part of it, is not there or cannot be read."""
+    """A checkpoint, or one of its files, is missing or cannot be read."""
 
     @property
     def why(self) -> str:
-        """What is wrong with it, without saying where."""
+        """What is wrong with the checkpoint, without its path."""
         return "; ".join(problem.message for problem in self.problems)
 
 
 @dataclass(frozen=True)
 class Save:
-    """Writes a checkpoint of one moment, when it is called with an empty folder: of the moment of the call, for what
-    it holds is the training's own, or of an earlier one (`snapshot`).
+    """Writes a checkpoint when it is called with an empty folder.
+
+    It refers to the tensors that are being trained, and thus writes their values at the time of the call; `snapshot`
+    copies them.
     """
 
     trial: TrialConfig
@@ -65,204 +67,211 @@ class Save:
 
     def __call__(self, folder: Path) -> None:
         for name, tensors in ((_WEIGHTS, self.weights), (_STATE, self.state)):
-            # By way of Python's files: torch's own do not say that a disk is full.
+            # Through Python's file objects: torch's own do not report a full disk.
             with (folder / name).open("wb") as file:
                 torch.save(tensors, file)
         (folder / _TRIAL).write_text(write_yaml(self.trial.model_dump(mode="json")))
         (folder / SIGNATURE).write_text(Signature.of(self.trial).model_dump_json(indent=1), encoding="utf-8")
-        (folder / METRICS).write_text(json.dumps(self.metrics, indent=1))  # last: where it is, the rest is whole
+        # Written last: a checkpoint with this file is complete.
+        (folder / METRICS).write_text(json.dumps(self.metrics, indent=1))
 
     def snapshot(self) -> "Save":
-        """The same with a copy of all tensors in the CPU's memory: the training may go on."""
+        """A copy whose tensors are in the CPU's memory, so that the training can continue before they are written."""
         weights, state = _copied((self.weights, self.state))
         return replace(self, weights=weights, state=state)
 
 
-def _copied(what: Any) -> Any:
-    if isinstance(what, torch.Tensor):
-        return what.detach().to("cpu", copy=True)
-    if isinstance(what, dict):
-        same = copy(what)  # a `state_dict` notes the versions of its modules in an attribute
-        same.update((key, _copied(value)) for key, value in what.items())
-        return same
-    if type(what) in (list, tuple):
-        return type(what)(map(_copied, what))
-    return deepcopy(what)
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        mapping = copy(value)  # keeps the attribute in which a `state_dict` stores the versions of its modules
+        mapping.update((key, _copied(item)) for key, item in value.items())
+        return mapping
+    if type(value) in (list, tuple):
+        return type(value)(map(_copied, value))
+    return deepcopy(value)
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint, whole or not."""
+    """Whether a folder holds a checkpoint, complete or not."""
     return any((folder / name).is_file() for name in (_WEIGHTS, _STATE, _TRIAL, SIGNATURE, METRICS))
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The weights and the state of a checkpoint, on the CPU.
+    """Read the weights and the training state of a checkpoint, on the CPU.
 
     Raises:
-        Damaged: One is missing or damaged.
+        Damaged: One of the files is missing or damaged.
     """
-    return _weights(folder), _saved(folder, _STATE)
+    return _read_weights(folder), _read_tensors(folder, _STATE)
 
 
-def _weights(folder: Path) -> dict[str, Any]:
-    held = _saved(folder, _WEIGHTS)
-    odd = next((name for name, value in held.items() if not _is_weight(name, value)), None)
-    if odd is not None:
-        message = f"is a damaged checkpoint: {_WEIGHTS} holds something else than weights: {odd!r}"
+def _read_weights(folder: Path) -> dict[str, Any]:
+    weights = _read_tensors(folder, _WEIGHTS)
+    invalid = next((name for name, value in weights.items() if not _is_weight(name, value)), None)
+    if invalid is not None:
+        message = f"is a damaged checkpoint: {invalid!r} in {_WEIGHTS} is not a weight"
         raise Damaged(Problem(message, where=str(folder)))
-    return held
+    return weights
 
 
 def _is_weight(name: Any, value: Any) -> bool:
-    """Whether that stands in a `state_dict`: a tensor, or what a module keeps beside (`Module.get_extra_state`)."""
+    """Whether this is an item of a `state_dict`: a tensor, or the state of `Module.get_extra_state`."""
     return type(name) is str and (type(value) is torch.Tensor or name.rpartition(".")[2] == "_extra_state")
 
 
-def _saved(folder: Path, name: str) -> dict[str, Any]:
-    """What `torch.save` wrote, on the CPU. Nothing in it is run.
+def _read_tensors(folder: Path, name: str) -> dict[str, Any]:
+    """Read a file that `torch.save` wrote, on the CPU, without running code in it.
 
     Raises:
-        Damaged: It is not there, damaged, or holds something else.
+        Damaged: The file is missing, damaged, or does not hold a dict.
     """
     where = str(folder)
     try:
         with (folder / name).open("rb") as file:
             with zipfile.ZipFile(file) as archive:
-                spoilt = archive.testzip()  # torch writes checksums and does not look at them
-            if spoilt is not None:
-                raise zipfile.BadZipFile(f"the checksum of {spoilt} is another one")
+                corrupt = archive.testzip()  # torch writes checksums but does not verify them
+            if corrupt is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {corrupt}")
             file.seek(0)
-            held = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # torch's own message explains how to run the code in it
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's own message explains how to run the code in the file
         message = f"{name} holds more than tensors: loading it could run code, so it is not loaded"
         raise Damaged(Problem(message, where=where)) from None
-    except Exception as error:  # what bytes that nobody meant can lead to is in no document of torch's
+    except Exception as error:  # torch does not document which exceptions damaged files raise
         why = f"{type(error).__name__}: {str(error).partition('. This is an internal')[0]}"
         raise Damaged(Problem(f"is a damaged checkpoint: {name}: {why}", where=where)) from None
-    if not isinstance(held, dict):
-        found = f"{name} holds a {type(held).__name__}, not values by name"
-        raise Damaged(Problem(f"is a damaged checkpoint: {found}", where=where))
-    return held
+    if not isinstance(content, dict):
+        message = f"is a damaged checkpoint: {name} holds a {type(content).__name__}, not a dict"
+        raise Damaged(Problem(message, where=where))
+    return content
 
 
 def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn.Module]:
-    """The model of a checkpoint, on the CPU, ready to use: in eval mode, weights loaded; and what it takes and returns.
+    """Load the model of a checkpoint with its weights, on the CPU and in eval mode.
 
-    Its dataset need not be there, unless an older version wrote the checkpoint.
+    The dataset is needed only if an older version wrote the checkpoint.
 
     Args:
         folder: The checkpoint.
-        trust: Code, as ``pkg.module:name``, that may be called to make its model; where an older version wrote the
-            checkpoint, its data, too.
+        trust: The user's code, as ``pkg.module:name``, that may be called to build the model and, if an older version
+            wrote the checkpoint, to read the dataset.
+
+    Returns:
+        The signature of the model, and the model.
 
     Raises:
-        Damaged: The folder is no checkpoint, or a damaged one.
-        UserError: It names code that is not trusted.
+        Damaged: The folder is not a checkpoint, or it is damaged.
+        UserError: The checkpoint names code that is not trusted.
     """
-    _check_whole(folder)
-    signature = _signature(folder)
+    _check_complete(folder)
+    signature = _read_signature(folder)
     if signature is None:
         trial = read_trial(folder, trust)
         signature = Signature.of(trial)
     else:
         with without_imports():
-            trial = _trial(folder, trust, ("model",))
-    weights = _weights(folder)
-    image, asked = signature.image, signature.task_outputs
-    where_it_is = "tuner.load(..., code=FOLDER) looks for it there, too"
-    with _told(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code), hint=where_it_is):
-        trial.model.check(image, asked)
-    with _told(folder, _WEIGHTS):
-        if not trial.model.user_code:  # memory for a model that is not the one of these weights need not be there
+            trial = _read_trial(folder, trust, ("model",))
+    weights = _read_weights(folder)
+    image, outputs = signature.image, signature.task_outputs
+    hint = "tuner.load(..., code=FOLDER) searches that folder, too"
+    with _errors_as_damage(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code), hint=hint):
+        trial.model.check(image, outputs)
+    with _errors_as_damage(folder, _WEIGHTS):
+        if not trial.model.user_code:  # a damaged trial.yaml may describe a model that does not fit into memory
             with torch.device("meta"):
-                needed = sum(each.numel() for each in trial.model.build(image, asked).parameters())
-            held = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
-            if needed > held:
-                raise RuntimeError(f"{_TRIAL} tells of {needed} weights, and {_WEIGHTS} holds {held}")
-        model = trial.model.build(image, asked)
+                needed = sum(each.numel() for each in trial.model.build(image, outputs).parameters())
+            stored = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
+            if needed > stored:
+                raise RuntimeError(f"{_TRIAL} describes {needed} weights, but {_WEIGHTS} holds {stored}")
+        model = trial.model.build(image, outputs)
         model.load_state_dict(weights)
     return signature, model.eval()
 
 
 def read_trial(folder: Path, trust: Collection[str] = ()) -> TrialConfig:
-    """The trial of a checkpoint, its data ready to be loaded.
+    """Read the trial of a checkpoint.
 
     Raises:
-        Damaged: The folder is no checkpoint, or a damaged one; or data of the user's own cannot be read.
-        UserError: It names code that is not trusted.
+        Damaged: The folder is not a checkpoint, or it is damaged, or the user's own dataset cannot be read.
+        UserError: The checkpoint names code that is not trusted.
     """
-    _check_whole(folder)
-    return _trial(folder, trust, ("model", "data"))
+    _check_complete(folder)
+    return _read_trial(folder, trust, ("model", "data"))
 
 
-def _check_whole(folder: Path) -> None:
+def _check_complete(folder: Path) -> None:
     missing = [name for name in (_WEIGHTS, _TRIAL, METRICS) if not (folder / name).is_file()]
     if missing:
-        raise Damaged(Problem(f"is no checkpoint: {', '.join(missing)} not found", where=str(folder)))
+        raise Damaged(Problem(f"is not a checkpoint: {', '.join(missing)} not found", where=str(folder)))
 
 
-def _trial(folder: Path, trust: Collection[str], called: Sequence[str]) -> TrialConfig:
-    """The trial, of which the code of these parts may be called, where it is trusted."""
-    with _told(folder, _TRIAL):
-        said = parse_yaml((folder / _TRIAL).read_text())
-    _check_trusted(TrialConfig.targets_in(said, called), trust, str(folder / _TRIAL))
+def _read_trial(folder: Path, trust: Collection[str], sections: Sequence[str]) -> TrialConfig:
+    """Read the trial; the user's code named in these sections has to be trusted."""
+    with _errors_as_damage(folder, _TRIAL):
+        data = parse_yaml((folder / _TRIAL).read_text())
+    _check_trusted(TrialConfig.targets_in(data, sections), trust, str(folder / _TRIAL))
     hint = ""
-    if TrialConfig.targets_in(said, ("data",)) and not (folder / SIGNATURE).is_file():
-        hint = f"there is no {SIGNATURE}: without that, the model is built from the data that it was trained on"
-    with _told(folder, _TRIAL, is_code=bool(TrialConfig.targets_in(said, called)), hint=hint):
-        return TrialConfig.model_validate(said)
+    if TrialConfig.targets_in(data, ("data",)) and not (folder / SIGNATURE).is_file():
+        hint = f"there is no {SIGNATURE}: without it, building the model needs the dataset that it was trained on"
+    with _errors_as_damage(folder, _TRIAL, is_code=bool(TrialConfig.targets_in(data, sections)), hint=hint):
+        return TrialConfig.model_validate(data)
 
 
-def _signature(folder: Path) -> Signature | None:
-    """What the checkpoint says of its model; None where an older version wrote it."""
+def _read_signature(folder: Path) -> Signature | None:
+    """Read the signature; None if an older version wrote the checkpoint."""
     if not (folder / SIGNATURE).is_file():
         return None
-    with _told(folder, SIGNATURE):
+    with _errors_as_damage(folder, SIGNATURE):
         return Signature.model_validate_json((folder / SIGNATURE).read_bytes())
 
 
 @contextlib.contextmanager
-def _told(folder: Path, name: str, *, is_code: bool = False, hint: str = "") -> Iterator[None]:
-    """Tell that a file of a checkpoint is damaged; or, of code of the user's own, that it is not here or does not fit.
+def _errors_as_damage(folder: Path, name: str, *, is_code: bool = False, hint: str = "") -> Iterator[None]:
+    """Turn errors of the body into Damaged: the file is damaged, or the user's code is missing or does not fit.
 
     Args:
         folder: The checkpoint.
-        name: The file that is read meanwhile.
-        is_code: Whether code of the user's own is called.
-        hint: What else to say of that code.
+        name: The file that the body reads.
+        is_code: Whether the body calls the user's code.
+        hint: A further hint if that code fails.
     """
     try:
         yield
     except (ValidationError, Mistakes) as error:
-        problems = _problems(error)
+        where = str(folder)
         if is_code:
-            told = [
-                (f"cannot be loaded: {each.message}", "; ".join(filter(None, (each.hint, hint)))) for each in problems
+            problems = [
+                Problem(
+                    f"cannot be loaded: {each.message}", where=where, hint="; ".join(filter(None, (each.hint, hint)))
+                )
+                for each in _problems(error)
             ]
         else:
-            told = [(f"is a damaged checkpoint: {name}: {each}", "") for each in problems]
-        raise Damaged(*(Problem(message, where=str(folder), hint=hint) for message, hint in told)) from None
+            problems = [Problem(f"is a damaged checkpoint: {name}: {each}", where=where) for each in _problems(error)]
+        raise Damaged(*problems) from None
     except (yaml.YAMLError, OSError, UnicodeDecodeError, RuntimeError) as error:
         raise Damaged(Problem(f"is a damaged checkpoint: {name}: {error}", where=str(folder))) from None
 
 
 def _problems(error: ValidationError | Mistakes) -> list[Problem]:
-    """What is wrong, one by one."""
+    """The single problems of an error."""
     if isinstance(error, Mistakes):
         return error.problems
-    found = []
+    problems = []
     for each in error.errors():
         cause = each.get("ctx", {}).get("error")
         key = ".".join(map(str, each["loc"]))
-        found += (
+        problems += (
             cause.problems if isinstance(cause, Mistakes) else [Problem(each["msg"].removeprefix("Value error, "), key)]
         )
-    return found
+    return problems
 
 
 def _check_trusted(targets: list[str], trust: Collection[str], where: str) -> None:
     unknown = sorted({*targets} - {*trust})
     if unknown:
-        message = f"loading it would run code that it names: {', '.join(unknown)}"
-        hint = f"where you know that code, and the arguments that it is given there: trust={unknown}"
+        message = f"loading it would run the code that it names: {', '.join(unknown)}"
+        hint = f"if you trust that code and the arguments in this file: trust={unknown}"
         raise UserError(Problem(message, where=where, hint=hint))

@@ -1,4 +1,4 @@
-"""What a trial trains on: the device, its precision, its memory allocator."""
+"""The device of a trial, its precision, and its memory allocator."""
 
 import contextlib
 import ctypes
@@ -10,11 +10,11 @@ import torch
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc accepts at most on 64-bit machines
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes: glibc's maximum on 64-bit systems
 
 
 def pick_device() -> torch.device:
-    """CUDA where a GPU is visible to this process, else MPS, else the CPU."""
+    """CUDA if this process sees a GPU, else MPS if available, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -23,7 +23,7 @@ def pick_device() -> torch.device:
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type of matrix arithmetic; ``auto`` takes bfloat16 where the device computes in it, else float32."""
+    """The data type for autocast; ``auto`` is bfloat16 if the hardware supports it, else float32."""
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     native = {
@@ -34,18 +34,18 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def use_threads(count: int) -> None:
-    """Compute on `count` cores: as many as the trial was given, so that trials side by side do not fight for them."""
+    """Let torch use `count` threads: the number of cores of the trial, so that concurrent trials do not share cores."""
     torch.set_num_threads(max(1, count))
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc's malloc to keep freed memory instead of giving it back to the system after every batch.
+    """Configure glibc's malloc to keep freed memory instead of returning it to the system.
 
-    A batch's activations are megabytes; mapped afresh each time, every page of them costs a fault.
+    The activations of a batch take megabytes; if they are mapped anew for each batch, every page causes a page fault.
     """
     if platform.libc_ver()[0] != "glibc":
         return
-    with contextlib.suppress(OSError, AttributeError):  # only slower without it
+    with contextlib.suppress(OSError, AttributeError):  # without it training is only slower
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

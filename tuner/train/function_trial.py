@@ -1,4 +1,4 @@
-"""A trial that is a Ray Tune function of the user's own, run as it stands."""
+"""Trials that call the user's own Ray Tune function, unchanged."""
 
 import inspect
 from typing import Any, ClassVar
@@ -16,9 +16,9 @@ _ASYNC = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 
 
 class TargetTrial(AnyTrial):
-    """A function that takes a ``config`` dict and calls ``ray.tune.report``, with or without checkpoints.
+    """Your own Ray Tune function: it takes a ``config`` dict and reports metrics with ``ray.tune.report``.
 
-    Or yields or returns what it has to report: a dict, or a number for the objective.
+    It may also yield or return its reports: dicts of metrics, or numbers, which are values of the objective.
     """
 
     tag: ClassVar[str] = "target"
@@ -27,7 +27,7 @@ class TargetTrial(AnyTrial):
     target: TargetName
     """The function, as ``pkg.module:name``: beside the YAML file, or installed."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """What it is called with; searched keys are ``config.<key>``, and each of them stands here, unless nothing does."""
+    """The ``config`` argument. In ``space`` its keys are ``config.<key>``; it has to list all of them, or none."""
 
     @field_validator("config")
     @classmethod
@@ -52,7 +52,7 @@ class TargetTrial(AnyTrial):
         return None
 
     def check_metric(self, name: str) -> None:
-        """Any name may be one that it reports."""
+        """Accept any name: the function may report it."""
 
     def prepare(self) -> "tuple[TargetTrial, str]":
         return self, ""
@@ -64,7 +64,7 @@ class TargetTrial(AnyTrial):
         return None
 
     def why_not_resumable_as(self, other: "TargetTrial") -> str:
-        return ""  # only the code knows
+        return ""  # unknown: it depends on the function
 
     @model_validator(mode="after")
     def _is_a_function(self) -> "TargetTrial":
@@ -73,12 +73,12 @@ class TargetTrial(AnyTrial):
         found = resolve_callable(self.target)
         if inspect.isclass(found):
             hint = "write a function that takes a config dict and calls ray.tune.report"
-            if hasattr(found, "step") and hasattr(found, "train"):  # as ray.tune.Trainable has
-                hint += f": it may make a {found.__name__}(config) and report what each of its train() returns"
+            if hasattr(found, "step") and hasattr(found, "train"):  # a ray.tune.Trainable
+                hint += f": it may create {found.__name__}(config) and report the results of its train()"
             raise Mistakes(Problem(f"{self.target} is a class, not a function", key="target", hint=hint))
         if any(is_async(each) for is_async in _ASYNC for each in (found, getattr(found, "__call__", None))):  # noqa: B004
-            hint = "write it as def, and let it call asyncio.run where it needs that"
-            raise Mistakes(Problem(f"{self.target} is async: nobody awaits it", key="target", hint=hint))
+            hint = "write it as def, and call asyncio.run in it if needed"
+            raise Mistakes(Problem(f"{self.target} is async: it would not be awaited", key="target", hint=hint))
         try:
             inspect.signature(found).bind({})
         except TypeError as error:
@@ -86,5 +86,5 @@ class TargetTrial(AnyTrial):
             message = f"{self.target} cannot be called with a config alone: {error}"
             raise Mistakes(Problem(message, key="target", hint=hint)) from None
         except ValueError:
-            pass  # a function of C may not tell
+            pass  # functions written in C may have no signature
         return self

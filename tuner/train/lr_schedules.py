@@ -1,4 +1,4 @@
-"""Learning-rate schedules. A new one is a class here and a name in the union."""
+"""Learning-rate schedules. To add one, write a class here and add it to the union."""
 
 from abc import abstractmethod
 from typing import Annotated, Literal
@@ -12,21 +12,21 @@ from tuner.config import Config
 Schedule = lr_scheduler.LRScheduler
 
 
-_MOMENTUM_AT_PEAK = 0.85 / 0.95  # Smith's range, as a share of its upper end
+_MOMENTUM_AT_PEAK = 0.85 / 0.95  # lower end of the range that Smith proposes, as a share of its upper end
 
 
 class _Warm(Config):
-    """A schedule that steps once a batch, after a linear warm-up from nearly nothing."""
+    """A schedule with a linear warm-up."""
 
     warmup: float = Field(0.0, ge=0)
-    """Epochs over which the learning rate rises linearly to its peak; may be a fraction."""
+    """Epochs in which the learning rate rises linearly from nearly 0 to its peak; may be a fraction."""
 
     @abstractmethod
     def after_warmup(self, optimizer: optim.Optimizer, steps: int, steps_per_epoch: int) -> Schedule:
-        """The schedule of the `steps` batches that follow the warm-up."""
+        """Build the schedule of the `steps` batches after the warm-up."""
 
     def build(self, optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> Schedule:
-        """A schedule to step once a batch, for `epochs` epochs of `steps_per_epoch` batches."""
+        """Build a schedule that is stepped after each batch, for `epochs` epochs of `steps_per_epoch` batches."""
         total = epochs * steps_per_epoch
         warmup = min(round(self.warmup * steps_per_epoch), total)
         after = self.after_warmup(optimizer, max(1, total - warmup), steps_per_epoch)
@@ -37,7 +37,7 @@ class _Warm(Config):
 
 
 class Constant(_Warm):
-    """The same learning rate all the way."""
+    """A constant learning rate."""
 
     kind: Literal["constant"] = "constant"
 
@@ -46,7 +46,7 @@ class Constant(_Warm):
 
 
 class Cosine(_Warm):
-    """Down along half a cosine (Loshchilov and Hutter, 2017)."""
+    """Cosine annealing (Loshchilov and Hutter, 2017)."""
 
     kind: Literal["cosine"] = "cosine"
     final: float = Field(0.0, ge=0, le=1)
@@ -58,22 +58,22 @@ class Cosine(_Warm):
 
 
 class Step(_Warm):
-    """Down by a factor every few epochs."""
+    """Multiply the learning rate by a factor every few epochs."""
 
     kind: Literal["step"] = "step"
     every: int = Field(1, ge=1)
     """Epochs between two steps."""
     factor: float = Field(0.1, gt=0, le=1)
-    """What the learning rate is multiplied with."""
+    """Factor by which the learning rate is multiplied at each step."""
 
     def after_warmup(self, optimizer: optim.Optimizer, steps: int, steps_per_epoch: int) -> Schedule:
         return lr_scheduler.StepLR(optimizer, step_size=self.every * steps_per_epoch, gamma=self.factor)
 
 
 class OneCycle(Config):
-    """Up to the peak and down to nearly nothing (Smith and Topin, 2018).
+    """Raise the learning rate to its peak, then lower it to nearly 0 (Smith and Topin, 2018).
 
-    The momentum (or beta1) moves the other way: from its own value down to 0.85/0.95 of it, and back.
+    The momentum (or beta1) changes inversely: from its configured value down to 0.85/0.95 of it, and back.
     """
 
     kind: Literal["one_cycle"] = "one_cycle"
@@ -83,11 +83,11 @@ class OneCycle(Config):
     """Learning rate at the start, as a share of the peak."""
 
     def build(self, optimizer: optim.Optimizer, epochs: int, steps_per_epoch: int) -> Schedule:
-        """A schedule to step once a batch, for `epochs` epochs of `steps_per_epoch` batches."""
+        """Build a schedule that is stepped after each batch, for `epochs` epochs of `steps_per_epoch` batches."""
         group = optimizer.param_groups[0]
         momentum = group["betas"][0] if "betas" in group else group["momentum"]
-        total = epochs * steps_per_epoch + 1  # the last batch is followed by a step too
-        # torch divides by the length of the rise: it has to last a batch, or half of an only one.
+        total = epochs * steps_per_epoch + 1  # the schedule is also stepped after the last batch
+        # torch divides by the number of rising steps minus 1, which must not be 0, even for a single batch.
         shortest = min(2, (total + 1) / 2) / total
         return lr_scheduler.OneCycleLR(
             optimizer,
@@ -96,7 +96,7 @@ class OneCycle(Config):
             pct_start=max(self.rise, shortest),
             div_factor=1 / self.start,
             cycle_momentum=momentum > 0,
-            base_momentum=momentum * _MOMENTUM_AT_PEAK,  # torch's own range would ignore the momentum that was set
+            base_momentum=momentum * _MOMENTUM_AT_PEAK,  # torch's default would ignore the configured momentum
             max_momentum=momentum,
         )
 

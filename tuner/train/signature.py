@@ -1,4 +1,4 @@
-"""What a checkpoint says of its model: all that inference needs, so that the dataset need not be there."""
+"""The signature of a model: everything that inference needs to know without the dataset."""
 
 import platform
 from typing import Any, Literal, Self
@@ -12,18 +12,18 @@ from tuner.train.trial_config import TrialConfig
 from tuner.version import __version__
 
 _LARGEST = 2**20
-"""No image is as wide, and no output as large: what says so is damaged."""
+"""Larger images or outputs are taken for damage."""
 
 
 class Input(Config):
-    """Images as the model takes them: float32 (N, channels, height, width) in [0, 1]."""
+    """The input of the model: images, float32 (N, channels, height, width) in [0, 1]."""
 
     channels: int = Field(ge=1, le=_LARGEST)
-    """Channels of an image."""
+    """Number of channels."""
     height: int = Field(ge=1, le=_LARGEST)
-    """In pixels."""
+    """Height in pixels."""
     width: int = Field(ge=1, le=_LARGEST)
-    """In pixels."""
+    """Width in pixels."""
     layout: Literal["NCHW"] = "NCHW"
     """Order of the dimensions."""
     dtype: Literal["float32"] = "float32"
@@ -33,50 +33,50 @@ class Input(Config):
 
 
 class Normalization(Config):
-    """Mean and standard deviation of the dataset in [0, 1]. The model normalizes its images itself, if it does."""
+    """Statistics of the training images in [0, 1]. The model takes images that are not normalized."""
 
     mean: tuple[float, ...]
-    """For each channel."""
+    """Mean of each channel."""
     std: tuple[float, ...]
-    """For each channel."""
+    """Standard deviation of each channel."""
 
 
 class OutputSignature(Config):
-    """One output of the model: (N, size)."""
+    """An output of the model: (N, size)."""
 
     target: str
-    """What it predicts: a target of the dataset."""
+    """Target of the dataset that it predicts."""
     size: int = Field(ge=1, le=_LARGEST)
     """Number of classes, or of values."""
     classes: tuple[str, ...] = ()
-    """Names of the classes, by index; empty where they are unknown, or where it predicts values."""
+    """Names of the classes, by index; empty if they are unknown or the output predicts values."""
     unit: str | None = None
     """Unit of the values; null for classes."""
     hidden: int | None = Field(None, ge=0, le=_LARGEST)
-    """Width of the hidden layer before it, where the task asks for one."""
+    """Width of the hidden layer before it, if the task sets one."""
     log_probabilities: bool = False
     """Whether it ends in a log-softmax."""
 
 
 class Signature(Config):
-    """What inference needs to know of a model."""
+    """Inputs and outputs of a model."""
 
     format: Literal[1] = 1
-    """Version of this description."""
+    """Version of this format."""
     input: Input
-    """What the model takes."""
+    """Input of the model."""
     normalization: Normalization
-    """Statistics of the images that it was trained on."""
+    """Statistics of the training images."""
     preprocessing: tuple[dict[str, Any], ...]
-    """Steps from an image of the dataset to bytes of the model's size, before they are scaled to [0, 1]."""
+    """Steps that turn an image of the dataset into bytes of the model's input size, before scaling to [0, 1]."""
     outputs: dict[str, OutputSignature]
-    """By head; a model that returns one tensor has one output, named ``""``."""
+    """Outputs by head; the only output of a model that returns a tensor is named ``""``."""
     versions: dict[str, str]
-    """Of the libraries that wrote it."""
+    """Versions of the libraries that wrote the signature."""
 
     @classmethod
     def of(cls, trial: TrialConfig) -> Self:
-        """The signature of a trial's model. It needs the trial's dataset."""
+        """The signature of a trial's model; this needs the trial's dataset."""
         image, targets = trial.data.image, trial.data.targets
         outputs = {}
         for name, output in trial.task.outputs(targets).items():
@@ -100,18 +100,18 @@ class Signature(Config):
     @property
     def image(self) -> ImageShape:
         """The images that the model takes."""
-        taken, statistics = self.input, self.normalization
-        return ImageShape(taken.channels, taken.height, taken.width, statistics.mean, statistics.std)
+        size, statistics = self.input, self.normalization
+        return ImageShape(size.channels, size.height, size.width, statistics.mean, statistics.std)
 
     @property
     def task_outputs(self) -> dict[str, Output]:
-        """What the task asked of the model, by head."""
+        """The outputs as the task requested them from the model, by head."""
         return {name: Output(each.size, each.hidden, each.log_probabilities) for name, each in self.outputs.items()}
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if not len(self.normalization.mean) == len(self.normalization.std) == self.input.channels:
-            raise ValueError(f"normalization has not one value for each of {self.input.channels} channels")
+            raise ValueError(f"normalization must have one value for each of {self.input.channels} channels")
         if not self.outputs:
-            raise ValueError("outputs has none")
+            raise ValueError("outputs is empty")
         return self

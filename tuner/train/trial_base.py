@@ -1,4 +1,4 @@
-"""What a trial is to everything around it, whatever it trains."""
+"""The interface of all kinds of trials, and setting hyperparameters in a trial."""
 
 import copy
 import hashlib
@@ -17,122 +17,127 @@ T = TypeVar("T", bound="AnyTrial")
 
 
 class AnyTrial(Config):
-    """One run of something that reports how good it is."""
+    """One training that reports metrics."""
 
     tag: ClassVar[str]
-    """What tells its class from the others."""
+    """The tag of this class in the union of trials."""
     is_function: ClassVar[bool] = False
-    """Whether it calls a function of the user's own, which alone knows its data, its model and its test set."""
+    """Whether the trial calls a user's function, so that its data, model and test set are unknown."""
 
     seed: int | None = Field(None, ge=0, lt=2**63)
-    """Seed of all that is random in it; null derives it from the experiment's seed and this configuration."""
+    """Seed of all generators of the trial; null derives it from the experiment's seed and this configuration."""
 
     @property
     @abstractmethod
     def length(self) -> int | None:
-        """How many reports it makes at most; None where only the code knows."""
+        """The largest number of reports; None if unknown."""
 
     @property
     @abstractmethod
     def metrics(self) -> tuple[str, ...] | None:
-        """Full names of what it reports; None where only the code knows."""
+        """Full names of the reported metrics; None if unknown."""
 
     @property
     @abstractmethod
     def targets(self) -> list[str]:
-        """The code of the user's own that it needs, as ``pkg.module:name``."""
+        """The user's code that the trial needs, as ``pkg.module:name``."""
 
     @property
     @abstractmethod
     def loading_targets(self) -> list[str] | None:
-        """Those of `targets` that loading its model takes; None where only its code knows what its checkpoint is."""
+        """The `targets` that loading the model from a checkpoint needs; None if it cannot be loaded from one."""
 
     @abstractmethod
     def check_metric(self, name: str) -> None:
-        """Raise Mistakes unless it can be judged by this metric."""
+        """Raise Mistakes if this metric cannot be an objective of the trial."""
 
     @abstractmethod
     def prepare(self) -> tuple[Self, str]:
-        """Make its data available on this machine.
+        """Make the dataset available on this node.
 
         Returns:
-            The trial with the data that there is, and what the user must be told about it.
+            The trial, with the dataset to use, and a message for the user, or ``""``.
 
         Raises:
-            UserError: The data is damaged, or there is none and it cannot be had.
+            UserError: The dataset is damaged, or missing and cannot be downloaded.
         """
 
     @property
     def data_is_available(self) -> bool:
-        """Whether the data is on this machine; else `prepare` downloads it."""
+        """Whether the dataset is on this node; if not, `prepare` downloads it."""
         return True
 
     def data_location(self) -> str:
-        """Where the data is, or will be, in words; empty where only the code knows."""
+        """A phrase that says where the dataset is, or will be; empty if unknown."""
         return ""
 
     @abstractmethod
     def describe_data(self) -> Description | None:
-        """The data by its true name; None where only the code knows."""
+        """What MLflow records of the dataset; None if unknown."""
 
     @abstractmethod
     def count_parameters(self) -> int | None:
-        """Number of weights that it trains, without building them; None where only the code knows."""
+        """Number of trainable parameters, counted without allocating them; None if unknown."""
 
     @abstractmethod
     def why_not_resumable_as(self, other: Self) -> str:
-        """Why what was trained of this trial cannot go on as `other`; empty where it can."""
+        """Why a checkpoint of this trial cannot be resumed as `other`; empty if it can."""
 
     def with_seed(self, experiment_seed: int, repeat: int = 0) -> Self:
-        """The same with its seed made explicit: from the experiment's seed and what is set here, and nothing else.
+        """A copy with an explicit seed, derived from the experiment's seed and the values that are not defaults.
 
         Args:
             experiment_seed: Seed of the experiment.
-            repeat: How often the same configuration came before; each time has a seed of its own.
+            repeat: Number of earlier trials with the same configuration; it changes the seed.
         """
         if self.seed is not None:
             return self
-        what_is_set = _set(self.model_dump(mode="json"), self.model_dump(mode="json", exclude_defaults=True))
-        seeds = [experiment_seed, what_is_set] + ([repeat] if repeat else [])
+        settings = _with_kinds(self.model_dump(mode="json"), self.model_dump(mode="json", exclude_defaults=True))
+        seeds = [experiment_seed, settings] + ([repeat] if repeat else [])
         digest = hashlib.sha256(json.dumps(seeds, sort_keys=True, default=str).encode()).digest()
         return self.model_copy(update={"seed": int.from_bytes(digest[:4], "big")})
 
 
-def _set(whole: dict[str, Any], without_defaults: dict[str, Any]) -> dict[str, Any]:
-    """`without_defaults` and, in each part of it, the kind: Adam as it comes is not AdamW as it comes."""
+def _with_kinds(complete: dict[str, Any], without_defaults: dict[str, Any]) -> dict[str, Any]:
+    """`without_defaults` and the kind of each section in it: the defaults of the kinds differ."""
     kept = {
-        key: _set(whole[key], value) if isinstance(value, dict) else value for key, value in without_defaults.items()
+        key: _with_kinds(complete[key], value) if isinstance(value, dict) else value
+        for key, value in without_defaults.items()
     }
-    return kept | ({"kind": whole["kind"]} if "kind" in whole else {})
+    return kept | ({"kind": complete["kind"]} if "kind" in complete else {})
 
 
 def merge(trial: T, assignment: Assignment) -> T:
-    """`trial` with dotted keys set in it, validated. Raises ValidationError or UserError.
+    """Set the dotted keys of `assignment` in a copy of `trial`, and validate it.
 
-    A ``kind`` that is set to another one brings that kind's own defaults: of what the trial says there, it keeps what
-    the file says and the other kind has, too.
+    If a ``kind`` changes, the section gets the defaults of the new kind. Values that the file sets explicitly are kept
+    if the new kind has fields of the same names.
+
+    Raises:
+        ValidationError: The new trial is not valid.
+        UserError: A key is ambiguous, or leads through a value that is not a mapping.
     """
     data = trial.model_dump()
-    # The whole before its parts, and a kind before its fields, whatever their order; and a copy: a part set in it is
-    # not set for the next trial.
+    # Mappings are set before the keys in them, and a kind before its fields. Values are copied, because setting a key
+    # in a mapping must not change the assignment, which other trials share.
     for name in sorted(assignment, key=lambda name: (name.count("."), not name.endswith(".kind"))):
         key = path_of(data, name)
         if key[-1] == "kind" and len(key) > 1:
-            put(data, key[:-1], _other_kind(trial, data, key[:-1], assignment[name]))
+            put(data, key[:-1], _of_kind(trial, data, key[:-1], assignment[name]))
         put(data, key, copy.deepcopy(assignment[name]))
     return type(trial).model_validate(data)
 
 
-def _other_kind(trial: AnyTrial, data: Mapping[str, Any], key: tuple[str, ...], kind: Any) -> Any:
-    """The part at `key`, made ready to become another kind."""
-    part: Any = data
-    said: Any = trial
+def _of_kind(trial: AnyTrial, data: Mapping[str, Any], key: tuple[str, ...], kind: Any) -> Any:
+    """The values of the section at `key` that remain when its kind becomes `kind`."""
+    values: Any = data
+    section: Any = trial
     for name in key:
-        part = part.get(name) if isinstance(part, Mapping) else None
-        said = said.get(name) if isinstance(said, Mapping) else getattr(said, name, None)
-    if not isinstance(part, Mapping) or part.get("kind") == kind:
-        return part
-    other = member_of_kind(type(trial), key, kind)
-    if other is None or not isinstance(said, BaseModel):
-        return dict(part)
-    return {name: part[name] for name in other.model_fields if name in said.model_fields_set and name in part}
+        values = values.get(name) if isinstance(values, Mapping) else None
+        section = section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
+    if not isinstance(values, Mapping) or values.get("kind") == kind:
+        return values
+    member = member_of_kind(type(trial), key, kind)
+    if member is None or not isinstance(section, BaseModel):
+        return dict(values)
+    return {name: values[name] for name in member.model_fields if name in section.model_fields_set and name in values}

@@ -1,4 +1,4 @@
-"""One complete training run, typed: what stands under ``trial`` in the file."""
+"""The configuration of one training: the section ``trial`` of the file."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -23,41 +23,41 @@ from tuner.user_code import imports_allowed
 
 
 class EarlyStopping(Config):
-    """End a trial that no longer improves. Its best weights are kept, as every trial's are."""
+    """End a trial that no longer improves. The checkpoint of its best epoch is kept, as for every trial."""
 
     patience: int = Field(3, ge=1)
     """Epochs without improvement after which the trial ends."""
     min_delta: float = Field(0.0, ge=0)
-    """By how much a value must be better to count as an improvement."""
+    """Change of the metric that an improvement must exceed."""
     metric: str | None = None
-    """The metric that is watched; null for the experiment's objective."""
+    """Metric to monitor; null for the experiment's objective."""
 
 
 class TrialConfig(AnyTrial):
-    """One complete training run."""
+    """One training."""
 
     tag: ClassVar[str] = "training"
 
     task: TaskConfig = Classification()
-    """What is learnt."""
+    """Task, with its loss and metrics."""
     data: DataConfig
-    """What it is learnt from."""
+    """Dataset."""
     model: ModelConfig
-    """What learns."""
+    """Model."""
     optimizer: OptimizerConfig = SGD()
-    """How it learns."""
+    """Optimizer."""
     schedule: ScheduleConfig = Constant()
-    """How the learning rate moves."""
+    """Learning-rate schedule."""
     epochs: int = Field(1, ge=1)
-    """Times that the training set is seen."""
+    """Number of epochs."""
     early_stopping: EarlyStopping | None = None
-    """When to end before that; null for never."""
+    """Early stopping; null for none."""
     clip_norm: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; null for no clipping."""
+    """Norm to which the gradient is clipped; null for no clipping."""
     precision: Precision = "auto"
-    """Type of matrix arithmetic; auto is bfloat16 where the device computes in it, else float32."""
+    """Type of matrix arithmetic; auto is bfloat16 if the hardware supports it, else float32."""
     seed: int | None = Field(None, ge=0, lt=2**63)
-    """Seed of weights, order and dropout; null derives it from the experiment's seed and this configuration."""
+    """Seed of weights, sample order and dropout; null derives it from the experiment's seed and this configuration."""
 
     @property
     def length(self) -> int | None:
@@ -73,29 +73,29 @@ class TrialConfig(AnyTrial):
 
     @staticmethod
     def targets_in(data: Any, names: Sequence[str] = ("model", "data")) -> list[str]:
-        """The `targets` of these parts of a trial that is yet to be validated: that calls them."""
-        parts = [data.get(name) for name in names] if isinstance(data, dict) else []
-        return [str(part["target"]) for part in parts if isinstance(part, dict) and "target" in part]
+        """The `targets` in these sections of a trial that is not validated yet, because validation calls them."""
+        sections = [data.get(name) for name in names] if isinstance(data, dict) else []
+        return [str(section["target"]) for section in sections if isinstance(section, dict) and "target" in section]
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Full names of what each epoch measures."""
+        """Full names of the metrics of each epoch."""
         train = [f"train_{name}" for name in self.task.train_metrics]
         return (*train, *(f"val_{name}" for name in self.task.metrics), *EPOCH_METRICS)
 
     def build_model(self) -> nn.Module:
-        """The model, for this data and task, with fresh weights."""
+        """Build the model for this dataset and task, with new weights."""
         return self.model.build(self.data.image, self.task.outputs(self.data.targets))
 
     def check_metric(self, name: str) -> None:
-        judging = [metric for metric in self.metrics if not metric.startswith("train_") and mode_of(metric) is not None]
-        if name not in judging:
+        candidates = [m for m in self.metrics if not m.startswith("train_") and mode_of(m) is not None]
+        if name not in candidates:
             message = f"{name!r} is not measured by this trial"
             if name.startswith("test_"):
-                message = f"{name!r}: the test set is touched once, by the winner, and never chooses"
+                message = f"{name!r}: the test set is evaluated once, for the winner, and cannot select it"
             elif name in self.metrics:
-                message = f"{name!r} does not judge a trial"
-            raise Mistakes(Problem(message, hint=allowed(name, judging)))
+                message = f"{name!r} cannot be an objective"
+            raise Mistakes(Problem(message, hint=allowed(name, candidates)))
 
     def prepare(self) -> "tuple[TrialConfig, str]":
         data, message = self.data.prepare()
@@ -112,52 +112,52 @@ class TrialConfig(AnyTrial):
         return self.data.describe()
 
     def count_parameters(self) -> int | None:
-        if self._is_taken_at_its_word:
+        if self._needs_import:
             return None
-        with torch.device("meta"):  # shapes alone: nothing is allocated, no random number drawn
+        with torch.device("meta"):  # shapes only: no memory is allocated and no random number drawn
             return sum(parameter.numel() for parameter in self.build_model().parameters())
 
     def why_not_resumable_as(self, other: "TrialConfig") -> str:
         data, others = (config.data.model_dump(exclude={"batch_size"}) for config in (self, other))
         if data != others:
-            return "the validation set would be another one, and may hold images that were trained on"
+            return "the validation set would change, and might contain images that the model was trained on"
         reason = self.optimizer.why_not_resumable_as(other.optimizer)
         if reason:
             return reason
         if self.epochs != other.epochs:
-            return "trials of a population are equally long"
+            return "all trials of a population have the same number of epochs"
         if self.seed != other.seed:
-            return "the seed is that of the whole trial"
-        mine, yours = self._shapes(), other._shapes()
-        name = next((name for name in (*mine, *yours) if mine.get(name) != yours.get(name)), "")
+            return "a trial keeps its seed"
+        mine, theirs = self._shapes(), other._shapes()
+        name = next((name for name in (*mine, *theirs) if mine.get(name) != theirs.get(name)), "")
         if name:
-            return f"the shape of {name} would be {yours.get(name)} instead of {mine.get(name)}"
+            return f"the shape of {name} would be {theirs.get(name)} instead of {mine.get(name)}"
         return ""
 
     @property
-    def _is_taken_at_its_word(self) -> bool:
-        """Whether only code knows more of it, which is not to be called."""
+    def _needs_import(self) -> bool:
+        """Whether the model and the data cannot be checked without importing code, which is not allowed now."""
         return bool(self.targets) and not imports_allowed()
 
     def _shapes(self) -> dict[str, list[int]]:
-        if self._is_taken_at_its_word:
+        if self._needs_import:
             return {}
         with torch.device("meta"):
             return {name: list(tensor.shape) for name, tensor in self.build_model().state_dict().items()}
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> "TrialConfig":
+    def _sections_fit(self) -> "TrialConfig":
         problems: list[Problem] = []
-        if not self._is_taken_at_its_word:
+        if not self._needs_import:
             with collecting("task", problems):
                 outputs = self.task.outputs(self.data.targets)
             if not problems:
                 with collecting("model", problems):
                     self.model.check(self.data.image, outputs)
-        watched = self.early_stopping and self.early_stopping.metric
-        if not problems and watched:
+        monitored = self.early_stopping and self.early_stopping.metric
+        if not problems and monitored:
             with collecting("early_stopping.metric", problems):
-                self.check_metric(watched)
+                self.check_metric(monitored)
         if problems:
             raise Mistakes(*problems)
         return self
