@@ -120,7 +120,7 @@ class Ours(Asker):
         self._searcher.tell(number, _told(configuration, value))
 
     def learn(self, configuration: Values, value: float) -> None:
-        self._searcher.learn(_told(configuration, value), counts=False)
+        self._searcher.learn(_told(configuration, value), is_own=False)
 
 
 def _told(configuration: Values, value: float) -> TrialOutcome:

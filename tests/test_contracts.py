@@ -693,7 +693,7 @@ def test_a_scheduler_that_could_end_no_trial_early_is_refused(member: Any) -> No
     problems = list(config.check(1))
     assert bool(problems) == (config.prunes or config.mutates)
     for problem in problems:
-        assert "trial.epochs, which is 1: no trial would ever end early" in problem.message
+        assert "trial.epochs, which is 1: no trial would be pruned" in problem.message
 
 
 @pytest.mark.parametrize("member", members(SchedulerConfig), ids=lambda member: member.__name__)

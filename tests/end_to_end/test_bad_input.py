@@ -185,7 +185,7 @@ MISTAKES = {
         ("['adam']",),
     ),
     "steps without an end": Bad(
-        GRID, "{uniform: [0, 1], step: 1e-300}", ":7:3: space.optimizer.lr: steps of 1e-300 are too many", ()
+        GRID, "{uniform: [0, 1], step: 1e-300}", ":7:3: space.optimizer.lr: there are too many steps of 1e-300", ()
     ),
     "a grid of a billion": Bad(GRID, "{uniform: [0.1, 1], step: 1e-9}", ":6:1: space: the grid has more than", ()),
     "a plan of a billion": Bad(
@@ -339,13 +339,13 @@ MISTAKES = {
     "population": Bad(
         "{kind: grid}",
         "{kind: evolution, trials: 5, population: 9}",
-        ":8:38: search.population: a generation of 9 is more than 5 trials: nothing would evolve",
+        ":8:38: search.population: a generation of 9 trials is larger than search.trials, which is 5",
         ("raise search.trials",),
     ),
     "cmaes of words": Bad(
         f"optimizer.lr: {GRID}\nsearch: {{kind: grid}}",
         "optimizer.kind: {choice: [sgd, adam]}\n  optimizer.lr: {uniform: [0.1, 1]}\nsearch: {kind: cmaes}",
-        ":7:3: space.optimizer.kind: cmaes needs numbers, and these have no order",
+        ":7:3: space.optimizer.kind: cmaes needs numbers, but these values have no order",
         ("use search: {kind: bayesian} or {kind: evolution}",),
     ),
     "cmaes of one key": Bad(
@@ -363,7 +363,7 @@ MISTAKES = {
     "initial value": Bad(
         "{kind: grid}",
         "{kind: random, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 3}]}",
-        ":8:56: search.initial.1.optimizer.lr: is outside the space: 3 is none of [0.1, 0.01]",
+        ":8:56: search.initial.1.optimizer.lr: is outside the space: 3 is not one of [0.1, 0.01]",
         (),
     ),
     "initial twice": Bad(
@@ -387,7 +387,7 @@ MISTAKES = {
     "more initial than trials": Bad(
         "{kind: grid}",
         "{kind: random, trials: 1, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 0.01}]}",
-        ":8:35: search.initial: 2 configurations are to be tried first, in 1 trials",
+        ":8:35: search.initial: has 2 configurations, but there are only 1 trials",
         (),
     ),
     # Conditions
@@ -400,7 +400,7 @@ MISTAKES = {
     "condition on what is not searched": Bad(
         GRID,
         "{grid: [0.1], when: {optimizer.kind: sgd}}\n  epochs: {grid: [1]}",
-        ":7:38: space.optimizer.lr.when.optimizer.kind: is not searched, so no condition can hang on it",
+        ":7:38: space.optimizer.lr.when.optimizer.kind: is not searched: a condition needs a searched key",
         ("allowed: epochs",),
     ),
     "condition that never holds": Bad(
@@ -412,19 +412,19 @@ MISTAKES = {
     "condition on a continuum": Bad(
         f"{GRID}\nsearch: {{kind: grid}}",
         "{grid: [0.1], when: {clip_norm: 1.5}}\n  clip_norm: {uniform: [1, 2]}\nsearch: {kind: random}",
-        ":7:38: space.optimizer.lr.when.clip_norm: clip_norm is a continuum: it will not be 1.5 exactly",
+        ":7:38: space.optimizer.lr.when.clip_norm: clip_norm is continuous: it never equals 1.5 exactly",
         ("a choice, a grid or whole numbers",),
     ),
     "conditions in a circle": Bad(
         f"optimizer.lr: {GRID}",
         "epochs: {grid: [1], when: {model.hidden: 8}}\n  model.hidden: {grid: [8], when: {epochs: 1}}",
-        ":6:1: space: the conditions go round in a circle: epochs -> model.hidden -> epochs",
+        ":6:1: space: the conditions have a cycle: epochs -> model.hidden -> epochs",
         ("leave one of them out",),
     ),
     "condition without a value": Bad(
         GRID,
         "{grid: [0.1], when: {epochs: []}}\n  epochs: {grid: [1]}",
-        ":7:38: space.optimizer.lr.when.epochs: waits for no value",
+        ":7:38: space.optimizer.lr.when.epochs: lists no value",
         (),
     ),
     "condition that is none": Bad(
@@ -495,7 +495,7 @@ MISTAKES = {
     "grace": Bad(
         "  model",
         "  epochs: 3\n  model",
-        ":10:25: scheduler.grace: 3 is not below trial.epochs, which is 3: no trial would ever end early",
+        ":10:25: scheduler.grace: 3 is not below trial.epochs, which is 3: no trial would be pruned",
         ("allowed: 1 to 2",),
     ),
     "several objectives and a scheduler": Bad(

@@ -75,7 +75,7 @@ class TestChecks:
     def test_one_that_could_end_nothing_early_is_refused(self, config: Any, key: str) -> None:
         [problem] = config.check(9)
         assert problem.key == key
-        assert "no trial would ever end early" in problem.message
+        assert "no trial would be pruned" in problem.message
 
     def test_what_is_allowed_is_told(self) -> None:
         [problem] = ASHA(grace=9).check(9)

@@ -7,7 +7,15 @@ import pytest
 from pydantic import TypeAdapter
 
 from tuner.config_keys import Assignment
-from tuner.search.conditions import check_conditions, combinations, corners, draw, is_active, needed, ordered
+from tuner.search.conditions import (
+    activating_values,
+    check_conditions,
+    combinations,
+    corners,
+    dependency_order,
+    draw,
+    is_active,
+)
 from tuner.search.space import Space
 
 
@@ -36,7 +44,7 @@ def drawn(seed: int) -> Assignment:
 
 
 def test_a_key_comes_after_those_that_it_depends_on_and_else_as_it_stands() -> None:
-    assert ordered(KINDS) == ["kind", "momentum", "nesterov", "beta1", "depth", "decay", "decay_kind", "deep"]
+    assert dependency_order(KINDS) == ["kind", "momentum", "nesterov", "beta1", "depth", "decay", "decay_kind", "deep"]
 
 
 def test_a_key_counts_where_every_condition_of_it_holds() -> None:
@@ -75,11 +83,11 @@ def test_only_keys_that_count_are_asked_for() -> None:
 
 
 def test_what_a_key_needs_is_what_makes_it_count() -> None:
-    assert needed(KINDS, "deep") == {"kind": "adam", "decay_kind": "x"}
-    assert needed(KINDS, "decay") == {"kind": "adamw", "depth": 2}
-    assert needed(KINDS, "kind") == {}
+    assert activating_values(KINDS, "deep") == {"kind": "adam", "decay_kind": "x"}
+    assert activating_values(KINDS, "decay") == {"kind": "adamw", "depth": 2}
+    assert activating_values(KINDS, "kind") == {}
     for name in KINDS:
-        assert is_active(KINDS, name, needed(KINDS, name))
+        assert is_active(KINDS, name, activating_values(KINDS, name))
 
 
 def test_every_combination_of_a_conditional_space_comes_once() -> None:
@@ -151,24 +159,24 @@ class TestChecks:
             (
                 {"a": {"grid": [1], "when": {"kind": ["x", "z"]}}, "kind": {"grid": ["x", "y"]}},
                 "space.a.when.kind",
-                ("kind never takes this value: 'z' is none of ['x', 'y']",),
+                ("kind never takes this value: 'z' is not one of ['x', 'y']",),
             ),
             (
                 {"a": {"grid": [1], "when": {"kind": []}}, "kind": {"grid": ["x"]}},
                 "space.a.when.kind",
-                ("waits for no value", "leave the condition out"),
+                ("lists no value", "leave the condition out"),
             ),
             (
                 {"a": {"grid": [1], "when": {"b": 0.5}}, "b": {"uniform": [0, 1]}},
                 "space.a.when.b",
-                ("b is a continuum: it will not be 0.5 exactly", "a choice, a grid or whole numbers"),
+                ("b is continuous: it never equals 0.5 exactly", "a choice, a grid or whole numbers"),
             ),
             (
                 {"a": {"grid": [1], "when": {"b": 2}}, "b": {"grid": [2], "when": {"a": 1}}, "c": {"grid": [1]}},
                 "space",
-                ("circle: a -> b -> a", "leave one of them out"),
+                ("cycle: a -> b -> a", "leave one of them out"),
             ),
-            ({"a": {"grid": [1], "when": {"a": 1}}}, "space", ("circle: a -> a",)),
+            ({"a": {"grid": [1], "when": {"a": 1}}}, "space", ("cycle: a -> a",)),
             (
                 {"a": {"grid": [1], "when": {"seed": -1}}, "seed": {"int": [0, 2**62]}},
                 "space.a.when.seed",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from tuner.search.neighbourhood import beside, towards
+from tuner.search.neighbourhood import neighbours, towards
 from tuner.search.space import Space
 
 SPACE: Space = TypeAdapter(Space).validate_python(
@@ -26,14 +26,14 @@ def rng() -> np.random.Generator:
 
 
 def test_beside_is_one_step_in_one_key_and_no_step_in_a_continuum() -> None:
-    near = list(beside(SPACE, SGD, rng()))
+    near = list(neighbours(SPACE, SGD, rng()))
     moved = sorted((key, each.get(key)) for each in near for key in SGD if each.get(key, SGD[key]) != SGD[key])
     assert moved == [("kind", "adam"), ("kind", "rms"), ("layers", 3), ("layers", 7), ("width", 16)]
     assert all("momentum" not in each for each in near if each["kind"] != "sgd")
 
 
 def test_beside_draws_what_begins_to_count() -> None:
-    [sgd] = [each for each in beside(SPACE, ADAM, rng()) if each["kind"] == "sgd"]
+    [sgd] = [each for each in neighbours(SPACE, ADAM, rng()) if each["kind"] == "sgd"]
     assert 0 <= sgd.pop("momentum") <= 1
     assert sgd == ADAM | {"kind": "sgd"}
 

@@ -58,7 +58,7 @@ def study(
     assert isinstance(search, Adaptive)
     space = space_of(given)
     assert list(search.check(space)) == []
-    return Study(search, space, modes, allows=allows, prunes=prunes, past=past)
+    return Study(search, space, modes, allows=allows, prunes=prunes, previous_trials=past)
 
 
 def peak(assignment: Assignment) -> float:
@@ -177,12 +177,12 @@ class TestInitial:
     def test_comes_even_where_everything_around_it_failed(self) -> None:
         searcher = study("tpe", initial=[{"x": 0.9, "y": 0.9}])
         for i in range(6):
-            searcher.learn(TrialOutcome({"x": 0.9, "y": 0.88 + i / 100}, "failed"), counts=False)
+            searcher.learn(TrialOutcome({"x": 0.9, "y": 0.88 + i / 100}, "failed"), is_own=False)
         assert searcher.ask() == {"x": 0.9, "y": 0.9}
 
     def test_goes_on_where_an_earlier_run_ended(self) -> None:
         searcher = study("tpe", initial=self.INITIAL, past=1)
-        searcher.learn(TrialOutcome(self.INITIAL[0], "completed", [1.0]), counts=True)
+        searcher.learn(TrialOutcome(self.INITIAL[0], "completed", [1.0]), is_own=True)
         [second] = run(searcher, 1, begin=1)
         assert second["y"] == 0.5
 
@@ -209,7 +209,7 @@ class TestStartup:
     def test_what_was_learnt_elsewhere_is_not_explored_again(self) -> None:
         ours = study("gp")
         for x in (0.1, 0.2, 0.3):
-            ours.learn(TrialOutcome({"x": x, "y": x}, "completed", [x]), counts=False)
+            ours.learn(TrialOutcome({"x": x, "y": x}, "completed", [x]), is_own=False)
         plan = QMC(trials=2).plan(space_of(SQUARE), lambda _: True)
         assert ours.ask() == plan[0]
         assert ours.ask() != plan[1]
@@ -480,7 +480,7 @@ class TestGoingOn:
         remembered = told_of(before, 0, 10)
         after = study(sampler, prunes=True, past=10)
         for told in remembered:
-            after.learn(told, counts=True)
+            after.learn(told, is_own=True)
         kept = after._study.trials
         assert len(kept) == 10
         for old, new in zip(optunas(before), kept, strict=True):
@@ -493,7 +493,7 @@ class TestGoingOn:
     @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3"])
     def test_it_knows_what_was_measured_of_constraints(self, sampler: str) -> None:
         searcher = study(sampler)
-        searcher.learn(TrialOutcome({"x": 0.1, "y": 0.2}, "completed", [1.0], violations={"c <= 1": 0.5}), counts=True)
+        searcher.learn(TrialOutcome({"x": 0.1, "y": 0.2}, "completed", [1.0], violations={"c <= 1": 0.5}), is_own=True)
         assert searcher._study.trials[0].constraints == {"c <= 1": 0.5}
 
     def test_cmaes_goes_on_with_its_generation_and_its_covariance(self) -> None:
@@ -508,7 +508,7 @@ class TestGoingOn:
         assert generations == sorted(generations) and generations[-1] >= 2
         after = study("cmaes", past=14)
         for told in json.loads(json.dumps([vars(told) for told in remembered])):
-            after.learn(TrialOutcome(**told), counts=True)
+            after.learn(TrialOutcome(**told), is_own=True)
         run(after, 1, begin=14)
         assert after.attributes(14)["cma:generation"] >= generations[-1]
 
@@ -519,7 +519,7 @@ class TestGoingOn:
         past = run(study(sampler, few, **settings), 3)
         searcher = study(sampler, few, past=3, **settings)
         for assignment in past:
-            searcher.learn(TrialOutcome(assignment, "completed", [1.0]), counts=True)
+            searcher.learn(TrialOutcome(assignment, "completed", [1.0]), is_own=True)
         rest = run(searcher, 3, begin=3)
         assert len({repr(trial) for trial in (*past, *rest)}) == 6
         assert searcher.ask() is None
@@ -527,8 +527,8 @@ class TestGoingOn:
     @every_sampler
     def test_a_trial_that_was_running_goes_on_and_is_told_of(self, sampler: str) -> None:
         searcher = study(sampler, trials=5, past=2)
-        searcher.ask_again({"x": 0.25, "y": 0.5})
-        searcher.learn(TrialOutcome({"x": 0.75, "y": 0.5}, "completed", [0.1]), counts=True)
+        searcher.register({"x": 0.25, "y": 0.5})
+        searcher.learn(TrialOutcome({"x": 0.75, "y": 0.5}, "completed", [0.1]), is_own=True)
         searcher.report(0, 1, 0.3)
         searcher.tell(0, TrialOutcome({"x": 0.25, "y": 0.5}, "completed", [0.3]))
         done = {tuple(trial.params.values()): (trial.state, trial.value) for trial in searcher._study.trials}
@@ -543,7 +543,7 @@ class TestGoingOn:
     def test_trials_from_elsewhere_are_learnt_from_and_not_counted(self) -> None:
         searcher = study("tpe", trials=4)
         for i in range(20):
-            searcher.learn(TrialOutcome({"x": i / 20, "y": 0.5}, "completed", [i / 20]), counts=False)
+            searcher.learn(TrialOutcome({"x": i / 20, "y": 0.5}, "completed", [i / 20]), is_own=False)
         trials = run(searcher, 4)
         assert searcher.ask() is None
         assert sum(trial["x"] for trial in trials) / 4 > 0.6, "it begins where they were good"
@@ -552,7 +552,7 @@ class TestGoingOn:
         searcher = study("tpe")
         for i in range(12):
             told: State = "failed" if i % 2 else "completed"
-            searcher.learn(TrialOutcome({"x": 0.9 if i % 2 else 0.1, "y": i / 12}, told, [0.0]), counts=True)
+            searcher.learn(TrialOutcome({"x": 0.9 if i % 2 else 0.1, "y": i / 12}, told, [0.0]), is_own=True)
         waiting = [searcher.ask() for _ in range(10)]
         assert all(trial and trial["x"] < 0.6 for trial in waiting)
 
@@ -567,9 +567,9 @@ class TestPlan:
 
     def test_goes_on_behind_what_an_earlier_run_had(self) -> None:
         plan = Plan(self.PLAN)
-        plan.learn(TrialOutcome(self.PLAN[0], "failed"), counts=True)
-        plan.ask_again(self.PLAN[1])
-        plan.learn(TrialOutcome({"x": 9}, "completed", [1.0]), counts=False)
+        plan.learn(TrialOutcome(self.PLAN[0], "failed"), is_own=True)
+        plan.register(self.PLAN[1])
+        plan.learn(TrialOutcome({"x": 9}, "completed", [1.0]), is_own=False)
         assert plan.ask() == self.PLAN[2]
         assert plan.ask() is None
         assert plan.attributes(0) == {}

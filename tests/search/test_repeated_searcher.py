@@ -28,8 +28,8 @@ class Heard(Plan):
         super().__init__([{"lr": float(number)} for number in range(count)])
         self.heard: list[tuple[str, int | Assignment, TrialOutcome | float | None]] = []
 
-    def ask_again(self, assignment: Assignment) -> None:
-        super().ask_again(assignment)
+    def register(self, assignment: Assignment) -> None:
+        super().register(assignment)
         self.heard.append(("again", assignment, None))
 
     def report(self, number: int, step: int, value: float) -> None:
@@ -38,10 +38,10 @@ class Heard(Plan):
     def tell(self, number: int, told: TrialOutcome) -> None:
         self.heard.append(("tell", number, told))
 
-    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
-        if counts:
-            super().ask_again(told.assignment)
-        self.heard.append(("learn", counts, told))
+    def learn(self, told: TrialOutcome, *, is_own: bool) -> None:
+        if is_own:
+            super().register(told.assignment)
+        self.heard.append(("learn", is_own, told))
 
 
 def told(
@@ -107,12 +107,12 @@ class TestRepeated:
     def test_what_a_killed_job_knew_is_told_by_configuration(self) -> None:
         inner = Heard(4)
         searcher = Repeated(inner, 2)
-        searcher.learn(told(9.0, 0.1), counts=False)
-        searcher.learn(told(0.0, 0.25), counts=True)
-        searcher.learn(told(0.0, 0.75), counts=True)
-        searcher.learn(told(1.0, 0.5), counts=True)
-        searcher.ask_again({"lr": 1.0})
-        searcher.learn(told(2.0, 0.8), counts=True)  # its second one was not begun
+        searcher.learn(told(9.0, 0.1), is_own=False)
+        searcher.learn(told(0.0, 0.25), is_own=True)
+        searcher.learn(told(0.0, 0.75), is_own=True)
+        searcher.learn(told(1.0, 0.5), is_own=True)
+        searcher.register({"lr": 1.0})
+        searcher.learn(told(2.0, 0.8), is_own=True)  # its second one was not begun
         assert searcher.ask() == {"lr": 2.0}
         assert inner.heard[0] == ("learn", False, told(9.0, 0.1))
         assert inner.heard[1:] == [

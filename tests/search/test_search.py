@@ -129,7 +129,7 @@ class TestInitial:
         [
             ({"c": 1}, "search.initial.1.c", "is not searched"),
             ({"a": 3}, "search.initial.1.a", "is outside the space: 3 is outside [0.0, 1.0]"),
-            ({"b": "w"}, "search.initial.1.b", "'w' is none of ['x', 'y', 'z']"),
+            ({"b": "w"}, "search.initial.1.b", "'w' is not one of ['x', 'y', 'z']"),
         ],
     )
     @pytest.mark.parametrize("search", [Random, QMC, Bayesian, Evolution])
@@ -149,7 +149,7 @@ class TestInitial:
     def test_are_no_more_than_the_trials(self) -> None:
         [problem] = Random(trials=1, initial=[{"a": 0.1}, {"a": 0.2}]).check(space(**SPACE))
         assert problem.key == "search.initial"
-        assert "2 configurations are to be tried first, in 1 trials" in problem.message
+        assert "has 2 configurations, but there are only 1 trials" in problem.message
 
 
 NUMBERS: dict[str, Any] = {"a": {"uniform": [0, 1]}, "b": {"int": [1, 9]}, "c": {"logint": [1, 99]}}
@@ -173,14 +173,14 @@ class TestBayesian:
                 NUMBERS | WORDS,
                 1,
                 False,
-                "tpe: most of the space are choices without an order",
+                "tpe: most keys of the space are choices without an order",
             ),
             (
                 Bayesian(),
                 NUMBERS,
                 1,
                 True,
-                "tpe: it learns from trials that the scheduler ends early",
+                "tpe: it also learns from trials that the scheduler prunes",
             ),
             (Bayesian(), NUMBERS, 2, False, "tpe: with several objectives"),
             (Bayesian(trials=500), NUMBERS, 1, False, "tpe: with more than 200 trials"),

@@ -249,14 +249,14 @@ class TestAxis:
 @pytest.mark.parametrize(
     ("given", "value", "words"),
     [
-        ({"grid": [1, 2]}, 3, "none of"),
+        ({"grid": [1, 2]}, 3, "not one of"),
         ({"uniform": [0, 1]}, 1.5, "outside"),
         ({"uniform": [0, 1]}, "0.5", "outside"),
         ({"uniform": [0, 1]}, True, "outside"),
         ({"uniform": [0, 1]}, math.nan, "outside"),
         ({"uniform": [0, 1], "step": 0.25}, 0.3, "0 plus a multiple of 0.25"),
         ({"loguniform": [0.1, 1]}, 0.0, "outside"),
-        ({"int": [0, 10]}, 3.0, "no whole number"),
+        ({"int": [0, 10]}, 3.0, "not a whole number"),
         ({"int": [0, 10**12], "step": 2}, 10**12 - 1, "in steps of 2"),
         ({"logint": [1, 10]}, 11, "outside"),
         ({"normal": [0, 1]}, 5, "four standard deviations"),
@@ -315,7 +315,7 @@ def test_what_no_distribution_allows(given: Any, words: str) -> None:
 
 
 def test_a_grid_with_a_value_twice_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"0\.1 stands twice"):
+    with pytest.raises(ValidationError, match=r"0\.1 is listed twice"):
         Grid(options=[0.1, 0.2, 0.1])
 
 
@@ -325,14 +325,14 @@ class TestValuesThatPythonHasEqual:
     def test_are_no_repetition(self) -> None:
         assert build({"grid": [0, 1, True, False, "1"]}).values() == [0, 1, True, False, "1"]
         for twice in ([1, 1.0], [True, 1, True], [[1, 2], [1.0, 2]], [{"a": 1}, {"a": 1.0}]):
-            with pytest.raises(ValidationError, match="stands twice"):
+            with pytest.raises(ValidationError, match="is listed twice"):
                 build({"grid": twice})
         build({"grid": [[1, 2], [True, 2], {"a": 1}, {"a": True}]})
 
     def test_are_known_apart(self) -> None:
         grid = build({"grid": [0, 1, True]})
         assert [grid.encode(value) for value in (0, 1, True)] == [0, 1, 2]
-        with pytest.raises(ValueError, match="False is none of"):
+        with pytest.raises(ValueError, match="False is not one of"):
             grid.encode(False)
         assert grid.moved(True, 0.5) is not True
 

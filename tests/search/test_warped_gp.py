@@ -7,13 +7,13 @@ import pytest
 from optuna.samplers import GPSampler
 from optuna.trial import create_trial
 
-from tuner.search.warped_gp import WarpedGPSampler, drawn_in
+from tuner.search.warped_gp import WarpedGPSampler, warp
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_long_tail_is_drawn_in_and_the_order_stays(sign: int) -> None:
     values = sign * np.exp(np.random.default_rng(0).normal(0, 2, 200))
-    warped = drawn_in(values)
+    warped = warp(values)
     np.testing.assert_array_equal(np.argsort(warped), np.argsort(values))
     np.testing.assert_allclose([warped.mean(), warped.std()], [0, 1], atol=1e-9)
     assert np.abs(warped).max() < 4 < np.abs((values - values.mean()) / values.std()).max()
@@ -21,17 +21,17 @@ def test_a_long_tail_is_drawn_in_and_the_order_stays(sign: int) -> None:
 
 def test_what_is_normal_already_stays_much_as_it_is() -> None:
     values = np.random.default_rng(0).normal(5, 3, 300)
-    assert np.corrcoef(drawn_in(values), values)[0, 1] > 0.999
+    assert np.corrcoef(warp(values), values)[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("values", [[0.9], [0.0, 0.0], [0.1, 0.1 + 1e-16], [1e300, 1e300]])
 def test_where_all_are_the_same_there_is_nothing_to_tell(values: list[float]) -> None:
-    np.testing.assert_array_equal(drawn_in(np.array(values)), np.zeros(len(values)))
+    np.testing.assert_array_equal(warp(np.array(values)), np.zeros(len(values)))
 
 
 @pytest.mark.parametrize("values", [[0.0, 1e-9, 2e-9], [1e9, 1e9 + 1, 3e9], [0.1] * 20 + [0.9], [1e-300, 1e300, 0.0]])
 def test_any_scale_will_do(values: list[float]) -> None:
-    warped = drawn_in(np.array(values))
+    warped = warp(np.array(values))
     assert np.isfinite(warped).all()
     assert np.argmax(warped) == np.argmax(values)
 
@@ -47,5 +47,5 @@ def test_the_sampler_sees_them_so(monkeypatch: pytest.MonkeyPatch, objectives: i
     trials = [create_trial(values=[value] * objectives) for value in (1.0, 10.0, 1000.0)]
     WarpedGPSampler()._sample_relative_impl(Study(), trials, [], {})
     values = np.array([trial.values[0] for trial in seen[0]])
-    assert np.allclose(values, drawn_in(np.array([1.0, 10.0, 1000.0]))) == is_warped
+    assert np.allclose(values, warp(np.array([1.0, 10.0, 1000.0]))) == is_warped
     assert [trial.values[0] for trial in trials] == [1.0, 10.0, 1000.0]

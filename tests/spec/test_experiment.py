@@ -295,7 +295,7 @@ class TestSearcher:
         first = searcher.ask()
         assert first is not None and 0.01 <= first["optimizer.lr"] <= 0.1
         assert spec.searcher().ask() == first
-        assert spec.searcher(past=1).ask() != first
+        assert spec.searcher(previous_trials=1).ask() != first
 
     def test_it_suggests_only_what_constraints_allow(self, write: Write, minimal: str) -> None:
         text = minimal.replace("optimizer.lr: {grid: [0.1, 0.01]}", "model.hidden: {int: [1, 200]}")

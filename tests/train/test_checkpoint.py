@@ -253,7 +253,7 @@ def test_nothing_is_called_that_a_checkpoint_names(
         (b"1", "valid dictionary"),
         (
             b"data: {kind: digits}\nmodel: {kind: cnn, width1: 60000, width2: 60000}",
-            "weights, and model.pt holds|cnn has one output",
+            "weights, but model.pt holds|cnn has one output",
         ),
     ],
 )

@@ -26,7 +26,7 @@ class Asked(Searcher):
         self.asked += 1
         return None if self.asked > self.total else {"optimizer.lr": self.asked / 10}
 
-    def ask_again(self, assignment: Any) -> None:
+    def register(self, assignment: Any) -> None:
         self.asked += 1
         self.told.append(("again", assignment))
 
@@ -36,9 +36,9 @@ class Asked(Searcher):
     def tell(self, number: int, told: TrialOutcome) -> None:
         self.told.append(("tell", number, told))
 
-    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
-        self.asked += counts
-        self.told.append(("learn", counts, told))
+    def learn(self, told: TrialOutcome, *, is_own: bool) -> None:
+        self.asked += is_own
+        self.told.append(("learn", is_own, told))
 
     def attributes(self, number: int) -> dict[str, Any]:
         return {"noted": number}
@@ -47,7 +47,7 @@ class Asked(Searcher):
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     searcher = Asked()
-    monkeypatch.setattr(ExperimentSpec, "searcher", lambda spec, past=0: searcher)
+    monkeypatch.setattr(ExperimentSpec, "searcher", lambda spec, previous_trials=0: searcher)
     return searcher
 
 

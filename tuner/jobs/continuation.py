@@ -186,7 +186,7 @@ def _with_more_trials(
         raise UserError(Problem(message, "search.trials", where, hint))
     total = max(configurations, requested) + extend
     try:
-        search = spec.search if total == requested else spec.search.having(total)
+        search = spec.search if total == requested else spec.search.with_trials(total)
     except ValueError as error:
         hint = "widen the space, in a new job; search.warm_start lets bayesian search learn from this one"
         raise UserError(Problem(str(error), "--extend", hint=hint)) from None

@@ -169,7 +169,7 @@ class Mutating(_TunedScheduler):
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, str]]:
         ours, parent = self.by_id[trial.trial_id], self.by_id[trial_to_clone.trial_id]
         after = parent.assignment
-        self.spec.scheduler.settle(self)
+        self.spec.scheduler.sort_history(self)
         for _ in range(_MOVES):
             with warnings.catch_warnings():  # of few points a Gaussian process cannot tell much, and says so each time
                 warnings.simplefilter("ignore")
@@ -228,7 +228,7 @@ def build_scheduler(
     scheduler = type(f"Informed{ray_class.__name__}", (mixin, ray_class), {})(**arguments)
     scheduler.by_id, scheduler.last = by_id, {}
     scheduler.objectives, scheduler.worst = spec.objectives, None
-    if spec.scheduler.remembers:
+    if spec.scheduler.accepts_history:
         _remind(scheduler, past, spec.objective.metric)
     if isinstance(scheduler, Mutating):
         scheduler.spec, scheduler.payload, scheduler.listeners = spec, payload, listeners

@@ -1,7 +1,7 @@
-"""What is searched, and how: spaces, searchers, Optuna's samplers, schedulers.
+"""Search spaces, searchers, Optuna's samplers, and the configuration of schedulers.
 
-Schedulers are configuration only; Ray is not imported. Imports the ground alone. A new way to search is a class in
-`tuner.search.planned` (drawn up before the job) or `tuner.search.adaptive` (asks Optuna), and a name in the union here.
+Imports the ground alone; Ray is not imported. To add a search, write a class in `tuner.search.planned` (all
+configurations are known before the job) or in `tuner.search.adaptive` (Optuna suggests them), and add it to the union.
 """
 
 from typing import Annotated

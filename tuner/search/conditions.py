@@ -1,7 +1,7 @@
-"""Conditions: which keys of a space count, given what the others are.
+"""Conditions: which keys of a space are active, given the values of others.
 
-``optimizer.momentum: {uniform: [0, 0.99], when: {optimizer.kind: sgd}}`` is searched only in trials whose
-``optimizer.kind`` is searched, too, and came out as ``sgd``. A list of values means any of them.
+``optimizer.momentum: {uniform: [0, 0.99], when: {optimizer.kind: sgd}}`` is active only in trials in which the
+searched key ``optimizer.kind`` has the value ``sgd``. A list of values means any of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,18 +10,18 @@ from typing import Any
 
 from tuner.config_keys import Assignment, Value
 from tuner.errors import Problem, allowed
-from tuner.search.distributions import place_in
+from tuner.search.distributions import index_of
 from tuner.search.space import Distribution, Space
 
-_MOST_CORNERS = 4096
-"""Combinations of corners that are all looked at; beyond, each pair of them is, in some combination."""
+_MAX_CORNERS = 4096
+"""Number of combinations up to which all are checked; above it, each pair of values occurs in some combination."""
 
 
-def ordered(space: Space) -> list[str]:
-    """The keys of a space, each after those that it depends on, else as they stand.
+def dependency_order(space: Space) -> list[str]:
+    """The keys of a space, sorted so that each follows the keys that it depends on; otherwise in their order.
 
     Raises:
-        ValueError: The conditions go round in a circle; its text names the keys.
+        ValueError: The conditions have a cycle; the text names its keys.
     """
     order: list[str] = []
 
@@ -39,27 +39,27 @@ def ordered(space: Space) -> list[str]:
 
 
 def is_active(space: Space, name: str, assignment: Assignment) -> bool:
-    """Whether `name` counts in a trial that has taken `assignment` so far: all that `name` depends on is decided."""
+    """Whether `name` is active in a configuration that already has values for the keys that `name` depends on."""
     return all(
-        parent in assignment and place_in(_any_of(wanted), assignment[parent]) is not None
+        parent in assignment and index_of(_any_of(wanted), assignment[parent]) is not None
         for parent, wanted in _when(space, name)
     )
 
 
 def draw(space: Space, value_of: Callable[[str, Distribution], Value]) -> Assignment:
-    """A configuration, key by key: `value_of` is asked only for the keys that count, in the order of the space."""
+    """Build a configuration: `value_of` is called for the active keys only, each after those that it depends on."""
     assignment: Assignment = {}
-    for name in ordered(space):
+    for name in dependency_order(space):
         if is_active(space, name, assignment):
             assignment[name] = value_of(name, space[name])
     return {name: assignment[name] for name in space if name in assignment}
 
 
-def needed(space: Space, name: str) -> Assignment:
-    """Values of the keys that `name` depends on, with which it counts."""
+def activating_values(space: Space, name: str) -> Assignment:
+    """Values of the keys that `name` depends on, with which `name` is active."""
     values: Assignment = {}
     for parent, wanted in _when(space, name):
-        values |= needed(space, parent) | {parent: _any_of(wanted)[0]}
+        values |= activating_values(space, parent) | {parent: _any_of(wanted)[0]}
     return values
 
 
@@ -77,57 +77,57 @@ def combinations(space: Space) -> Iterator[Assignment]:
         for value in space[name].values() or []:
             yield from below(rest, assignment | {name: value})
 
-    yield from below(ordered(space), {})
+    yield from below(dependency_order(space), {})
 
 
 def corners(space: Space) -> Iterator[Assignment]:
-    """The configurations at the ends of every range and with every choice, that decide whether a space is allowed."""
-    names = ordered(space)
-    # A value that a condition waits for is a corner, too: behind it lie others.
-    waited: dict[str, list[Value]] = {name: [] for name in names}
+    """The configurations with both ends of every range and with every choice: if they are valid, so is the space."""
+    names = dependency_order(space)
+    # The values in conditions are added, because they activate further keys.
+    in_conditions: dict[str, list[Value]] = {name: [] for name in names}
     for name in names:
         for parent, wanted in _when(space, name):
-            waited[parent] += _any_of(wanted)
-    ends = {name: _distinct([*space[name].corners(), *waited[name]]) for name in names}
+            in_conditions[parent] += _any_of(wanted)
+    ends = {name: _distinct([*space[name].corners(), *in_conditions[name]]) for name in names}
     count = 1
     for values in ends.values():
         count *= len(values)
-    told: set[str] = set()
+    seen: set[str] = set()
     every = (dict(zip(names, chosen, strict=True)) for chosen in product(*ends.values()))
-    for corner in every if count <= _MOST_CORNERS or len(names) == 1 else _pairs(space, ends):
+    for corner in every if count <= _MAX_CORNERS or len(names) == 1 else _pairs(space, ends):
         active = draw(space, lambda name, _, corner=corner: corner[name])  # type: ignore[misc]
-        if repr(active) not in told:
-            told.add(repr(active))
+        if repr(active) not in seen:
+            seen.add(repr(active))
             yield active
 
 
 def check_conditions(space: Space) -> Iterator[Problem]:
-    """What is wrong with the conditions of a space."""
-    sound = True
+    """The mistakes in the conditions of a space."""
+    are_keys_known = True
     for name, distribution in space.items():
         for parent, wanted in distribution.when.items():
             key = f"space.{name}.when.{parent}"
             if parent not in space:
-                sound = False
+                are_keys_known = False
                 others = [other for other in space if other != name]
-                yield Problem("is not searched, so no condition can hang on it", key, hint=allowed(parent, others))
+                yield Problem("is not searched: a condition needs a searched key", key, hint=allowed(parent, others))
                 continue
             if not _any_of(wanted):
-                yield Problem("waits for no value, and so never counts", key, hint="leave the condition out")
+                yield Problem("lists no value: the key would never be active", key, hint="leave the condition out")
             for value in _any_of(wanted):
                 if space[parent].values() is None:
-                    hint = "let it hang on a choice, a grid or whole numbers"
-                    yield Problem(f"{parent} is a continuum: it will not be {value!r} exactly", key, hint=hint)
+                    hint = "use a choice, a grid or whole numbers in a condition"
+                    yield Problem(f"{parent} is continuous: it never equals {value!r} exactly", key, hint=hint)
                     break
                 try:
                     space[parent].encode(value)
                 except ValueError as error:
                     yield Problem(f"{parent} never takes this value: {error}", key)
-    if sound:
+    if are_keys_known:
         try:
-            ordered(space)
+            dependency_order(space)
         except ValueError as error:
-            yield Problem(f"the conditions go round in a circle: {error}", "space", hint="leave one of them out")
+            yield Problem(f"the conditions have a cycle: {error}", "space", hint="leave one of them out")
 
 
 def _when(space: Space, name: str) -> Iterator[tuple[str, Any]]:
@@ -139,16 +139,16 @@ def _any_of(wanted: Any) -> list[Value]:
 
 
 def _distinct(values: list[Value]) -> list[Value]:
-    return [value for i, value in enumerate(values) if place_in(values[:i], value) is None]
+    return [value for i, value in enumerate(values) if index_of(values[:i], value) is None]
 
 
 def _pairs(space: Space, ends: dict[str, list[Value]]) -> Iterator[Assignment]:
-    """Combinations in which each pair of values of two keys stands together at least once, where it can."""
+    """Combinations in which each pair of values of two keys occurs; the other keys have their first or last value."""
     names = list(ends)
-    for place in (0, -1):
-        rest = {name: values[place] for name, values in ends.items()}
+    for index in (0, -1):
+        rest = {name: values[index] for name, values in ends.items()}
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
-                behind = needed(space, one) | needed(space, other)
+                parents = activating_values(space, one) | activating_values(space, other)
                 for a, b in product(ends[one], ends[other]):
-                    yield rest | behind | {one: a, other: b}
+                    yield rest | parents | {one: a, other: b}

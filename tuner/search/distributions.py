@@ -1,4 +1,4 @@
-"""What every distribution of a search space can do, and those of listed values."""
+"""The base class of distributions, and the distributions over listed values."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from tuner.search.encoding import Axis
 
 
 def same(one: Value, other: Value) -> bool:
-    """Whether two values are one: 1 and 1.0 are; 1 and true are not, though Python has them equal, at any depth."""
+    """Whether two values are equal, at any depth. 1 equals 1.0 but, unlike in Python, not true."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -22,55 +22,59 @@ def same(one: Value, other: Value) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-def place_in(values: Sequence[Value], value: Value) -> int | None:
-    """The first place of a value among others; None where it is none of them."""
-    return next((place for place, other in enumerate(values) if same(value, other)), None)
+def index_of(values: Sequence[Value], value: Value) -> int | None:
+    """The index of the first equal value; None if there is none."""
+    return next((index for index, other in enumerate(values) if same(value, other)), None)
 
 
 class BaseDistribution(Config):
-    """What to try for one hyperparameter."""
+    """The values to try for a hyperparameter."""
 
     when: dict[str, Any] = Field(default_factory=dict)
-    """Other searched keys and the value (or a list of values) that they must have; else this one is left alone."""
+    """Condition: other searched keys, and the value or list of values that they must have for this key to be active."""
 
     @abstractmethod
     def axis(self) -> Axis:
-        """What a sampler sees of it."""
+        """The numbers that a sampler suggests for this distribution."""
 
     @abstractmethod
     def decode(self, number: float) -> Value:
-        """The value that a number of its axis stands for."""
+        """Convert a number of the axis to a value."""
 
     @abstractmethod
     def encode(self, value: Value) -> float:
-        """The number of its axis that stands for a value. Raises ValueError where the value is outside."""
+        """Convert a value to a number of the axis.
+
+        Raises:
+            ValueError: The value is outside of the distribution.
+        """
 
     def unit(self, value: Value) -> float:
-        """Where in [0, 1] a value lies."""
+        """The position of a value on the axis, in [0, 1]."""
         return self.axis().unit(self.encode(value))
 
     @abstractmethod
     def moved(self, value: Value, factor: float) -> Value:
-        """A value near another: a number times `factor`, a choice's neighbour up (`factor` above 1) or down."""
+        """Perturb a value: multiply a number by `factor`; take the next choice if `factor` > 1, else the previous."""
 
     @abstractmethod
     def values(self) -> Sequence[Value] | None:
-        """All values in order, or None where there is a continuum of them."""
+        """All values in order; None if the distribution is continuous."""
 
     @abstractmethod
     def corners(self) -> list[Value]:
-        """The values that decide whether all of it is allowed: every choice, or both ends."""
+        """Every choice, or both ends of a range: if they are valid, so are the other values."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> Value:
-        """One value at random."""
+        """Draw a value at random."""
 
 
 class _Finite(BaseDistribution):
     options: list[Value]
 
     def axis(self) -> Axis:
-        # Numbers in order are an order for the sampler, too; words, and a choice between two, are not.
+        # Sorted numbers are an ordered axis; other values, or only two of them, are categories.
         numbers = [value for value in self.options if type(value) in (int, float)]
         steps = [b - a for a, b in pairwise(numbers)]
         is_ordered = len(numbers) == len(self.options) > 2 and (min(steps) > 0 or max(steps) < 0)
@@ -80,14 +84,14 @@ class _Finite(BaseDistribution):
         return self.options[int(number)]
 
     def moved(self, value: Value, factor: float) -> Value:
-        there = int(self.encode(value)) + (1 if factor > 1 else -1)
-        return self.options[min(max(there, 0), len(self.options) - 1)]
+        index = int(self.encode(value)) + (1 if factor > 1 else -1)
+        return self.options[min(max(index, 0), len(self.options) - 1)]
 
     def encode(self, value: Value) -> float:
-        place = place_in(self.options, value)
-        if place is None:
-            raise ValueError(f"{value!r} is none of {self.options}")
-        return place
+        index = index_of(self.options, value)
+        if index is None:
+            raise ValueError(f"{value!r} is not one of {self.options}")
+        return index
 
     def values(self) -> list[Value]:
         return list(self.options)
@@ -100,21 +104,21 @@ class _Finite(BaseDistribution):
 
 
 class Grid(_Finite):
-    """Each of these values; random search draws from them with equal chance."""
+    """Listed values. Grid search tries each of them; other searches draw them with equal probability."""
 
     options: list[Value] = Field(alias="grid", min_length=1)
-    """The values to try."""
+    """Values to try."""
 
     @model_validator(mode="after")
     def _no_value_twice(self) -> "Grid":
-        for place, value in enumerate(self.options):
-            if place_in(self.options[:place], value) is not None:
-                raise ValueError(f"{value!r} stands twice: it would be tried twice, to the same numbers")
+        for index, value in enumerate(self.options):
+            if index_of(self.options[:index], value) is not None:
+                raise ValueError(f"{value!r} is listed twice: both trials would give the same result")
         return self
 
 
 class Choice(_Finite):
-    """One of these values, with equal chance."""
+    """Listed values, drawn with equal probability."""
 
     options: list[Value] = Field(alias="choice", min_length=1)
-    """The values to draw from."""
+    """Values to draw from."""

@@ -12,17 +12,17 @@ from tuner.config_keys import Value
 from tuner.search.distributions import BaseDistribution
 from tuner.search.encoding import Axis
 
-_MOST_STEPS = 10_000  # from there on a sampler sees a continuum: some of Optuna's list every number
-_COUNTABLE = {int: 2**63, float: 2**53}  # from so many steps on NumPy draws none of them, or not each of them
+_MAX_STEPS = 10_000  # with more steps a sampler gets a continuous axis: some of Optuna's samplers list every number
+_COUNTABLE = {int: 2**63, float: 2**53}  # with more steps NumPy cannot draw, or not draw each of them
 
 
-def _tidy(value: float) -> float:
-    # 0.1 + 2 * 0.1 is 0.30000000000000004; twelve digits are more than anyone types.
+def _rounded(value: float) -> float:
+    # 0.1 + 2 * 0.1 is 0.30000000000000004; nobody writes more than twelve digits.
     return float(f"{value:.12g}")
 
 
 class _Steps(Sequence[Value]):
-    """The values of a range with steps, which may be billions: none is made before it is asked for."""
+    """The values of a range with steps, computed on access, because there may be billions."""
 
     def __init__(self, after: Callable[[int], Value], count: int) -> None:
         self._after = after
@@ -53,14 +53,14 @@ class _Interval(BaseDistribution):
         if self.low > self.high:
             raise ValueError(f"low <= high must hold, but got {list(self.bounds)}")
         if not math.isfinite(self.high - self.low):
-            raise ValueError(f"{self.low:g} to {self.high:g} is too far to compute with")
+            raise ValueError(f"the range from {self.low:g} to {self.high:g} is too large to compute with")
         if self.step is not None and not (self.high - self.low) // self.step < _COUNTABLE[type(self.step)]:
-            raise ValueError(f"steps of {self.step:g} are too many from {self.low:g} to {self.high:g}")
+            raise ValueError(f"there are too many steps of {self.step:g} from {self.low:g} to {self.high:g}")
         return self
 
     def axis(self) -> Axis:
         low, high = self.corners()
-        is_fine = self.step is None or self._steps > _MOST_STEPS
+        is_fine = self.step is None or self._steps > _MAX_STEPS
         return Axis("real", low, high, step=None if is_fine else self.step)
 
     def decode(self, number: float) -> Value:
@@ -83,15 +83,15 @@ class _Interval(BaseDistribution):
 
     @property
     def _steps(self) -> int:
-        """How many steps there are from low to high."""
+        """Number of steps from low to high."""
         assert self.step is not None
-        # A tolerance of rounding: [0, 0.3] in steps of 0.1 has four values.
+        # With a tolerance for rounding errors: [0, 0.3] in steps of 0.1 has four values.
         return math.floor((self.high - self.low) / self.step * (1 + 1e-12) + 1e-9)
 
     def _after(self, steps: int) -> float:
-        """So many steps from low."""
+        """The value after a number of steps from low."""
         assert self.step is not None
-        return min(max(_tidy(self.low + steps * self.step), self.low), self.high)
+        return min(max(_rounded(self.low + steps * self.step), self.low), self.high)
 
     def corners(self) -> list[Value]:
         return [self.low, self.high if self.step is None else self._on_grid(self.high)]
@@ -103,7 +103,7 @@ class _Interval(BaseDistribution):
 
 
 class Uniform(_Interval):
-    """Any number in [low, high], or every `step` from low."""
+    """Real numbers in [low, high], uniformly distributed; with `step`, low plus multiples of it."""
 
     bounds: tuple[float, float] = Field(alias="uniform")
     """Low and high, both included."""
@@ -119,12 +119,12 @@ class Uniform(_Interval):
 
 
 class LogUniform(_Interval):
-    """Any number in [low, high], each order of magnitude with the same chance."""
+    """Real numbers in [low, high], uniformly distributed on a logarithmic scale."""
 
     bounds: tuple[float, float] = Field(alias="loguniform")
     """Low and high, both included, above 0."""
     step: float | None = Field(None, gt=0)
-    """Drawn values are rounded to low plus a multiple of this."""
+    """Step: values are rounded to low plus a multiple of it."""
 
     @model_validator(mode="after")
     def _positive(self) -> "LogUniform":
@@ -141,7 +141,7 @@ class LogUniform(_Interval):
 
 
 class Int(_Interval):
-    """Any whole number in [low, high], or every `step` from low."""
+    """Integers in [low, high], uniformly distributed; with `step`, low plus multiples of it."""
 
     bounds: tuple[int, int] = Field(alias="int")
     """Low and high, both included."""
@@ -150,7 +150,7 @@ class Int(_Interval):
 
     def axis(self) -> Axis:
         low, high = self.corners()
-        if self._steps > _MOST_STEPS:
+        if self._steps > _MAX_STEPS:
             return Axis("real", low, high)
         return Axis("integer", low, high, step=self.step)
 
@@ -160,7 +160,7 @@ class Int(_Interval):
 
     def encode(self, value: Value) -> float:
         if type(value) is not int:
-            raise ValueError(f"{value!r} is no whole number")
+            raise ValueError(f"{value!r} is not a whole number")
         if value not in self.values():
             steps = "" if self.step == 1 else f" in steps of {self.step}"
             raise ValueError(f"{value!r} is outside {list(self.bounds)}{steps}")
@@ -174,7 +174,7 @@ class Int(_Interval):
         return [self.bounds[0], self.bounds[0] + self._steps * self.step]
 
     def values(self) -> Sequence[Value]:
-        # Never listed: a seed's range is billions of numbers.
+        # A range, because there may be billions of values, such as seeds.
         return range(self.bounds[0], self.bounds[1] + 1, self.step)
 
     def sample(self, rng: np.random.Generator) -> Value:
@@ -182,7 +182,7 @@ class Int(_Interval):
 
 
 class LogInt(Int):
-    """Any whole number in [low, high], each order of magnitude with the same chance."""
+    """Integers in [low, high], uniformly distributed on a logarithmic scale."""
 
     bounds: tuple[int, int] = Field(alias="logint")
     """Low and high, both included, above 0."""
@@ -195,24 +195,24 @@ class LogInt(Int):
 
     def axis(self) -> Axis:
         low, high = self.corners()
-        return Axis("real" if high - low > _MOST_STEPS else "integer", low, high, log=True)
+        return Axis("real" if high - low > _MAX_STEPS else "integer", low, high, log=True)
 
     def sample(self, rng: np.random.Generator) -> Value:
-        # Half a unit on both sides, or the ends would come half as often as they should.
+        # Extended by half a unit on both sides; otherwise the ends would be drawn half as often as they should.
         drawn = math.exp(rng.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
         return self.decode(drawn)
 
 
 class Normal(BaseDistribution):
-    """A normal distribution, cut off four standard deviations from its mean so that its ends can be checked."""
+    """A normal distribution, truncated at four standard deviations from its mean."""
 
     parameters: tuple[float, Annotated[float, Field(gt=0)]] = Field(alias="normal")
     """Mean and standard deviation."""
     step: float | None = Field(None, gt=0)
-    """Drawn values are rounded to the mean plus a multiple of this."""
+    """Step: values are rounded to the mean plus a multiple of it."""
 
     def axis(self) -> Axis:
-        # Its quantiles: a sampler that knows nothing yet then draws from the distribution itself.
+        # The axis consists of quantiles, so that uniform samples of it have the normal distribution.
         low, high = self.corners()
         return Axis("real", self._normal.cdf(low), self._normal.cdf(high))
 
@@ -239,9 +239,9 @@ class Normal(BaseDistribution):
     def _is_finite(self) -> "Normal":
         mean, deviation = self.parameters
         if not (math.isfinite(mean - 4 * deviation) and math.isfinite(mean + 4 * deviation)):
-            raise ValueError(f"four standard deviations of {deviation:g} around {mean:g} are too far to compute with")
+            raise ValueError(f"{mean:g} +- four standard deviations of {deviation:g} is too large to compute with")
         if self.step is not None and not (abs(mean) + 4 * deviation) / self.step < _COUNTABLE[float]:
-            raise ValueError(f"steps of {self.step:g} are too many around {mean:g}")
+            raise ValueError(f"there are too many steps of {self.step:g} around {mean:g}")
         return self
 
     @property
@@ -252,7 +252,7 @@ class Normal(BaseDistribution):
         """The nearest number that is the mean plus a multiple of the step."""
         assert self.step is not None
         mean = self.parameters[0]
-        return _tidy(mean + round((value - mean) / self.step) * self.step)
+        return _rounded(mean + round((value - mean) / self.step) * self.step)
 
     def corners(self) -> list[Value]:
         mean, deviation = self.parameters

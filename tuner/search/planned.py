@@ -1,4 +1,4 @@
-"""Searches that are plans: a list drawn up before anything starts, the same whatever order trials finish in."""
+"""Planned searches: all configurations are known before the job starts, in whatever order the trials finish."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -15,32 +15,34 @@ from tuner.search.distributions import same
 from tuner.search.space import Space
 
 Allows = Callable[[Assignment], bool]
-"""Whether a configuration may be tried at all."""
+"""A function that returns whether a configuration may be tried."""
 
-_MOST_PLANNED = 100_000  # configurations, each of which is checked before anything starts
-_DRAWS = 1000  # in a row that were all known: by then a finite space is as good as exhausted
+_MAX_PLANNED = 100_000  # configurations, each of which is validated before the job starts
+_MAX_DRAWS = 1000  # draws in a row that are known or not allowed; after them the space counts as exhausted
 
 
 class Search(Config):
+    """The base class of searches."""
+
     is_exhaustive: ClassVar[bool] = False
     """Whether every configuration of the space is tried, and no other."""
     is_planned: ClassVar[bool] = True
     """Whether all configurations are known before the first trial."""
-    most_objectives: ClassVar[int | None] = None
-    """How many objectives it can have; None for any number."""
+    max_objectives: ClassVar[int | None] = None
+    """The largest number of objectives; None for any number."""
     learns_constraints: ClassVar[bool] = True
-    """Whether a trial that misses a measured constraint has it look elsewhere."""
+    """Whether the search avoids configurations whose trials violate measured constraints."""
 
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of the experiment: of what is drawn, and with each trial's configuration of that trial."""
+    """Seed of the experiment: of the search and, with the configuration of each trial, of that trial."""
     initial: list[dict[str, Any]] = Field(default_factory=list)
-    """Configurations to try first: searched keys and their values; a key that is left out is drawn."""
+    """Configurations to try first: searched keys and their values. Keys that are left out are drawn."""
 
     def check(self, space: Space) -> Iterator[Problem]:
-        """What keeps this space from being searched this way."""
-        for place, configuration in enumerate(self.initial):
+        """The reasons why this search cannot be used with a space."""
+        for index, configuration in enumerate(self.initial):
             for name, value in configuration.items():
-                key = f"search.initial.{place}.{name}"
+                key = f"search.initial.{index}.{name}"
                 if name not in space:
                     yield Problem("is not searched", key, hint=allowed(name, space))
                     continue
@@ -50,38 +52,38 @@ class Search(Config):
                     yield Problem(f"is outside the space: {error}", key)
                 if not is_active(space, name, configuration):
                     others = ", ".join(f"{other}: {wanted}" for other, wanted in space[name].when.items())
-                    hint = f"its condition is {others}; write that into it, too, or leave {name} out"
-                    yield Problem("does not count in this configuration", key, hint=hint)
+                    hint = f"its condition is {others}; add that to the configuration, or leave {name} out"
+                    yield Problem("is not active in this configuration", key, hint=hint)
 
     def plan(self, space: Space, allows: Allows) -> list[Assignment] | None:
-        """What each trial takes for the searched keys; None where that hangs on what came out before."""
+        """The configurations of all trials, in order; None if they depend on the results of earlier trials."""
         return None
 
     @property
-    def tries_again(self) -> bool:
-        """Whether a configuration may be tried twice, with another seed."""
+    def allows_duplicates(self) -> bool:
+        """Whether a configuration may be tried twice, with different seeds."""
         return False
 
     @property
-    def teacher(self) -> str | None:
-        """An MLflow experiment, or a run of a job, whose trials it learns from first; None for none."""
+    def warm_start_source(self) -> str | None:
+        """The MLflow experiment, by name, or run of a job, by id, whose trials it learns from; None for none."""
         return None
 
     def explain(self, space: Space, objectives: int, prunes: bool) -> str:
-        """What the user should know of the sampler that was chosen, and why; empty where there was no choice."""
+        """A sentence on the sampler that was chosen automatically, and why; empty if none was."""
         return ""
 
-    def having(self, trials: int) -> "Search":
-        """The same with so many trials.
+    def with_trials(self, trials: int) -> "Search":
+        """A copy with another number of trials.
 
         Raises:
-            ValueError: How many there are is not for anybody to say.
+            ValueError: The space determines the number of trials.
         """
-        raise ValueError(f"{getattr(self, 'kind', '')} search has tried everything that it would")
+        raise ValueError(f"{getattr(self, 'kind', '')} search has tried every configuration of its space")
 
 
 class Grid(Search):
-    """Every combination of the values in the space, the last key changing fastest."""
+    """Grid search: every combination of the values in the space, the last key changing fastest."""
 
     is_exhaustive: ClassVar[bool] = True
     kind: Literal["grid"] = "grid"
@@ -92,53 +94,54 @@ class Grid(Search):
             if distribution.values() is None:
                 hint = "write {grid: [...]}, give it a step, or use search: {kind: random, trials: 20}"
                 yield Problem("a grid search cannot try a continuous range", key=f"space.{name}", hint=hint)
-        # Where there is a continuum, there are none.
-        if next(islice(combinations(space), _MOST_PLANNED, None), None) is not None:
+        # A space with a continuous range has no combinations.
+        if next(islice(combinations(space), _MAX_PLANNED, None), None) is not None:
             hint = "leave values out, or use search: {kind: random, trials: 20}"
-            yield Problem(f"the grid has more than {_MOST_PLANNED} combinations", "space", hint=hint)
+            yield Problem(f"the grid has more than {_MAX_PLANNED} combinations", "space", hint=hint)
 
     def plan(self, space: Space, allows: Allows) -> list[Assignment]:
-        """Every combination, those of `initial` first."""
+        """Every allowed combination, those of `initial` first."""
 
-        def place(assignment: Assignment) -> int:
-            begins = (
-                i
-                for i, first in enumerate(self.initial)
+        def rank(assignment: Assignment) -> int:
+            matching = (
+                index
+                for index, first in enumerate(self.initial)
                 if all(name in assignment and same(value, assignment[name]) for name, value in first.items())
             )
-            return next(begins, len(self.initial))
+            return next(matching, len(self.initial))
 
-        return sorted(filter(allows, combinations(space)), key=place)
+        return sorted(filter(allows, combinations(space)), key=rank)
 
 
 class CountedSearch(Search):
+    """The base class of searches whose number of trials is configured."""
+
     trials: int = Field(30, ge=1)
-    """Number of trials; fewer where the space has fewer configurations."""
+    """Number of trials; fewer if the space has fewer configurations."""
 
     def check(self, space: Space) -> Iterator[Problem]:
         yield from super().check(space)
         if not space:
-            hint = "say what to vary, such as optimizer.lr: {loguniform: [1e-4, 1e-1]}, or use search: {kind: grid}"
+            hint = "add a key, such as optimizer.lr: {loguniform: [1e-4, 1e-1]}, or use search: {kind: grid}"
             yield Problem(f"{getattr(self, 'kind', '')} search has nothing to vary", key="space", hint=hint)
-        if self.trials > _MOST_PLANNED and self.is_planned:
-            hint = "search less at a time, or use search: {kind: bayesian}, which plans nothing ahead, and a timeout"
-            yield Problem(
-                f"{self.trials} trials are more than the {_MOST_PLANNED} of a plan", "search.trials", hint=hint
-            )
+        if self.trials > _MAX_PLANNED and self.is_planned:
+            hint = "use fewer trials, or search: {kind: bayesian}, which has no plan, and a timeout"
+            message = f"{self.trials} trials are too many for a plan, which has at most {_MAX_PLANNED}"
+            yield Problem(message, "search.trials", hint=hint)
         if len(self.initial) > self.trials:
-            message = f"{len(self.initial)} configurations are to be tried first, in {self.trials} trials"
+            message = f"has {len(self.initial)} configurations, but there are only {self.trials} trials"
             yield Problem(message, "search.initial", hint="raise search.trials")
 
-    def having(self, trials: int) -> "CountedSearch":
+    def with_trials(self, trials: int) -> "CountedSearch":
         return self.model_copy(update={"trials": trials})
 
-    def _distinct(self, draws: Iterable[Callable[[], Assignment]], allows: Allows) -> list[Assignment]:
-        """For each of `draws` the first allowed configuration out of it that did not come before."""
+    def _distinct(self, drawers: Iterable[Callable[[], Assignment]], allows: Allows) -> list[Assignment]:
+        """The first configuration from each of `drawers` that is allowed and new."""
         drawn: list[Assignment] = []
         known: set[str] = set()
-        for number, one in enumerate(draws):
-            for _ in range(_DRAWS):
-                assignment = one()
+        for number, draw_one in enumerate(drawers):
+            for _ in range(_MAX_DRAWS):
+                assignment = draw_one()
                 if repr(assignment) not in known and allows(assignment):
                     known.add(repr(assignment))
                     drawn.append(assignment)
@@ -153,14 +156,14 @@ class CountedSearch(Search):
 
 
 class Random(CountedSearch):
-    """Independent draws from the space, no configuration twice: it would give the same numbers again."""
+    """Random search: independent draws from the space, without duplicates, which would give the same result again."""
 
     kind: Literal["random"] = "random"
     trials: int = Field(10, ge=1)
-    """Number of trials; fewer where the space has fewer configurations."""
+    """Number of trials; fewer if the space has fewer configurations."""
 
     def plan(self, space: Space, allows: Allows) -> list[Assignment]:
-        """A longer plan begins with the shorter one."""
+        """Draw the configurations. A plan with more trials begins with the plan with fewer trials."""
 
         def drawer(number: int) -> Callable[[], Assignment]:
             rng = np.random.default_rng([self.seed, number])
@@ -171,16 +174,15 @@ class Random(CountedSearch):
 
 
 class QMC(CountedSearch):
-    """Quasi-random search: a scrambled Sobol sequence, which fills the space more evenly than chance (Owen, 1998).
+    """Quasi-random search: a scrambled Sobol sequence (Owen, 1998).
 
-    It is drawn by SciPy over all keys at once, choices and conditions included; Optuna's own draws those at random,
-    and the first trial, too.
+    It covers the space more evenly than random draws. The sequence includes choices and keys with conditions, which Optuna's QMC sampler draws independently.
     """
 
     kind: Literal["qmc"] = "qmc"
 
     def plan(self, space: Space, allows: Allows) -> list[Assignment]:
-        """A longer plan begins with the shorter one."""
+        """Draw the configurations. A plan with more trials begins with the plan with fewer trials."""
         from scipy.stats.qmc import Sobol
 
         points = iter(_points(Sobol(max(1, len(space)), rng=np.random.default_rng(self.seed))))

@@ -1,4 +1,4 @@
-"""The searcher: suggests the next configuration, and is told its results. It asks a plan or an Optuna study."""
+"""The interface of searchers, which suggest configurations and learn from outcomes, and the searcher for plans."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ State = Literal["completed", "pruned", "failed"]
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What came of a trial, in the sampler's terms.
+    """The outcome of a trial, as samplers need it.
 
     Args:
-        assignment: Its configuration.
-        state: How it ended.
-        values: Its value of each objective; None where it has none.
-        steps: The first objective at each step that it reported.
-        violations: By how much each measured constraint was missed; above 0 where it was.
-        attributes: What the sampler noted on it, from `Searcher.attributes`.
+        assignment: The configuration.
+        state: How the trial ended.
+        values: The value of each objective; None if there is none.
+        steps: The value of the first objective at each reported step.
+        violations: The violation of each measured constraint: above 0 if the trial violates it.
+        attributes: Attributes that the sampler stored for the trial, from `Searcher.attributes`.
     """
 
     assignment: Assignment
@@ -33,58 +33,63 @@ class TrialOutcome:
 
 
 class Searcher(ABC):
-    """Where configurations come from. Trials are counted from 0 in the order in which they were asked for."""
+    """Suggests configurations. Trials are numbered from 0 in the order of `ask`, `register` and own `learn` calls."""
 
     total: int
-    """How many trials there will be at most."""
+    """The largest number of trials."""
 
     @abstractmethod
     def ask(self) -> Assignment | None:
-        """The next configuration; None where there is none left."""
+        """Suggest the configuration of the next trial; None if there is none left."""
 
     @abstractmethod
-    def ask_again(self, assignment: Assignment) -> None:
-        """Count a trial that an earlier run of the job asked for and that goes on."""
+    def register(self, assignment: Assignment) -> None:
+        """Add a trial that the job asked for before it was resumed and that continues."""
 
     @abstractmethod
     def report(self, number: int, step: int, value: float) -> None:
-        """The first objective of a running trial at a step."""
+        """Report the first objective of a running trial at a step."""
 
     @abstractmethod
-    def tell(self, number: int, told: TrialOutcome) -> None:
-        """What came of a trial."""
+    def tell(self, number: int, outcome: TrialOutcome) -> None:
+        """Report the outcome of a trial."""
 
     @abstractmethod
-    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
-        """What came of a trial before this run. `counts`: whether it is one of this job's own."""
+    def learn(self, outcome: TrialOutcome, *, is_own: bool) -> None:
+        """Add a finished trial.
+
+        Args:
+            outcome: The outcome of the trial.
+            is_own: Whether the trial belongs to this job, before it was resumed, and not to a warm start.
+        """
 
     def attributes(self, number: int) -> dict[str, Any]:
-        """What the sampler noted on a trial, as JSON values."""
+        """Attributes that the sampler stored for a trial, as JSON values."""
         return {}
 
 
 class Plan(Searcher):
-    """A list that is known beforehand."""
+    """A searcher that returns the configurations of a plan."""
 
     def __init__(self, assignments: Sequence[Assignment]) -> None:
         self._waiting = {repr(assignment): assignment for assignment in assignments}
-        """Those that were not asked for yet, in their order."""
+        """The configurations that are not used yet, in order."""
         self.total = len(self._waiting)
 
     def ask(self) -> Assignment | None:
         return self._waiting.pop(next(iter(self._waiting)), None) if self._waiting else None
 
-    def ask_again(self, assignment: Assignment) -> None:
-        """The list may have grown since: what was asked for need not be at its beginning."""
+    def register(self, assignment: Assignment) -> None:
+        """Remove a configuration from the plan, wherever it is: the plan may have been extended since."""
         if self._waiting.pop(repr(assignment), None) is None and self._waiting:
-            self._waiting.popitem()  # of another version's list: there are to be no more trials for that
+            self._waiting.popitem()  # it is of another version's plan: remove one, so that the total stays the same
 
     def report(self, number: int, step: int, value: float) -> None:
-        """A plan learns nothing from its trials."""
+        """Do nothing."""
 
-    def tell(self, number: int, told: TrialOutcome) -> None:
-        """A plan learns nothing from its trials."""
+    def tell(self, number: int, outcome: TrialOutcome) -> None:
+        """Do nothing."""
 
-    def learn(self, told: TrialOutcome, *, counts: bool) -> None:
-        if counts:
-            self.ask_again(told.assignment)
+    def learn(self, outcome: TrialOutcome, *, is_own: bool) -> None:
+        if is_own:
+            self.register(outcome.assignment)

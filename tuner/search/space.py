@@ -1,6 +1,6 @@
-"""A search space: which distribution for which key.
+"""Search spaces: keys and their distributions.
 
-A distribution is a mapping with one name and its arguments, as in ``optimizer.lr: {loguniform: [1e-4, 1e-1]}``.
+A distribution is written as a mapping from its name to its arguments: ``optimizer.lr: {loguniform: [1e-4, 1e-1]}``.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from tuner.search.numeric_distributions import Int, LogInt, LogUniform, Normal, 
 
 
 def _name(value: Any) -> str | None:
-    """Which distribution a mapping stands for: the one whose name is a key of it."""
+    """The name of a distribution: the one that is a key of the mapping; None if there is not exactly one."""
     if isinstance(value, Mapping):
         named = [name for name in _NAMES if name in value]
         return named[0] if len(named) == 1 else None
@@ -34,7 +34,7 @@ Distribution = Annotated[
         custom_error_message="names no distribution",
     ),
 ]
-"""Any of the distributions above, told apart by the name that is a key of the mapping."""
+"""Any of these distributions, selected by the name that is a key of the mapping."""
 
 _NAMES: dict[str, type[BaseDistribution]] = {
     tag.tag: kind for kind, tag in map(get_args, get_args(get_args(Distribution)[0]))
@@ -44,4 +44,4 @@ DISTRIBUTIONS = tuple(_NAMES)
 """The names of all distributions."""
 
 Space = dict[str, Distribution]
-"""Dotted key of the trial, to what to try for it."""
+"""The distributions by dotted key of the trial."""

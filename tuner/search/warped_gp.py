@@ -1,4 +1,4 @@
-"""Optuna's Gaussian process, on values whose tail is drawn in."""
+"""Optuna's Gaussian process sampler with output warping."""
 
 import copy
 from typing import Any
@@ -9,18 +9,18 @@ from optuna.samplers import GPSampler
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def drawn_in(values: Values) -> Values:
-    """Values of one objective by a Yeo-Johnson transform (2000) that makes them as normal as it can.
+def warp(values: Values) -> Values:
+    """Transform the values of an objective to a nearly normal distribution (Yeo and Johnson, 2000).
 
-    A search meets a few configurations that are hopeless, and many that are nearly the same: a Gaussian process that
-    has to explain the former is blind for the latter. The order stays. (Cowen-Rivers et al., 2022, who call it output
-    warping.)
+    Most searches have a few very bad configurations and many good ones that are nearly equal. Without the transform a
+    Gaussian process explains the difference between the two and cannot distinguish the good ones. The order of the
+    values is preserved (Cowen-Rivers et al., 2022: output warping).
 
     Args:
-        values: (trials,), finite.
+        values: Finite values (trials,).
 
     Returns:
-        (trials,), of mean 0 and standard deviation 1; all 0 where they are all the same.
+        Values (trials,) with mean 0 and standard deviation 1; zeros if all values are equal.
     """
     from scipy.stats import yeojohnson
 
@@ -35,11 +35,11 @@ def drawn_in(values: Values) -> Values:
 
 
 class WarpedGPSampler(GPSampler):
-    """`GPSampler` that sees the values of a single objective by `drawn_in`."""
+    """A `GPSampler` that applies `warp` to the values of a single objective."""
 
     def _sample_relative_impl(self, study: Any, completed: list[Any], running: Any, space: Any) -> Any:
         if len(study.directions) == 1:
-            values = drawn_in(np.array([trial.value for trial in completed], dtype=np.float64))
+            values = warp(np.array([trial.value for trial in completed], dtype=np.float64))
             completed = [copy.copy(trial) for trial in completed]
             for trial, value in zip(completed, values, strict=True):
                 trial.value = float(value)

@@ -41,7 +41,7 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
     if scheduler is not None and scheduler.mutates and parts.get("repeat", 1) > 1:
         message = f"{scheduler.kind} changes the configuration of a trial as it goes: there is none to repeat"
         yield Problem(message, "repeat", hint="leave it out, or use another scheduler")
-    most = search.most_objectives if search is not None else None
+    most = search.max_objectives if search is not None else None
     if search is not None and objectives and most is not None and len(objectives) > most:
         hint = "use search: {kind: bayesian} or {kind: evolution}"
         yield Problem(f"{search.kind} has one objective, and there are {len(objectives)}", "search.kind", hint=hint)
@@ -62,7 +62,7 @@ def check_parts(parts: dict[str, Any]) -> Iterator[Problem]:
             hint = "use search: {kind: random} or {kind: qmc}: it draws the first configuration of each"
             refused.append(Problem(f"{scheduler.kind} finds its configurations itself", "search.kind", hint=hint))
     if not refused and trial is not None and search is not None:
-        refused += check_initial(trial, space, search.initial, limits.allows, twice=search.tries_again)
+        refused += check_initial(trial, space, search.initial, limits.allows, twice=search.allows_duplicates)
     if not refused and trial is not None and search is not None:
         plan = search.plan(space, limits.allows)
         refused += check_plan(trial, space, plan or ())

@@ -174,14 +174,14 @@ class ExperimentSpec(Config):
         plan = self.plan()
         return self.repeat * (len(plan) if plan is not None else getattr(self.search, "trials", 0))
 
-    def searcher(self, past: int = 0) -> "Searcher":
-        """Where the configurations come from. `past`: trials that an earlier run of the job asked for."""
+    def searcher(self, previous_trials: int = 0) -> "Searcher":
+        """Where the configurations come from. `previous_trials`: trials that an earlier run of the job asked for."""
         from tuner.search.repeated_searcher import Repeated
 
-        searcher = self._configurations(-(-past // self.repeat))
+        searcher = self._configurations(-(-previous_trials // self.repeat))
         return Repeated(searcher, self.repeat) if self.repeat > 1 else searcher
 
-    def _configurations(self, past: int) -> "Searcher":
+    def _configurations(self, previous_trials: int) -> "Searcher":
         from tuner.search.optuna_searcher import Study
         from tuner.search.searcher import Plan
 
@@ -190,7 +190,9 @@ class ExperimentSpec(Config):
             return Plan(plan)
         modes = [objective.mode for objective in self.objectives]
         search = cast("Adaptive", self.search)
-        return Study(search, self.space, modes, allows=self.allows, prunes=self.scheduler.prunes, past=past)
+        return Study(
+            search, self.space, modes, allows=self.allows, prunes=self.scheduler.prunes, previous_trials=previous_trials
+        )
 
     def explain(self) -> str:
         """What the user should know of choices that were made for them; empty where there were none."""

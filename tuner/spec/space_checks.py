@@ -7,8 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from tuner.config_keys import Assignment, Value, names, paths
 from tuner.errors import Problem, UserError, allowed
-from tuner.search.conditions import corners, draw, needed
-from tuner.search.distributions import place_in
+from tuner.search.conditions import activating_values, corners, draw
+from tuner.search.distributions import index_of
 from tuner.search.space import Space
 from tuner.spec.validation_errors import problems_of
 from tuner.train.trial_base import AnyTrial, merge
@@ -80,7 +80,7 @@ def check_initial(
             yield Problem(f"is not allowed: {refused}", key)
         elif not allows(first):
             yield Problem("does not satisfy the constraints", key, hint="leave it out, or change them")
-        elif place_in(initial[:place], first) is not None and not twice:
+        elif index_of(initial[:place], first) is not None and not twice:
             yield Problem("stands twice: it would be tried twice, to the same numbers", key, hint="keep one of them")
 
 
@@ -149,7 +149,7 @@ def _check(trial: AnyTrial, space: Space, named: Iterable[tuple[Assignment, str]
 
 def _behind(space: Space, name: str, *value: Value) -> Assignment:
     """A configuration in which `name` counts, with a `value` where one is given; the other keys at their first."""
-    given = needed(space, name) | dict(zip([name], value, strict=False))
+    given = activating_values(space, name) | dict(zip([name], value, strict=False))
     return draw(space, lambda key, distribution: given.get(key, distribution.corners()[0]))
 
 

@@ -56,7 +56,7 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> WarmStart:
     Raises:
         UserError: There is no such experiment or run, it cannot be read, or nothing of it can be learnt from.
     """
-    source = spec.search.teacher
+    source = spec.search.warm_start_source
     if source is None:
         return WarmStart()
     with store.reading(uri) as client:

@@ -272,6 +272,6 @@ def _problems(error: ValidationError | Mistakes) -> list[Problem]:
 def _check_trusted(targets: list[str], trust: Collection[str], where: str) -> None:
     unknown = sorted({*targets} - {*trust})
     if unknown:
-        message = f"loading it would run the code that it names: {', '.join(unknown)}"
+        message = f"loading it would run code that it names: {', '.join(unknown)}"
         hint = f"if you trust that code and the arguments in this file: trust={unknown}"
         raise UserError(Problem(message, where=where, hint=hint))

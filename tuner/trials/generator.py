@@ -59,15 +59,15 @@ class TrialGenerator(TrialCallback):
         """Those of the past that go on, to be begun first."""
         self._repeats: Counter[str] = Counter()
         for told in learnt:
-            self._searcher.learn(told, counts=False)
+            self._searcher.learn(told, is_own=False)
         for trial in past:
             self._repeats[repr(trial.assignment)] += 1
             if trial.ended is None:
-                self._searcher.ask_again(trial.assignment)
+                self._searcher.register(trial.assignment)
                 for epoch, value in trial.series.items():
                     self._searcher.report(trial.number, epoch, value)
             else:
-                self._searcher.learn(self._told(trial), counts=True)
+                self._searcher.learn(self._told(trial), is_own=True)
 
     @property
     def total(self) -> int:
