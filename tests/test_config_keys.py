@@ -122,7 +122,7 @@ class Net(torch.nn.Module):
 
 class TestRefused:
     def test_a_key_that_names_nothing(self, target: str) -> None:
-        with pytest.raises(ValueError, match=r"names nothing: trial\.config has no optimizer\.rate") as error:
+        with pytest.raises(ValueError, match=r"does not exist: trial\.config has no optimizer\.rate") as error:
             of_target(target, LITERAL, space={"config.optimizer.rate": {"grid": [0.1]}})
         assert isinstance(error.value, ValidationError)
         assert "did you mean optimizer.lr?" in problems_of(error.value, ExperimentSpec)[0].hint

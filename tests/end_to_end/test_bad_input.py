@@ -113,7 +113,7 @@ MISTAKES = {
     "tab": Bad("  model", "\tmodel", ":5:1: broken YAML", ("'\\t'",)),
     "indentation": Bad("  model", "   model", ":5:4: broken YAML", ()),
     "undefined alias": Bad("{kind: cnn}", "*there", ":5:10: broken YAML", ("undefined alias 'there'",)),
-    "anchor in itself": Bad("{kind: cnn}", "&a {kind: cnn, x: *a}", ":5:10: broken YAML", ("inside itself",)),
+    "anchor in itself": Bad("{kind: cnn}", "&a {kind: cnn, x: *a}", ":5:10: broken YAML", ("contains itself",)),
     "a billion laughs": Bad("", LAUGHS, ":13:4: broken YAML", ("more than 100000 values",)),
     "merged laughs": Bad("", MERGED, ":14:12: broken YAML", ("more than 100000 values",)),
     "a key without letters": Bad("", "'': 1\n", ":9:1: unknown key ''", ("allowed:",)),
@@ -128,7 +128,7 @@ MISTAKES = {
     "no character": Bad("cnn", r'"\Uffffffff"', ": broken YAML", ()),
     "python object": Bad("cnn", "!!python/name:os.system x", ":5:17: broken YAML", ("os.system",)),
     "two documents": Bad("", "---\nname: y\n", ":9:1: broken YAML", ("another document",)),
-    "twice": Bad("", "name: y\n", ":9:1: name: this key stands twice", ("keep one of them",)),
+    "twice": Bad("", "name: y\n", ":9:1: name: this key appears twice", ("keep one of them",)),
     # Unknown and missing keys
     "unknown way to retry": Bad(
         "", "retry: {out_of_memory: halve}\n", ":9:9: retry.out_of_memory", ("'halve'", "halve_batch")
@@ -173,8 +173,10 @@ MISTAKES = {
         ("allowed: initial, kind, seed",),
     ),
     "wide": Bad("{kind: cnn}", "{kind: cnn, width1: 1000000000000}", ":5:22: trial.model.width1: must", ("65536",)),
-    "a folder of nobody": Bad("", "storage: ~nobody-has-this-name/x\n", ":9:1: storage: '~nobody-", ("is no folder",)),
-    "no path": Bad("", 'storage: "a\\0b"\n', r":9:1: storage: 'a\x00b' is no folder", ()),
+    "a folder of nobody": Bad(
+        "", "storage: ~nobody-has-this-name/x\n", ":9:1: storage: '~nobody-", ("is not a folder",)
+    ),
+    "no path": Bad("", 'storage: "a\\0b"\n', r":9:1: storage: 'a\x00b' is not a folder", ()),
     "a seed of Optuna's": Bad(
         "kind: grid", "kind: grid, seed: 4294967296", ":8:22: search.seed: must", ("4294967296",)
     ),
@@ -191,12 +193,12 @@ MISTAKES = {
     "a plan of a billion": Bad(
         "{kind: grid}", "{kind: random, trials: 1000000000}", ":8:24: search.trials: 1000000000 trials", ("timeout",)
     ),
-    "too far": Bad(GRID, "{uniform: [-1.7e+308, 1.7e+308]}", ":7:3: space.optimizer.lr: ", ("too far",)),
-    "too wide": Bad(GRID, "{normal: [0, 1e+308]}", ":7:3: space.optimizer.lr: ", ("too far",)),
+    "too large": Bad(GRID, "{uniform: [-1.7e+308, 1.7e+308]}", ":7:3: space.optimizer.lr: ", ("too large",)),
+    "too wide": Bad(GRID, "{normal: [0, 1e+308]}", ":7:3: space.optimizer.lr: ", ("too large",)),
     "key is a number": Bad("", "3: 4\n", ":9:1: 3: unknown key", (KEYS,)),
     "no name": Bad("name: minimal\n", "", ": name: is missing", ("Letters, digits",)),
     "no trial data": Bad("  data: {kind: digits}\n", "", ":3:1: trial.data: is missing", ()),
-    "no search": Bad("search: {kind: grid}\n", "", ": search: is missing", ("How configurations are found",)),
+    "no search": Bad("search: {kind: grid}\n", "", ": search: is missing", ("Search algorithm",)),
     "no value": Bad("name: minimal", "name:", ":1:1: name: has no value", ()),
     # Kinds
     "unknown kind": Bad("kind: cnn", "kind: cnm", ":5:11: trial.model.kind: unknown kind 'cnm'", ("mean cnn?", KINDS)),
@@ -213,7 +215,7 @@ MISTAKES = {
         "  model",
         "  epochs: many\n  model",
         ":5:3: trial.epochs: must be a valid integer, but got 'many'",
-        ("Times that the training set is seen",),
+        ("passes over the training set",),
     ),
     "no whole number": Bad(
         "  model", "  epochs: 1.5\n  model", ":5:3: trial.epochs: must be a valid integer, but got 1.5", ()
@@ -246,7 +248,7 @@ MISTAKES = {
         ("Learning rate",),
     ),
     "not finite": Bad("", "resources: {cpu: .inf}\n", ":9:13: resources.cpu: must be a finite number", ("got inf",)),
-    "no share": Bad("", "resources: {gpu: 1.5}\n", ":9:13: resources.gpu: 1.5 is no share", ("such as 0.25",)),
+    "no share": Bad("", "resources: {gpu: 1.5}\n", ":9:13: resources.gpu: 1.5 is neither a share", ("such as 0.25",)),
     "name of a path": Bad("minimal", "../up", ":1:1: name: '../up' does not match", ("Letters, digits",)),
     "two fields": Bad(
         "  model",
@@ -300,7 +302,10 @@ MISTAKES = {
         "val_accuracy", "[val_loss, val_acc]", ":2:23: objective.1: 'val_acc' is not measured", ("mean val_accuracy?",)
     ),
     "the same twice": Bad(
-        "val_accuracy", "[val_f1, val_loss, val_f1]", ":2:31: objective.2: val_f1 stands twice", ("keep one of them",)
+        "val_accuracy",
+        "[val_f1, val_loss, val_f1]",
+        ":2:31: objective.2: val_f1 is listed twice",
+        ("keep one of them",),
     ),
     "stop": Bad("", "stop: {val_acc: 0.9}\n", ":9:8: stop.val_acc: 'val_acc' is not measured", ("mean val_accuracy?",)),
     "stop at no number": Bad(
@@ -369,7 +374,7 @@ MISTAKES = {
     "initial twice": Bad(
         "{kind: grid}",
         "{kind: random, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 0.1}]}",
-        ":8:55: search.initial.1: stands twice",
+        ":8:55: search.initial.1: is listed twice",
         ("keep one of them",),
     ),
     "initial against a constraint": Bad(
@@ -407,7 +412,7 @@ MISTAKES = {
         GRID,
         "{grid: [0.1], when: {optimizer.kind: sdg}}\n  optimizer.kind: {grid: [sgd, adam]}",
         ":7:38: space.optimizer.lr.when.optimizer.kind: optimizer.kind never takes this value: 'sdg'",
-        ("none of ['sgd', 'adam']",),
+        ("not one of ['sgd', 'adam']",),
     ),
     "condition on a continuum": Bad(
         f"{GRID}\nsearch: {{kind: grid}}",
@@ -434,7 +439,7 @@ MISTAKES = {
         f"optimizer.lr: {GRID}",
         "optimizer.kind: {grid: [sgd, adam]}\n  optimizer.momentum: {grid: [0.5]}",
         ":8:3: space.optimizer.momentum: trial 1 (optimizer.kind=adam, optimizer.momentum=0.5) is not allowed",
-        ("unknown key", "add when: {optimizer.kind: ...} with the kinds that have"),
+        ("unknown key", "add when: {optimizer.kind: ...} with the kinds that have it"),
     ),
     "the corners together": Bad(
         f"optimizer.lr: {GRID}\nsearch: {{kind: grid}}",
@@ -445,25 +450,28 @@ MISTAKES = {
     ),
     # Constraints
     "constraint": Bad(
-        "", "constraints: ['parameters <']\n", ":9:15: constraints.0: 'parameters <' cannot be read", ("write it as",)
+        "",
+        "constraints: ['parameters <']\n",
+        ":9:15: constraints.0: 'parameters <' is not an expression",
+        ("write it as",),
     ),
     "no comparison": Bad(
-        "", "constraints: [parameters == 3]\n", ":9:15: constraints.0: 'parameters == 3' is no comparison", ("<=",)
+        "", "constraints: [parameters == 3]\n", ":9:15: constraints.0: 'parameters == 3' is not a comparison", ("<=",)
     ),
     "constraint with code": Bad(
         "",
         "constraints: ['epochs <= 3', 'exit(3) <= 3']\n",
-        ":9:30: constraints.1: 'exit(3)' in 'exit(3) <= 3' is not understood",
+        ":9:30: constraints.1: 'exit(3)' in 'exit(3) <= 3' is not supported",
         ("min, max, abs, log, sqrt",),
     ),
     "constraint on what is not measured": Bad(
         "",
         "constraints: [latency <= 3]\n",
-        ":9:15: constraints.0: 'latency' is neither measured nor a key of the trial",
+        ":9:15: constraints.0: 'latency' is neither a metric nor a key of the trial",
         ("latency_ms", "parameters"),
     ),
     "constraint on a word": Bad(
-        "", "constraints: [optimizer.kind <= 3]\n", ":9:15: constraints.0: optimizer.kind is 'sgd', no number", ()
+        "", "constraints: [optimizer.kind <= 3]\n", ":9:15: constraints.0: optimizer.kind is 'sgd', not a number", ()
     ),
     "constraint that is no text": Bad(
         "", "constraints: [3]\n", ":9:15: constraints.0: must be a valid string", ("got 3",)
@@ -478,7 +486,7 @@ MISTAKES = {
         f"optimizer.lr: {GRID}\nsearch: {{kind: grid}}",
         "optimizer.lr: {uniform: [0.1, 1]}\n  optimizer.momentum: {uniform: [0, 0.9]}\nsearch: {kind: cmaes}\n"
         "constraints: [latency_ms <= 3]",
-        ":10:1: constraints: cmaes learns nothing from what is measured, as latency_ms <= 3 is",
+        ":10:1: constraints: cmaes ignores constraints on metrics, such as latency_ms <= 3",
         ("use search: {kind: bayesian} or {kind: evolution}",),
     ),
     # Schedulers
@@ -501,13 +509,13 @@ MISTAKES = {
     "several objectives and a scheduler": Bad(
         "val_accuracy\ntrial:\n",
         "[val_accuracy, val_loss]\ntrial:\n  epochs: 3\n",
-        ":10:13: scheduler.kind: asha compares trials by one objective, and there are 2",
+        ":10:13: scheduler.kind: asha compares trials by one objective, but there are 2",
         ("use kind: fifo",),
     ),
     "several objectives and cmaes": Bad(
         "val_accuracy",
         "[val_accuracy, val_loss]",
-        ":9:10: search.kind: cmaes has one objective, and there are 2",
+        ":9:10: search.kind: cmaes supports 1 objective, not 2",
         ("bayesian", "evolution"),
     ),
     # The space
@@ -527,7 +535,7 @@ MISTAKES = {
     "unknown distribution": Bad(
         GRID, "{unifrom: [0.1, 1]}", ":7:3: space.optimizer.lr: {'unifrom': [0.1, 1]}", ("mean uniform?", DISTRIBUTION)
     ),
-    "bare list": Bad(GRID, "[0.1]", ":7:3: space.optimizer.lr: [0.1] names no distribution", (DISTRIBUTION,)),
+    "bare list": Bad(GRID, "[0.1]", ":7:3: space.optimizer.lr: [0.1] is not a distribution", (DISTRIBUTION,)),
     "two distributions": Bad(
         GRID, "{grid: [1], choice: [1]}", ":7:3: space.optimizer.lr: names several", ("grid, choice", "keep one")
     ),
@@ -692,7 +700,7 @@ def test_mistakes_of_the_command_line_and_of_the_file_are_told_together(refused:
     ("key", "message", "allowed"),
     [
         ("cpu", "a trial asks for 4096", "allowed: up to"),
-        ("gpu", "a training computes on one GPU", "allowed: auto, 0, a share such as 0.25, or 1"),
+        ("gpu", "a training uses one GPU", "allowed: auto, 0, a share such as 0.25, or 1"),
     ],
 )
 def test_more_than_there_is_is_not_waited_for(
@@ -770,7 +778,7 @@ class TestData:
 
     def test_no_data_no_network_and_no_offline(self, refused: Refused, minimal: str, here: Path) -> None:
         refusal = refused(minimal.replace("kind: digits", "kind: mnist"))
-        assert "trial.data: mnist is not there" in refusal.lines[0]
+        assert "trial.data: mnist is missing" in refusal.lines[0]
         assert "cannot be downloaded" in refusal.lines[0]
         assert str(here / "no-data" / "MNIST" / "raw") in refusal.lines[0]
         assert "TUNER_DATA_DIR" in refusal.text
@@ -817,7 +825,7 @@ class TestPopulations:
     @pytest.mark.parametrize("search", ["bayesian", "evolution"])
     def test_a_search_that_learns_from_ended_trials(self, refused: Refused, population: str, search: str) -> None:
         refusal = refused(population.replace("{kind: random}", f"{{kind: {search}}}"))
-        assert refusal.lines == ["x.yaml:9:10: search.kind: pbt finds its configurations itself"]
+        assert refusal.lines == ["x.yaml:9:10: search.kind: pbt chooses configurations itself"]
         assert "use search: {kind: random} or {kind: qmc}" in refusal.text
 
     def test_a_condition(self, refused: Refused, population: str) -> None:
@@ -914,13 +922,13 @@ search: {kind: random}
             (
                 "objective: loss",
                 "objective: loss\nstop: {los: 1}",
-                ":3:8: stop.los: which direction of it is better is not known",
+                ":3:8: stop.los: it is unknown which direction is better",
                 "did you mean loss?",
             ),
             (
                 "{uniform: [0, 1]}",
                 "{choice: [a, b]}\nconstraints: [config.lr <= 3]",
-                ":6:15: constraints.0: config.lr is 'a', no number",
+                ":6:15: constraints.0: config.lr is 'a', not a number",
                 "",
             ),
         ],

@@ -138,7 +138,7 @@ def test_a_function_that_asks_for_resources_gets_them_unless_the_file_says_other
     [
         ("tune.PlacementGroupFactory([{'CPU': 1}, {'CPU': 2}])", "asks for [{'CPU': 1.0}, {'CPU': 2.0}]"),
         ("lambda config: tune.PlacementGroupFactory([{'CPU': 1}])", "asks for resources by its config"),
-        ({"cpu": 1, "gpu": 1.5}, "resources.gpu: 1.5 is no share of a GPU"),
+        ({"cpu": 1, "gpu": 1.5}, "resources.gpu: 1.5 is neither a share of a GPU"),
     ],
 )
 def test_a_function_that_asks_for_what_no_trial_can_be_given_is_refused(

@@ -142,7 +142,7 @@ class TestInitial:
     def test_has_no_key_that_does_not_count_in_it(self, initial: dict[str, Any]) -> None:
         [problem] = Random(initial=[initial]).check(self.CONDITIONS)
         assert problem.key == "search.initial.0.momentum"
-        assert "does not count" in problem.message
+        assert "is not active" in problem.message
         assert "its condition is kind: sgd" in problem.hint
         assert list(Random(initial=[{"kind": "sgd", "momentum": 0.5}]).check(self.CONDITIONS)) == []
 
@@ -222,8 +222,8 @@ class TestCMAES:
     @pytest.mark.parametrize(
         ("given", "key", "words"),
         [
-            (NUMBERS | {"d": {"choice": ["x", "y"]}}, "space.d", "these have no order"),
-            (NUMBERS | {"d": {"choice": [8, 16]}}, "space.d", "these have no order"),
+            (NUMBERS | {"d": {"choice": ["x", "y"]}}, "space.d", "these values have no order"),
+            (NUMBERS | {"d": {"choice": [8, 16]}}, "space.d", "these values have no order"),
             (NUMBERS | {"d": {"uniform": [0, 1], "when": {"b": 3}}}, "space.d.when", "needs every key in every trial"),
             ({"a": {"uniform": [0, 1]}}, "space", "two keys or more"),
         ],
@@ -243,7 +243,7 @@ class TestEvolution:
     def test_needs_more_than_one_generation(self) -> None:
         [problem] = Evolution(trials=5, population=10).check(space(**NUMBERS))
         assert problem.key == "search.population"
-        assert "a generation of 10 is more than 5 trials" in problem.message
+        assert "a generation of 10 trials is larger than search.trials" in problem.message
 
     @pytest.mark.parametrize(("trials", "population"), [(5, 4), (20, 4), (100, 20), (1000, 50)])
     def test_a_generation_is_a_fifth_of_the_trials(self, trials: int, population: int) -> None:

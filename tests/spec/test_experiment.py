@@ -145,13 +145,9 @@ def test_shares_of_a_gpu(write: Write, minimal: str, gpu: str) -> None:
 
 def test_several_gpus_are_for_a_function_of_ones_own(write: Write, minimal: str) -> None:
     path = write(f"{minimal}resources: {{gpu: 2}}\n")
-    with pytest.raises(
-        UserError, match=r":9:13: resources\.gpu: a training computes on one GPU: of 2 the others"
-    ) as error:
+    with pytest.raises(UserError, match=r":9:13: resources\.gpu: a training uses one GPU: the others of 2") as error:
         load(path)
-    assert error.value.problems[0].hint.startswith(
-        "allowed: auto, 0, a share such as 0.25, or 1; a function of your own"
-    )
+    assert error.value.problems[0].hint.startswith("allowed: auto, 0, a share such as 0.25, or 1; your own function")
     with user_code.without_imports():  # a record of an older version
         assert load(path).resources.gpu == 2
     own = "name: x\nobjective: {metric: y, mode: max}\ntrial: {target: 'json:dumps'}\nsearch: {kind: grid}\n"

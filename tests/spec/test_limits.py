@@ -5,7 +5,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tuner.search.space import Space
-from tuner.spec.constraints import Limits
+from tuner.spec.constraints import ConstraintSet
 from tuner.train.function_trial import TargetTrial
 from tuner.train.trial_base import merge
 from tuner.train.trial_config import TrialConfig
@@ -20,8 +20,8 @@ KINDS = {
 }
 
 
-def limits(*texts: str, space: dict[str, Any] = WIDTHS, trial: Any = TRIAL) -> Limits:
-    return Limits(trial, TypeAdapter(Space).validate_python(space), texts)
+def limits(*texts: str, space: dict[str, Any] = WIDTHS, trial: Any = TRIAL) -> ConstraintSet:
+    return ConstraintSet(trial, TypeAdapter(Space).validate_python(space), texts)
 
 
 def texts(constraints: Any) -> list[str]:
@@ -93,7 +93,7 @@ class TestOfAFunctionOfOnesOwn:
 
     def test_a_list_is_no_number(self) -> None:
         found = limits("config.mix <= 3", space=self.SPACE, trial=self.TRIAL)
-        assert "config.mix is [1, 2], no number" in str(next(found.check()))
+        assert "config.mix is [1, 2], not a number" in str(next(found.check()))
         assert not found.allows({"config.lr": 0.5})
 
     def test_keys_of_its_config_are_static_and_every_other_name_is_one_that_it_may_report(self) -> None:
@@ -124,11 +124,11 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("paramters <= 1", ("'paramters' is neither measured nor a key of the trial", "did you mean parameters?")),
+            ("paramters <= 1", ("'paramters' is neither a metric nor a key of the trial", "did you mean parameters?")),
             ("val_acc >= 1", ("'val_acc' is neither", "did you mean val_accuracy?")),
             ("model.widht1 <= 1", ("'model.widht1' is neither", "did you mean model.width1?")),
-            ("model.kind <= 1", ("model.kind is 'cnn', no number",)),
-            ("optimizer.nesterov <= 1", ("optimizer.nesterov is False, no number",)),
+            ("model.kind <= 1", ("model.kind is 'cnn', not a number",)),
+            ("optimizer.nesterov <= 1", ("optimizer.nesterov is False, not a number",)),
             ("optimizer.beta1 <= 1", ("'optimizer.beta1' is neither",)),
         ],
     )
@@ -140,7 +140,7 @@ class TestChecks:
 
     def test_a_key_that_is_searched_among_words_is_no_number(self) -> None:
         [problem] = limits("clip_norm <= 1", space={"clip_norm": {"choice": [None, "much"]}}).check()
-        assert "clip_norm is 'much', no number" in problem.message
+        assert "clip_norm is 'much', not a number" in problem.message
 
     def test_a_constraint_that_cannot_be_read_is_left_to_the_check_of_its_text(self) -> None:
         [problem] = limits("oh <", "valloss <= 1").check()

@@ -6,7 +6,7 @@ import pytest
 
 from tuner.config_keys import dotted, put
 from tuner.errors import UserError
-from tuner.spec.source import Source, read, split
+from tuner.spec.source import Source, key_of, read
 from tuner.storage.yaml import parse_yaml
 
 Write = Callable[..., Path]
@@ -109,7 +109,7 @@ def test_what_the_command_line_set_is_placed_there(write: Write, override: str, 
 )
 def test_keys_of_the_space_hold_dots(name: str, key: tuple[str, ...]) -> None:
     data: dict[str, Any] = {"space": {"optimizer": {}, "optimizer.lr": {}, "modelx": {}}}
-    assert split(name, data) == key
+    assert key_of(name, data) == key
     assert dotted(key) == name
 
 
@@ -147,9 +147,9 @@ def test_a_key_with_dots_in_it_stays_whole() -> None:
         "search": {"initial": [{"x": 1}, {"a.b": 2}]},
         "trial": {"a": {"b": 1}},
     }
-    assert split("space.a.b.when.c.d", data) == ("space", "a.b", "when", "c.d")
-    assert split("space.new.key", data) == ("space", "new.key")
-    assert split("search.initial.1.a.b", data) == ("search", "initial", "1", "a.b")
-    assert split("search.initial.7.a.b", data) == ("search", "initial", "7", "a", "b")
-    assert split("trial.a.b", data) == ("trial", "a", "b")
-    assert split("nothing.there", data) == ("nothing", "there")
+    assert key_of("space.a.b.when.c.d", data) == ("space", "a.b", "when", "c.d")
+    assert key_of("space.new.key", data) == ("space", "new.key")
+    assert key_of("search.initial.1.a.b", data) == ("search", "initial", "1", "a.b")
+    assert key_of("search.initial.7.a.b", data) == ("search", "initial", "7", "a", "b")
+    assert key_of("trial.a.b", data) == ("trial", "a", "b")
+    assert key_of("nothing.there", data) == ("nothing", "there")

@@ -345,7 +345,7 @@ def test_a_function_of_ones_own_makes_its_own_batches(tmp_path: Path) -> None:
         "name: x\nobjective: {metric: loss, mode: min}\ntrial: {target: 'json:dumps', config: {x: 1}}\n"
         "space: {config.x: {grid: [1, 2]}}\nsearch: {kind: grid}\nretry: {out_of_memory: halve_batch}\n"
     )
-    with pytest.raises(UserError, match=r"retry\.out_of_memory: a function of your own makes its own batches"):
+    with pytest.raises(UserError, match=r"retry\.out_of_memory: your own function makes its own batches"):
         load(tmp_path / "x.yaml")
 
 

@@ -176,7 +176,8 @@ class Random(CountedSearch):
 class QMC(CountedSearch):
     """Quasi-random search: a scrambled Sobol sequence (Owen, 1998).
 
-    It covers the space more evenly than random draws. The sequence includes choices and keys with conditions, which Optuna's QMC sampler draws independently.
+    It covers the space more evenly than random draws. The sequence includes choices and keys with conditions,
+    which Optuna's QMC sampler draws independently.
     """
 
     kind: Literal["qmc"] = "qmc"

@@ -1,4 +1,4 @@
-"""One YAML file as a specification: its sections, the loader, checks before anything starts.
+"""The specification of an experiment: the sections of the YAML file, the loader, and checks before a job starts.
 
 Every mistake is reported with file, line, key and what is allowed. Imports search, train and what is below them.
 """

@@ -1,7 +1,7 @@
-"""Constraints: comparisons that a configuration, or what is measured of its trial, has to satisfy.
+"""Constraints: comparisons that a configuration, or the metrics of its trial, have to satisfy.
 
-``parameters <= 500000`` and ``model.width1 <= model.width2`` are decided before training and cost nothing;
-``latency_ms < 2`` needs a trial, and the sampler is told by how much it was missed.
+``parameters <= 500000`` and ``model.width1 <= model.width2`` are decided before the training, at no cost. For
+``latency_ms < 2`` a trial is needed; the sampler then gets the violation of the constraint.
 """
 
 import ast
@@ -27,7 +27,7 @@ _BINARY: dict[type[ast.operator], Callable[[_Number, _Number], _Number]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: math.pow,  # which has no complex numbers
+    ast.Pow: math.pow,  # unlike `**`, it never returns complex numbers
 }
 _FUNCTIONS: dict[str, Callable[..., _Number]] = {"min": min, "max": max, "abs": abs, "log": math.log, "sqrt": math.sqrt}
 _ARGUMENTS = {
@@ -42,10 +42,10 @@ _COMPARISONS = (ast.LtE, ast.Lt, ast.GtE, ast.Gt)
 
 @dataclass(frozen=True)
 class Constraint:
-    """One comparison of sums, products and powers of names and numbers.
+    """A comparison of arithmetic expressions of names and numbers.
 
     Args:
-        text: As the user wrote it.
+        text: The text that the user wrote.
         names: The dotted names in it: keys of the trial, or metrics.
     """
 
@@ -55,36 +55,52 @@ class Constraint:
 
     @classmethod
     def parse(cls, text: str) -> "Constraint":
-        """The constraint that `text` states. Raises ValueError where it states none."""
-        how = "write it as parameters <= 500000, or 1 <= model.width1 * model.width2 <= 4096"
+        """Parse a constraint.
+
+        Raises:
+            ValueError: The text is not a comparison of arithmetic expressions.
+        """
+        example = "write it as parameters <= 500000, or 1 <= model.width1 * model.width2 <= 4096"
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except SyntaxError:
-            raise ValueError(f"{text!r} cannot be read; {how}") from None
+            raise ValueError(f"{text!r} is not an expression; {example}") from None
         if not isinstance(tree, ast.Compare) or not all(isinstance(sign, _COMPARISONS) for sign in tree.ops):
-            raise ValueError(f"{text!r} is no comparison with <=, <, >= or >; {how}")
+            raise ValueError(f"{text!r} is not a comparison with <=, <, >= or >; {example}")
         names: list[str] = []
         for side in (tree.left, *tree.comparators):
             _collect(side, names, text)
         if not names:
-            raise ValueError(f"{text!r} names nothing; {how}")
+            raise ValueError(f"{text!r} contains neither a key nor a metric; {example}")
         return cls(text, tuple(dict.fromkeys(names)), tree)
 
     def violation(self, values: Mapping[str, float]) -> float:
-        """By how much it is missed: above 0 where it is, in the unit of its sides. Raises KeyError, ArithmeticError."""
+        """The amount by which the constraint is violated, in the unit of its sides; at most 0 if it is satisfied.
+
+        Args:
+            values: The value of each name.
+
+        Raises:
+            KeyError: A value is missing.
+            ArithmeticError: An expression cannot be computed, such as a division by 0.
+        """
         sides = [_evaluate(side, values) for side in (self._tree.left, *self._tree.comparators)]
-        missed = []
+        violations = []
         for (left, right), sign in zip(pairwise(sides), self._tree.ops, strict=True):
-            by = left - right if isinstance(sign, ast.Lt | ast.LtE) else right - left
-            if math.isnan(by):
-                by = math.inf
-            strictly = isinstance(sign, ast.Lt | ast.Gt)
-            missed.append(math.ulp(right) if strictly and by == 0 else by)
-        return max(missed)
+            excess = left - right if isinstance(sign, ast.Lt | ast.LtE) else right - left
+            if math.isnan(excess):
+                excess = math.inf
+            is_strict = isinstance(sign, ast.Lt | ast.Gt)
+            violations.append(math.ulp(right) if is_strict and excess == 0 else excess)
+        return max(violations)
 
 
 def _collect(node: ast.expr, names: list[str], text: str) -> None:
-    """Gather the names below `node`; raise ValueError at what is neither name, number nor arithmetic."""
+    """Append the names in an expression to `names`.
+
+    Raises:
+        ValueError: The expression contains something else than names, numbers and arithmetic.
+    """
     name = _dotted(node)
     if name:
         names.append(name)
@@ -101,7 +117,7 @@ def _collect(node: ast.expr, names: list[str], text: str) -> None:
             _collect(argument, names, text)
     elif not (isinstance(node, ast.Constant) and type(node.value) in (int, float)):
         known = f"numbers, names, + - * / **, {', '.join(_FUNCTIONS)}"
-        raise ValueError(f"{ast.unparse(node)!r} in {text!r} is not understood; there are: {known}")
+        raise ValueError(f"{ast.unparse(node)!r} in {text!r} is not supported; allowed: {known}")
 
 
 def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
@@ -122,84 +138,84 @@ def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
 
 
 def _dotted(node: ast.expr) -> str:
-    """``a.b.c`` as it is written; empty for anything but a name."""
+    """The dotted name that an expression consists of; empty if it is not a name."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
-        above = _dotted(node.value)
-        return f"{above}.{node.attr}" if above else ""
+        parent = _dotted(node.value)
+        return f"{parent}.{node.attr}" if parent else ""
     return ""
 
 
-class Limits:
-    """The constraints of an experiment, told apart by when they are decided."""
+class ConstraintSet:
+    """The constraints of an experiment, separated into those that need a trial and those that do not."""
 
     def __init__(self, trial: AnyTrial, space: Space, texts: Sequence[str]) -> None:
         self._trial = trial
         self._space = space
         self._keys = {*space, *resolved(trial, {})}
-        self._all = list(_sound(texts))
+        self._all = list(_valid(texts))
         self.static = [c for _, c in self._all if all(map(self._is_static, c.names))]
-        """Those that are decided before training: every name is a key of the trial, or its number of parameters."""
+        """The constraints on keys of the trial and on its number of parameters, which are decided before training."""
         self.measured = [c for _, c in self._all if c not in self.static]
-        """Those that need a trial."""
+        """The constraints on metrics, which need a trial."""
 
     def _is_static(self, name: str) -> bool:
         return name in self._keys or (name == "parameters" and self._trial.metrics is not None)
 
     def check(self) -> Iterator[Problem]:
-        """Whether each name is a key of the trial or something that is measured."""
+        """Check that each name is a numeric key of the trial or a metric."""
         values = resolved(self._trial, {})
-        for place, constraint in self._all:
-            key = f"constraints.{place}"
+        for index, constraint in self._all:
+            key = f"constraints.{index}"
             for name in constraint.names:
-                taken = [values.get(name), *(self._space[name].corners() if name in self._space else ())]
-                word = next((value for value in taken if value is not None and not _is_number(value)), None)
-                if word is not None:
-                    yield Problem(f"{name} is {word!r}, no number", key)
+                possible = [values.get(name), *(self._space[name].corners() if name in self._space else ())]
+                other = next((value for value in possible if value is not None and not _is_number(value)), None)
+                if other is not None:
+                    yield Problem(f"{name} is {other!r}, not a number", key)
                 elif not self._is_static(name) and self._trial.metrics is not None and name not in self._trial.metrics:
-                    there = [
+                    candidates = [
                         *self._space,
                         *(m for m in self._trial.metrics if not m.startswith("train_")),
                         "parameters",
                     ]
-                    hint = allowed(name, dict.fromkeys(there))
-                    yield Problem(f"{name!r} is neither measured nor a key of the trial", key, hint=hint)
+                    hint = allowed(name, dict.fromkeys(candidates))
+                    yield Problem(f"{name!r} is neither a metric nor a key of the trial", key, hint=hint)
 
     def allows(self, assignment: Assignment) -> bool:
-        """Whether a configuration satisfies what is decided before training."""
+        """Whether a configuration satisfies the static constraints."""
         if not self.static:
             return True
         config: AnyTrial | None = None
         try:
             config = merge(self._trial, assignment)
             values = resolved(config, {})
-        except (ValidationError, UserError):  # a constraint may be there to exclude just this
+        except (ValidationError, UserError):  # a constraint may exclude configurations that are not valid
             values = resolved(self._trial, {}) | assignment
         if any("parameters" in c.names for c in self.static):
             values["parameters"] = config.count_parameters() if config is not None else None
         return all(self._violation(c, values) <= 0 for c in self.static)
 
     def violations(self, config: AnyTrial, report: Mapping[str, Any]) -> dict[str, float]:
-        """By how much a report misses each measured constraint; above 0 where it does."""
+        """The violation of each measured constraint by a report, by its text; above 0 if it is violated."""
         values = resolved(config, {}) | {name: value for name, value in report.items() if _is_number(value)}
         return {c.text: self._violation(c, values) for c in self.measured}
 
     def _violation(self, constraint: Constraint, values: Mapping[str, Any]) -> float:
         missing = [name for name in constraint.names if values.get(name) is None]
-        if missing:  # of a key that this configuration does not have, nothing is asked; what was not measured is missed
+        if missing:  # a constraint on inactive keys is satisfied; one on a metric that was not reported is violated
             return 0.0 if all(map(self._is_static, missing)) else float("inf")
         try:
             return constraint.violation(values)
-        except (ArithmeticError, ValueError, TypeError):  # what cannot be computed; a word or a list, told by `check`
+        except (ArithmeticError, ValueError, TypeError):  # not computable; or not a number, which `check` reports
             return float("inf")
 
 
-def _sound(texts: Sequence[str]) -> Iterator[tuple[int, Constraint]]:
-    """The constraints and their places; one that cannot be read is told when its own text is validated."""
-    for place, text in enumerate(texts):
+def _valid(texts: Sequence[str]) -> Iterator[tuple[int, Constraint]]:
+    """The valid constraints and their indices; `ExperimentSpec` reports the others."""
+    for index, text in enumerate(texts):
         with contextlib.suppress(ValueError):
-            yield place, Constraint.parse(text)
+            yield index, Constraint.parse(text)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The specification of an experiment: what one YAML file says."""
+"""The specification of an experiment: the content of one YAML file."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -23,8 +23,8 @@ from tuner.objectives import Objective, is_measured, objectives_of
 from tuner.search import SearchConfig
 from tuner.search.schedulers import Fifo, SchedulerConfig
 from tuner.search.space import Space
-from tuner.spec.checks import check_parts
-from tuner.spec.constraints import Constraint, Limits
+from tuner.spec.checks import check_sections
+from tuner.spec.constraints import Constraint, ConstraintSet
 from tuner.spec.sections import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
 from tuner.spec.space_checks import refusal
 from tuner.spec.validation_errors import problems_of
@@ -54,54 +54,54 @@ AnyTrialConfig = Annotated[
 
 
 class ExperimentSpec(Config):
-    """An experiment: one trial, what to vary in it, and how."""
+    """An experiment: a trial, the hyperparameters to search, and how to search them."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    """Name of the experiment: of its folder and in MLflow. Letters, digits, '.', '_' and '-'."""
+    """Name of the experiment, also in MLflow, and of its folder. Letters, digits, '.', '_' and '-'."""
     objectives: Annotated[
         tuple[Objective, ...],
         BeforeValidator(objectives_of, json_schema_input_type=Objective | str | list[Objective | str]),
     ] = Field(alias="objective")
-    """The metric that decides, measured on validation, or several. A name of METRICS knows its direction itself."""
+    """Validation metric to optimise, or a list: the first one selects the winner. Built-in metrics need no mode."""
     trial: AnyTrialConfig
-    """One complete training run."""
+    """One training, with defaults for everything that is not searched."""
     space: Space = Field(default_factory=dict)
-    """Dotted key of the trial, to what to try for it."""
+    """Search space: dotted keys of the trial and their distributions."""
     search: SearchConfig
-    """How configurations are found."""
+    """Search algorithm."""
     repeat: int = Field(1, ge=1, le=1000)
-    """Trains each configuration so many times, each time with another seed: the best one is that of the best mean."""
+    """Number of trials of each configuration, with different seeds; configurations are compared by their means."""
     scheduler: SchedulerConfig = Fifo()
-    """Which running trials go on."""
+    """Scheduler, which may prune running trials or change their hyperparameters."""
     constraints: list[str] = Field(default_factory=list)
-    """What a trial has to satisfy, such as ``parameters <= 500000``."""
+    """Conditions that a trial must satisfy, such as ``parameters <= 500000``."""
     stop: dict[str, float] = Field(default_factory=dict)
-    """Metric and value: the job ends when a trial is as good."""
+    """Metrics and values: the job ends when a trial reaches one of the values."""
     budget: Budget = Budget()
-    """What the job may cost."""
+    """Limits on trials and epochs."""
     fail_after: FailAfter | None = None
-    """How many failed trials end the job as failed; null for none: it has failed where no trial has a result."""
+    """Failed trials after which the job fails; null for no limit. A job also fails if no trial has a result."""
     resources: Resources = Resources()
-    """What one trial takes."""
+    """Resources of one trial."""
     timeout: _Seconds = Field(None, gt=0)
     """Time after which the job ends, in seconds or as 90s, 15m, 2h; null for none."""
     trial_timeout: _Seconds = Field(None, gt=0)
-    """Time without a report after which a trial is taken to hang and ended; given as `timeout` is."""
+    """Time without a report after which a trial fails because it hangs; written like `timeout`; null for none."""
     storage: str = "runs"
-    """Folder, or URI of one, for checkpoints; relative to this file. The default is `runs` where the job is started.
+    """Folder or URI for checkpoints and journals, relative to this file; by default `runs` in the working directory.
 
-    Of an object store elsewhere than at its maker's: ``s3://bucket/runs?endpoint_override=host:9000&scheme=http``.
+    An object store with its own endpoint: ``s3://bucket/runs?endpoint_override=host:9000&scheme=http``.
     """
     checkpoints: Checkpoints = Checkpoints()
-    """What is kept of the trials' files."""
+    """Which checkpoints stay in `storage`."""
     retry: Retry = Retry()
-    """Which trials begin again."""
+    """Which trials are retried."""
     tracking: Tracking = Tracking()
-    """The record."""
+    """Tracking with MLflow."""
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> "ExperimentSpec":
-        problems = list(check_parts(self.__dict__))
+    def _sections_fit(self) -> "ExperimentSpec":
+        problems = list(check_sections(self.__dict__))
         if problems:
             raise Mistakes(*problems)
         return self
@@ -109,16 +109,16 @@ class ExperimentSpec(Config):
     @model_validator(mode="before")
     @classmethod
     def _directions_are_known(cls, data: Any) -> Any:
-        """Of a function of the user's own nobody but the user knows which direction of a metric is better."""
+        """Require a mode for the metrics of a user's function that are not metrics of METRICS."""
         if isinstance(data, dict) and isinstance(data.get("trial"), dict) and "target" in data["trial"]:
-            said = data.get("objective")
+            objective = data.get("objective")
             problems = [
                 Problem(
-                    f"whether more or less of {each!r} is better is not known",
-                    f"objective.{place}" if isinstance(said, list) else "objective",
+                    f"it is unknown whether a higher or a lower {each!r} is better",
+                    f"objective.{index}" if isinstance(objective, list) else "objective",
                     hint=f"write {{metric: {each}, mode: max}} or {{metric: {each}, mode: min}}",
                 )
-                for place, each in enumerate(said if isinstance(said, list) else [said])
+                for index, each in enumerate(objective if isinstance(objective, list) else [objective])
                 if isinstance(each, str) and not is_measured(each)
             ]
             if problems:
@@ -129,19 +129,19 @@ class ExperimentSpec(Config):
     @classmethod
     def _holds_no_secret(cls, storage: str) -> str:
         if "://" in storage and holds_secret(storage):
-            hint = "give it to all machines in their environment, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            raise Mistakes(Problem(f"a name or password has no place in it: {masked(storage)}", hint=hint))
+            hint = "set environment variables on all nodes, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            raise Mistakes(Problem(f"must not contain a user name or password: {masked(storage)}", hint=hint))
         return storage
 
     @field_validator("constraints")
     @classmethod
     def _are_comparisons(cls, constraints: list[str]) -> list[str]:
         problems = []
-        for place, text in enumerate(constraints):
+        for index, text in enumerate(constraints):
             try:
                 Constraint.parse(text)
             except ValueError as error:
-                problems.append(Problem(str(error), key=str(place)))
+                problems.append(Problem(str(error), key=str(index)))
         if problems:
             raise Mistakes(*problems)
         return constraints
@@ -153,29 +153,33 @@ class ExperimentSpec(Config):
 
     @property
     def objective(self) -> Objective:
-        """The first objective: it decides which report of a trial is its best, and which trial is the winner."""
+        """The first objective, which selects the best report of a trial and the winner."""
         return self.objectives[0]
 
     @cached_property
-    def limits(self) -> Limits:
-        """Its constraints."""
-        return Limits(self.trial, self.space, self.constraints)
+    def constraint_set(self) -> ConstraintSet:
+        """The parsed constraints."""
+        return ConstraintSet(self.trial, self.space, self.constraints)
 
     def allows(self, assignment: Assignment) -> bool:
-        """Whether a configuration may be tried: the trial and the constraints allow it."""
-        return self.limits.allows(assignment) and not refusal(self.trial, assignment)
+        """Whether a configuration is a valid trial and satisfies the constraints that are decided before training."""
+        return self.constraint_set.allows(assignment) and not refusal(self.trial, assignment)
 
     def plan(self) -> list[Assignment] | None:
-        """What each trial takes for the searched keys, in order; None where the search is adaptive."""
-        return self.search.plan(self.space, self.limits.allows)
+        """The configurations in order, without repetitions; None if the search is adaptive."""
+        return self.search.plan(self.space, self.constraint_set.allows)
 
     def count(self) -> int:
-        """How many trials there will be at most."""
+        """The largest number of trials."""
         plan = self.plan()
         return self.repeat * (len(plan) if plan is not None else getattr(self.search, "trials", 0))
 
     def searcher(self, previous_trials: int = 0) -> "Searcher":
-        """Where the configurations come from. `previous_trials`: trials that an earlier run of the job asked for."""
+        """Create the searcher.
+
+        Args:
+            previous_trials: Number of trials that the job asked for before it was resumed.
+        """
         from tuner.search.repeated_searcher import Repeated
 
         searcher = self._configurations(-(-previous_trials // self.repeat))
@@ -195,38 +199,43 @@ class ExperimentSpec(Config):
         )
 
     def explain(self) -> str:
-        """What the user should know of choices that were made for them; empty where there were none."""
+        """A sentence on the sampler that was chosen automatically, and why; empty if none was."""
         return self.search.explain(self.space, len(self.objectives), self.scheduler.prunes)
 
     def direction(self, metric: str) -> Objective:
-        """A metric with the direction that is better: that of the objective of its name, else its own."""
+        """A metric with its direction: that of the objective with this name, else that of METRICS."""
         return next((o for o in self.objectives if o.metric == metric), None) or Objective.of_metric(metric)
 
     def trial_config(self, assignment: Assignment, repeat: int = 0) -> AnyTrial:
-        """One trial whole: the trial of the file with `assignment` merged in, its seed explicit."""
+        """The complete configuration of a trial.
+
+        Args:
+            assignment: The values of the searched keys.
+            repeat: Number of earlier trials with the same configuration; it changes the seed.
+        """
         return merge(self.trial, assignment).with_seed(self.search.seed, repeat)
 
     def prepare(self) -> "tuple[ExperimentSpec, str]":
-        """Make the data available on this machine.
+        """Make the dataset available on this node.
 
         Returns:
-            The experiment with the data that there is, and what the user must be told about it.
+            The experiment with the dataset to use, and a message for the user, or ``""``.
 
         Raises:
-            UserError: There is none, or the space asks for what the other dataset does not have.
+            UserError: The dataset cannot be downloaded, or the space does not fit the dataset that replaces it.
         """
         trial, message = self.trial.prepare()
         if trial == self.trial:
             return self, message
         try:
-            given = {name: getattr(self, name) for name in self.model_fields_set} | {"trial": trial}
-            return ExperimentSpec.model_validate(given), message
+            fields = {name: getattr(self, name) for name in self.model_fields_set} | {"trial": trial}
+            return ExperimentSpec.model_validate(fields), message
         except ValidationError as error:
             data = trial.describe_data()
-            about = f"with {data.name} as data: " if data else ""
+            prefix = f"with {data.name} as data: " if data else ""
             problems = problems_of(error, ExperimentSpec)
-            raise UserError(*(replace(p, message=f"{about}{p.message}") for p in problems)) from None
+            raise UserError(*(replace(p, message=f"{prefix}{p.message}") for p in problems)) from None
 
     def to_yaml(self) -> str:
-        """The specification as YAML, as resolved: it runs again to the same plan."""
+        """The resolved specification as YAML, from which the same experiment can be run again."""
         return write_yaml(self.model_dump(mode="json", exclude_none=True))

@@ -1,4 +1,4 @@
-"""Whether a trial allows what a space and a plan would set in it."""
+"""Checks that the values of a space, and the configurations of a plan, give valid trials."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,85 +16,90 @@ from tuner.user_code import imports_allowed
 
 
 def check_space(trial: AnyTrial, space: Space, allows: Callable[[Assignment], bool]) -> Iterator[Problem]:
-    """Each value that decides whether a distribution is allowed, merged into the trial and validated.
+    """Check each distribution on its own: merge its corners into the trial and validate it.
 
     Args:
-        trial: What it is merged into.
-        space: What is searched.
-        allows: Whether a configuration would be tried at all.
+        trial: The trial.
+        space: The search space.
+        allows: Whether the constraints allow a configuration.
     """
     for name, distribution in space.items():
-        others = {key: value for key, value in _behind(space, name).items() if key != name}
-        anyway = _refusals(trial, others)
-        if not anyway and (problem := _names_nothing(trial, others, name)) is not None:
+        others = {key: value for key, value in _with_active(space, name).items() if key != name}
+        problems_without = _problems(trial, others)
+        if not problems_without and (problem := _unknown_key(trial, others, name)) is not None:
             yield problem
             continue
-        told: set[str] = set()
+        seen: set[str] = set()
         for corner in distribution.corners():
-            assignment = _behind(space, name, corner)
-            for problem in _refusals(trial, assignment) if allows(assignment) else ():
-                # A mistake of another key is told at that key.
-                culprit = _searched(problem.key, space)
-                is_ours = culprit == name or (culprit is None and problem not in anyway)
-                if is_ours and problem.message not in told:
-                    told.add(problem.message)
+            assignment = _with_active(space, name, corner)
+            for problem in _problems(trial, assignment) if allows(assignment) else ():
+                # A mistake that another searched key causes is reported at that key.
+                cause = _searched(problem.key, space)
+                is_own = cause == name or (cause is None and problem not in problems_without)
+                if is_own and problem.message not in seen:
+                    seen.add(problem.message)
                     inside = "" if problem.key in (name, "") else f" ({problem.key})"
                     yield Problem(f"{problem.message}{inside}", key=f"space.{name}", hint=_hint(problem, name, space))
 
 
 def check_corners(trial: AnyTrial, space: Space, allows: Callable[[Assignment], bool]) -> Iterator[Problem]:
-    """The corners of a space together: values that are allowed one by one need not be allowed together.
+    """Check the corners of the space, because values that are valid alone may not be valid together.
 
     Args:
-        trial: What they are merged into.
-        space: What is searched.
-        allows: Whether a configuration would be tried at all.
+        trial: The trial.
+        space: The search space.
+        allows: Whether the constraints allow a configuration.
     """
     yield from _check(trial, space, ((corner, "the corner") for corner in corners(space) if allows(corner)))
 
 
 def check_plan(trial: AnyTrial, space: Space, plan: Iterable[Assignment]) -> Iterator[Problem]:
-    """Each trial of a plan, validated."""
+    """Check each configuration of a plan."""
     yield from _check(trial, space, ((assignment, f"trial {number}") for number, assignment in enumerate(plan)))
 
 
 def check_initial(
-    trial: AnyTrial, space: Space, initial: Sequence[Assignment], allows: Callable[[Assignment], bool], *, twice: bool
+    trial: AnyTrial,
+    space: Space,
+    initial: Sequence[Assignment],
+    allows: Callable[[Assignment], bool],
+    *,
+    allows_duplicates: bool,
 ) -> Iterator[Problem]:
-    """The configurations that are to be tried first, as far as nothing is left out in them to be drawn.
+    """Check the complete configurations in ``search.initial``; the missing keys of the others are drawn later.
 
     Args:
-        trial: What they are merged into.
-        space: What is searched.
-        initial: Searched keys and their values.
-        allows: Whether a configuration would be tried at all.
-        twice: Whether a configuration may be tried twice.
+        trial: The trial.
+        space: The search space.
+        initial: The configurations to try first.
+        allows: Whether the constraints allow a configuration.
+        allows_duplicates: Whether a configuration may be tried twice.
     """
-    for place, first in enumerate(initial):
-        key = f"search.initial.{place}"
-        counting = draw(space, lambda name, what, first=first: first.get(name, what.corners()[0]))  # type: ignore[misc]
-        if not all(name in first for name in counting):
+    for index, first in enumerate(initial):
+        key = f"search.initial.{index}"
+        active = draw(space, lambda name, what, first=first: first.get(name, what.corners()[0]))  # type: ignore[misc]
+        if not all(name in first for name in active):
             continue
-        refused = refusal(trial, first)
-        if refused:
-            yield Problem(f"is not allowed: {refused}", key)
+        reason = refusal(trial, first)
+        if reason:
+            yield Problem(f"is not allowed: {reason}", key)
         elif not allows(first):
-            yield Problem("does not satisfy the constraints", key, hint="leave it out, or change them")
-        elif index_of(initial[:place], first) is not None and not twice:
-            yield Problem("stands twice: it would be tried twice, to the same numbers", key, hint="keep one of them")
+            yield Problem("does not satisfy the constraints", key, hint="leave it out, or change the constraints")
+        elif index_of(initial[:index], first) is not None and not allows_duplicates:
+            yield Problem("is listed twice: both trials would give the same result", key, hint="keep one of them")
 
 
 def refusal(trial: AnyTrial, assignment: Assignment) -> str:
-    """Why a trial does not allow a configuration; empty where it does."""
-    return "; ".join(f"{problem.key}: {problem.message}" for problem in _refusals(trial, assignment))
+    """Why a configuration is not a valid trial; empty if it is."""
+    return "; ".join(f"{problem.key}: {problem.message}" for problem in _problems(trial, assignment))
 
 
 def check_mutations(trial: AnyTrial, space: Space) -> Iterator[Problem]:
-    """Whether a trial that has trained with one value of each key can go on with another."""
+    """Check that a trial can resume after a scheduler has changed the value of a key."""
     for name, distribution in space.items():
         first, *others = distribution.corners()
-        begun = merge(trial, _behind(space, name, first))
-        reasons = (begun.why_not_resumable_as(merge(trial, _behind(space, name, other))) for other in others)
+        before = merge(trial, _with_active(space, name, first))
+        reasons = (before.why_not_resumable_as(merge(trial, _with_active(space, name, other))) for other in others)
         reason = next(filter(None, reasons), "")
         if reason:
             hint = "leave it out of the space, or search it with another scheduler"
@@ -102,68 +107,68 @@ def check_mutations(trial: AnyTrial, space: Space) -> Iterator[Problem]:
 
 
 def resolved(trial: AnyTrial, assignment: Assignment) -> dict[str, Any]:
-    """Every value of a trial with `assignment` merged in, by its dotted key."""
+    """The values of a trial with `assignment` merged in, by dotted key."""
     config = merge(trial, assignment) if assignment else trial
     return dict(_leaves(config.model_dump(), ""))
 
 
-def _names_nothing(trial: AnyTrial, others: Assignment, name: str) -> Problem | None:
-    """What is wrong with a searched key of a mapping that the user filled, such as ``config``, and that lacks it.
+def _unknown_key(trial: AnyTrial, others: Assignment, name: str) -> Problem | None:
+    """Report a searched key that a mapping filled by the user, such as ``config``, does not have.
 
-    A typed part refuses such a key itself. A mapping that the file leaves out, or empty, is made of what is searched.
+    A typed section refuses unknown keys itself. An empty mapping is filled from the space and thus has every key.
     """
-    here: Any = merge(trial, others)
-    above, rest = "trial", name
-    while isinstance(here, BaseModel) and rest:
-        part, _, rest = rest.partition(".")
-        here, above = getattr(here, part, None), f"{above}.{part}"
-    is_filled = isinstance(here, Mapping) and here and not any(isinstance(each, BaseModel) for each in here.values())
-    # A record is taken at its word: once, what the file did not name was searched, too.
-    if not is_filled or not rest or any(paths(here, rest)) or not imports_allowed():
+    node: Any = merge(trial, others)
+    path, rest = "trial", name
+    while isinstance(node, BaseModel) and rest:
+        step, _, rest = rest.partition(".")
+        node, path = getattr(node, step, None), f"{path}.{step}"
+    is_filled = isinstance(node, Mapping) and node and not any(isinstance(each, BaseModel) for each in node.values())
+    # Journals are not checked: older versions accepted such keys.
+    if not is_filled or not rest or any(paths(node, rest)) or not imports_allowed():
         return None
-    hint = f"{allowed(rest, names(here))}; or write it into {above}, with the value that it has without a search"
-    return Problem(f"names nothing: {above} has no {rest}", f"space.{name}", hint=hint)
+    hint = f"{allowed(rest, names(node))}; or add it to {path}, with the value that it has without a search"
+    return Problem(f"does not exist: {path} has no {rest}", f"space.{name}", hint=hint)
 
 
-def _leaves(tree: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{above}{key}", value
+            yield f"{prefix}{key}", value
 
 
 def _check(trial: AnyTrial, space: Space, named: Iterable[tuple[Assignment, str]]) -> Iterator[Problem]:
-    told: set[tuple[str, str]] = set()
-    for assignment, what in named:
-        for problem in _refusals(trial, assignment):
-            if (problem.key, problem.message) not in told:
-                told.add((problem.key, problem.message))
+    seen: set[tuple[str, str]] = set()
+    for assignment, description in named:
+        for problem in _problems(trial, assignment):
+            if (problem.key, problem.message) not in seen:
+                seen.add((problem.key, problem.message))
                 name = _searched(problem.key, assignment)
                 values = ", ".join(f"{key}={value}" for key, value in assignment.items())
-                message = f"{what} ({values}) is not allowed: {problem.key}: {problem.message}"
+                message = f"{description} ({values}) is not allowed: {problem.key}: {problem.message}"
                 hint = _hint(problem, name, space) if name else problem.hint
-                hint = hint or "each value is allowed, but not all of them together; constraints can say so"
+                hint = hint or "each value is allowed, but not this combination; a constraint can exclude it"
                 yield Problem(message, key=f"space.{name}" if name else "space", hint=hint)
 
 
-def _behind(space: Space, name: str, *value: Value) -> Assignment:
-    """A configuration in which `name` counts, with a `value` where one is given; the other keys at their first."""
-    given = activating_values(space, name) | dict(zip([name], value, strict=False))
-    return draw(space, lambda key, distribution: given.get(key, distribution.corners()[0]))
+def _with_active(space: Space, name: str, *value: Value) -> Assignment:
+    """A configuration in which `name` is active, with `value` if given; other keys have their first corner."""
+    fixed = activating_values(space, name) | dict(zip([name], value, strict=False))
+    return draw(space, lambda key, distribution: fixed.get(key, distribution.corners()[0]))
 
 
 def _hint(problem: Problem, name: str, space: Space) -> str:
-    """What to do about a mistake at a searched key: a field of one kind only counts where that kind is taken."""
-    part, _, _ = name.rpartition(".")
-    kind = f"{part}.kind"
+    """A hint for a mistake at a searched key; it suggests a condition if only some kinds have the field."""
+    section, _, _ = name.rpartition(".")
+    kind = f"{section}.kind"
     if problem.message.startswith("unknown key") and kind in space and kind != name and kind not in space[name].when:
-        return f"not every {kind} has it: add when: {{{kind}: ...}} with the kinds that have; {problem.hint}"
+        return f"not every {kind} has it: add when: {{{kind}: ...}} with the kinds that have it; {problem.hint}"
     return problem.hint
 
 
-def _refusals(trial: AnyTrial, assignment: Assignment) -> list[Problem]:
-    """What is wrong with `trial` once `assignment` is merged into it, at keys of the trial."""
+def _problems(trial: AnyTrial, assignment: Assignment) -> list[Problem]:
+    """The mistakes in `trial` after `assignment` is merged into it, at keys of the trial."""
     try:
         merge(trial, assignment)
     except UserError as error:
@@ -174,5 +179,5 @@ def _refusals(trial: AnyTrial, assignment: Assignment) -> list[Problem]:
 
 
 def _searched(key: str, names: Iterable[str]) -> str | None:
-    """Which of the searched `names` set this key of the trial."""
+    """The one of the searched `names` that sets this key of the trial; None if there is none."""
     return max((name for name in names if f"{key}.".startswith(f"{name}.")), key=len, default=None)

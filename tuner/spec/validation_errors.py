@@ -1,4 +1,4 @@
-"""From pydantic's validation errors to problems in the terms of the file."""
+"""Conversion of pydantic's validation errors to problems with keys of the file."""
 
 import re
 from collections.abc import Iterator
@@ -15,26 +15,26 @@ from tuner.search.space import DISTRIBUTIONS
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Every mistake that `error` tells of, at its dotted key. `model` is the type that was validated."""
+    """The mistakes in a validation error of `model`, with their dotted keys."""
     problems = [problem for details in error.errors() for problem in _problems(details, model)]
-    return list(dict.fromkeys(problems))  # pydantic tells of each member of a union of plain types
+    return list(dict.fromkeys(problems))  # for a union of plain types, pydantic reports an error for each member
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What a location of pydantic's is in the file.
+    """The place in the file of one of pydantic's locations.
 
     Args:
-        key: The keys that lead there, without the tags that pydantic puts between them.
+        key: The path of the key, without the tags of unions that pydantic inserts.
         owner: The model that has, or lacks, the last key; None inside a list.
-        meaning: What the docstring of the nearest field says.
-        kinds: The kinds that may stand there, where it is a union.
-        is_plain_union: Whether it is one of several plain types, such as a number or a word.
+        description: The docstring of the nearest field.
+        kinds: The kinds of the union at this place; empty if it is not a union.
+        is_plain_union: Whether the value may have one of several plain types, such as a number or a string.
     """
 
     key: tuple[str, ...]
     owner: type[BaseModel] | None
-    meaning: str
+    description: str
     kinds: list[str]
     is_plain_union: bool
 
@@ -48,7 +48,7 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
         for problem in raised.problems:
             yield Problem(problem.message, ".".join(filter(None, (key, problem.key))), hint=problem.hint)
         return
-    value, hint = details["input"], place.meaning
+    value, hint = details["input"], place.description
     match details["type"]:
         case "extra_forbidden" | "invalid_key":
             message = "unknown key" if place.key[-1] else "unknown key ''"
@@ -73,7 +73,7 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
             if place.kinds:
                 hint = f"{allowed(str(value), place.kinds)}; such as {{kind: {place.kinds[0]}}}"
         case "value_error":
-            message, hint = str(raised), ""  # our validators say what to do themselves
+            message, hint = str(raised), ""  # the messages of our validators contain a hint
         case "literal_error":
             names = re.findall(r"'([^']*)'", context["expected"])
             message, hint = f"{value!r} is not allowed", allowed(str(value), names)
@@ -88,62 +88,62 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
 
 
 def _allowed_key(key: tuple[str, ...], owner: type[BaseModel], model: type[BaseModel]) -> str:
-    """A hint for a key that a part does not have: the key that was meant, there or elsewhere in the file."""
+    """A hint for an unknown key: the most similar key in this section or, for an alias, in other sections."""
     word, keys = key[-1], _keys(owner)
     elsewhere = {} if aliases.matching(word, keys) else dict(_places(model))
     found = [path for path, name in elsewhere.items() if aliases.matching(word, [name])]
-    if not found or ".".join(key) in elsewhere:  # the latter: it is a key of another kind
+    if not found or ".".join(key) in elsewhere:  # in the latter case another kind has this key
         return allowed(word, keys)
     nearest = sorted(found, key=lambda path: path.count("."))[:2]
     return f"did you mean {' or '.join(nearest)}? allowed here: {', '.join(sorted(keys))}"
 
 
-def _places(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
-    """Every key that an experiment may have outside of lists: its dotted path, and its name."""
+def _places(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted paths and the names of all possible keys of a model outside of lists."""
     for name, field in model.model_fields.items():
         key = field.alias or name
-        yield f"{above}{key}", key
-        for part in models_in(list(members_of(field.annotation))):
-            yield from _places(part, f"{above}{key}.")
+        yield f"{prefix}{key}", key
+        for section in models_in(list(members_of(field.annotation))):
+            yield from _places(section, f"{prefix}{key}.")
 
 
 def _not_one_distribution(value: Any) -> tuple[str, str]:
-    """Message and hint for what stands where a distribution should."""
+    """The message and the hint for a value that is not a distribution."""
     words = [str(word) for word in value] if isinstance(value, dict) else []
     named = [word for word in words if word in DISTRIBUTIONS]
     if len(named) > 1:
         return f"names several distributions: {', '.join(named)}", "keep one of them"
     hint = allowed(words[0] if words else "", DISTRIBUTIONS)
-    return f"{value!r} names no distribution", f"{hint}; such as {{grid: [0.1, 0.01]}}"
+    return f"{value!r} is not a distribution", f"{hint}; such as {{grid: [0.1, 0.01]}}"
 
 
 def _locate(loc: tuple[int | str, ...], model: type[BaseModel]) -> _Place:
-    """Where in the file a location of pydantic's is."""
+    """Find the place in the file of one of pydantic's locations."""
     key: list[str] = []
     types: list[Any] = [model]
     owner: type[BaseModel] | None = None
-    meaning = ""
+    description = ""
     is_plain_union = False
-    for part in loc:
+    for step in loc:
         models = models_in(types)
-        tagged = [m for m in models if part in kinds_of(m)]
+        tagged = [m for m in models if step in kinds_of(m)]
         if tagged and len(models) > 1:
-            types = tagged  # the tag of a union's member is not a key of the file
+            types = tagged  # the tag of a member of a union is not a key of the file
             continue
-        if part == "[key]":
+        if step == "[key]":
             continue  # the mistake is in the key itself
         if not models and not any(get_origin(t) in (dict, list, tuple) for t in types):
-            is_plain_union = True  # the type that was tried is not a key of the file, either
+            is_plain_union = True  # the name of the type that was tried is not a key of the file
             continue
-        owner = next((m for m in models if part in _keys(m)), models[0] if models else None)
-        key.append(str(part))
-        field = field_of(owner, str(part)) if owner else None
+        owner = next((m for m in models if step in _keys(m)), models[0] if models else None)
+        key.append(str(step))
+        field = field_of(owner, str(step)) if owner else None
         if field:
-            types, meaning = list(members_of(field.annotation)), field.description or ""
+            types, description = list(members_of(field.annotation)), field.description or ""
         else:
             types = [m for t in types for m in items_of(t)]
     kinds = sorted({tag for m in models_in(types) for tag in kinds_of(m)})
-    return _Place(tuple(key), owner, meaning.replace("``", ""), kinds, is_plain_union)
+    return _Place(tuple(key), owner, description.replace("``", ""), kinds, is_plain_union)
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

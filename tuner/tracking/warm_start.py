@@ -106,7 +106,7 @@ def _told(spec: ExperimentSpec, run: Any) -> TrialOutcome:
     numbers = [value for value in values if value is not None]
     epoch = int(metrics.get("best_epoch", 0))
     # Measured constraints as its last epoch had them: the store has no other at hand.
-    violations = spec.limits.violations(spec.trial_config(assignment), metrics)
+    violations = spec.constraint_set.violations(spec.trial_config(assignment), metrics)
     return TrialOutcome(assignment, state, numbers if state == "completed" else None, {epoch: numbers[0]}, violations)
 
 

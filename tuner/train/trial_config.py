@@ -39,17 +39,17 @@ class TrialConfig(AnyTrial):
     tag: ClassVar[str] = "training"
 
     task: TaskConfig = Classification()
-    """Task, with its loss and metrics."""
+    """Task to learn, with its loss and metrics."""
     data: DataConfig
-    """Dataset."""
+    """Dataset to train and validate on."""
     model: ModelConfig
-    """Model."""
+    """Model to train."""
     optimizer: OptimizerConfig = SGD()
     """Optimizer."""
     schedule: ScheduleConfig = Constant()
     """Learning-rate schedule."""
     epochs: int = Field(1, ge=1)
-    """Number of epochs."""
+    """Number of epochs, that is passes over the training set."""
     early_stopping: EarlyStopping | None = None
     """Early stopping; null for none."""
     clip_norm: float | None = Field(None, gt=0)

@@ -104,7 +104,7 @@ class TrialGenerator(TrialCallback):
     def trial_ended(self, trial: Trial) -> None:
         """Tell the sampler what came of a trial."""
         if trial.best is not None:
-            trial.violations = self._spec.limits.violations(trial.config, trial.best_report)
+            trial.violations = self._spec.constraint_set.violations(trial.config, trial.best_report)
         if trial.status in _STATES:
             self._searcher.tell(trial.number, self._told(trial))
             trial.attributes = self._searcher.attributes(trial.number)
