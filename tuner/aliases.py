@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-_OURS = {
+_ALIASES_BY_KEY = {
     "lr": "learning_rate",
     "batch_size": "batch bs",
     "epochs": "max_epochs num_epochs n_epochs epoch",
@@ -33,7 +33,7 @@ _OURS = {
     "int": "randint",
     "logint": "lograndint log_int",
 }
-_ALIASES = {alias.replace("_", ""): ours for ours, aliases in _OURS.items() for alias in aliases.split()}
+_ALIASES = {alias.replace("_", ""): key for key, aliases in _ALIASES_BY_KEY.items() for alias in aliases.split()}
 
 
 def matching(word: str, names: Iterable[str]) -> list[str]:
@@ -48,10 +48,10 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     In a dotted name only the last component may be an alias.
     """
     names = list(names)
-    above, dot, last = word.rpartition(".")
-    below = {name.removeprefix(above + dot): name for name in names if name.startswith(above + dot)}
-    if found := matching(last, below):
-        return below[found[0]]
+    prefix, dot, last = word.rpartition(".")
+    candidates = {name.removeprefix(prefix + dot): name for name in names if name.startswith(prefix + dot)}
+    if found := matching(last, candidates):
+        return candidates[found[0]]
     return next(iter(get_close_matches(word, names, n=1)), None)
 
 

@@ -27,11 +27,11 @@ def dotted(key: Key) -> str:
 
 def paths(tree: Any, name: str) -> Iterator[Key]:
     """All paths in `tree` whose dotted form is `name`; more than one only if a key contains dots."""
-    for key, below in _items(tree):
+    for key, child in _items(tree):
         if key == name:
             yield (key,)
         elif name.startswith(f"{key}."):
-            yield from ((key, *rest) for rest in paths(below, name[len(key) + 1 :]))
+            yield from ((key, *rest) for rest in paths(child, name[len(key) + 1 :]))
 
 
 def path_of(tree: Any, name: str, is_by_name: Callable[[Key], bool] = lambda key: False) -> Key:
@@ -70,10 +70,10 @@ def nearest(tree: Any, name: str, is_by_name: Callable[[Key], bool] = lambda key
 
 def names(tree: Any) -> Iterator[str]:
     """The dotted names of all keys in `tree`, those of mappings included."""
-    for key, below in _items(tree):
+    for key, child in _items(tree):
         yield key
-        if isinstance(below, Mapping):
-            yield from (f"{key}.{name}" for name in names(below))
+        if isinstance(child, Mapping):
+            yield from (f"{key}.{name}" for name in names(child))
 
 
 def check_unambiguous(tree: Mapping[str, Any]) -> None:
@@ -108,9 +108,9 @@ def _ambiguous(name: str) -> Problem:
 
 def _items(tree: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(tree, Mapping):
-        yield from ((str(key), below) for key, below in tree.items())
+        yield from ((str(key), child) for key, child in tree.items())
     elif isinstance(tree, list):
-        yield from ((str(place), below) for place, below in enumerate(tree))
+        yield from ((str(index), child) for index, child in enumerate(tree))
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

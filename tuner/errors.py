@@ -24,7 +24,7 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        head = ": ".join(part for part in (self.where, self.key, self.message) if part)
+        head = ": ".join(text for text in (self.where, self.key, self.message) if text)
         return f"{head}\n    {self.hint}" if self.hint else head
 
 
@@ -59,6 +59,6 @@ def collecting(key: str, problems: list[Problem]) -> Iterator[None]:
 def allowed(word: str, candidates: Iterable[str]) -> str:
     """A hint that lists the candidates and, if `word` is similar to one of them, suggests that one."""
     names = sorted(candidates)
-    near = aliases.nearest(word, names)
+    similar = aliases.nearest(word, names)
     listing = f"allowed: {', '.join(names)}"
-    return f"did you mean {near}? {listing}" if near else listing
+    return f"did you mean {similar}? {listing}" if similar else listing

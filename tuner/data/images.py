@@ -78,7 +78,7 @@ class ImageData(Config):
     canvas: int | None = Field(None, ge=1, le=1024)
     """Side in pixels of an empty square on which each image is placed at random; adds the target ``position``."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of the validation split and of the positions on the canvas; it is the same in all trials."""
+    """Seed of the validation split and of the positions on the canvas; the same in all trials unless it is searched."""
 
     _classes: tuple[str, ...] = tuple("0123456789")
 

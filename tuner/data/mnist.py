@@ -22,7 +22,9 @@ from tuner.interfaces import ImageShape
 from tuner.storage.file_lock import exclusive
 
 _SIDE = 28
-_FILES = tuple(f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+_FILES = tuple(
+    f"{split}-{content}-ubyte.gz" for split in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
+)
 _MIRROR_TIMEOUT = 10.0  # seconds until the first answer of a mirror
 
 

@@ -107,9 +107,9 @@ def _of_version(client: Any, version: Any, folder: Path) -> Path:
     if run is None or run.info.lifecycle_stage != "active":
         raise UserError(Problem(f"the run of {address} was deleted", hint=hint))
     checkpoint = _of_run(client, run, folder)
-    wanted, found = version.tags.get("tuner.epoch", ""), _epoch(checkpoint)
-    if wanted and found and wanted != found:
-        message = f"{address} is of epoch {wanted}, but its run continued: its checkpoint is of epoch {found}"
+    registered, stored = version.tags.get("tuner.epoch", ""), _epoch(checkpoint)
+    if registered and stored and registered != stored:
+        message = f"{address} is of epoch {registered}, but its run continued: its checkpoint is of epoch {stored}"
         raise UserError(Problem(message, hint=hint))
     return checkpoint
 

@@ -41,8 +41,8 @@ def dependency_order(space: Space) -> list[str]:
 def is_active(space: Space, name: str, assignment: Assignment) -> bool:
     """Whether `name` is active in a configuration that already has values for the keys that `name` depends on."""
     return all(
-        parent in assignment and index_of(_any_of(wanted), assignment[parent]) is not None
-        for parent, wanted in _when(space, name)
+        parent in assignment and index_of(_any_of(required), assignment[parent]) is not None
+        for parent, required in _when(space, name)
     )
 
 
@@ -58,26 +58,26 @@ def draw(space: Space, value_of: Callable[[str, Distribution], Value]) -> Assign
 def activating_values(space: Space, name: str) -> Assignment:
     """Values of the keys that `name` depends on, with which `name` is active."""
     values: Assignment = {}
-    for parent, wanted in _when(space, name):
-        values |= activating_values(space, parent) | {parent: _any_of(wanted)[0]}
+    for parent, required in _when(space, name):
+        values |= activating_values(space, parent) | {parent: _any_of(required)[0]}
     return values
 
 
 def combinations(space: Space) -> Iterator[Assignment]:
     """Every configuration of a finite space, the last key changing fastest."""
 
-    def below(names: list[str], assignment: Assignment) -> Iterator[Assignment]:
+    def assign(names: list[str], assignment: Assignment) -> Iterator[Assignment]:
         if not names:
             yield {name: assignment[name] for name in space if name in assignment}
             return
         name, *rest = names
         if not is_active(space, name, assignment):
-            yield from below(rest, assignment)
+            yield from assign(rest, assignment)
             return
         for value in space[name].values() or []:
-            yield from below(rest, assignment | {name: value})
+            yield from assign(rest, assignment | {name: value})
 
-    yield from below(dependency_order(space), {})
+    yield from assign(dependency_order(space), {})
 
 
 def corners(space: Space) -> Iterator[Assignment]:
@@ -86,8 +86,8 @@ def corners(space: Space) -> Iterator[Assignment]:
     # The values in conditions are added, because they activate further keys.
     in_conditions: dict[str, list[Value]] = {name: [] for name in names}
     for name in names:
-        for parent, wanted in _when(space, name):
-            in_conditions[parent] += _any_of(wanted)
+        for parent, required in _when(space, name):
+            in_conditions[parent] += _any_of(required)
     ends = {name: _distinct([*space[name].corners(), *in_conditions[name]]) for name in names}
     count = 1
     for values in ends.values():
@@ -105,16 +105,16 @@ def check_conditions(space: Space) -> Iterator[Problem]:
     """The mistakes in the conditions of a space."""
     are_keys_known = True
     for name, distribution in space.items():
-        for parent, wanted in distribution.when.items():
+        for parent, required in distribution.when.items():
             key = f"space.{name}.when.{parent}"
             if parent not in space:
                 are_keys_known = False
                 others = [other for other in space if other != name]
                 yield Problem("is not searched: a condition needs a searched key", key, hint=allowed(parent, others))
                 continue
-            if not _any_of(wanted):
+            if not _any_of(required):
                 yield Problem("lists no value: the key would never be active", key, hint="leave the condition out")
-            for value in _any_of(wanted):
+            for value in _any_of(required):
                 if space[parent].values() is None:
                     hint = "use a choice, a grid or whole numbers in a condition"
                     yield Problem(f"{parent} is continuous: it never equals {value!r} exactly", key, hint=hint)
@@ -134,8 +134,8 @@ def _when(space: Space, name: str) -> Iterator[tuple[str, Any]]:
     yield from space[name].when.items()
 
 
-def _any_of(wanted: Any) -> list[Value]:
-    return wanted if isinstance(wanted, list) else [wanted]
+def _any_of(required: Any) -> list[Value]:
+    return required if isinstance(required, list) else [required]
 
 
 def _distinct(values: list[Value]) -> list[Value]:

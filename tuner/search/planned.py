@@ -51,7 +51,7 @@ class Search(Config):
                 except ValueError as error:
                     yield Problem(f"is outside the space: {error}", key)
                 if not is_active(space, name, configuration):
-                    others = ", ".join(f"{other}: {wanted}" for other, wanted in space[name].when.items())
+                    others = ", ".join(f"{other}: {required}" for other, required in space[name].when.items())
                     hint = f"its condition is {others}; add that to the configuration, or leave {name} out"
                     yield Problem("is not active in this configuration", key, hint=hint)
 
@@ -168,7 +168,9 @@ class Random(CountedSearch):
         def drawer(number: int) -> Callable[[], Assignment]:
             rng = np.random.default_rng([self.seed, number])
             first = self._first(number)
-            return lambda: draw(space, lambda name, what: first[name] if name in first else what.sample(rng))
+            return lambda: draw(
+                space, lambda name, distribution: first[name] if name in first else distribution.sample(rng)
+            )
 
         return self._distinct(map(drawer, range(self.trials)), allows)
 
@@ -194,8 +196,8 @@ class QMC(CountedSearch):
             def one() -> Assignment:
                 units = dict(zip(space, next(points), strict=False))
 
-                def value(name: str, what: Any) -> Value:
-                    return first[name] if name in first else what.decode(what.axis().at(units[name]))
+                def value(name: str, distribution: Any) -> Value:
+                    return first[name] if name in first else distribution.decode(distribution.axis().at(units[name]))
 
                 return draw(space, value)
 

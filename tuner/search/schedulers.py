@@ -244,7 +244,10 @@ class PB2(_Population):
         self, space: Space, assignment: Assignment, units: Mapping[str, float], rng: np.random.Generator
     ) -> Assignment:
         # The Gaussian process works with positions on the axes, so that logarithmic keys keep their scale.
-        return draw(space, lambda name, what: what.decode(what.axis().at(min(max(units[name], 0.0), 1.0))))
+        return draw(
+            space,
+            lambda name, distribution: distribution.decode(distribution.axis().at(min(max(units[name], 0.0), 1.0))),
+        )
 
 
 SchedulerConfig = Annotated[Fifo | ASHA | HyperBand | Median | PBT | PB2, Field(discriminator="kind")]

@@ -12,7 +12,7 @@ class Resources(Config):
     """Resources of one trial."""
 
     cpu: float = Field(1, gt=0)
-    """CPU cores per trial, and number of its threads."""
+    """CPU cores per trial, which trains with as many threads."""
     gpu: float | Annotated[str, Field(pattern="^auto$")] = "auto"
     """GPUs per trial: 0.25 for four trials per GPU; auto for a share of the available GPUs, if there are any. More than
     1 is for your own function: a training uses one GPU."""

@@ -77,7 +77,7 @@ def check_initial(
     """
     for index, first in enumerate(initial):
         key = f"search.initial.{index}"
-        active = draw(space, lambda name, what, first=first: first.get(name, what.corners()[0]))  # type: ignore[misc]
+        active = draw(space, lambda name, dist, first=first: first.get(name, dist.corners()[0]))  # type: ignore[misc]
         if not all(name in first for name in active):
             continue
         reason = refusal(trial, first)

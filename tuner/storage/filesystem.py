@@ -130,12 +130,12 @@ def as_folder(source: str) -> Iterator[Path]:
     Raises:
         FileNotFoundError: The checkpoint does not exist. MLflow would log an artifact without files, and no error.
     """
-    with temporary.folder() as there:
+    with temporary.folder() as temporary_folder:
         folder = Path(source)
         if "://" in source:
             from pyarrow.fs import copy_files
 
-            folder = Path(there, "checkpoint")
+            folder = Path(temporary_folder, "checkpoint")
             folder.mkdir()
             copy_files(source, f"file://{folder}")
         if not folder.is_dir() or not any(folder.iterdir()):

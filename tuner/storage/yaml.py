@@ -44,8 +44,8 @@ class _Loader(yaml.SafeLoader):
             if isinstance(value, int):
                 float(value)  # larger integers cannot be used as hyperparameters, and Python refuses to print them
         except (ValueError, OverflowError, LookupError) as error:
-            what = f"{node.value[:40]!r} is no {node.tag.rpartition(':')[2]}: {error}"
-            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
+            message = f"{node.value[:40]!r} is no {node.tag.rpartition(':')[2]}: {error}"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
         return value
 
 

@@ -95,13 +95,13 @@ def fit(
         for step, batch in enumerate(train.batches(config.data.batch_size, order)):
             before_batch()
             optimizer.zero_grad()
-            for share, images, wanted in _micro_batches(*batch, micro_batches):
+            for share, images, batch_targets in _micro_batches(*batch, micro_batches):
                 with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
                     output = _float32(model(images))
-                loss = share * config.task.training_loss(output, wanted)  # losses are means over the samples
+                loss = share * config.task.training_loss(output, batch_targets)  # losses are means over the samples
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 outputs.append(_detached(output))
-                targets.append(wanted)
+                targets.append(batch_targets)
             if config.clip_norm is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -34,7 +34,7 @@ class EarlyStopping(Config):
 
 
 class TrialConfig(AnyTrial):
-    """One training."""
+    """One training: the task, the data, the model and how the model is optimised."""
 
     tag: ClassVar[str] = "training"
 
