@@ -185,7 +185,7 @@ def _loads(folder: Path, text: str | bytes, overrides: Sequence[str] = ()) -> Ex
         for distribution in spec.space.values():
             value = distribution.sample(rng)
             assert 0 <= distribution.unit(value) <= 1
-            distribution.moved(value, 1.2)
+            distribution.perturbed(value, 1.2)
     _use(spec, folder)
     assert sorted(folder.iterdir()) == before
     return spec

@@ -163,7 +163,7 @@ class TestInAnExperiment:
     @pytest.mark.parametrize("kind", ["pbt", "pb2"])
     def test_a_population_cannot_be_repeated(self, kind: str) -> None:
         space = {"optimizer.lr": {"loguniform": [0.001, 0.1]}}
-        with pytest.raises((UserError, ValueError), match="there is none to repeat"):
+        with pytest.raises((UserError, ValueError), match="they cannot be repeated"):
             experiment(space=space, search={"kind": "random", "trials": 4}, scheduler={"kind": kind}, repeat=2)
 
 

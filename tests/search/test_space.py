@@ -107,7 +107,7 @@ class TestContract:
         distribution = build(given)
         for value in (*draws(given, 50), *distribution.corners()):
             for factor in (0.01, 0.8, 1.2, 100.0):
-                moved = distribution.moved(value, factor)
+                moved = distribution.perturbed(value, factor)
                 distribution.encode(moved)  # raises outside
                 assert type(moved) is type(value) or type(value) is int or value is None or type(value) is str
 
@@ -188,7 +188,7 @@ def test_whatever_a_sampler_says_is_inside(given: dict[str, Any]) -> None:
     for number in (axis.low, axis.at(0), axis.at(0.3), axis.at(1), axis.high):
         assert low <= distribution.decode(float(number)) <= high
     assert distribution.decode(distribution.encode(low)) == low
-    assert all(low <= distribution.moved(value, factor) <= high for value in (low, high) for factor in (0.5, 2))
+    assert all(low <= distribution.perturbed(value, factor) <= high for value in (low, high) for factor in (0.5, 2))
 
 
 class TestAxis:
@@ -284,9 +284,9 @@ def test_a_value_outside_has_no_number(given: dict[str, Any], value: Any, words:
 )
 def test_a_value_moves_by_a_factor_or_to_a_neighbour(given: dict[str, Any], value: Any, up: Any, down: Any) -> None:
     distribution = build(given)
-    assert distribution.moved(value, 1.2) == pytest.approx(up)
-    assert distribution.moved(value, 0.8) == pytest.approx(down)
-    assert type(distribution.moved(value, 1.2)) is type(value)
+    assert distribution.perturbed(value, 1.2) == pytest.approx(up)
+    assert distribution.perturbed(value, 0.8) == pytest.approx(down)
+    assert type(distribution.perturbed(value, 1.2)) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ class TestValuesThatPythonHasEqual:
         assert [grid.encode(value) for value in (0, 1, True)] == [0, 1, 2]
         with pytest.raises(ValueError, match="False is not one of"):
             grid.encode(False)
-        assert grid.moved(True, 0.5) is not True
+        assert grid.perturbed(True, 0.5) is not True
 
     def test_are_conditions_of_their_own(self) -> None:
         space = {"a": build({"choice": [1, True]}), "b": build({"choice": ["x"], "when": {"a": True}})}

@@ -54,7 +54,7 @@ class BaseDistribution(Config):
         return self.axis().unit(self.encode(value))
 
     @abstractmethod
-    def moved(self, value: Value, factor: float) -> Value:
+    def perturbed(self, value: Value, factor: float) -> Value:
         """Perturb a value: multiply a number by `factor`; take the next choice if `factor` > 1, else the previous."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class _Finite(BaseDistribution):
     def decode(self, number: float) -> Value:
         return self.options[int(number)]
 
-    def moved(self, value: Value, factor: float) -> Value:
+    def perturbed(self, value: Value, factor: float) -> Value:
         index = int(self.encode(value)) + (1 if factor > 1 else -1)
         return self.options[min(max(index, 0), len(self.options) - 1)]
 

@@ -73,7 +73,7 @@ class _Interval(BaseDistribution):
             raise ValueError(f"{value!r} is not {self.low:g} plus a multiple of {self.step:g}")
         return float(value)
 
-    def moved(self, value: Value, factor: float) -> Value:
+    def perturbed(self, value: Value, factor: float) -> Value:
         return self.decode(min(max(value * factor, self.low), self.high))
 
     def _on_grid(self, number: float) -> float:
@@ -231,7 +231,7 @@ class Normal(BaseDistribution):
             raise ValueError(f"{value!r} is not {self.parameters[0]:g} plus a multiple of {self.step:g}")
         return self._normal.cdf(value)
 
-    def moved(self, value: Value, factor: float) -> Value:
+    def perturbed(self, value: Value, factor: float) -> Value:
         low, high = self.corners()
         return self.decode(self._normal.cdf(min(max(value * factor, low), high)))
 

@@ -51,7 +51,8 @@ class Study(Searcher):
             modes: max or min for each objective.
             allows: Whether a configuration may be tried.
             prunes: Whether the scheduler prunes trials.
-            previous_trials: Number of trials that the job asked for before it was resumed. They change the seed.
+            previous_trials: Number of trials that the job asked for before it was resumed. So many of the initial and
+                startup configurations are skipped, and the seed changes.
         """
         import optuna
 

@@ -215,7 +215,7 @@ class PBT(_Population):
         def value(name: str, distribution: Distribution) -> Value:
             if name not in assignment or rng.random() < self.resample:
                 return distribution.sample(rng)
-            moved = distribution.moved(assignment[name], self.factors[int(rng.integers(2))])
+            moved = distribution.perturbed(assignment[name], self.factors[int(rng.integers(2))])
             # A value that the perturbation does not change, such as 0 or the last choice, would never change.
             return distribution.sample(rng) if same(moved, assignment[name]) else moved
 
