@@ -227,7 +227,7 @@ class TestGoingOn:
     ) -> None:
         status, _, error = tuner("run", write(minimal), *option)
         assert status == 2
-        assert f"{here}/runs/minimal: {option[0]}: no job of 'minimal' was begun there" in error
+        assert f"{here}/runs/minimal: {option[0]}: there is no job of 'minimal'" in error
         assert list(here.iterdir()) == []
 
     def test_an_experiment_that_is_another_one_now_is_refused(

@@ -139,7 +139,7 @@ def test_a_widened_grid_trains_what_is_new_and_nothing_twice(project: Project) -
 def test_a_grid_that_lacks_what_was_tried_is_refused(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     before = project.digest("runs")
     assert project.run("--extend", "all", "space={config.lr: {grid: [0.1, 0.2, 0.5]}}") == 2
-    assert "no longer holds what trial 2 has tried: lr=0.3" in capsys.readouterr().err
+    assert "no longer contains the configuration of trial 2: lr=0.3" in capsys.readouterr().err
     assert project.digest("runs") == before
 
 

@@ -332,7 +332,7 @@ def test_what_went_on_has_the_numbers_of_what_was_never_interrupted(grid: Place)
         (["--extend", "3"], "--extend: the space has no more than the 6 trials"),
         (["--resume", "trial.epochs=7"], "trial.epochs: was 5 when the job began, and is 7"),
         (["--extend", "3", "objective=val_loss"], "objective.metric: was"),
-        (["--resume", "name=other"], "--resume: no job of 'other' was begun there"),
+        (["--resume", "name=other"], "--resume: there is no job of 'other'"),
     ],
 )
 def test_what_cannot_go_on_is_refused_and_nothing_is_started(

@@ -218,7 +218,7 @@ def test_nothing_of_others_is_deleted(what: tuple[int, Any], place: str, jobs: l
             past = read_past(job.spec, str(job.folder), JOB, goes_on=False)
             given_up: list[Trial] = []
             retention = Retention(job.spec, past.trials, given_up.append, delete)
-            retention.look()
+            retention.give_up_worse()
             retention.clear_up(str(job.folder))
             for trial in given_up:
                 assert trial.checkpoint is not None

@@ -125,7 +125,7 @@ class TestGrid:
     def test_that_lacks_what_was_tried_is_refused(self, tmp_path: Path, space: dict[str, Any]) -> None:
         run(new_job(self.spec(tmp_path, 0.1, 0.2)), 3)
         other = experiment(storage=str(tmp_path), space=space, search={"kind": "grid"})
-        with pytest.raises(UserError, match="no longer holds what trial"):
+        with pytest.raises(UserError, match="no longer contains the configuration of trial"):
             continued_job(other, ResumeOptions(extend="all"))
 
 

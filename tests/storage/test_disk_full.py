@@ -121,7 +121,7 @@ def test_storage_that_is_full_ends_the_job_and_resume_goes_on(tmp_path: Path, di
     job.wait(process, "ended")
     filler = fill(disk)
     said = job.end(process, status=1)
-    assert "ended early: the disk is full" in said and "--resume goes on from here" in said
+    assert "ended early: the disk is full" in said and "--resume continues the job" in said
     parent, trials = job.record()
     assert parent == "FAILED" and "RUNNING" not in {status for status, _ in trials.values()}
     assert ("FINISHED", [1, 2, 3, 4]) in trials.values()  # what had been reported is there

@@ -292,7 +292,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
     process = start_job(tmp_path, "job.yaml")
     said, _ = process.communicate(timeout=600)
     assert process.returncode == OK, said
-    assert "trial 1: out of memory: it computes each batch in 8 parts" in said
+    assert "trial 1: out of memory: it splits each batch into 8 micro-batches" in said
     assert "trial 0 failed · most=0 · out of memory" in said
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     found = client.get_experiment_by_name("hungry")

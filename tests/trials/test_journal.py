@@ -329,7 +329,9 @@ class TestAnotherExperiment:
         assert problem.message == f"was {was} when the job began, and is {now}"
         assert problem.where == f"{job.folder}/journal.jsonl"
         assert "without --resume" in problem.hint
-        assert ("search.warm_start lets bayesian search learn" in problem.hint) is key.startswith("space.")
+        assert ("search.warm_start lets a new job with bayesian search learn" in problem.hint) is key.startswith(
+            "space."
+        )
 
     def test_true_where_1_was_is_a_change(self, tmp_path: Path) -> None:
         def spec(flag: Any) -> ExperimentSpec:
@@ -538,7 +540,7 @@ class TestLastJob:
             assert find(storage, "small", None).folder == "renamed"
 
     def test_where_there_is_none_it_says_where_it_looked(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="no job of 'small' was begun there") as error:
+        with pytest.raises(UserError, match="there is no job of 'small'") as error:
             find(str(tmp_path), "small", None)
         assert error.value.problems[0].where == f"{tmp_path}/small"
 

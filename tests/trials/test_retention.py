@@ -50,7 +50,7 @@ class TestWhoIsGivenUp:
             trial.end(ending, "")  # type: ignore[arg-type]
             retention.trial_ended(trial)
             said.append([])
-        retention.look()
+        retention.give_up_worse()
         return said
 
     def test_those_that_are_not_among_the_best(self, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def output_of(client: Any, job: RecordedJob, number: int, *, follow: bool = Fals
         UserError: There is no such trial, or its output cannot be read from here.
     """
     trial = _trial(client, job, number)
-    file = output_files.place(job.tags.get("tuner.folder", ""), number)
+    file = output_files.output_path(job.tags.get("tuner.folder", ""), number)
     try:
         printed = output_files.read(file)
     except Exception as error:  # an unreachable storage may raise anything

@@ -244,7 +244,7 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
     for trial in result.trials:
         if trial.traceback:
             lines.append(Text(f"trial {trial.number} failed:\n{trial.traceback.rstrip()}", style="red"))
-            if output := output_files.shown(result.folder, trial.number):
+            if output := output_files.displayed_path(result.folder, trial.number):
                 lines.append(Text(f"its output: {output}", style="red"))
             others = sum(bool(t.traceback) for t in result.trials) - 1
             if others:

@@ -98,7 +98,7 @@ class Job(JobContext):
                 ahead.wait()
                 end_running(self.trials, "" if stopping.reason == INTERRUPTION else stopping.reason, listeners)
                 sweep(temporary.clear_up if self.local else cluster.clear_up)
-                internal_errors.guarded("the retention", retention.look)
+                internal_errors.guarded("the retention", retention.give_up_worse)
                 internal_errors.guarded("the retention", retention.clear_up, self.folder)
                 sweeper.shutdown()
                 journal.closed(is_finished=not stopping.reason and not internal_errors.reason)
@@ -119,6 +119,6 @@ class Job(JobContext):
     def _cannot_write(self, stopping: StoppingCriteria, error: OSError) -> None:
         """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""
         if is_full(error):
-            stopping.give_up(f"{FULL} ({self.folder}); make room, and --resume goes on from here")
+            stopping.give_up(f"{FULL} ({self.folder}); make room, and --resume continues the job")
         else:
             stopping.give_up(f"the job's journal cannot be written: {error}")

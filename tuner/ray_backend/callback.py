@@ -82,14 +82,14 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         if DAMAGED in result:
             self._gone_back(ours, result)
         if LEFT_OUT in result:
-            self._names.left_out(ours, result[LEFT_OUT])
+            self._names.note_left_out(ours, result[LEFT_OUT])
         if STATUS in result:
             self._outcome[ours.number] = result
             return
         report = _report(ours, result)
         self._note_micro_batches(ours, report)
-        self._names.look(ours, set(report))
-        self._names.epoch(ours, result.get("epoch"), report["epoch"])
+        self._names.check_names(ours, set(report))
+        self._names.check_epoch(ours, result.get("epoch"), report["epoch"])
         self._epoch[ours.number] = report["epoch"]
         if result.get(CHECKPOINT_DIR_NAME):
             self._coming[ours.number] = trial, result[CHECKPOINT_DIR_NAME]
@@ -116,7 +116,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
             trial.micro_batches = micro_batches
             for listener in self._listeners:
                 listener.trial_changed_course(
-                    trial, f"{OUT_OF_MEMORY}: it computes each batch in {micro_batches} parts"
+                    trial, f"{OUT_OF_MEMORY}: it splits each batch into {micro_batches} micro-batches"
                 )
 
     def _gone_back(self, trial: Trial, result: Mapping[str, Any]) -> None:
@@ -178,7 +178,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
             status, reason = "interrupted", self._stopping.reason
         else:
             status, reason = "pruned", f"{self._spec.scheduler.kind} after epoch {ours.epoch}"
-        never = self._names.never(ours)
+        never = self._names.missing(ours)
         if status == "completed" and never:
             status, reason = "failed", never
         elif status in ("completed", "pruned") and ours.not_finite:
@@ -223,7 +223,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
     def _no_room(self, trial: Trial) -> None:
         """A disk is full, that of the trial's host or the storage: the other trials would fail of it, too."""
         where = f" for trial {trial.number}{f' on {trial.host}' if trial.host else ''}"
-        self._stopping.give_up(f"{FULL}{where}; make room, and --resume goes on from here")
+        self._stopping.give_up(f"{FULL}{where}; make room, and --resume continues the job")
 
     def _longest(self, trial: Trial) -> int | None:
         """Reports of a trial that nobody ends early; of a function of the user's own, as the scheduler was told."""

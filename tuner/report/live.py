@@ -19,7 +19,7 @@ from tuner.report.terminal import FollowedLog
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import TrialGenerator
-from tuner.trials.output_files import shown
+from tuner.trials.output_files import displayed_path
 from tuner.trials.status import SCORED
 from tuner.trials.trial import Mutation, Trial
 
@@ -129,7 +129,7 @@ class Display(TrialCallback, AbstractContextManager["Display"]):
         if trial.best is not None:
             fields.append(f"{self._objective.metric} {score(trial.best)} in epoch {trial.best_epoch}")
         fields += [trial.reason, duration(trial.seconds)]
-        if trial.status == "failed" and self._folder and (output := shown(self._folder, trial.number)):
+        if trial.status == "failed" and self._folder and (output := displayed_path(self._folder, trial.number)):
             fields.append(f"output: {output}")
         left = self._seconds_left()
         fields += [f"{duration(left)} left"] if left and not self._console.is_terminal else []

@@ -1,4 +1,4 @@
-"""TrialCallback: who is told of what happens to trials."""
+"""TrialCallback: the base class of what follows the trials of a job."""
 
 from typing import Any
 
@@ -6,28 +6,31 @@ from tuner.trials.trial import Mutation, Trial
 
 
 class TrialCallback:
-    """Something that wants to know how a job goes. Called on the control loop: it must not wait for anything."""
+    """Follows the trials of a job. The control loop calls the methods: they must not wait for anything.
+
+    `trial` has been updated before each call.
+    """
 
     def trial_started(self, trial: Trial) -> None:
-        """A trial has begun, or begun again."""
+        """Called when a trial begins or resumes."""
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        """An epoch has been measured; `trial` knows it already."""
+        """Called with the metrics of each report, once an epoch."""
 
     def trial_saved(self, trial: Trial) -> None:
-        """A checkpoint of the latest report is there; `trial` knows it already."""
+        """Called when the checkpoint of the latest report is complete."""
 
     def trial_mutated(self, trial: Trial, mutation: Mutation) -> None:
-        """A trial goes on as a changed copy of another; `trial` knows it already."""
+        """Called when a trial of a population continues as a mutated copy of another."""
 
     def trial_lost(self, trial: Trial, why: str) -> None:
-        """A trial's process is gone; it goes on from its latest checkpoint, and reports what comes after that."""
+        """Called when a trial's worker is lost and the trial will resume from its latest checkpoint."""
 
     def trial_changed_course(self, trial: Trial, how: str) -> None:
-        """A trial goes on in another way than it was to: from an earlier checkpoint, or with batches in parts."""
+        """Called when a trial continues from an earlier checkpoint than its last, or with more micro-batches."""
 
     def trial_noted(self, trial: Trial, what: str) -> None:
-        """There is something about a trial's reports that their author should know."""
+        """Called with a warning about a trial's reports."""
 
     def trial_ended(self, trial: Trial) -> None:
-        """A trial has come to its end, good or bad."""
+        """Called when a trial has ended, with any status."""

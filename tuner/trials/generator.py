@@ -1,4 +1,4 @@
-"""The supply of trials: it asks the searcher for configurations, and tells it what came of them."""
+"""The generator of trials: it asks the searcher for configurations, and reports the results to it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _STATES: dict[str, State] = {
 
 
 def planned(spec: ExperimentSpec) -> list[Trial] | None:
-    """The trials of a plan, none of them begun; None where the search is adaptive."""
+    """Return the trials of a plan, none of which has begun; None if the search is adaptive."""
     plan = spec.plan()
     if plan is None:
         return None
@@ -33,7 +33,7 @@ def planned(spec: ExperimentSpec) -> list[Trial] | None:
 
 
 class TrialGenerator(TrialCallback):
-    """Makes trials of what the searcher suggests. The first callback of all: others see what it notes."""
+    """Makes trials of the searcher's suggestions. It is the first callback: the others use what it sets on a trial."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class TrialGenerator(TrialCallback):
         learnt: Sequence[TrialOutcome] = (),
         most: int | None = None,
     ) -> None:
-        """Open the supply.
+        """Create the generator, and report the trials so far to the searcher.
 
         Args:
             spec: The experiment.
-            past: The trials of an earlier run of this job, in order: those that ended, and those that go on.
-            learnt: What is known from elsewhere, for the sampler to learn from.
-            most: How many trials there will be at most; None where the search decides.
+            past: The trials of earlier invocations of this job, by number; those without an end are resumed.
+            learnt: The trials of other jobs that the sampler learns from.
+            most: The largest number of trials; None where the search decides.
         """
         self._spec = spec
         self._most = most
@@ -56,10 +56,10 @@ class TrialGenerator(TrialCallback):
         self.trials = list(past)
         """All trials so far, by number."""
         self.unfinished = [trial for trial in past if trial.ended is None]
-        """Those of the past that go on, to be begun first."""
+        """The trials of the past that are resumed, before new ones begin."""
         self._repeats: Counter[str] = Counter()
-        for told in learnt:
-            self._searcher.learn(told, is_own=False)
+        for outcome in learnt:
+            self._searcher.learn(outcome, is_own=False)
         for trial in past:
             self._repeats[repr(trial.assignment)] += 1
             if trial.ended is None:
@@ -67,16 +67,16 @@ class TrialGenerator(TrialCallback):
                 for epoch, value in trial.series.items():
                     self._searcher.report(trial.number, epoch, value)
             else:
-                self._searcher.learn(self._told(trial), is_own=True)
+                self._searcher.learn(self._outcome(trial), is_own=True)
 
     @property
     def total(self) -> int:
-        """How many trials there will be at most, those of the past included."""
+        """The largest number of trials, those of the past included."""
         limits = (self._searcher.total, self._spec.budget.trials, self._most)
         return min(limit for limit in limits if limit is not None)
 
     def next(self) -> Trial | None:
-        """The next trial to begin; None where there is none left."""
+        """Return the next trial to begin; None if there is none left."""
         if self.unfinished:
             return self.unfinished.pop(0)
         if len(self.trials) >= self.total:
@@ -91,25 +91,25 @@ class TrialGenerator(TrialCallback):
         return trial
 
     def forget_unbegun(self) -> None:
-        """Leave out the last trials where they were made ahead and the job ended before they were begun."""
+        """Remove the last trials that were generated in advance and had not begun when the job ended."""
         while self.trials and self.trials[-1].started is None and not self.trials[-1].resumed:
             self.trials.pop()
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        """Tell the sampler of an intermediate value."""
+        """Report an intermediate value to the sampler."""
         value = trial.series.get(trial.epoch)
         if value is not None:
             self._searcher.report(trial.number, trial.epoch, value)
 
     def trial_ended(self, trial: Trial) -> None:
-        """Tell the sampler what came of a trial."""
+        """Report the trial's result to the sampler."""
         if trial.best is not None:
             trial.violations = self._spec.constraint_set.violations(trial.config, trial.best_report)
         if trial.status in _STATES:
-            self._searcher.tell(trial.number, self._told(trial))
+            self._searcher.tell(trial.number, self._outcome(trial))
             trial.attributes = self._searcher.attributes(trial.number)
 
-    def _told(self, trial: Trial) -> TrialOutcome:
+    def _outcome(self, trial: Trial) -> TrialOutcome:
         return TrialOutcome(
             assignment=trial.assignment,
             state=_STATES[trial.status],

@@ -1,4 +1,4 @@
-"""Hyperparameters in few words: the label of a trial."""
+"""Short texts for hyperparameters: the label of a trial."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from tuner.config_keys import Assignment, Value
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Each dotted key by as few of its last parts as tell it from the others."""
+    """Return for each dotted key its shortest suffix that no other key has: ``lr`` for ``optimizer.lr``."""
     keys = list(keys)
     short = {}
     for key in keys:
@@ -20,11 +20,11 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def brief(value: Value) -> str:
-    """A value in as few characters as a table has room for."""
+    """Format a value for a table: a float with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def label(assignment: Assignment) -> str:
-    """An assignment in a few words, such as ``lr=0.01 momentum=0.9``."""
+    """Format an assignment, such as ``lr=0.01 momentum=0.9``."""
     names = short_names(assignment)
     return " ".join(f"{names[key]}={brief(value)}" for key, value in assignment.items())

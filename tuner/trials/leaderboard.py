@@ -1,4 +1,4 @@
-"""The trials of a job against each other: the table of them all, and who has won."""
+"""The ranking of a job's trials: the leaderboard, the Pareto front, the winner."""
 
 from collections.abc import Iterable, Sequence
 from statistics import mean
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """The trials on the Pareto front, best in the first objective first; none where there is only one objective."""
+    """Return the trials on the Pareto front, best in the first objective first; none if there is one objective."""
     points = [(trial, values) for trial in _candidates(trials) if (values := trial.values(objectives)) is not None]
     if len(objectives) == 1 or not points:
         return []
@@ -22,10 +22,11 @@ def front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Tria
 
 
 def ranked(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> list[Trial]:
-    """The trials best first: the Pareto front, the others that satisfy the constraints, those that miss one, the rest.
+    """Return the trials best first.
 
-    Within each by the first objective, and of equals the one begun first. Where each configuration was to be trained
-    `repeat` times, those for which that came to something go by their mean, and before the others.
+    The Pareto front comes first, then the other trials that satisfy the constraints, then those that violate one, then
+    those without a result. Each group is sorted by the first objective, equal trials by number. With `repeat` above 1
+    configurations with that many results come first in their group, sorted by their mean.
     """
     best = front(trials, objectives)
     scored = [trial for trial in trials if trial.best is not None and trial not in best]
@@ -36,10 +37,11 @@ def ranked(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int
 
 
 def winner(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> Trial | None:
-    """The best trial by the first objective that ended well and misses no constraint; None where there is none.
+    """Return the best trial in the first objective that has a result and satisfies the constraints; None if there is
+    none.
 
-    One that was ended early counts with its best report: that was measured, and its checkpoint is there.
-    Where each configuration was to be trained `repeat` times, it is the best trial of the one with the best mean.
+    A trial that ended early counts with its best report, which has a checkpoint. With `repeat` above 1 it is the best
+    trial of the configuration with the best mean.
     """
     best = _sorted(_candidates(trials), objectives, repeat)
     return best[0] if best else None
@@ -58,23 +60,28 @@ def _sorted(trials: Iterable[Trial], objectives: Sequence[Objective], repeat: in
         scores.setdefault(repr(trial.assignment), []).append(trial.best or 0.0)
 
     def place(trial: Trial) -> tuple[bool, float, str, float]:
-        name = repr(trial.assignment)  # keeps the trials of one configuration together where two have the same mean
+        name = repr(trial.assignment)  # keeps the trials of a configuration together if another has the same mean
         return len(scores[name]) < repeat, key(mean(scores[name])), name, key(trial.best or 0.0)
 
     return sorted(trials, key=place)
 
 
 def failures(trials: Sequence[Trial]) -> str:
-    """How many trials failed, and the first of them with its reason; empty where none did."""
+    """Return how many trials failed, and the first of them with its reason, as text; empty if none failed."""
     failed = [trial for trial in trials if trial.status == "failed"]
     if not failed:
         return ""
-    which = f"trial {failed[0].number}" if len(failed) == 1 else f"the first, trial {failed[0].number}"
-    return f"{len(failed)} of {len(trials)} trials; {which}: {failed[0].reason}"
+    first = f"trial {failed[0].number}" if len(failed) == 1 else f"the first, trial {failed[0].number}"
+    return f"{len(failed)} of {len(trials)} trials; {first}: {failed[0].reason}"
 
 
 def leaderboard(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> "pd.DataFrame":
-    """One row a trial, best first: number, status, objectives, Pareto front, epoch, searched keys, seconds, reason."""
+    """Return the table of all trials, best first.
+
+    Returns:
+        Columns ``trial``, ``status``, each objective, ``pareto`` if there are several, ``best_epoch``, each searched
+        key, ``missed: <constraint>``: the amount of the violation, ``seconds``, ``reason``.
+    """
     import pandas as pd
 
     on_front = {trial.number for trial in front(trials, objectives)}
@@ -85,6 +92,6 @@ def leaderboard(trials: Sequence[Trial], objectives: Sequence[Objective], repeat
         if len(objectives) > 1:
             row["pareto"] = trial.number in on_front
         row |= {"best_epoch": trial.best_epoch, **(trial.best_assignment or trial.assignment)}
-        row |= {f"missed: {name}": missed for name, missed in trial.violations.items()}
+        row |= {f"missed: {name}": violation for name, violation in trial.violations.items()}
         rows.append(row | {"seconds": round(trial.seconds, 1), "reason": trial.reason})
     return pd.DataFrame(rows)

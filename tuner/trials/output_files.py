@@ -1,4 +1,4 @@
-"""Where what a trial printed lies."""
+"""The files with the output of trials."""
 
 from pathlib import Path
 
@@ -6,22 +6,27 @@ from tuner.storage.filesystem import below, files_at
 from tuner.trials.layout import folder_name
 
 FILE = "output.log"
-"""Its name in the trial's folder, and among the artifacts of the trial's run."""
+"""The file's name in the trial's folder, and among the artifacts of the trial's run."""
 
 
-def place(job_folder: str, trial: int) -> str:
-    """Where the output of a trial lies, of a job in this folder or at this URI."""
+def output_path(job_folder: str, trial: int) -> str:
+    """Return the path or URI of a trial's output.
+
+    Args:
+        job_folder: The job's folder or URI.
+        trial: The trial's number.
+    """
     return below(job_folder, folder_name(trial, 0), FILE)
 
 
-def shown(job_folder: str, trial: int) -> str:
-    """Where the output of a trial lies, as its user is told: from where they are, if it is below that.
+def displayed_path(job_folder: str, trial: int) -> str:
+    """Return the path of a trial's output for a message: relative to the working directory if it is below that.
 
-    Empty where it printed nothing, as far as one can tell at once.
+    Empty if the trial printed nothing; a URI is not checked.
     """
-    file = place(job_folder, trial)
+    file = output_path(job_folder, trial)
     if "://" in file:
-        return file  # to look there would take a while
+        return file  # checking it would take too long
     if not Path(file).is_file():
         return ""
     here = Path.cwd()
@@ -29,7 +34,7 @@ def shown(job_folder: str, trial: int) -> str:
 
 
 def read(file: str) -> bytes | None:
-    """What is in it; None where there is none."""
+    """Return the content of an output file; None if it does not exist."""
     try:
         files, path = files_at(file)
         with files.open_input_stream(path) as opened:

@@ -1,4 +1,4 @@
-"""Whether an experiment is the one that a journal tells of: trials of two are not to be compared."""
+"""Checks that an experiment is still the one of a job's journal: trials of different experiments are not comparable."""
 
 import json
 from typing import Any
@@ -15,23 +15,26 @@ _MAY_CHANGE = (
     *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage", "fail_after"),
     *("search.trials", "search.warm_start"),
 )
-"""Parts of an experiment that decide nothing about a trial's numbers."""
+"""Keys of an experiment that do not influence a trial's numbers."""
 
-_LEARN = (
-    "there, search.warm_start lets bayesian search learn from this one's trials, as far as they lie in the new space"
-)
+_LEARN = "search.warm_start lets a new job with bayesian search learn from this job's trials that lie in the new space"
 
 
 def left_out(trial: int, assignment: Assignment, where: str) -> UserError:
-    """A space that is to be widened lacks what a trial has tried."""
-    hint = "a space that is widened may have more values, not fewer; run it without --extend: as a job of its own"
-    return UserError(
-        Problem(f"no longer holds what trial {trial} has tried: {label(assignment)}", "space", where, hint)
-    )
+    """Return the error for a grid that lacks the configuration of an earlier trial.
+
+    Args:
+        trial: The trial's number.
+        assignment: Its configuration.
+        where: The job's folder.
+    """
+    hint = "--extend allows more values, not fewer; start a new job without --extend"
+    message = f"no longer contains the configuration of trial {trial}: {label(assignment)}"
+    return UserError(Problem(message, "space", where, hint))
 
 
 def lies_in(space: Space, assignment: Assignment) -> bool:
-    """Whether a space has each value of a configuration."""
+    """Return whether a space contains a configuration."""
     try:
         for name, value in assignment.items():
             space[name].encode(value)
@@ -41,9 +44,19 @@ def lies_in(space: Space, assignment: Assignment) -> bool:
 
 
 def check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tuple[str, ...] = ()) -> None:
-    """Trials of two different experiments are not to be compared."""
+    """Check that an experiment has not changed in a key that influences a trial's numbers.
+
+    Args:
+        spec: The experiment now.
+        before: The experiment of the journal, as plain values.
+        where: The job's folder.
+        but: Prefixes of further keys that may have changed.
+
+    Raises:
+        UserError: It has changed; with a problem for each key.
+    """
     now, then = (flattened(each) for each in (json.loads(json.dumps(as_plain(spec))), before))
-    # What stands in the trial for a key that is always searched decides nothing; once it could be left out.
+    # The trial's own value of a key that is always searched has no influence; older files may lack it.
     searched = {f"trial.{key}" for key, distribution in spec.space.items() if not distribution.when}
     changed = [
         key
@@ -52,7 +65,7 @@ def check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tu
         and not same(now.get(key), then.get(key))
         and not (key in searched and key not in then)
     ]
-    hint = "undo the change, or run it without --resume: as a job of its own"
+    hint = "undo the change, or start a new job without --resume"
     problems = [
         Problem(
             f"was {short(then.get(key))} when the job began, and is {short(now.get(key))}",
@@ -67,6 +80,6 @@ def check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tu
 
 
 def short(value: Any) -> str:
-    """A value as JSON, of a long one its beginning."""
+    """Format a value as JSON, cut after 80 characters."""
     text = "not set" if value is None else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,17 +1,17 @@
-"""How a trial stands, and how it ended. Imports nothing: the process that writes the record is quick to start."""
+"""The statuses of a trial. It imports nothing, so that the writer process starts quickly."""
 
 from typing import Literal
 
 Status = Literal["pending", "running", "completed", "pruned", "failed", "diverged", "interrupted"]
 
 ENDED = ("completed", "pruned", "failed", "diverged")
-"""How a trial ended that no ``--resume`` continues."""
+"""The statuses of trials that ``--resume`` does not continue."""
 
 SCORED = ("completed", "pruned", "interrupted")
-"""How a trial ended whose reports count."""
+"""The statuses of ended trials whose reports count as results."""
 
 BROKE_OFF = "the job broke off"
-"""Why a trial ended that nobody ended."""
+"""The reason of a trial whose job was killed or raised an error."""
 
-BROKE_OFF_RESUMABLE = f"{BROKE_OFF}; --resume goes on with it"
-"""The same, of a job whose journal is there."""
+BROKE_OFF_RESUMABLE = f"{BROKE_OFF}; --resume continues it"
+"""The same for a job that has a journal."""

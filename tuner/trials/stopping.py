@@ -1,4 +1,4 @@
-"""When a job ends before its search is through."""
+"""The stopping criteria: when a job ends before its search is finished."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from tuner.trials.callback import TrialCallback
 from tuner.trials.trial import Trial
 
 INTERRUPTION = "interrupted"
-"""Why a job ended that somebody ended by hand."""
+"""The reason of a job that a signal ended."""
 
-_FIRST = 3  # trials that may all fail before it is not theirs but the experiment's fault
+_FIRST = 3  # if so many first trials all fail, the experiment is at fault
 
 
 class StoppingCriteria(TrialCallback):
-    """Knows when a job has to end, and why. A `TrialCallback`: what ends a job is what its trials report."""
+    """Decides from the trials' reports and the time whether a job has to end, and why."""
 
     def __init__(
         self,
@@ -30,15 +30,15 @@ class StoppingCriteria(TrialCallback):
         total: int = 0,
         past: Sequence[Trial] = (),
     ) -> None:
-        """Say when.
+        """Create the criteria.
 
         Args:
-            timeout: Seconds from now.
-            goals: A trial that is as good as this in one of them ends the job.
-            epochs: Epochs over all trials together.
-            fail_after: How many trials may fail.
-            total: How many trials there are to be.
-            past: The trials of an earlier run of the job.
+            timeout: Seconds from now; None for no limit.
+            goals: A trial that reaches the value of one of these objectives ends the job.
+            epochs: The budget of epochs over all trials; None for no limit.
+            fail_after: How many trials may fail; None for no limit.
+            total: The number of trials that the job plans.
+            past: The trials of earlier invocations of the job.
         """
         self._deadline = None if timeout is None else time.time() + timeout
         self._goals = goals or {}
@@ -48,27 +48,27 @@ class StoppingCriteria(TrialCallback):
         self._spent = sum(trial.epoch for trial in past)
         self._ended = [trial.status == "failed" for trial in past if trial.ended is not None]
         self.reason = ""
-        """Why the job was ended; empty while it was not."""
+        """Why the job has to end; empty while it has not."""
         self.is_failure = False
-        """Whether that is because it cannot go on."""
+        """Whether the job ends as failed."""
 
     def is_due(self) -> bool:
-        """Whether the job has to end now."""
+        """Return whether the job has to end now."""
         if not self.reason and self._deadline is not None and time.time() > self._deadline:
             self.reason = "timeout"
         return bool(self.reason)
 
     def interrupt(self) -> None:
-        """Have the job end because somebody wants it to, so that it can go on later."""
+        """End the job as interrupted, so that it can be resumed."""
         self.reason = INTERRUPTION
 
     def give_up(self, why: str) -> None:
-        """Have the job end because it cannot go on."""
+        """End the job as failed, unless it ends for another reason already."""
         if not self.reason:
             self.reason, self.is_failure = why, True
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-        """Look whether this was good enough, or the last epoch that may be spent."""
+        """Check the goals and the budget of epochs."""
         self._spent += 1
         for objective, goal in self._goals.items():
             value = objective.of(report)
@@ -78,7 +78,7 @@ class StoppingCriteria(TrialCallback):
             self.reason = f"the budget of {self._epochs} epochs is spent"
 
     def trial_ended(self, trial: Trial) -> None:
-        """Look whether anything works at all."""
+        """Check whether the first trials all failed, and whether too many trials failed."""
         self._ended.append(trial.status == "failed")
         if len(self._ended) >= _FIRST and all(self._ended):
             self.give_up(f"the first {len(self._ended)} trials all failed, the last of them with {trial.reason}")
@@ -90,16 +90,16 @@ class StoppingCriteria(TrialCallback):
 
 @contextmanager
 def ended_by_signals(stopping: StoppingCriteria, say: Callable[[str], object], local: bool) -> Iterator[None]:
-    """While trials run: the first signal ends them, the second one does not wait for them.
+    """End the job on signals while trials run: the first one ends the trials, the second one does not wait for them.
 
-    A machine that is taken away says so with a SIGTERM, SLURM with SIGUSR1 or SIGTERM, a closed terminal with SIGHUP.
-    A SIGTERM may have been sent to all processes, also to those of a Ray that was started here: it may be gone, and to
-    end trials by way of it would be to wait for a minute.
+    A spot instance that is reclaimed gets SIGTERM, a job of SLURM SIGUSR1 or SIGTERM, a closed terminal sends SIGHUP. A
+    SIGTERM may also have been sent to the processes of a Ray that this process started: then Ray may have ended, and
+    ending trials by way of Ray would wait for a minute.
 
     Args:
-        stopping: Knows why the job ends.
-        say: Given a line.
-        local: Whether Ray was started here.
+        stopping: The job's stopping criteria.
+        say: Called with each message for the user.
+        local: Whether this process started Ray.
     """
 
     def interrupt(name: str) -> None:
@@ -118,26 +118,25 @@ def ended_by_signals(stopping: StoppingCriteria, say: Callable[[str], object], l
 
 
 class LateSignal:
-    """A signal when all trials have ended: what is left to do is what a job is run for, and takes seconds."""
+    """Handles signals after all trials have ended, while the record is completed, which takes seconds.
+
+    Args:
+        say: Called with a message for the user at the first signal.
+    """
 
     def __init__(self, say: Callable[[str], object]) -> None:
-        """Wait for a first signal.
-
-        Args:
-            say: Given a line.
-        """
         self._say = say
-        self._is_told = False
+        self._has_warned = False
 
     def __call__(self, name: str) -> None:
-        """Say that it goes on; stop at the second one."""
-        if self._is_told:
+        """Print at the first signal that the job finishes; stop at the second one."""
+        if self._has_warned:
             stop(name)
-        self._is_told = True
+        self._has_warned = True
         _say(self._say, f"{name}: the trials have ended, the record is being finished; once more to stop at once")
 
 
 def _say(say: Callable[[str], object], message: str) -> None:
-    """Say something from a signal's handler."""
-    with suppress(RuntimeError):  # in the middle of another line
+    """Print a message from a signal handler."""
+    with suppress(RuntimeError):  # the signal interrupted another write to the same stream
         say(message)

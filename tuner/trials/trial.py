@@ -1,4 +1,4 @@
-"""What the driver knows of each trial, and the table of them all."""
+"""The state of a trial on the driver."""
 
 import time
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from tuner.trials.labels import label
 from tuner.trials.status import Status
 
 WORKER_LOST = "the worker was lost"
-"""How the reason of a trial begins whose worker was lost for good."""
+"""The beginning of the reason of a trial that failed because its worker was lost too often."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A trial of a population that went on as a changed copy of another.
+    """A trial of a population continued as a mutated copy of another.
 
     Args:
-        epoch: Epochs that both had behind them.
-        parent: Number of the trial that was copied.
+        epoch: The epoch after which it did.
+        parent: The number of the trial that was copied.
         before: The trial's own configuration until then.
         after: Its configuration from then on.
     """
@@ -35,13 +35,13 @@ class Mutation:
 
 @dataclass
 class Trial:
-    """One trial from the driver's side.
+    """The state of one trial on the driver.
 
     Args:
-        number: Its place in the order in which trials were begun, from 0.
-        assignment: What it takes for the searched keys.
-        config: The trial whole, its seed explicit.
-        label: The assignment in a few words, such as ``lr=0.01 momentum=0.9``.
+        number: Its number in the order in which trials began, from 0.
+        assignment: Its values of the searched keys.
+        config: Its complete configuration, with an explicit seed.
+        label: The assignment as a short text, such as ``lr=0.01 momentum=0.9``.
     """
 
     number: int
@@ -52,55 +52,55 @@ class Trial:
     reason: str = ""
     traceback: str = ""
     furthest: int = 0
-    """The most epochs that it has ever reported, also by an earlier run that it did not go on from."""
+    """The highest epoch that it ever reported, also in an earlier invocation of the job that saved no checkpoint."""
     epoch: int = 0
-    """Epochs reported so far; of a function of the user's own, reports."""
+    """The last epoch reported; of a function of the user's own, the number of reports."""
     best: float | None = None
     """The objective at its best report."""
     best_report: dict[str, Any] = field(default_factory=dict)
     """All metrics of its best report."""
     best_assignment: Assignment = field(default_factory=dict)
-    """Its configuration at its best report: that of a population's trial changes."""
+    """Its configuration at its best report: a population's trial is mutated as it trains."""
     checkpoint: str | None = None
-    """The checkpoint of its best report: a path, or a URI where storage is one."""
+    """The checkpoint of its best report: a path, or a URI if storage is one."""
     dropped: bool = False
-    """Whether its checkpoints were let go: others are better."""
+    """Whether its checkpoints were given up because other trials are better."""
     latest: str | None = None
-    """The checkpoint that it goes on from if it is interrupted."""
+    """The checkpoint from which it resumes if it is interrupted."""
     latest_epoch: int = 0
-    """Epochs that the latest checkpoint has behind it."""
+    """The epoch of the latest checkpoint."""
     resumed: int = 0
-    """How often it was begun again by another run of the job."""
+    """How often later invocations of the job resumed it."""
     lost: int = 0
-    """How often its process was lost in this run of the job, and it went on."""
+    """How often it was resumed in this invocation of the job because its worker was lost."""
     damaged: dict[str, str] = field(default_factory=dict)
-    """Checkpoints that it could not go on from, and what is wrong with each."""
+    """Checkpoints that could not be read, each with the reason."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """What it reported and is no number, by name, each with why."""
+    """The reported values that are no numbers, by name, each with the reason."""
     micro_batches: int = 1
-    """How many micro-batches it computes each batch in."""
+    """The number of micro-batches that each batch is split into."""
     series: dict[int, float] = field(default_factory=dict)
-    """The objective at each epoch."""
+    """The objective by epoch."""
     reported: set[str] = field(default_factory=set)
-    """Names of all that it reported."""
+    """The names of all reported metrics."""
     not_finite: dict[str, str] = field(default_factory=dict)
-    """The objectives that were NaN or infinite when they were reported last, each with the value and the epoch."""
+    """The objectives whose last reported value was NaN or infinite, each with the value and the epoch as text."""
     saves: list[tuple[str, int, str | None]] = field(default_factory=list)
-    """Of an earlier run of the job: each checkpoint, its epoch, and the best one until then."""
+    """From earlier invocations of the job: each checkpoint, its epoch, and the best checkpoint until then."""
     reports: list[tuple[dict[str, Any], float]] = field(default_factory=list)
-    """What an earlier run of the job was told of it, and when."""
+    """From earlier invocations of the job: each report, and when it came, in seconds since 1970."""
     violations: dict[str, float] = field(default_factory=dict)
-    """By how much its best report misses each measured constraint; above 0 where it does."""
+    """By how much its best report violates each measured constraint; at most 0 where the constraint holds."""
     mutations: list[Mutation] = field(default_factory=list)
-    """What a population made of it."""
+    """Its mutations, if it is a population's trial."""
     attributes: dict[str, Any] = field(default_factory=dict)
-    """What the sampler noted on it."""
+    """The sampler's attributes of it."""
     host: str = ""
-    """Where it was trained last."""
+    """The host that trained it last."""
     updated: float = 0.0
     """When it reported last, in seconds since 1970."""
     spent: float = 0.0
-    """Seconds that it ran before it was begun again."""
+    """Seconds that it ran before it was resumed."""
     started: float | None = None
     ended: float | None = None
 
@@ -111,16 +111,16 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds that it ran, until its end or now; not those between two runs of the job."""
+        """Wall-clock seconds that it ran, until its end or now, without those between two invocations of the job."""
         return self.spent + (0.0 if self.started is None else (self.ended or time.time()) - self.started)
 
     @property
     def is_feasible(self) -> bool:
-        """Whether it misses no constraint."""
-        return all(missed <= 0 for missed in self.violations.values())
+        """Whether it violates no constraint."""
+        return all(violation <= 0 for violation in self.violations.values())
 
     def values(self, objectives: Sequence[Objective]) -> list[float] | None:
-        """Each objective at its best report; None where there is none."""
+        """Return each objective of its best report; None if one is missing."""
         values = [objective.of(self.best_report) for objective in objectives]
         return None if None in values else [value for value in values if value is not None]
 
@@ -131,16 +131,16 @@ class Trial:
         when: float | None = None,
         others: Sequence[Objective] = (),
     ) -> bool:
-        """Note an epoch's report.
+        """Update the trial with a report.
 
         Args:
-            report: Its metrics.
-            objective: What tells the best report.
-            when: Seconds since 1970; None for now.
-            others: Further objectives: a report counts only where each of all is there, and finite.
+            report: The metrics, with ``epoch``.
+            objective: The objective that selects the best report.
+            when: When it came, in seconds since 1970; None for now.
+            others: Further objectives: the best report must have finite values of all.
 
         Returns:
-            Whether it is the best so far.
+            Whether the report is the best so far.
         """
         self.epoch = int(report["epoch"])
         self.furthest = max(self.furthest, self.epoch)
@@ -161,19 +161,19 @@ class Trial:
         return True
 
     def assignment_at(self, epoch: int) -> Assignment:
-        """The configuration that an epoch was trained with: that of a population's trial changes."""
+        """Return the configuration with which an epoch was trained; a population's trial is mutated as it trains."""
         return next((m.before for m in self.mutations if m.epoch >= epoch), self.assignment)
 
     def end(self, status: Status, reason: str, traceback: str = "") -> None:
-        """Note how it ended."""
+        """Set the status and the reason with which it ended, and the time."""
         self.status, self.ended = status, time.time()
         self.reason, self.traceback = one_line(reason), truncated(traceback)
 
     def mutate(self, mutation: Mutation, config: AnyTrial, latest: str | None) -> None:
-        """Go on as a changed copy of another trial, from that one's `latest` checkpoint."""
+        """Continue as a mutated copy of another trial, from that trial's `latest` checkpoint."""
         self.mutations.append(mutation)
         self.assignment = mutation.after
         self.config = config
         self.label = label(mutation.after)
         self.latest, self.latest_epoch = latest, mutation.epoch
-        self.not_finite = {}  # the other one's reports are its own now
+        self.not_finite = {}  # its values come from the copied trial now

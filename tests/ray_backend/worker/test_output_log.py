@@ -120,7 +120,10 @@ def test_a_disk_that_is_full_fails_nothing(tmp_path: Path) -> None:
 
 
 def test_its_place_is_the_same_however_often_the_trial_began(tmp_path: Path) -> None:
-    assert output_files.place("s3://bucket/job?scheme=http", 7) == "s3://bucket/job/trial-0007/output.log?scheme=http"
+    assert (
+        output_files.output_path("s3://bucket/job?scheme=http", 7)
+        == "s3://bucket/job/trial-0007/output.log?scheme=http"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -199,7 +199,7 @@ class TrialProjection:
             texts=texts,
             checkpoint=event.best or "",
             is_dropped=self._is_dropped,
-            output=output_files.place(self.folder, self.number) if keeps_output and self.folder else "",
+            output=output_files.output_path(self.folder, self.number) if keeps_output and self.folder else "",
             time=event.time,
             adopts=self._has_own_code,
         )
