@@ -23,7 +23,7 @@ from xdist.scheduler import LoadGroupScheduling
 
 from tuner import user_code
 from tuner.config_keys import Assignment
-from tuner.ray_backend import cluster
+from tuner.ray_backend.cluster import connection
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record import recorder
 from tuner.tracking.record.messages import Answer, OpenRecord, Refusal, Waiting, Written, answer_of
@@ -201,14 +201,14 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     environment = dict(os.environ)
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("ray"))
-    capacity = cluster.connect(None)
+    capacity = connection.connect(None)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cluster, "connect", lambda address: capacity)
-            patch.setattr("tuner.jobs.driver.cluster.disconnect", lambda: None)
+            patch.setattr(connection, "connect", lambda address: capacity)
+            patch.setattr("tuner.jobs.driver.connection.disconnect", lambda: None)
             yield
     finally:
-        cluster.disconnect()
+        connection.disconnect()
         os.chdir(before)
         os.environ.clear()
         os.environ.update(environment)

@@ -8,9 +8,9 @@ import pytest
 
 from tuner import user_code
 from tuner.errors import Mistakes, Problem
+from tuner.ray_backend.cluster.working_dir import user_folder
 from tuner.ray_backend.worker import user_folder as worker
 from tuner.ray_backend.worker.user_folder import UserFolder
-from tuner.ray_backend.working_dir import user_folder
 
 Own = Callable[[str, str], None]
 

@@ -21,7 +21,7 @@ from tuner.cli.summary import print_result
 from tuner.exit_status import FAILED, OK
 from tuner.jobs.driver import run
 from tuner.jobs.result import Result
-from tuner.ray_backend import cluster
+from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.tune_internals import Controller
 from tuner.spec.loader import load
 from tuner.train.loop import fit
@@ -228,7 +228,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def play(one_ray: None, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Play:
     """Jobs on one Ray, with two slots whatever the machine has."""
-    return Player(code, tmp_path_factory, cluster.connect(None).now[0].cpu / 2)
+    return Player(code, tmp_path_factory, connection.connect(None).now[0].cpu / 2)
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from ray import cloudpickle
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayTaskError
 
-from tuner.ray_backend import cluster
-from tuner.ray_backend.resources import ClusterResources, NodeResources
+from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources
 from tuner.ray_backend.worker import trainable
 from tuner.tracking.user_mlflow import UserMlflow
 
@@ -132,11 +132,11 @@ def in_process() -> Iterator[None]:
     """Jobs that are run in this process meanwhile have their trials there, too."""
     environment, before = dict(os.environ), Path.cwd()
     capacity = ClusterResources((NodeResources(cpu=1, gpu=0),))
-    cluster.configure_tune()
-    cluster._silence_tune()
+    connection.configure_tune()
+    connection._silence_tune()
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "connect", lambda *where: capacity)
+        patch.setattr(connection, "connect", lambda *where: capacity)
         patch.setattr("ray.tune.tune._ray_auto_init", lambda entrypoint: None)
         patch.setattr("ray.tune.execution.tune_controller.PlacementGroupResourceManager", _Room)
         patch.setattr("ray.tune.execution.tune_controller.RayActorManager", _Actors)

@@ -18,7 +18,7 @@ from tuner.formatting import duration, score, score_format
 from tuner.jobs.forecast import forecast
 from tuner.jobs.result import Result
 from tuner.objectives import Objective
-from tuner.ray_backend import cluster, resources
+from tuner.ray_backend.cluster import connection, resources
 from tuner.report.live import COLOURS
 from tuner.report.tables import FRONT_FILE
 from tuner.spec.experiment import ExperimentSpec
@@ -165,7 +165,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     epochs = spec.trial.length
     length = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
     repeats = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
-    address = cluster.address_of(address)
+    address = connection.address_of(address)
     slots = 0 if address else resources.share(spec.resources, resources.here(), spec.count()).slots
     at_once = f"{min(slots, spec.count())} on this machine"
     if address:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from tuner.jobs.continuation import JobStart
-from tuner.ray_backend import cluster, resources
+from tuner.ray_backend.cluster import connection, resources
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
@@ -53,7 +53,7 @@ class JobContext:
         Args:
             why: The reason to print.
         """
-        if logs := cluster.keep_logs():
+        if logs := connection.keep_logs():
             self.note(f"{why}: Ray's logs of this job are kept in {logs}")
 
     def note(self, text: str) -> None:

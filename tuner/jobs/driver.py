@@ -16,9 +16,9 @@ from tuner.jobs import preflight
 from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.jobs.lock import alone_in
 from tuner.jobs.result import Result
-from tuner.ray_backend import auth, cluster, node_check, resources, sessions, working_dir
+from tuner.ray_backend.cluster import auth, connection, node_check, resources, sessions, working_dir
+from tuner.ray_backend.cluster.working_dir import unpacked
 from tuner.ray_backend.worker.user_folder import UserFolder
-from tuner.ray_backend.working_dir import unpacked
 from tuner.report.phases import Phases
 from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
@@ -71,7 +71,7 @@ def run(
         hint = "it is for a job that goes on: say --resume or --extend N, too"
         raise UserError(Problem("a new job begins", said.flags()[0], hint=hint))
     phases = phases or Phases(console)
-    address = cluster.address_of(address)
+    address = connection.address_of(address)
     with phases:
         phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
         spec, uri = prepare(spec, console, address)
@@ -86,7 +86,7 @@ def run(
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(on_signal(stop))
         leaving.callback(phases.end)
-        leaving.callback(cluster.disconnect)
+        leaving.callback(connection.disconnect)
         # A cluster may refuse us: nothing is written before it has not.
         phases.begin(
             "Ray", "starting Ray and opening the record" if address is None else f"connecting to Ray at {address}"
@@ -121,7 +121,7 @@ def run(
                 opened = pool.submit(open_record)
                 pool.submit(import_module, "tuner.jobs.job")
                 try:
-                    capacity = cluster.connect(None)
+                    capacity = connection.connect(None)
                     links = opened.result()
                 except KeyboardInterrupt:
                     recorder.hang_up()
@@ -162,7 +162,7 @@ def _join(
                 root, archive = package.root, stack.enter_context(working_dir.written(package))
                 for file in package.missing:
                     warn(f"{file} does not travel: every machine has to see it at the same path, or have it installed")
-        capacity = cluster.connect(address, archive)
+        capacity = connection.connect(address, archive)
     say(f"Ray answers: {address}")
     if capacity.is_open:
         warn(auth.OPEN)
@@ -197,7 +197,7 @@ def prepare(
     """
     if "://" not in spec.storage:  # as `tuner.spec.loader.load` has it already
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
-    for note in (temporary.check(), sessions.root()[1] if cluster.address_of(address) is None else ""):
+    for note in (temporary.check(), sessions.root()[1] if connection.address_of(address) is None else ""):
         if note:
             console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec, message = resources.with_own_resources(spec)
@@ -212,7 +212,7 @@ def prepare(
         spec, message = spec.prepare()
         if message:
             console.print(f"[yellow]{message}[/]", soft_wrap=True)
-    if cluster.address_of(address) is None:
+    if connection.address_of(address) is None:
         resources.share(spec.resources, resources.here(), trials=1)
     return spec, uri
 

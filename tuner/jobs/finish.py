@@ -12,7 +12,7 @@ from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.jobs.context import JobContext
 from tuner.jobs.continuation import changed_code
 from tuner.jobs.result import Result
-from tuner.ray_backend import cluster
+from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.runner import test_on_cluster
 from tuner.ray_backend.worker.trainable import test
@@ -76,7 +76,7 @@ class Finish:
             job.keep_logs("a fault of tuner" if self._internal_errors.reason else "a worker was lost")
         with ThreadPoolExecutor(1) as pool:
             # Its processes end while the record is finished.
-            ray = pool.submit(self._internal_errors.guarded, "the end of Ray", cluster.disconnect)
+            ray = pool.submit(self._internal_errors.guarded, "the end of Ray", connection.disconnect)
             status, written = self._record(status, early, seconds)
             job.phases.end()
         if left := ray.result():

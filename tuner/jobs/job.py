@@ -9,7 +9,7 @@ from tuner.jobs.ahead import EarlyImports
 from tuner.jobs.context import JobContext
 from tuner.jobs.finish import Finish
 from tuner.jobs.result import Result
-from tuner.ray_backend import cluster
+from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.guards import GuardedCallback, InternalErrors
 from tuner.ray_backend.runner import end_running, run_trials
 from tuner.report.live import Display
@@ -97,7 +97,7 @@ class Job(JobContext):
             with on_signal(LateSignal(say)):
                 ahead.wait()
                 end_running(self.trials, "" if stopping.reason == INTERRUPTION else stopping.reason, listeners)
-                sweep(temporary.clear_up if self.local else cluster.clear_up)
+                sweep(temporary.clear_up if self.local else connection.clear_up)
                 internal_errors.guarded("the retention", retention.give_up_worse)
                 internal_errors.guarded("the retention", retention.clear_up, self.folder)
                 sweeper.shutdown()

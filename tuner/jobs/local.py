@@ -54,8 +54,8 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     spec = _with_data(spec, console)
     config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
     if isinstance(config, TargetTrial):
+        from tuner.ray_backend.cluster.resources import with_own_resources
         from tuner.ray_backend.local_function import call_alone  # Ray: a second
-        from tuner.ray_backend.resources import with_own_resources
 
         spec, message = with_own_resources(spec)
         if message:

@@ -10,7 +10,7 @@ import psutil
 
 from tuner.errors import Problem, UserError
 from tuner.formatting import byte_size
-from tuner.ray_backend.working_dir import unpacked
+from tuner.ray_backend.cluster.working_dir import unpacked
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, local_path, masked
 from tuner.tracking.health import kind_of, unanswered

@@ -14,9 +14,9 @@ from rich.console import Console
 from tuner.errors import Problem, UserError
 from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.jobs.continuation import ResumeOptions
-from tuner.ray_backend import jobs_client, working_dir
-from tuner.ray_backend.jobs_client import follow
-from tuner.ray_backend.working_dir import Package, package_of
+from tuner.ray_backend.cluster import jobs_client, working_dir
+from tuner.ray_backend.cluster.jobs_client import follow
+from tuner.ray_backend.cluster.working_dir import Package, package_of
 from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.source import read

@@ -14,9 +14,9 @@ from ray.tune.search import Searcher as RaySearcher
 
 from tuner.config_keys import Assignment
 from tuner.ray_backend.callback import TuneCallback
+from tuner.ray_backend.cluster.resources import TrialResources
 from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.internals import internal
-from tuner.ray_backend.resources import TrialResources
 from tuner.ray_backend.schedulers import Mutating, Payload, build_scheduler
 from tuner.ray_backend.tune_internals import Controller
 from tuner.ray_backend.worker.trainable import run_target, test, train_trial
@@ -187,7 +187,7 @@ def run_trials(
             verbose=0,
         )
     except KeyboardInterrupt:
-        gc.disable()  # until `cluster.disconnect`: to let go of Ray's references is to ask a Ray that may be gone
+        gc.disable()  # until `connection.disconnect`: to let go of Ray's references is to ask a Ray that may be gone
         events.on_experiment_end([])  # which Ray does not come to
         raise
     finally:

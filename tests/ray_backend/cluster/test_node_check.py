@@ -12,8 +12,8 @@ from conftest import eventually
 from hosts import SOON, Host, Network, network
 
 from tuner.data.mnist import data_dir
-from tuner.ray_backend.auth import OPEN
-from tuner.ray_backend.node_check import versions
+from tuner.ray_backend.cluster.auth import OPEN
+from tuner.ray_backend.cluster.node_check import versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

@@ -11,8 +11,8 @@ import ray
 from conftest import experiment
 
 from tuner.errors import UserError
-from tuner.ray_backend.cluster import address_of, disconnect
-from tuner.ray_backend.resources import (
+from tuner.ray_backend.cluster.connection import address_of, disconnect
+from tuner.ray_backend.cluster.resources import (
     ClusterResources,
     NodeResources,
     TrialResources,

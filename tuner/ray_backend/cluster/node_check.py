@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from tuner import user_code
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.ray_backend import cluster
-from tuner.ray_backend.resources import NodeResources
+from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.cluster.resources import NodeResources
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.validation_errors import problems_of
@@ -119,7 +119,7 @@ def versions() -> dict[str, str]:
     for name in _PACKAGES:
         found[name] = metadata.version(name).partition("+")[0]  # a machine without a GPU has another build
     source = sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in sorted(Path(__file__).parents[2].rglob("*.py")):
         source.update(path.read_bytes())
     return found | {"tuner": f"{__version__} ({source.hexdigest()[:6]})"}
 
@@ -174,7 +174,7 @@ def _ask(
     """What each machine found; None of one that has gone."""
     import ray
 
-    asked = cluster.ask(machines, _looking(), tasks)
+    asked = connection.ask(machines, _looking(), tasks)
     late = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)[1]
     if late:
         hosts = ", ".join(machine.host for machine, answer in zip(machines, asked, strict=True) if answer in late)
@@ -199,7 +199,7 @@ def _ask(
 
 def _has_gone(machine: NodeResources) -> bool:
     give_up = time.monotonic() + _GOING
-    while machine.id in (alive := {other.id for other in cluster.machines()}) and time.monotonic() < give_up:
+    while machine.id in (alive := {other.id for other in connection.machines()}) and time.monotonic() < give_up:
         time.sleep(0.5)
     return machine.id not in alive
 
@@ -208,7 +208,7 @@ def _looking() -> Callable[[bytes], Any]:
     """`look`, for a machine that may not have it: a function in a function travels whole."""
 
     def looking(task: bytes) -> Any:
-        from tuner.ray_backend import node_check
+        from tuner.ray_backend.cluster import node_check
 
         return node_check.look(task)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UserError
-from tuner.ray_backend import auth, sessions
+from tuner.ray_backend.cluster import auth, sessions
+from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, local_capacity
 from tuner.ray_backend.internals import internal
-from tuner.ray_backend.resources import ClusterResources, NodeResources, local_capacity
 from tuner.storage import temporary
 
 _LAST = 15.0  # seconds at the end of a job in which the machines delete what killed processes have left
@@ -146,7 +146,7 @@ def _of_cluster(is_open: bool) -> ClusterResources:
     """The machines of the Ray that we are connected to."""
     import ray
 
-    from tuner.ray_backend import autoscaler
+    from tuner.ray_backend.cluster import autoscaler
 
     types = autoscaler.node_types(ray.get_runtime_context().gcs_address)
     later = tuple(machine for has, count in types or () for machine in [_machine(has)] * count)

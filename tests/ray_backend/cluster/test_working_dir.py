@@ -8,8 +8,8 @@ from zipfile import ZipFile
 import pytest
 
 from tuner import user_code
-from tuner.ray_backend import working_dir
-from tuner.ray_backend.working_dir import package_of
+from tuner.ray_backend.cluster import working_dir
+from tuner.ray_backend.cluster.working_dir import package_of
 
 
 @pytest.fixture(autouse=True)

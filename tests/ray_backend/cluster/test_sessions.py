@@ -17,7 +17,7 @@ from conftest import eventually, start_job
 
 from tuner.errors import UserError
 from tuner.exit_status import FAILED, OK
-from tuner.ray_backend import sessions
+from tuner.ray_backend.cluster import sessions
 from tuner.storage import temporary
 
 GONE = 2**22 + 1  # no process has this id

@@ -149,7 +149,7 @@ def _automatic(cpu: float, machines: Sequence[NodeResources], trials: int) -> fl
 
 
 def _may_come(cpu: float, gpu: float) -> bool:
-    from tuner.ray_backend import autoscaler
+    from tuner.ray_backend.cluster import autoscaler
 
     return not autoscaler.refuses({"CPU": cpu, "GPU": gpu})
 
