@@ -242,6 +242,6 @@ def test_jobs_leave_no_sessions_but_what_is_needed(root: Path, tmp_path: Path) -
         job.kill()
     assert job.returncode == FAILED, output
     [kept] = there.glob("session_2*")
-    assert f"a worker was lost: Ray's logs of this job stay in {kept}/logs\n" in output
+    assert f"a worker was lost: Ray's logs of this job are kept in {kept}/logs\n" in output
     assert any((kept / "logs").glob("raylet*")) and not (kept / sessions.MARK).exists()
     shutil.rmtree(kept)
