@@ -116,7 +116,7 @@ def test_what_an_older_version_did_not_write_is_written(job: Job, loss: str) -> 
 
 def test_what_cannot_be_mended_is_named(job: Job) -> None:
     job.change(f"UPDATE params SET value = '7' WHERE key = '{recorded(KEY)}'")
-    with pytest.raises(UserError, match="not whole") as raised:
+    with pytest.raises(UserError, match="is incomplete") as raised:
         sync(job.spec, Path())
     assert f"trial 0 has not the parameter {KEY!r}" in str(raised.value)
 
@@ -142,7 +142,7 @@ def test_a_journal_that_is_older_than_the_record_takes_nothing_from_it(job: Job,
     last = max(number for number, text in enumerate(lines) if f'"{line}"' in text)
     journal.write_text("".join(lines[:last]))
     before = job.content()
-    with pytest.raises(UserError, match="tells more than the job's journal"):
+    with pytest.raises(UserError, match="has more than the job's journal"):
         sync(job.spec, Path())
     assert job.content() == before
 

@@ -55,8 +55,8 @@ def run(
         console: Where to write; None for standard output.
         resume: Go on with the experiment's last job instead of beginning a new one.
         extend: Go on with it, and try this many configurations more; ``all``: what was added to a grid.
-        job: Which job goes on, by its id or the name of its folder; None for the last one.
-        adopt: Whether it goes on as a job of its own, with an id and runs of its own: as a copy has to.
+        job: Which job resumes, by its id or the name of its folder; None for the last one.
+        adopt: Whether it resumes as a job of its own, with an id and runs of its own: as a copy has to.
         changed_code: Whether it may go on though code of the user's own is not what it was.
         phases: What was begun already, such as reading the file; None where nothing was.
 
@@ -66,16 +66,16 @@ def run(
     console = console or Console()
     if source.is_file():
         user_code.add_folder(source.parent, Path.cwd())
-    said = ResumeOptions(resume, extend, job, adopt, changed_code)
-    if not said.is_wanted and said.flags():
+    options = ResumeOptions(resume, extend, job, adopt, changed_code)
+    if not options.is_wanted and options.flags():
         hint = "it is for a job that goes on: say --resume or --extend N, too"
-        raise UserError(Problem("a new job begins", said.flags()[0], hint=hint))
+        raise UserError(Problem("a new job begins", options.flags()[0], hint=hint))
     phases = phases or Phases(console)
     address = connection.address_of(address)
     with phases:
         phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
         spec, uri = prepare(spec, console, address)
-        opening = continued_job(spec, said) if said.is_wanted else new_job(spec)
+        opening = continued_job(spec, options) if options.is_wanted else new_job(spec)
     if moved := relocate(uri, to_write=True):
         console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec, past, folder = opening.spec, opening.past, opening.folder
@@ -172,7 +172,7 @@ def _join(
             warn(f"{note}; MLFLOW_TRACKING_URI keeps it here")
     share = resources.share(spec.resources, capacity, generator.total)
     say(share.explain())
-    say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` had said so
+    say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` would have raised
     user_folder = working_dir.user_folder(targets, root) if targets else None
     is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
     if targets and is_spread and kind_of(uri) in ("sqlite", "file"):

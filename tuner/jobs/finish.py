@@ -63,7 +63,7 @@ class Finish:
     def run(self) -> Result:
         """Test the winner, write the report, end the record."""
         job = self._job
-        self._internal_errors.guarded("the look at changed code", self._tell_of_changed_code)
+        self._internal_errors.guarded("the check for changed code", self._report_changed_code)
         job.phases.begin("test", f"testing trial {self._best.number}, the best" if self._best else "")
         self._test_winner()
         status, early, seconds = (
@@ -99,7 +99,7 @@ class Finish:
             report=written,
         )
 
-    def _tell_of_changed_code(self) -> None:
+    def _report_changed_code(self) -> None:
         """Say which code is not what it was when the job began: workers that started later have imported it."""
         job = self._job
         if not job.local or not job.opening.code:  # on a cluster they have what travelled when the job began

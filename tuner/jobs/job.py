@@ -71,7 +71,7 @@ class Job(JobContext):
         needed = [GuardedCallback(each, internal_errors) for each in (self.generator, stopping, retention)]
         needed.insert(
             2, GuardedCallback(journal, internal_errors, give_up=stopping.give_up)
-        )  # without it, nothing goes on later
+        )  # without it, the job cannot be resumed
         seen: list[TrialCallback] = [display, ahead]
         if spec.tracking.tensorboard:
             seen.append(TensorBoard(self.folder, spec.objectives, say))
@@ -117,7 +117,7 @@ class Job(JobContext):
             raise
 
     def _cannot_write(self, stopping: StoppingCriteria, error: OSError) -> None:
-        """The journal cannot be written: nothing that comes now could be gone on from, and the job ends."""
+        """The journal cannot be written: the job ends, since nothing that comes now could be resumed."""
         if is_full(error):
             stopping.give_up(f"{FULL} ({self.folder}); make room, and --resume continues the job")
         else:

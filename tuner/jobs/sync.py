@@ -1,4 +1,4 @@
-"""Make up for what the tracking server was not told of a job, from the job's journal."""
+"""Complete the MLflow record of a job from its journal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ _MOST = 5  # of what is lacking, before the rest is counted
 
 @dataclass(frozen=True)
 class Synced:
-    """What was made whole.
+    """A record that was completed.
 
     Args:
         job: The job's id.
-        trials: How many trials it had begun.
+        trials: How many of its trials have begun.
         links: Where its record is.
     """
 
@@ -47,7 +47,7 @@ def _lacks(uri: str, spec: ExperimentSpec, past: ResumedJob, parent: str, folder
 def sync(
     spec: ExperimentSpec, source: Path, job: str | None = None, warn: Callable[[str], object] = lambda message: None
 ) -> Synced:
-    """Bring the record of a job to what its journal tells: nothing twice, no run left running, and read back after.
+    """Write what the record of a job lacks, and read it back: nothing twice, no run left running.
 
     Args:
         spec: The experiment, as `tuner.spec.loader.load` gives it.
@@ -71,7 +71,7 @@ def sync(
     with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
         recorder = Recorder(spec, uri, lock)
-        # A store that is gone is made anew, with all that the journal tells.
+        # A store that is gone is made anew, with all that the journal has.
         lacks = _lacks(uri, spec, past, past.head.parent_run, folder) if is_there(uri) else []
         ended: dict[int, set[str]] = {}
         for lack in lacks:
@@ -90,11 +90,11 @@ def sync(
         recorder.job_ended(past.end or messages.end_of("KILLED", summary))
         recorder.close()
     if recorder.failure is not None:
-        message = f"the record is not whole yet: {recorder.failure}"
+        message = f"the record is still incomplete: {recorder.failure}"
         raise UserError(Problem(message, where=masked(uri), hint="run it again when the store takes it"))
     if lacks := _lacks(uri, spec, past, links.parent_run_id, folder):
         more = f"; and {len(lacks) - _MOST} more" if len(lacks) > _MOST else ""
-        message = f"the record is not whole: {'; '.join(lack.what for lack in lacks[:_MOST])}{more}"
+        message = f"the record is incomplete: {'; '.join(lack.what for lack in lacks[:_MOST])}{more}"
         raise UserError(
             Problem(message, where=masked(uri), hint="what was written is there; the rest lies in the journal")
         )

@@ -252,7 +252,7 @@ def event_of(line: str) -> Event:
 
 
 def events_of(text: str, where: str) -> Iterator[Event]:
-    """What a journal tells, line by line; a line that was cut off tells nothing.
+    """The events of a journal, line by line; a line that was cut off is none.
 
     Args:
         text: The journal.

@@ -151,7 +151,7 @@ class Journal(TrialCallback):
         whole = "".join(self._lines).encode()
         try:
             written = self._file.write(whole)
-            while written < len(whole):  # as much as there was room for: the rest says why
+            while written < len(whole):  # as much as there was room for: the next write raises why
                 written += self._file.write(whole[written:])
         except OSError:
             self._file.truncate(before)  # half a line would spoil the next
@@ -259,4 +259,4 @@ def exists(folder: str) -> bool:
 def text_of(folder: str) -> str:
     """The journal in a folder."""
     text = b"".join(read_parts(below(folder, FILE)))
-    return text.decode(errors="replace")  # we write ASCII: other lines are told as damaged
+    return text.decode(errors="replace")  # we write ASCII: other lines are reported as damaged

@@ -1,4 +1,4 @@
-"""An earlier run of a job, as its journal tells of it."""
+"""An earlier run of a job, read from its journal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -63,9 +63,9 @@ class ResumedJob:
     ended: float = 0.0
     """When the last of them ended, in seconds since 1970."""
     asked: frozenset[int] = frozenset()
-    """``search.trials`` as its user has said it so far."""
+    """``search.trials`` as its user has given it so far."""
     openings: frozenset[str] = frozenset()
-    """The tokens of its runs: one of them stands in its record, unless a copy of it has gone on there."""
+    """The tokens of its runs: its record has one of them, unless a copy of the job has continued the record."""
     missing: list[str] = field(default_factory=list)
     """The checkpoints that the journal names and that are not there, each with its trial, in words."""
 
@@ -75,13 +75,13 @@ class ResumedJob:
 
 
 def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = True, widens: bool = False) -> ResumedJob:
-    """What the journal in a job's folder tells.
+    """Read the journal in a job's folder.
 
     Args:
         spec: The experiment.
         folder: The job's folder.
         job: The job's id.
-        goes_on: Whether its trials are to go on: those that had not ended begin again at their latest checkpoint.
+        goes_on: Whether its trials are to resume: those that had not ended begin again at their latest checkpoint.
         widens: Whether the space may be another one, as long as what was tried lies in it.
 
     Raises:
@@ -98,7 +98,7 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
     for event in events if widens else ():
         if isinstance(event, TrialStarted) and not lies_in(spec.space, event.assignment):
             raise left_out(event.trial, event.assignment, where)
-    past = _retold(spec, job, [event.placed(partial(resolved, folder=folder)) for event in events], where)
+    past = _replayed(spec, job, [event.placed(partial(resolved, folder=folder)) for event in events], where)
     there = _checkpoints_there(folder)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):
@@ -132,7 +132,7 @@ def _kept(past: ResumedJob, spec: ExperimentSpec) -> list[Trial]:
     kept = [trial for trial in past.trials if trial.ended is not None and trial.checkpoint and not trial.dropped]
     if past.head.job or spec.checkpoints.keep == "all":
         return kept
-    # An older journal does not tell which it has let go: all but the best, and some of those that ended badly.
+    # An older journal does not have which checkpoints were dropped: all but the best, and some of failed trials.
     best = ranked(past.trials, spec.objectives, spec.repeat)[: spec.checkpoints.keep]
     return [trial for trial in kept if trial in best]
 
@@ -162,7 +162,7 @@ def rebuilt(text: str, job: str, where: str) -> tuple[ExperimentSpec, ResumedJob
     except ValidationError as error:
         problems = problems_of(error, ExperimentSpec)
         raise UserError(*(replace(problem, where=where) for problem in problems)) from None
-    return spec, _retold(spec, job, events, where)
+    return spec, _replayed(spec, job, events, where)
 
 
 def _head(events: Sequence[Event]) -> JobOpened:
@@ -193,7 +193,7 @@ def _is_own(place: Any, folder: str) -> TypeGuard[str]:
     return isinstance(place, str) and is_inside(place, folder)
 
 
-def _retold(spec: ExperimentSpec, job: str, events: Sequence[Event], where: str) -> ResumedJob:
+def _replayed(spec: ExperimentSpec, job: str, events: Sequence[Event], where: str) -> ResumedJob:
     """What came of a job, event by event.
 
     Raises:
@@ -204,7 +204,7 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[Event], where: str)
     end: JobEnd | None = None
     began, before, seconds, paused = 0.0, 0.0, 0.0, 0.0
     for event in events:
-        if isinstance(event, JobOpening):  # what comes of it is told next, if anything does
+        if isinstance(event, JobOpening):  # its `JobOpened` comes next, if the job came to that
             continue
         if isinstance(event, JobOpened):  # what lies between two runs of a job is no time of it
             seconds += max(0.0, before - began)
@@ -214,7 +214,7 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[Event], where: str)
         if isinstance(event, JobRecorded):  # the job's end comes before that of its report
             before = max(began, began + seconds_of(event.end["tags"], began, before + seconds) - seconds)
         if isinstance(event, TrialEvent):
-            _retell(trials, event, spec, where)
+            _replay(trials, event, spec, where)
             continue
         finished = event.finished if isinstance(event, JobClosed) else finished and isinstance(event, JobRecorded)
         end = event.end if isinstance(event, JobRecorded) else None
@@ -240,8 +240,8 @@ def _retold(spec: ExperimentSpec, job: str, events: Sequence[Event], where: str)
     )
 
 
-def _retell(trials: dict[int, Trial], event: TrialEvent, spec: ExperimentSpec, where: str) -> None:
-    """Do to the trials what an event tells of one."""
+def _replay(trials: dict[int, Trial], event: TrialEvent, spec: ExperimentSpec, where: str) -> None:
+    """Apply an event to the trials."""
     is_new = event.trial not in trials
     if is_new:
         if not isinstance(event, TrialStarted) or event.trial != len(
@@ -289,7 +289,7 @@ def _stop(trial: Trial) -> None:
 
 
 def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:
-    """Make a trial one that goes on after `epoch`: what it reported later is reported again."""
+    """Take a trial back to `epoch`: what it reported later is reported again."""
     trial.reason, trial.ended = "", None
     trial.reports = [(report, when) for report, when in trial.reports if report["epoch"] <= epoch]
     trial.saves = [save for save in trial.saves if save[1] <= epoch]
@@ -304,7 +304,7 @@ def _rewind(trial: Trial, epoch: int, spec: ExperimentSpec) -> None:
 
 
 def _config(spec: ExperimentSpec, assignment: Assignment, seed: int | None, where: str) -> AnyTrial:
-    """One trial whole. Raises UserError where the space does not have it, or the trial does not allow it."""
+    """One whole trial. Raises UserError where the space does not have it, or the trial does not allow it."""
     try:
         for name, value in assignment.items():
             spec.space[name].encode(value)

@@ -1,6 +1,8 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,7 +127,7 @@ def test_a_store_that_has_gone_away_for_good_before_the_end_holds_up_no_end(
     recorder.job_ended(end_of("FINISHED", {}))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(recorder.close).result(timeout=300)
-    assert "is away" in str(recorder.failure)
+    assert "does not answer" in str(recorder.failure)
 
 
 def test_the_best_of_a_trial_that_went_back_is_what_mlflow_shows(spec: ExperimentSpec) -> None:
@@ -202,7 +204,7 @@ def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
             recorder.close()
     assert recorder.failure is None
     [warning] = warnings
-    assert f"http://127.0.0.1:{port} has gone away, and is waited for: no tracking server answers" in warning
+    assert f"http://127.0.0.1:{port} does not answer, and is waited for: no tracking server answers" in warning
     [run] = MlflowClient(uri).search_runs([links.experiment_id])
     assert run.info.run_id == links.parent_run_id
 
@@ -624,6 +626,26 @@ class TestReopened:
             "traceback.txt",
         ]
 
+    def test_a_record_that_is_made_anew_has_what_only_the_journal_knows(
+        self, uri: str, empty_store: Path, tmp_path: Path
+    ) -> None:
+        job = self.killed(uri, tmp_path)
+        trial = job.generator.trials[1]
+        trial.host, trial.lost, trial.micro_batches, trial.damaged = "far-away", 2, 4, {"checkpoint_1": "cut off"}
+        job.end(trial)
+        job.close()
+        before = job.run_of(1)
+        shutil.copy(empty_store, tmp_path / "other.db")
+        job.uri = f"sqlite:///{tmp_path}/other.db"
+        again = job.again()
+        again.finish()
+        tags = again.run_of(1).data.tags
+        assert (tags["tuner.host"], tags["tuner.lost"], tags["tuner.batch_parts"]) == ("far-away", "2", "4")
+        assert tags["tuner.damaged"] == "checkpoint_1: cut off"
+        ours = {name: value for name, value in before.data.tags.items() if not name.startswith("mlflow.")}
+        assert {name: tags.get(name) for name in ours} == ours
+        assert again.run_of(1).data.metrics == before.data.metrics
+
     def test_a_run_that_was_not_ended_is_ended(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path)
         job.close()
@@ -720,9 +742,16 @@ class TestReopened:
 def test_a_name_that_is_recorded_as_another_is_told_by_the_one_that_is_there() -> None:
     recorder, said = Recorder(experiment(), "sqlite:///none.db"), list[str]()
     recorder._warn = said.append
-    recorder._tell_of_names(
+    recorder._warn_of_names(
         [f"{SPACE}config.lr(head)", "config.lr(head)", f"{FIXED}config.50%", "best_mAP@50", "mAP@50"]
     )
     names = {"config.lr(head)": "config.lr(head)", "config.50%": f"{FIXED}config.50%", "mAP@50": "mAP@50"}
     listed = ", ".join(f"{name!r} is recorded as {recorded(there)!r}" for name, there in names.items())
     assert said == [f"MLflow does not accept every name: {listed}"]
+
+
+def test_the_writer_imports_neither_torch_nor_the_specification() -> None:
+    """They take seconds, and the record is opened while the user waits."""
+    script = "import sys, tuner.tracking.record.writer\nprint('\\n'.join(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert not {"torch", "ray", "optuna", "tuner.spec.experiment", "tuner.trials.trial"} & set(ran.stdout.split())

@@ -1,1 +1,1 @@
-"""What writes a job's runs to MLflow: messages, a process of its own, and the way into the store."""
+"""The record of a job in MLflow: a projection of its journal, written by a process of its own."""

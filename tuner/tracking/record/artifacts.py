@@ -1,4 +1,4 @@
-"""Files on their way to where MLflow keeps artifacts: several at once, for it is the way there that takes time."""
+"""Uploads of artifacts, several files at once: the network takes the time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

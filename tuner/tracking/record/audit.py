@@ -1,4 +1,4 @@
-"""Whether MLflow's store has all that the journal of a job tells: what it lacks is read back and named."""
+"""Reads back what MLflow's store has of a job, and names what it lacks of the job's journal."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def lacking(
         client: Of the store.
         uri: The store.
         spec: The experiment.
-        past: What the journal tells.
+        past: The job, as its journal has it.
         parent: Id of the job's own run.
         kept: The checkpoints in the job's folder.
     """

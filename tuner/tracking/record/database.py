@@ -150,16 +150,16 @@ class DatabaseRuns:
 
     def _add(self, connection: Any, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows that are not there yet."""
-        said = self._insert(model.__table__).on_conflict_do_nothing()
+        statement = self._insert(model.__table__).on_conflict_do_nothing()
         for at in range(0, len(rows), _MOST):
-            connection.execute(said, rows[at : at + _MOST])
+            connection.execute(statement, rows[at : at + _MOST])
 
     def _set_tags(self, connection: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-        said, there = self._insert(self._models.SqlTag.__table__), self._models.SqlTag.__table__.c
-        said = said.on_conflict_do_update(
-            index_elements=[there.key, there.run_uuid], set_={"value": said.excluded.value}
+        statement, there = self._insert(self._models.SqlTag.__table__), self._models.SqlTag.__table__.c
+        statement = statement.on_conflict_do_update(
+            index_elements=[there.key, there.run_uuid], set_={"value": statement.excluded.value}
         )
-        connection.execute(said, rows)
+        connection.execute(statement, rows)
 
     def _add_points(self, connection: Any, rows: Sequence[dict[str, Any]]) -> None:
         """Points of curves, and the latest of each metric."""
@@ -169,9 +169,9 @@ class DatabaseRuns:
         for row in sorted(rows, key=_age):
             latest[row["key"]] = row
         table = self._models.SqlLatestMetric.__table__
-        said, there = self._insert(table), table.c
-        new = said.excluded
-        newer = said.on_conflict_do_update(
+        statement, there = self._insert(table), table.c
+        new = statement.excluded
+        newer = statement.on_conflict_do_update(
             index_elements=[there.key, there.run_uuid],
             set_={name: new[name] for name in ("value", "timestamp", "step", "is_nan")},
             where=tuple_(new.step, new.timestamp, new.value) > tuple_(there.step, there.timestamp, there.value),
@@ -182,7 +182,7 @@ class DatabaseRuns:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether an error is about what was to be written, and not about a database that is away."""
+    """Whether an error is about what was to be written, and not about a database that does not answer."""
     from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError
 
     # A character or a number that the database, or its driver, does not take.

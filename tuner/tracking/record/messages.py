@@ -1,4 +1,4 @@
-"""What the driver and the process that writes the record tell each other: one line of JSON a message.
+"""What the driver and the process that writes the record send each other: one line of JSON a message.
 
 The driver opens the record with `OpenRecord`, and sends the events of the journal (`tuner.trials.events`) thereafter.
 """
@@ -23,7 +23,7 @@ class _Message(BaseModel):
 
 
 class JournalState(_Message):
-    """What the journal of a job tells when its record is opened."""
+    """What the journal of a job has when its record is opened."""
 
     job: str
     """The job's id."""
@@ -42,7 +42,7 @@ class JournalState(_Message):
     unfinished: list[int] = []
     """The trials of these that have not ended."""
     is_ended: bool = False
-    """Whether the journal tells how the record ended."""
+    """Whether the journal has the end of the record."""
     only_completes: bool = False
     """Whether the record is only to be completed, and nothing is to be taken from it."""
 
@@ -110,7 +110,7 @@ class Opened(_Message):
     view: str
     """The key of the page of the job's trials."""
     superseded: list[int] = []
-    """Trials of which the journal does not tell, and whose runs no longer stand for them."""
+    """Trials that the journal does not have: their runs no longer count as the job's."""
 
 
 class Written(_Message):
@@ -147,7 +147,7 @@ def end_of(
 
     Args:
         status: MLflow's, of the job's own run.
-        summary: What is told on it.
+        summary: Numbers and words of it, by name.
         artifacts: A folder whose files are kept beside it.
         winner: The best trial.
         front: The trials on the Pareto front, which are tagged ``pareto``.

@@ -49,7 +49,7 @@ def opening(
     Args:
         spec: The experiment.
         uri: MLflow's tracking URI.
-        journal: What the job's journal tells.
+        journal: What the job's journal has.
         source: The experiment's file, or the folder that it belongs to.
         trials: How many trials there will be.
         environment: In which Git is asked for the commit.

@@ -40,7 +40,7 @@ class Rules(BaseModel):
     """Whether the output of every trial is recorded, or else that of the failed ones."""
 
     def is_searched(self, key: str) -> bool:
-        """Whether a key of a trial is searched, or belongs to a section that is searched as a whole."""
+        """Whether a key of a trial is searched, or belongs to a section of which the kind is searched."""
         return any(key == name or key.startswith(f"{name}.") for name in self.searched)
 
 
@@ -178,7 +178,7 @@ class TrialProjection:
             "tuner.device": str(report.get("device", "")),
             "tuner.precision": str(report.get("precision", "")),
             "tuner.host": event.host,
-            "tuner.seconds": "" if event.seconds is None else f"{event.seconds:.3f}",  # else its run tells
+            "tuner.seconds": "" if event.seconds is None else f"{event.seconds:.3f}",  # else its run has its times
             "tuner.missed": "; ".join(missed),
             "tuner.mutations": str(len(self._mutations) or ""),
             "tuner.lost": str(event.lost or ""),

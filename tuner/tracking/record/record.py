@@ -94,8 +94,7 @@ class Record:
         """Open the runs that the job has already.
 
         Returns:
-            The trials of which the journal does not tell, and whose runs no longer stand for them; None where the
-            job's own run is not there.
+            The trials that the journal does not have; None where the job's own run is not there.
         """
         parent, journal = message.parent, message.journal
         run = store.run_of_job(self._client, self._experiment, parent, journal.job) if parent else None

@@ -66,8 +66,8 @@ class Recorder:
         self._spec = spec
         self._rules = rules_of(spec)
         self._uri = uri
-        self._told: set[str] = set()
-        """Names that are recorded under others, of which the user knows."""
+        self._warned_of: set[str] = set()
+        """Names that are recorded under others, of which the user has been warned."""
         self._warn: Callable[[str], object] = lambda message: None
         self.failure: Exception | None = None
         """Why the record is not complete; None while it is."""
@@ -138,17 +138,17 @@ class Recorder:
             lacking={number: sorted(metrics) for number, metrics in lacking.items()},
             unkept=sorted(unkept),
         )
-        self._tell_of_names((*message.params, *message.tags))
+        self._warn_of_names((*message.params, *message.tags))
         opened = self._writer.open(
             message,
-            lambda why: warn(f"MLflow's store at {masked(self._uri)} has gone away, and is waited for: {why}"),
+            lambda why: warn(f"MLflow's store at {masked(self._uri)} does not answer, and is waited for: {why}"),
         )
         if isinstance(opened, Refusal):
             self.close()
             raise UserError(Problem(opened.message, opened.key, masked(self._uri), opened.hint))
         if superseded := ", ".join(str(number) for number in opened.superseded):
             warn(
-                f"MLflow has runs of the trials {superseded}, of which the job's journal does not tell: it is older, "
+                f"MLflow has runs of the trials {superseded}, which the job's journal does not have: it is older, "
                 "as one from a backup; they keep their numbers as the tag tuner.superseded, and new trials get these "
                 "numbers"
             )
@@ -167,11 +167,11 @@ class Recorder:
         if not isinstance(event, TrialEvent | JobRecorded) or isinstance(event, TrialSaved):
             return
         assert self._writer is not None, "the record is not open"
-        self._tell_of_names(names_in(event, self._rules))
+        self._warn_of_names(names_in(event, self._rules))
         self._writer.put(event)
 
     def job_ended(self, end: JobEnd) -> None:
-        """Have the end of the job recorded, of which its journal does not tell."""
+        """Have the end of the job recorded that its journal does not have."""
         self.put(end_event(end))
 
     def user_mlflow(self, links: Links) -> UserMlflow:
@@ -179,12 +179,12 @@ class Recorder:
         return UserMlflow.of(self._uri, links.experiment_id, links.parent_run_id)
 
     def hang_up(self) -> None:
-        """Have `open`, on another thread, wait for no store that is away."""
+        """Keep `open`, on another thread, from waiting for a store that does not answer."""
         if self._writer is not None:
             self._writer.hang_up()
 
     def close(self) -> None:
-        """Wait until everything is written. Nothing can be told it afterwards."""
+        """Wait until everything is written. Nothing can be recorded afterwards."""
         if self._writer is None:
             return
         written = self._writer.close()
@@ -194,13 +194,13 @@ class Recorder:
             more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
             self.failure = RuntimeError(f"{failures[0]}{more}")
 
-    def _tell_of_names(self, names: Iterable[str]) -> None:
-        """Say once which names MLflow does not take, and what they are recorded as."""
+    def _warn_of_names(self, names: Iterable[str]) -> None:
+        """Warn once of each name that MLflow does not take, with the name that it is recorded as."""
         new = {}
         for other, name in renamed(names).items():
             plain = next((name.removeprefix(each) for each in _PREFIXES if name.startswith(each)), name)
-            if plain not in self._told:
-                self._told.add(plain)
+            if plain not in self._warned_of:
+                self._warned_of.add(plain)
                 # A searched key is known by its tag first, and looked for among the parameters.
                 new[plain] = other if name.startswith(FIXED) or recorded(plain) == plain else recorded(plain)
         if new:

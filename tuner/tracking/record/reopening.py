@@ -1,4 +1,4 @@
-"""Whether the record of a job may be gone on with: it may belong to another folder, or tell more than the journal."""
+"""Whether a job may continue a record: it may belong to another folder, or have more than the journal."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ def check(run: Any, trials: Sequence[Any], journal: JournalState) -> None:
     Args:
         run: The job's own run.
         trials: The runs of its trials.
-        journal: What its journal tells.
+        journal: What its journal has.
 
     Raises:
         Refused: It cannot.
@@ -40,7 +40,7 @@ def _check_is_no_copy(tags: Mapping[str, str], journal: JournalState) -> None:
     """Two folders of one job are not to write to the same runs: only one of them would know what is in them.
 
     Raises:
-        Refused: The other one has gone on with the record, or has it as well.
+        Refused: The other one has continued the record, or has it as well.
     """
     folder, token = tags.get("tuner.folder", ""), tags.get(OPENING, "")
     gone_on = bool(token) and token not in (journal.token, *journal.known)
@@ -54,13 +54,13 @@ def _check_is_no_copy(tags: Mapping[str, str], journal: JournalState) -> None:
 
 
 def _check_is_not_ahead(run: Any, trials: Sequence[Any], journal: JournalState) -> None:
-    """What only makes a record whole must not take anything from it: the journal may be older, as one from a backup.
+    """Completing a record must not take anything from it: the journal may be older, as one from a backup.
 
     Raises:
-        Refused: The record tells more than the journal.
+        Refused: The record has more than the journal.
     """
     if not journal.only_completes:
-        return  # its trials go on, and what is known of them is what the journal tells
+        return  # its trials resume from what the journal has
     begun, unfinished = journal.begun, journal.unfinished
     numbers = sorted((int(each.data.tags["tuner.trial"]), is_over(each)) for each in trials)
     ahead = [f"trial {number}" for number, is_over in numbers if number >= begun or (is_over and number in unfinished)]
@@ -69,7 +69,7 @@ def _check_is_not_ahead(run: Any, trials: Sequence[Any], journal: JournalState) 
     if ahead:
         more = f" and {len(ahead) - 5} more" if len(ahead) > 5 else ""
         raise Refused(
-            f"the record tells more than the job's journal, of {', '.join(ahead[:5])}{more}: the journal is older, as "
+            f"the record has more than the job's journal, of {', '.join(ahead[:5])}{more}: the journal is older, as "
             "one from a backup, and nothing was written",
             "tuner sync",
             f"put the newer journal back, which the run {run.info.run_id} may have as an artifact; or tuner run FILE "

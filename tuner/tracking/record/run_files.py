@@ -1,4 +1,4 @@
-"""What of a run is no row of its tables: its artifacts, and the datasets that it has seen."""
+"""The artifacts of a run, and the datasets that it has seen."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -40,13 +40,13 @@ class RunFiles:
         with as_folder(source) as folder:
             self.upload(run, folder, store.CHECKPOINT)
 
-    def datasets(self, run: str, data: Mapping[str, Any], parts: Sequence[str]) -> None:
-        """Log which sets of a dataset a run has seen, as `tuner.tracking.entities.dataset_inputs` takes them.
+    def datasets(self, run: str, data: Mapping[str, Any], splits: Sequence[str]) -> None:
+        """Log which splits of a dataset a run has seen, as `tuner.tracking.entities.dataset_inputs` takes them.
 
         MLflow adds a dataset to the experiment when it first meets it. Of two runs that do so at once, ours or another
         job's, it refuses one with an error of its database: the second attempt finds the dataset there.
         """
-        inputs = entities.dataset_inputs(data, parts)
+        inputs = entities.dataset_inputs(data, splits)
         try:
             self._client.log_inputs(run, datasets=inputs)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a record adds to its runs: it notes on them which names are not as they were, and what the store refuses."""
+"""Writes changes of runs, and keeps which names MLflow does not take and what the store refuses."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,7 +9,7 @@ from tuner.tracking.record.runs import Change, CreatedRun, Runs
 
 
 class RunWriter:
-    """Writes runs, and knows what became of that."""
+    """Writes runs, and keeps what the store refuses."""
 
     def __init__(self, runs: Runs) -> None:
         """Write by way of `runs`."""

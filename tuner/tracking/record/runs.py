@@ -20,7 +20,7 @@ _MOST, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100  # MLflow's limits for one batc
 _KINDS = {"Param": "parameter", "RunTag": "tag", "Metric": "metric"}
 """MLflow's entities by the names of their classes, in words."""
 
-_LONGEST_WHY = 200  # characters of what is told of something that is refused
+_LONGEST_WHY = 200  # characters of the reason why something is refused
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class ClientRuns:
 
     def begin(self, experiment: str, name: str, when: float, tags: Mapping[str, str]) -> CreatedRun:
         """As `Runs.begin`."""
-        said = {tag.key: tag.value for tag in entities.tags(tags)}
-        run = self._client.create_run(experiment, start_time=int(when * 1000), tags=said, run_name=name)
+        named = {tag.key: tag.value for tag in entities.tags(tags)}
+        run = self._client.create_run(experiment, start_time=int(when * 1000), tags=named, run_name=name)
         return CreatedRun(run.info.run_id, run.info.artifact_uri)
 
     def write(self, run: str, change: Change) -> list[str]:
@@ -145,7 +145,7 @@ class ClientRuns:
         self._client.log_batch(run, metrics=metrics, params=params, tags=tags)
 
     def _is_refusal(self, error: Exception) -> bool:
-        """Whether an error is about what was to be written, and not about a store that is away."""
+        """Whether an error is about what was to be written, and not about a store that does not answer."""
         code = getattr(error, "error_code", "")
         if code == "INTERNAL_ERROR":  # either: a server's database refused, or nobody answered
             try:

@@ -27,8 +27,8 @@ from tuner.trials.events import Event, JobEnd, JobRecorded, TrialEvent, event_of
 from tuner.trials.status import BROKE_OFF_RESUMABLE
 
 _LINGER = 0.5  # seconds that operations wait for others to travel with
-_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts while the store is away
-_AWAY = 60.0  # seconds that a store may be away when the record is opened
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between attempts while the store does not answer
+_AWAY = 60.0  # seconds that the opening of a record waits for a store that does not answer
 _SIDE_BY_SIDE = {"http": 8, "https": 8, "postgresql": 4, "mysql": 4, "mssql": 4}
 """Trials that are written at once, by the kind of store: it is the way there that takes time. SQLite has one writer."""
 
@@ -108,7 +108,7 @@ def _opened(message: OpenRecord, hurry: threading.Event, reply: Reply) -> Record
 
 
 class _Deadline:
-    """When a store that is away is not waited for any longer: not before a record comes to its end."""
+    """When a store that does not answer is no longer waited for: not before the end of the record."""
 
     def __init__(self) -> None:
         self._at = float("inf")
@@ -189,7 +189,7 @@ class _Writing:
             self._attempt(lambda again, one=operation: self._record.write(trial, [one], again=True))  # type: ignore[misc]
 
     def _attempt(self, work: Callable[[bool], None], *, is_last: bool = True) -> bool:
-        """Do some work, as often as the store is away. Returns whether it was done."""
+        """Do some work, again and again while the store does not answer. Returns whether it was done."""
         attempt = 0
         while True:
             try:
@@ -200,7 +200,7 @@ class _Writing:
                         self.failures.append(f"{type(error).__name__}: {error}")
                     return False
                 if self._deadline.is_past():
-                    self.failures.append(f"the store is away: {error}")
+                    self.failures.append(f"the store does not answer: {error}")
                     return True  # there is no use in trying the parts
                 if self._hurry.is_set():
                     time.sleep(_PAUSES[0])
@@ -216,7 +216,7 @@ def main() -> None:
     # What the libraries print is nothing for the driver, which listens on standard output.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # A server that is away is waited for here, where the driver's end is known.
+    # A server that does not answer is waited for here, where the driver's end is known.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     write(sys.stdin, lambda answer: print(answer.model_dump_json(), file=out, flush=True))

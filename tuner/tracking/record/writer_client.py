@@ -18,7 +18,7 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
 from tuner.tracking.record.writer import main
 main()
 """
-"""The writer's program. Whoever ends a job with all of its processes, as Ray, SLURM and a terminal do, tells the
+"""The writer's program. Whoever ends a job with all of its processes, as Ray, SLURM and a terminal do, signals the
 driver, too, which ends the record: the writer ends when there is nothing more to come, and listens to nobody else from
 its very first moment."""
 
@@ -65,7 +65,7 @@ class WriterClient:
         return answer
 
     def hang_up(self) -> None:
-        """Say that nothing more will come, from whichever thread: it waits for no store that is away any more."""
+        """Close the pipe, from whichever thread: the writer no longer waits for a store that does not answer."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it is gone, and what was on its way to it with it
             self._process.stdin.close()
@@ -114,7 +114,7 @@ class WriterClient:
             self._process.stdin.write(lines)
             self._process.stdin.flush()
         except (OSError, ValueError):
-            pass  # it is gone, as its missing answer will tell, or was hung up on; what it lacks is in the journal
+            pass  # it is gone, as its missing answer shows, or its pipe is closed; what it lacks is in the journal
 
     def _answer(self) -> Answer | None:
         assert self._process.stdout is not None
