@@ -67,12 +67,9 @@ def add_folder(folder: Path, *last_folders: Path) -> None:
 
 
 def unload_name_clashes(modules: Iterable[str]) -> None:
-    """Unload modules that have the names of the user's modules but were loaded from elsewhere.
+    """Unload modules with the names of the user's top-level modules that were loaded from elsewhere.
 
     A worker loads more modules than the driver; a name that is in use in the driver is refused there.
-
-    Args:
-        modules: Names of the user's top-level modules and packages.
     """
     for top in modules:
         loaded = sys.modules.get(top)
