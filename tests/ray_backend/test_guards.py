@@ -13,7 +13,6 @@ from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
 from tuner.exit_status import FAILED, OK
-from tuner.jobs.ahead import EarlyImports
 from tuner.jobs.driver import run
 from tuner.jobs.finish import Finish
 from tuner.jobs.result import Result
@@ -161,7 +160,7 @@ class TestListeners:
 
     @pytest.mark.parametrize(
         ("listener", "event"),
-        [(Display, "trial_ended"), (EarlyImports, "trial_reported"), (TensorBoard, "trial_reported")],
+        [(Display, "trial_ended"), (TensorBoard, "trial_reported")],
     )
     def test_what_is_only_looked_at_costs_nothing(
         self, place: Place, monkeypatch: pytest.MonkeyPatch, listener: type, event: str

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -36,6 +37,19 @@ def test_macro_metrics_by_hand() -> None:
 def test_a_class_never_predicted_has_precision_zero_and_counts() -> None:
     measured = classification(outputs(torch.tensor([0, 0, 0, 0]), 2), torch.tensor([0, 0, 0, 1]))
     assert measured == pytest.approx({"accuracy": 3 / 4, "precision": 3 / 8, "recall": 1 / 2, "f1": 3 / 7})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_they_are_those_of_scikit_learn(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    classes = 2 + seed  # with many of them some never occur, and some are never predicted
+    output, target = torch.randn(30, classes, generator=generator), torch.randint(classes, (30,), generator=generator)
+    labels, predicted = range(classes), output.argmax(dim=1)
+    macro = precision_recall_fscore_support(target, predicted, labels=labels, average="macro", zero_division=0.0)
+    measured = classification(output, target)
+    assert [measured[name] for name in ("precision", "recall", "f1")] == pytest.approx(macro[:3])
+    assert measured["accuracy"] == accuracy(output, target)
+    assert confusion(output, target) == confusion_matrix(target, predicted, labels=labels).tolist()
 
 
 def test_accuracy_alone_agrees() -> None:

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from tuner.jobs.ahead import EarlyImports
 from tuner.jobs.context import JobContext
 from tuner.jobs.finish import Finish
 from tuner.jobs.result import Result
@@ -67,12 +66,11 @@ class Job(JobContext):
             sweeper.submit(internal_errors.guarded, "the sweeper", work, *arguments)
 
         retention = Retention(spec, self.trials, journal.trial_dropped, partial(sweep, delete))
-        ahead = EarlyImports()
         needed = [GuardedCallback(each, internal_errors) for each in (self.generator, stopping, retention)]
         needed.insert(
             2, GuardedCallback(journal, internal_errors, give_up=stopping.give_up)
         )  # without it, the job cannot be resumed
-        seen: list[TrialCallback] = [display, ahead]
+        seen: list[TrialCallback] = [display]
         if spec.tracking.tensorboard:
             seen.append(TensorBoard(self.folder, spec.objectives, say))
         listeners: list[TrialCallback] = [
@@ -95,7 +93,6 @@ class Job(JobContext):
                 )
             self.phases.begin("end", "ending the trials")
             with on_signal(LateSignal(say)):
-                ahead.wait()
                 end_running(self.trials, "" if stopping.reason == INTERRUPTION else stopping.reason, listeners)
                 sweep(temporary.clear_up if self.local else connection.clear_up)
                 internal_errors.guarded("the retention", retention.give_up_worse)

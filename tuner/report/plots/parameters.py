@@ -193,8 +193,6 @@ class KeyPlots(Sheet):
         return self._importances[name]
 
     def _measured(self, objective: Objective) -> dict[str, float]:
-        from optuna.importance import get_param_importances
-
         done = self.trials.completed([objective])
         keys = [key for key in self.trials.varying(done) if self._can_decide(key, objective)]
         name = metric(objective)
@@ -205,6 +203,8 @@ class KeyPlots(Sheet):
         if count < needed:
             why = f"the importance of {len(keys)} keys for {name} needs {needed}"
             raise Undrawable(f"{_have(count)} completed; {why}.")
+        from optuna.importance import get_param_importances  # it takes scikit-learn, which takes a second
+
         shares: dict[str, float] = {}
         if len({objective.of(trial.best_report) for trial in done}) > 1:
             shares = get_param_importances(self.trials.study([objective], done), params=keys)
