@@ -34,7 +34,8 @@ from tuner.tracking.record.messages import end_of
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.journal import Journal
-from tuner.trials.resume import ResumedJob, read_past
+from tuner.trials.resume.reading import read_past
+from tuner.trials.resume.resumed_job import ResumedJob
 
 EPOCHS = 3
 

@@ -28,7 +28,8 @@ from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.leaderboard import leaderboard
-from tuner.trials.resume import ResumedJob, read_past, rebuilt
+from tuner.trials.resume.reading import read_past, rebuilt
+from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.retention import Retention
 from tuner.trials.trial import Trial
 from tuner.user_code import without_imports

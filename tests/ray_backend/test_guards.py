@@ -28,7 +28,7 @@ from tuner.trials.callback import TrialCallback
 from tuner.trials.events import Event, TrialReported
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal, recorded
-from tuner.trials.resume import read_past
+from tuner.trials.resume.reading import read_past
 from tuner.trials.retention import Retention
 from tuner.trials.stopping import StoppingCriteria
 

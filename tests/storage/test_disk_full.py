@@ -20,7 +20,7 @@ from tuner.train import checkpoint
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
-from tuner.trials.resume import read_past
+from tuner.trials.resume.reading import read_past
 
 JOB = """
 name: filling

@@ -37,7 +37,7 @@ from tuner.tracking.ui import page
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.leaderboard import front, winner
-from tuner.trials.resume import read_past, rebuilt
+from tuner.trials.resume.reading import read_past, rebuilt
 from tuner.trials.trial import Trial
 
 pytestmark = pytest.mark.usefixtures("thread_writer")

@@ -13,7 +13,8 @@ from tuner.trials import elapsed
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.events import events_of
 from tuner.trials.journal import as_plain
-from tuner.trials.resume import ResumedJob, rebuilt
+from tuner.trials.resume.reading import rebuilt
+from tuner.trials.resume.resumed_job import ResumedJob
 
 SPEC = experiment(name="job")
 

@@ -20,8 +20,9 @@ from tuner.trials import journal
 from tuner.trials.events import event_of
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal, text_of
-from tuner.trials.resume import ResumedJob, read_past
-from tuner.trials.stored_jobs import find
+from tuner.trials.resume.reading import read_past
+from tuner.trials.resume.resumed_job import ResumedJob
+from tuner.trials.resume.stored_jobs import find
 from tuner.trials.trial import Trial
 
 POPULATION = experiment(scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 3})

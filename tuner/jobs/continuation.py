@@ -9,9 +9,10 @@ from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
-from tuner.trials.resume import ResumedJob, read_past
-from tuner.trials.same_experiment import left_out
-from tuner.trials.stored_jobs import find
+from tuner.trials.resume.reading import read_past
+from tuner.trials.resume.resumed_job import ResumedJob
+from tuner.trials.resume.same_experiment import left_out
+from tuner.trials.resume.stored_jobs import find
 
 
 @dataclass(frozen=True)

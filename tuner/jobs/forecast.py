@@ -9,8 +9,8 @@ from tuner.formatting import duration
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
 from tuner.trials import journal
-from tuner.trials.resume import rebuilt
-from tuner.trials.stored_jobs import find
+from tuner.trials.resume.reading import rebuilt
+from tuner.trials.resume.stored_jobs import find
 
 _MEASURED = ("completed", "pruned")
 

@@ -17,9 +17,10 @@ from tuner.tracking.record.audit import MissingItem, lacking
 from tuner.tracking.record.recorder import Links, Recorder
 from tuner.tracking.relocation import relocate
 from tuner.trials.journal import ended as ended_event
-from tuner.trials.resume import ResumedJob, read_past
+from tuner.trials.resume.reading import read_past
+from tuner.trials.resume.resumed_job import ResumedJob
+from tuner.trials.resume.stored_jobs import find
 from tuner.trials.status import BROKE_OFF_RESUMABLE
-from tuner.trials.stored_jobs import find
 
 _MOST = 5  # of what is lacking, before the rest is counted
 

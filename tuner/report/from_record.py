@@ -17,7 +17,8 @@ from tuner.tracking import store
 from tuner.tracking.queries import RecordedJob, find_job, trials_of
 from tuner.trials import journal
 from tuner.trials.leaderboard import leaderboard
-from tuner.trials.resume import ResumedJob, rebuilt
+from tuner.trials.resume.reading import rebuilt
+from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.status import BROKE_OFF
 
 if TYPE_CHECKING:

@@ -216,7 +216,7 @@ def history(spec: ExperimentSpec, trial: Trial) -> Iterator[TrialEvent]:
 
     Args:
         spec: The experiment.
-        trial: The trial, as `tuner.trials.resume` has read it.
+        trial: The trial, as `tuner.trials.resume.resumed_job` has read it.
     """
     first = trial.assignment_at(0)
     config = spec.trial_config(first).model_copy(update={"seed": trial.config.seed})

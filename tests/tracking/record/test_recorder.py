@@ -33,7 +33,8 @@ from tuner.tracking.store import FIXED, SPACE, runs_below
 from tuner.tracking.user_mlflow import KEY, key_of
 from tuner.trials.generator import TrialGenerator, planned
 from tuner.trials.journal import Journal, history
-from tuner.trials.resume import ResumedJob, read_past
+from tuner.trials.resume.reading import read_past
+from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.trial import Trial
 
 pytestmark = pytest.mark.usefixtures("thread_writer")

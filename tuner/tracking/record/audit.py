@@ -14,7 +14,7 @@ from tuner.tracking.record.projection import EndRun, LogMetrics, Operation, Star
 from tuner.tracking.record.runs import ClientRuns, Runs
 from tuner.trials.events import JobEnd
 from tuner.trials.journal import history
-from tuner.trials.resume import ResumedJob
+from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.status import ENDED
 
 

@@ -20,7 +20,7 @@ from tuner.trials.elapsed import Elapsed
 from tuner.trials.events import Event, JobEnd, JobRecorded, TrialEvent, TrialSaved
 from tuner.trials.journal import history
 from tuner.trials.journal import recorded as end_event
-from tuner.trials.resume import ResumedJob
+from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.status import ENDED
 
 _PREFIXES = ("best_", FIXED, SPACE)

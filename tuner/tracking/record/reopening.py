@@ -6,8 +6,8 @@ from typing import Any
 
 from tuner.tracking.health import refusal
 from tuner.tracking.record.messages import JournalState
+from tuner.trials.resume.stored_jobs import shares_record
 from tuner.trials.status import ENDED
-from tuner.trials.stored_jobs import shares_record
 
 OPENING = "tuner.opening"
 """Tag of a job's run: which opening of the job has written it last."""

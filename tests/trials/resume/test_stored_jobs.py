@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UserError
-from tuner.trials.stored_jobs import find, shares_record, stored_jobs
+from tuner.trials.resume.stored_jobs import find, shares_record, stored_jobs
 
 
 def job_in(storage: Path, folder: str, time: float, job: str = "", run: str = "", store: str = "") -> Path:
