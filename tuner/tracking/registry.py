@@ -23,7 +23,7 @@ from mlflow.models import Model, infer_signature
 from tuner.objectives import Objective
 from tuner.storage import temporary
 from tuner.tracking.names import recorded
-from tuner.tracking.record.artifacts import upload
+from tuner.tracking.record.run_files import upload
 from tuner.tracking.registered_models import CANDIDATE, CHAMPION
 from tuner.train.checkpoint import read_model
 from tuner.version import __version__
