@@ -95,6 +95,13 @@ def test_a_trial_of_the_plan_gives_its_own_numbers(number: int, tmp_path: Path) 
     assert said(spec)[0] != lines[0], "the trial of the file as it stands is another one"
 
 
+def test_a_trial_without_a_gpu_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = ExperimentSpec.model_validate(experiment(epochs=1).model_dump(mode="json") | {"resources": {"gpu": 0}})
+    expected = said(without)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # it sees one, that is another's
+    assert [line.rpartition("  ")[0] for line in said(without)[:2]] == [line.rpartition("  ")[0] for line in expected]
+
+
 def test_the_best_epoch_s_checkpoint_is_kept(tmp_path: Path) -> None:
     spec = experiment(epochs=6, optimizer={"kind": "sgd", "lr": 0.3})
     lines = said(spec, output=tmp_path / "new" / "best")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tuner.train.device import autocast_dtype, keep_freed_memory, pick_device, use_threads
+from tuner.train.device import autocast_dtype, keep_freed_memory, pick_device, trial_device, use_threads
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +29,14 @@ def test_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch, cuda: bool, m
 
 def test_the_device_is_there_to_compute_on() -> None:
     assert torch.ones(2, device=pick_device()).sum().item() == 2
+
+
+def test_a_trial_takes_no_gpu_that_it_was_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert trial_device(has_gpu=False) == torch.device("cpu")
+    assert trial_device(has_gpu=True) == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert trial_device(has_gpu=False) == trial_device(has_gpu=True) == pick_device()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])

@@ -213,23 +213,24 @@ from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 
 torch.set_num_threads(1)
+cpu = torch.device("cpu")  # the limit is not one of a GPU
 model = {"kind": "cnn", "width1": 256, "width2": 64, "hidden": 16}
 config = TrialConfig.model_validate(
     {"data": {"kind": "digits", "limit": 1024, "batch_size": 1024}, "model": model, "seed": 1, "precision": "float32"}
 )
 small = config.model_copy(update={"data": config.data.model_copy(update={"batch_size": 16, "limit": 32})})
 objective = Objective(metric="val_loss", mode="min")
-fit(small, objective, lambda metrics, save: None)  # all that is loaded is
+fit(small, objective, lambda metrics, save: None, device=cpu)  # all that is loaded is
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + 150 * 2**20,) * 2)
 try:
-    fit(config, objective, lambda metrics, save: None)
+    fit(config, objective, lambda metrics, save: None, device=cpu)
 except Exception as error:
     assert is_out_of_memory(error), repr(error)
 else:
     sys.exit("it had enough")
 release()
-fit(config, objective, lambda metrics, save: print("trained in", metrics["batch_parts"]), micro_batches=16)
+fit(config, objective, lambda metrics, save: print("trained in", metrics["batch_parts"]), device=cpu, micro_batches=16)
 """
 
 

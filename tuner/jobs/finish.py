@@ -144,9 +144,11 @@ class Finish:
         """The winner, and only the winner, on the test set."""
         if best.checkpoint is None or best.config.is_function:
             return {}, {}  # only its own code knows how a function of the user's own is tested
+        share = self._job.share
         if self._job.local:  # a worker of its own would only import torch once more
-            return test(best.checkpoint, self._job.share.threads * self._job.share.slots, best.config.targets)
-        return test_on_cluster(best.checkpoint, best.config.targets, self._job.share, self._job.user_folder)
+            threads, has_gpu = share.threads * share.slots, share.gpu > 0
+            return test(best.checkpoint, threads, has_gpu, best.config.targets)
+        return test_on_cluster(best.checkpoint, best.config.targets, share, self._job.user_folder)
 
     def _model(self) -> dict[str, Any] | None:
         """What is registered of the winner: nothing where its checkpoint cannot be read, or its test has failed."""

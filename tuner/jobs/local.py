@@ -19,7 +19,7 @@ from tuner.report_keys import MICRO_BATCHES
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
 from tuner.train.checkpoint import Save
-from tuner.train.device import keep_freed_memory, use_threads
+from tuner.train.device import keep_freed_memory, trial_device, use_threads
 from tuner.train.evaluation import Diverged
 from tuner.train.function_trial import TargetTrial
 from tuner.train.loop import fit
@@ -64,7 +64,8 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         use_threads(int(spec.resources.cpu))
         return call_alone(config, spec.objectives, output, console)
     assert isinstance(config, TrialConfig)
-    return _train(spec, Trial(number or 0, {}, config, ""), output, console)
+    device = trial_device(has_gpu=spec.resources.gpu != 0)
+    return _train(spec, Trial(number or 0, {}, config, ""), output, console, device)
 
 
 def train_again(recorded: Reproduction, *, file: Path | None, output: Path | None, console: Console) -> bool:

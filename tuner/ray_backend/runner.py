@@ -208,5 +208,5 @@ def test_on_cluster(
 ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
     """`test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
     remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)
-    measured, confusion = ray.get(remote.remote(source, share.threads, targets, user_folder))
+    measured, confusion = ray.get(remote.remote(source, share.threads, share.gpu > 0, targets, user_folder))
     return measured, confusion

@@ -22,6 +22,14 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
+def trial_device(has_gpu: bool) -> torch.device:
+    """The best device for a trial: CUDA only where it was given a GPU or a share of one.
+
+    Ray hides no GPU from a worker that was given none.
+    """
+    return pick_device() if has_gpu or not torch.cuda.is_available() else torch.device("cpu")
+
+
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The data type for autocast; ``auto`` is bfloat16 if the hardware supports it, else float32."""
     if precision != "auto":

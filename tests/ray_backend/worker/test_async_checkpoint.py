@@ -119,8 +119,8 @@ def go_on(beside: bool, patch: pytest.MonkeyPatch, meanwhile: Callable[[int], No
     patch.setattr(tune, "report", report)
     patch.setattr(tune, "get_checkpoint", lambda: None)
     task = {"trial": TrialConfig.model_validate(TRIAL).model_dump(mode="json"), "beside": beside, "halves": False}
-    task["objective"] = {"metric": "val_loss", "mode": "min"}
-    trainable._go_on(task, torch.device("cpu"), {}, 1)
+    task |= {"objective": {"metric": "val_loss", "mode": "min"}, "gpu": False}
+    trainable._go_on(task, {}, 1)
     return made
 
 

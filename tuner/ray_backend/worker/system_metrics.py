@@ -12,7 +12,8 @@ def sample() -> dict[str, float]:
     """Load of this machine since the last call, and what is taken of its memory now.
 
     Returns:
-        Shares in percent and memory in MiB, by the names that MLflow shows below "System metrics".
+        Shares in percent and memory in MiB, by the names that MLflow shows below "System metrics". Those of the GPUs
+        that this process sees if it computes on one.
     """
     memory = psutil.virtual_memory()
     values = {
@@ -21,6 +22,8 @@ def sample() -> dict[str, float]:
         "system_memory_usage_megabytes": memory.used / _MEBI,
         "process_memory_usage_megabytes": psutil.Process().memory_info().rss / _MEBI,
     }
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return values  # to ask a GPU takes memory of it, and it may be another's
     for number in range(torch.cuda.device_count()):
         values |= {f"gpu_{number}_{name}": value for name, value in _of_gpu(number).items()}
     return values

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 
 from tuner import user_code
@@ -28,7 +27,7 @@ from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.tracking.user_mlflow import UserMlflow
 from tuner.train.checkpoint import Damaged, Save, read_model, read_trial
-from tuner.train.device import keep_freed_memory, pick_device, use_threads
+from tuner.train.device import keep_freed_memory, trial_device, use_threads
 from tuner.train.evaluation import Diverged, predict
 from tuner.train.loop import fit
 from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
@@ -66,10 +65,8 @@ def train_trial(
     temporary.shorten_sockets()
     use_threads(task["threads"])
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _LAST_BATCH)
-    # Without a share of a GPU it must not take one, though it may see it.
-    device = torch.device("cpu") if torch.cuda.is_available() and not task["gpu"] else None
     untold: dict[str, Any] = {}
-    _telling_how_it_ends(lambda: _within_memory(task, device, untold), untold)
+    _telling_how_it_ends(lambda: _within_memory(task, untold), untold)
 
 
 def run_target(payload: dict[str, Any], user_folder: UserFolder, user_mlflow: UserMlflow) -> None:
@@ -157,13 +154,13 @@ def _showing_what_it_raises(train: Callable[[], str]) -> str:
         raise
 
 
-def _within_memory(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any]) -> str:
+def _within_memory(task: dict[str, Any], untold: dict[str, Any]) -> str:
     """Train with batches whole, or in as many parts as it takes where that is asked for."""
     most = task["trial"]["data"]["batch_size"] if task["halves"] else 1
     parts = 1
     while True:
         try:
-            return _go_on(task, device, untold, parts)
+            return _go_on(task, untold, parts)
         except Exception as error:
             if parts >= most or not is_out_of_memory(error):
                 raise
@@ -171,10 +168,11 @@ def _within_memory(task: dict[str, Any], device: torch.device | None, untold: di
         parts = min(2 * parts, most)
 
 
-def _go_on(task: dict[str, Any], device: torch.device | None, untold: dict[str, Any], parts: int) -> str:
+def _go_on(task: dict[str, Any], untold: dict[str, Any], parts: int) -> str:
     """Train from the latest checkpoint that can be read, or from the beginning. Returns why it ended early."""
     config = TrialConfig.model_validate(task["trial"])
     objective = Objective.model_validate(task["objective"])
+    device = trial_device(task["gpu"])
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         # Ray counts reports, and a trial may have gone back from where it was.
@@ -225,13 +223,14 @@ def _folder_of(checkpoint: Any) -> Iterator[Path]:
 
 
 def test(
-    source: str, threads: int, targets: Sequence[str], user_folder: UserFolder | None = None
+    source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None = None
 ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
     """A checkpoint measured on its test set.
 
     Args:
         source: The checkpoint, as Ray stored it.
         threads: How many to compute on.
+        has_gpu: Whether it may compute on a GPU.
         targets: The user's own code that the trial needs, by name.
         user_folder: Where that is; None where this process has it already, or needs none.
 
@@ -247,7 +246,7 @@ def test(
     keep_freed_memory()
     with user_code.in_experiment_folder() if targets else nullcontext(), _folder_of(tune.Checkpoint(source)) as folder:
         config, (_, model) = read_trial(folder, targets), read_model(folder, targets)
-        device = pick_device()
+        device = trial_device(has_gpu)
         outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
     measured = config.task.measure(outputs, wanted)
     return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, wanted)
