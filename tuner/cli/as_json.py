@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from tuner.tracking.names import recorded
 from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, configuration, trials_of, versions_of
 from tuner.tracking.store import SPACE
+from tuner.trials.status import ENDED
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tuner.cli.comparison import Side
 
-_STATUSES = ("completed", "pruned", "failed", "diverged", "interrupted", "running")
+_STATUSES = (*ENDED, "interrupted", "running")
 
 
 def text_of(values: Any) -> str:

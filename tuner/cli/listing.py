@@ -25,6 +25,7 @@ from tuner.tracking.queries import (
 )
 from tuner.tracking.store import CHECKPOINT, SIGNATURE, experiments, has_artifact
 from tuner.trials.elapsed import elapsed_text
+from tuner.trials.status import ENDED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,7 @@ def print_jobs(console: Console, client: Any, uri: str, name: str | None = None)
 def _counts(client: Any, job: RecordedJob) -> str:
     """Return how many trials have each status; of a job that has not completed, also how many are planned."""
     metrics = job.run.data.metrics
-    counts = [(name, int(metrics.get(f"trials_{name}", 0))) for name in ("completed", "pruned", "failed", "diverged")]
+    counts = [(name, int(metrics.get(f"trials_{name}", 0))) for name in ENDED]
     if job.status == "running" or not any(count for _, count in counts):
         statuses = [trial.status for trial in trials_of(client, job)]
         counts = [(status, statuses.count(status)) for status in dict.fromkeys(statuses)]

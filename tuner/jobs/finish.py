@@ -28,6 +28,7 @@ from tuner.trials.elapsed import ended
 from tuner.trials.journal import FILE, Journal
 from tuner.trials.labels import label
 from tuner.trials.leaderboard import failures, front, winner
+from tuner.trials.status import ENDED
 from tuner.trials.stopping import INTERRUPTION, StoppingCriteria
 from tuner.trials.trial import WORKER_LOST, Trial
 
@@ -186,7 +187,7 @@ class Finish:
         on_front = front(self._job.trials, objectives)
         summary: dict[str, Any] = {"status": {OK: "completed", INTERRUPTED: "interrupted"}.get(status, "failed")}
         summary |= {"ended_early": ended_early} if ended_early else {}
-        for outcome in ("completed", "pruned", "failed", "diverged"):
+        for outcome in ENDED:
             summary[f"trials_{outcome}"] = sum(trial.status == outcome for trial in self._job.trials)
         if best:
             values = {f"best_{o.metric}": o.of(best.best_report) for o in objectives}

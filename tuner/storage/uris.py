@@ -26,11 +26,17 @@ def absolute(uri: str) -> str:
     return uri if ":" in uri or uri == "databricks" else str(Path(uri).resolve())
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other store."""
+    path = uri.partition("?")[0].removeprefix("sqlite:///")
+    return Path(path) if uri.startswith("sqlite:///") else None
+
+
 def local_path(uri: str) -> Path:
     """The path of a local store: the file of an SQLite store, or the folder of a file store."""
     if uri.startswith("file:"):
         return Path(unquote(uri.removeprefix("file:").removeprefix("//")))
-    return Path(uri.partition("?")[0].removeprefix("sqlite:///"))
+    return sqlite_file(uri) or Path(uri.partition("?")[0])
 
 
 def masked(text: str) -> str:

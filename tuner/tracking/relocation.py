@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tuner.storage.uris import absolute
+from tuner.storage.uris import absolute, sqlite_file
 
 _ARTIFACTS = "mlruns"
 """MLflow's name for the folder of artifacts, which it makes in the working directory beside its default store."""
@@ -36,15 +36,17 @@ def relocate(uri: str, *, to_write: bool = False) -> str:
     Returns:
         What was done, for the user; empty where nothing was.
     """
-    file = absolute(uri).removeprefix("sqlite:///")
-    artifacts = Path(file).parent / _ARTIFACTS
-    if not uri.startswith("sqlite:///") or not Path(file).is_file() or not (to_write or artifacts.is_dir()):
+    file = sqlite_file(absolute(uri))
+    if file is None or not file.is_file():
+        return ""
+    artifacts = file.parent / _ARTIFACTS
+    if not (to_write or artifacts.is_dir()):
         return ""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(file, timeout=60)) as database:
         roots = {root for root in _roots(database) if root and not _is_same(_place(root), artifacts)}
         # Where the folder beside the store has none of its runs, it is another store's.
         moved = {root for root in roots if _holds_runs_of(database, root, artifacts)}
-        left = {root for root in roots - moved if to_write and _is_anothers(database, root, Path(file))}
+        left = {root for root in roots - moved if to_write and _is_anothers(database, root, file)}
         for root in moved | left:
             _replace(database, root, f"file://{artifacts}" if root.startswith("file:") else str(artifacts))
         database.commit()

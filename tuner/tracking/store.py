@@ -15,7 +15,7 @@ from typing import Any
 from tuner.errors import Problem, UserError
 from tuner.storage import temporary
 from tuner.storage.file_lock import exclusive
-from tuner.storage.uris import absolute, masked
+from tuner.storage.uris import absolute, masked, sqlite_file
 from tuner.tracking.health import check_reachable, refusal
 from tuner.tracking.names import recorded
 from tuner.tracking.relocation import relocate
@@ -73,8 +73,8 @@ def _alone_with(uri: str) -> Iterator[None]:
     if uri.startswith(("http:", "https:", "databricks")):
         yield
         return
-    file = uri.removeprefix("sqlite:///")
-    name = hashlib.sha256(str(uri if file == uri else Path(file).resolve()).encode()).hexdigest()[:16]
+    file = sqlite_file(uri)
+    name = hashlib.sha256(str(file.resolve() if file else uri).encode()).hexdigest()[:16]
     with exclusive(Path(tempfile.gettempdir(), f"tuner-store-{os.getuid()}-{name}")):
         yield
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tuner.errors import Problem, UserError, allowed
 from tuner.storage.filesystem import below, files_at, name_of, read_parts
+from tuner.storage.uris import sqlite_file
 
 JOURNAL = "journal.jsonl"
 """The name of a journal in its job's folder."""
@@ -118,8 +119,8 @@ def shares_record(folder: str, other: str, job: str, store: str) -> bool:
     if other_job.store:
         return other_job.store == store
     # An older journal lacks the store. A store beside one folder and not beside the other was copied with it.
-    path = store.removeprefix("sqlite:///").rpartition("/")[0]
-    return not (path != store and folder.startswith(f"{path}/") and not other.startswith(f"{path}/"))
+    file = sqlite_file(store)
+    return file is None or not folder.startswith(f"{file.parent}/") or other.startswith(f"{file.parent}/")
 
 
 def _is_same(folder: str, other: str) -> bool:
