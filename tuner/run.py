@@ -2,9 +2,8 @@
 
 import sys
 
-from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.jobs.driver import prepare, run
-from tuner.jobs.result import Result
+from tuner.jobs.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.trials.layout import job_folder
 
 __all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "Result", "job_folder", "prepare", "run"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import start_job
 
-from tuner.exit_status import OK
+from tuner.jobs.result import OK
 
 FUNCTION = """
 import multiprocessing

@@ -18,7 +18,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
 from tune_events import Ray
 
-from tuner.exit_status import FAILED, OK
+from tuner.jobs.result import FAILED, OK
 from tuner.ray_backend.worker.checkpoints import latest_first
 from tuner.spec.loader import load
 from tuner.storage.filesystem import resolved

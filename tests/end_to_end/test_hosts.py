@@ -15,7 +15,7 @@ from conftest import eventually
 from hosts import SOON, Host, Network, network
 from mlflow import MlflowClient
 
-from tuner.exit_status import OK
+from tuner.jobs.result import OK
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import start_job
 from mlflow import MlflowClient
 
-from tuner.exit_status import INTERRUPTED, OK
+from tuner.jobs.result import INTERRUPTED, OK
 from tuner.signals import SIGNALS, Interrupted, on_signal, stop
 from tuner.trials.stopping import INTERRUPTION, LateSignal, StoppingCriteria, ended_by_signals
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.servers import ray_cluster
-from tuner.exit_status import OK
+from tuner.jobs.result import OK
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 

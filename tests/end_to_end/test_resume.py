@@ -21,7 +21,7 @@ from in_process import in_process
 from mlflow import MlflowClient
 
 from tuner.cli.app import main
-from tuner.exit_status import INTERRUPTED, OK, WRONG
+from tuner.jobs.result import INTERRUPTED, OK, WRONG
 from tuner.ray_backend.callback import TuneCallback
 from tuner.spec.loader import load
 from tuner.train.loop import fit

@@ -24,10 +24,9 @@ import tuner
 from benchmarks.servers import answers, ray_cluster
 from tuner.data.mnist import data_dir
 from tuner.errors import UserError
-from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.jobs.continuation import ResumeOptions, continued_job
 from tuner.jobs.driver import run
-from tuner.jobs.result import Result
+from tuner.jobs.result import FAILED, INTERRUPTED, OK, WRONG, Result
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.tracking.record.messages import end_of

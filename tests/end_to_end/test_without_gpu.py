@@ -11,8 +11,8 @@ from in_process import in_process
 from mlflow import MlflowClient
 from rich.console import Console
 
-from tuner.exit_status import OK
 from tuner.jobs.driver import run
+from tuner.jobs.result import OK
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from mlflow import MlflowClient
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
-from tuner.exit_status import FAILED, OK
 from tuner.jobs.driver import run
 from tuner.jobs.finish import Finish
-from tuner.jobs.result import Result
+from tuner.jobs.result import FAILED, OK, Result
 from tuner.jobs.sync import sync
 from tuner.ray_backend.guards import GuardedCallback, InternalErrors
 from tuner.report import html

@@ -18,9 +18,8 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from tuner.cli.summary import print_result
-from tuner.exit_status import FAILED, OK
 from tuner.jobs.driver import run
-from tuner.jobs.result import Result
+from tuner.jobs.result import FAILED, OK, Result
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.tune_internals import Controller
 from tuner.spec.loader import load

@@ -7,9 +7,8 @@ from conftest import eventually, experiment
 from rich.console import Console
 
 from tuner.cli.summary import _fitting_table, _print, leaderboard_table, print_plan, print_result
-from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.formatting import duration
-from tuner.jobs.result import Result
+from tuner.jobs.result import FAILED, INTERRUPTED, OK, Result
 from tuner.objectives import Objective
 from tuner.report.live import Display, refresh_interval
 from tuner.report.phases import Phases

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import start_job
 
-from tuner.exit_status import OK
+from tuner.jobs.result import OK
 
 PRINTS = """
 import sys

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import start_job
 
-from tuner.exit_status import OK
+from tuner.jobs.result import OK
 
 FUNCTIONS = """
 import multiprocessing

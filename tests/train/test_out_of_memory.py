@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tune_events import Ray
 
 from tuner.errors import UserError
-from tuner.exit_status import FAILED, OK
+from tuner.jobs.result import FAILED, OK
 from tuner.objectives import Objective
 from tuner.ray_backend.callback import TuneCallback
 from tuner.ray_backend.worker import trainable

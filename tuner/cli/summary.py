@@ -13,10 +13,9 @@ from rich.text import Text
 
 from tuner.cli.load_call import load_call
 from tuner.config_keys import Assignment
-from tuner.exit_status import FAILED, INTERRUPTED
 from tuner.formatting import duration, score, score_format
 from tuner.jobs.forecast import forecast
-from tuner.jobs.result import Result
+from tuner.jobs.result import FAILED, INTERRUPTED, Result
 from tuner.objectives import Objective
 from tuner.ray_backend.cluster import connection, resources
 from tuner.report.live import COLOURS

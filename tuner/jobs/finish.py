@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuner import user_code
-from tuner.exit_status import FAILED, INTERRUPTED, OK
 from tuner.jobs.context import JobContext
 from tuner.jobs.continuation import changed_code
-from tuner.jobs.result import Result
+from tuner.jobs.result import FAILED, INTERRUPTED, OK, Result
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.runner import test_on_cluster

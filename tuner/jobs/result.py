@@ -1,4 +1,4 @@
-"""The result of a job."""
+"""The result of a job, and the exit statuses of the commands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record.recorder import Links
 from tuner.trials.trial import Trial
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+"""The job is done; it failed (no trial has a result, or too many failed); the user's input is wrong; interrupted."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Result:
         test: The winner's metrics on the test set, by their full names.
         folder: The job's folder, or its URI.
         links: Links to the record.
-        status: The exit status, one of `tuner.exit_status`.
+        status: The exit status: OK, FAILED or INTERRUPTED.
         ended_early: Why the job ended before its search was finished; empty if it did not.
         seconds: How long the job took, as defined in `tuner.trials.elapsed`.
         record_failure: Why the record is incomplete; None if it is complete.

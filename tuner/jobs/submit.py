@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from tuner.errors import Problem, UserError
-from tuner.exit_status import FAILED, INTERRUPTED, OK, WRONG
 from tuner.jobs.continuation import ResumeOptions
+from tuner.jobs.result import FAILED, INTERRUPTED, OK, WRONG
 from tuner.ray_backend.cluster import jobs_client, working_dir
 from tuner.ray_backend.cluster.jobs_client import follow
 from tuner.ray_backend.cluster.working_dir import Package, package_of

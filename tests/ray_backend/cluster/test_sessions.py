@@ -16,7 +16,7 @@ import pytest
 from conftest import eventually, start_job
 
 from tuner.errors import UserError
-from tuner.exit_status import FAILED, OK
+from tuner.jobs.result import FAILED, OK
 from tuner.ray_backend.cluster import sessions
 from tuner.storage import temporary
 
