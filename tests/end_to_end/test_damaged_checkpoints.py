@@ -183,7 +183,7 @@ def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_rea
     worker.kill()
     output = job.finish(status=OK)
     where = f"epoch {saved[-2]['epoch']}" if how_many == 1 else "the beginning"
-    assert f"cannot be read: it goes on from {where}" in output
+    assert f"cannot be read: it resumes from {where}" in output
     assert "checkpoint_" in output and "model.pt" in output
     tags = job.run().data.tags
     assert latest[-1] in tags["tuner.damaged"] and "model.pt" in tags["tuner.damaged"]
@@ -202,7 +202,7 @@ def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
     cut(saved[-1]["latest"])
     job.start("--resume")
     output = job.finish(status=OK)
-    assert f"cannot be read: it goes on from epoch {saved[-2]['epoch']}" in output
+    assert f"cannot be read: it resumes from epoch {saved[-2]['epoch']}" in output
     tags = job.run().data.tags
     assert saved[-1]["latest"] in tags["tuner.damaged"]
     check_as_undisturbed(job, tmp_path)

@@ -213,4 +213,4 @@ class TestEnd:
         trial = ray("trial_error", trial={"get_error": lambda: f"ActorDiedError: {long}", "error_file": None})
         assert trial.reason == "the worker was lost: ActorDiedError: Its process has died."
         trial = ray("trial_error", 1, trial={"get_error": lambda: None, "error_file": None})
-        assert trial.reason == "the worker was lost: nobody knows why"
+        assert trial.reason == "the worker was lost: Ray gave no reason"

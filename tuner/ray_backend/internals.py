@@ -1,7 +1,7 @@
-"""Every private name of Ray that is used here: a test says which of them another version of Ray has taken away.
+"""Every private name of Ray that tuner uses: a test names those that another version of Ray lacks.
 
-Its public names do not suffice to keep its handlers from our signals, to give a function its reports without a control
-loop, to mend that loop where it loses a trial, or to tell which machines an autoscaler may bring.
+Ray's public names do not suffice to keep its signal handlers from this process, to receive a function's reports without
+a control loop, to fix that loop where it loses a trial, or to read which nodes an autoscaler may add.
 """
 
 from pkgutil import resolve_name
@@ -50,7 +50,7 @@ USED = {
 
 
 def internal(name: str) -> Any:
-    """A private name of Ray.
+    """Return the object with a private name of Ray, a key of `USED`.
 
     Raises:
         RuntimeError: This version of Ray does not have it.

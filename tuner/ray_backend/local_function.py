@@ -1,4 +1,4 @@
-"""A function of the user's own called here and now: its reports are printed, and no Ray is started."""
+"""The call of a function of the user's own in this process, without starting Ray; its reports are printed."""
 
 import shutil
 import tempfile
@@ -18,22 +18,22 @@ from tuner.trials.trial import Trial
 
 
 def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Path | None, console: Console) -> bool:
-    """Call it as a worker would. What it raises is raised.
+    """Call the function as a worker does; its exceptions are not caught.
 
     Args:
-        config: The trial, its seed explicit.
-        objectives: Of the experiment.
-        output: A new folder for the best checkpoint that it reports; None keeps none.
-        console: Where to write a line a report.
+        config: The trial, with an explicit seed.
+        objectives: The experiment's objectives.
+        output: A new folder for the best checkpoint that it reports; None to keep none.
+        console: Where to print a line for each report.
 
     Returns:
-        Whether it reported the objectives, and they were finite.
+        Whether it reported all objectives, with finite values.
     """
     assert config.seed is not None
     reports = _Reports(config, objectives, output, console)
     seed_generators(config.seed)
-    rays = internal("session")
-    before, rays._session = rays._session, reports
+    session_module = internal("session")
+    before, session_module._session = session_module._session, reports
     try:
         function = user_code.resolve(config.target)
         with user_code.in_experiment_folder():
@@ -42,12 +42,12 @@ def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Pat
         if leaving.code:
             raise
     finally:
-        rays._session = before
+        session_module._session = before
     missing = [each.metric for each in objectives if each.metric not in reports.trial.reported]
     if missing:
-        there = ", ".join(sorted(reports.trial.reported - {"epoch"})) or "nothing"
+        reported = ", ".join(sorted(reports.trial.reported - {"epoch"})) or "nothing"
         console.print(
-            f"never reported {', '.join(missing)} as a number: it reported {there}", style="red", markup=False
+            f"never reported {', '.join(missing)} as a number: it reported {reported}", style="red", markup=False
         )
     if reports.trial.not_finite:
         console.print(f"diverged: {'; '.join(reports.trial.not_finite.values())}", style="yellow", markup=False)
@@ -55,7 +55,7 @@ def call_alone(config: TargetTrial, objectives: Sequence[Objective], output: Pat
 
 
 class _Reports:
-    """What Ray's functions find in the place of its session."""
+    """Replaces Ray's session while the function runs: `ray.tune.report` calls it."""
 
     loaded_checkpoint = None
     world_rank = None
@@ -72,7 +72,7 @@ class _Reports:
         self._console = console
 
     def report(self, metrics: dict[str, Any], checkpoint: Any = None) -> None:
-        """Print a report, and keep its checkpoint where it is the best so far."""
+        """Print a report, and keep its checkpoint if it is the best so far."""
         numbers = {name: value for name, value in metrics.items() if type(value) in (int, float)}
         report = numbers | {"epoch": self.trial.epoch + 1}
         is_best = self.trial.take(report, self._objectives[0], others=self._objectives[1:])
@@ -80,7 +80,7 @@ class _Reports:
         mark = "  best so far" if is_best else ""
         self._console.print(f"report {self.trial.epoch}  {shown}{mark}", soft_wrap=True, highlight=False, markup=False)
         if is_best and checkpoint is not None and self._output:
-            with checkpoint.as_directory() as folder, tempfile.TemporaryDirectory(dir=self._output.parent) as part:
-                whole = shutil.copytree(folder, Path(part, "checkpoint"))
+            with checkpoint.as_directory() as folder, tempfile.TemporaryDirectory(dir=self._output.parent) as temporary:
+                complete = shutil.copytree(folder, Path(temporary, "checkpoint"))
                 shutil.rmtree(self._output, ignore_errors=True)
-                Path(whole).rename(self._output)
+                Path(complete).rename(self._output)

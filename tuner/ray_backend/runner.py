@@ -1,4 +1,4 @@
-"""Between our trials and Ray Tune: which trial is next, what happens to it, when to stop."""
+"""The run of a job's trials on Ray Tune: which trial is next, and when to stop."""
 
 import gc
 import json
@@ -31,16 +31,16 @@ from tuner.trials.stopping import StoppingCriteria
 from tuner.trials.trial import Trial
 
 _NAME = "name"
-"""Key of what a worker is given: what Ray calls the trial, and its folder."""
+"""Key of the payload: the name of Ray's trial and of its folder."""
 
 
 def _name(trial: Any) -> str:
-    """What Ray calls a trial. A plain function: Ray copies and pickles it with each trial, and all that it holds."""
+    """Return the name of Ray's trial. It is a plain function because Ray copies and pickles it with each trial."""
     return str(trial.config[_NAME])
 
 
 class _Stop(tune.Stopper):  # type: ignore[misc]
-    """Asks `StoppingCriteria` on behalf of Ray Tune."""
+    """Ray Tune's stopper that follows the job's `StoppingCriteria`."""
 
     def __init__(self, stopping: StoppingCriteria) -> None:
         self._stopping = stopping
@@ -52,49 +52,49 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
         return self._stopping.is_due()
 
 
-class _Handing(RaySearcher):  # type: ignore[misc]
-    """Hands Ray Tune the trials of the supply, and knows which of Ray's trials is which of ours."""
+class _GeneratedTrials(RaySearcher):  # type: ignore[misc]
+    """Ray Tune's searcher that suggests the generator's trials, and maps Ray's trials to the driver's."""
 
     def __init__(self, generator: TrialGenerator, payload: Payload, internal_errors: InternalErrors) -> None:
         super().__init__()
         self._internal_errors = internal_errors
         self._is_broken = False
-        self._supply = generator
+        self._generator = generator
         self._payload = payload
         self.by_id: dict[str, Trial] = {}
-        """Our trial by Ray's id of it."""
+        """The driver's trial by the id of Ray's trial."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         trial = self._next()
         if trial is None:
             # "Finished" while trials wait for each other would end the workers that they wait for.
-            is_over = all(ours.ended is not None for ours in self._supply.trials)
+            is_over = all(ours.ended is not None for ours in self._generator.trials)
             return str(RaySearcher.FINISHED) if is_over else None
         self.by_id[trial_id] = trial
         name = folder_name(trial.number, trial.resumed)
         return self._payload(trial.config, trial.assignment) | {_NAME: name}
 
     def _next(self) -> Trial | None:
-        """The next trial; none where the searcher fails: what it suggests after that nobody can trust."""
+        """Return the next trial; None after the searcher has raised, since its state may be wrong."""
         try:
-            return None if self._is_broken else self._supply.next()
+            return None if self._is_broken else self._generator.next()
         except Exception as error:
             self._is_broken = True
             self._internal_errors.note("the search", error)
             return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The supply is told by `TuneCallback`: it knows how the trial ended."""
+        """Do nothing: `TuneCallback` calls the generator with the trial's status."""
 
     def save(self, checkpoint_path: str) -> None:
-        """The journal knows."""
+        """Do nothing: the journal has the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """The journal knows."""
+        """Do nothing: a job is resumed from the journal."""
 
 
 def end_running(trials: Sequence[Trial], reason: str, listeners: Sequence[TrialCallback]) -> None:
-    """Note that the job's end interrupted what was still running, or had not been begun again, and tell."""
+    """End the trials that still run, or that wait to be resumed, as interrupted, and call the callbacks."""
     for trial in trials:
         if trial.status == "running" or (trial.status == "pending" and trial.resumed):
             trial.end("interrupted", reason)
@@ -115,19 +115,19 @@ def run_trials(
     internal_errors: InternalErrors,
     user_folder: UserFolder | None,
 ) -> None:
-    """Run trials on Ray Tune until the supply is used up and all have ended, or `stopping` says so.
+    """Run trials on Ray Tune until the generator has no more and all have ended, or until `stopping` ends the job.
 
     Args:
         spec: The experiment.
-        generator: Where the trials come from.
-        share: What each trial takes.
-        storage: Folder or URI below which the job has its own.
-        job: Name of the job's folder.
-        stopping: Ends the job early.
-        listeners: Told of everything that happens.
-        user_mlflow: Where code of the user's own logs that uses MLflow itself.
-        internal_errors: Told of errors of this program.
-        user_folder: Where workers find code of the user's own; None where they need none.
+        generator: The generator of trials.
+        share: The resources of each trial.
+        storage: The folder or URI that contains the job's folder.
+        job: The name of the job's folder.
+        stopping: The stopping criteria.
+        listeners: The callbacks.
+        user_mlflow: Where code of the user's own logs if it uses MLflow itself.
+        internal_errors: Where errors of tuner itself are noted.
+        user_folder: Where workers find code of the user's own; None if they need none.
     """
     objective = spec.objective
 
@@ -139,25 +139,25 @@ def run_trials(
             "threads": share.threads,
             "gpu": share.gpu > 0,
             "halves": spec.retry.out_of_memory == "halve_batch",
-            # A population copies what it has seen: nobody in it may have gone on from there meanwhile.
+            # In a population a trial waits for its report: a copy must start from the state that Ray has seen.
             "beside": not spec.scheduler.mutates,
         }
-        # Ray sends it back with each report, and flattens it twice: as a text it is one value.
-        told: dict[str, Any] = {"task": json.dumps(task)}
-        if spec.scheduler.mutates:  # what it moves
-            told["units"] = {name: spec.space[name].unit(value) for name, value in assignment.items()}
-        return told
+        # Ray sends the config back with each report and flattens it twice: JSON text is a single value.
+        config_of_trial: dict[str, Any] = {"task": json.dumps(task)}
+        if spec.scheduler.mutates:  # the values that the scheduler perturbs
+            config_of_trial["units"] = {name: spec.space[name].unit(value) for name, value in assignment.items()}
+        return config_of_trial
 
-    searcher = _Handing(generator, payload, internal_errors)
+    searcher = _GeneratedTrials(generator, payload, internal_errors)
     scheduler = build_scheduler(spec, searcher.by_id, generator.trials, payload, storage, listeners)
     tell = scheduler.tell if isinstance(scheduler, Mutating) else lambda: None
     length = spec.trial.length
-    # Ray prepares one trial at a time for a searcher unless told otherwise: the second worker would wait for the first.
+    # By default Ray prepares one trial at a time for a searcher: the second worker would wait for the first.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(share.ahead, spec.scheduler.ahead(length, generator.total)))
     np.random.seed(spec.search.seed % 2**32)  # Ray's ASHA deals brackets from the global generator
     # Ray counts the callbacks for its telemetry, and imports MLflow for that: seconds before the first trial.
     internal("telemetry").tag_callbacks = lambda callbacks: False
-    # Signals are ours to handle: Ray's handler of SIGUSR1 would end the job as if it were through.
+    # tuner handles the signals: Ray's handler of SIGUSR1 would end the job as if it had completed.
     internal("tune")._setup_signal_catching = threading.Event
     events = TuneCallback(searcher.by_id, spec, storage, stopping, listeners, tell)
 
@@ -165,10 +165,10 @@ def run_trials(
         internal_errors.note("the control loop", error)
         stopping.give_up(internal_errors.reason)
 
-    walls = {"fail": staticmethod(events.broken), "break_off": staticmethod(break_off)}
-    internal("tune").TuneController = type("GuardedController", (Controller,), walls)
+    handlers = {"fail": staticmethod(events.fail_report), "break_off": staticmethod(break_off)}
+    internal("tune").TuneController = type("GuardedController", (Controller,), handlers)
     try:
-        # tune.run and not tune.Tuner: that one pickles all of this for a restore that is not ours.
+        # Not tune.Tuner, which would pickle all of this for a restore that is not used.
         tune.run(
             _trainable(spec, user_mlflow, user_folder),
             name=job,
@@ -176,28 +176,28 @@ def run_trials(
             resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=-1,  # until the supply is used up
+            num_samples=-1,  # until the generator has no more
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
             stop=_Stop(stopping),
             callbacks=[events],
             raise_on_failed_trial=False,
-            max_failures=spec.retry.lost,  # one that fails of itself reports that, and its worker lives on
+            max_failures=spec.retry.lost,  # lost workers: a trial that fails reports that, and its worker continues
             verbose=0,
         )
     except KeyboardInterrupt:
-        gc.disable()  # until `connection.disconnect`: to let go of Ray's references is to ask a Ray that may be gone
-        events.on_experiment_end([])  # which Ray does not come to
+        gc.disable()  # until `connection.disconnect`: freeing Ray's references calls a Ray that may have ended
+        events.on_experiment_end([])  # Ray does not call it after an interrupt
         raise
     finally:
         generator.forget_unbegun()
 
 
 def _trainable(spec: ExperimentSpec, user_mlflow: UserMlflow, user_folder: UserFolder | None) -> Any:
-    """What runs on the workers, and where they find the user's own code, if the trial needs it."""
+    """Return the function that runs on the workers, with the folder of the user's own code if the trial needs it."""
     trainable = run_target if spec.trial.is_function else train_trial
-    # Not with each trial's payload: that is written to files, and the address of the store may hold a password.
+    # Not in each trial's payload: Ray writes that to files, and the store's URI may contain a password.
     return (
         tune.with_parameters(trainable, user_folder=user_folder, user_mlflow=user_mlflow) if user_folder else trainable
     )
@@ -206,7 +206,7 @@ def _trainable(spec: ExperimentSpec, user_mlflow: UserMlflow, user_folder: UserF
 def test_on_cluster(
     source: str, targets: Sequence[str], share: TrialResources, user_folder: UserFolder | None
 ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-    """`test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
+    """Call `test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
     remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)
     measured, confusion = ray.get(remote.remote(source, share.threads, share.gpu > 0, targets, user_folder))
     return measured, confusion

@@ -1,4 +1,4 @@
-"""Ray Tune's control loop, mended: where a process is lost between two trials, and where something in it raises."""
+"""Ray Tune's control loop with fixes: for a worker that is lost between two trials, and for errors in the loop."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -13,28 +13,28 @@ from tuner.ray_backend.internals import internal
 
 
 class Controller(TuneController):  # type: ignore[misc]
-    """The control loop, mended where a process is handed on from one trial to the next ("reset").
+    """The control loop, with fixes for the reset of a worker from one trial to the next and for errors.
 
-    A process that dies at it is told of twice: first as an actor that has failed, whereupon its trial is to begin
-    again; then as a task that has failed, by a trial which does not run. Ray has that fail, whatever `max_failures`
-    says. And it goes on taking the trial for one that is about to get this process: no other would be started for it.
+    Ray handles a worker that dies during a reset twice: first as a failed actor, and schedules its trial again; then as
+    a failed task of a trial that does not run, and ends that trial as failed whatever `max_failures` says. It also
+    continues to treat the trial as one that will get this worker, and starts no other for it.
 
-    What raises while a trial's report is taken, Ray's scheduler and our own code alike, fails that trial. What raises
-    elsewhere in a step ends the job, cleanly: trials that run are interrupted.
+    An error while a report is processed, in Ray's scheduler or in tuner, fails that trial. An error elsewhere in a step
+    ends the job: running trials are interrupted.
     """
 
     fail: ClassVar[Callable[[RayTrial, Exception], None]]
-    """Notes that a trial has failed of its report."""
+    """Notes that a trial fails because processing its report raised."""
     break_off: ClassVar[Callable[[Exception], None]]
-    """Has the job end."""
+    """Ends the job because of an error."""
 
     def step(self) -> None:
-        """One turn of the loop."""
+        """Run one step of the loop."""
         try:
             super().step()
         except Exception as error:
             type(self).break_off(error)
-            self._stop_experiment_if_needed()  # which the step may not have come to, nor will the next
+            self._stop_experiment_if_needed()  # the step may have raised before it, and so may the next
 
     def _process_trial_result(self, trial: RayTrial, result: dict[str, Any]) -> Any:
         try:
@@ -50,13 +50,13 @@ class Controller(TuneController):  # type: ignore[misc]
 
     def _trial_task_failure(self, trial: RayTrial, exception: Exception) -> None:
         if trial.status == RayTrial.PENDING and isinstance(exception, RayActorError):
-            return  # it is to begin again already
+            return  # Ray has scheduled it again already
         super()._trial_task_failure(trial, exception)
 
 
 class _MendedBracket(internal("Bracket")):  # type: ignore[misc]
     def cleanup_full(self, tune_controller: Any) -> None:
-        # Ray ends those that are paused, and forgets those that are about to be: the job would wait for them.
+        # Ray stops the paused trials, but not those that are still being saved: the job would wait for them.
         for trial in self.current_trials():
             if trial.is_saving and trial.status != trial.PAUSED:
                 tune_controller.stop_trial(trial)
@@ -64,7 +64,7 @@ class _MendedBracket(internal("Bracket")):  # type: ignore[misc]
 
 
 class MendedHyperBand(HyperBandScheduler):  # type: ignore[misc]
-    """Ray's HyperBand, which else waits for ever for trials that have ended."""
+    """Ray's HyperBand without two bugs that make it wait for ever for trials that have ended."""
 
     def _create_bracket(self, s: int) -> Any:
         bracket = super()._create_bracket(s)
@@ -75,20 +75,20 @@ class MendedHyperBand(HyperBandScheduler):  # type: ignore[misc]
         try:
             return super()._process_bracket(tune_controller, bracket)
         finally:
-            # Ray leaves it set: behind the first rung, trials would wait for ever for one that has ended.
+            # Ray leaves it set: after the first rung, trials would wait for ever for one that has ended.
             bracket.is_being_processed = False
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_remove(tune_controller, trial)
         bracket, _ = self._trial_info[trial]
         if bracket.finished() and not bracket.is_being_processed:
-            bracket.cleanup_full(tune_controller)  # they waited at the last rung for this one alone
+            bracket.cleanup_full(tune_controller)  # at the last rung the others waited for this trial alone
 
 
 MENDED: dict[str, type[TrialScheduler]] = {"ray.tune.schedulers:HyperBandScheduler": MendedHyperBand}
-"""What takes the place of one of Ray Tune's schedulers, by its import path."""
+"""The class that replaces a scheduler of Ray Tune, by the scheduler's import path."""
 
 
 def resources_asked_by(function: Any) -> Any:
-    """What `ray.tune.with_resources` asks for: a PlacementGroupFactory, a function of the config; None for nothing."""
+    """Return the resources of `ray.tune.with_resources`: a PlacementGroupFactory, a function, or None."""
     return getattr(function, "_resources", None)

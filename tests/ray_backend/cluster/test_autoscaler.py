@@ -86,12 +86,12 @@ def job(head: Host, folder: Path, **parts: object) -> tuple[int, str]:
 def test_what_no_type_of_machine_has_is_refused(head: Host, tmp_path: Path) -> None:
     status, said = job(head, tmp_path, resources={"cpu": 8})
     assert status == 2 and "Traceback" not in said, said
-    assert "resources.cpu: a trial asks for 8 CPU cores, but no machine has more than 4" in said, said
+    assert "resources.cpu: a trial asks for 8 CPU cores, but no node has more than 4" in said, said
     assert not (tmp_path / "runs").exists() and not (tmp_path / "mlflow.db").exists()
 
 
 def test_trials_make_machines_come(head: Host, tmp_path: Path) -> None:
     status, said = job(head, tmp_path, resources={"cpu": 1, "gpu": 0})
     assert status == 0, said
-    assert "no machine has room for a trial yet: the autoscaler is asked for one, for up to 6 trials at once" in said
+    assert "no node has room for a trial yet: the autoscaler is asked for one, for up to 6 trials at once" in said
     assert said.count("completed") >= 1, said

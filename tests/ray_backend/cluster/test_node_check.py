@@ -162,7 +162,7 @@ def test_what_is_as_it_should_be_is_ticked_and_nothing_is_left(net: Network, hea
         f"✓ every machine gets 2 files of {folder}, {size} bytes",
         "✓ room for 2 trials at once",
         f"✓ MLflow's store answers: {store}",
-        f"✓ 2 machines alike: {alike()}",
+        f"✓ 2 nodes have the same {alike()}",
         "✓ each imports the trial's code",
         f"✓ each reads and writes {folder}/runs",
     ]
@@ -181,7 +181,7 @@ def test_one_that_goes_away_while_it_is_looked_at_is_done_without(net: Network, 
         going.kill()
         status, said = running.result()
     assert status == 0, said
-    assert "! going has gone away" in said and f"✓ 2 machines alike: {alike()}" in said
+    assert "! going is lost" in said and f"✓ 2 nodes have the same {alike()}" in said
 
 
 @pytest.mark.parametrize("token", ["", "another"])
@@ -205,12 +205,12 @@ def test_all_that_is_wrong_with_a_machine_is_told_at_once(head: Host, odd: Host,
     where = re.sub(r"(?<=\()\S*/(?=bad/own_code)", "", "\n".join(said)).splitlines()  # what has travelled to it
     assert [line for line in where if not line.startswith(("✓", "!"))] == [
         f"error: odd: torchvision is 9.9.9, but {versions()['torchvision']} here",
-        "    install the same on every machine: constraints.txt has the versions",
+        "    install the same on every node: constraints.txt has the versions",
         "error: odd: trial: own_code cannot be imported: ModuleNotFoundError: No module named 'only_here' "
         "(bad/own_code.py:2)",
-        "    install what it imports on every machine",
-        "error: odd: storage: what the driver writes there is not found",
-        "    every machine has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder",
+        "    install what it imports on every node",
+        "error: odd: storage: the node does not find what the driver has written",
+        "    every node has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder",
     ]
     assert sorted(path.name for path in folder.iterdir()) == ["job.yaml", "own_code.py"]
 

@@ -77,10 +77,10 @@ def test_a_trial_has_room_on_one_machine(
 @pytest.mark.parametrize(
     ("resources", "machines", "said"),
     [
-        ({"cpu": 4}, [(2, 0)] * 3, "resources.cpu: a trial asks for 4 CPU cores, but no machine has more than 2"),
-        ({"gpu": 2}, [(8, 1)] * 2, "resources.gpu: a trial asks for 2 GPUs, but no machine has more than 1"),
-        ({"cpu": 8, "gpu": 1}, [(16, 0), (4, 1)], "a trial asks for 8 CPU cores and 1 GPUs, and no machine has both"),
-        ({}, [], "resources.cpu: a trial asks for 1 CPU cores, but no machine has more than 0"),
+        ({"cpu": 4}, [(2, 0)] * 3, "resources.cpu: a trial asks for 4 CPU cores, but no node has more than 2"),
+        ({"gpu": 2}, [(8, 1)] * 2, "resources.gpu: a trial asks for 2 GPUs, but no node has more than 1"),
+        ({"cpu": 8, "gpu": 1}, [(16, 0), (4, 1)], "a trial asks for 8 CPU cores and 1 GPUs, and no node has both"),
+        ({}, [], "resources.cpu: a trial asks for 1 CPU cores, but no node has more than 0"),
     ],
 )
 def test_what_no_machine_has_is_refused_whatever_the_sum(
@@ -121,7 +121,7 @@ def asking(module: str, **parts: Any) -> ExperimentSpec:
             "auto",
             "asks for cpu 2, gpu 0 (tune.with_resources); the file says",
         ),
-        ({"cpu": 1, "special": 1}, {"cpu": 1}, 1, "auto", "what the file says counts"),
+        ({"cpu": 1, "special": 1}, {"cpu": 1}, 1, "auto", "the resources of the file are used"),
     ],
 )
 def test_a_function_that_asks_for_resources_gets_them_unless_the_file_says_otherwise(

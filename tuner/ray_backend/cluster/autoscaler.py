@@ -1,4 +1,4 @@
-"""What Ray's autoscaler may still bring. Ray tells little of it to a driver: each source is asked in turn."""
+"""The nodes that Ray's autoscaler may add. Ray has no API for that: several sources are read in turn."""
 
 import json
 import time
@@ -11,15 +11,15 @@ import yaml
 
 from tuner.ray_backend.internals import internal
 
-_PATIENCE = 20.0  # seconds that the autoscaler has to look at a wish; it looks every five
-_MOST = 1000  # machines: as many as there may be, where nobody set a limit
+_TIMEOUT = 20.0  # seconds that the autoscaler has to answer a request; it reads requests every five
+_MAX_NODES = 1000  # of a type without a limit
 
 NodeType = tuple[Mapping[str, float], int]
-"""What a machine of a type has, by Ray's names of resources, and how many of them there may be."""
+"""The resources of a node type, by Ray's names, and the largest number of its nodes."""
 
 
 def node_types(gcs_address: str) -> list[NodeType] | None:
-    """The types of machines that may come; empty where there is no autoscaler, None where nobody here knows."""
+    """Return the node types that may be added; empty without an autoscaler, None if they are unknown."""
     if managed := _managed():
         return managed
     arguments = _monitor(gcs_address)
@@ -31,50 +31,53 @@ def node_types(gcs_address: str) -> list[NodeType] | None:
     return None
 
 
-def refuses(wish: Mapping[str, float]) -> bool:
-    """Whether the autoscaler knows of no type of machine that has what `wish` asks for, by Ray's names of resources.
+def is_infeasible(request: Mapping[str, float]) -> bool:
+    """Return whether no node type of the autoscaler has the resources of a request.
 
-    It is asked for one; where it cannot say in time, it is taken to know one.
+    It requests a placement group; if the autoscaler does not answer in time, the request counts as feasible.
+
+    Args:
+        request: The resources, by Ray's names.
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    wanted = placement_group([dict(wish)])
+    group = placement_group([dict(request)])
     try:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while time.monotonic() < deadline:
-            if ray.wait([wanted.ready()], timeout=0.5)[0]:
+            if ray.wait([group.ready()], timeout=0.5)[0]:
                 return False
             state = _state().autoscaling_state
-            if any(_asks_for(request, wish) for request in state.infeasible_gang_resource_requests):
+            if any(_is_same(infeasible, request) for infeasible in state.infeasible_gang_resource_requests):
                 return True
             if state.pending_instance_requests or state.pending_instances:
                 return False
         return False
     finally:
-        remove_placement_group(wanted)
+        remove_placement_group(group)
 
 
 def _managed() -> list[NodeType]:
-    """From the cluster's own table, where whoever manages it has written it down."""
+    """Return the node types in the cluster's own table, which a managed cluster has."""
     config = internal("cluster_state").get_cluster_config()
     groups = config.node_group_configs if config else ()
-    return [(dict(group.resources), _MOST if group.max_count < 0 else group.max_count) for group in groups]
+    return [(dict(group.resources), _MAX_NODES if group.max_count < 0 else group.max_count) for group in groups]
 
 
 def _monitor(gcs_address: str) -> list[str]:
-    """The command line of the cluster's autoscaler, where it runs on this machine, as it does on the head."""
-    here = _network()
+    """Return the command line of the cluster's autoscaler if it runs on this host, as on the head; else nothing."""
+    own_network = _network()
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
         is_monitor = f"--gcs-address={gcs_address}" in arguments and any(a.endswith("/monitor.py") for a in arguments)
-        if is_monitor and _network(process.pid) == here:  # else the address is that of another cluster
+        if is_monitor and _network(process.pid) == own_network:  # else the address is that of another cluster
             return list(arguments)
     return []
 
 
 def _network(process: int | str = "self") -> str:
-    """The network namespace of a process: containers on one machine may use the same addresses. Empty if not known."""
+    """Return the network namespace of a process: containers of a host may use the same addresses. Empty if unknown."""
     try:
         return str(Path(f"/proc/{process}/ns/net").readlink())
     except OSError:
@@ -82,18 +85,18 @@ def _network(process: int | str = "self") -> str:
 
 
 def _configured(config: Mapping[str, Any]) -> list[NodeType]:
-    """From the file that the cluster was made of, as Ray has completed it."""
-    most = int(config.get("max_workers", _MOST))
+    """Return the node types of a cluster's configuration file, as Ray has completed it."""
+    limit = int(config.get("max_workers", _MAX_NODES))
     head = config.get("head_node_type")
     return [
-        (kind.get("resources", {}), min(most, int(kind.get("max_workers", most))))
+        (kind.get("resources", {}), min(limit, int(kind.get("max_workers", limit))))
         for name, kind in config.get("available_node_types", {}).items()
         if name != head
     ]
 
 
 def _is_elsewhere(gcs_address: str) -> bool:
-    """Whether an autoscaler runs on another machine. One that only watches calls each machine a type of its own."""
+    """Return whether an autoscaler runs on another host. Without node types it lists each node as a type."""
     import ray
 
     if internal("is_autoscaler_v2")(fetch_from_server=True):
@@ -108,6 +111,6 @@ def _state() -> Any:
     return internal("GetClusterStatusReply").FromString(client.get_cluster_status(timeout_s=5))
 
 
-def _asks_for(request: Any, wish: Mapping[str, float]) -> bool:
-    bundles = [dict(each.resources_bundle) for each in request.requests]
-    return bundles == [{name: value for name, value in wish.items() if value}]
+def _is_same(infeasible: Any, request: Mapping[str, float]) -> bool:
+    bundles = [dict(each.resources_bundle) for each in infeasible.requests]
+    return bundles == [{name: value for name, value in request.items() if value}]

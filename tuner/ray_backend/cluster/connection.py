@@ -1,4 +1,4 @@
-"""Connecting to Ray, and what there is to run on."""
+"""Connecting to Ray, and the nodes of its cluster."""
 
 import contextlib
 import gc
@@ -16,21 +16,20 @@ from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources,
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
 
-_LAST = 15.0  # seconds at the end of a job in which the machines delete what killed processes have left
+_CLEAN_UP_TIMEOUT = 15.0  # seconds at the end of a job in which nodes delete temporary files of killed processes
 
 
 def address_of(address: str | None) -> str | None:
-    """The address of the Ray to connect to: the one given, else RAY_ADDRESS; None for a fresh local one."""
+    """Return the address of the Ray to connect to: the given one, else RAY_ADDRESS; None for a new local Ray."""
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
 def connect(address: str | None, working_dir: str | None = None) -> ClusterResources:
-    """Connect to the Ray at `address`, or start a fresh one on this machine, and tell what it has.
+    """Connect to the Ray at `address`, or start one on this host, and return its resources.
 
     Args:
-        address: Of a Ray; None for a fresh one.
-        working_dir: A zip file that Ray unpacks on every machine of a cluster, as the workers' working directory; None
-            for none.
+        address: A Ray's address; None to start one.
+        working_dir: A zip file that Ray unpacks on every node, as the workers' working directory; None for none.
 
     Raises:
         UserError: There is no Ray at the address, or no folder for its files.
@@ -42,23 +41,23 @@ def connect(address: str | None, working_dir: str | None = None) -> ClusterResou
     if address is None:
         if os.environ.get("TUNER_DATA_DIR"):  # workers inherit it, and have another working directory
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
-        there = local_capacity()
+        capacity = local_capacity()
         root, _ = sessions.root()
         with _signals_left_alone(), sessions.marking(root):
             ray.init(
                 address="local",  # it never attaches to a Ray that happens to be running here
                 _temp_dir=str(root),
-                num_cpus=int(there.cpu),
-                num_gpus=int(there.gpu),
+                num_cpus=int(capacity.cpu),
+                num_gpus=int(capacity.gpu),
                 include_dashboard=False,
                 object_store_memory=256 * 2**20,  # trials exchange nothing through it
                 **quiet,
             )
         _silence_tune()
-        # Nobody waits for it: what it has not come to is there for a later start.
+        # Nothing waits for the thread: a later job deletes what it leaves.
         threading.Thread(target=sessions.clear_up, args=(root,), name="old sessions", daemon=True).start()
-        return ClusterResources((there,))
-    is_open = auth.knock(address)
+        return ClusterResources((capacity,))
+    is_open = auth.check_access(address)
     try:
         with _signals_left_alone():
             ray.init(address=address, runtime_env={"working_dir": working_dir} if working_dir else None, **quiet)
@@ -77,18 +76,18 @@ def configure_tune() -> None:
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # ours is shown, once
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # code of the user's own runs in the experiment's folder
     os.environ["TUNE_WARN_THRESHOLD_S"] = "10"
-    # What Tune would go on from; we go on from the journal.
+    # Tune need not save its own state: a job is resumed from its journal.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 
 @contextlib.contextmanager
 def _signals_left_alone() -> Iterator[None]:
-    """Keep Ray from handling our signals, and its processes from being ended by those that all of us are sent.
+    """Keep Ray from handling this process's signals, and Ray's processes from being ended by them.
 
-    Ray's own handler of SIGTERM leaves at once. What a terminal or a shell sends to all that was started there does not
-    come to a session of its own; of what SLURM sends to each process, Ray's inherit that all are blocked but SIGTERM,
-    which ends them (Ray itself blocks Ctrl-C for them).
+    Ray's handler of SIGTERM exits at once. Ray's processes get a session of their own, so that signals of a terminal or
+    a shell do not reach them. They inherit a mask that blocks SIGHUP and SIGUSR1, which SLURM sends to every process;
+    SIGTERM still ends them, and Ray itself blocks SIGINT for them.
     """
     utils = internal("utils")
 
@@ -109,51 +108,56 @@ def _signals_left_alone() -> Iterator[None]:
         utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = before
 
 
-def machines() -> tuple[NodeResources, ...]:
-    """Those of the Ray that we are connected to."""
+def nodes() -> tuple[NodeResources, ...]:
+    """Return the live nodes of the connected Ray."""
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]
-    return tuple(_machine(node["Resources"], node["NodeID"], node["NodeManagerHostname"]) for node in alive)
+    return tuple(_node(node["Resources"], node["NodeID"], node["NodeManagerHostname"]) for node in alive)
 
 
-def ask(machines: Sequence[NodeResources], work: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
-    """Have each machine call a function with its own argument.
+def call_on_nodes(nodes: Sequence[NodeResources], work: Callable[..., Any], arguments: Sequence[Any]) -> list[Any]:
+    """Call a function on each node.
+
+    Args:
+        nodes: The nodes.
+        work: The function.
+        arguments: One argument for each node.
 
     Returns:
-        Ray's references to what it returns. One that cannot, or has gone, raises a RayError there.
+        Ray's references to the results. `ray.get` raises a RayError for a node that is lost.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote = ray.remote(num_cpus=0, max_retries=0)(work)
     return [
-        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(machine.id, soft=False)).remote(argument)
-        for machine, argument in zip(machines, arguments, strict=True)
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(argument)
+        for node, argument in zip(nodes, arguments, strict=True)
     ]
 
 
 def clear_up() -> None:
-    """Have what killed processes left on the machines deleted. One that does not get to it soon is not waited for."""
+    """Delete on all nodes the temporary files of killed processes; wait for at most `_CLEAN_UP_TIMEOUT` seconds."""
     import ray
 
-    there = machines()
-    asked = ask(there, lambda _: temporary.clear_up(), [None] * len(there))
-    ray.wait(asked, num_returns=len(asked), timeout=_LAST)
+    alive = nodes()
+    results = call_on_nodes(alive, lambda _: temporary.clear_up(), [None] * len(alive))
+    ray.wait(results, num_returns=len(results), timeout=_CLEAN_UP_TIMEOUT)
 
 
 def _of_cluster(is_open: bool) -> ClusterResources:
-    """The machines of the Ray that we are connected to."""
+    """Return the resources of the connected cluster."""
     import ray
 
     from tuner.ray_backend.cluster import autoscaler
 
     types = autoscaler.node_types(ray.get_runtime_context().gcs_address)
-    later = tuple(machine for has, count in types or () for machine in [_machine(has)] * count)
-    return ClusterResources(machines(), later, grows=types is None, is_open=is_open)
+    later = tuple(node for has, count in types or () for node in [_node(has)] * count)
+    return ClusterResources(nodes(), later, grows=types is None, is_open=is_open)
 
 
-def _machine(has: Mapping[str, float], node: str = "", host: str = "") -> NodeResources:
+def _node(has: Mapping[str, float], node: str = "", host: str = "") -> NodeResources:
     return NodeResources(has.get("CPU", 0), has.get("GPU", 0), node, host)
 
 

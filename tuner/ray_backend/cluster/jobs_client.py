@@ -1,4 +1,4 @@
-"""The dashboard of a cluster's head: where jobs are handed in from somewhere else."""
+"""The client of Ray's Jobs API, at the dashboard of a cluster's head."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ _FORWARD = "is it running, and its port forwarded here? `ray dashboard cluster.y
 
 
 def problems_of(address: str) -> list[Problem]:
-    """What is wrong with an address of a dashboard, as it is written."""
+    """Return the problems of a dashboard's address, without connecting to it."""
     try:
         parts = urlsplit(address)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -43,10 +43,13 @@ def problems_of(address: str) -> list[Problem]:
 
 
 def connect(address: str) -> Any:
-    """A client of the jobs of the cluster.
+    """Return Ray's client of the jobs of a cluster.
+
+    Args:
+        address: The address of the dashboard, ``http://HOST:8265``.
 
     Raises:
-        UserError: There is no dashboard of Ray's, or it does not let us in.
+        UserError: No dashboard of Ray answers, or it rejects the token.
     """
     something_else = refused(address, "something else than Ray's dashboard answers there", _FORWARD)
     try:  # Ray itself would wait for ever
@@ -82,25 +85,27 @@ def connect(address: str) -> Any:
 
 
 def refused(address: str, message: str, hint: str) -> UserError:
-    """That a job cannot be handed in there, and why."""
+    """Return the error that a job cannot be submitted, and why."""
     return UserError(Problem(message, "--submit", address, hint))
 
 
-_AWAY = 60.0  # seconds that the dashboard may be away
-
-
+_UNREACHABLE = 60.0  # seconds for which the dashboard may be unreachable
 _PAUSE = 2.0  # seconds between attempts
 
 
 def follow(client: Any, job: str) -> Any:
-    """Write the job's log to standard output until the job ends. Returns Ray's details of it.
+    """Write a job's log to standard output until the job ends, and return Ray's details of it.
 
-    A thread does, which may wait for a network that is away as long as it likes: we need not wait for it.
+    A daemon thread reads the log, so that Ctrl-C need not wait for the network.
+
+    Args:
+        client: From `connect`.
+        job: The job's submission id.
 
     Raises:
-        ConnectionError: The dashboard was away for too long.
+        ConnectionError: The dashboard was unreachable for too long.
     """
-    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
     is_over = threading.Event()
 
     def write(text: str) -> None:
@@ -110,13 +115,13 @@ def follow(client: Any, job: str) -> Any:
 
     def run() -> None:
         try:
-            told.put(asyncio.run(_tail(client, job, write)))
+            results.put(asyncio.run(_tail(client, job, write)))
         except BaseException as error:
-            told.put(error)
+            results.put(error)
 
     threading.Thread(target=run, name="log", daemon=True).start()
     try:
-        details = told.get()
+        details = results.get()
     finally:
         is_over.set()
     if isinstance(details, BaseException):
@@ -128,25 +133,25 @@ async def _tail(client: Any, job: str, write: Callable[[str], None]) -> Any:
     from aiohttp import ClientError
     from ray.exceptions import RayError
 
-    seen = 0
-    heard = time.monotonic()
+    written = 0
+    last_answer = time.monotonic()
     while True:
-        again = seen  # characters: the log comes from its beginning each time
+        skip = written  # characters: each attempt gets the log from its beginning
         problem: BaseException | str = "its log ended"
         try:
             async for text in client.tail_job_logs(job):
-                heard = time.monotonic()
-                fresh, again = text[again:], max(0, again - len(text))
-                seen += len(fresh)
-                write(fresh)
+                last_answer = time.monotonic()
+                new, skip = text[skip:], max(0, skip - len(text))
+                written += len(new)
+                write(new)
             details = await asyncio.to_thread(client.get_job_info, job)
             if details.status.is_terminal():
                 return details
-            heard = time.monotonic()
+            last_answer = time.monotonic()
         except BrokenPipeError:
-            raise  # nobody reads what we write
+            raise  # the reader of standard output has ended
         except (ClientError, RayError, RuntimeError, OSError) as error:
             problem = error
-        if time.monotonic() - heard > _AWAY:
+        if time.monotonic() - last_answer > _UNREACHABLE:
             raise ConnectionError(str(problem))
         await asyncio.sleep(_PAUSE)

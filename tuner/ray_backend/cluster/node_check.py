@@ -1,4 +1,4 @@
-"""The machines of a cluster, looked at before the first trial: else the night finds out what is wrong with one."""
+"""Checks of the nodes of a cluster before the first trial, so that a misconfigured node shows before the job runs."""
 
 import contextlib
 import platform
@@ -26,31 +26,31 @@ from tuner.storage.uris import masked
 from tuner.train.trial_base import AnyTrial
 from tuner.version import __version__
 
-_PATIENCE, _MOST = 60, 600  # seconds until it is told that a machine does not answer, and until it is given up
-_GOING = 5.0  # seconds in which Ray knows that a machine has gone, where that is why nothing can be run there
+_WARN_AFTER, _GIVE_UP_AFTER = 60, 600  # seconds without an answer of a node until a warning; and then until an error
+_LOSS_TIMEOUT = 5.0  # seconds that Ray needs to notice that a node is lost
 _PACKAGES = ("ray", "torch", "torchvision")
-_SAME = "install the same on every machine: constraints.txt has the versions"
-_OUT = "see to it, or leave it out of the cluster"
-_FOLDER = "it does not travel: every machine has to see it, at the same path"
-_SHARED = "every machine has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder"
+_SAME = "install the same on every node: constraints.txt has the versions"
+_OUT = "repair the node, or remove it from the cluster"
+_FOLDER = "it is not uploaded: every node has to see it, at the same path"
+_SHARED = "every node has to see the same: a shared folder (NFS), or a URI such as s3://bucket/folder"
 
 
 @dataclass(frozen=True)
 class NodeTask:
-    """What a machine is asked to try."""
+    """What a node has to check."""
 
     trial: AnyTrial
     user_folder: UserFolder | None
-    """Where the user's own code is, as each trial is told."""
+    """Where the user's own code is; None if the trial needs none."""
     read: str
-    """A file beside the checkpoints that was written elsewhere."""
+    """A file in the storage that the driver has written."""
     write: str
-    """A file there to write."""
+    """A file in the storage to write."""
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a machine has, and what is wrong with it."""
+    """The versions on a node, and its problems."""
 
     versions: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -63,61 +63,61 @@ def check(
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> list[NodeResources]:
-    """Make sure that each machine can run the experiment's trials: seconds, and longer where it gets the data.
+    """Check that each node can run the experiment's trials. It takes seconds, and longer if a node downloads the data.
 
-    One that has gone away meanwhile, as machines do that cost less, is told of, and done without.
+    A node that is lost meanwhile, as spot instances are, is reported and ignored.
 
     Args:
-        spec: The experiment, with the dataset that there is.
-        machines: Those that trials may run on.
-        user_folder: Where they find the user's own code; None where they need none.
-        say: Given a line for each thing that is as it should be.
-        warn: Given a line for what is waited for, or has gone.
+        spec: The experiment, with the dataset that is available.
+        machines: The nodes on which trials may run.
+        user_folder: Where they find the user's own code; None if the trials need none.
+        say: Called with a line for each check that passed.
+        warn: Called with a line for each node that does not answer or is lost.
 
     Returns:
-        Those that are there.
+        The nodes that are not lost.
 
     Raises:
-        UserError: One cannot. It names everything that is wrong.
+        UserError: A node cannot run the trials; with a problem for each mistake on each node.
     """
     import ray
     from ray import cloudpickle
 
     if {machine.id for machine in machines} <= {ray.get_runtime_context().get_node_id()}:
-        return list(machines)  # nothing that is not known already
+        return list(machines)  # the driver's own node needs no check
     here = versions()
     problems: list[Problem] = []
     with _probes(spec.storage, len(machines)) as (read, *written):
         tasks = [cloudpickle.dumps(NodeTask(spec.trial, user_folder, read, write)) for write in written]
-        asked = zip(machines, written, _ask(machines, tasks, warn), strict=True)
-        there = [(machine, write, found) for machine, write, found in asked if found is not None]
-        for machine, write, found in there:
+        reports = zip(machines, written, _reports(machines, tasks, warn), strict=True)
+        alive = [(machine, write, report) for machine, write, report in reports if report is not None]
+        for machine, write, report in alive:
             wrong = [
-                Problem(f"{name} is {found.versions[name]}, but {version} here", hint=_SAME)
+                Problem(f"{name} is {report.versions[name]}, but {version} here", hint=_SAME)
                 for name, version in here.items()
-                if found.versions.get(name, version) != version
+                if report.versions.get(name, version) != version
             ]
-            wrong += found.problems
+            wrong += report.problems
             if not wrong and not _exists(write):
-                wrong.append(Problem("what it writes there is not found here", "storage", hint=_SHARED))
+                wrong.append(Problem("the driver does not find what the node has written", "storage", hint=_SHARED))
             problems += [replace(p, where=":".join(filter(None, (machine.host, p.where)))) for p in wrong]
     if problems:
         raise UserError(*problems)
-    if not there:
+    if not alive:
         return []
-    say(f"{len(there)} machines alike: {', '.join(f'{name} {version}' for name, version in here.items())}")
+    say(f"{len(alive)} nodes have the same {', '.join(f'{name} {version}' for name, version in here.items())}")
     say("each imports the trial's code")
     say(f"each reads and writes {masked(spec.storage)}")
     if data := spec.trial.describe_data():
         say(f"each has the data: {data.name}")
-    return [machine for machine, _, _ in there]
+    return [machine for machine, _, _ in alive]
 
 
 def versions() -> dict[str, str]:
-    """What runs here: numbers that others measured can be compared with ours where they have the same."""
+    """Return the versions on this node: numbers of two nodes are comparable if these are equal."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in _PACKAGES:
-        found[name] = metadata.version(name).partition("+")[0]  # a machine without a GPU has another build
+        found[name] = metadata.version(name).partition("+")[0]  # without the build, which differs without a GPU
     source = sha256()
     for path in sorted(Path(__file__).parents[2].rglob("*.py")):
         source.update(path.read_bytes())
@@ -125,32 +125,36 @@ def versions() -> dict[str, str]:
 
 
 def look(task: bytes) -> NodeReport:
-    """Try on this machine what its trials will do."""
+    """Check on this node what its trials will do: import code, read the data, read and write the storage.
+
+    Args:
+        task: A pickled `NodeTask`.
+    """
     from ray import cloudpickle
 
-    found = NodeReport(versions())
-    told: NodeTask = cloudpickle.loads(task)
+    report = NodeReport(versions())
+    checks: NodeTask = cloudpickle.loads(task)
     try:
-        if told.user_folder is not None:
-            told.user_folder.enter()
-        for target in told.trial.targets:
+        if checks.user_folder is not None:
+            checks.user_folder.enter()
+        for target in checks.trial.targets:
             user_code.resolve(target)
-        trial = type(told.trial).model_validate(told.trial.model_dump(mode="json"))
+        trial = type(checks.trial).model_validate(checks.trial.model_dump(mode="json"))
     except Mistakes as mistakes:
-        hint = "install what it imports on every machine"
-        found.problems.extend(Problem(problem.message, "trial", hint=hint) for problem in mistakes.problems)
+        hint = "install what it imports on every node"
+        report.problems.extend(Problem(problem.message, "trial", hint=hint) for problem in mistakes.problems)
     except ValidationError as error:
-        found.problems.extend(replace(p, key=f"trial.{p.key}") for p in problems_of(error, type(told.trial)))
+        report.problems.extend(replace(p, key=f"trial.{p.key}") for p in problems_of(error, type(checks.trial)))
     except OSError as error:
-        found.problems.append(Problem(f"the experiment's folder cannot be used: {error}", "trial", hint=_FOLDER))
+        report.problems.append(Problem(f"the experiment's folder cannot be used: {error}", "trial", hint=_FOLDER))
     else:
-        found.problems.extend(_data(trial))
-    found.problems.extend(_storage(told))
-    return found
+        report.problems.extend(_data(trial))
+    report.problems.extend(_storage(checks))
+    return report
 
 
 def _data(trial: AnyTrial) -> list[Problem]:
-    """Get the data, where it is not here. What is wrong with it."""
+    """Download the data if it is missing; return the problems."""
     try:
         prepared, message = trial.prepare()
     except UserError as error:
@@ -161,65 +165,69 @@ def _data(trial: AnyTrial) -> list[Problem]:
 def _storage(task: NodeTask) -> list[Problem]:
     try:
         if not _exists(task.read):
-            return [Problem("what the driver writes there is not found", "storage", hint=_SHARED)]
+            return [Problem("the node does not find what the driver has written", "storage", hint=_SHARED)]
         _write(task.write)
     except OSError as error:
         return [Problem(f"it cannot be used: {error}", "storage", hint=_SHARED)]
     return []
 
 
-def _ask(
+def _reports(
     machines: Sequence[NodeResources], tasks: Sequence[bytes], warn: Callable[[str], None]
 ) -> list[NodeReport | None]:
-    """What each machine found; None of one that has gone."""
+    """Return the report of each node; None of a node that is lost."""
     import ray
 
-    asked = connection.ask(machines, _looking(), tasks)
-    late = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)[1]
+    answers = connection.call_on_nodes(machines, _portable_look(), tasks)
+    late = ray.wait(answers, num_returns=len(answers), timeout=_WARN_AFTER)[1]
     if late:
-        hosts = ", ".join(machine.host for machine, answer in zip(machines, asked, strict=True) if answer in late)
-        warn(f"waiting for {hosts}: no answer for {_PATIENCE} s; it may be downloading the data")
-        late = ray.wait(asked, num_returns=len(asked), timeout=_MOST)[1]
-    found: list[NodeReport | None] = []
-    for machine, answer in zip(machines, asked, strict=True):
+        hosts = ", ".join(machine.host for machine, answer in zip(machines, answers, strict=True) if answer in late)
+        warn(f"waiting for {hosts}: no answer for {_WARN_AFTER} s; it may be downloading the data")
+        late = ray.wait(answers, num_returns=len(answers), timeout=_GIVE_UP_AFTER)[1]
+    reports: list[NodeReport | None] = []
+    for machine, answer in zip(machines, answers, strict=True):
         try:
-            found.append(ray.get(answer, timeout=0 if answer in late else None))
+            reports.append(ray.get(answer, timeout=0 if answer in late else None))
         except ray.exceptions.GetTimeoutError:
             ray.cancel(answer, force=True)
-            found.append(NodeReport(problems=[Problem(f"no answer for {_PATIENCE + _MOST} s", hint=_OUT)]))
+            problem = Problem(f"no answer for {_WARN_AFTER + _GIVE_UP_AFTER} s", hint=_OUT)
+            reports.append(NodeReport(problems=[problem]))
         except ray.exceptions.RayError as error:
-            if _has_gone(machine):
-                warn(f"{machine.host} has gone away")
-                found.append(None)
+            if _is_lost(machine):
+                warn(f"{machine.host} is lost")
+                reports.append(None)
                 continue
             last = [line for line in str(error).splitlines() if line.strip()][-1]
-            found.append(NodeReport(problems=[Problem(f"nothing can be run there: {last}", hint=_OUT)]))
-    return found
+            reports.append(NodeReport(problems=[Problem(f"Ray cannot run anything there: {last}", hint=_OUT)]))
+    return reports
 
 
-def _has_gone(machine: NodeResources) -> bool:
-    give_up = time.monotonic() + _GOING
-    while machine.id in (alive := {other.id for other in connection.machines()}) and time.monotonic() < give_up:
+def _is_lost(machine: NodeResources) -> bool:
+    give_up = time.monotonic() + _LOSS_TIMEOUT
+    while machine.id in (alive := {other.id for other in connection.nodes()}) and time.monotonic() < give_up:
         time.sleep(0.5)
     return machine.id not in alive
 
 
-def _looking() -> Callable[[bytes], Any]:
-    """`look`, for a machine that may not have it: a function in a function travels whole."""
+def _portable_look() -> Callable[[bytes], Any]:
+    """Return `look` as a nested function, which Ray pickles by value: the node may have another version of tuner."""
 
-    def looking(task: bytes) -> Any:
+    def call_look(task: bytes) -> Any:
         from tuner.ray_backend.cluster import node_check
 
         return node_check.look(task)
 
-    return looking
+    return call_look
 
 
 @contextlib.contextmanager
 def _probes(storage: str, count: int) -> Iterator[list[str]]:
-    """Names of files where checkpoints will be, the first one written and one for each machine. Gone afterwards."""
+    """Yield names of files in the storage: the first one, which is written here, and one for each node.
+
+    The files are deleted afterwards.
+    """
     base, word = storage, secrets.token_hex(8)
-    if "://" not in base:  # the folder is made when the job begins, not before
+    if "://" not in base:  # the folder itself is created when the job begins
         base = str(next(folder for folder in (Path(base), *Path(base).parents) if folder.exists()))
     first = below(base, f".tuner-{word}")
     names = [first, *(below(base, f".tuner-{word}-{number}") for number in range(count))]

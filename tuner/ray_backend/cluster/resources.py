@@ -1,4 +1,4 @@
-"""CPU cores and GPUs: what machines have, what each trial takes of them, and how many fit at once."""
+"""CPU cores and GPUs: those of the nodes, those that each trial takes, and how many trials fit at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,41 +16,41 @@ _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only 
 
 @dataclass(frozen=True)
 class NodeResources:
-    """CPU cores and GPUs of one machine that trials may use."""
+    """CPU cores and GPUs of one node that trials may use."""
 
     cpu: float
     gpu: float
     id: str = ""
-    """Ray's id of it; empty for one that is not there yet."""
+    """Ray's id of the node; empty for one that the autoscaler may add."""
     host: str = ""
 
     def fits(self, cpu: float, gpu: float) -> int:
-        """How many trials that take so much have room here at once."""
-        return min(int(have // each) for have, each in ((self.cpu, cpu), (self.gpu, gpu)) if each)
+        """Return how many trials that take `cpu` cores and `gpu` GPUs fit on the node at once."""
+        return min(int(available // each) for available, each in ((self.cpu, cpu), (self.gpu, gpu)) if each)
 
 
 @dataclass(frozen=True)
 class ClusterResources:
-    """The machines that trials may use: those that are there, and those that the autoscaler may bring."""
+    """The nodes that trials may use: those of the cluster, and those that the autoscaler may add."""
 
     now: tuple[NodeResources, ...]
     later: tuple[NodeResources, ...] = ()
     grows: bool = False
-    """Whether an autoscaler brings machines of types that nobody here knows."""
+    """Whether an autoscaler may add nodes of unknown types."""
     is_open: bool = False
-    """Whether it is a cluster that asks nobody for a token, at an address that others may reach."""
+    """Whether the cluster accepts connections without a token, at an address that others may reach."""
 
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What each trial takes, and how many fit at once."""
+    """The resources of each trial, and how many trials fit at once."""
 
     cpu: float
     gpu: float
     slots: int
-    """How many fit on what is there."""
+    """How many trials fit on the present nodes."""
     later: int = 0
-    """How many fit once the autoscaler has brought all that it may."""
+    """How many more fit once the autoscaler has added all nodes that it may."""
 
     @property
     def threads(self) -> int:
@@ -59,20 +59,20 @@ class TrialResources:
 
     @property
     def ahead(self) -> int:
-        """How many trials wait for a machine: that makes the autoscaler bring them."""
+        """How many trials are submitted in advance: those that wait make the autoscaler add nodes."""
         return max(1, self.slots, self.later)
 
     def explain(self) -> str:
-        """How many trials have room, in words."""
+        """Return how many trials fit, as a sentence."""
         if self.slots:
-            more = f", for {self.later} more when the autoscaler has brought all that it may" if self.later else ""
+            more = f", for {self.later} more when the autoscaler has added all nodes that it may" if self.later else ""
             return f"room for {self.slots} trials at once{more}" if self.slots > 1 else f"room for one trial{more}"
-        most = f", for up to {self.later} trials at once" if self.later else ""
-        return f"no machine has room for a trial yet: the autoscaler is asked for one{most}"
+        total = f", for up to {self.later} trials at once" if self.later else ""
+        return f"no node has room for a trial yet: the autoscaler is asked for one{total}"
 
 
 def local_capacity() -> NodeResources:
-    """What this machine, or the container on it, may use."""
+    """Return the resources that this host, or the container, may use."""
     import torch
     from joblib import cpu_count
 
@@ -80,18 +80,18 @@ def local_capacity() -> NodeResources:
 
 
 def here() -> ClusterResources:
-    """What trials may use of this machine alone."""
+    """Return the resources of this host alone."""
     return ClusterResources((local_capacity(),))
 
 
 def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
-    """An experiment whose trials take what their function asks for by `ray.tune.with_resources`.
+    """Set the resources of an experiment from its function's `ray.tune.with_resources`; those of the file prevail.
 
     Returns:
-        The experiment, and what the user must be told: what the file says otherwise is what a trial takes.
+        The experiment, and a note for the user if the file differs from the function; else an empty text.
 
     Raises:
-        UserError: The function asks for what no trial can be given.
+        UserError: The function asks for something that a trial cannot have, and the file has no `resources`.
     """
     if not spec.trial.is_function:
         return spec, ""
@@ -101,33 +101,38 @@ def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
     asked = resources_asked_by(user_code.resolve(target))
     if asked is None:
         return spec, ""
-    said = {name: getattr(spec.resources, name) for name in spec.resources.model_fields_set}
+    in_file = {name: getattr(spec.resources, name) for name in spec.resources.model_fields_set}
     bundles = getattr(asked, "bundles", None)
     if bundles is None or len(bundles) != 1 or not bundles[0].keys() <= {"CPU", "GPU"}:
         what = "asks for resources by its config" if bundles is None else f"asks for {bundles}"
-        message = f"{target} {what} (tune.with_resources), and all trials take CPU cores and GPUs of one machine"
-        if not said:
-            hint = "say what a trial takes in the file: resources: {cpu: 2, gpu: 1}"
+        message = f"{target} {what} (tune.with_resources), and all trials take CPU cores and GPUs of one node"
+        if not in_file:
+            hint = "set the resources of a trial in the file: resources: {cpu: 2, gpu: 1}"
             raise UserError(Problem(message, "resources", hint=hint))
-        return spec, f"{message}: what the file says counts"
-    wanted = {"cpu": bundles[0].get("CPU", 1.0), "gpu": bundles[0].get("GPU", 0.0)}
-    others = [f"{name} {said[name]}" for name in said if said[name] != wanted[name]]
+        return spec, f"{message}: the resources of the file are used"
+    requested = {"cpu": bundles[0].get("CPU", 1.0), "gpu": bundles[0].get("GPU", 0.0)}
+    differing = [f"{name} {in_file[name]}" for name in in_file if in_file[name] != requested[name]]
     note = ""
-    if others:
-        asks = ", ".join(f"{name} {value:g}" for name, value in wanted.items())
+    if differing:
+        asks = ", ".join(f"{name} {value:g}" for name, value in requested.items())
         note = f"{target} asks for {asks} (tune.with_resources)"
-        note += f"; the file says {', '.join(others)}, which counts"
+        note += f"; the file says {', '.join(differing)}, which is used"
     try:
-        return spec.model_copy(update={"resources": Resources.model_validate(wanted | said)}), note
+        return spec.model_copy(update={"resources": Resources.model_validate(requested | in_file)}), note
     except ValidationError as error:
         raise UserError(*(replace(p, key=f"resources.{p.key}") for p in problems_of(error, Resources))) from None
 
 
 def share(resources: Resources, capacity: ClusterResources, trials: int) -> TrialResources:
-    """What each trial takes of what there is, all of it on one machine.
+    """Return the resources of each trial, which are on one node, and how many trials fit.
+
+    Args:
+        resources: The experiment's resources of a trial.
+        capacity: The nodes.
+        trials: The number of trials.
 
     Raises:
-        UserError: One trial asks for more than any machine has, or would have; it would wait for ever.
+        UserError: A trial asks for more than any present or future node has.
     """
     machines = (*capacity.now, *capacity.later)
     gpu = _automatic(resources.cpu, machines, trials) if resources.gpu == "auto" else float(resources.gpu)
@@ -139,7 +144,7 @@ def share(resources: Resources, capacity: ClusterResources, trials: int) -> Tria
 
 
 def _automatic(cpu: float, machines: Sequence[NodeResources], trials: int) -> float:
-    """The share of a GPU that a trial takes by itself: all GPUs are in use, and none is shared by too many."""
+    """Return the GPUs of a trial for ``gpu: auto``: all GPUs are used, and at most four trials share one."""
     able = [machine for machine in machines if machine.gpu and machine.fits(cpu, 0)]
     if not able:
         return 0.0
@@ -151,22 +156,22 @@ def _automatic(cpu: float, machines: Sequence[NodeResources], trials: int) -> fl
 def _may_come(cpu: float, gpu: float) -> bool:
     from tuner.ray_backend.cluster import autoscaler
 
-    return not autoscaler.refuses({"CPU": cpu, "GPU": gpu})
+    return not autoscaler.is_infeasible({"CPU": cpu, "GPU": gpu})
 
 
 def _too_much(resources: Resources, gpu: float, machines: Sequence[NodeResources]) -> list[Problem]:
-    """Why no machine has room for a trial."""
+    """Return why no node has room for a trial."""
     cpus, gpus = (max((getattr(each, kind) for each in machines), default=0) for kind in ("cpu", "gpu"))
-    there = "there are" if len(machines) == 1 else "no machine has more than"
+    available = "there are" if len(machines) == 1 else "no node has more than"
     problems = []
     if resources.cpu > cpus:
-        message = f"a trial asks for {resources.cpu:g} CPU cores, but {there} {cpus:g}"
+        message = f"a trial asks for {resources.cpu:g} CPU cores, but {available} {cpus:g}"
         problems.append(Problem(message, key="resources.cpu", hint=f"allowed: up to {cpus:g}"))
     if gpu > gpus:
-        message = f"a trial asks for {gpu:g} GPUs, but {there} {gpus:g}"
+        message = f"a trial asks for {gpu:g} GPUs, but {available} {gpus:g}"
         problems.append(Problem(message, key="resources.gpu", hint=f"allowed: up to {gpus:g}, or auto"))
     if not problems:
-        message = f"a trial asks for {resources.cpu:g} CPU cores and {gpu:g} GPUs, and no machine has both"
+        message = f"a trial asks for {resources.cpu:g} CPU cores and {gpu:g} GPUs, and no node has both"
         kinds = sorted({(machine.cpu, machine.gpu) for machine in machines}, reverse=True)
         hint = f"they have {', or '.join(f'{cpu:g} and {gpu:g}' for cpu, gpu in kinds)}"
         problems.append(Problem(message, key="resources", hint=hint))
