@@ -239,7 +239,9 @@ class TestMistakes:
             told("list", "--uri", f"sqlite:///{copy}", status=2),
             told("best", "small", "--uri", f"sqlite:///{copy}", status=2),
         ):
-            assert "made by another version of MLflow" in said and f"mlflow db upgrade sqlite:///{copy}" in said
+            assert (
+                "another version of MLflow created the store" in said and f"mlflow db upgrade sqlite:///{copy}" in said
+            )
 
     def test_a_job_without_a_journal(self, store: Store, told: TrialOutcome, tmp_path: Path) -> None:
         store.job("20260101-000000-aaaa", [0.5], ends=False)
@@ -275,7 +277,7 @@ class TestUi:
     def test_a_port_that_is_taken(self, store: Store, told: TrialOutcome) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            assert f"port {port} cannot be had" in told("ui", "--port", str(port), status=2)
+            assert f"port {port} cannot be used" in told("ui", "--port", str(port), status=2)
 
 
 def _answers(port: int) -> bool:

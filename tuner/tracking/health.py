@@ -1,4 +1,4 @@
-"""Whether there is a store of MLflow, whether it answers, and what it means when it refuses."""
+"""Checks that a store of MLflow exists and answers, and messages for its errors."""
 
 import sqlite3
 from pathlib import Path
@@ -9,19 +9,16 @@ from urllib.request import Request, urlopen
 from tuner.errors import Problem, UserError, allowed
 from tuner.storage.uris import MLFLOW_DEFAULT, local_path, masked
 
-_PATIENCE = 5.0  # seconds that a server has to answer; MLflow itself would try for minutes
+_TIMEOUT = 5.0  # seconds that a server has to answer; MLflow itself would try for minutes
 _DATABASES = ("postgresql", "mysql", "mssql")
 _KINDS = ("sqlite", "http", "https", "file", "databricks", *_DATABASES)
 _DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
-_SIGN_IN = (401, 403)  # a server that asks who we are has answered
-_HINT = (
-    f"say where it is with --uri or MLFLOW_TRACKING_URI; without them it is {MLFLOW_DEFAULT}, "
-    "in the folder that the command is given in"
-)
+_UNAUTHENTICATED = (401, 403)  # a server that asks for authentication has answered
+_HINT = f"give its URI with --uri or MLFLOW_TRACKING_URI; the default is {MLFLOW_DEFAULT} in the working directory"
 
 
 def check_reachable(uri: str) -> None:
-    """Make sure that there is a store to read, so that none is made and no answer is waited for.
+    """Check that a store exists and answers: MLflow would create one, or wait for minutes.
 
     Raises:
         UserError: There is none, or it does not answer.
@@ -40,19 +37,19 @@ def check_reachable(uri: str) -> None:
 
 
 def is_there(uri: str) -> bool:
-    """Whether a store is more than a place where one will be; that of a server or a database always is."""
+    """Return whether a store exists; one on a server or in a database counts as existing."""
     return kind_of(uri) != "sqlite" or local_path(uri).is_file()
 
 
 def kind_of(uri: str, key: str = "") -> str:
-    """The kind of a store: one of http, https, sqlite, file, databricks, or of a database's name.
+    """Return the kind of a store: http, https, sqlite, file, databricks, or the name of a database.
 
     Args:
         uri: MLflow's tracking URI.
-        key: Of the specification, for an error to point to.
+        key: The key of the experiment's file that has the URI, for errors.
 
     Raises:
-        UserError: MLflow knows no such kind.
+        UserError: MLflow has no such kind.
     """
     kind = urlsplit(uri).scheme.split("+")[0] or "file"
     if kind not in _KINDS:
@@ -61,7 +58,7 @@ def kind_of(uri: str, key: str = "") -> str:
 
 
 def unanswered(uri: str) -> str:
-    """Why a server or a database does not answer; empty where it does, and for other kinds."""
+    """Return why a server or a database does not answer; empty if it does, and for other kinds."""
     kind = kind_of(uri)
     if kind in ("http", "https"):
         return _server(uri)
@@ -69,21 +66,21 @@ def unanswered(uri: str) -> str:
 
 
 def _server(uri: str) -> str:
-    """Why a tracking server does not answer; empty where it does."""
+    """Return why a tracking server does not answer; empty if it does."""
     parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]  # urlopen takes a name and password for a part of the host's name
+    host = parts.netloc.rpartition("@")[2]  # urlopen would treat name and password as part of the host's name
     address = urlunsplit((parts.scheme, host, f"{parts.path.rstrip('/')}/health", "", ""))
     try:
-        with urlopen(Request(address), timeout=_PATIENCE):
+        with urlopen(Request(address), timeout=_TIMEOUT):
             return ""
     except HTTPError as error:
-        return "" if error.code in _SIGN_IN else f"no tracking server answers, but something else: {error}"
+        return "" if error.code in _UNAUTHENTICATED else f"no tracking server answers, but something else: {error}"
     except (OSError, ValueError) as error:
         return f"no tracking server answers: {getattr(error, 'reason', None) or error}"
 
 
 def _file(path: Path) -> str:
-    """Why a file is no store of MLflow; empty where it is."""
+    """Return why a file is no store of MLflow; empty if it is one."""
     if not path.is_file():
         return f"there is no file {path}"
     try:
@@ -98,7 +95,7 @@ def _file(path: Path) -> str:
 
 
 def _database(uri: str) -> str:
-    """Why a database cannot be reached; empty where it can."""
+    """Return why a database cannot be reached; empty if it can."""
     import sqlalchemy
 
     try:
@@ -114,14 +111,14 @@ _SECRETS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRA
 
 
 def refusal(error: Exception, uri: str) -> tuple[str, str] | None:
-    """A message and a hint for an error of MLflow or of what lies below it.
+    """Return a message and a hint for an error of MLflow, of its database or of the operating system.
 
     Args:
-        error: What was raised.
-        uri: The store.
+        error: The exception.
+        uri: The store's URI.
 
     Returns:
-        None if it is no error of a store but one of ours.
+        None if it is another exception, and thus a bug of tuner.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -130,18 +127,18 @@ def refusal(error: Exception, uri: str) -> tuple[str, str] | None:
         return None
     text = masked((str(error).strip() or type(error).__name__).splitlines()[0])
     if isinstance(error, MlflowException):
-        if error.get_http_status_code() in _SIGN_IN:
-            return f"the server asks who we are: {text}", f"say so in the environment, with {_SECRETS}"
+        if error.get_http_status_code() in _UNAUTHENTICATED:
+            return f"the server requires authentication: {text}", f"set in the environment: {_SECRETS}"
         if "database schema" in text:
             shown = masked(uri)
             hint = (
-                f"keep a copy of it, then: mlflow db upgrade {shown}; where another MLflow still writes it, "
+                f"keep a copy of it, then: mlflow db upgrade {shown}; if another MLflow still writes to it, "
                 "install the same version here"
             )
-            return f"the store was made by another version of MLflow: {text.partition('. ')[0]}", hint
+            return f"another version of MLflow created the store: {text.partition('. ')[0]}", hint
     return text, ""
 
 
 def is_conflict(error: Exception) -> bool:
-    """Whether a database refused a row because another writer has just added the same one."""
+    """Return whether a database rejected a row because another writer has just added the same one."""
     return "IntegrityError" in str(error) or "UniqueViolation" in str(error) or "Duplicate entry" in str(error)

@@ -1,7 +1,8 @@
-"""Names of metrics, parameters and tags as MLflow takes them.
+"""Names of metrics, parameters and tags that MLflow accepts.
 
-A name that MLflow refuses is made one that it takes, always the same one: a job, `--resume`, `tuner sync` and the
-commands that read all find it without asking. A digest of the name as it was keeps two names from becoming one.
+A name that MLflow rejects is replaced by one that it accepts. The replacement depends on the name alone, so that a job,
+`--resume`, `tuner sync` and the commands that read all use the same. It ends with a digest of the name, so that two
+names do not become one.
 """
 
 import hashlib
@@ -12,57 +13,57 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 
 TAG = "tuner.renamed"
-"""Tag of a run whose names are not all as they were: JSON, from the recorded name to the one that the user gave."""
+"""Tag of a run with replaced names: JSON that maps each recorded name to the one that the user gave."""
 
-_LONGEST = 250  # characters of a name, by MLflow's limits
-_LONGEST_TAG = 6000  # of the tag
-_DIGEST = 6  # hexadecimal digits of it
-_TAKEN = re.compile(r"[/\w.\- :]*")
-_REFUSED = re.compile(r"[^/\w.\- :]")
+_MAX_LENGTH = 250  # characters of a name, by MLflow's limits
+_MAX_TAG = 6000  # characters of the tag
+_DIGEST = 6  # hexadecimal digits
+_ACCEPTED = re.compile(r"[/\w.\- :]*")
+_REJECTED = re.compile(r"[^/\w.\- :]")
 
 
 @cache
 def recorded(name: str) -> str:
-    """A name as it is recorded: as it is, where MLflow takes it.
+    """Return the name under which a metric, parameter or tag is recorded: the same one if MLflow accepts it.
 
-    Letters of any script, digits, and any of ``_-. :/`` are taken, where the name as a path leads nowhere else.
+    MLflow accepts letters of any script, digits, and ``_-. :/``, in a name that is a normal relative path.
     """
-    if len(name) <= _LONGEST and _TAKEN.fullmatch(name) and not _leads_elsewhere(name):
+    if len(name) <= _MAX_LENGTH and _ACCEPTED.fullmatch(name) and not _is_other_path(name):
         return name
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
-    parts = (part for part in _REFUSED.sub("_", name).split("/") if part not in ("", ".", ".."))
-    stem = "/".join(parts).lstrip(".")[: _LONGEST - _DIGEST - 1].rstrip("/")
+    parts = (part for part in _REJECTED.sub("_", name).split("/") if part not in ("", ".", ".."))
+    stem = "/".join(parts).lstrip(".")[: _MAX_LENGTH - _DIGEST - 1].rstrip("/")
     return f"{stem or '_'}-{digest}"
 
 
 def run_name(name: str) -> str:
-    """A run's name, as much of it as a database has room for: its parameters say all of it."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+    """Return a run's name, cut to the length that databases allow: the run's parameters have the rest."""
+    return name if len(name) <= _MAX_LENGTH else f"{name[: _MAX_LENGTH - 3]}..."
 
 
 def renamed(names: Iterable[str]) -> dict[str, str]:
-    """Of those names that are not recorded as they are, the recorded one to the one that it stands for."""
+    """Return the user's name by the recorded name, for those of `names` that MLflow rejects."""
     return {other: name for name in names if (other := recorded(name)) != name}
 
 
-def as_tag(there: Mapping[str, str]) -> str:
-    """What `TAG` says of names that are not as they were, as many as have room."""
-    kept = dict(sorted(there.items()))
-    while len(text := json.dumps(kept)) > _LONGEST_TAG:
+def as_tag(names: Mapping[str, str]) -> str:
+    """Return the value of `TAG` for the result of `renamed`, with as many names as fit."""
+    kept = dict(sorted(names.items()))
+    while len(text := json.dumps(kept)) > _MAX_TAG:
         kept.popitem()
     return text if kept else ""
 
 
 def originals(tags: Mapping[str, str]) -> dict[str, str]:
-    """The names that a run has not as they were, from the recorded one to the one that the user gave."""
+    """Return the user's name by the recorded name, for the replaced names of a run."""
     try:
-        said = json.loads(tags.get(TAG, "{}"))
-    except ValueError:  # somebody else's
+        names = json.loads(tags.get(TAG, "{}"))
+    except ValueError:  # not written by tuner
         return {}
-    return {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
+    return {str(key): str(value) for key, value in names.items()} if isinstance(names, dict) else {}
 
 
-def _leads_elsewhere(name: str) -> bool:
-    """MLflow's own rule: names may become files."""
+def _is_other_path(name: str) -> bool:
+    """Apply MLflow's own rule, since names may become paths of files."""
     path = posixpath.normpath(name)
     return path != name or path == "." or path.startswith(("..", "/"))

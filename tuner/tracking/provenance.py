@@ -1,4 +1,4 @@
-"""Where an experiment comes from: its file's question, whoever started it, versions and the git commit."""
+"""Where an experiment comes from: its file's first comment, the user, versions and the git commit."""
 
 import getpass
 import platform
@@ -12,14 +12,14 @@ from tuner.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of what a trial's numbers depend on."""
-    there = {"python": platform.python_version(), "tuner": __version__}
-    there |= {name: metadata.version(name) for name in ("torch", "torchvision", "ray", "optuna", "mlflow")}
-    return {f"tuner.version.{name}": version for name, version in there.items()}
+    """Return tags with the versions of the software on which a trial's numbers depend."""
+    found = {"python": platform.python_version(), "tuner": __version__}
+    found |= {name: metadata.version(name) for name in ("torch", "torchvision", "ray", "optuna", "mlflow")}
+    return {f"tuner.version.{name}": version for name, version in found.items()}
 
 
 def question(source: Path) -> str:
-    """What an experiment's file asks: the comment that it opens with."""
+    """Return the comment at the top of an experiment's file, which asks the experiment's question."""
     if not source.is_file():
         return ""
     lines = takewhile(lambda line: line.startswith("#"), source.read_text(encoding="utf-8").splitlines())
@@ -27,7 +27,7 @@ def question(source: Path) -> str:
 
 
 def user() -> str:
-    """Who started it."""
+    """Return the name of the user of this process."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name
@@ -35,7 +35,7 @@ def user() -> str:
 
 
 def commit(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The git commit of the experiment's own repository, not of the one that this package was installed from."""
+    """Return tags with the git commit of the experiment's repository, not of the one that tuner was installed from."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

@@ -1,4 +1,4 @@
-"""Versions of registered models, by name and by address. It needs no torch."""
+"""Versions of registered models, by name and by URI. It does not import torch."""
 
 import re
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 
 
 def champion_of(client: Any, name: str) -> Any | None:
-    """The version that is the champion of a name; None where there is none."""
+    """Return the version of a registered model that is the champion; None if there is none."""
     registered = _registered(client, name)
     number = registered and registered.aliases.get(CHAMPION)
     return client.get_model_version(name, str(number)) if number else None
@@ -32,10 +32,10 @@ def _registered(client: Any, name: str) -> Any | None:
 
 
 def version_at(client: Any, address: str) -> Any:
-    """The version at an address of MLflow's registry: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``latest``.
+    """Return the version of a URI of MLflow's registry: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``latest``.
 
     Raises:
-        UserError: That is no address, or there is no such model, alias or version.
+        UserError: It is no such URI, or there is no such model, alias or version.
     """
     from mlflow.exceptions import MlflowException
 
@@ -48,9 +48,9 @@ def version_at(client: Any, address: str) -> Any:
         raise UserError(_not_registered(client, name))
     if alias:
         if alias not in registered.aliases:
-            there = ", ".join(f"{name}@{each}" for each in sorted(registered.aliases)) or "none"
+            aliases = ", ".join(f"{name}@{each}" for each in sorted(registered.aliases)) or "none"
             raise UserError(
-                Problem(f"the registered model {name!r} has no alias {alias!r}", hint=f"there are: {there}")
+                Problem(f"the registered model {name!r} has no alias {alias!r}", hint=f"there are: {aliases}")
             )
         number = str(registered.aliases[alias])
     elif number == "latest":
@@ -66,7 +66,7 @@ def version_at(client: Any, address: str) -> Any:
 
 
 def _not_registered(client: Any, name: str) -> Problem:
-    """A name that no registered model has, with what it may have been meant to be."""
+    """Return the problem that there is no registered model of this name, with similar names."""
     message = f"there is no registered model {name!r}"
     if name in store.experiments(client).values():
         return Problem(message, hint=f"{name!r} alone means the winner of the experiment's last job")

@@ -1,4 +1,4 @@
-"""TensorBoard files, for those who compare curves there: a folder a trial, its metrics, its hyperparameters."""
+"""TensorBoard's files: a folder for each trial, with its metrics and hyperparameters."""
 
 import os
 import time
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 FOLDER = "tensorboard"
 """Name of the folder in that of the job."""
 
-_LONGEST = 200  # bytes of a folder's name, of the 255 that a disk allows
-_LINGER = 10.0  # seconds until what a trial reported is in its file: each flush waits for the disk
+_MAX_NAME = 200  # bytes of a folder's name, of the 255 that file systems allow
+_FLUSH_INTERVAL = 10.0  # seconds between flushes, each of which waits for the disk
 
 
 class TensorBoard(TrialCallback):
-    """Writes what trials report. A `TrialCallback`.
+    """Writes the metrics of trials to TensorBoard's files.
 
-    It writes at once: tensorboardX's own `SummaryWriter` leaves that to threads, and waits for ever for one that a full
-    disk has ended.
+    It does not use tensorboardX's `SummaryWriter`, which writes in a thread and waits for ever for one that a full disk
+    has ended.
     """
 
     def __init__(self, folder: str, objectives: tuple[Objective, ...], warn: Callable[[str], None]) -> None:
-        """Nothing is written yet.
+        """Create the callback without writing anything.
 
         Args:
-            folder: The job's folder, which is a local one.
-            objectives: What each trial's hyperparameters are shown beside.
-            warn: Told if its files cannot be written, and that there will be no more of them.
+            folder: The job's folder, which must be local.
+            objectives: The objectives that are shown beside each trial's hyperparameters.
+            warn: Called with a message when a file cannot be written; after that nothing more is written.
         """
         self._folder = Path(folder, FOLDER)
         self._objectives = objectives
@@ -47,17 +47,17 @@ class TensorBoard(TrialCallback):
         from tensorboardX.summary import scalar
 
         numbers = {name: value for name, value in report.items() if type(value) in (int, float) and name != "epoch"}
-        said = {"step": report["epoch"], "wall_time": trial.updated}
-        self._write(trial, [{"summary": scalar(name, value)} | said for name, value in numbers.items()])
+        point = {"step": report["epoch"], "wall_time": trial.updated}
+        self._write(trial, [{"summary": scalar(name, value)} | point for name, value in numbers.items()])
 
     def trial_ended(self, trial: Trial) -> None:
-        """Write what it was trained with and what came of it; its files are whole then."""
+        """Write the trial's hyperparameters and best scores, and close its file."""
         from tensorboardX.summary import hparams, scalar
 
         values = {f"best/{o.metric}": o.of(trial.best_report) for o in self._objectives}
         best = {name: value for name, value in values.items() if value is not None}
         searched = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in _of(trial)}
-        # Its own `add_hparams` makes another run of each trial.
+        # tensorboardX's `add_hparams` would add a second run for each trial.
         events = [{"summary": summary} for summary in hparams(searched, best)]
         events += [{"summary": scalar(name, value), "step": trial.best_epoch} for name, value in best.items()]
         self._write(trial, [event | {"wall_time": trial.ended} for event in events], is_last=True)
@@ -73,7 +73,7 @@ class TensorBoard(TrialCallback):
                 writer.write_event(Event(**event))
             if is_last:
                 self._writers.pop(trial.number).close()
-            elif time.monotonic() - self._flushed.get(trial.number, 0.0) > _LINGER:
+            elif time.monotonic() - self._flushed.get(trial.number, 0.0) > _FLUSH_INTERVAL:
                 self._flushed[trial.number] = time.monotonic()
                 writer.flush()
         except OSError as error:
@@ -88,16 +88,16 @@ class TensorBoard(TrialCallback):
             place = self._folder / _place(f"{trial.number:04d} {trial.label}")
             place.mkdir(parents=True, exist_ok=True)
             writer = self._writers[trial.number] = EventsWriter(str(place / "events"))
-            if trial.resumed:  # what is written again replaces what it had come to
+            if trial.resumed:  # epochs that are trained again replace those after the checkpoint
                 writer.write_event(Event(step=trial.epoch, session_log=SessionLog(status=SessionLog.START)))
         return self._writers[trial.number]
 
 
 def _place(label: str) -> str:
-    """A label as a folder's name: without folders in it, and no longer than a name may be."""
+    """Return a label as a folder's name, without slashes and cut to the length that is allowed."""
     name = label.strip().replace("/", "_").replace("\0", "_")
-    is_short = len(os.fsencode(name)) <= _LONGEST
-    return name if is_short else os.fsencode(name)[:_LONGEST].decode(errors="ignore") + "..."
+    is_short = len(os.fsencode(name)) <= _MAX_NAME
+    return name if is_short else os.fsencode(name)[:_MAX_NAME].decode(errors="ignore") + "..."
 
 
 def _of(trial: Trial) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""MLflow's UI on a store: the pages of a job, and the server that shows them."""
+"""MLflow's UI: links to the page of a job, and the UI's server."""
 
 import base64
 import contextlib
@@ -23,18 +23,18 @@ from tuner.tracking.queries import RecordedJob, jobs
 from tuner.tracking.store import VIEW, experiments
 
 _SHARED = "mlflow.sharedViewState."
-_LOOK = 0.2  # seconds between two looks whether it answers
-_MOST_OF_A_LOG = 4000  # characters of its end
-_GRACE = 10.0  # seconds that the server's processes have to end
+_POLL_INTERVAL = 0.2  # seconds between requests until the server answers
+_MAX_LOG = 4000  # characters from the end of a log that are printed
+_STOP_TIMEOUT = 10.0  # seconds that the server's processes have to end
 
 
 def links(client: Any, uri: str, port: int) -> list[str]:
-    """What to open, as lines: the page of the last job, where there is one.
+    """Return lines with the UI's URL, and with that of the last job's page if there is a job.
 
     Args:
-        client: Of the store.
-        uri: The store; a server shows its pages itself.
-        port: Where the UI is going to listen.
+        client: A client of the store.
+        uri: The store's URI; a tracking server has its own UI.
+        port: The port of the UI.
 
     Raises:
         UserError: MLflow's UI does not show such a store.
@@ -44,7 +44,7 @@ def links(client: Any, uri: str, port: int) -> list[str]:
     base = masked(uri) if is_served(uri) else _address(port)
     last = next(jobs(client, experiments(client)), None)
     if last is None:
-        return [f"MLflow     {base}", "           it has no job of tuner's yet"]
+        return [f"MLflow     {base}", "           it has no job of tuner yet"]
     return [f"MLflow     {base}", f"last job   {last.experiment} {last.id}", f"           {page(client, last, base)}"]
 
 
@@ -53,17 +53,17 @@ def _address(port: int) -> str:
 
 
 def is_served(uri: str) -> bool:
-    """Whether a store is a server, which shows itself."""
+    """Return whether a store is a tracking server, which has its own UI."""
     return uri.startswith(("http:", "https:"))
 
 
 def page(client: Any, job: RecordedJob, base: str) -> str:
-    """Where MLflow's UI shows the trials of a job, best first.
+    """Return the URL of the page of MLflow's UI with the trials of a job, best first.
 
     Args:
-        client: Of the store.
+        client: A client of the store.
         job: The job.
-        base: Where the UI is.
+        base: The UI's URL.
     """
     experiment = job.run.info.experiment_id
     view = _view(client.get_experiment(experiment).tags, job.run.info.run_id)
@@ -72,7 +72,7 @@ def page(client: Any, job: RecordedJob, base: str) -> str:
 
 
 def _view(tags: dict[str, str], parent: str) -> str:
-    """The key of the view of an experiment that shows a job's trials; empty where there is none."""
+    """Return the key of the experiment's shared view of a job's trials; empty if there is none."""
     for name, text in tags.items():
         kind, _, packed = text.partition(";")
         if name.startswith(_SHARED) and kind == "deflate" and parent in _state(packed).get("searchFilter", ""):
@@ -83,24 +83,24 @@ def _view(tags: dict[str, str], parent: str) -> str:
 def _state(packed: str) -> dict[str, Any]:
     try:
         state = json.loads(zlib.decompress(base64.b64decode(packed)))
-    except (ValueError, zlib.error):  # somebody else's
+    except (ValueError, zlib.error):  # not written by tuner
         return {}
     return state if isinstance(state, dict) else {}
 
 
 def check_free(port: int) -> None:
-    """Make sure that a port of this machine can be listened on.
+    """Check that a port of this host is free.
 
     Raises:
-        UserError: It cannot.
+        UserError: It is not.
     """
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one whose last user has just gone is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was closed just now counts as free
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             hint = f"--port {_free_port()} is free; or is MLflow's UI running already?"
-            raise UserError(Problem(f"port {port} cannot be had: {error.strerror}", "--port", hint=hint)) from None
+            raise UserError(Problem(f"port {port} cannot be used: {error.strerror}", "--port", hint=hint)) from None
 
 
 def _free_port() -> int:
@@ -110,19 +110,19 @@ def _free_port() -> int:
 
 
 def serve(uri: str, port: int, when_ready: Callable[[], None], *, verbose: bool = False) -> int:
-    """Run MLflow's UI until it ends, or until we are told to: Ctrl-C, SIGTERM, a terminal that is closed.
+    """Run MLflow's UI until it ends, or until a signal: Ctrl-C, SIGTERM, a terminal that closes.
 
     Args:
-        uri: The store.
-        port: Where it listens.
-        when_ready: Called as soon as it answers.
-        verbose: Whether its log is shown; else the end of it is where the UI fails.
+        uri: The store's URI.
+        port: The port to listen on.
+        when_ready: Called as soon as the UI answers.
+        verbose: Whether to show the server's log; else its end is printed if the server fails.
 
     Returns:
-        Its exit status; 0 where we ended it.
+        The server's exit status; 0 if a signal ended it.
     """
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    # By way of the environment: a command line, and with it a password, can be seen by everybody on the machine.
+    # In the environment: all users of the host can read a command line, and with it a password.
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(on_signal(stop))
@@ -132,7 +132,7 @@ def serve(uri: str, port: int, when_ready: Callable[[], None], *, verbose: bool 
         )
         try:
             while server.poll() is None and not _answers(port):
-                time.sleep(_LOOK)
+                time.sleep(_POLL_INTERVAL)
             if server.poll() is None:
                 when_ready()
             status = server.wait()
@@ -146,7 +146,7 @@ def serve(uri: str, port: int, when_ready: Callable[[], None], *, verbose: bool 
 
 
 def _answers(port: int) -> bool:
-    """Whether the UI takes requests: it listens some time before it does."""
+    """Return whether the UI answers requests, which it does some time after it listens."""
     direct = build_opener(ProxyHandler({}))
     with contextlib.suppress(OSError), direct.open(f"{_address(port)}/health", timeout=5):
         return True
@@ -154,15 +154,15 @@ def _answers(port: int) -> bool:
 
 
 def _end_of(log: IO[bytes]) -> str:
-    log.seek(max(0, log.seek(0, SEEK_END) - _MOST_OF_A_LOG))
+    log.seek(max(0, log.seek(0, SEEK_END) - _MAX_LOG))
     return log.read().decode(errors="replace").strip()
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
-    """End the server with all of its processes: it is the leader of their group."""
+    """End the server and all processes of its group."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(_GRACE)
+            server.wait(_STOP_TIMEOUT)
             return

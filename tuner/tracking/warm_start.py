@@ -1,4 +1,4 @@
-"""What earlier jobs know: their trials, read from MLflow, for a sampler to learn from."""
+"""The trials of earlier jobs, read from MLflow, for a sampler to learn from."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ _STATES: dict[str, State] = {"completed": "completed", "pruned": "pruned", "fail
 
 
 class _LeftOut(Exception):
-    """A trial cannot be learnt from; its text says why, behind a number of trials."""
+    """A trial cannot be learnt from; its text is the reason, to follow a number of trials."""
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What earlier jobs know.
+    """The trials of earlier jobs.
 
     Args:
         told: The trials that a sampler learns from.
-        left_out: How many others there were, by the reason.
-        source: What ``search.warm_start`` names; empty where it names nothing.
+        left_out: The number of other trials, by reason.
+        source: The value of ``search.warm_start``; empty if it is not set.
     """
 
     told: Sequence[TrialOutcome] = ()
@@ -36,25 +36,25 @@ class WarmStart:
     source: str = ""
 
     def explain(self) -> str:
-        """How many trials are learnt from, how many are not, and why; empty where nothing is named."""
+        """Return how many trials the sampler learns from, how many not, and why; empty without a source."""
         if not self.source:
             return ""
-        of = len(self.told) + sum(self.left_out.values())
-        said = f"learning from {len(self.told)} of the {of} trials of {self.source!r}"
+        total = len(self.told) + sum(self.left_out.values())
+        text = f"learning from {len(self.told)} of the {total} trials of {self.source!r}"
         by_count = sorted(self.left_out.items(), key=lambda pair: (-pair[1], pair[0]))
-        return f"{said}; not from {', '.join(f'{count} {why}' for why, count in by_count)}" if by_count else said
+        return f"{text}; not from {', '.join(f'{count} {why}' for why, count in by_count)}" if by_count else text
 
 
 def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> WarmStart:
-    """The trials that ``search.warm_start`` names, as far as they lie in this space and its constraints.
+    """Read the trials that ``search.warm_start`` names and that lie in the space and satisfy the constraints.
 
     Args:
         spec: The experiment.
         uri: MLflow's tracking URI.
-        but: The run of a job that is passed over: one that goes on knows its own trials.
+        but: The id of the job's own run, whose trials are ignored: its journal has them.
 
     Raises:
-        UserError: There is no such experiment or run, it cannot be read, or nothing of it can be learnt from.
+        UserError: There is no such experiment or run, it cannot be read, or none of its trials can be learnt from.
     """
     source = spec.search.warm_start_source
     if source is None:
@@ -66,15 +66,15 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> WarmStart:
         hint = "give the name of an MLflow experiment, or the id of a job's run"
         raise UserError(Problem(f"there is no experiment and no run {source!r} in the store", key, uri, hint))
     others = [run for run in runs if not but or run.data.tags.get("mlflow.parentRunId") != but]
-    told: list[TrialOutcome] = []
+    outcomes: list[TrialOutcome] = []
     left_out: Counter[str] = Counter()
     for run in others:
         try:
-            told.append(_told(spec, run))
+            outcomes.append(_outcome(spec, run))
         except _LeftOut as reason:
             left_out[str(reason)] += 1
-    found = WarmStart(told, left_out, source)
-    if not told and len(others) == len(runs):
+    found = WarmStart(outcomes, left_out, source)
+    if not outcomes and len(others) == len(runs):
         wanted = ", ".join(objective.metric for objective in spec.objectives)
         why = f": {', '.join(f'{count} {reason}' for reason, count in left_out.items())}" if left_out else ""
         message = f"none of the {len(runs)} trials of {source!r} can be learnt from{why}"
@@ -83,13 +83,13 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> WarmStart:
     return found
 
 
-def _told(spec: ExperimentSpec, run: Any) -> TrialOutcome:
+def _outcome(spec: ExperimentSpec, run: Any) -> TrialOutcome:
     status = run.data.tags.get("tuner.status", "")
     state = _STATES.get(status)
     if state is None:
         raise _LeftOut(status or "not ended")
-    if "tuner.mutations" in run.data.tags:  # it has come to be another on the way
-        raise _LeftOut("changed by a population on the way")
+    if "tuner.mutations" in run.data.tags:  # its result does not belong to one configuration
+        raise _LeftOut("mutated by a population")
     names = originals(run.data.tags)
     fixed = {names.get(name, name).removeprefix(store.FIXED): value for name, value in run.data.tags.items()}
     params = fixed | {names.get(name, name): value for name, value in run.data.params.items()}
@@ -105,19 +105,19 @@ def _told(spec: ExperimentSpec, run: Any) -> TrialOutcome:
         raise _LeftOut(f"without {missing}")
     numbers = [value for value in values if value is not None]
     epoch = int(metrics.get("best_epoch", 0))
-    # Measured constraints as its last epoch had them: the store has no other at hand.
+    # The run has the measured constraints of its last epoch only, not of its best one.
     violations = spec.constraint_set.violations(spec.trial_config(assignment), metrics)
     return TrialOutcome(assignment, state, numbers if state == "completed" else None, {epoch: numbers[0]}, violations)
 
 
 def _value(name: str, distribution: Distribution, params: Mapping[str, str]) -> Value:
-    """The value of a searched key in a run's parameters, which MLflow keeps as text."""
+    """Return the value of a searched key from a run's parameters, which MLflow stores as text."""
     text = params.get(name)
     options = distribution.values() if distribution.axis().kind == "category" else None
     if text is None:
         if options is None or None not in options:
             raise _LeftOut(f"without {name}")
-        return None  # which is not recorded
+        return None  # None is not recorded as a parameter
     if options is not None:
         for option in options:
             if str(option) == text:

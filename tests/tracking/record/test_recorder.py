@@ -282,7 +282,7 @@ def test_a_store_that_is_away_is_not_one_without_the_run(monkeypatch: pytest.Mon
 def test_a_store_of_another_version_is_refused(spec: ExperimentSpec, uri: str, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "store.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    with pytest.raises(UserError, match="made by another version of MLflow") as raised:
+    with pytest.raises(UserError, match="another version of MLflow created the store") as raised:
         Recorder(spec, uri).open("job", "runs/job", Path(), 2)
     assert f"mlflow db upgrade {uri}" in str(raised.value)
 
