@@ -119,7 +119,7 @@ def test_a_copied_project_goes_on_with_all_that_it_has_and_leaves_the_original_a
 ) -> None:
     before = begun.digest()
     assert project.run("--extend", "all", WIDER) == 0
-    assert "going on with job" in (output := capsys.readouterr().out)
+    assert "resuming job" in (output := capsys.readouterr().out)
     assert f"checkpoint  {project.folder}/runs/grid" in output
     assert project.checkpoints == 4  # a kept one for each of the three, and the new one
     assert begun.digest() == before

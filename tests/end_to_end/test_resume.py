@@ -270,7 +270,7 @@ def grid(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, output
-    assert "going on with job" in output and "--resume continues the job" in output
+    assert "resuming job" in output and "--resume continues the job" in output
     assert {record.info.status for record in place.trials().values()} <= {"FINISHED", "KILLED"}
     [parent] = place.runs("parent")
     assert (parent.info.status, parent.data.tags["tuner.status"]) == ("KILLED", "interrupted")
@@ -400,7 +400,7 @@ def test_a_random_search_is_extended_by_what_a_longer_one_had_tried(
     place = Place(tmp_path, RANDOM, store)
     assert place.go_on() == OK
     assert place.go_on("--extend", "3") == OK
-    assert "3 trials have ended, 0 go on, up to 3 are new" in capsys.readouterr().out
+    assert "3 trials have ended, 0 continue, up to 3 are new" in capsys.readouterr().out
     first, second = place.sessions()
     assert sorted(_numbers(first, "started")) == [0, 1, 2]
     assert sorted(_numbers(second, "started")) == [3, 4, 5]

@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_it_running_to_be_followed_again_stopped_and_gone_on_with(
 
     (cluster.place / "slow").unlink()
     said = cluster.laptop.run(*cluster.command("left", "--resume"), cwd=cluster.folder, timeout=600)
-    assert "going on with job" in said, said
+    assert "resuming job" in said, said
     assert cluster.trials("left") == {0: "completed", 1: "completed"}
     assert cluster.files_with(cluster.token) == [] and cluster.files_with("this stays here") == []
 

@@ -137,7 +137,7 @@ def run(
 
 
 _HERE_ALONE = (
-    "lies on this machine: what code of your own logs with mlflow itself on a machine that does not share it is not "
+    "lies on this machine: what your own code logs with mlflow itself on a node that does not share it is not "
     "in the record; the address of a tracking server as tracking.uri changes that"
 )
 
@@ -157,17 +157,17 @@ def _join(
         if targets and root is None:
             package = working_dir.package_of(user_code.folders()[0], targets)
             if why := package.too_large():
-                warn(f"{why}: every machine has to see {package.folder} itself, at the same path")
+                warn(f"{why}: every node has to see {package.folder} itself, at the same path")
             else:
                 root, archive = package.root, stack.enter_context(working_dir.written(package))
                 for file in package.missing:
-                    warn(f"{file} does not travel: every machine has to see it at the same path, or have it installed")
+                    warn(f"{file} is not uploaded: every node has to see it at the same path, or have it installed")
         capacity = connection.connect(address, archive)
     say(f"Ray answers: {address}")
     if capacity.is_open:
         warn(auth.OPEN)
     if archive:
-        say(f"every machine gets {package}")
+        say(f"every node gets {package}")
         if note := working_dir.password_in(spec):
             warn(f"{note}; MLFLOW_TRACKING_URI keeps it here")
     share = resources.share(spec.resources, capacity, generator.total)
@@ -227,7 +227,7 @@ def _say_what_was_chosen(
     if past is not None:
         ended = len(past.trials) - len(generator.unfinished)
         lines.append(
-            f"going on with job {past.job}: {ended} trials have ended, {len(generator.unfinished)} go on, "
+            f"resuming job {past.job}: {ended} trials have ended, {len(generator.unfinished)} continue, "
             f"up to {generator.total - len(past.trials)} are new"
         )
     for line in filter(None, lines):

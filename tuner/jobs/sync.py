@@ -66,7 +66,7 @@ def sync(
     stored = find(spec.storage, spec.name, job, "tuner sync")
     job, folder = stored.id, below(spec.storage, spec.name, stored.folder)
     if not stored.is_original:
-        hint = "tuner run FILE --resume --job ... --adopt goes on with it as a job of its own, with runs of its own"
+        hint = "tuner run FILE --resume --job ... --adopt resumes it as a job of its own, with runs of its own"
         message = f"{stored.folder} is a copy of job {job}, whose runs in MLflow are that job's own"
         raise UserError(Problem(message, "--job", folder, hint))
     with alone_in(folder) as lock:

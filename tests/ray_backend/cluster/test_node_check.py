@@ -159,7 +159,7 @@ def test_what_is_as_it_should_be_is_ticked_and_nothing_is_left(net: Network, hea
     assert warned.startswith(f"! {store} lies on this machine: what code of your own logs with mlflow itself")
     assert [line for line in said if line.startswith("✓")] == [
         f"✓ Ray answers: {head.ray_address}",
-        f"✓ every machine gets 2 files of {folder}, {size} bytes",
+        f"✓ every node gets 2 files of {folder}, {size} bytes",
         "✓ room for 2 trials at once",
         f"✓ MLflow's store answers: {store}",
         f"✓ 2 nodes have the same {alike()}",
@@ -235,7 +235,7 @@ def test_the_folder_travels_to_a_machine_that_does_not_see_it(tmp_path: Path) ->
         said, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "Traceback" not in said, said
     folder = place / "folder"
-    assert f"✓ every machine gets 6 files of {folder} and lib_t of {place}" in said
+    assert f"✓ every node gets 6 files of {folder} and lib_t of {place}" in said
     assert "✓ each imports the trial's code" in said
     assert "loss 13.5000" in said or "loss 13.50" in said, said  # 1 + 0.5 + 6 + 5 + 1
 
@@ -261,5 +261,5 @@ def test_a_cluster_that_asks_nobody_for_a_token(tmp_path: Path) -> None:
         status, said = run(alone, folder, OWN.format(name="own"))
         assert status == 0, said
         assert said[:4] == [f"✓ Ray answers: {alone.ray_address}", f"! {OPEN}", said[2], "✓ room for one trial"]
-        assert said[2].startswith(f"✓ every machine gets 2 files of {folder}, ")
+        assert said[2].startswith(f"✓ every node gets 2 files of {folder}, ")
         assert not any(line.startswith("✓ each") for line in said)  # there is but the driver's own machine

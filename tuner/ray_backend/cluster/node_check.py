@@ -58,7 +58,7 @@ class NodeReport:
 
 def check(
     spec: ExperimentSpec,
-    machines: Sequence[NodeResources],
+    nodes: Sequence[NodeResources],
     user_folder: UserFolder | None,
     say: Callable[[str], None],
     warn: Callable[[str], None],
@@ -69,7 +69,7 @@ def check(
 
     Args:
         spec: The experiment, with the dataset that is available.
-        machines: The nodes on which trials may run.
+        nodes: The nodes on which trials may run.
         user_folder: Where they find the user's own code; None if the trials need none.
         say: Called with a line for each check that passed.
         warn: Called with a line for each node that does not answer or is lost.
@@ -83,15 +83,15 @@ def check(
     import ray
     from ray import cloudpickle
 
-    if {machine.id for machine in machines} <= {ray.get_runtime_context().get_node_id()}:
-        return list(machines)  # the driver's own node needs no check
+    if {node.id for node in nodes} <= {ray.get_runtime_context().get_node_id()}:
+        return list(nodes)  # the driver's own node needs no check
     here = versions()
     problems: list[Problem] = []
-    with _probes(spec.storage, len(machines)) as (read, *written):
+    with _probes(spec.storage, len(nodes)) as (read, *written):
         tasks = [cloudpickle.dumps(NodeTask(spec.trial, user_folder, read, write)) for write in written]
-        reports = zip(machines, written, _reports(machines, tasks, warn), strict=True)
-        alive = [(machine, write, report) for machine, write, report in reports if report is not None]
-        for machine, write, report in alive:
+        reports = zip(nodes, written, _reports(nodes, tasks, warn), strict=True)
+        alive = [(node, write, report) for node, write, report in reports if report is not None]
+        for node, write, report in alive:
             wrong = [
                 Problem(f"{name} is {report.versions[name]}, but {version} here", hint=_SAME)
                 for name, version in here.items()
@@ -100,7 +100,7 @@ def check(
             wrong += report.problems
             if not wrong and not _exists(write):
                 wrong.append(Problem("the driver does not find what the node has written", "storage", hint=_SHARED))
-            problems += [replace(p, where=":".join(filter(None, (machine.host, p.where)))) for p in wrong]
+            problems += [replace(p, where=":".join(filter(None, (node.host, p.where)))) for p in wrong]
     if problems:
         raise UserError(*problems)
     if not alive:
@@ -110,7 +110,7 @@ def check(
     say(f"each reads and writes {masked(spec.storage)}")
     if data := spec.trial.describe_data():
         say(f"each has the data: {data.name}")
-    return [machine for machine, _, _ in alive]
+    return [node for node, _, _ in alive]
 
 
 def versions() -> dict[str, str]:
@@ -173,19 +173,19 @@ def _storage(task: NodeTask) -> list[Problem]:
 
 
 def _reports(
-    machines: Sequence[NodeResources], tasks: Sequence[bytes], warn: Callable[[str], None]
+    nodes: Sequence[NodeResources], tasks: Sequence[bytes], warn: Callable[[str], None]
 ) -> list[NodeReport | None]:
     """Return the report of each node; None of a node that is lost."""
     import ray
 
-    answers = connection.call_on_nodes(machines, _portable_look(), tasks)
+    answers = connection.call_on_nodes(nodes, _portable_look(), tasks)
     late = ray.wait(answers, num_returns=len(answers), timeout=_WARN_AFTER)[1]
     if late:
-        hosts = ", ".join(machine.host for machine, answer in zip(machines, answers, strict=True) if answer in late)
+        hosts = ", ".join(node.host for node, answer in zip(nodes, answers, strict=True) if answer in late)
         warn(f"waiting for {hosts}: no answer for {_WARN_AFTER} s; it may be downloading the data")
         late = ray.wait(answers, num_returns=len(answers), timeout=_GIVE_UP_AFTER)[1]
     reports: list[NodeReport | None] = []
-    for machine, answer in zip(machines, answers, strict=True):
+    for node, answer in zip(nodes, answers, strict=True):
         try:
             reports.append(ray.get(answer, timeout=0 if answer in late else None))
         except ray.exceptions.GetTimeoutError:
@@ -193,8 +193,8 @@ def _reports(
             problem = Problem(f"no answer for {_WARN_AFTER + _GIVE_UP_AFTER} s", hint=_OUT)
             reports.append(NodeReport(problems=[problem]))
         except ray.exceptions.RayError as error:
-            if _is_lost(machine):
-                warn(f"{machine.host} is lost")
+            if _is_lost(node):
+                warn(f"{node.host} is lost")
                 reports.append(None)
                 continue
             last = [line for line in str(error).splitlines() if line.strip()][-1]
@@ -202,11 +202,11 @@ def _reports(
     return reports
 
 
-def _is_lost(machine: NodeResources) -> bool:
+def _is_lost(node: NodeResources) -> bool:
     give_up = time.monotonic() + _LOSS_TIMEOUT
-    while machine.id in (alive := {other.id for other in connection.nodes()}) and time.monotonic() < give_up:
+    while node.id in (alive := {other.id for other in connection.nodes()}) and time.monotonic() < give_up:
         time.sleep(0.5)
-    return machine.id not in alive
+    return node.id not in alive
 
 
 def _portable_look() -> Callable[[bytes], Any]:

@@ -134,22 +134,22 @@ def share(resources: Resources, capacity: ClusterResources, trials: int) -> Tria
     Raises:
         UserError: A trial asks for more than any present or future node has.
     """
-    machines = (*capacity.now, *capacity.later)
-    gpu = _automatic(resources.cpu, machines, trials) if resources.gpu == "auto" else float(resources.gpu)
-    slots = sum(machine.fits(resources.cpu, gpu) for machine in capacity.now)
-    later = sum(machine.fits(resources.cpu, gpu) for machine in capacity.later)
+    nodes = (*capacity.now, *capacity.later)
+    gpu = _automatic(resources.cpu, nodes, trials) if resources.gpu == "auto" else float(resources.gpu)
+    slots = sum(node.fits(resources.cpu, gpu) for node in capacity.now)
+    later = sum(node.fits(resources.cpu, gpu) for node in capacity.later)
     if slots + later == 0 and not (capacity.grows and _may_come(resources.cpu, gpu)):
-        raise UserError(*_too_much(resources, gpu, machines))
+        raise UserError(*_too_much(resources, gpu, nodes))
     return TrialResources(resources.cpu, gpu, slots, later)
 
 
-def _automatic(cpu: float, machines: Sequence[NodeResources], trials: int) -> float:
+def _automatic(cpu: float, nodes: Sequence[NodeResources], trials: int) -> float:
     """Return the GPUs of a trial for ``gpu: auto``: all GPUs are used, and at most four trials share one."""
-    able = [machine for machine in machines if machine.gpu and machine.fits(cpu, 0)]
+    able = [node for node in nodes if node.gpu and node.fits(cpu, 0)]
     if not able:
         return 0.0
-    at_once = min(sum(machine.fits(cpu, 0) for machine in able), trials)
-    gpu = min(1.0, max(1 / _TRIALS_A_GPU, sum(machine.gpu for machine in able) / max(1, at_once)))
+    at_once = min(sum(node.fits(cpu, 0) for node in able), trials)
+    gpu = min(1.0, max(1 / _TRIALS_A_GPU, sum(node.gpu for node in able) / max(1, at_once)))
     return 1.0 if gpu > 0.5 else gpu  # more than half a GPU cannot be shared
 
 
@@ -159,10 +159,10 @@ def _may_come(cpu: float, gpu: float) -> bool:
     return not autoscaler.is_infeasible({"CPU": cpu, "GPU": gpu})
 
 
-def _too_much(resources: Resources, gpu: float, machines: Sequence[NodeResources]) -> list[Problem]:
+def _too_much(resources: Resources, gpu: float, nodes: Sequence[NodeResources]) -> list[Problem]:
     """Return why no node has room for a trial."""
-    cpus, gpus = (max((getattr(each, kind) for each in machines), default=0) for kind in ("cpu", "gpu"))
-    available = "there are" if len(machines) == 1 else "no node has more than"
+    cpus, gpus = (max((getattr(each, kind) for each in nodes), default=0) for kind in ("cpu", "gpu"))
+    available = "there are" if len(nodes) == 1 else "no node has more than"
     problems = []
     if resources.cpu > cpus:
         message = f"a trial asks for {resources.cpu:g} CPU cores, but {available} {cpus:g}"
@@ -172,7 +172,7 @@ def _too_much(resources: Resources, gpu: float, machines: Sequence[NodeResources
         problems.append(Problem(message, key="resources.gpu", hint=f"allowed: up to {gpus:g}, or auto"))
     if not problems:
         message = f"a trial asks for {resources.cpu:g} CPU cores and {gpu:g} GPUs, and no node has both"
-        kinds = sorted({(machine.cpu, machine.gpu) for machine in machines}, reverse=True)
+        kinds = sorted({(node.cpu, node.gpu) for node in nodes}, reverse=True)
         hint = f"they have {', or '.join(f'{cpu:g} and {gpu:g}' for cpu, gpu in kinds)}"
         problems.append(Problem(message, key="resources", hint=hint))
     return problems
