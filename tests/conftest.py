@@ -24,6 +24,7 @@ from xdist.scheduler import LoadGroupScheduling
 from tuner import user_code
 from tuner.config_keys import Assignment
 from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.cluster.resources import ClusterResources
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking.record import recorder
 from tuner.tracking.record.messages import Answer, OpenRecord, Refusal, Waiting, Written, answer_of
@@ -38,10 +39,12 @@ Write = Callable[..., Path]
 _STATUS = pytest.StashKey[int]()
 _HEAVY = ("cluster", "server", "browser")
 """Markers of what loads the machine so much that two of them would miss each other's deadlines."""
+_GROUPS = ("heavy", "ray")
+"""In the order in which they begin."""
 
 
 class Scheduling(LoadGroupScheduling):  # type: ignore[misc]
-    """Has each file run by one worker, as its fixtures are for all of it, and all that is heavy by one of them."""
+    """Has each file run by one worker, as its fixtures are for all of it; of what is a group, all by one of them."""
 
     def _split_scope(self, nodeid: str) -> str:
         return str(super()._split_scope(nodeid).partition("::")[0])
@@ -55,20 +58,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGro
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have what takes longest begin first, as else it would be waited for at the end: workers are given files in turn.
 
-    What is heavy is one group, whose tests run one after the other.
+    What is heavy is one group, whose tests run one after the other; so is what shares `started_ray`.
     """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
 
-    def turn(item: pytest.Item) -> tuple[bool, int]:
-        return not _is_heavy(item), -slow[item.path]
+    def turn(item: pytest.Item) -> tuple[int, int]:
+        group = _group(item)
+        return _GROUPS.index(group) if group else len(_GROUPS), -slow[item.path]
 
-    for item in filter(_is_heavy, items):
-        item.add_marker(pytest.mark.xdist_group("heavy"))
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=turn)
 
 
-def _is_heavy(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) for name in _HEAVY)
+def _group(item: pytest.Item) -> str:
+    """The tests that are run by the same worker wherever they stand; empty for those of the item's file."""
+    if any(item.get_closest_marker(name) for name in _HEAVY):
+        return "heavy"
+    return "ray" if "started_ray" in getattr(item, "fixturenames", ()) else ""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -195,20 +203,40 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for all the jobs that are run in this process."""
-    environment = dict(os.environ)
-    before = Path.cwd()
+@pytest.fixture
+def store_made(empty_store: Path, tmp_path: Path) -> None:
+    """A job that is run in `tmp_path` finds its store there: making one takes seconds."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def started_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterResources]:
+    """A Ray that is started once, for all files of tests that ask for it; what it has."""
+    environment, before = dict(os.environ), Path.cwd()
     os.chdir(tmp_path_factory.mktemp("ray"))
-    capacity = connection.connect(None)
+    try:
+        capacity = connection.connect(None)
+    finally:
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
+    yield capacity
+    connection.disconnect()
+
+
+@pytest.fixture(scope="module")
+def one_ray(started_ray: ClusterResources, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterResources]:
+    """One Ray for all the jobs that are run in this process: it was there before them, and is there afterwards."""
+    environment, before = dict(os.environ), Path.cwd()
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    connection.configure_tune()
+    os.chdir(tmp_path_factory.mktemp("jobs"))
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(connection, "connect", lambda address: capacity)
+            patch.setattr(connection, "connect", lambda address: started_ray)
             patch.setattr("tuner.jobs.driver.connection.disconnect", lambda: None)
-            yield
+            yield started_ray
     finally:
-        connection.disconnect()
         os.chdir(before)
         os.environ.clear()
         os.environ.update(environment)
@@ -303,10 +331,19 @@ class ThreadWriterClient:
         return answer_of(self.answers.get()) if self.is_open else Written(failures=[])
 
 
+@contextlib.contextmanager
+def thread_writers() -> Iterator[None]:
+    """Records of jobs that are run in this process meanwhile are written by a thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder, "WriterClient", ThreadWriterClient)
+        yield
+
+
 @pytest.fixture
-def thread_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+def thread_writer() -> Iterator[None]:
     """Records are written by a thread."""
-    monkeypatch.setattr(recorder, "WriterClient", ThreadWriterClient)
+    with thread_writers():
+        yield
 
 
 @pytest.fixture(scope="session")

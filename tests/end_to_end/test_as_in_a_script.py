@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import torch
 from conftest import start_job
 
 from tuner.jobs.result import OK
+
+pytestmark = pytest.mark.slow
 
 FUNCTION = """
 import multiprocessing
@@ -125,9 +128,10 @@ search: {kind: grid}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which commands are typed, and below it that of the experiments."""
     place = tmp_path_factory.mktemp("place")
+    shutil.copy(empty_store, place / "mlflow.db")
     for name, text in FILES.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(text)

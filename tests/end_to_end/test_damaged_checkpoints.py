@@ -12,7 +12,9 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import eventually, processes_below, start_job
+from commands import tuner
+from conftest import eventually, processes_below, start_job, thread_writers
+from in_process import in_process
 from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
@@ -65,6 +67,13 @@ class Disturbed:
             self.process.kill()
         assert self.process.returncode == status, output
         assert "Traceback" not in output, output
+        return output
+
+    def go_on(self) -> str:
+        """Go on with it in this process, where its trials are, too. Returns what it has said."""
+        with in_process(), thread_writers():
+            status, output = tuner(self.folder, "run", "job.yaml", "--resume")
+        assert (status, "Traceback" in output) == (OK, False), output
         return output
 
     def kill(self, process: psutil.Process) -> None:
@@ -165,6 +174,7 @@ def check_as_undisturbed(job: Disturbed, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 @pytest.mark.parametrize("how_many", [1, 2])
 def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
     tmp_path: Path, how_many: int
@@ -192,6 +202,7 @@ def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_rea
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(tmp_path: Path) -> None:
     job = Disturbed(tmp_path)
     process = job.start()
@@ -200,8 +211,7 @@ def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
     job.kill(psutil.Process(process.pid))
     process.communicate()
     cut(saved[-1]["latest"])
-    job.start("--resume")
-    output = job.finish(status=OK)
+    output = job.go_on()
     assert f"cannot be read: it resumes from epoch {saved[-2]['epoch']}" in output
     tags = job.run().data.tags
     assert saved[-1]["latest"] in tags["tuner.damaged"]
@@ -211,6 +221,7 @@ def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Path) -> None:
     import shutil
 
@@ -221,13 +232,13 @@ def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Pat
     job.kill(psutil.Process(process.pid))
     process.communicate()
     shutil.rmtree(saved[-1]["latest"])
-    job.start("--resume")
-    job.finish(status=OK)
+    job.go_on()
     sessions = [event["epoch"] for event in job.events if event["event"] == "started"]
     assert sessions == [0, saved[-2]["epoch"]]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_a_winner_whose_checkpoint_is_damaged_is_told_and_not_registered(tmp_path: Path) -> None:
     # More trials than the machine has room for at once: when the first has ended, there is another one to wait for.
     others = ", ".join(f"1.0e-{9 + number}" for number in range(os.cpu_count() or 1))

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from tuner.jobs.result import OK
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.usefixtures("store_made")]
 
 JOB = """
 name: faults
@@ -145,10 +145,21 @@ def take_away(host: Host, head: Host) -> None:
     host.kill()
 
 
-@pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[tuple[Network, Host]]:
-    with cluster(tmp_path / "hosts") as made:
+@pytest.fixture(scope="module")
+def with_a_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Network, Host]]:
+    with cluster(tmp_path_factory.mktemp("hosts") / "hosts") as made:
         yield made
+
+
+@pytest.fixture
+def hosts(with_a_head: tuple[Network, Host]) -> Iterator[tuple[Network, Host]]:
+    """Hosts, and a head that trains nothing: the same for all tests, and no other is there at first."""
+    net, head = with_a_head
+    yield net, head
+    for host in net.hosts:
+        if host is not head:
+            host.kill()
+    time.sleep(4)  # the head finds out by then: see SOON
 
 
 @pytest.mark.parametrize("fault", ["power", "cable", "taken away"])

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import start_job
+from commands import tuner
+from conftest import start_job, thread_writers
+from in_process import in_process
 from mlflow import MlflowClient
 
 from tuner.jobs.result import INTERRUPTED, OK
@@ -104,6 +106,7 @@ def _wait_for_reports(folder: Path, process: "subprocess.Popen[str]", sessions: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "signals.py").write_text(CODE % str(tmp_path / "end"))
@@ -134,13 +137,14 @@ def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path
         found = statuses()
         assert found["parent"] == ["KILLED"] and set(found["trial"]) == {"KILLED"}
     (tmp_path / "end").touch()
-    process = start_job(tmp_path, "job.yaml", "--resume")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == OK, output
+    with in_process(), thread_writers():
+        status, output = tuner(tmp_path, "run", "job.yaml", "--resume")
+    assert status == OK, output
     assert statuses() == {"parent": ["FINISHED"], "trial": ["FINISHED"] * 4}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_a_signal_while_a_job_starts_ends_it(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB)
     (tmp_path / "signals.py").write_text(CODE % str(tmp_path / "end"))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -266,7 +267,7 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def jobs(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+def jobs(cluster: dict[str, str], empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     """Three jobs, started in a folder that is not that of the files."""
     code, started = tmp_path_factory.mktemp("code"), tmp_path_factory.mktemp("started")
     for name, text in FILES.items():
@@ -276,6 +277,7 @@ def jobs(cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> d
     for name, text in experiments.items():
         (code / f"{name}.yaml").write_text(text)
     (started / "driver.py").write_text(DRIVER)
+    shutil.copy(empty_store, started / "mlflow.db")
     process = subprocess.Popen(
         [sys.executable, "driver.py", *(str(code / f"{name}.yaml") for name in experiments)],
         cwd=started,

@@ -5,6 +5,7 @@ What is gone on with to the end has its trials in this process: they go on from 
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import processes_below, start_job
+from conftest import processes_below, start_job, thread_writers
 from in_process import in_process
 from mlflow import MlflowClient
 
@@ -118,6 +119,7 @@ class Place:
         self.file = folder / "job.yaml"
         self.file.write_text(f"{text}tracking: {{uri: 'sqlite:///{store}/mlflow.db'}}\n")
         (folder / "own_steps.py").write_text(OWN_PY)
+        self.output = ""
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """The command, as somebody would type it."""
@@ -125,7 +127,7 @@ class Place:
 
     def go_on(self, *arguments: str) -> int:
         """The same command in this process, where the trials are, too."""
-        with in_process(), pytest.MonkeyPatch.context() as patch:
+        with in_process(), thread_writers(), pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             with pytest.raises(SystemExit) as leaving:
@@ -250,9 +252,11 @@ def _check_cleared_up(place: Place) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one MLflow store: it takes seconds to make one."""
-    return tmp_path_factory.mktemp("store")
+def store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one MLflow store."""
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -266,11 +270,11 @@ def grid(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     try:
         place.wait(process, lambda events: bool(_of(events[killed + 1 :], "ended")) and _is_in_the_middle(events))
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=300)
+        place.output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
-    assert process.returncode == INTERRUPTED, output
-    assert "resuming job" in output and "--resume continues the job" in output
+    assert process.returncode == INTERRUPTED, place.output
+    assert "resuming job" in place.output and "--resume continues the job" in place.output
     assert {record.info.status for record in place.trials().values()} <= {"FINISHED", "KILLED"}
     [parent] = place.runs("parent")
     assert (parent.info.status, parent.data.tags["tuner.status"]) == ("KILLED", "interrupted")
@@ -285,6 +289,14 @@ def test_no_finished_trial_is_run_again_and_the_others_go_on(grid: Place) -> Non
     assert {number for session in grid.sessions() for number in _numbers(session, "started")} == set(range(6))
     again = set(_numbers(first, "started")) & set(_numbers(second, "started"))
     assert any(_latest(first, number) > 0 for number in again)  # one of them had come somewhere
+
+
+def test_ctrl_c_ends_it_cleanly(grid: Place) -> None:
+    """Its exit status, and that its runs are ended as killed, are looked at before it goes on."""
+    assert "Traceback" not in grid.output
+    assert "interrupted" in grid.output
+    _, second, _ = grid.sessions()
+    assert "interrupted" in {event["status"] for event in _of(second, "ended")}
 
 
 def test_all_of_it_is_one_record(grid: Place) -> None:

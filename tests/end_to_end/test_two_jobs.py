@@ -7,7 +7,7 @@ import pytest
 from conftest import start_job
 from mlflow import MlflowClient
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("store_made")]
 
 JOB = """
 name: same

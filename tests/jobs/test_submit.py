@@ -1,10 +1,13 @@
 """A job that is shipped to a cluster with tokens: the head on one host, whoever ships it on another."""
 
 import contextlib
+import json
 import os
 import pty
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -52,6 +55,31 @@ class Net(nn.Sequential):
 """
 
 
+LAPTOP = """
+import contextlib
+import io
+import json
+import os
+import sys
+
+from tuner.cli.app import main
+
+environment = dict(os.environ)
+for line in sys.stdin:
+    os.environ.clear()
+    os.environ.update(environment)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            main(json.loads(line))
+            status = 0
+        except SystemExit as left:
+            status = left.code or 0
+    print(json.dumps([status, said.getvalue()]), flush=True)
+"""
+"""Commands one after the other in one process: each of its own would import Ray first."""
+
+
 class Cluster:
     """A head that takes jobs, and a laptop with an experiment."""
 
@@ -64,9 +92,17 @@ class Cluster:
         file.write_text(self.token)
         laptop.environment["RAY_AUTH_TOKEN_PATH"] = str(file)
         self.folder = place / "experiment"
+        self.folder.mkdir()
+        (place / "laptop.py").write_text(LAPTOP)
+        # Where it prints besides goes to the log: a line is an answer here.
+        self._commands = laptop.popen(
+            *(sys.executable, place / "laptop.py"),
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stderr=(place / "laptop.log").open("w"),
+        )
 
     def write(self, name: str, epochs: int = 2) -> None:
-        self.folder.mkdir(exist_ok=True)
         (self.folder / f"{name}.yaml").write_text(JOB.format(name=name, epochs=epochs, place=self.place))
         (self.folder / "own_net.py").write_text(NET)
         (self.folder / ".gitignore").write_text("secret.txt\n")
@@ -75,11 +111,22 @@ class Cluster:
     def command(self, name: str, *more: str) -> list[str]:
         return [sys.executable, "-m", "tuner", "run", f"{name}.yaml", "--submit", self.url, *more]
 
-    def refused(self, name: str, *more: str, url: str = "", **environment: str) -> str:
+    def refused(self, name: str, *more: str, url: str = "") -> str:
         """What is said where nothing can be shipped."""
-        command = self.command(name, *more)
+        command = self.command(name, *more)[3:]
         command[command.index(self.url)] = url or self.url
-        process = self.laptop.popen(*command, cwd=self.folder, env=self.laptop.environment | environment)
+        assert self._commands.stdin and self._commands.stdout
+        self._commands.stdin.write(f"{json.dumps(command)}\n")
+        self._commands.stdin.flush()
+        answer = self._commands.stdout.readline()
+        assert answer, (self.place / "laptop.log").read_text()
+        status, said = json.loads(answer)
+        assert status == 2 and "Traceback" not in said, said
+        return str(said)
+
+    def refused_with(self, name: str, **environment: str) -> str:
+        """The same with environment variables, in a process of its own: Ray reads its token once."""
+        process = self.laptop.popen(*self.command(name), cwd=self.folder, env=self.laptop.environment | environment)
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 2 and "Traceback" not in said, said
         return str(said)
@@ -109,8 +156,9 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     place = tmp_path_factory.mktemp("cluster")
+    shutil.copy(empty_store, place / "mlflow.db")
     scripts = Path(sys.executable).parent
     with network(place / "hosts", PATH=f"{scripts}{os.pathsep}{os.environ['PATH']}") as net:
         head, laptop = net.hosts[0], net.host("laptop")
@@ -193,7 +241,7 @@ def test_code_outside_of_the_folder_is_told_and_missed_there(cluster: Cluster) -
     elsewhere.mkdir()
     (cluster.folder / "own_net.py").rename(elsewhere / "own_net.py")
     path = os.pathsep.join([str(elsewhere), *filter(None, [os.environ.get("PYTHONPATH")])])
-    said = cluster.refused("outside", PYTHONPATH=path)
+    said = cluster.refused_with("outside", PYTHONPATH=path)
     assert f"{elsewhere / 'own_net.py'} lies outside of" in said and "is not uploaded" in said
     assert "there is no module 'own_net'" in said  # as the job itself finds
     assert cluster.trials("outside") == {}
@@ -207,12 +255,12 @@ class TestWhatCannotBeShipped:
 
     def test_without_a_token(self, cluster: Cluster) -> None:
         cluster.write("refused")
-        said = cluster.refused("refused", RAY_AUTH_MODE="disabled")
+        said = cluster.refused_with("refused", RAY_AUTH_MODE="disabled")
         assert "it asks for a token, and was sent none" in said and "RAY_AUTH_MODE=token" in said
 
     def test_with_another_s_token(self, cluster: Cluster) -> None:
         cluster.write("refused")
-        assert "refuses the token" in cluster.refused("refused", RAY_AUTH_TOKEN="0" * 32)
+        assert "refuses the token" in cluster.refused_with("refused", RAY_AUTH_TOKEN="0" * 32)
 
     def test_what_would_be_gone_with_the_job(self, cluster: Cluster) -> None:
         cluster.write("refused")

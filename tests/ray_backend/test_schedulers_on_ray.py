@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import ray
 import torch
+from conftest import thread_writers
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -209,7 +211,7 @@ class Player:
         given = [f"storage={folder}", f"tracking.uri={uri}", f"resources.cpu={self._cpu}", *overrides]
         out = io.StringIO()
         console = Console(file=out, width=300)
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, thread_writers():
             patch.setattr("tuner.jobs.driver.TrialGenerator", Seen)
             result = run(load(file, given), source=file, console=console)
         print_result(console, result)
@@ -218,8 +220,9 @@ class Player:
 
 
 @pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def code(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("code")
+    shutil.copy(empty_store, folder / "mlflow.db")
     (folder / "curves.py").write_text(CURVES_PY)
     return folder
 
@@ -231,7 +234,7 @@ def play(one_ray: None, code: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def play_here(in_one_process: None, thread_writer: None, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Play:
+def play_here(in_one_process: None, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Play:
     """Jobs in this process, one trial after another."""
     return Player(code, tmp_path_factory, 1)
 

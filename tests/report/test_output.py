@@ -47,6 +47,7 @@ def test_characters_that_the_encoding_lacks_are_replaced() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_a_job_whose_reader_has_gone_comes_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(
         "name: read\nobjective: {metric: loss, mode: min}\ntrial: {target: 'own_reports:train'}\n"

@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import experiment
+from commands import tuner
+from conftest import experiment, start_job, thread_writers
+from in_process import in_process
 from mlflow import MlflowClient
 
 from tuner.storage.disk_full import is_full
@@ -70,15 +72,14 @@ class Job:
         self.file.write_text(JOB.format(storage=storage, store=store))
         self.client = MlflowClient(f"sqlite:///{store}/mlflow.db")
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "tuner", *(arguments or ("run", "job.yaml"))],
-            cwd=self.folder,
-            env={name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(self) -> "subprocess.Popen[str]":
+        return start_job(self.folder, "job.yaml")
+
+    def command(self, name: str, *arguments: str) -> None:
+        """A command that comes to a good end, in this process, where its trials are, too."""
+        with in_process(), thread_writers():
+            status, said = tuner(self.folder, name, "job.yaml", *arguments)
+        assert status == 0 and "Traceback" not in said, said
 
     def end(self, process: "subprocess.Popen[str]", status: int = 0) -> str:
         """Wait for its end, and see to its status. Returns what it said."""
@@ -115,6 +116,7 @@ WHOLE: tuple[str, dict[int, Any]] = ("FINISHED", dict.fromkeys(range(5), ("FINIS
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_storage_that_is_full_ends_the_job_and_resume_goes_on(tmp_path: Path, disk: Path) -> None:
     job = Job(tmp_path, disk, tmp_path)
     process = job.start()
@@ -126,12 +128,13 @@ def test_storage_that_is_full_ends_the_job_and_resume_goes_on(tmp_path: Path, di
     assert parent == "FAILED" and "RUNNING" not in {status for status, _ in trials.values()}
     assert ("FINISHED", [1, 2, 3, 4]) in trials.values()  # what had been reported is there
     filler.unlink()
-    job.end(job.start("run", "job.yaml", "--resume"))
+    job.command("run", "--resume")
     assert job.record() == WHOLE
 
 
 @pytest.mark.slow
-def test_a_store_that_is_full_is_told_what_it_lacks_by_sync(tmp_path: Path, disk: Path) -> None:
+def test_a_store_that_is_full_is_told_what_it_lacks_by_sync(tmp_path: Path, disk: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, disk / "mlflow.db")
     job = Job(tmp_path, tmp_path, disk)
     process = job.start()
     job.wait(process, "started")
@@ -139,7 +142,7 @@ def test_a_store_that_is_full_is_told_what_it_lacks_by_sync(tmp_path: Path, disk
     said = job.end(process)  # the trials need no store
     assert "the record is incomplete" in said and "tuner sync" in said
     filler.unlink()
-    job.end(job.start("sync", "job.yaml"))
+    job.command("sync")
     assert job.record() == WHOLE
 
 

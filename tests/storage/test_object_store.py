@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import eventually, start_job
+from commands import tuner as command
+from conftest import eventually, start_job, thread_writers
+from in_process import in_process
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector, FileSystem, copy_files
@@ -78,6 +80,7 @@ def told(bucket: Bucket) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.decode().splitlines()]
 
 
+@pytest.mark.usefixtures("store_made")
 def test_a_job_is_killed_and_goes_on(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.format(storage=bucket.uri("runs")))
     process = start_job(tmp_path, "job.yaml")
@@ -87,9 +90,9 @@ def test_a_job_is_killed_and_goes_on(bucket: Bucket, tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         said, _ = process.communicate(timeout=300)
     assert "Traceback" not in said, said
-    process = start_job(tmp_path, "job.yaml", "--resume")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0 and "Traceback" not in said, said
+    with in_process(), thread_writers():
+        status, said = command(tmp_path, "run", "job.yaml", "--resume")
+    assert status == 0 and "Traceback" not in said, said
     assert "for-a-test" not in said
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

@@ -137,6 +137,7 @@ def in_process() -> Iterator[None]:
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "connect", lambda *where: capacity)
+        patch.setattr(connection, "disconnect", lambda: "")  # from a Ray that there may be beside them
         patch.setattr("ray.tune.tune._ray_auto_init", lambda entrypoint: None)
         patch.setattr("ray.tune.execution.tune_controller.PlacementGroupResourceManager", _Room)
         patch.setattr("ray.tune.execution.tune_controller.RayActorManager", _Actors)

@@ -1,13 +1,13 @@
 """Functions of the user's own in every form, and reports of every kind, on a real Ray."""
 
 import json
-import subprocess
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import start_job
+from commands import tuner
+from conftest import thread_writers
 
 from tuner.jobs.result import OK
 
@@ -150,9 +150,8 @@ scheduler: {kind: asha, grace: 9}
 class TrialOutcome:
     """What a job told: on its screen, and in its journal."""
 
-    def __init__(self, folder: Path, process: "subprocess.Popen[str]", name: str) -> None:
-        self.text, _ = process.communicate()
-        self.status = process.returncode
+    def __init__(self, folder: Path, name: str) -> None:
+        self.status, self.text = tuner(folder, "run", f"{name}.yaml", "resources.cpu=1", COLUMNS="400")
         (journal,) = (folder / "runs" / name).glob("*/journal.jsonl")
         self.events: list[dict[str, Any]] = [json.loads(line) for line in journal.read_text().splitlines()]
 
@@ -161,15 +160,16 @@ class TrialOutcome:
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, TrialOutcome]]:
+def jobs(one_ray: None, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialOutcome]:
     folder = tmp_path_factory.mktemp("forms")
+    shutil.copy(empty_store, folder / "mlflow.db")
     (folder / "own_forms.py").write_text(FUNCTIONS)
     told = {}
     for name, text in (("many", MANY), ("steps", STEPS)):
         (folder / f"{name}.yaml").write_text(text)
-        process = start_job(folder, f"{name}.yaml", "resources.cpu=1", COLUMNS="400")
-        told[name] = TrialOutcome(folder, process, name)
-    yield told
+        with thread_writers():
+            told[name] = TrialOutcome(folder, name)
+    return told
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from commands import tuner
 from conftest import experiment, start_job
 from mlflow import MlflowClient
 from torch import Tensor, nn
@@ -283,6 +284,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_ray", "thread_writer", "store_made")
 def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_next_one_has_its_process(
     tmp_path: Path,
 ) -> None:
@@ -290,9 +292,8 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
     log = tmp_path / "log"
     (tmp_path / "own_hungry.py").write_text(NET.replace("SIZE", str(shape.channels * shape.height * shape.width)))
     (tmp_path / "job.yaml").write_text(JOB.replace("LOG", f"'{log}'").replace("CPUS", str(os.cpu_count())))
-    process = start_job(tmp_path, "job.yaml")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == OK, said
+    status, said = tuner(tmp_path, "run", "job.yaml")
+    assert status == OK, said
     assert "trial 1: out of memory: it splits each batch into 8 micro-batches" in said
     assert "trial 0 failed · most=0 · out of memory" in said
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
@@ -323,6 +324,7 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_a_trial_that_ray_kills_again_and_again_for_the_memory_of_its_machine_ran_out_of_it(tmp_path: Path) -> None:
     text = JOB.replace('import, target: "own_hungry:Net", args: {most: 64, log: LOG}', "cnn")
     text = text.replace("model.args.most: {grid: [0, 5, 64]}", "optimizer.lr: {grid: [0.01]}")

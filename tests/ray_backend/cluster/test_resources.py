@@ -11,6 +11,7 @@ import ray
 from conftest import experiment
 
 from tuner.errors import UserError
+from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.cluster.connection import address_of, disconnect
 from tuner.ray_backend.cluster.resources import (
     ClusterResources,
@@ -187,6 +188,7 @@ def test_nothing_of_rays_is_found_by_the_garbage_collector_while_it_shuts_down(m
     dead = weakref.ref(Circle())
     assert dead() is not None
     seen: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(connection, "_own_session", lambda: None)  # where a Ray of this process has its files
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "shutdown", lambda: seen.append((dead() is None, gc.isenabled())))
     disconnect()

@@ -207,6 +207,7 @@ retry: {lost: 0}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("store_made")
 def test_jobs_leave_no_sessions_but_what_is_needed(root: Path, tmp_path: Path) -> None:
     long = tmp_path / ("l" * 80)
     long.mkdir()

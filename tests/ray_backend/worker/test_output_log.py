@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import start_job
+from commands import tuner
 from mlflow import MlflowClient
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
@@ -127,7 +128,7 @@ def test_its_place_is_the_same_however_often_the_trial_began(tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def job(one_ray: None, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A job's folder, and what was on its screen."""
     folder = tmp_path_factory.mktemp("output")
     (folder / "own_prints.py").write_text(FUNCTION)
@@ -139,8 +140,8 @@ space: {{config.how: {{grid: {WAYS}}}}}
 search: {{kind: grid}}
 """)
     store = f"sqlite:///{folder}/mlflow.db"
-    process = start_job(folder, "prints.yaml", f"tracking.uri={store}", "tracking.output=all", COLUMNS="300")
-    text, _ = process.communicate()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    _, text = tuner(folder, "run", "prints.yaml", f"tracking.uri={store}", "tracking.output=all", COLUMNS="300")
     (job,) = (folder / "runs" / "prints").iterdir()
     yield job, text
 
