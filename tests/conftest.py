@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What is heavy is one group, whose tests run one after the other; so is what shares `started_ray`.
     """
+    for item in filter(_group, items):  # where servers or a Ray are started, too
+        item.add_marker(pytest.mark.slow)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
 
     def turn(item: pytest.Item) -> tuple[int, int]:

@@ -202,6 +202,7 @@ class TestDryRun:
         (folder / FILE).write_text("{}\n")
         assert "may take" not in tuner("run", path, "--dry-run")[1]
 
+    @pytest.mark.slow
     def test_it_starts_nothing(self, write: Write, minimal: str) -> None:
         modules = modules_after(["run", str(write(minimal)), "--dry-run"])
         assert "tuner.cli.summary" in modules
@@ -294,9 +295,11 @@ class TestCompletion:
         assert not {"mlflow", "torch", "ray"} & set(modules.splitlines()), done.stderr
         return set(said.split())
 
+    @pytest.mark.slow
     def test_of_commands(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {"run", "results", "report"} <= self.complete("tuner r", monkeypatch)
 
+    @pytest.mark.slow
     def test_of_experiments(self, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
         assert self.complete("tuner best s", monkeypatch) == set()
         with sqlite3.connect(here / "mlflow.db") as store:
@@ -307,6 +310,7 @@ class TestCompletion:
             assert self.complete(f"tuner {command} s", monkeypatch) == {"small"}
 
 
+@pytest.mark.slow
 def test_what_there_is_to_import_can_be_seen() -> None:
     script = "import tuner; print(*dir(tuner)); print(tuner.load, tuner.results)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
@@ -314,12 +318,14 @@ def test_what_there_is_to_import_can_be_seen() -> None:
     assert "import_module" not in done.stdout
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     modules = modules_after(["--help"])
     assert "typer" in modules
     assert not {"ray", "mlflow", "torch", "pandas", "sklearn", "pydantic", "optuna"} & modules
 
 
+@pytest.mark.slow
 def test_validate_imports_neither_ray_nor_mlflow() -> None:
     quick = [path for path in EXPERIMENTS if path.stem != "own_function"]  # its own code imports Ray Tune
     modules = modules_after(["validate", *map(str, quick)])
@@ -327,6 +333,7 @@ def test_validate_imports_neither_ray_nor_mlflow() -> None:
     assert not {"ray", "mlflow", "pandas", "sklearn", "optuna", "torchvision"} & modules
 
 
+@pytest.mark.slow
 def test_a_worker_imports_neither_the_specification_nor_the_search() -> None:
     script = "import sys, tuner.ray_backend.worker.trainable\nprint('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
@@ -336,6 +343,7 @@ def test_a_worker_imports_neither_the_specification_nor_the_search() -> None:
     assert not {"tuner.spec", "tuner.search", "tuner.jobs", "tuner.report", "tuner.cli"} & rooms
 
 
+@pytest.mark.slow
 def test_python_m_tuner_run_is_tuner_run(write: Write, minimal: str) -> None:
     command = [sys.executable, "-m", "tuner.run", str(write(minimal)), "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

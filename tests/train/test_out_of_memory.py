@@ -162,6 +162,7 @@ class Hungry(nn.Module):
         return outputs
 
 
+@pytest.mark.slow
 def test_held_out_images_are_measured_in_batches_that_have_room() -> None:
     _, validation = trial_of().data.load()
     expected, _ = predict(Hungry(10**6).eval(), validation)

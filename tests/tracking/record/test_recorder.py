@@ -210,6 +210,7 @@ def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
     assert run.info.run_id == links.parent_run_id
 
 
+@pytest.mark.slow
 def test_ctrl_c_waits_for_no_server_that_is_away(spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.tracking.record.recorder.WriterClient", WriterClient)  # a writer that is a process
     warnings: list[str] = []
