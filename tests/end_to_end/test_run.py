@@ -284,7 +284,7 @@ def test_a_job_whose_driver_was_killed_in_its_last_words_is_gone_on_with(
     assert (again.status, again.test) == (OK, first.test) and first.test
     told = journal.read_text().removeprefix("".join(before))
     assert '"recorded"' in told and '"started"' not in told
-    assert MlflowClient("sqlite:///mlflow.db").get_run(again.links.parent_run_id).info.status == "FINISHED"
+    assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(again.links.parent_run_id).info.status == "FINISHED"
     with pytest.raises(UserError, match="has finished all of its 1 trials"):
         run(spec, resume=True)
 
