@@ -161,7 +161,7 @@ def test_each_trial_has_one(job: tuple[Path, str]) -> None:
 def test_a_failure_says_where_it_is(job: tuple[Path, str]) -> None:
     folder, text = job
     place = f"runs/prints/{folder.name}/trial-0001/output.log"
-    assert text.count(f"output: {place}") == 1 and text.count(f"what it printed: {place}") == 1
+    assert text.count(f"· output: {place}") == 1 and text.count(f"its output: {place}") == 1
 
 
 @pytest.mark.slow
