@@ -197,7 +197,7 @@ def test_what_a_trial_held_is_gone_before_it_tells_that_it_ran_out_of_memory(mon
     monkeypatch.setattr("ray.tune.report", report)
     gc.disable()
     try:
-        trainable._telling_how_it_ends(train)
+        trainable._report_outcome(train)
     finally:
         gc.enable()
     [last] = told

@@ -1,4 +1,4 @@
-"""The driver: specification, plan, trials on Ray, the record, the winner."""
+"""The driver: it checks an experiment, connects to Ray, opens the record and runs the job."""
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
@@ -49,19 +49,19 @@ def run(
     """Run an experiment to its end.
 
     Args:
-        spec: The experiment, as `tuner.spec.loader.load` gives it.
-        source: Its file, or the folder that it belongs to; the record names its git commit.
-        address: A Ray cluster; None for RAY_ADDRESS, else a fresh local Ray.
-        console: Where to write; None for standard output.
-        resume: Go on with the experiment's last job instead of beginning a new one.
-        extend: Go on with it, and try this many configurations more; ``all``: what was added to a grid.
-        job: Which job resumes, by its id or the name of its folder; None for the last one.
-        adopt: Whether it resumes as a job of its own, with an id and runs of its own: as a copy has to.
-        changed_code: Whether it may go on though code of the user's own is not what it was.
-        phases: What was begun already, such as reading the file; None where nothing was.
+        spec: The experiment, from `tuner.spec.loader.load`.
+        source: The experiment's file or folder; the record contains its git commit.
+        address: The address of a Ray cluster; None for RAY_ADDRESS or, without it, a new local Ray.
+        console: The console to print to; None for standard output.
+        resume: Whether to continue the experiment's last job.
+        extend: Continue it with this many configurations more; ``all`` for all new ones of a grid; 0 for none.
+        job: The id or the folder's name of the job to continue; None for the last one.
+        adopt: Whether to continue a copy of a job's folder as a new job, with its own id and runs.
+        changed_code: Whether to continue although code of the user's own has changed.
+        phases: The phases of the command so far, such as reading the file; None for none.
 
     Raises:
-        UserError: Something that the user gave cannot work. Nothing was started or written.
+        UserError: The user's input cannot work. Nothing was started or written.
     """
     console = console or Console()
     if source.is_file():
@@ -82,12 +82,12 @@ def run(
     elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
     learnt = warm_start.learnt(spec, uri, but=past.head.parent_run if past else "")
     generator = TrialGenerator(spec, past.trials if past else (), learnt.told, opening.most)
-    _say_what_was_chosen(opening, generator, learnt, console)
+    _print_plan(opening, generator, learnt, console)
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(on_signal(stop))
         leaving.callback(phases.end)
         leaving.callback(connection.disconnect)
-        # A cluster may refuse us: nothing is written before it has not.
+        # The job's files are written only after the cluster has accepted the connection.
         phases.begin(
             "Ray", "starting Ray and opening the record" if address is None else f"connecting to Ray at {address}"
         )
@@ -100,7 +100,7 @@ def run(
         if past is not None:
             Journal(folder).opening(opening.token)
         recorder = Recorder(spec, uri, lock)
-        leaving.callback(recorder.close)  # which it is, unless something kept the job from beginning
+        leaving.callback(recorder.close)  # has an effect only if the job did not begin
         warn = partial(console.print, style="yellow", soft_wrap=True, highlight=False, markup=False)
         open_record = partial(
             recorder.open,
@@ -116,7 +116,7 @@ def run(
             learnt=learnt.explain(),
         )
         if share is None:
-            # MLflow and Ray Tune take as long as Ray to start: seconds that pass side by side.
+            # MLflow, Ray Tune and Ray each take seconds to start: they start at the same time.
             with ThreadPoolExecutor(2) as pool:
                 opened = pool.submit(open_record)
                 pool.submit(import_module, "tuner.jobs.job")
@@ -136,7 +136,7 @@ def run(
         return Job(opening, generator, share, recorder, links, console, elapsed, phases, local, user_folder).run()
 
 
-_HERE_ALONE = (
+_LOCAL_STORE = (
     "lies on this machine: what your own code logs with mlflow itself on a node that does not share it is not "
     "in the record; the address of a tracking server as tracking.uri changes that"
 )
@@ -145,7 +145,7 @@ _HERE_ALONE = (
 def _join(
     address: str, spec: ExperimentSpec, uri: str, generator: TrialGenerator, console: Console
 ) -> tuple[resources.TrialResources, UserFolder | None]:
-    """Connect to a cluster, and make sure that it can run the trials."""
+    """Connect to a cluster and check that it can run the trials; return a trial's resources and the user's folder."""
 
     def say(line: str, mark: str = "✓", style: str = "green") -> None:
         console.print(f"[{style}]{mark}[/] {escape(line)}", soft_wrap=True, highlight=False)
@@ -172,11 +172,11 @@ def _join(
             warn(f"{note}; MLFLOW_TRACKING_URI keeps it here")
     share = resources.share(spec.resources, capacity, generator.total)
     say(share.explain())
-    say(f"MLflow's store answers: {masked(uri)}")  # else `prepare` would have raised
+    say(f"MLflow's store answers: {masked(uri)}")  # `prepare` has checked it
     user_folder = working_dir.user_folder(targets, root) if targets else None
     is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
     if targets and is_spread and kind_of(uri) in ("sqlite", "file"):
-        warn(f"{masked(uri)} {_HERE_ALONE}")
+        warn(f"{masked(uri)} {_LOCAL_STORE}")
     node_check.check(spec, [each for each in capacity.now if each.fits(share.cpu, share.gpu)], user_folder, say, warn)
     return share, user_folder
 
@@ -184,18 +184,18 @@ def _join(
 def prepare(
     spec: ExperimentSpec, console: Console, address: str | None, *, downloads: bool = True
 ) -> tuple[ExperimentSpec, str]:
-    """Everything that can be known before anything is started: store, storage, data, resources of this machine.
+    """Check the store, the storage, the data and this host's resources before anything starts.
 
     Args:
         spec: The experiment.
-        console: Where to say what happened.
-        address: Of a Ray cluster; None for this machine.
-        downloads: Whether to download data that is not there yet.
+        console: The console to print notes to.
+        address: The address of a Ray cluster; None for RAY_ADDRESS or, without it, a new local Ray.
+        downloads: Whether to download missing data.
 
     Returns:
-        The experiment with the dataset that there is, and the tracking URI.
+        The experiment with the available dataset, and the tracking URI.
     """
-    if "://" not in spec.storage:  # as `tuner.spec.loader.load` has it already
+    if "://" not in spec.storage:  # `tuner.spec.loader.load` has done this already
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
     for note in (temporary.check(), sessions.root()[1] if connection.address_of(address) is None else ""):
         if note:
@@ -217,9 +217,8 @@ def prepare(
     return spec, uri
 
 
-def _say_what_was_chosen(
-    opening: JobStart, generator: TrialGenerator, learnt: warm_start.WarmStart, console: Console
-) -> None:
+def _print_plan(opening: JobStart, generator: TrialGenerator, learnt: warm_start.WarmStart, console: Console) -> None:
+    """Print the notes on the job's start, the specification and the number of trials that continue."""
     past = opening.past
     for note in opening.notes:
         console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""The end of a job: the winner's test, the report, and the end of the record."""
+"""The end of a job: test the winner, write the report, complete the record."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,22 +32,22 @@ from tuner.trials.stopping import INTERRUPTION, StoppingCriteria
 from tuner.trials.trial import WORKER_LOST, Trial
 
 _MLFLOW_STATUS: dict[int, Literal["FINISHED", "KILLED"]] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
-"""By the exit status; of a job that failed, FAILED."""
+"""MLflow's run status by exit status; FAILED for any other."""
 
 
 class Finish:
-    """Brings a job to its end once its trials have come to theirs."""
+    """Ends a job whose trials have ended."""
 
     def __init__(
         self, job: JobContext, stopping: StoppingCriteria, journal: Journal, internal_errors: InternalErrors
     ) -> None:
-        """Nothing is done yet.
+        """Create the end of a job; `run` carries it out.
 
         Args:
-            job: What the job works with.
-            stopping: Why it ended, if it did so early.
-            journal: Told of the end.
-            internal_errors: Errors of this program so far; those of the end are added.
+            job: The job.
+            stopping: The stopping criteria, which know why the job ended early.
+            journal: The job's journal.
+            internal_errors: The errors of tuner itself so far; `run` adds to them.
         """
         self._job = job
         self._stopping = stopping
@@ -57,11 +57,11 @@ class Finish:
         self._test: dict[str, float] = {}
         self._confusion: dict[str, list[list[int]]] = {}
         self._damage = ""
-        """Why the winner's checkpoint cannot be read."""
+        """Why the winner's checkpoint cannot be read; empty if it can."""
         self._is_tested = True
 
     def run(self) -> Result:
-        """Test the winner, write the report, end the record."""
+        """Test the winner, write the report, complete the record, disconnect from Ray."""
         job = self._job
         self._internal_errors.guarded("the check for changed code", self._report_changed_code)
         job.phases.begin("test", f"testing trial {self._best.number}, the best" if self._best else "")
@@ -75,7 +75,7 @@ class Finish:
         if self._internal_errors.reason or any(self._was_lost(trial) for trial in job.trials):
             job.keep_logs("a fault of tuner" if self._internal_errors.reason else "a worker was lost")
         with ThreadPoolExecutor(1) as pool:
-            # Its processes end while the record is finished.
+            # Ray's processes end while the record is completed.
             ray = pool.submit(self._internal_errors.guarded, "the end of Ray", connection.disconnect)
             status, written = self._record(status, early, seconds)
             job.phases.end()
@@ -100,9 +100,9 @@ class Finish:
         )
 
     def _report_changed_code(self) -> None:
-        """Say which code is not what it was when the job began: workers that started later have imported it."""
+        """Print which code has changed since the job began: workers that started later have imported it."""
         job = self._job
-        if not job.local or not job.opening.code:  # on a cluster they have what travelled when the job began
+        if not job.local or not job.opening.code:  # workers on a cluster have the code that was uploaded at the start
             return
         if changed := changed_code(job.opening.code, user_code.digests(job.spec.trial.targets)):
             job.note(
@@ -113,7 +113,7 @@ class Finish:
         if self._best is None or self._stopping.reason == INTERRUPTION:
             return
         try:
-            with on_signal(stop):  # of a large test set that may take long
+            with on_signal(stop):  # a large test set may take long
                 self._test, self._confusion = self._measure(self._best)
         except KeyboardInterrupt:
             self._stopping.interrupt()
@@ -141,17 +141,17 @@ class Finish:
         return is_lost and (trial.ended or 0.0) > self._job.phases.began
 
     def _measure(self, best: Trial) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-        """The winner, and only the winner, on the test set."""
+        """Measure the winner, and only the winner, on the test set."""
         if best.checkpoint is None or best.config.is_function:
-            return {}, {}  # only its own code knows how a function of the user's own is tested
+            return {}, {}  # tuner cannot test a function of the user's own
         share = self._job.share
-        if self._job.local:  # a worker of its own would only import torch once more
+        if self._job.local:  # another worker would only import torch again
             threads, has_gpu = share.threads * share.slots, share.gpu > 0
             return test(best.checkpoint, threads, has_gpu, best.config.targets)
         return test_on_cluster(best.checkpoint, best.config.targets, share, self._job.user_folder)
 
     def _model(self) -> dict[str, Any] | None:
-        """What is registered of the winner: nothing where its checkpoint cannot be read, or its test has failed."""
+        """Return the model to register: None if the winner's checkpoint cannot be read, or its test has failed."""
         best = self._best
         if (
             self._damage
@@ -176,11 +176,11 @@ class Finish:
         }
 
     def _record(self, status: int, ended_early: str, seconds: float) -> tuple[int, str]:
-        """The job's end in MLflow: the answer on the parent run, the tables and the plots beside it.
+        """Record the end of the job: the result on the parent run, the tables and the plots as its artifacts.
 
         Returns:
-            The exit status, which a report that fails makes another; and the report's file, where it stays on this
-            machine.
+            The exit status, which is `FAILED` if the report fails; and the report's path if it stays on this host, else
+            an empty string.
         """
         objectives, best, internal_errors = self._job.spec.objectives, self._best, self._internal_errors
         on_front = front(self._job.trials, objectives)
@@ -200,7 +200,7 @@ class Finish:
             is_written = internal_errors.guarded("the report", write)
             if is_written is None and status == OK:
                 status, summary["status"] = FAILED, "failed"
-            with suppress(OSError):  # the screen has it
+            with suppress(OSError):  # the errors are on the screen, too
                 if internal_errors.text:
                     (artifacts / "faults.txt").write_text(internal_errors.text, encoding="utf-8")
             end = messages.end_of(
@@ -220,7 +220,7 @@ class Finish:
             return status, str(artifacts / html.FILE) if is_written and "://" not in self._job.folder else ""
 
     def _write_report(self, folder: Path, status: str, ended_early: str, seconds: float) -> bool:
-        """The tables and the plots, as files. Returns whether there was room for them."""
+        """Write the tables and the plots; return False if the disk is full."""
         objectives = self._job.spec.objectives
         try:
             folder.mkdir(exist_ok=True)
@@ -251,9 +251,9 @@ class Finish:
 
 @contextmanager
 def _artifacts(folder: str) -> Iterator[Path]:
-    """Where tables and plots are written: in the job's folder, where they stay, unless that is somewhere else."""
+    """Yield the folder for tables and plots: in the job's folder if that is local, else a temporary one."""
     if "://" not in folder:
         yield Path(folder, "report")
         return
-    with temporary.folder() as elsewhere:
-        yield elsewhere
+    with temporary.folder() as temporary_folder:
+        yield temporary_folder

@@ -1,4 +1,4 @@
-"""One job, from its first trial to the end of its record."""
+"""Run the trials of a job and bring it to its end."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +26,10 @@ from tuner.trials.stopping import INTERRUPTION, LateSignal, StoppingCriteria, en
 
 
 class Job(JobContext):
-    """One job from its first trial to its summary."""
+    """Runs a job, from its first trial to its summary."""
 
     def run(self) -> Result:
-        """Run it to its end."""
+        """Run the job to its end."""
         spec, opening = self.spec, self.opening
         goals = {spec.direction(name): value for name, value in spec.stop.items()}
         stopping = StoppingCriteria(
@@ -43,8 +43,8 @@ class Job(JobContext):
         internal_errors = InternalErrors(
             partial(self.console.print, style="red", soft_wrap=True, highlight=False, markup=False)
         )
-        undrawn = partial(internal_errors.note, "the screen", minor=True)
-        display = Display(self.console, spec, self.generator, self.phases, self.folder, undrawn)
+        on_display_error = partial(internal_errors.note, "the screen", minor=True)
+        display = Display(self.console, spec, self.generator, self.phases, self.folder, on_display_error)
         say = partial(display.print_line, style="yellow")
         follow = partial(internal_errors.guarded, "Recorder.put", self.recorder.put)
         journal = Journal(self.folder, partial(self._cannot_write, stopping), follow)
@@ -60,22 +60,22 @@ class Job(JobContext):
             asked=opening.asked,
             code=opening.code,
         )
-        sweeper = ThreadPoolExecutor(1, "sweeper")  # the control loop does not wait for a storage that is far away
+        sweeper = ThreadPoolExecutor(1, "sweeper")  # so that the control loop does not wait for a slow storage
 
         def sweep(work: Callable[..., object], *arguments: Any) -> None:
             sweeper.submit(internal_errors.guarded, "the sweeper", work, *arguments)
 
         retention = Retention(spec, self.trials, journal.trial_dropped, partial(sweep, delete))
-        needed = [GuardedCallback(each, internal_errors) for each in (self.generator, stopping, retention)]
-        needed.insert(
+        essential = [GuardedCallback(each, internal_errors) for each in (self.generator, stopping, retention)]
+        essential.insert(
             2, GuardedCallback(journal, internal_errors, give_up=stopping.give_up)
         )  # without it, the job cannot be resumed
-        seen: list[TrialCallback] = [display]
+        optional: list[TrialCallback] = [display]
         if spec.tracking.tensorboard:
-            seen.append(TensorBoard(self.folder, spec.objectives, say))
+            optional.append(TensorBoard(self.folder, spec.objectives, say))
         listeners: list[TrialCallback] = [
-            *needed,
-            *(GuardedCallback(each, internal_errors, minor=True) for each in seen),
+            *essential,
+            *(GuardedCallback(each, internal_errors, minor=True) for each in optional),
         ]
         try:
             with display, ended_by_signals(stopping, say, self.local):
@@ -101,12 +101,12 @@ class Job(JobContext):
                 journal.closed(is_finished=not stopping.reason and not internal_errors.reason)
                 with self.phases:
                     return Finish(self, stopping, journal, internal_errors).run()
-        except KeyboardInterrupt:  # once more
+        except KeyboardInterrupt:  # a second signal
             end_running(self.trials, "", listeners)
             self.recorder.job_ended(messages.end_of("KILLED", {"status": "interrupted"}))
             self.recorder.close()
             raise
-        except BaseException:  # a bug of ours: no run is left as if it still went on
+        except BaseException:  # a bug of tuner: no MLflow run stays RUNNING
             end_running(self.trials, BROKE_OFF, listeners)
             self.keep_logs(BROKE_OFF)
             self.recorder.job_ended(messages.end_of("FAILED", {"status": "failed"}))
@@ -114,7 +114,7 @@ class Job(JobContext):
             raise
 
     def _cannot_write(self, stopping: StoppingCriteria, error: OSError) -> None:
-        """The journal cannot be written: the job ends, since nothing that comes now could be resumed."""
+        """End the job because its journal cannot be written: nothing after this could be resumed."""
         if is_full(error):
             stopping.give_up(f"{FULL} ({self.folder}); make room, and --resume continues the job")
         else:

@@ -22,17 +22,17 @@ from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.resume.stored_jobs import find
 from tuner.trials.status import BROKE_OFF_RESUMABLE
 
-_MOST = 5  # of what is lacking, before the rest is counted
+_MOST = 5  # missing items that a message lists; it counts the rest
 
 
 @dataclass(frozen=True)
 class Synced:
-    """A record that was completed.
+    """The result of `sync`.
 
     Args:
         job: The job's id.
-        trials: How many of its trials have begun.
-        links: Where its record is.
+        trials: The number of trials that have begun.
+        links: The links to the record.
     """
 
     job: str
@@ -40,7 +40,7 @@ class Synced:
     links: Links
 
 
-def _lacks(uri: str, spec: ExperimentSpec, past: ResumedJob, parent: str, folder: str) -> list[MissingItem]:
+def _missing_items(uri: str, spec: ExperimentSpec, past: ResumedJob, parent: str, folder: str) -> list[MissingItem]:
     with store.reading(uri) as client:
         return lacking(client, uri, spec, past, parent, set(checkpoints_in(folder)))
 
@@ -48,16 +48,16 @@ def _lacks(uri: str, spec: ExperimentSpec, past: ResumedJob, parent: str, folder
 def sync(
     spec: ExperimentSpec, source: Path, job: str | None = None, warn: Callable[[str], object] = lambda message: None
 ) -> Synced:
-    """Write what the record of a job lacks, and read it back: nothing twice, no run left running.
+    """Complete the record of a job from its journal, end its runs, and check the record. Nothing is written twice.
 
     Args:
-        spec: The experiment, as `tuner.spec.loader.load` gives it.
-        source: Its file.
+        spec: The experiment, from `tuner.spec.loader.load`.
+        source: The experiment's file.
         job: The job's id; None for the last one.
-        warn: Told of names that MLflow does not take, and where its artifacts are by now.
+        warn: Called with warnings: names that MLflow does not accept, and artifacts that have moved.
 
     Raises:
-        UserError: There is no such job, it is still running, or the store does not take everything.
+        UserError: There is no such job, it is still running, or the record is still incomplete afterwards.
     """
     uri = tracking_uri(spec)
     check_store(uri)
@@ -72,20 +72,20 @@ def sync(
     with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
         recorder = Recorder(spec, uri, lock)
-        # A store that is gone is made anew, with all that the journal has.
-        lacks = _lacks(uri, spec, past, past.head.parent_run, folder) if is_there(uri) else []
-        ended: dict[int, set[str]] = {}
-        for lack in lacks:
-            if lack.trial is not None:
-                ended.setdefault(lack.trial, set()).add(lack.metric)
-        unkept = [lack.trial for lack in lacks if lack.is_checkpoint and lack.trial is not None]
+        # A deleted store is created again, with everything from the journal.
+        items = _missing_items(uri, spec, past, past.head.parent_run, folder) if is_there(uri) else []
+        missing: dict[int, set[str]] = {}
+        for item in items:
+            if item.trial is not None:
+                missing.setdefault(item.trial, set()).add(item.metric)
+        unkept = [item.trial for item in items if item.is_checkpoint and item.trial is not None]
         links = recorder.open(
-            job, folder, source, past.head.trials, past, warn, lacking=ended, unkept=unkept, only_completes=True
+            job, folder, source, past.head.trials, past, warn, lacking=missing, unkept=unkept, only_completes=True
         )
         for trial in past.trials:
             if trial.ended is None:
                 trial.end("interrupted", BROKE_OFF_RESUMABLE)
-                trial.ended = trial.updated or trial.started  # as far as anybody knows
+                trial.ended = trial.updated or trial.started  # the last known time
                 recorder.put(ended_event(trial))
         summary = {"status": "interrupted", "ended_early": BROKE_OFF_RESUMABLE}
         recorder.job_ended(past.end or messages.end_of("KILLED", summary))
@@ -93,9 +93,9 @@ def sync(
     if recorder.failure is not None:
         message = f"the record is still incomplete: {recorder.failure}"
         raise UserError(Problem(message, where=masked(uri), hint="run it again when the store takes it"))
-    if lacks := _lacks(uri, spec, past, links.parent_run_id, folder):
-        more = f"; and {len(lacks) - _MOST} more" if len(lacks) > _MOST else ""
-        message = f"the record is incomplete: {'; '.join(lack.what for lack in lacks[:_MOST])}{more}"
+    if items := _missing_items(uri, spec, past, links.parent_run_id, folder):
+        more = f"; and {len(items) - _MOST} more" if len(items) > _MOST else ""
+        message = f"the record is incomplete: {'; '.join(item.what for item in items[:_MOST])}{more}"
         raise UserError(
             Problem(message, where=masked(uri), hint="what was written is there; the rest lies in the journal")
         )

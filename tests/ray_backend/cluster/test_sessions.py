@@ -36,7 +36,7 @@ def session(root: Path, pid: int, mark: dict[str, object] | str | None = None, *
     (folder / "logs").mkdir(parents=True)
     (folder / "logs" / "raylet.out").touch()
     if mark is None:
-        mark = sessions._me() | {"pid": pid} | changes
+        mark = sessions._own_mark() | {"pid": pid} | changes
     if mark:
         (folder / sessions.MARK).write_text(mark if isinstance(mark, str) else json.dumps(mark))
     return folder
@@ -180,7 +180,7 @@ def test_a_start_that_breaks_off_is_marked(root: Path) -> None:
     with pytest.raises(KeyboardInterrupt), sessions.marking(root):
         made = session(root, os.getpid(), mark="")
         raise KeyboardInterrupt
-    assert json.loads((made / sessions.MARK).read_text()) == sessions._me()
+    assert json.loads((made / sessions.MARK).read_text()) == sessions._own_mark()
 
 
 FUNCTION = """

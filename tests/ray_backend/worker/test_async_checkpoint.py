@@ -120,7 +120,7 @@ def go_on(beside: bool, patch: pytest.MonkeyPatch, meanwhile: Callable[[int], No
     patch.setattr(tune, "get_checkpoint", lambda: None)
     task = {"trial": TrialConfig.model_validate(TRIAL).model_dump(mode="json"), "beside": beside, "halves": False}
     task |= {"objective": {"metric": "val_loss", "mode": "min"}, "gpu": False}
-    trainable._go_on(task, {}, 1)
+    trainable._train(task, {}, 1)
     return made
 
 

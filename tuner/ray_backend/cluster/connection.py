@@ -45,16 +45,16 @@ def connect(address: str | None, working_dir: str | None = None) -> ClusterResou
         root, _ = sessions.root()
         with _signals_left_alone(), sessions.marking(root):
             ray.init(
-                address="local",  # it never attaches to a Ray that happens to be running here
+                address="local",  # always a new Ray, also if one runs on this host
                 _temp_dir=str(root),
                 num_cpus=int(capacity.cpu),
                 num_gpus=int(capacity.gpu),
                 include_dashboard=False,
-                object_store_memory=256 * 2**20,  # trials exchange nothing through it
+                object_store_memory=256 * 2**20,  # trials do not use it
                 **quiet,
             )
         _silence_tune()
-        # Nothing waits for the thread: a later job deletes what it leaves.
+        # Nothing waits for the thread: a later job completes an interrupted deletion.
         threading.Thread(target=sessions.clear_up, args=(root,), name="old sessions", daemon=True).start()
         return ClusterResources((capacity,))
     is_open = auth.check_access(address)
@@ -73,7 +73,7 @@ def configure_tune() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the record is MLflow's
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a failed trial's last report has no metrics
-    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # ours is shown, once
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # the display prints each error once
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # code of the user's own runs in the experiment's folder
     os.environ["TUNE_WARN_THRESHOLD_S"] = "10"
     # Tune need not save its own state: a job is resumed from its journal.
@@ -91,21 +91,21 @@ def _signals_left_alone() -> Iterator[None]:
     """
     utils = internal("utils")
 
-    before = utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux
+    original = utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux
 
-    def in_a_session_of_its_own() -> None:  # called in the process that is about to be Ray's
+    def start_session() -> None:  # called in the new process before it becomes Ray's
         os.setsid()
-        before[1]()
+        original[1]()
 
     utils.set_sigterm_handler = lambda handler: None
-    utils.set_kill_on_parent_death_linux = in_a_session_of_its_own
+    utils.set_kill_on_parent_death_linux = start_session
     is_main = threading.current_thread() is threading.main_thread()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1} if is_main else ())
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = before
+        utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = original
 
 
 def nodes() -> tuple[NodeResources, ...]:
@@ -162,21 +162,21 @@ def _node(has: Mapping[str, float], node: str = "", host: str = "") -> NodeResou
 
 
 def _silence_tune() -> None:
-    """Tune tells at the end of a job which trials did not complete. So do we, with the reason."""
+    """Silence Tune's list of incomplete trials at the end of a job: the summary has it, with the reasons."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def keep_logs() -> Path | None:
-    """Have what Ray wrote about this job stay when it has ended. Returns its folder; None where Ray is not ours."""
+    """Keep Ray's logs after the job's end; return their folder, or None if this process did not start Ray."""
     session = _own_session()
     return sessions.keep(session) if session else None
 
 
 def disconnect() -> str:
-    """Leave Ray; end it where it was started here, and delete its session folder. May run on a thread of its own.
+    """Disconnect from Ray; if this process started it, end it and delete its session folder. May run in any thread.
 
     Returns:
-        The folder of files that trials wrote to those that Ray gives them, which stays; empty where there is none.
+        The folder of files that trials wrote to the folders that Ray gives them, kept; empty if there is none.
     """
     import ray
 
@@ -188,7 +188,7 @@ def disconnect() -> str:
 
 
 def _own_session() -> Path | None:
-    """The session folder of the Ray that was started here; None where it was somewhere else."""
+    """Return the session folder of the Ray that this process started; None if it started none."""
     node = internal("worker")._global_node
     return Path(node.get_session_dir_path()) if node is not None and node.head else None
 
@@ -198,11 +198,11 @@ def _end() -> None:
 
     node = internal("worker")._global_node
     if node is not None and node.head and (node.dead_processes() or not node.live_processes()):
-        # Whoever told us to end has ended it, too: to ask it for anything would be to wait for a minute.
+        # Ray's processes have ended, such as by a signal: a request to them would time out after a minute.
         node.kill_all_processes(check_alive=False, allow_graceful=False)
-        return  # the garbage collector stays off: to let go of a reference would be to ask for something, too
-    # While Ray shuts down it ends the whole process, silently, if the garbage collector comes upon one of Ray's
-    # references on whichever thread: those that nobody holds any more go first, and no others are looked for.
+        return  # garbage collection stays off: freeing one of Ray's references would be such a request
+    # If the garbage collector frees one of Ray's references in any thread while Ray shuts down, Ray ends the whole
+    # process silently. So unreachable ones are freed first, and the collector is off during the shutdown.
     gc.collect()
     gc.disable()
     try:

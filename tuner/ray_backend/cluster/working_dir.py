@@ -1,4 +1,4 @@
-"""What of an experiment's folder travels to a cluster, as Ray's ``working_dir``: what no ``.gitignore`` names."""
+"""The files of an experiment that Ray uploads to a cluster as ``working_dir``: those that no ``.gitignore`` names."""
 
 import contextlib
 import json
@@ -19,28 +19,28 @@ from tuner.storage import temporary
 from tuner.storage.uris import masked
 
 MOST = 500 * 2**20
-"""Bytes that Ray takes; the package lies in the memory of the cluster's head."""
+"""The most bytes that Ray accepts; it keeps the package in the memory of the cluster's head node."""
 
 _NEVER = (
     *(".git/", ".venv/", "venv/", "__pycache__/", ".env", ".env.*", ".ray/"),
     *("runs/", "mlruns/", "mlartifacts/", "mlflow.db*"),
 )
-"""Patterns of what is no part of an experiment, and stays here where no ``.gitignore`` speaks of it, too."""
+"""Patterns of files that are never uploaded, also if no ``.gitignore`` names them."""
 
 _IGNORES = (".gitignore", ".rayignore", ".git/info/exclude")
 
 
 @dataclass(frozen=True)
 class Package:
-    """The files that travel: a folder's, and modules of the folder where the command was typed that its code imports.
+    """The files to upload: a folder's, and the modules that its code imports from the command's working directory.
 
     Args:
         folder: The experiment's folder.
-        beside: The folder where the command was typed.
-        root: The one of these that stands for the package's own root, or the folder above.
+        beside: The working directory of the command.
+        root: The local folder that corresponds to the root of the package: `beside` or the parent of `folder`.
         files: Each file by its path in the package.
         left_out: Links to folders, which are not followed, and folders that cannot be read.
-        missing: Files of code that trials need and that do not travel.
+        missing: Files of code that trials need and that are not uploaded.
     """
 
     folder: Path
@@ -52,46 +52,46 @@ class Package:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """The size of all files together in bytes."""
         return sum(file.stat().st_size for file in self.files.values())
 
     def __str__(self) -> str:
-        more = {file.relative_to(self.beside).parts[0] for file in self._others()}
+        more = {file.relative_to(self.beside).parts[0] for file in self._outside_folder()}
         many = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
         of = f"{self.folder} and {', '.join(sorted(more))} of {self.beside}" if more else str(self.folder)
         without = f", without {', '.join(self.left_out)} (a link to a folder, or not readable)" if self.left_out else ""
         return f"{many} of {of}, {byte_size(self.size)}{without}"
 
     def write(self, path: Path) -> None:
-        """Write it as a zip file: the same one for the same files, which Ray then has already."""
+        """Write a zip file. Equal files give an equal zip file, which Ray does not upload again."""
         with ZipFile(path, "w", ZIP_DEFLATED, strict_timestamps=False) as archive:
             for name, file in sorted(self.files.items()):
                 archive.write(file, name)
 
     def too_large(self) -> str:
-        """Why Ray does not take it; empty where it does."""
+        """Return why Ray does not accept the package; empty if it does."""
         if self.size <= MOST:
             return ""
         sizes: Counter[str] = Counter()
-        others = self._others()
+        others = self._outside_folder()
         for file in self.files.values():
             sizes[file.relative_to(self.beside if file in others else self.folder).parts[0]] += file.stat().st_size
         largest = ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.most_common(3))
         return f"{byte_size(self.size)} would travel, and Ray takes {byte_size(MOST)}; largest: {largest}"
 
-    def _others(self) -> set[Path]:
+    def _outside_folder(self) -> set[Path]:
         return {file for file in self.files.values() if not file.is_relative_to(self.folder)}
 
 
 def package_of(folder: Path, targets: Sequence[str]) -> Package:
-    """What travels with an experiment.
+    """List the files to upload for an experiment.
 
-    What is left out: what a ``.gitignore`` or ``.rayignore`` names, in the folder, below it, or above it in the same
-    repository; and what is part of no experiment.
+    This leaves out the files that a ``.gitignore`` or ``.rayignore`` names, in the folder, below it, or above it in the
+    same repository, and the files that `_NEVER` names.
 
     Args:
         folder: The experiment's folder.
-        targets: The user's own code that it needs.
+        targets: Import paths of the user's own code that the experiment needs.
     """
     beside = Path.cwd()
     root = beside if beside != folder and folder.is_relative_to(beside) else folder.parent
@@ -108,25 +108,25 @@ def package_of(folder: Path, targets: Sequence[str]) -> Package:
 
 @contextlib.contextmanager
 def written(package: Package) -> Iterator[str]:
-    """The package as a file, for Ray's ``working_dir``. Gone afterwards."""
-    with temporary.folder() as there:
-        package.write(there / "package.zip")
-        yield str(there / "package.zip")
+    """Write the package to a temporary file for Ray's ``working_dir``, and yield its path."""
+    with temporary.folder() as folder:
+        package.write(folder / "package.zip")
+        yield str(folder / "package.zip")
 
 
 def password_in(spec: ExperimentSpec) -> str:
-    """What is said of a password in the experiment's file, which travels; empty where there is none."""
-    # It is not refused: who may read the package may run code on the head, where every other place of it is, too.
+    """Return a warning if the experiment's file, which is uploaded, contains a password; empty if not."""
+    # No error: whoever can read the package can also run code on the head node and find the password elsewhere there.
     has_one = masked(text := spec.to_yaml()) != text
     return f"the password in {spec.name}'s file is unpacked on every machine that trials run on" if has_one else ""
 
 
 def user_folder(targets: Sequence[str], root: Path | None) -> UserFolder:
-    """Where workers find code of the user's own.
+    """Return the folders in which workers find code of the user's own.
 
     Args:
-        targets: What they need of it.
-        root: What of this machine stands for the ``working_dir`` of workers; None where they have none.
+        targets: Import paths of the code that trials need.
+        root: The local folder that corresponds to the workers' ``working_dir``; None if they have none.
     """
     folder, *behind = user_code.folders()
     root = root if root is not None and folder.is_relative_to(root) else None
@@ -134,45 +134,45 @@ def user_folder(targets: Sequence[str], root: Path | None) -> UserFolder:
 
 
 def unpacked() -> Path | None:
-    """The working directory, where Ray has unpacked it for a job that was submitted: what its workers have, too."""
+    """Return the working directory if Ray unpacked it for a submitted Ray job (its workers have it, too), else None."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-    shipped = str((job.get("runtime_env") or {}).get("working_dir", ""))
-    is_made = "://" in shipped and not shipped.startswith("local://")  # which is there before and after
-    return Path.cwd().resolve() if is_made else None
+    uri = str((job.get("runtime_env") or {}).get("working_dir", ""))
+    is_unpacked = "://" in uri and not uri.startswith("local://")  # `local://` is an existing folder of the node
+    return Path.cwd().resolve() if is_unpacked else None
 
 
-def _listed(place: Path, left_out: list[str]) -> list[Path]:
-    """The files in a folder, or a file itself, as far as they travel; what is not looked into goes to `left_out`."""
-    ignores = [_Ignore(place.parent, _NEVER)]
-    above = [place, *place.parents]
+def _listed(start: Path, left_out: list[str]) -> list[Path]:
+    """Return the files to upload of a folder, or of a single file; add the folders that are skipped to `left_out`."""
+    ignores = [_Ignore(start.parent, _NEVER)]
+    above = [start, *start.parents]
     top = next((at for at, folder in enumerate(above) if (folder / ".git").exists()), 0)
     for folder in above[1 : top + 1]:
         ignores += _ignores_in(folder)
     found = list[Path]()
 
-    def look(path: Path, ignores: list[_Ignore]) -> None:
+    def visit(path: Path, ignores: list[_Ignore]) -> None:
         is_folder = path.is_dir()
-        if path != place and any(ignore.names(path, is_folder) for ignore in ignores):
+        if path != start and any(ignore.names(path, is_folder) for ignore in ignores):
             return
         if path.is_file():
             found.append(path)
-        elif is_folder and path.is_symlink() and path != place:
-            left_out.append(str(path.relative_to(place)))
+        elif is_folder and path.is_symlink() and path != start:
+            left_out.append(str(path.relative_to(start)))
         elif is_folder:
             try:
                 inner, below = [*ignores, *_ignores_in(path)], sorted(path.iterdir())
             except PermissionError:
-                left_out.append(str(path.relative_to(place)))
+                left_out.append(str(path.relative_to(start)))
                 return
             for each in below:
-                look(each, inner)
+                visit(each, inner)
 
-    look(place, ignores)
+    visit(start, ignores)
     return found
 
 
 class _Ignore:
-    """Patterns of one ``.gitignore``, read as Ray reads them."""
+    """The patterns of one ``.gitignore``, interpreted as Ray does."""
 
     def __init__(self, folder: Path, lines: Iterable[str]) -> None:
         PathSpec = internal("PathSpec")  # noqa: N806

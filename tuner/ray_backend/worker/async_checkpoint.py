@@ -1,4 +1,4 @@
-"""What is done beside the training: one piece of work at a time, in a thread of its own."""
+"""Saving and reporting a checkpoint in a second thread while the training continues."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -6,7 +6,7 @@ from types import TracebackType
 
 
 class AsyncWork:
-    """Work that goes on while its caller does. What it raises is raised where the caller looks, waits or leaves."""
+    """Runs one function at a time in a thread. `begin`, `look`, `finish` and leaving raise its exception."""
 
     def __init__(self) -> None:
         self._thread: Thread | None = None
@@ -18,21 +18,21 @@ class AsyncWork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.finish()  # what it raises comes first, for it was begun before what its caller did then
+        self.finish()  # its exception replaces the caller's: the work began earlier
 
     def begin(self, work: Callable[[], None]) -> None:
-        """Begin this, once what was begun before is over."""
+        """Wait for the current work, raise its exception if there is one, and start the next."""
         self.finish()
         self._thread = Thread(target=self._do, args=(work,), daemon=True)
         self._thread.start()
 
     def look(self) -> None:
-        """Raise what was raised so far. Waits for nothing."""
+        """Raise the exception that the work has raised so far, if any, without waiting."""
         if self._raised is not None:
             self.finish()
 
     def finish(self) -> None:
-        """Wait until what was begun is over, and raise what it raised."""
+        """Wait for the current work, and raise the exception that it raised."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -43,5 +43,5 @@ class AsyncWork:
     def _do(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # `SystemExit`, too: so Ray ends a trial that is to report no more
+        except BaseException as error:  # also `SystemExit`, with which Ray ends a trial
             self._raised = error

@@ -1,4 +1,4 @@
-"""The checkpoints that a trial can go on from: the latest, and where that cannot be read, those before it."""
+"""The checkpoints that a trial can resume from: the latest and, if that cannot be read, the earlier ones."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,16 +9,16 @@ from tuner.trials.layout import RESUMED
 
 
 def latest_first(checkpoint: Any) -> Iterator[Any]:
-    """A checkpoint of Ray's, and then those that its trial has left before it, as far as they are there."""
+    """Yield a checkpoint of Ray's, then the earlier checkpoints of its trial that exist, the latest first."""
     yield checkpoint
     files = checkpoint.filesystem
     folder, _, last = checkpoint.path.rpartition("/")
     job, _, name = folder.rpartition("/")
     trial, _, resumed = name.partition(RESUMED)
-    for again in range(int(resumed or 0), -1, -1):
-        place = f"{job}/{trial}{RESUMED}{again}" if again else f"{job}/{trial}"
-        found = files.get_file_info(FileSelector(place, allow_not_found=True))
+    for resumption in range(int(resumed or 0), -1, -1):
+        parent = f"{job}/{trial}{RESUMED}{resumption}" if resumption else f"{job}/{trial}"
+        found = files.get_file_info(FileSelector(parent, allow_not_found=True))
         names = sorted(info.base_name for info in found if info.type == FileType.Directory)
         for each in reversed(names):
-            if each.startswith("checkpoint_") and (place != folder or each < last):
-                yield type(checkpoint)(f"{place}/{each}", files)
+            if each.startswith("checkpoint_") and (parent != folder or each < last):
+                yield type(checkpoint)(f"{parent}/{each}", files)

@@ -1,4 +1,4 @@
-"""A function of the user's own as a trial: its forms, as Ray Tune takes them, and its reports, as plain numbers."""
+"""A trial that calls a Ray Tune function of the user's own, and reduces its reports to plain numbers."""
 
 import inspect
 import json
@@ -20,32 +20,32 @@ from tuner.ray_backend.worker.plain_report import described, plain
 from tuner.report_keys import LAST, LEFT_OUT
 
 _OF_RAY = {*AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT, "trial_id", "experiment_tag"}
-"""Keys that Ray Tune fills in itself, or goes by."""
+"""Keys of a report that Ray Tune sets or interprets itself."""
 
 _left: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
-"""Threads that a trial has left behind in this process: the next one's reports are not theirs to make."""
+"""Threads of ended trials that still run in this process: they must not report for the next trial."""
 
 
 class Stopped(SystemExit):
-    """Ray Tune ends a trial: it is to report no more. Raised where it reports, and nowhere else."""
+    """Ray Tune ends the trial, which must not report again."""
 
     def __init__(self) -> None:
-        super().__init__(0)  # else Ray takes it for an error
+        super().__init__(0)  # Ray counts any other status as an error
 
 
 class _Done(SystemExit):
-    """A report had ``done: True``: nothing more of the function counts."""
+    """A report had ``done: True``: later reports are ignored."""
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the generators of Python, NumPy and torch: a function may seed its own besides."""
+    """Seed the random generators of Python, NumPy and torch; a function may seed others itself."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def _check_apart(checkpoint: Any) -> None:
-    """Refuse a checkpoint of the working directory: it is the experiment's own, and each report would copy it whole."""
+def _check_checkpoint_folder(checkpoint: Any) -> None:
+    """Raise ValueError if a checkpoint's folder contains the working directory: each report would copy all of it."""
     path = getattr(checkpoint, "path", None)
     if path is not None and Path(path).is_dir() and Path.cwd().is_relative_to(Path(path).resolve()):
         raise ValueError(
@@ -54,7 +54,7 @@ def _check_apart(checkpoint: Any) -> None:
         )
 
 
-def _says_done(metrics: Mapping[Any, Any]) -> bool:
+def _has_done_key(metrics: Mapping[Any, Any]) -> bool:
     try:
         return bool(metrics.get(DONE))
     except Exception:  # an array, or a dict of the user's own making
@@ -65,21 +65,21 @@ def run_function(
     function: Callable[[dict[str, Any]], Any],
     config: dict[str, Any],
     objectives: Sequence[str],
-    untold: MutableMapping[str, Any],
+    unsent: MutableMapping[str, Any],
 ) -> None:
-    """Call a Ray Tune function, or run through a generator; what it yields or returns are reports, too.
+    """Call a Ray Tune function, or iterate over a generator; also report what it yields or returns.
 
     Args:
         function: Takes the config.
-        config: As the trial has it.
-        objectives: Metrics that the experiment names.
-        untold: Is given what there is to tell of its reports, and no report has told.
+        config: The trial's config.
+        objectives: Names of the objectives' metrics.
+        unsent: Receives what the next report adds for the driver; what is left in it goes into the last report.
 
     Raises:
-        Stopped: The trial is to report no more.
-        BaseException: Whatever the function raises, but for the end of a program that ends well: that is its end.
+        Stopped: Ray Tune ended the trial.
+        BaseException: Whatever the function raises, except SystemExit with status 0: that ends the trial normally.
     """
-    reports = _Reports(internal("get_session")(), objectives, untold)
+    reports = _Reports(internal("get_session")(), objectives, unsent)
     try:
         returned = function(config)
         if inspect.isgenerator(returned):
@@ -87,7 +87,7 @@ def run_function(
                 reports.take_value(each, "yielded")
         elif inspect.isawaitable(returned) or inspect.isasyncgen(returned):
             if inspect.iscoroutine(returned):
-                returned.close()  # which else warns that nobody awaited it
+                returned.close()  # else Python warns that it was never awaited
             raise TypeError(f"it returned {described(returned)}: a trial is a function that is not async")
         elif returned is not None:
             reports.take_value(returned, "returned")
@@ -97,21 +97,21 @@ def run_function(
             raise
     finally:
         reports.close()
-    if reports.is_stopped:  # though the function took Ray's word for an error of its own
+    if reports.is_stopped:  # also if the function caught the exception with which Ray ended it
         raise Stopped
 
 
 class _Reports:
-    """Stands before Ray's session while a function runs: whichever way that reports, it comes here first."""
+    """Replaces the `report` of Ray's session while a function runs, so that every report passes through `_take`."""
 
-    def __init__(self, session: Any, objectives: Sequence[str], untold: MutableMapping[str, Any]) -> None:
+    def __init__(self, session: Any, objectives: Sequence[str], unsent: MutableMapping[str, Any]) -> None:
         self._objectives = objectives
-        self._untold = untold
+        self._unsent = unsent
         self._pass_on = type(session).report.__get__(session)
         self._process = os.getpid()
-        self._before = set(threading.enumerate())
-        self._one_at_a_time = threading.Lock()
-        self._told: set[str] = set()
+        self._earlier_threads = set(threading.enumerate())
+        self._lock = threading.Lock()
+        self._explained: set[str] = set()
         self._has_reported = False
         self._is_over = False
         self.is_done = False
@@ -119,7 +119,7 @@ class _Reports:
         session.report = self._take
 
     def take_value(self, value: Any, how: str) -> None:
-        """Report what a function has yielded or returned: a dict, or a number for the objective."""
+        """Report a value that the function yielded or returned: a dict, or a number for the objective."""
         if isinstance(value, Mapping) and value:
             self._take(value)
         elif value is not None and not isinstance(value, Mapping):
@@ -132,19 +132,19 @@ class _Reports:
                 f", one number for {len(self._objectives)} objectives" if made.numbers else ", neither number nor dict"
             )
             names = [f"the value that it {how}"] if self._has_reported else self._objectives
-            self._tell(dict.fromkeys(names, f"{why}, as it {how} it"))
+            self._explain(dict.fromkeys(names, f"{why}, as it {how} it"))
 
     def close(self) -> None:
-        """The function is over. Threads that it has left behind are heard no more."""
+        """Note that the function has ended, and ignore later reports of its threads."""
         self._is_over = True
-        _left.update(set(threading.enumerate()) - self._before)
+        _left.update(set(threading.enumerate()) - self._earlier_threads)
 
     def _take(self, metrics: Any, checkpoint: Any = None) -> None:
         if os.getpid() != self._process:
             raise RuntimeError("tune.report is heard in the trial's own process only, and this is another one")
         if threading.current_thread() in _left:
             raise SystemExit
-        if self._is_over:  # how it ended, and Ray's own last word
+        if self._is_over:  # the last report, with the outcome, and Ray's own
             self._pass_on(metrics, checkpoint=checkpoint)
             return
         if not isinstance(metrics, Mapping):
@@ -152,8 +152,8 @@ class _Reports:
                 f"tune.report takes a dict of metrics, such as {{'loss': 0.5}}: it was {described(metrics)}"
             )
         if checkpoint is not None:
-            _check_apart(checkpoint)
-        with self._one_at_a_time:
+            _check_checkpoint_folder(checkpoint)
+        with self._lock:
             if self.is_stopped:
                 raise Stopped
             if not self.is_done:
@@ -164,24 +164,24 @@ class _Reports:
     def _report(self, metrics: Mapping[Any, Any], checkpoint: Any) -> None:
         made = plain(metrics, _OF_RAY, self._objectives)
         made.left_out.pop(DONE, None)
-        is_last = _says_done(metrics)
-        self._tell(made.left_out)
-        told: dict[str, Any] = {**made.numbers, **self._untold} | ({LAST: True} if is_last else {})
-        self._untold.clear()
+        is_last = _has_done_key(metrics)
+        self._explain(made.left_out)
+        values: dict[str, Any] = {**made.numbers, **self._unsent} | ({LAST: True} if is_last else {})
+        self._unsent.clear()
         self._has_reported = True
         try:
-            self._pass_on(told, checkpoint=checkpoint)
+            self._pass_on(values, checkpoint=checkpoint)
         except SystemExit:
             self.is_stopped = True
             raise
         self.is_done = is_last
 
-    def _tell(self, left_out: Mapping[str, str]) -> None:
-        """Say once in the trial's output, and to the driver with the next report, what was left out and why."""
-        new = {name: why for name, why in left_out.items() if name not in self._told}
-        self._told |= new.keys()
+    def _explain(self, left_out: Mapping[str, str]) -> None:
+        """Print once what was left out and why, and add it to the next report for the driver."""
+        new = {name: why for name, why in left_out.items() if name not in self._explained}
+        self._explained |= new.keys()
         if new:
-            before = json.loads(self._untold.get(LEFT_OUT, "{}"))
-            self._untold[LEFT_OUT] = json.dumps(before | new)
+            earlier = json.loads(self._unsent.get(LEFT_OUT, "{}"))
+            self._unsent[LEFT_OUT] = json.dumps(earlier | new)
         for name, why in new.items():
             print(f"tuner: a report's {name!r} was left out: {why}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""What a trial prints: its standard output and error, also of C code and of processes that it starts, in one file.
+"""The log of a trial's standard output and error, also of C code and of processes that it starts, in one file.
 
-The file lies in the trial's folder, wherever that is stored. It keeps its beginning and its end, and goes on where the
-trial does, in whichever process. Whatever is wrong with it, it fails no trial.
+The file lies in the trial's folder, on any storage. The middle of a long one is cut out. A resumed trial appends to it.
+No error of the log fails a trial.
 """
 
 import contextlib
@@ -21,24 +21,24 @@ from tuner.storage import temporary
 from tuner.trials.output_files import FILE
 
 KEPT = 2**20
-"""Bytes that are kept of its beginning, and of its end."""
+"""Bytes that a cut file keeps of its beginning, and as many of its end."""
 
-_SLACK = 2**20  # bytes beyond these until it is cut: to cut it for each line would take all the time
-_LOOK = 0.5  # seconds between looks at its size
-_UPLOAD = 10.0  # seconds between copies to a storage that cannot append
-_LAST = 10.0  # seconds that the end of a trial waits for the last copy
+_SLACK = 2**20  # bytes above twice `KEPT` before the next cut, since a cut for each line would be slow
+_LOOK = 0.5  # seconds between checks of the size
+_UPLOAD = 10.0  # seconds between uploads to a storage that is not a local folder
+_LAST = 10.0  # seconds that the end of a trial waits for the last upload
 _CUT = re.compile(rb"\n\[tuner: (\d+) bytes were cut here\]\n")
 
 
 class OutputLog:
-    """Takes what this process, and what it starts meanwhile, writes to its file descriptors 1 and 2."""
+    """Writes file descriptors 1 and 2 of this process, and of processes that it starts meanwhile, to a file."""
 
     def __init__(self, files: Any, path: str) -> None:
-        """Nothing is written yet.
+        """Create the log; entering the context opens it.
 
         Args:
-            files: The file system of its storage, as pyarrow has it.
-            path: Where it lies there. What is there already stays in front.
+            files: The pyarrow file system of the trial's storage.
+            path: The file's path in it. An existing file is appended to.
         """
         self._files = files
         self._path = path
@@ -53,7 +53,7 @@ class OutputLog:
         try:
             self._file = os.open(self._local(), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._cut, self._head = self._cut_before()
-        except Exception:  # a disk that is full, a storage that is away: it trains without
+        except Exception:  # such as a full disk or an unreachable storage: the trial trains without a log
             self._close()
             return self
         self._stored = self._state()
@@ -65,7 +65,7 @@ class OutputLog:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
             with contextlib.suppress(OSError):
                 os.write(self._file, f"[tuner: continued at {when} UTC on {socket.gethostname()}]\n".encode())
-        sys.stdout, sys.stderr = _forgiving(1), _forgiving(2)
+        sys.stdout, sys.stderr = _error_ignoring_stream(1), _error_ignoring_stream(2)
         self._is_open = True
         self._keeping.start()
         return self
@@ -84,7 +84,7 @@ class OutputLog:
         self._keeping.join(_LAST)
 
     def _local(self) -> Path:
-        """The file that is written to, with what the storage has of it."""
+        """Return the local file to write to: the file itself, or a temporary copy of the stored one."""
         if self._is_local:
             file = Path(self._path)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class OutputLog:
         return file
 
     def _keep(self) -> None:
-        """Keep it short, and copy it to a storage that is elsewhere, until the trial is over."""
+        """Until the trial ends, cut the file when it is long, and upload it unless the storage is local."""
         copied = time.monotonic()
         is_over = False
         while not is_over:
@@ -109,7 +109,7 @@ class OutputLog:
         self._close()
 
     def _shorten(self) -> None:
-        """Cut its middle out. Who writes to it meanwhile appends, wherever its end is then."""
+        """Cut the middle out of a long file. Concurrent writers append, wherever the end is by then."""
         size = os.fstat(self._file).st_size
         if size <= 2 * KEPT + _SLACK:
             return
@@ -120,31 +120,31 @@ class OutputLog:
         end = end[end.find(b"\n") + 1 :]
         self._cut += size - self._head - len(end)
         os.ftruncate(self._file, self._head)
-        whole = b"\n[tuner: %d bytes were cut here]\n" % self._cut + end
-        while whole:
-            whole = whole[os.write(self._file, whole) :]
+        rest = b"\n[tuner: %d bytes were cut here]\n" % self._cut + end
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
 
     def _cut_before(self) -> tuple[int, int | None]:
-        """Bytes that an earlier process has cut out, and how long the beginning is; None where it is not cut."""
+        """Return how many bytes an earlier process cut out, and the length of the beginning; None if uncut."""
         if os.fstat(self._file).st_size <= KEPT:
             return 0, None
         found = _CUT.search(os.pread(self._file, KEPT + 100, 0))
         return (int(found[1]), found.start()) if found else (0, None)
 
     def _store(self) -> None:
-        """Copy it to where it belongs; one that is empty is none."""
+        """Upload the file; delete a local one that stayed empty when the trial ends."""
         size, _ = state = self._state()
         if self._is_local:
             if not size and self._over.is_set():
                 Path(self._path).unlink()
-                Path(self._path).parent.rmdir()  # which fails where there is anything else
+                Path(self._path).parent.rmdir()  # fails, and changes nothing, if it has other files
         elif state != self._stored:
             with self._files.open_output_stream(self._path) as stream:
                 stream.write(os.pread(self._file, size, 0))
             self._stored = state
 
     def _state(self) -> tuple[int, int]:
-        """Its size, and when it was written to last."""
+        """Return the file's size and the time of its last change."""
         status = os.fstat(self._file)
         return status.st_size, status.st_mtime_ns
 
@@ -154,8 +154,8 @@ class OutputLog:
         self._leaving.close()
 
 
-class _Forgiving(FileIO):
-    """A file descriptor whose disk may be full: what is printed is not worth a trial."""
+class _ErrorIgnoringFile(FileIO):
+    """A file descriptor that ignores errors such as a full disk: no print fails a trial."""
 
     def write(self, data: Any) -> int:
         try:
@@ -164,13 +164,13 @@ class _Forgiving(FileIO):
             return len(data)
 
 
-def _forgiving(number: int) -> TextIO:
-    file = BufferedWriter(_Forgiving(number, "w", closefd=False))
+def _error_ignoring_stream(number: int) -> TextIO:
+    file = BufferedWriter(_ErrorIgnoringFile(number, "w", closefd=False))
     return TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _flush() -> None:
-    """Have everybody write what they hold back, C's library, too."""
+    """Flush the buffers of Python and of the C library."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

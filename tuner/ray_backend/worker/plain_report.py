@@ -1,4 +1,4 @@
-"""A report of a function of the user's own as plain numbers by name: nothing else leaves the worker."""
+"""Reports of a function of the user's own, reduced to plain numbers by name: nothing else leaves the worker."""
 
 import contextlib
 import math
@@ -10,22 +10,22 @@ from typing import Any
 from tuner.error_text import escaped, message_of
 
 _LARGEST = 2**63
-"""Whole numbers beyond it are no whole numbers to JSON's readers and MLflow's databases."""
+"""Integers from here on become floats: JSON readers and MLflow's databases take no larger integers."""
 
 _DEEPEST = 20
-"""Levels of dictionaries in a report: one that holds itself has no end."""
+"""Levels of nested dictionaries that are read: a dictionary may contain itself."""
 
 _OURS = "tuner."
-"""Begins the keys with which a trial tells us more than its metrics."""
+"""The prefix of the keys that tuner itself adds to a report."""
 
 
 @dataclass(frozen=True)
 class PlainReport:
-    """What is left of a report.
+    """The numbers of a report.
 
     Args:
-        numbers: By name. A metric of a nested dictionary is named as Ray Tune names it: ``val/acc``.
-        left_out: Why each of the others was left out, by name.
+        numbers: The numbers by name. Names in nested dictionaries are joined as Ray Tune does: ``val/acc``.
+        left_out: The reason for which each other value was left out, by name.
     """
 
     numbers: dict[str, int | float] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class PlainReport:
 
 
 def plain(report: Mapping[Any, Any], reserved: Collection[str] = (), names: Collection[str] = ()) -> PlainReport:
-    """Reduce a report to its numbers, whatever it holds: nothing in it raises here.
+    """Reduce a report to its numbers. No value in it makes this raise.
 
     Args:
-        report: As it was reported.
-        reserved: Keys at its top that are Ray Tune's own.
-        names: Metrics that an experiment names, which an older one may do with dots: ``val.acc``.
+        report: The report.
+        reserved: Top-level keys that Ray Tune sets itself.
+        names: The objectives' metrics; an older experiment may name ``val/acc`` with a dot, ``val.acc``.
     """
     made = PlainReport()
     for name, value in _flat(report, "", made, reserved):
@@ -56,12 +56,12 @@ def plain(report: Mapping[Any, Any], reserved: Collection[str] = (), names: Coll
 
 
 def described(value: Any) -> str:
-    """What a value is, in a few words: its type and the beginning of what it looks like."""
+    """Return a short description of a value: its type and the beginning of its `repr`."""
     kind = type(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if value is None:
         return "None"
-    with contextlib.suppress(Exception):  # it may raise whatever is asked of it, or have a shape that is none
+    with contextlib.suppress(Exception):  # any attribute may raise, and `shape` need not be a tuple of numbers
         if math.prod(value.shape) > _FEW:
             return f"{_a(name)} of shape {tuple(value.shape)}"
     try:
@@ -75,7 +75,7 @@ def _a(name: str) -> str:
 
 
 _FEW = 4
-"""Elements of an array that are shown: more would take as long to write as to read."""
+"""The most elements of an array that are shown."""
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 60
@@ -86,7 +86,7 @@ _BRIEF.maxlevel = 2
 def _flat(
     report: Mapping[Any, Any], prefix: str, made: PlainReport, reserved: Collection[str], depth: int = 1
 ) -> Iterator[tuple[str, Any]]:
-    """Each value that is no dictionary, by its name."""
+    """Yield the name and the value of each entry that is not a dictionary."""
     try:
         items = list(report.items())
     except Exception as error:
@@ -111,15 +111,15 @@ def _flat(
 
 
 class _NoNumber(TypeError):
-    """Which needs no further explanation."""
+    """The value is not a number; its description is explanation enough."""
 
 
 def _number(value: Any) -> int | float:
-    """A value as a plain number: also of Decimal, Fraction, NumPy's scalars, and arrays and tensors of one element."""
+    """Convert a value to a plain number: also a Decimal, Fraction, NumPy scalar, array or tensor of one element."""
     if isinstance(value, str | bytes | bytearray | bool) or value is None:
         raise _NoNumber
     if not isinstance(value, int | float) and hasattr(value, "item"):
-        value = value.item()  # where there is more than one element, it raises
+        value = value.item()  # raises if there is more than one element
         if isinstance(value, bool):
             raise _NoNumber
     if isinstance(value, int) and abs(value) < _LARGEST:
@@ -132,5 +132,5 @@ def _number(value: Any) -> int | float:
 def _reason(error: Exception) -> str:
     if isinstance(error, _NoNumber):
         return ""
-    said = " ".join(message_of(error).split())[:100]
-    return f": {type(error).__name__}{f': {said}' if said else ''}"
+    message = " ".join(message_of(error).split())[:100]
+    return f": {type(error).__name__}{f': {message}' if message else ''}"

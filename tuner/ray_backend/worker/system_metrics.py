@@ -1,4 +1,4 @@
-"""What a trial takes of the machine that it runs on: MLflow's system metrics, by its names."""
+"""MLflow's system metrics of the node that a trial runs on."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ _MEBI = 2**20
 
 
 def sample() -> dict[str, float]:
-    """Load of this machine since the last call, and what is taken of its memory now.
+    """Measure the load of this node since the last call, and its memory use.
 
     Returns:
-        Shares in percent and memory in MiB, by the names that MLflow shows below "System metrics". Those of the GPUs
-        that this process sees if it computes on one.
+        Shares in percent and memory in MiB, by the names that MLflow shows below "System metrics"; also of the GPUs
+        that this process sees, if it computes on one.
     """
     memory = psutil.virtual_memory()
     values = {
@@ -23,7 +23,7 @@ def sample() -> dict[str, float]:
         "process_memory_usage_megabytes": psutil.Process().memory_info().rss / _MEBI,
     }
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return values  # to ask a GPU takes memory of it, and it may be another's
+        return values  # a query would allocate memory on the GPU, which may be another trial's
     for number in range(torch.cuda.device_count()):
         values |= {f"gpu_{number}_{name}": value for name, value in _of_gpu(number).items()}
     return values
@@ -37,5 +37,5 @@ def _of_gpu(number: int) -> dict[str, Any]:
     }
     try:
         return values | {"utilization_percentage": torch.cuda.utilization(number)}
-    except (ModuleNotFoundError, RuntimeError):  # NVIDIA's library is not there
+    except (ModuleNotFoundError, RuntimeError):  # NVIDIA's library is not installed
         return values

@@ -36,8 +36,8 @@ from tuner.trials.layout import first_folder, number_of
 from tuner.trials.output_files import FILE
 
 _LAST_BATCH = "10"
-"""Seconds that Ray gives a trial that is ended, before it takes another worker for the next: one batch, or a look at
-the validation set."""
+"""Seconds that Ray waits for a trial that it ends, before it starts another worker for the next trial: enough for one
+batch or one validation."""
 
 
 def train_trial(
@@ -45,15 +45,15 @@ def train_trial(
 ) -> None:
     """Train one trial and report each of its epochs with a checkpoint.
 
-    A trial that fails says so in its last report instead of raising: Ray would end the worker, and the next trial would
-    pay for a new one.
+    A trial that fails does not raise but reports its failure last: Ray would end the worker, and the next trial would
+    have to start a new one.
 
     Args:
-        payload: ``task``: as JSON ``trial`` and ``objective``, ``threads`` to compute on, ``gpu``: whether it has one,
-            ``halves``: whether it is tried again with half the batch where the memory is not enough, ``beside``:
-            whether it trains on while its last epoch is saved and reported.
-        user_folder: Where the user's own code is; None where the trial needs none.
-        user_mlflow: Where that code logs, if it uses MLflow itself; None where there is none.
+        payload: ``task``, a JSON object: ``trial``, ``objective``, ``threads`` (number of CPU threads), ``gpu``
+            (whether the trial has a GPU), ``halves`` (whether batches are split into micro-batches if memory runs out)
+            and ``beside`` (whether it trains the next epoch while the last one is saved and reported).
+        user_folder: The folder of the user's own code; None if the trial needs none.
+        user_mlflow: The run that such code logs to if it uses MLflow itself; None if the trial needs none.
     """
     task = json.loads(payload["task"])
     if user_mlflow is not None:
@@ -65,17 +65,17 @@ def train_trial(
     temporary.shorten_sockets()
     use_threads(task["threads"])
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _LAST_BATCH)
-    untold: dict[str, Any] = {}
-    _telling_how_it_ends(lambda: _within_memory(task, untold), untold)
+    unsent: dict[str, Any] = {}
+    _report_outcome(lambda: _train_within_memory(task, unsent), unsent)
 
 
 def run_target(payload: dict[str, Any], user_folder: UserFolder, user_mlflow: UserMlflow) -> None:
-    """Call a Ray Tune function of the user's own: Ray gets the numbers of its reports, and its checkpoints as they are.
+    """Call a Ray Tune function of the user's own; pass the numbers of its reports and its checkpoints to Ray.
 
     Args:
         payload: As for `train_trial`.
-        user_folder: Where the function is.
-        user_mlflow: Where it logs, if it uses MLflow itself.
+        user_folder: The folder of the function.
+        user_mlflow: The run that it logs to if it uses MLflow itself.
     """
     task = json.loads(payload["task"])
     trial = task["trial"]
@@ -84,57 +84,57 @@ def run_target(payload: dict[str, Any], user_folder: UserFolder, user_mlflow: Us
     temporary.shorten_sockets()
     use_threads(task["threads"])
     seed_generators(trial["seed"])
-    untold: dict[str, Any] = {}
+    unsent: dict[str, Any] = {}
 
     def call() -> str:
         function = user_code.resolve(trial["target"])
-        run_function(function, trial["config"], task["objectives"], untold)
+        run_function(function, trial["config"], task["objectives"], unsent)
         return ""
 
-    _telling_how_it_ends(call, untold)
+    _report_outcome(call, unsent)
 
 
 def _number() -> int:
-    """The number of the trial that this worker trains."""
+    """Return the number of the trial that this worker trains."""
     return number_of(tune.get_context().get_trial_name())
 
 
-def _telling_how_it_ends(train: Callable[[], str], untold: Mapping[str, Any] | None = None) -> None:
-    """Call `train`, which returns why it ended early, and tell the driver in a last report how it ended.
+def _report_outcome(train: Callable[[], str], unsent: Mapping[str, Any] | None = None) -> None:
+    """Call `train`, and send the outcome to the driver in a last report.
 
     Args:
-        train: What is called.
-        untold: What else there is to tell, where no report has told it.
+        train: Trains, and returns why it ended early; empty if it did not.
+        unsent: Entries for the driver that no report has sent yet.
     """
     last: dict[str, Any]
     try:
         with _output():
-            last = {STATUS: "completed", REASON: _showing_what_it_raises(train)}
+            last = {STATUS: "completed", REASON: _printing_traceback(train)}
     except Diverged as error:
         last = {STATUS: "diverged", REASON: str(error)}
     except Stopped:
         raise
     except SystemExit as leaving:
         last = {STATUS: "failed", REASON: _status_of(leaving), TRACEBACK: traceback_of(leaving)}
-    except BaseException as error:  # `KeyboardInterrupt`, too, which code of the user's own may raise
+    except BaseException as error:  # also `KeyboardInterrupt`, which code of the user's own may raise
         last = {STATUS: "failed", REASON: summary_of(error), TRACEBACK: traceback_of(error)}
         if is_out_of_memory(error):
             last[REASON] = OUT_OF_MEMORY
-        elif is_full(error):  # which is no fault of this configuration: it goes on where there is room
+        elif is_full(error):  # not a fault of this configuration: --resume continues it
             last = {STATUS: "interrupted", REASON: FULL}
-    if last[REASON] == OUT_OF_MEMORY:  # now that the error, and with it what it held, is gone
+    if last[REASON] == OUT_OF_MEMORY:  # now: until here, the exception kept tensors alive
         release()
-    tune.report({**last, **(untold or {})})
+    tune.report({**last, **(unsent or {})})
 
 
 def _status_of(leaving: SystemExit) -> str:
-    """Why a program has left: the status that it gave, or the text."""
+    """Return why code called `sys.exit`: its exit status, or its text."""
     code = leaving.code
     return f"it left with exit status {code or 0}" if isinstance(code, int | None) else summary_of(leaving)
 
 
 def _output() -> AbstractContextManager[object]:
-    """The log of what this trial prints."""
+    """Return the log of this trial's output; outside of Ray, a context that does nothing."""
     session = internal("get_session")()
     if session is None:
         return nullcontext()
@@ -143,8 +143,8 @@ def _output() -> AbstractContextManager[object]:
     return output_log.OutputLog(session.storage.storage_filesystem, f"{folder}/{FILE}")
 
 
-def _showing_what_it_raises(train: Callable[[], str]) -> str:
-    """Call `train`; its traceback is part of what it prints."""
+def _printing_traceback(train: Callable[[], str]) -> str:
+    """Call `train`; if it raises, print the traceback to the trial's output."""
     try:
         return train()
     except Stopped:
@@ -154,65 +154,67 @@ def _showing_what_it_raises(train: Callable[[], str]) -> str:
         raise
 
 
-def _within_memory(task: dict[str, Any], untold: dict[str, Any]) -> str:
-    """Train with batches whole, or in as many parts as it takes where that is asked for."""
+def _train_within_memory(task: dict[str, Any], unsent: dict[str, Any]) -> str:
+    """Train; if memory runs out and ``halves`` is set, split batches into twice as many micro-batches and resume."""
     most = task["trial"]["data"]["batch_size"] if task["halves"] else 1
-    parts = 1
+    micro_batches = 1
     while True:
         try:
-            return _go_on(task, untold, parts)
+            return _train(task, unsent, micro_batches)
         except Exception as error:
-            if parts >= most or not is_out_of_memory(error):
+            if micro_batches >= most or not is_out_of_memory(error):
                 raise
         release()
-        parts = min(2 * parts, most)
+        micro_batches = min(2 * micro_batches, most)
 
 
-def _go_on(task: dict[str, Any], untold: dict[str, Any], parts: int) -> str:
-    """Train from the latest checkpoint that can be read, or from the beginning. Returns why it ended early."""
+def _train(task: dict[str, Any], unsent: dict[str, Any], micro_batches: int) -> str:
+    """Train from the latest checkpoint that can be read, or from the beginning; return why it ended early."""
     config = TrialConfig.model_validate(task["trial"])
     objective = Objective.model_validate(task["objective"])
     device = trial_device(task["gpu"])
 
     def report(metrics: dict[str, Any], save: Save) -> None:
-        # Ray counts reports, and a trial may have gone back from where it was.
-        told = {**metrics, SYSTEM: system_metrics.sample(), TIME: metrics["epoch"], **untold}
-        untold.clear()
+        # Ray would count reports, but a resumed trial may report an epoch again.
+        values = {**metrics, SYSTEM: system_metrics.sample(), TIME: metrics["epoch"], **unsent}
+        unsent.clear()
         if task["beside"]:
-            beside.finish()  # before there are two copies
-            beside.begin(partial(_report, told, save.snapshot()))
+            saving.finish()  # first, so that there are never two snapshots
+            saving.begin(partial(_report, values, save.snapshot()))
         else:
-            _report(told, save)
+            _report(values, save)
 
-    with AsyncWork() as beside:
-        train = partial(fit, config, objective, report, before_batch=beside.look, device=device, micro_batches=parts)
+    with AsyncWork() as saving:
+        train = partial(
+            fit, config, objective, report, before_batch=saving.look, device=device, micro_batches=micro_batches
+        )
         latest = tune.get_checkpoint()
         for checkpoint in latest_first(latest) if latest is not None else ():
             try:
                 with _folder_of(checkpoint) as folder:
                     return train(resume=folder)
             except Damaged as error:
-                if is_out_of_memory(error):  # which is not its fault
+                if is_out_of_memory(error):  # not the checkpoint's fault
                     raise
-                untold.setdefault(DAMAGED, {})[checkpoint.path] = error.why
+                unsent.setdefault(DAMAGED, {})[checkpoint.path] = error.why
         return train()
 
 
-def _report(told: dict[str, Any], save: Save) -> None:
+def _report(values: dict[str, Any], save: Save) -> None:
     with temporary.folder() as folder:
         save(folder)
         try:
-            tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
+            tune.report(values, checkpoint=tune.Checkpoint.from_directory(folder))
         except SystemExit:
             raise Stopped from None
 
 
 @contextmanager
 def _folder_of(checkpoint: Any) -> Iterator[Path]:
-    """The folder of a checkpoint, fetched where it is not on this machine.
+    """Yield the folder of a checkpoint, downloaded if it is not on this node.
 
     Raises:
-        Damaged: There is none.
+        Damaged: The checkpoint does not exist.
     """
     with ExitStack() as stack:
         try:
@@ -225,17 +227,17 @@ def _folder_of(checkpoint: Any) -> Iterator[Path]:
 def test(
     source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None = None
 ) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-    """A checkpoint measured on its test set.
+    """Measure a checkpoint on its test set.
 
     Args:
-        source: The checkpoint, as Ray stored it.
-        threads: How many to compute on.
-        has_gpu: Whether it may compute on a GPU.
-        targets: The user's own code that the trial needs, by name.
-        user_folder: Where that is; None where this process has it already, or needs none.
+        source: The path or URI of the checkpoint, as Ray stored it.
+        threads: The number of CPU threads.
+        has_gpu: Whether to compute on a GPU.
+        targets: Import paths of the user's own code that the trial needs.
+        user_folder: The folder of that code; None if this process can import it already, or needs none.
 
     Returns:
-        The task's metrics as ``test_...``, and the confusion matrix of each target that is a class.
+        The task's metrics as ``test_...``, and a confusion matrix for each classification target.
 
     Raises:
         Damaged: The checkpoint cannot be read.

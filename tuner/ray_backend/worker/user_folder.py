@@ -1,4 +1,4 @@
-"""The folder of an experiment, as a worker finds it: code of the user's own is imported from it, and runs in it."""
+"""The experiment's folder on a worker: code of the user's own is imported from it and runs in it."""
 
 import os
 from collections.abc import Mapping
@@ -8,23 +8,22 @@ from pathlib import Path
 from tuner import user_code
 
 _STARTED_IN = Path.cwd()
-"""The working directory that Ray gave this process: where it has unpacked what travels, if anything does."""
+"""The working directory in which Ray started this process: the unpacked ``working_dir``, if there is one."""
 
 _entered: dict[str, Path] = {}
-"""Where this process has found each folder: a worker trains one trial after the other."""
+"""The path of each folder that this process entered: a worker trains several trials in turn."""
 
 
 @dataclass(frozen=True)
 class UserFolder:
-    """Where code of the user's own is.
+    """The folders with code of the user's own.
 
     Args:
         folder: The experiment's folder.
-        behind: Folders that are searched last.
-        root: The folder above, as the driver has it, that stands for the ``working_dir`` that Ray unpacks on every
-            machine; None where nothing travels.
-        inode: Number of `folder`, the same on all machines that share it.
-        code: As `user_code.digests` gives it.
+        behind: Folders that imports search last.
+        root: The driver's folder whose files Ray unpacks on every node as ``working_dir``; None if none is uploaded.
+        inode: The inode number of `folder`, the same on all nodes that share it.
+        code: The digest of each file of code, from `user_code.digests`.
     """
 
     folder: Path
@@ -34,23 +33,23 @@ class UserFolder:
     code: Mapping[str, str] = field(default_factory=dict)
 
     def enter(self) -> None:
-        """Have this process find the code by the names that the driver has for it, and run it in its folder."""
-        there = _entered.get(str(self.folder))
-        if there is None:
-            there = self.folder
+        """Make the code importable by the same names as on the driver, and the folder the working directory."""
+        local = _entered.get(str(self.folder))
+        if local is None:
+            local = self.folder
             if self.root is not None and not self._is_shared():
-                there = _STARTED_IN / self.folder.relative_to(self.root)
-            user_code.add_folder(there, *self.behind, *([] if self.root is None else [_STARTED_IN]))
+                local = _STARTED_IN / self.folder.relative_to(self.root)
+            user_code.add_folder(local, *self.behind, *([] if self.root is None else [_STARTED_IN]))
             user_code.unload_name_clashes({Path(name).parts[0].removesuffix(".py") for name in self.code})
-            _entered[str(self.folder)] = there
-        os.chdir(there)
-        os.environ["TUNE_ORIG_WORKING_DIR"] = str(there)  # where scripts for Ray Tune look for their files
+            _entered[str(self.folder)] = local
+        os.chdir(local)
+        os.environ["TUNE_ORIG_WORKING_DIR"] = str(local)  # where scripts for Ray Tune look for their files
 
     def _is_shared(self) -> bool:
-        """Whether this machine sees the folder itself, and the code in it is what it was when the job began."""
+        """Whether this node shares the folder with the driver, and its code has not changed since the job began."""
         try:
-            here = {name: self.folder / name for name in self.code}
-            is_same = all(user_code.digest(file) == self.code[name] for name, file in here.items() if file.is_file())
+            files = {name: self.folder / name for name in self.code}
+            is_same = all(user_code.digest(file) == self.code[name] for name, file in files.items() if file.is_file())
             return is_same and self.folder.stat().st_ino == self.inode
         except OSError:
             return False
