@@ -1,1 +1,1 @@
-"""Benchmarks: timings, as ratios within one run. See README.md beside this file."""
+"""Benchmarks: they compare timings within one run. See README.md in this folder."""

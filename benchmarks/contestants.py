@@ -1,4 +1,4 @@
-"""Who searches: tuner's searchers and plain Optuna studies, one trial after another or four at once."""
+"""The compared searches: tuner's searchers and plain Optuna studies, with one trial at a time or four in parallel."""
 
 import math
 import time
@@ -20,12 +20,12 @@ Sampler = Literal["random", "tpe", "gp"]
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to search.
+    """A search that is compared.
 
     Args:
-        owner: Ours, or a study as one would write it with Optuna alone, with Optuna's defaults.
-        sampler: What suggests.
-        parallel: Trials that are asked for before the first is told.
+        owner: ``ours`` for tuner's searcher, ``optuna`` for a plain Optuna study with Optuna's defaults.
+        sampler: The sampler that suggests configurations.
+        parallel: The number of trials that run at the same time.
     """
 
     owner: Literal["ours", "optuna"]
@@ -40,9 +40,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Search:
-    """A search that has run: the value of each trial in the order in which they ended; seconds a suggestion.
+    """A finished search.
 
-    A trial that failed has the value infinity.
+    Args:
+        values: The value of each trial in the order in which they ended; infinity for a failed trial.
+        seconds: Mean seconds a suggestion.
     """
 
     values: list[float]
@@ -50,7 +52,7 @@ class Search:
 
 
 def resolve(sampler: str, function: Function, trials: int) -> Sampler:
-    """What ``bayesian`` with this sampler, auto too, asks in this space."""
+    """Return the sampler that ``kind: bayesian`` uses in this space; it differs from `sampler` for ``auto``."""
     if sampler == "random":
         return "random"
     built = Bayesian.model_validate({"sampler": sampler, "trials": trials}).build(function.space, 1, False, 0)
@@ -59,7 +61,7 @@ def resolve(sampler: str, function: Function, trials: int) -> Sampler:
 
 
 def run(contestant: Contestant, function: Function, trials: int, seed: int) -> Search:
-    """Search once. Trials end in the order in which they were asked for, and each that ends makes room for another."""
+    """Run one search. Trials end in the order in which they were suggested; after each, the next one is suggested."""
     asker = opened(contestant, function, trials, seed)
     running: deque[tuple[int, Values]] = deque()
     values: list[float] = []
@@ -80,28 +82,28 @@ def run(contestant: Contestant, function: Function, trials: int, seed: int) -> S
 
 
 class Asker(ABC):
-    """A search that is asked and told, its trials counted from 0."""
+    """A search with Optuna's ask-and-tell interface; trials are numbered from 0."""
 
     @abstractmethod
     def ask(self) -> Values:
-        """The next configuration."""
+        """Return the next configuration."""
 
     @abstractmethod
     def tell(self, number: int, configuration: Values, value: float) -> None:
-        """What came of one; NaN where it failed."""
+        """Pass the value of a trial to the search; NaN if the trial failed."""
 
     @abstractmethod
     def learn(self, configuration: Values, value: float) -> None:
-        """A trial of an earlier search."""
+        """Add a trial of an earlier search."""
 
 
 def opened(contestant: Contestant, function: Function, trials: int, seed: int) -> Asker:
-    """A search that has not begun."""
+    """Create a search that has no trials yet."""
     return (Ours if contestant.owner == "ours" else PlainOptuna)(contestant, function, trials, seed)
 
 
 class Ours(Asker):
-    """`tuner.search.optuna_searcher`, as a job asks it."""
+    """A searcher of tuner, used as a job uses it."""
 
     def __init__(self, contestant: Contestant, function: Function, trials: int, seed: int) -> None:
         self._searcher: Searcher
@@ -117,26 +119,26 @@ class Ours(Asker):
         return assignment
 
     def tell(self, number: int, configuration: Values, value: float) -> None:
-        self._searcher.tell(number, _told(configuration, value))
+        self._searcher.tell(number, _outcome(configuration, value))
 
     def learn(self, configuration: Values, value: float) -> None:
-        self._searcher.learn(_told(configuration, value), is_own=False)
+        self._searcher.learn(_outcome(configuration, value), is_own=False)
 
 
-def _told(configuration: Values, value: float) -> TrialOutcome:
+def _outcome(configuration: Values, value: float) -> TrialOutcome:
     if math.isnan(value):
         return TrialOutcome(dict(configuration), "failed")
     return TrialOutcome(dict(configuration), "completed", [value])
 
 
 class PlainOptuna(Asker):
-    """What one would write with Optuna alone."""
+    """A study of plain Optuna, as its documentation shows it."""
 
     def __init__(self, contestant: Contestant, function: Function, trials: int, seed: int) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        # The number that our study makes of the same seed: where both do the same, they draw the same.
+        # tuner's study derives the same seed: where both do the same, they draw the same configurations.
         seed = int(np.random.SeedSequence([seed, 0]).generate_state(1)[0])
         samplers = {"tpe": optuna.samplers.TPESampler, "gp": optuna.samplers.GPSampler}
         self._study = optuna.create_study(sampler=samplers[contestant.sampler](seed=seed))

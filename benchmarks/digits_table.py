@@ -1,10 +1,10 @@
-"""A grid of small CNNs trained on scikit-learn's digits, whole: what a search of it finds has really been measured.
+"""Trains the full grid of a small CNN on scikit-learn's digits, so that a search can look up measured results.
 
     python -m benchmarks.digits_table [--processes 2]
 
 Trains every configuration of `SPACE` with `SEEDS` seeds, one thread a process, and writes the mean loss on the 300
-validation images to `TABLE`; begun again, it goes on where it stopped. `benchmarks.search_quality` looks its trials up
-there, so that hundreds of searches take seconds, and the best configuration is known.
+validation images to `TABLE`; started again, it trains only what is missing. `benchmarks.search_quality` looks up its
+trials there: hundreds of searches take seconds, and the best configuration is known.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SPACE: dict[str, list[float]] = {
     "width": [4, 8, 16, 32],
     "batch_size": [16, 32, 64],
 }
-"""The values of each key, all of them in order: 1,440 configurations."""
+"""The values of each key in ascending order: 1,440 configurations."""
 SEEDS = 3
 """Trainings a configuration."""
 EPOCHS = 3
@@ -35,7 +35,7 @@ EPOCHS = 3
 
 
 def read() -> dict[tuple[float, ...], float]:
-    """Values of a configuration, in the order of `SPACE`, to its mean validation loss; NaN where it diverged."""
+    """Return the mean validation loss by configuration (values in the order of `SPACE`); NaN if it diverged."""
     if not TABLE.exists():
         return {}
     with TABLE.open(newline="") as lines:
@@ -44,12 +44,12 @@ def read() -> dict[tuple[float, ...], float]:
 
 
 def is_whole() -> bool:
-    """Whether every configuration stands in the table."""
+    """Return whether the table has every configuration."""
     return set(read()) == set(product(*SPACE.values()))
 
 
 def train(configuration: tuple[float, ...]) -> float:
-    """The validation loss of a configuration after its last epoch, the mean over the seeds; NaN if one diverged."""
+    """Return the validation loss of a configuration after its last epoch, averaged over seeds; NaN if one diverged."""
     import torch
 
     from tuner.objectives import Objective
@@ -75,7 +75,7 @@ def train(configuration: tuple[float, ...]) -> float:
                 },
                 "optimizer": {"kind": "sgd", "lr": values["lr"], "momentum": values["momentum"]},
                 "epochs": EPOCHS,
-                "precision": "float32",  # the same on every machine
+                "precision": "float32",  # the same on every CPU
                 "seed": seed,
             }
         )
@@ -94,16 +94,16 @@ def train(configuration: tuple[float, ...]) -> float:
 
 
 def main() -> None:
-    """Train what is missing in the table."""
+    """Train the configurations that the table lacks."""
     parser = argparse.ArgumentParser(description="Train a grid of small CNNs on digits, whole.")
     parser.add_argument("--processes", type=int, default=2, help="trainings side by side, one thread each")
     options = parser.parse_args()
-    there = read()
-    missing = [each for each in product(*SPACE.values()) if each not in there]
+    known = read()
+    missing = [each for each in product(*SPACE.values()) if each not in known]
     started = time.perf_counter()
     with TABLE.open("a", newline="", buffering=1) as lines:
         writer = csv.writer(lines, lineterminator="\n")
-        if not there:
+        if not known:
             writer.writerow([*SPACE, "val_loss"])
         with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
             for number, loss in enumerate(pool.imap(train, missing, chunksize=8)):

@@ -1,11 +1,11 @@
-"""What ASHA saves, and what it costs: best validation accuracy and epochs, with it and without.
+"""Compares search with and without ASHA: best validation accuracy, and epochs trained.
 
     python -m benchmarks.early_stopping [--pool 400] [--trials 20 40 80] [--seeds 20] [--processes 2]
 
-A pool of random configurations of a small CNN is trained on scikit-learn's digits to the end, once; every epoch's
-validation accuracy is kept in `CURVES`. Each seed then draws its trials from the pool, and runs them twice: to their
-end, and under Ray Tune's own ASHA class, set up as `tuner.search.schedulers.ASHA` sets it up. Both
-see the same curves in the same order, so that nothing but the early stopping differs, and every number was measured.
+A pool of random configurations of a small CNN is trained on scikit-learn's digits once, for all epochs; the validation
+accuracy of every epoch is stored in `CURVES`. Each seed then draws its trials from the pool and replays them twice: to
+the last epoch, and under Ray Tune's ASHA class, configured by `tuner.search.schedulers.ASHA`. Both replay the same
+curves in the same order, so that they differ in the early stopping only, and every number was measured.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from benchmarks import machine
 from benchmarks.tables import table
 
 CURVES = Path(__file__).with_name("digits_curves.json")
-"""One list a configuration: of 300 validation images, how many it had right after each epoch."""
+"""One list a configuration: after each epoch, how many of the 300 validation images it classified correctly."""
 EPOCHS = 27
-_IMAGES = 300  # that the accuracy is measured on
+_IMAGES = 300  # validation images
 _SEED = 0
 
 
 def train(number: int) -> list[int]:
-    """The curve of a configuration of the pool; a training that diverges keeps its last value."""
+    """Train a configuration of the pool and return its curve; a training that diverges repeats its last value."""
     import torch
 
     from tuner.objectives import Objective
@@ -74,7 +74,7 @@ def train(number: int) -> list[int]:
 
 
 def pool(size: int, processes: int) -> list[list[float]]:
-    """The curves of the pool, trained where they are not there yet."""
+    """Return the curves of the pool; those that `CURVES` lacks are trained first."""
     curves: list[list[int]] = json.loads(CURVES.read_text()) if CURVES.exists() else []
     if len(curves) < size:
         with multiprocessing.get_context("spawn").Pool(processes) as workers:
@@ -85,10 +85,10 @@ def pool(size: int, processes: int) -> list[list[float]]:
 
 
 def under_asha(curves: Sequence[Sequence[float]], grace: int) -> tuple[float, int]:
-    """Best accuracy and epochs spent where ASHA ends trials early.
+    """Return the best accuracy and the number of epochs trained if ASHA stops trials early.
 
-    One after the other: ASHA decides when a trial arrives at a rung, by those that arrived before, so trials of equally
-    long epochs side by side are treated no differently.
+    Trials run one after another: ASHA decides when a trial reaches a rung, from the trials that reached it before, so
+    parallel trials with epochs of equal length get the same decisions.
     """
     from tuner.objectives import Objective
     from tuner.ray_backend.schedulers import ray_class_of
@@ -99,14 +99,14 @@ def under_asha(curves: Sequence[Sequence[float]], grace: int) -> tuple[float, in
     asha = ASHA(grace=grace, reduction=3)
     ray_class, arguments = ray_class_of(asha), asha.arguments(objective, len(curves[0]), {})
     scheduler = ray_class(**arguments)
-    nobody = SimpleNamespace(search_alg=None)
+    controller = SimpleNamespace(search_alg=None)
     best, spent = 0.0, 0
     for number, curve in enumerate(curves):
         trial = SimpleNamespace(trial_id=str(number))
-        scheduler.on_trial_add(nobody, trial)
+        scheduler.on_trial_add(controller, trial)
         for epoch, value in enumerate(curve, start=1):
             best, spent = max(best, value), spent + 1
-            if scheduler.on_trial_result(nobody, trial, {TIME: epoch, objective.metric: value}) == ray_class.STOP:
+            if scheduler.on_trial_result(controller, trial, {TIME: epoch, objective.metric: value}) == ray_class.STOP:
                 break
     return best, spent
 
@@ -123,18 +123,18 @@ def main() -> None:
     neighbours.look()
     rows = []
     for epochs, trials in product((9, EPOCHS), arguments.trials):
-        whole, stopped, share = [], [], []
+        full, stopped, share = [], [], []
         for seed in range(arguments.seeds):
             drawn = np.random.default_rng(seed).choice(len(curves), trials, replace=False)
-            mine = [curves[i][:epochs] for i in drawn]
-            best, spent = under_asha(mine, grace=epochs // 9)
-            whole.append(max(max(curve) for curve in mine))
+            trained = [curves[i][:epochs] for i in drawn]
+            best, spent = under_asha(trained, grace=epochs // 9)
+            full.append(max(max(curve) for curve in trained))
             stopped.append(best)
             share.append(spent / (epochs * trials))
-        difference = [a - b for a, b in zip(stopped, whole, strict=True)]
+        difference = [a - b for a, b in zip(stopped, full, strict=True)]
         rungs = ", ".join(str(epochs // 9 * 3**rung) for rung in range(2))
         rows.append(
-            [f"{trials} x {epochs}", rungs, _mean(whole), _mean(stopped), _mean(difference), f"{mean(share):.1%}"]
+            [f"{trials} x {epochs}", rungs, _mean(full), _mean(stopped), _mean(difference), f"{mean(share):.1%}"]
         )
     print(f"{arguments.seeds} paired seeds; mean ± standard error\n")
     header = ["trials x epochs", "rungs", "best, to the end", "best, with ASHA", "difference", "share of the epochs"]

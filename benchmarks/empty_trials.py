@@ -1,13 +1,13 @@
-"""What a trial costs that does nothing: ours, whole record included, against bare Ray Tune.
+"""Measures the overhead of a trial that does nothing: tuner with its full record against bare Ray Tune.
 
     python -m benchmarks.empty_trials [--trials 1000] [--reports 3] [--turns 3] [--sides bare ours failing]
 
-Bare Ray Tune is the yardstick: a function trainable, actors reused, every logger off, nothing recorded. Ours runs the
-same function by its name in the YAML (`trial: {target: ...}`), and all of its trials are in MLflow (SQLite), in the
-journal and in the report. Seconds are from before Ray Tune is asked to run to its return, Ray being up; "job" is the
-whole of it, from an empty folder to the end of the record. Reports a second are counted from the first to the last,
-the start of the workers left out. `failing` is ours with a function that raises after its reports. For the rate of
-reports: `--trials 2 --reports 5000 --sides bare ours`.
+`bare` is the baseline: a function trainable, actors reused, all loggers off, nothing recorded. `ours` is tuner: it runs
+the same function as a target (`trial: {target: ...}`) and records all trials in MLflow (SQLite), in the journal and in
+the report. "trials" is the time inside Ray Tune's run, after Ray has started; "job" is the time of the full job, from
+an empty folder to the end of the record. Reports a second are counted from the first report to the last, without the
+start of the workers. `failing` is `ours` with a function that raises after its reports. To measure the rate of reports:
+`--trials 2 --reports 5000 --sides bare ours`.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CORES = 2
 
 
 def empty(config: dict[str, Any]) -> None:
-    """Report and do nothing else."""
+    """Report the given number of times and do nothing else."""
     from ray import tune
 
     for number in range(config["reports"]):
@@ -42,7 +42,7 @@ def empty(config: dict[str, Any]) -> None:
 
 
 def experiment(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dict[str, Any]:
-    """The same with ours."""
+    """Return the experiment that runs `empty` with tuner."""
     return {
         "name": "empty",
         "objective": {"metric": "loss", "mode": "min"},
@@ -56,7 +56,7 @@ def experiment(trials: int, reports: int, folder: Path, *, fails: bool = False) 
 
 
 def bare(trials: int, reports: int, folder: Path) -> dict[str, float]:
-    """Ray Tune with nothing around it."""
+    """Measure Ray Tune without tuner."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     import logging
@@ -68,11 +68,11 @@ def bare(trials: int, reports: int, folder: Path) -> dict[str, float]:
     ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     started = time.perf_counter()
 
-    class Heard(tune.Callback):  # type: ignore[misc]
+    class ReportTimes(tune.Callback):  # type: ignore[misc]
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-            heard.append(time.perf_counter())
+            report_times.append(time.perf_counter())
 
-    heard: list[float] = []
+    report_times: list[float] = []
     found = tune.run(
         empty,
         config={"reports": reports, "x": tune.uniform(0, 1)},
@@ -80,16 +80,16 @@ def bare(trials: int, reports: int, folder: Path) -> dict[str, float]:
         resources_per_trial={"cpu": 1},
         reuse_actors=True,
         storage_path=str(folder),
-        callbacks=[Heard()],
+        callbacks=[ReportTimes()],
         verbose=0,
     )
     ended = time.perf_counter()
     assert len(found.trials) == trials
-    return _measured(began, started, ended, heard)
+    return _measured(began, started, ended, report_times)
 
 
 def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dict[str, float]:
-    """A whole job of ours."""
+    """Measure a full job of tuner."""
     from rich.console import Console
 
     from tuner.jobs import job
@@ -99,21 +99,21 @@ def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dic
     from tuner.trials.trial import Trial
 
     at: dict[str, float] = {}
-    heard: list[float] = []
+    report_times: list[float] = []
     schedule = job.schedule  # type: ignore[attr-defined]
 
-    class Heard(TrialCallback):
+    class ReportTimes(TrialCallback):
         def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
-            heard.append(time.perf_counter())
+            report_times.append(time.perf_counter())
 
     def timed(*arguments: Any, **more: Any) -> None:
         at["started"] = time.perf_counter()
-        more["listeners"] = [*more["listeners"], Heard()]
+        more["listeners"] = [*more["listeners"], ReportTimes()]
         schedule(*arguments, **more)
         at["ended"] = time.perf_counter()
 
     job.schedule = timed  # type: ignore[attr-defined]
-    if fails:  # or the first three that fail end the job
+    if fails:  # else a job ends if its first three trials fail
         from tuner.trials import stopping
 
         stopping._FIRST = trials + 1
@@ -124,18 +124,18 @@ def ours(trials: int, reports: int, folder: Path, *, fails: bool = False) -> dic
     assert result.record_failure is None, result.record_failure
     wanted = "failed" if fails else "completed"
     assert [trial.status for trial in result.trials] == [wanted] * trials
-    assert len(heard) == trials * reports  # none is lost
-    return _measured(began, at["started"], at["ended"], heard)
+    assert len(report_times) == trials * reports  # no report is lost
+    return _measured(began, at["started"], at["ended"], report_times)
 
 
-def _measured(began: float, started: float, ended: float, heard: list[float]) -> dict[str, float]:
-    rate = (len(heard) - 1) / (heard[-1] - heard[0])
+def _measured(began: float, started: float, ended: float, report_times: list[float]) -> dict[str, float]:
+    rate = (len(report_times) - 1) / (report_times[-1] - report_times[0])
     peak = psutil.Process().memory_info().rss / 1e6
     return {"trials": ended - started, "job": time.perf_counter() - began, "rate": rate, "memory": peak}
 
 
 def failing(trials: int, reports: int, folder: Path) -> dict[str, float]:
-    """Ours, of trials that raise."""
+    """Measure a full job of tuner whose trials all raise."""
     return ours(trials, reports, folder, fails=True)
 
 
@@ -143,7 +143,7 @@ SIDES = {side.__name__: side for side in (bare, ours, failing)}
 
 
 def measure(side: str, trials: int, reports: int) -> dict[str, float]:
-    """One side once, in a process of its own."""
+    """Measure a side once, in a new process."""
     command = [sys.executable, "-m", "benchmarks.empty_trials", "--child", side]
     command += ["--trials", str(trials), "--reports", str(reports)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=machine.environment())
@@ -161,8 +161,8 @@ def main() -> None:
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        with tempfile.TemporaryDirectory() as there, contextlib.chdir(there):
-            print(json.dumps(SIDES[options.child](options.trials, options.reports, Path(there))), flush=True)
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            print(json.dumps(SIDES[options.child](options.trials, options.reports, Path(folder))), flush=True)
         os._exit(0)
     neighbours = machine.Neighbours()
     took: dict[str, list[dict[str, float]]] = {side: [] for side in options.sides}

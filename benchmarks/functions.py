@@ -1,4 +1,4 @@
-"""Functions with a known minimum, each as a space of ours and as one would write it for Optuna by hand."""
+"""Functions with a known minimum, each with its space as a file of tuner has it and as code for plain Optuna."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 Values = Mapping[str, Any]
-"""One configuration: keys and their values."""
+"""A configuration: the values of its keys."""
 
 _DRAWS = 10_000
 
 
 @dataclass(frozen=True)
 class Function:
-    """What is minimised.
+    """A function to minimise.
 
     Args:
-        name: What it is called.
-        space: The space as it stands in a file of ours.
-        suggest: The same space for Optuna, written by hand.
-        value: The value of a configuration; NaN where it fails.
+        name: The function's name.
+        space: The space as in an experiment's file.
+        suggest: The same space in Optuna's define-by-run style.
+        value: Returns the value of a configuration; NaN if the trial fails.
         optimum: The smallest value.
     """
 
@@ -42,7 +42,7 @@ class Function:
     optimum: float
 
     def typical(self) -> float:
-        """The median value over 10,000 random draws from the space, failures among the worst."""
+        """Return the median value of 10,000 random configurations; failures count as infinity."""
         rng = np.random.default_rng(0)
         drawn = (draw(self.space, lambda name, what: what.sample(rng)) for _ in range(_DRAWS))
         values = map(self.value, drawn)
@@ -54,7 +54,7 @@ def _space(**given: Any) -> Space:
 
 
 def _box(count: int, low: float, high: float) -> "tuple[Space, Callable[[Trial], Values]]":
-    """`count` real numbers x0, x1, ... in the same range."""
+    """Return a space of `count` real numbers x0, x1, ... with the same range, for tuner and for Optuna."""
     names = [f"x{i}" for i in range(count)]
     space = _space(**{name: {"uniform": [low, high]} for name in names})
     return space, lambda trial: {name: trial.suggest_float(name, low, high) for name in names}
@@ -95,7 +95,7 @@ def _hartmann6(values: Values) -> float:
     return -float(_HARTMANN_WEIGHTS @ np.exp(-distances))
 
 
-# Four real numbers, many local minima; the range is not centred on the best, as samplers are on their range.
+# Four real numbers, many local minima; the optimum is not at the centre of the range, which samplers favour.
 def _ackley4(values: Values) -> float:
     x = _vector(values)
     far = -20 * math.exp(-0.2 * math.sqrt(float(np.mean(x**2))))
@@ -108,7 +108,7 @@ def _rosenbrock4(values: Values) -> float:
     return float(np.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2))
 
 
-# What tuning a network looks like: an optimizer with keys of its own, log scales, whole numbers, words.
+# A space like that of a network: an optimizer with conditional keys, log scales, integers, categories.
 _MIXED = _space(
     kind={"choice": ["sgd", "adam", "rmsprop"]},
     sgd__lr={"loguniform": [1e-4, 1.0], "when": {"kind": "sgd"}},
@@ -125,18 +125,18 @@ _ACTIVATIONS = {"relu": 0.05, "gelu": 0.0, "tanh": 0.3, "elu": 0.15}
 
 
 def _mixed(values: Values) -> float:
-    """0 at adam, lr 10^-2.5, beta1 0.9, 4 layers, width 128, gelu, dropout 0.3; sgd comes to 0.02, rmsprop to 0.2."""
+    """0 at adam, lr 10^-2.5, beta1 0.9, 4 layers, width 128, gelu, dropout 0.3; sgd: at least 0.02, rmsprop: 0.2."""
     kind = values["kind"]
     lr, dropout = math.log10(values[f"{kind}.lr"]), float(values["dropout"])
     if kind == "adam":
         optimizer = 0.15 * (lr + 2.5) ** 2 + 2 * float(values["adam.beta1"] - 0.9) ** 2
     elif kind == "sgd":
-        # More momentum wants a smaller step.
+        # The best learning rate falls with the momentum.
         momentum = float(values["sgd.momentum"])
         optimizer = 0.02 + 0.15 * (lr - math.log10(1 - momentum) - 0.3) ** 2 + 0.2 * (momentum - 0.9) ** 2
     else:
         optimizer = 0.2 + 0.15 * (lr + 3) ** 2
-    # A wider network wants more dropout.
+    # The best dropout rises with the width.
     width = math.log2(values["width"]) - 7
     network = 0.03 * int(values["layers"] - 4) ** 2 + 0.03 * width**2 + 3 * (dropout - 0.3 - 0.08 * width) ** 2
     return optimizer + network + _ACTIVATIONS[values["activation"]]
@@ -159,7 +159,7 @@ def _suggest_mixed(trial: "Trial") -> Values:
     return values
 
 
-# The measured one.
+# The measured function: a table of trained networks.
 @lru_cache(maxsize=1)
 def _digits_table() -> dict[tuple[float, ...], float]:
     return digits_table.read()
@@ -170,17 +170,17 @@ def _digits(values: Values) -> float:
 
 
 def _suggest_places(trial: "Trial") -> Values:
-    """Ordered values by their place in the list: what an expert writes, and what ours does."""
+    """Suggest ordered values by their index in the list, as tuner does and as an expert writes it."""
     return {name: values[trial.suggest_int(name, 0, len(values) - 1)] for name, values in digits_table.SPACE.items()}
 
 
 def _suggest_lists(trial: "Trial") -> Values:
-    """A list of values as Optuna's examples write it."""
+    """Suggest from a list of values as categories, as Optuna's examples do."""
     return {name: trial.suggest_categorical(name, values) for name, values in digits_table.SPACE.items()}
 
 
 def functions() -> dict[str, Function]:
-    """All of them by name; the digits are left out while there is no table of them."""
+    """Return all functions by name; those of the digits only if their table is complete."""
     box6, box4, valley = _box(6, 0, 1), _box(4, -15, 30), _box(4, -5, 10)
     branin = _space(x={"uniform": [-5, 10]}, y={"uniform": [0, 15]})
     every = [

@@ -1,7 +1,7 @@
-"""Several hosts on one machine: network namespaces that one switch joins. Linux, as root.
+"""Simulates the hosts of a cluster by network namespaces that a bridge connects. Needs Linux and root.
 
-All hosts see the same files, but for Ray's own folder: raylets that start together would clash there. A folder that the
-caller chooses is so a shared one; `Host.hide` takes it away from one host.
+All hosts share the file system except Ray's folder, in which raylets that start at the same time would conflict.
+`Host.hide` hides a shared folder from one host.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import psutil
 _RAY = Path("/tmp/ray")
 _PORT = 6379
 _NAMES = {"hosts": "127.0.0.1 localhost\n", "resolv.conf": "nameserver 127.0.0.1\n"}
-"""No name server answers, at once: one that cannot be reached is waited for."""
+"""No name server listens there, so that look-ups fail at once; an unreachable server would cause a timeout."""
 
 SOON = {
     "RAY_health_check_initial_delay_ms": "0",
@@ -29,15 +29,15 @@ SOON = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-"""Ray gives a machine up after three answers that did not come, one a second."""
+"""With these, Ray declares a node dead after three failed health checks, one a second."""
 
 
 class NotPermitted(Exception):
-    """Network namespaces are not permitted here, and why."""
+    """Network namespaces cannot be created here; the message says why."""
 
 
 class Host:
-    """A machine: an address, a name, a cable, and the processes that run there."""
+    """A simulated host: an address, a name, a network link, and the processes that run there."""
 
     def __init__(self, name: str, space: str, address: str, folder: Path, environment: Mapping[str, str]) -> None:
         for own in ("ray", "tmp"):
@@ -45,60 +45,60 @@ class Host:
         self.name = name
         self.address = address
         self.folder = folder
-        """What this host has to itself."""
-        # Ray looks there, too, and its sockets must not have long names.
+        """A folder for the files of this host alone."""
+        # Ray also uses TMPDIR, but the paths of its sockets have to be short.
         self.environment = dict(environment) | {"TMPDIR": str(folder / "tmp"), "RAY_TMPDIR": "/tmp"}
         self._space = space
         names = folder.parent
         self._instead = {_RAY: folder / "ray"} | {Path("/etc", file): names / file for file in _NAMES}
-        """What is found there instead of what the machine has."""
+        """Folders and files that are mounted over paths of the real file system."""
 
     def hide(self, path: Path) -> None:
-        """From now on processes of this host find another folder there, an empty one."""
+        """Show an empty folder at `path` to the processes that this host starts from now on."""
         self._instead[path] = self.folder / f"instead-{len(self._instead)}"
         self._instead[path].mkdir()
 
     def popen(self, *command: str | Path, **options: Any) -> "subprocess.Popen[str]":
         """Start a command on this host, with its output as text in a pipe unless `options` say otherwise."""
-        mounts = [f"mount --bind '{there}' '{here}'" for here, there in self._instead.items()]
+        mounts = [f"mount --bind '{source}' '{target}'" for target, source in self._instead.items()]
         script = " && ".join([*mounts, f"hostname {self.name}", 'exec "$@"'])
         inside = ["ip", "netns", "exec", self._space, "unshare", "--uts", "sh", "-c", script, "sh"]
         output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": self.environment}
         return subprocess.Popen([*inside, *map(str, command)], text=True, **(output | options))
 
     def run(self, *command: str | Path, timeout: float = 120, **options: Any) -> str:
-        """Run a command on this host to its end; it has to succeed. Returns its output."""
+        """Run a command on this host, assert that it succeeds, and return its output."""
         process = self.popen(*command, **options)
         try:
-            said, _ = process.communicate(timeout=timeout)
+            output, _ = process.communicate(timeout=timeout)
         finally:
             process.kill()
-        assert process.returncode == 0, f"{self.name}: {command}: {said}"
-        return said
+        assert process.returncode == 0, f"{self.name}: {command}: {output}"
+        return output
 
     def start_ray(self, *arguments: str, head: "Host | None" = None) -> None:
-        """Start Ray here: a head, or a worker of `head`; `arguments` as for ``ray start``."""
+        """Start Ray on this host: a head node, or a worker node of `head`; `arguments` as for ``ray start``."""
         where = [f"--address={head.address}:{_PORT}"] if head else ["--head", f"--port={_PORT}"]
         if head is None and not any("dashboard" in argument for argument in arguments):
             where.append("--include-dashboard=false")
         common = [f"--node-ip-address={self.address}", "--object-store-memory=80000000", "--disable-usage-stats"]
         log = self.folder / "ray-start.log"
-        with log.open("w") as output:  # a pipe would stay open as long as Ray's processes
+        with log.open("w") as output:  # Ray's processes would keep a pipe open
             command = [sys.executable, "-m", "ray.scripts.scripts", "start", *where, *common, *arguments]
             process = self.popen(*command, stdout=output)
             assert process.wait(120) == 0, log.read_text()
 
     @property
     def ray_address(self) -> str:
-        """Where others reach the Ray whose head is here."""
+        """The address of the cluster whose head node is this host."""
         return f"{self.address}:{_PORT}"
 
     def processes(self) -> list[int]:
-        """Ids of all processes that run here."""
+        """Return the ids of all processes of this host."""
         return [int(pid) for pid in _ip("netns", "pids", self._space).split()]
 
     def trials(self) -> list[psutil.Process]:
-        """Its processes that train."""
+        """Return the processes of this host that run trials."""
         found = []
         for pid in self.processes():
             with contextlib.suppress(psutil.Error):
@@ -108,12 +108,12 @@ class Host:
         return found
 
     def driver(self, command: list[str], *, env: Mapping[str, str], **options: Any) -> "subprocess.Popen[str]":
-        """Start a driver here, on the Ray whose head this is."""
-        there = {"RAY_ADDRESS": self.ray_address}
-        return self.popen(*command, env={**env, **self.environment, **there}, **options)
+        """Start a driver on this host, which is the head node of its cluster."""
+        address = {"RAY_ADDRESS": self.ray_address}
+        return self.popen(*command, env={**env, **self.environment, **address}, **options)
 
     def kill(self) -> None:
-        """End all of its processes, as if the power went."""
+        """Kill all processes of this host, as a power failure does."""
         deadline = time.monotonic() + 30
         while pids := self.processes():
             assert time.monotonic() < deadline, f"{self.name}: {pids} do not end"
@@ -123,24 +123,24 @@ class Host:
             time.sleep(0.05)
 
     def cut(self) -> None:
-        """Pull its cable: what is sent is lost, and no connection is closed."""
+        """Disconnect this host: packets are lost, and connections stay open."""
         _ip("-n", self._space, "link", "set", "eth0", "down")
 
     def mend(self) -> None:
-        """Put its cable back."""
+        """Connect this host again."""
         _ip("-n", self._space, "link", "set", "eth0", "up")
         _ip("-n", self._space, "route", "replace", "default", "dev", "eth0")
 
 
 class Network:
-    """Hosts that one switch joins. Nothing of it is seen outside: two networks may have the same addresses."""
+    """Hosts that a bridge connects. It is isolated: several networks may use the same addresses."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        """Make a network without hosts. Whoever runs Ray there has a token, and asks for it.
+        """Create a network without hosts. Ray on its hosts uses token authentication.
 
         Args:
-            folder: Where each host has a folder of its own.
-            environment: What processes on all hosts have in their environment, beside what this one has.
+            folder: The folder in which each host gets a folder.
+            environment: Environment variables for the processes of all hosts, in addition to those of this process.
         """
         self.folder = folder
         without = ("RAY_", "MLFLOW_")
@@ -158,7 +158,7 @@ class Network:
         _ip("-n", self._switch, "link", "set", "switch", "up")
 
     def host(self, name: str, **environment: str) -> Host:
-        """Another host, with `environment` beside that of all."""
+        """Add a host; `environment` adds to the variables of all hosts."""
         number = len(self.hosts) + 1
         space, port = self._space(name), f"port{number}"
         _ip("-n", space, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", self._switch)
@@ -168,18 +168,18 @@ class Network:
         with (self.folder / "hosts").open("a") as names:
             names.write(f"10.77.0.{number} {name}\n")
         host = Host(name, space, f"10.77.0.{number}", self.folder / name, self._environment | environment)
-        host.mend()  # Ray finds its address by the route that it would take to the world
+        host.mend()  # Ray determines its address from the default route
         self.hosts.append(host)
         return host
 
     def worker(self, head: Host, cores: int = 1) -> Host:
-        """Another host, that trains for `head`."""
+        """Add a host that is a worker node of `head`."""
         host = self.host(f"host{len(self.hosts)}")
         host.start_ray(f"--num-cpus={cores}", head=head)
         return host
 
     def close(self) -> None:
-        """End everything on all hosts, and the hosts."""
+        """Kill all processes of all hosts, and delete the hosts."""
         for host in self.hosts:
             host.kill()
         for space in self._spaces:
@@ -193,10 +193,10 @@ class Network:
 
 @contextlib.contextmanager
 def network(folder: Path, **environment: str) -> Iterator[Network]:
-    """A `Network`, gone afterwards.
+    """Yield a `Network`, and close it afterwards.
 
     Raises:
-        NotPermitted: There can be none here.
+        NotPermitted: No network can be created here.
     """
     made = None
     if shutil.which("ip") is None or shutil.which("unshare") is None:

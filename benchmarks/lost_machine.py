@@ -1,10 +1,10 @@
-"""What a lost machine costs: seconds until Ray knows, and from then on until its trial reports a new epoch elsewhere.
+"""Measures the loss of a node: seconds until Ray detects it, and until its trial reports a new epoch on another node.
 
     python -m benchmarks.lost_machine [--turns 3]
 
-A head with the driver, two hosts of one core that train and a third that is free, in network namespaces: Linux, as
-root. Each turn takes one that trains away, by its power or by its cable, and adds another. Ray is told to give a
-machine up after three seconds without an answer.
+The cluster has a head node with the driver, two worker nodes of one core that train and a third that is idle, in
+network namespaces (Linux, root). Each turn kills or disconnects a node that trains, and adds another. Ray is configured
+to declare a node dead after three failed health checks, one a second.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _LOST = re.compile(r"trial (\d+) lost its process")
 
 
 def lost(turns: int, fault: str) -> tuple[list[float], list[float]]:
-    """Seconds until it is told that a trial has lost its process, and from then on until the trial trains again."""
+    """Return, for each turn, the seconds until the driver reports the loss, and from then until the trial reports."""
     known, again = [], []
     with tempfile.TemporaryDirectory(prefix="night-") as name, network(Path(name, "hosts"), **SOON) as net:
         head = net.host("head")
@@ -33,12 +33,12 @@ def lost(turns: int, fault: str) -> tuple[list[float], list[float]]:
         for _ in range(turns):
             seen = len(night.events())
             night.until(lambda events, seen=seen: reports(events[seen:]).keys() >= {0, 1})  # type: ignore[misc]
-            told = len(_LOST.findall(night.log.read_text()))
+            count = len(_LOST.findall(night.log.read_text()))
             victim = next(host for host in workers if host.trials())
             workers.remove(victim)
             began = time.time()
             victim.kill() if fault == "power" else victim.cut()
-            while len(numbers := _LOST.findall(night.log.read_text())) == told:
+            while len(numbers := _LOST.findall(night.log.read_text())) == count:
                 assert time.time() < began + 120, night.log.read_text()[-3000:]
                 time.sleep(0.05)
             at, trial = time.time(), int(numbers[-1])

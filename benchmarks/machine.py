@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: its facts, MNIST on its disk, an environment that is the same for everybody."""
+"""What benchmarks share: facts about this computer, its load, MNIST on disk, the environment of measured processes."""
 
 import os
 import platform
@@ -9,26 +9,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The repository: its code is measured, whatever is installed."""
+"""The repository: its code is measured, not an installed package."""
 GRID = ROOT / "experiments" / "mnist_grid.yaml"
-"""The main job."""
+"""The experiment of the main job."""
 
-_QUIET = 0.2  # busy cores of a machine on which nobody else computes
+_QUIET = 0.2  # busy cores up to which the computer counts as idle
 
 
 class Neighbours:
-    """How much of this machine others use, looked at between measurements, when we compute nothing ourselves.
+    """The load of other processes on this computer, measured between measurements, while the benchmark is idle.
 
-    It matters: a loop on two threads waits for the slower one at every step, so it loses far more to a busy
-    neighbour than two loops on one thread each. On a busy machine even the ratios are wrong.
+    A loop on two threads waits for the slower one at every step, so it loses far more to a busy neighbour than two
+    loops on one thread each: on a busy computer even the ratios are wrong.
     """
 
     def __init__(self) -> None:
         self.most = 0.0
-        """Most cores that were busy, of all looks."""
+        """The largest number of busy cores seen."""
 
     def look(self) -> None:
-        """Watch for a second, and warn if the machine is busy. Without /proc/stat (not Linux) nothing is seen."""
+        """Measure the load for a second, and warn if it is high. Without /proc/stat (not Linux) it counts as 0."""
         before = _idle_seconds()
         time.sleep(1)
         idle = _idle_seconds() - before
@@ -39,7 +39,7 @@ class Neighbours:
 
 
 def facts(neighbours: Neighbours) -> str:
-    """One line of Markdown: cores, CPU model, bfloat16, versions, how quiet it was. Imports torch."""
+    """Return a line of Markdown: cores, CPU model, bfloat16, versions, load of other processes. Imports torch."""
     import torch
     from joblib import cpu_count
 
@@ -55,7 +55,7 @@ def facts(neighbours: Neighbours) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a measured process: this repository's code, the CPU alone, no server, no telemetry."""
+    """Return the environment of a measured process: this repository's code, CPU only, no server, no telemetry."""
     kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
     return kept | {
         "PYTHONPATH": str(ROOT),
@@ -66,13 +66,13 @@ def environment() -> dict[str, str]:
 
 
 def extract_mnist(folder: Path) -> Path:
-    """MNIST as torchvision wants it, extracted, below `folder`: from where tuner has it, downloaded if it must be.
+    """Extract MNIST below `folder` as torchvision expects it, from tuner's data folder; download it if it is missing.
 
     Returns:
         The `root` for ``torchvision.datasets.MNIST``.
 
     Raises:
-        UserError: The files are damaged, or they are not there and cannot be downloaded.
+        UserError: The files are damaged, or they are missing and cannot be downloaded.
     """
     from torchvision import datasets
 
@@ -84,12 +84,12 @@ def extract_mnist(folder: Path) -> Path:
     raw.mkdir(parents=True)
     for name in data.checksums:
         shutil.copyfile(data.folder / name, raw / name)
-    datasets.MNIST(folder, download=True)  # the archives are there: this checks and extracts them
+    datasets.MNIST(folder, download=True)  # checks and extracts the archives, without a download
     return folder
 
 
 def _idle_seconds() -> float:
-    """Seconds that all cores together have been idle since the start; 0 where nobody tells."""
+    """Return the seconds that all cores together have been idle since boot; 0 if unknown."""
     try:
         first = Path("/proc/stat").read_text().splitlines()[0].split()
     except OSError:

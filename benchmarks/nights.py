@@ -1,10 +1,10 @@
-"""What faults cost, and what a long job costs beyond its trials.
+"""Measures recovery from faults, and the overhead of a long job.
 
-    python -m benchmarks.nights recovery   # a trial's process is killed: seconds until it trains again
-    python -m benchmarks.nights resume     # a driver is killed after 1,000 trials: seconds until --resume begins one
-    python -m benchmarks.nights bayesian   # 200 trials of one second on 2 cores, by Bayesian search, against the ideal
+    python -m benchmarks.nights recovery   # a trial's worker is killed: seconds until the trial reports again
+    python -m benchmarks.nights resume     # the driver is killed after 1,000 trials: seconds until --resume starts one
+    python -m benchmarks.nights bayesian   # 200 trials of one second on 2 cores, Bayesian search, against the ideal
 
-All jobs are started as a user starts them, in a folder of their own; what happened when is read from their journals.
+Each job is started as a user starts it, in an empty folder; the times of events are read from its journal.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _IN_FLIGHT = 0.2  # seconds in which a report of a killed process may still arri
 
 
 def second(config: dict[str, Any]) -> None:
-    """A trial of one second."""
+    """Run a trial of one second."""
     from ray import tune
 
     time.sleep(1.0)
@@ -38,7 +38,7 @@ def second(config: dict[str, Any]) -> None:
 
 
 def nothing(config: dict[str, Any]) -> None:
-    """A trial that reports and does nothing else."""
+    """Run a trial that reports once and does nothing else."""
     from ray import tune
 
     tune.report({"loss": config["x"]})
@@ -74,21 +74,21 @@ def training(trials: int, epochs: int) -> dict[str, Any]:
 
 
 class Night:
-    """A job in a folder of its own, begun again as often as one likes."""
+    """A job in a folder, which can be started, killed and resumed repeatedly."""
 
     def __init__(
         self, folder: Path, spec: dict[str, Any], uri: str = "", *, popen: Callable[..., Any] = subprocess.Popen
     ) -> None:
         self.folder = folder
         self._popen = popen
-        """How its driver is started: somewhere else, maybe."""
+        """Starts the driver, for example on another host."""
         self.uri = uri or f"sqlite:///{folder}/mlflow.db"
         (folder / "night.yaml").write_text(yaml.safe_dump(spec))
         self.log = folder / "log.txt"
         self.process: subprocess.Popen[Any] | None = None
 
     def start(self, *more: str) -> None:
-        """Start it, or go on with it."""
+        """Start the job, or resume it with the option `--resume`."""
         command = [sys.executable, "-m", "tuner.run", "night.yaml", *more]
         root = str(Path(__file__).resolve().parents[1])
         environment = machine.environment() | {"MLFLOW_TRACKING_URI": self.uri, "PYTHONPATH": root}
@@ -98,16 +98,16 @@ class Night:
             )
 
     def events(self) -> list[dict[str, Any]]:
-        """Its journal so far."""
+        """Return the events in the journal so far."""
         lines = [line for path in self.folder.glob("runs/night/*/journal.jsonl") for line in path.open()]
         events = []
         for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):  # it is being written
+            with contextlib.suppress(json.JSONDecodeError):  # the line is being written
                 events.append(json.loads(line))
         return events
 
     def until(self, holds: Callable[[list[dict[str, Any]]], Any], patience: float = 300.0) -> Any:
-        """Wait for something in the journal."""
+        """Wait until `holds` returns a true value for the journal's events, and return that value."""
         deadline = time.monotonic() + patience
         while not (found := holds(self.events())):
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]
@@ -116,7 +116,7 @@ class Night:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that train."""
+        """Return the worker processes that run trials."""
         assert self.process is not None
         found = []
         with contextlib.suppress(psutil.Error):
@@ -127,9 +127,9 @@ class Night:
         return found
 
     def kill(self) -> None:
-        """Kill the driver, as the kernel does, and nothing beside it; and wait until what it had started is gone.
+        """Kill the driver alone with SIGKILL, and wait until the processes that it started have ended.
 
-        Ray and the writer see by themselves that it is.
+        Ray and the writer process detect by themselves that the driver has ended.
         """
         assert self.process is not None
         self.process.kill()
@@ -148,12 +148,12 @@ class Night:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(process.pid) == self.process.pid:  # it leads a session of its own
+                if os.getsid(process.pid) == self.process.pid:  # the driver was started as the leader of a session
                     found.append(process)
         return found
 
     def wait(self, patience: float) -> int:
-        """Wait for its end."""
+        """Wait for the driver to end, and return its exit status."""
         assert self.process is not None
         return self.process.wait(patience)
 
@@ -165,7 +165,7 @@ def _folder() -> Iterator[Path]:
 
 
 def recovery(options: argparse.Namespace) -> None:
-    """Seconds from a kill to the next epoch that the trial reports: of one of two trials, and of both at once."""
+    """Measure the seconds from a kill to the trial's next report, for one of two trials and for both at once."""
     rows = []
     with _folder() as folder:
         night = Night(folder, training(trials=2, epochs=100_000))
@@ -173,7 +173,7 @@ def recovery(options: argparse.Namespace) -> None:
         for many, what in ((1, "one of two trials killed"), (2, "both killed")):
             took = []
             for _ in range(options.turns):
-                # Far enough for a checkpoint each, the last time's left behind.
+                # Wait until both trials have reported again and so have a checkpoint.
                 seen = len(night.events())
                 night.until(lambda events, seen=seen: reports(events[seen:]).keys() >= {0, 1})  # type: ignore[misc]
                 workers = night.workers()[:many]
@@ -181,15 +181,15 @@ def recovery(options: argparse.Namespace) -> None:
                 for victim in workers:
                     victim.kill()
                 since = killed + _IN_FLIGHT
-                again = night.until(lambda events, at=since: _both_again(events, at))  # type: ignore[misc]
-                took += sorted(when - killed for when in again.values())[-many:]  # who lives on reports at once
+                reported = night.until(lambda events, at=since: _both_reported(events, at))  # type: ignore[misc]
+                took += sorted(when - killed for when in reported.values())[-many:]  # a surviving trial reports at once
             rows.append([f"{what}, until it reports a new epoch", spread(took, ".1f")])
         night.kill()
     print(table(["what", "seconds"], rows))
 
 
 def reports(events: list[dict[str, Any]], since: float = 0.0) -> dict[int, float]:
-    """When each trial reported first, since then."""
+    """Return the time of each trial's first report after `since`."""
     times: dict[int, float] = {}
     for event in events:
         if event["event"] == "reported" and event["time"] > since:
@@ -197,13 +197,13 @@ def reports(events: list[dict[str, Any]], since: float = 0.0) -> dict[int, float
     return times
 
 
-def _both_again(events: list[dict[str, Any]], since: float) -> dict[int, float]:
+def _both_reported(events: list[dict[str, Any]], since: float) -> dict[int, float]:
     times = reports(events, since)
     return times if len(times) == 2 else {}
 
 
 def resume(options: argparse.Namespace) -> None:
-    """Seconds from `--resume` to the first trial that it begins."""
+    """Measure the seconds from `--resume` to the start of its first trial."""
     took, shown = [], options.trials or 1000
     for _ in range(options.turns):
         with _folder() as folder:
@@ -222,7 +222,7 @@ def resume(options: argparse.Namespace) -> None:
 
 
 def bayesian(options: argparse.Namespace) -> None:
-    """Seconds from the first trial's beginning to the last one's end, against as many seconds of work on two cores."""
+    """Measure the seconds from the first trial's start to the last one's end, against the ideal on two cores."""
     trials, rows = options.trials or 200, []
     for _ in range(options.turns):
         with _folder() as folder:
@@ -231,11 +231,11 @@ def bayesian(options: argparse.Namespace) -> None:
             night.start()
             status = night.wait(3600)
             assert status == 0, night.log.read_text()[-3000:]
-            whole = time.time() - began
+            total = time.time() - began
             events = night.events()
             begun = min(e["time"] for e in events if e["event"] == "started")
             ended = max(e["time"] for e in events if e["event"] == "ended")
-            rows.append((ended - begun, whole))
+            rows.append((ended - begun, total))
     ideal = trials / CORES
     print(
         table(

@@ -1,11 +1,11 @@
-"""What the record costs: seconds of the control loop, and until all of it is there. Ours, and Ray Tune's own callback.
+"""Measures the cost of recording in MLflow, for tuner and for Ray Tune's MLflow callback.
 
     python -m benchmarks.record_cost [--trials 1000] [--stock-trials 50] [--pace 10] [--stores sqlite postgresql]
 
-A job without training: both sides are told of the same trials and reports by the calls that Ray Tune makes on its
-control loop, each on a fresh store of its own kind: a SQLite file, or an MLflow server with PostgreSQL behind it. The
-time inside these calls is time that no trial can begin or go on. Ours is measured with its journal, which is written at
-once; `--pace` is how many trials end in a second, so that "behind" is what is left to be written after the last one.
+The job has no training: both sides receive the same trials and reports by the calls that Ray Tune makes in its control
+loop, each with a new store: a SQLite file, or an MLflow server with a PostgreSQL database. During these calls no trial
+can start or continue. `ours` includes the journal, which is written synchronously. `--pace` is the number of trials
+that end in a second; "behind" is the time from the end of the last trial until the record is complete.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from tuner.trials.trial import Trial
 
 HEADER = ["store", "side", "ms a report", "ms a trial", "control loop, s", "behind, s", "driver memory, MB"]
 SIDE_BY_SIDE = 4
-"""Trials that run at the same time."""
+"""The number of trials that run at the same time."""
 
 
 def experiment(trials: int, reports: int, folder: Path) -> ExperimentSpec:
-    """An experiment of so many trials of so many epochs."""
+    """Return an experiment with this number of trials and of epochs a trial."""
     return ExperimentSpec.model_validate(
         {
             "name": "record-cost",
@@ -50,7 +50,7 @@ def experiment(trials: int, reports: int, folder: Path) -> ExperimentSpec:
 
 
 class Ours:
-    """What records: the journal, and the recorder that follows it."""
+    """tuner: the journal, and the recorder that follows it."""
 
     def __init__(self, spec: ExperimentSpec, uri: str, folder: Path) -> None:
         self._spec = spec
@@ -89,7 +89,7 @@ class Stock:
         self._callback.log_trial_start(self._trials[trial.number])
 
     def report(self, trial: Trial, report: dict[str, Any]) -> None:
-        # What Ray adds to each result.
+        # The keys that Ray adds to each result.
         more = {"training_iteration": report["epoch"], "time_this_iter_s": 1.0, "time_total_s": 1.0, "timestamp": 1}
         more |= {"time_since_restore": 1.0, "iterations_since_restore": 1, "pid": 1}
         self._callback.log_trial_result(report["epoch"], self._trials[trial.number], report | more)
@@ -98,11 +98,11 @@ class Stock:
         self._callback.log_trial_end(self._trials[trial.number])
 
     def close(self) -> None:
-        """It has written all there is."""
+        """Do nothing: the callback writes synchronously."""
 
 
 class _RayTrial:
-    """As much of Ray's trial as its callback looks at."""
+    """The attributes of Ray's trial that its callback reads."""
 
     def __init__(self, trial: Trial) -> None:
         self.config = dict(trial.assignment)
@@ -113,7 +113,7 @@ class _RayTrial:
 
 
 def play(side: Ours | Stock, spec: ExperimentSpec, pace: float) -> dict[str, float]:
-    """Tell `side` of a whole job, some trials side by side. Returns what was measured."""
+    """Pass the events of a full job to `side`, with trials in parallel, and return the measurements."""
     spent = {"start": 0.0, "report": 0.0, "end": 0.0}
 
     def timed(name: str, call: Callable[[], None]) -> None:
@@ -155,9 +155,9 @@ def play(side: Ours | Stock, spec: ExperimentSpec, pace: float) -> dict[str, flo
 
 @contextlib.contextmanager
 def store(kind: str, folder: Path) -> Iterator[str]:
-    """A fresh store with its tables made. Yields its URI."""
+    """Create a new store with its tables, and yield its URI."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.chdir(folder))  # MLflow keeps the artifacts of a SQLite store where it is
+        stack.enter_context(contextlib.chdir(folder))  # with SQLite, MLflow writes artifacts there
         if kind == "sqlite":
             uri = f"sqlite:///{folder}/mlflow.db"
         else:
@@ -181,10 +181,10 @@ def main() -> None:
     for kind in options.stores:
         for name, side in (("ours", Ours), ("stock", Stock)):
             neighbours.look()
-            with tempfile.TemporaryDirectory() as there, store(kind, Path(there)) as uri:
+            with tempfile.TemporaryDirectory() as folder, store(kind, Path(folder)) as uri:
                 trials = options.trials if side is Ours else options.stock_trials
-                spec = experiment(trials, options.reports + 1, Path(there))
-                took = play(side(spec, uri, Path(there)), spec, options.pace)
+                spec = experiment(trials, options.reports + 1, Path(folder))
+                took = play(side(spec, uri, Path(folder)), spec, options.pace)
             memory = f"{took['memory']:.0f} ({took['grown']:+.0f})"
             figures = [f"{took['report']:.3f}", f"{took['trial']:.2f}", f"{took['loop']:.1f}", f"{took['behind']:.1f}"]
             rows.append([kind, f"{name}, {trials} trials", *figures, memory])

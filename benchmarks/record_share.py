@@ -1,11 +1,12 @@
-"""What the record takes of a job's time: the same job with no record, on SQLite, on a server, and on a slow one.
+"""Measures the share of recording in a job's time: with no record, on SQLite, on a server, and on a slow server.
 
     python -m benchmarks.record_share [--trials 24] [--turns 3] [--delay 0.5]
 
-Whole jobs of real trainings, each in a process of its own, in turns. "Calls" is the time inside the recorder's calls on
-the control loop; "trials" is from the beginning of the first trial to the end of the last, so that what the writing
-process takes of the cores is in it, too; "after" is from there to the end of the job, with the winner's test, the
-report and the model in the registry. Without a record there is no registry either. Ratios are taken within a turn.
+Full jobs with real training run in turns, each in a new process. "calls" is the time inside the recorder's calls in the
+control loop; "trials" is the time from the start of the first trial to the end of the last, which includes the CPU time
+that the writer process takes from the trials; "after" is the time from then to the end of the job, with the winner's
+test, the report and the registration of the model. Without a record no model is registered. Ratios are taken within a
+turn.
 """
 
 import argparse
@@ -26,11 +27,11 @@ from benchmarks.tables import spread, table
 
 HEADER = ["store", "calls, ms", "share of the job", "trials, s", "over no record", "after the last trial, s", "job, s"]
 NONE = "no record"
-_SETTLE = 15.0  # seconds until all processes of a server have come up and are quiet
+_SETTLE = 15.0  # seconds until all processes of a server have started and are idle
 
 
 def experiment(trials: int, folder: Path, uri: str) -> dict[str, Any]:
-    """An experiment of so many trainings of one to two seconds."""
+    """Return an experiment with this number of trials, which train for one to two seconds each."""
     return {
         "name": "record-share",
         "objective": "val_accuracy",
@@ -44,7 +45,7 @@ def experiment(trials: int, folder: Path, uri: str) -> dict[str, Any]:
 
 
 class Measured:
-    """A recorder whose calls are timed, or one that records nothing."""
+    """A recorder, or one that records nothing, with timed calls."""
 
     def __init__(self, recorder: Any) -> None:
         self._recorder = recorder
@@ -55,7 +56,7 @@ class Measured:
         return getattr(self._recorder, name)
 
     def put(self, event: Any) -> None:
-        """Time the call that a trial's event takes."""
+        """Pass a trial's event to the recorder, and time the call."""
         began = time.perf_counter()
         self._recorder.put(event)
         self.last = time.perf_counter()
@@ -64,7 +65,7 @@ class Measured:
 
 
 def child(uri: str, trials: int) -> None:
-    """Run the job in this process, and print what was measured as JSON."""
+    """Run the job in this process, and print the measurements as JSON."""
     from rich.console import Console
 
     from tuner.jobs import driver
@@ -74,7 +75,7 @@ def child(uri: str, trials: int) -> None:
     made: list[Measured] = []
 
     class Nothing(Recorder):
-        """Says that all is well, and writes nothing."""
+        """Accepts all events, and writes nothing."""
 
         def open(self, *arguments: Any, **more: Any) -> Any:
             return Links("", "", "", "")
@@ -87,12 +88,12 @@ def child(uri: str, trials: int) -> None:
         return made[0]
 
     vars(driver)["Recorder"] = recorder
-    with tempfile.TemporaryDirectory() as there, contextlib.chdir(there):
-        store = f"sqlite:///{there}/mlflow.db" if uri in (NONE, "sqlite") else uri
-        spec = ExperimentSpec.model_validate(experiment(trials, Path(there), store))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        store = f"sqlite:///{folder}/mlflow.db" if uri in (NONE, "sqlite") else uri
+        spec = ExperimentSpec.model_validate(experiment(trials, Path(folder), store))
         began = time.perf_counter()
         with Path(os.devnull).open("w") as nowhere:
-            result = driver.run(spec, source=Path(there), console=Console(file=nowhere))
+            result = driver.run(spec, source=Path(folder), console=Console(file=nowhere))
         ended = time.perf_counter()
         assert result.status == 0 and result.record_failure is None, result.record_failure
         [measured] = made
@@ -102,7 +103,7 @@ def child(uri: str, trials: int) -> None:
 
 
 def measure(uri: str, trials: int) -> dict[str, float]:
-    """The job on a store, in a process of its own."""
+    """Run the job with a store in a new process, and return the measurements."""
     command = [sys.executable, "-m", "benchmarks.record_share", "--child", uri, "--trials", str(trials)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=machine.environment())
     assert done.returncode == 0, done.stderr
@@ -121,9 +122,9 @@ def main() -> None:
         child(options.child, options.trials)
     neighbours = machine.Neighbours()
     took: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as there, contextlib.ExitStack() as stack:
-        store = f"sqlite:///{there}/mlflow.db"
-        server = stack.enter_context(mlflow_server(store, Path(there, "artifacts")))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        store = f"sqlite:///{folder}/mlflow.db"
+        server = stack.enter_context(mlflow_server(store, Path(folder, "artifacts")))
         late = stack.enter_context(slow(server, options.delay))
         stores = {NONE: NONE, "SQLite": "sqlite", "a server": server, f"a server, {options.delay:g} s late": late}
         time.sleep(_SETTLE)

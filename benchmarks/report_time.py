@@ -1,9 +1,8 @@
-"""How long the report of a large job takes, and how large its file is.
+"""Measures how long ``tuner report`` takes for a large job, and the size of its file.
 
     python -m benchmarks.report_time [--trials 1000] [--reports 20] [--repeats 3]
 
-A job without training is recorded on SQLite with its journal; then ``tuner report`` writes its report, as somebody
-would type it.
+A job without training is recorded in SQLite with its journal; then ``tuner report`` is run in a new process.
 """
 
 import argparse
@@ -26,8 +25,8 @@ from tuner.trials.journal import FILE, Journal
 
 
 def record(folder: Path, trials: int, reports: int) -> None:
-    """A job whose curves rise as those of a training do, some of them ended early."""
-    chance = random.Random(0)
+    """Record a job whose curves look like those of a training; some trials are pruned."""
+    rng = random.Random(0)
     spec = experiment(trials, reports, folder)
     job = folder / "job"
     recorder, generator = Recorder(spec, f"sqlite:///{folder}/mlflow.db"), TrialGenerator(spec)
@@ -38,9 +37,9 @@ def record(folder: Path, trials: int, reports: int) -> None:
         trial.started = time.time()
         trial.status = "running"
         journal.trial_started(trial)
-        limit, speed, is_pruned = chance.uniform(0.5, 0.99), chance.uniform(0.1, 1.0), chance.random() < 0.3
+        limit, speed, is_pruned = rng.uniform(0.5, 0.99), rng.uniform(0.1, 1.0), rng.random() < 0.3
         for epoch in range(1, reports // 4 if is_pruned else reports + 1):
-            accuracy = limit * (1 - math.exp(-speed * epoch)) + chance.gauss(0, 0.005)
+            accuracy = limit * (1 - math.exp(-speed * epoch)) + rng.gauss(0, 0.005)
             report = dict.fromkeys(spec.trial.metrics or (), 0.5) | {"epoch": epoch, "val_accuracy": accuracy}
             trial.take(report, spec.objective)
             journal.trial_reported(trial, report)
@@ -60,9 +59,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     neighbours = machine.Neighbours()
-    with tempfile.TemporaryDirectory() as there, contextlib.chdir(there):
-        record(Path(there), options.trials, options.reports)
-        seconds, page = [], Path(there, "report.html")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        record(Path(folder), options.trials, options.reports)
+        seconds, page = [], Path(folder, "report.html")
         for _ in range(options.repeats):
             neighbours.look()
             command = [sys.executable, "-m", "tuner", "report", "record-cost", "-o", str(page)]

@@ -1,13 +1,13 @@
-"""How close to the optimum searches come in 25, 50 and 100 trials: random, bayesian, plain Optuna.
+"""Measures how close searches come to the optimum in 25, 50 and 100 trials: random, bayesian, plain Optuna.
 
     python -m benchmarks.search_quality [--seeds 20] [--trials 100] [--functions branin mixed]
                                         [--samplers random tpe gp auto] [--parallel 1 4] [--keep FILE]
 
-Regret is normalised: (best value so far - optimum) / (median value of random configurations - optimum), so 1 is what
-one random trial comes to and 0 is the optimum. Nothing is clipped. Contestants with the same seed are pairs.
+Regret is normalised: (best value so far - optimum) / (median value of random configurations - optimum), so 1 is the
+value of a typical random trial and 0 is the optimum. Nothing is clipped. Searches with the same seed are paired.
 
-Searches run in two processes, one thread each. With --keep, every search that has run is a line of that file and is not
-run again, so that a benchmark of hours can be stopped, and grow.
+Searches run in two processes, one thread each. With --keep, each finished search is added to that file as a line and is
+not run again, so that a benchmark of hours can be interrupted and extended.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from benchmarks.functions import Function, functions
 from benchmarks.tables import table
 
 Regrets = np.ndarray[Any, np.dtype[np.float64]]
-"""Normalised regret after each trial, (seeds, trials)."""
+"""Normalised regret after each trial, of shape (seeds, trials)."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One search: which, in what, and for how long."""
+    """A search to run: its contestant, function, number of trials and seed."""
 
     contestant: Contestant
     function: str
@@ -47,7 +47,7 @@ class Task:
 
 
 def measured(tasks: list[Task], processes: int, keep: Path | None) -> Iterator[tuple[Task, Search]]:
-    """Each task and its search, those that are kept first."""
+    """Yield each task with its search, first those that the file `keep` has."""
     kept: dict[str, Search] = {}
     if keep and keep.exists():
         kept = {line["task"]: Search(line["values"], line["seconds"]) for line in map(json.loads, keep.open())}
@@ -75,20 +75,20 @@ def _search(task: Task) -> tuple[Task, Search]:
 
 
 def regrets(function: Function, searches: Iterable[Search]) -> Regrets:
-    """Normalised regret of several searches after each of their trials."""
+    """Return the normalised regret of several searches after each of their trials."""
     best = np.minimum.accumulate([search.values for search in searches], axis=1)
     return (best - function.optimum) / (function.typical() - function.optimum)
 
 
 def error(values: Iterable[float]) -> str:
-    """Mean and its standard error."""
+    """Format the mean of values with its standard error."""
     values = list(values)
     deviation = stdev(values) if len(values) > 1 else float("nan")
     return f"{fmean(values):.4f} ± {deviation / len(values) ** 0.5:.4f}"
 
 
 def trials_to_reach(of: Regrets, target: float) -> int | None:
-    """Trials after which the mean regret is no larger than `target`; None where it never is."""
+    """Return the number of trials after which the mean regret is at most `target`; None if it never is."""
     reached = np.flatnonzero(of.mean(axis=0) <= target)
     return int(reached[0]) + 1 if reached.size else None
 
@@ -96,13 +96,13 @@ def trials_to_reach(of: Regrets, target: float) -> int | None:
 def regret_rows(
     of: dict[Contestant, Regrets], seconds: dict[Contestant, float], marks: list[int]
 ) -> Iterator[list[str]]:
-    """One row a contestant: regret at each mark, and seconds a suggestion."""
+    """Yield a row for each contestant: its regret at each mark, and seconds a suggestion."""
     for contestant, each in of.items():
         yield [contestant.name, *(error(each[:, mark - 1]) for mark in marks), f"{seconds[contestant]:.4f}"]
 
 
 def target_rows(function: str, of: dict[Contestant, Regrets]) -> Iterator[list[str]]:
-    """One row for each of ours: trials to what random search comes to, and the difference to Optuna's."""
+    """Yield a row for each of tuner's: trials to random search's final regret, and the difference to Optuna's."""
     random = of.get(Contestant("ours", "random"))
     for contestant, each in of.items():
         if contestant.owner != "ours" or contestant.sampler == "random":
@@ -119,7 +119,7 @@ def target_rows(function: str, of: dict[Contestant, Regrets]) -> Iterator[list[s
 
 
 def contestants(samplers: list[str], parallel: list[int], function: Function, trials: int) -> list[Contestant]:
-    """Random search, and for each sampler ours and Optuna's. Auto is what it picks in this space."""
+    """Return random search, and each sampler in tuner and in Optuna; ``auto`` is resolved for this space."""
     of = [Contestant("ours", "random")] if "random" in samplers else []
     for sampler in dict.fromkeys(resolve(name, function, trials) for name in samplers if name != "random"):
         of += [Contestant(owner, sampler, count) for count in parallel for owner in ("ours", "optuna")]

@@ -1,4 +1,4 @@
-"""PostgreSQL, an MLflow server and Ray, started for real on free ports of the loopback and ended again."""
+"""Context managers that run PostgreSQL, an MLflow server or Ray on free ports of the loopback interface."""
 
 import contextlib
 import os
@@ -19,17 +19,17 @@ from urllib.request import urlopen
 
 import psutil
 
-_PATIENCE = 300.0  # seconds that a server may take to come up
+_PATIENCE = 300.0  # seconds that a server may take to start
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 def answers(port: int) -> bool:
-    """Whether somebody listens on a port of the loopback."""
+    """Return whether a process listens on a port of the loopback interface."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -38,18 +38,18 @@ def answers(port: int) -> bool:
 
 
 def postgres_programs() -> Path | None:
-    """The folder of PostgreSQL's own programs; None where it is not installed."""
+    """Return the folder of PostgreSQL's programs; None if it is not installed."""
     found = shutil.which("initdb")
-    there = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return there[-1] if there and (there[-1] / "postgres").exists() else None
+    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return folders[-1] if folders and (folders[-1] / "postgres").exists() else None
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """A PostgreSQL of one's own, with an empty database. Yields its URI."""
+    """Start a PostgreSQL server with an empty database, and yield the database's URI."""
     programs = postgres_programs()
     assert programs is not None, "PostgreSQL is not installed"
-    # It refuses to run as root; Debian's package brings a user for it.
+    # PostgreSQL does not run as root; Debian's package creates a user for it.
     user = "postgres" if os.getuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:
         folder, port = Path(name), free_port()
@@ -76,7 +76,7 @@ def postgres() -> Iterator[str]:
             call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tuner", "mlflow")
             yield f"postgresql://tuner:secret@127.0.0.1:{port}/mlflow"
         finally:
-            server.send_signal(signal.SIGINT)  # at once: asked politely, it waits for everybody who is connected
+            server.send_signal(signal.SIGINT)  # fast shutdown: after SIGTERM it would wait for its clients
             server.wait(_PATIENCE)
 
 
@@ -84,13 +84,13 @@ def postgres() -> Iterator[str]:
 def mlflow_server(
     store: str, artifacts: Path, *options: str, port: int = 0, environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """An MLflow server on a store, with artifacts by way of itself. Yields its URI.
+    """Start an MLflow server for a store, which also serves the artifacts, and yield its URI.
 
     Args:
         store: URI of the database.
         artifacts: Folder of the artifacts.
         options: More options of ``mlflow server``.
-        port: Where to listen; 0 for any free port.
+        port: The port to listen on; 0 for any free port.
         environment: More environment variables.
     """
     port = port or free_port()
@@ -99,13 +99,13 @@ def mlflow_server(
     with tempfile.NamedTemporaryFile("w+") as log:
         server = subprocess.Popen(
             command,
-            cwd=artifacts.parent,  # where it keeps who may sign in
+            cwd=artifacts.parent,  # where it keeps its database of users
             env={name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes more, for what nobody asks it here
+            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # saves eight processes that are not needed here
             | dict(environment or {}),
             stdout=log,
             stderr=log,
-            start_new_session=True,  # its workers end with it
+            start_new_session=True,  # so that its workers end with it
         )
         try:
             _wait(server, lambda: urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close(), Path(log.name))
@@ -121,17 +121,17 @@ def mlflow_server(
 
 @contextlib.contextmanager
 def ray_cluster(cpus: int) -> Iterator[dict[str, str]]:
-    """A Ray that somebody else has started, as an administrator would, with a token.
+    """Start a Ray cluster of one node with token authentication, as an administrator would.
 
     Args:
-        cpus: Cores that it has for trials.
+        cpus: The number of CPUs of the node.
 
     Yields:
-        What a driver has in its environment to use it, ``RAY_ADDRESS`` among it.
+        The environment variables that a driver needs to connect to it, such as ``RAY_ADDRESS``.
     """
     port = free_port()
-    # Its own folder and token: whatever else runs on this machine is left alone.
-    folder = tempfile.mkdtemp(prefix="ray-")  # those of tests are too long for the sockets in it
+    # A separate folder and token, so that other Ray clusters on this computer are not affected.
+    folder = tempfile.mkdtemp(prefix="ray-")  # a test's folder has too long a path for Ray's sockets
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
     head = subprocess.Popen(
         ["ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"],
@@ -162,15 +162,15 @@ def _wait(server: "subprocess.Popen[bytes]", ask: Callable[[], None], log: Path)
             ask()
             return
         except OSError:
-            said = log.read_text()
-            assert server.poll() is None, f"it ended: {said}"
-            assert time.monotonic() < deadline, f"it does not come up: {said}"
+            output = log.read_text()
+            assert server.poll() is None, f"it ended: {output}"
+            assert time.monotonic() < deadline, f"it does not come up: {output}"
             time.sleep(0.2)
 
 
 @contextlib.contextmanager
 def slow(uri: str, delay: float) -> Iterator[str]:
-    """A way to a server on which every answer takes `delay` seconds more. Yields its URI."""
+    """Start a proxy of a server that delays each response by `delay` seconds, and yield its URI."""
     port = int(uri.rpartition(":")[2])
 
     class Handler(BaseHTTPRequestHandler):
@@ -194,10 +194,10 @@ def slow(uri: str, delay: float) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text)
 
-        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - their names are given
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server defines the names
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True

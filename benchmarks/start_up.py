@@ -1,12 +1,12 @@
-"""How long the command line takes to answer, and how much memory a trial takes.
+"""Measures the start-up time of the command line, and the memory of a trial.
 
     python -m benchmarks.start_up [--repeats 10] [--limit N]
 
-- `tuner --help` and `tuner validate experiments/mnist_grid.yaml`: wall-clock seconds of the process, after one run that
-  is not counted (it compiles bytecode and fills the file cache);
-- `tuner train experiments/mnist_grid.yaml trial.epochs=1`: the peak resident memory of its process (ru_maxrss), which
-  trains and validates one epoch on all of MNIST. `--limit 2000` makes it short, and its data is still
-  all of MNIST, of which it then trains on a part.
+- `tuner --help` and `tuner validate experiments/mnist_grid.yaml`: wall-clock seconds of the process, after a warm-up
+  run (it compiles bytecode and fills the file cache);
+- `tuner train experiments/mnist_grid.yaml trial.epochs=1`: the peak resident memory of the process (ru_maxrss), which
+  trains and validates one epoch on all of MNIST. `--limit 2000` shortens it: it still loads all of MNIST, but trains on
+  the first 2,000 images.
 """
 
 import argparse
@@ -22,17 +22,17 @@ from benchmarks.tables import spread, table
 
 
 def seconds(arguments: list[str]) -> float:
-    """Wall-clock seconds of a `tuner` command. Raises CalledProcessError if it fails."""
+    """Return the wall-clock seconds of a `tuner` command. Raises CalledProcessError if it fails."""
     started = time.perf_counter()
     subprocess.run(_command(arguments), env=machine.environment(), capture_output=True, check=True)
     return time.perf_counter() - started
 
 
 def peak_memory(arguments: list[str]) -> float:
-    """Peak resident memory of a `tuner` command's process, in GB (10^9 bytes).
+    """Return the peak resident memory of the process of a `tuner` command, in GB (10^9 bytes).
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The command failed.
     """
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(_command(arguments), env=machine.environment(), stdout=output, stderr=output)
@@ -66,7 +66,7 @@ def main() -> None:
         neighbours.look()
         taken = [seconds(arguments) for _ in range(options.repeats)]
         rows.append([f"`tuner {arguments[0]}`", f"{spread(taken)} s", str(options.repeats)])
-    # Linux counts this process's own size into its child's peak: nothing heavy is imported before this.
+    # On Linux the child's peak is at least this process's size, so this module imports nothing large.
     training = ["train", str(machine.GRID), "trial.epochs=1"]
     training += [f"trial.data.limit={options.limit}"] if options.limit else []
     images = f"{options.limit:,}" if options.limit else "all 55,000"

@@ -1,10 +1,10 @@
-"""The main job as a script with stock Ray Tune and its own MLflow callback: what `whole_job.py` compares with.
+"""The main job as a script with stock Ray Tune and its MLflow callback: the baseline of `whole_job.py`.
 
     python -m benchmarks.stock_tune --data FOLDER [--epochs 2] [--limit N]
 
 FOLDER is the `root` of ``torchvision.datasets.MNIST``. Results, checkpoints and the MLflow store go to the current
-folder. One CPU a trial, a checkpoint after every epoch as Ray's tutorials do; everything else is Ray's default. It does
-less than the job that it is compared with: no checkpoint in MLflow, no nested runs, no test of the winner.
+folder. Each trial has one CPU and saves a checkpoint after every epoch, as in Ray's tutorials; everything else is Ray's
+default. It does less than the job of tuner: no checkpoint in MLflow, no nested runs, no test of the winner.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MOMENTA = [0.5, 0.9]
 
 
 def trial(config: dict[str, Any]) -> None:
-    """One training run on a worker."""
+    """Run one trial on a worker."""
 
     def report(metrics: dict[str, float], model: nn.Module) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="training images")
     options = parser.parse_args()
 
-    ray.init(address="local")  # not into somebody's cluster that happens to run here
+    ray.init(address="local")  # do not join a cluster that runs here
     tuner = tune.Tuner(
         tune.with_resources(trial, {"cpu": 1}),
         param_space={

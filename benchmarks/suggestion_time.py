@@ -1,8 +1,8 @@
-"""Milliseconds that a suggestion takes once 500 trials are finished: ours, and Optuna's own on the same trials.
+"""Measures the milliseconds of a suggestion after 500 finished trials, for tuner and for plain Optuna.
 
     python -m benchmarks.suggestion_time [--finished 500] [--repeats 30]
 
-Both learn the same random trials; then they take turns, one suggestion each, which is told before the next.
+Both get the same random trials; then they suggest in turns, and each suggestion is evaluated before the next.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from benchmarks.tables import spread, table
 from tuner.search.conditions import draw
 
 HEADER = ["space", "bayesian tpe, ms", "Optuna tpe, ms", "ours adds, ms"]
-"""Of the rows that `row` makes."""
+"""The header for the rows that `row` returns."""
 FUNCTIONS = ("hartmann6", "mixed")
-"""Six numbers; ten keys, half of them under conditions."""
+"""A space of six numbers, and one of ten keys, half of them conditional."""
 
 
 def row(function: Function, finished: int, repeats: int) -> list[str]:
-    """A row of the table: medians, and the median of what ours adds in a turn."""
+    """Return a row of the table: the median of each side, and the median difference within a turn."""
     rng = np.random.default_rng(0)
     sides = [opened(Contestant(owner, "tpe"), function, finished + repeats, 0) for owner in ("ours", "optuna")]
     for _ in range(finished):
@@ -46,7 +46,7 @@ def _milliseconds(asker: Asker, function: Function, number: int) -> float:
 
 
 def rows(finished: int, repeats: int) -> Iterable[list[str]]:
-    """One row a function."""
+    """Return a row for each function."""
     every = functions()
     return [row(every[name], finished, repeats) for name in FUNCTIONS]
 

@@ -1,17 +1,17 @@
-"""Images per second of training: the textbook loop against ours, and the validation accuracy that each reaches.
+"""Compares the textbook training loop with tuner's: images per second, and validation accuracy.
 
     python -m benchmarks.training_speed [--images 20000] [--epochs 2] [--seeds 5] [--pair]
 
-The same CNN, batch 64, SGD with the same learning rate and momentum, the same images, on 2 cores of the CPU:
+All train the same CNN on the same images, batch 64, SGD with the same learning rate and momentum, on 2 CPU cores:
 
 - textbook: `benchmarks/textbook.py`, one training on 2 threads;
-- ours, auto and ours, float32: `tuner.train.loop.fit` in two processes at once, one thread each, as trials side by side
-  under Ray Tune; auto is bfloat16 where the CPU computes in it, and float32 elsewhere;
-- with --pair, also the textbook loop in two processes at once, one thread each.
+- ours, auto and ours, float32: `tuner.train.loop.fit` in two processes in parallel, one thread each, like parallel
+  trials under Ray Tune; auto is bfloat16 if the CPU supports it natively, else float32;
+- with --pair, also the textbook loop in two processes in parallel, one thread each.
 
-They take turns, one turn a seed, each in fresh processes that first import and load, then wait for each other.
-Images per second count the time in the training loop; "with validation", the epochs whole. Of two trainings at once
-the slower one's time counts. A ratio is taken within a turn.
+They run in turns, one turn a seed, each in new processes that first import and load, then wait for each other. Images
+per second are those of the training loop; "with validation", of the full epochs. The slower one of two parallel
+trainings determines the time. Ratios are taken within a turn.
 """
 
 import argparse
@@ -35,12 +35,12 @@ _THREADS = 2  # of all processes together
 _PATIENCE = 300.0  # seconds to wait for the other process to be ready
 
 _ready: Barrier
-"""Where the processes of a turn wait for each other; set in each of them."""
+"""The barrier at which the processes of a turn wait for each other; set in each of them."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured: the textbook loop (no precision) or ours, in so many processes at once."""
+    """A training loop that is measured, in parallel processes: tuner's, or the textbook one if `precision` is None."""
 
     name: str
     processes: int
@@ -54,7 +54,7 @@ OURS = (Contestant("ours, auto", 2, "auto"), Contestant("ours, float32", 2, "flo
 
 @dataclass(frozen=True)
 class Training:
-    """One training that ran: seconds in its training loop, seconds of its epochs whole, accuracy after the last."""
+    """A finished training: seconds in its training loop, seconds of its full epochs, accuracy after the last one."""
 
     seconds: float
     whole: float
@@ -63,7 +63,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a contestant: images per second of all its processes together, accuracy of each training."""
+    """A turn of a contestant: images per second of all its processes together, accuracy of each training."""
 
     training: float
     whole: float
@@ -71,7 +71,7 @@ class Turn:
 
 
 def take_turn(contestant: Contestant, root: Path, images: int, epochs: int, seeds: list[int]) -> Turn:
-    """Train in fresh processes, all at once, one for each seed."""
+    """Train in new processes in parallel, one for each seed."""
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(len(seeds))
     with ProcessPoolExecutor(len(seeds), spawn, initializer=_share, initargs=(barrier,)) as pool:
@@ -137,7 +137,7 @@ def _train_ours(precision: str, images: int, epochs: int, seed: int) -> list[dic
     trial = spec.trial
     assert isinstance(trial, TrialConfig)
     keep_freed_memory()  # as every trial does
-    trial.data.load()  # it stays in memory for `fit`
+    trial.data.load()  # cached in memory for `fit`
     reports: list[dict[str, Any]] = []
     _ready.wait(_PATIENCE)
     fit(trial, spec.objective, lambda metrics, save: reports.append(metrics), device=torch.device("cpu"))
@@ -145,7 +145,7 @@ def _train_ours(precision: str, images: int, epochs: int, seed: int) -> list[dic
 
 
 def speed_rows(turns: dict[Contestant, list[Turn]]) -> Iterable[list[str]]:
-    """One row a contestant: images per second, and its ratio to the textbook loop in the same turn."""
+    """Yield a row for each contestant: images per second, and the ratio to the textbook loop in the same turn."""
     for contestant, of_it in turns.items():
         pairs = list(zip(of_it, turns[TEXTBOOK], strict=True))
         yield [
@@ -158,7 +158,7 @@ def speed_rows(turns: dict[Contestant, list[Turn]]) -> Iterable[list[str]]:
 
 
 def accuracy_rows(turns: dict[Contestant, list[Turn]]) -> Iterable[list[str]]:
-    """One row a contestant: mean, standard deviation, n, difference from the textbook loop with its standard error."""
+    """Yield a row for each contestant: mean, standard deviation, n, difference from the textbook loop with error."""
     reached = {contestant: [a for turn in of_it for a in turn.accuracies] for contestant, of_it in turns.items()}
     base = reached[TEXTBOOK]
     for contestant, values in reached.items():

@@ -1,14 +1,13 @@
-"""The whole main job, from the command to its last line: ours against a stock Ray Tune script.
+"""Compares the full main job, from start to exit, with a script of stock Ray Tune.
 
     python -m benchmarks.whole_job [--repeats 2] [--epochs N] [--limit N] [--precision auto]
 
 `python -m tuner.run experiments/mnist_grid.yaml` against `benchmarks/stock_tune.py`, which trains the same grid on the
-same images with the textbook loop and Ray's MLflow callback. Each is one process in a fresh, empty folder, with an
-MLflow store of its own; seconds are wall-clock from its start to its end, so they include importing, starting and
-ending Ray, and recording. They take turns. The best accuracy of each is read from its own MLflow store, where both
-must have recorded every trial.
+same images with the textbook loop and Ray's MLflow callback. They run in turns, each as a process in an empty folder
+with a new MLflow store; seconds are wall-clock seconds of the process, with imports, start and shutdown of Ray, and
+recording. The best accuracy of each is read from its MLflow store, in which both must have recorded every trial.
 
-`--epochs 1 --limit 2000 --repeats 1` shows that it works; start-up then outweighs training, so its ratio says little.
+`--epochs 1 --limit 2000 --repeats 1` is a quick check; start-up then outweighs training, so the ratio means little.
 """
 
 import argparse
@@ -32,17 +31,17 @@ from tuner.spec.loader import load
 
 @dataclass(frozen=True)
 class Job:
-    """One job that ran: its wall-clock seconds, and the best validation accuracy in its record."""
+    """A finished job: its wall-clock seconds, and the best validation accuracy in its record."""
 
     seconds: float
     best: float
 
 
 def run(command: Sequence[str], trials: int) -> Job:
-    """Run a job in a fresh folder and read its record.
+    """Run a job in a new folder and read its record.
 
     Raises:
-        RuntimeError: It failed, or a trial is missing from the record.
+        RuntimeError: The job failed, or a trial is missing from the record.
     """
     with tempfile.TemporaryDirectory(prefix="tuner-job-") as name:
         folder = Path(name)
@@ -72,7 +71,7 @@ def run(command: Sequence[str], trials: int) -> Job:
 
 
 def _record(store: Path) -> tuple[int, float]:
-    """Number of runs in an MLflow store that have a validation accuracy, and the best one of all epochs."""
+    """Return the number of runs in an MLflow store that have a validation accuracy, and the best of all epochs."""
     with contextlib.closing(sqlite3.connect(store)) as connection:
         row = connection.execute(
             "SELECT count(DISTINCT run_uuid), max(value) FROM metrics WHERE key = 'val_accuracy'"
@@ -81,12 +80,12 @@ def _record(store: Path) -> tuple[int, float]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a job, if it was interrupted, and whatever it has left behind."""
+    """End the process of a job if it still runs, and all processes that it left."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=20)
-    with contextlib.suppress(ProcessLookupError):  # as it should be: all are gone
+    with contextlib.suppress(ProcessLookupError):  # no process is left, as expected
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

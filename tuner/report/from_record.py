@@ -31,7 +31,7 @@ class Report:
 
     Args:
         path: Its file.
-        note: A message for the user about it; empty where there is none.
+        note: A message for the user about it; empty if there is none.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Report:
 
 
 def write_report(name: str, path: Path | None = None, uri: str | None = None) -> Report:
-    """Write the report of a job that runs or has ended, from its journal.
+    """Write the report of a running or ended job from its journal.
 
     Args:
         name: A job, as for `tuner.tracking.queries.find_job`.
@@ -89,11 +89,11 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
     """Return the leaderboard of a job, one row a trial, best first: its ``leaderboard.csv`` and the ids of the runs.
 
     Args:
-        name: An experiment's name, which stands for its last job; a job's id; or the id of a job's run.
+        name: An experiment's name, for its last job; a job's id; or the id of a job's run.
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
 
     Returns:
-        Columns ``trial``, ``status``, each objective at its best report, ``pareto`` where there are several,
+        Columns ``trial``, ``status``, each objective at its best report, ``pareto`` if there are several,
         ``best_epoch``, each searched key, ``seconds``, ``reason``, and ``run_id``: None for a trial without a run.
 
     Raises:
@@ -118,18 +118,18 @@ def results(name: str, uri: str | None = None) -> "pd.DataFrame":
 
 @contextlib.contextmanager
 def rebuilt_job(client: Any, job: RecordedJob) -> Iterator[tuple[ExperimentSpec, ResumedJob]]:
-    """Yield the experiment of a job as it was run, and its trials. In this context no code that it names is called.
+    """Yield a job's experiment as it was run, and its trials. Within this context the user's code is not imported.
 
     Raises:
         UserError: The job's journal cannot be read from here, or is not a journal.
     """
     text, where = _journal(client, job)
-    with user_code.without_imports():  # neither table nor report needs the user's code
+    with user_code.without_imports():  # neither the leaderboard nor the report needs it
         spec, past = rebuilt(text, job.id, where)
         for trial in past.trials if job.status != "running" else ():
             if trial.ended is None:
                 trial.end("interrupted", BROKE_OFF)
-                trial.ended = trial.updated or trial.started  # its last report: the end itself is not recorded
+                trial.ended = trial.updated or trial.started  # the time of its last report: its end was not recorded
         yield spec, past
 
 
@@ -140,7 +140,7 @@ def _journal(client: Any, job: RecordedJob) -> tuple[str, str]:
     if artifact is not None and job.status in ("completed", "failed"):
         return artifact, f"{journal.FILE} of the run {run}"
     in_folder = ""
-    # The folder may be on another machine, or in a store that refuses access: then MLflow's artifact has to do.
+    # The folder may be on another node, or in storage that denies access: then the artifact in MLflow is used.
     with contextlib.suppress(OSError, ValueError):
         in_folder = journal.text_of(folder) if folder and journal.exists(folder) else ""
     if len(in_folder) > len(artifact or ""):  # the job was continued after the artifact was written

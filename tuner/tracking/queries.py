@@ -1,6 +1,6 @@
-"""What MLflow's record tells: which jobs there are, which one a name means, their trials and what these took.
+"""Queries of recorded jobs and trials in MLflow: list jobs, find one by a name, read its trials.
 
-It knows MLflow's entities and plain values only: the commands that list must not wait for torch.
+It imports no torch, because commands such as ``tuner list`` must start fast.
 """
 
 import json
@@ -21,16 +21,16 @@ from tuner.trials.status import SCORED
 T = TypeVar("T")
 
 _RUN_ID = r"[0-9a-f]{32}"
-"""How a trial ended whose best report counts."""
+"""Pattern of the id of a run of MLflow."""
 
 
 @dataclass(frozen=True)
 class RecordedJob:
-    """A job, as its own run tells of it.
+    """A job, read from its run in MLflow.
 
     Args:
         experiment: The experiment's name.
-        run: The job's run, as MLflow gives it.
+        run: The job's run, an entity of MLflow.
     """
 
     experiment: str
@@ -38,7 +38,7 @@ class RecordedJob:
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """Of its run."""
+        """The tags of the job's run."""
         return self.run.data.tags  # type: ignore[no-any-return]
 
     @property
@@ -48,8 +48,8 @@ class RecordedJob:
 
     @property
     def status(self) -> str:
-        """How it ended, in a word, or ``running``."""
-        if self.run.info.status == "RUNNING":  # also where an earlier run of it has ended
+        """The job's final status, or ``running``."""
+        if self.run.info.status == "RUNNING":  # a job that was resumed has the tag of its earlier end
             return "running"
         return self.tags.get("tuner.status") or str(self.run.info.status).lower()
 
@@ -61,23 +61,23 @@ class RecordedJob:
 
     @property
     def began(self) -> float:
-        """In seconds since 1970."""
+        """The job's start time, in seconds since 1970."""
         return float(self.run.info.start_time / 1000)
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken until now, as `tuner.trials.elapsed` has it."""
+        """The job's duration in seconds, until now if it runs, as `tuner.trials.elapsed` defines it."""
         end = self.run.info.end_time
         return seconds_of(self.tags, self.began, end / 1000 if end and self.status != "running" else time.time())
 
     @property
     def paused(self) -> float:
-        """Seconds between its runs, where it was resumed or extended."""
+        """Seconds in which the job did not run before it was resumed or extended."""
         return paused_of(self.tags)
 
     @property
     def winner(self) -> str:
-        """Id of the winner's run; empty where there is none, or none yet."""
+        """Id of the winner's run; empty if there is no winner, or none yet."""
         return self.tags.get("tuner.winner_run", "")
 
     @property
@@ -86,17 +86,17 @@ class RecordedJob:
         return {name: value for name, value in metrics_of(self.run).items() if name.startswith("test_")}
 
     def best(self, metric: str) -> float | None:
-        """A metric at the winner's best report; None where there is none, or none that is finite."""
+        """Return a metric at the winner's best report; None if it is missing or not finite."""
         return store.finite(self.run.data.metrics.get(recorded(f"best_{metric}")))
 
 
 @dataclass(frozen=True)
 class RecordedTrial:
-    """A trial, as its run tells of it.
+    """A trial, read from its run in MLflow.
 
     Args:
-        run: MLflow's.
-        job: The id of the job's own run.
+        run: The trial's run, an entity of MLflow.
+        job: Id of the job's run.
     """
 
     run: Any
@@ -104,64 +104,65 @@ class RecordedTrial:
 
     @property
     def number(self) -> int:
-        """Its place in the order in which the job's trials were begun, from 0."""
+        """The trial's number within its job, in the order of their starts, from 0."""
         return int(self.run.data.tags["tuner.trial"])
 
     @property
     def status(self) -> str:
-        """How it ended, in a word, or ``running``."""
+        """The trial's final status, or ``running``."""
         return self.run.data.tags.get("tuner.status") or str(self.run.info.status).lower()
 
     def score(self, metric: str) -> float | None:
-        """A metric at its best report; None where it has none that is finite, or has not ended."""
+        """Return a metric at the trial's best report; None if it is missing or not finite, or the trial still runs."""
         return store.finite(self.run.data.metrics.get(recorded(f"best_{metric}")))
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of its best report; 0 where there is none."""
+        """The epoch of the trial's best report; 0 if there is none."""
         return int(self.run.data.metrics.get("best_epoch", 0))
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds that it trained, or has trained until now."""
-        if "tuner.seconds" in self.run.data.tags:  # it was resumed, and lay still meanwhile
+        """Wall-clock seconds that the trial trained, until now if it runs."""
+        if "tuner.seconds" in self.run.data.tags:  # set if the trial was resumed: without the time in between
             return float(self.run.data.tags["tuner.seconds"])
         return float((self.run.info.end_time or time.time() * 1000) - self.run.info.start_time) / 1000
 
     @property
     def fixed(self) -> dict[str, str]:
-        """What was not searched, by key."""
-        tags = _as_they_were(self.run, self.run.data.tags).items()
+        """The values of the keys that were not searched."""
+        tags = _with_original_names(self.run, self.run.data.tags).items()
         return {key.removeprefix(store.FIXED): value for key, value in tags if key.startswith(store.FIXED)}
 
     @property
     def datasets(self) -> set[str]:
-        """The data that it was trained and judged on, by name and digest; the test set is for the winner alone."""
+        """Name and digest of each dataset that the trial trained on or was validated on, without the test set."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else ()
-        tested = {(store.CONTEXT, store.TESTING)}
-        seen = [each for each in inputs if not tested & {(tag.key, tag.value) for tag in each.tags}]
-        return {f"{each.dataset.name} {each.dataset.digest}" for each in seen}
+        testing = (store.CONTEXT, store.TESTING)
+        used = [each for each in inputs if testing not in {(tag.key, tag.value) for tag in each.tags}]
+        return {f"{each.dataset.name} {each.dataset.digest}" for each in used}
 
 
 def metrics_of(run: Any) -> dict[str, float]:
-    """The latest value of each metric of a run, by the names that the user gave; infinities as what they are."""
-    values = _as_they_were(run, run.data.metrics)
+    """Return the latest value of each metric of a run by its original name, with infinities restored."""
+    values = _with_original_names(run, run.data.metrics)
     return {
         name: value if abs(value) < store.INFINITY else math.copysign(math.inf, value) for name, value in values.items()
     }
 
 
-def _as_they_were(run: Any, values: Mapping[str, T]) -> dict[str, T]:
+def _with_original_names(run: Any, values: Mapping[str, T]) -> dict[str, T]:
+    """Replace names that were changed for MLflow by the original ones."""
     names = originals(run.data.tags)
     return {names.get(name, name): value for name, value in values.items()}
 
 
 def jobs(client: Any, experiments: Mapping[str, str]) -> Iterator[RecordedJob]:
-    """The jobs of experiments, newest first.
+    """Yield the jobs of experiments, newest first.
 
     Args:
-        client: Of the store.
-        experiments: Names by id.
+        client: A client of the store.
+        experiments: The experiments' names by their ids.
     """
     if experiments:
         for run in store.search(client, list(experiments), "tags.`tuner.role` = 'parent'"):
@@ -169,23 +170,23 @@ def jobs(client: Any, experiments: Mapping[str, str]) -> Iterator[RecordedJob]:
 
 
 def experiment_called(client: Any, name: str) -> dict[str, str]:
-    """The experiment of a name, as its name by its id.
+    """Return a dict from the id of the experiment of this name to its name.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such experiment.
     """
     names = store.experiments(client)
-    found = {number: there for number, there in names.items() if there == name}
+    found = {experiment_id: each for experiment_id, each in names.items() if each == name}
     if not found:
         raise UserError(_unknown(client, name, names))
     return found
 
 
 def find_job(client: Any, name: str) -> RecordedJob:
-    """The job that a name means: an experiment's (its last job), a job's id, or the id of a job's run.
+    """Find a job by an experiment's name (its last job), a job's id, or the id of a job's run.
 
     Raises:
-        UserError: There is none, or several.
+        UserError: No job matches, or several do.
     """
     found = find(client, name)
     if isinstance(found, RecordedJob):
@@ -195,35 +196,36 @@ def find_job(client: Any, name: str) -> RecordedJob:
 
 
 def find(client: Any, name: str) -> RecordedJob | RecordedTrial:
-    """The job or the trial that a name means: as `find_job`, or the id of a trial's run.
+    """Find a job as `find_job` does, or a trial by the id of its run.
 
     Raises:
-        UserError: There is none, or several.
+        UserError: Nothing matches, or several jobs do.
     """
     names = store.experiments(client)
     by_run = store.run_of(client, name) if re.fullmatch(_RUN_ID, name) else None
     if by_run is not None:
-        return _of_run(by_run, names)
-    called = {number: there for number, there in names.items() if there == name}
-    found = [next(jobs(client, called), None)]
-    if names and not re.search(r"['`\"]", name):  # nor can it be quoted in a filter
+        return _from_run(by_run, names)
+    matching = {experiment_id: each for experiment_id, each in names.items() if each == name}
+    found = [next(jobs(client, matching), None)]
+    if names and not re.search(r"['`\"]", name):  # a job's id has no quotes, and a filter cannot escape them
         runs = store.search(client, list(names), f"tags.`tuner.job` = '{name}' and tags.`tuner.role` = 'parent'")
         found += [RecordedJob(names[run.info.experiment_id], run) for run in runs]
-    there = {job.run.info.run_id: job for job in found if job is not None}
-    if len(there) > 1:
-        listed = ", ".join(f"{run} (job {job.id} of {job.experiment})" for run, job in there.items())
-        raise UserError(Problem(f"{name!r} means {len(there)} jobs", hint=f"give the id of the run: {listed}"))
-    if there:
-        return next(iter(there.values()))
-    if called:
+    by_id = {job.run.info.run_id: job for job in found if job is not None}
+    if len(by_id) > 1:
+        listed = ", ".join(f"{run} (job {job.id} of {job.experiment})" for run, job in by_id.items())
+        raise UserError(Problem(f"{name!r} means {len(by_id)} jobs", hint=f"give the id of the run: {listed}"))
+    if by_id:
+        return next(iter(by_id.values()))
+    if matching:
         hint = "it is no experiment of tuner's, or its jobs were deleted; tuner list shows which there are"
         raise UserError(Problem(f"the experiment {name!r} has no job", hint=hint))
     raise UserError(_unknown(client, name, names))
 
 
-def _of_run(run: Any, names: Mapping[str, str]) -> RecordedJob | RecordedTrial:
+def _from_run(run: Any, names: Mapping[str, str]) -> RecordedJob | RecordedTrial:
+    """Return the job or the trial of a run; `names` are the names of the existing experiments by their ids."""
     run_id, tags = run.info.run_id, run.data.tags
-    if run.info.experiment_id not in names:  # first: its runs are deleted, and come back, with it
+    if run.info.experiment_id not in names:  # before its run: MLflow deletes and restores both together
         hint = f"mlflow experiments restore --experiment-id {run.info.experiment_id}"
         raise UserError(Problem(f"the experiment of the run {run_id} was deleted", hint=hint))
     if run.info.lifecycle_stage == "deleted":
@@ -236,7 +238,7 @@ def _of_run(run: Any, names: Mapping[str, str]) -> RecordedJob | RecordedTrial:
 
 
 def _unknown(client: Any, name: str, names: Mapping[str, str]) -> Problem:
-    """A name that means nothing, with what it may have been meant to be."""
+    """Return the error for a name that matches nothing, with similar names as a hint."""
     deleted = client.get_experiment_by_name(name) if name else None
     if deleted is not None and deleted.lifecycle_stage == "deleted":
         hint = f"mlflow experiments restore --experiment-id {deleted.experiment_id}"
@@ -250,7 +252,7 @@ def _unknown(client: Any, name: str, names: Mapping[str, str]) -> Problem:
 
 
 def trials_of(client: Any, job: RecordedJob) -> list[RecordedTrial]:
-    """A job's trials, by number."""
+    """Return a job's trials, sorted by number."""
     parent, experiment = job.run.info.run_id, job.run.info.experiment_id
     runs = store.search(client, [experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
     return sorted(
@@ -259,21 +261,21 @@ def trials_of(client: Any, job: RecordedJob) -> list[RecordedTrial]:
 
 
 def best_of(job: RecordedJob, trials: Sequence[RecordedTrial]) -> RecordedTrial | None:
-    """A job's winner; where that is not decided yet, the best of the trials that have ended; None for none."""
+    """Return a job's winner, or the best of the ended trials if the job still runs; None if there is none."""
     if job.winner and job.status != "running":
         return next((trial for trial in trials if trial.run.info.run_id == job.winner), None)
     if not job.objectives:
         return None
     mode, metric = job.objectives[0]
-    sound = [trial for trial in trials if trial.status in SCORED and "tuner.missed" not in trial.run.data.tags]
-    scored = [(score, trial) for trial in sound if (score := trial.score(metric)) is not None]
+    eligible = [trial for trial in trials if trial.status in SCORED and "tuner.missed" not in trial.run.data.tags]
+    scored = [(score, trial) for trial in eligible if (score := trial.score(metric)) is not None]
     sign = -1 if mode == "max" else 1
     return min(scored, key=lambda pair: sign * pair[0])[1] if scored else None
 
 
 def configuration(client: Any, trial: RecordedTrial) -> dict[str, str]:
-    """What was searched, as it was at a trial's best report: that of a population's trial changes."""
-    values = _as_they_were(trial.run, trial.run.data.params)
+    """Return the values of the searched keys at a trial's best report; population based training changes them."""
+    values = _with_original_names(trial.run, trial.run.data.params)
     if "tuner.mutations" not in trial.run.data.tags:
         return values
     mutations = json.loads(store.read_text(client, trial.run.info.run_id, "mutations.json") or "[]")
@@ -284,14 +286,12 @@ def configuration(client: Any, trial: RecordedTrial) -> dict[str, str]:
 
 
 def versions_of(client: Any, run_id: str) -> list[str]:
-    """Under which addresses the model of a run is registered now."""
+    """Return the URIs under which the model of a run is registered now, with their aliases."""
     found = client.search_model_versions(f"run_id = '{run_id}'")
-    named = {(each.name, str(each.version)) for each in found}
-    addresses = []
-    for name, version in sorted(named):
+    versions = {(each.name, str(each.version)) for each in found}
+    uris = []
+    for name, version in sorted(versions):
         aliases = client.get_registered_model(name).aliases
-        mine = sorted(alias for alias, number in aliases.items() if str(number) == version)
-        addresses.append(
-            f"models:/{name}/{version}" + (f" ({', '.join(f'@{alias}' for alias in mine)})" if mine else "")
-        )
-    return addresses
+        own = sorted(alias for alias, number in aliases.items() if str(number) == version)
+        uris.append(f"models:/{name}/{version}" + (f" ({', '.join(f'@{alias}' for alias in own)})" if own else ""))
+    return uris

@@ -1,4 +1,4 @@
-"""MLflow's store: a client of it, what is read from it, and our values as its entities."""
+"""Connects to a store of MLflow, and reads runs, metrics and artifacts from it."""
 
 import base64
 import contextlib
@@ -22,42 +22,41 @@ from tuner.tracking.relocation import relocate
 from tuner.tracking.user_mlflow import KEY
 
 CHECKPOINT = "checkpoint"
-"""Name of the artifact that holds the best checkpoint of a trial's run."""
+"""Path of the artifact that holds the best checkpoint of a trial's run."""
 
 SIGNATURE = f"{CHECKPOINT}/signature.json"
-"""Name of the file in it that says what its model takes and returns; older versions wrote none."""
-
+"""Path of the artifact that describes the inputs and outputs of the model; older versions of tuner wrote none."""
 
 FIXED = "fixed."
-"""Begins the tag of a key of a trial that was not searched; parameters are what was."""
+"""Prefix of the tags of a trial's run for keys that were not searched; searched keys are parameters."""
 
 SPACE = "tuner.space."
-"""Begins the tag of a job's own run that says what is searched of a key."""
+"""Prefix of the tags of a job's run that describe the search space of a key."""
 
 VIEW = "viewStateShareKey"
-"""Names the state of a page of MLflow's UI in its address."""
+"""Query parameter of a URL of MLflow's UI that selects a shared view."""
 
 CONTEXT = "mlflow.data.context"
-"""Tag of a run's dataset: what it was used for."""
+"""Tag of a dataset input of a run: what the run used the dataset for."""
 
 TESTING = "testing"
-"""What the test set is used for."""
+"""Value of `CONTEXT` for the test set."""
 
 INFINITY = 1.7976931348623157e308
-"""As which MLflow keeps it: the largest number that a database takes."""
+"""The number that MLflow stores instead of infinity: the largest double."""
 
 
 def connect(uri: str) -> Any:
-    """A client of the store at `uri`, and of its registry unless MLFLOW_REGISTRY_URI names another.
+    """Return a client of the store at `uri`, and of its registry unless MLFLOW_REGISTRY_URI names another.
 
-    MLflow keeps a connection for each URI: a relative one would stand for the file of a folder that was left.
+    MLflow caches a connection for each URI: a relative URI would go on to mean a file in a former working directory.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
-    with _alone_with(uri):
+    with _local_store_lock(uri):
         if moved := relocate(uri):
             logging.getLogger("tuner").warning(moved)
         uri = absolute(uri)
@@ -65,10 +64,10 @@ def connect(uri: str) -> Any:
 
 
 @contextlib.contextmanager
-def _alone_with(uri: str) -> Iterator[None]:
-    """Keep others on this machine from a database meanwhile.
+def _local_store_lock(uri: str) -> Iterator[None]:
+    """Lock a store that has no server against other processes on this host.
 
-    Whoever comes first makes its tables, and MLflow lets two jobs that begin together do so at once: one of them fails.
+    MLflow's first client creates the tables of a database. If two jobs start together, both create them, and one fails.
     """
     if uri.startswith(("http:", "https:", "databricks")):
         yield
@@ -80,10 +79,10 @@ def _alone_with(uri: str) -> Iterator[None]:
 
 
 def download_checkpoint(client: Any, run_id: str, folder: Path) -> Path:
-    """The best checkpoint of a run, downloaded into a folder.
+    """Download the best checkpoint of a run into a folder, and return its path.
 
     Raises:
-        UserError: The run has none, or it lies where this machine does not see it.
+        UserError: The run has no checkpoint, or this host cannot read it.
     """
     from mlflow.exceptions import MlflowException
 
@@ -95,23 +94,23 @@ def download_checkpoint(client: Any, run_id: str, folder: Path) -> Path:
 
 
 def finite(value: float | None) -> float | None:
-    """A number as it was read; None where it is NaN, or the one that stands for an infinity."""
+    """Return a metric's value as read from MLflow; None for NaN and for infinity."""
     return value if value is not None and abs(value) < INFINITY else None
 
 
 def share_view(client: Any, experiment: str, parent: str, shown: Mapping[str, Any]) -> str:
-    """Have MLflow's page of an experiment show a job's trials, best first, with what was searched as columns.
+    """Create a shared view of an experiment: a job's trials, best first, with the searched keys as columns.
 
-    It is what "Share" does in MLflow's UI: the state of the page in a tag of the experiment, its key in the link.
+    It is what "Share" does in MLflow's UI: a tag of the experiment holds the state of the page, the link holds its key.
 
     Args:
-        client: Of the store.
+        client: A client of the store.
         experiment: Id of the experiment.
-        parent: Id of the job's own run.
-        shown: ``objectives``: pairs of a metric and max or min; ``keys``: of the parameters.
+        parent: Id of the job's run.
+        shown: ``objectives``: pairs of a metric and max or min; ``keys``: the searched keys.
 
     Returns:
-        The key.
+        The view's key.
     """
     metric, mode = shown["objectives"][0]
     columns = [f"metrics.`{recorded(name)}`" for name, _ in shown["objectives"]]
@@ -130,9 +129,9 @@ def share_view(client: Any, experiment: str, parent: str, shown: Mapping[str, An
 
 
 def runs_below(client: Any, experiment: str, parent: str) -> list[Any] | None:
-    """The runs of a job's trials, given the id of its own run; None where that is not there.
+    """Return the runs of a job's trials, given the id of the job's run; None if that run does not exist.
 
-    What else its user has put below that run is none of them.
+    Other child runs, which the user created, are left out.
     """
     run = run_of(client, parent)
     if run is None or run.info.experiment_id != experiment or run.info.lifecycle_stage != "active":
@@ -141,7 +140,7 @@ def runs_below(client: Any, experiment: str, parent: str) -> list[Any] | None:
 
 
 def run_of_job(client: Any, experiment: str, parent: str, job: str) -> Any | None:
-    """A job's own run: by its id, or the one that was made anew when that was gone; None where there is none."""
+    """Return a job's run: by its id, or the run that replaced it after it was deleted; None if there is none."""
     run = run_of(client, parent) if parent else None
     if run is not None and run.info.experiment_id == experiment and run.info.lifecycle_stage == "active":
         return run
@@ -150,31 +149,31 @@ def run_of_job(client: Any, experiment: str, parent: str, job: str) -> Any | Non
 
 
 def adopt(client: Any, experiment: str, key: str, run: str, status: str, when: float) -> None:
-    """Put the runs that code of the user's own began inside a trial below its run, and end those that it left active.
+    """Nest the runs that the user's code started inside a trial under the trial's run, and end the active ones.
 
     Args:
-        client: Of the store.
+        client: A client of the store.
         experiment: Id of the experiment.
-        key: What `tuner.tracking.user_mlflow.KEY` says of them.
+        key: The value of their tag `tuner.tracking.user_mlflow.KEY`.
         run: Id of the trial's run.
-        status: MLflow's, how the trial ended.
-        when: Seconds since 1970.
+        status: The final status, one of MLflow's.
+        when: The end time, in seconds since 1970.
     """
     for each in search(client, [experiment], f"tags.`{KEY}` = '{key}'"):
-        if "mlflow.parentRunId" not in each.data.tags:  # else the user has named one
+        if "mlflow.parentRunId" not in each.data.tags:  # the user's code may have set a parent
             client.set_tag(each.info.run_id, "mlflow.parentRunId", run)
         if each.info.status == "RUNNING":
             client.set_terminated(each.info.run_id, status, end_time=int(when * 1000))
 
 
 def steps(client: Any, run: Any) -> set[int]:
-    """The steps at which a run has metrics that were measured at each."""
+    """Return the steps at which a run has metrics; those that have no curve (``best_...``) are left out."""
     names = [name for name in run.data.metrics if not name.startswith("best_")]
     return {metric.step for name in names for metric in client.get_metric_history(run.info.run_id, name)}
 
 
 def trial_runs(client: Any, source: str) -> list[Any] | None:
-    """The runs of all trials of an experiment (by name), or of one job (by its run's id); None for neither."""
+    """Return the runs of all trials of an experiment (by name) or of a job (by its run's id); None if there is none."""
     experiment = client.get_experiment_by_name(source)
     if experiment is not None:
         return _all_runs(client, experiment.experiment_id, "tags.`tuner.role` = 'trial'")
@@ -190,13 +189,13 @@ def _all_runs(client: Any, experiment: str, where: str) -> list[Any]:
 
 @contextlib.contextmanager
 def reading(uri: str) -> Iterator[Any]:
-    """A client to read a store with, where there is one; none is made.
+    """Yield a client to read an existing store; no store is created.
 
     Raises:
-        UserError: There is no store, it does not answer, or what is asked of it fails.
+        UserError: There is no store, it does not answer, or a request fails.
     """
     check_reachable(uri)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of a file of a few kilobytes
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # the files are small
     try:
         yield connect(uri)
     except UserError:
@@ -212,7 +211,7 @@ def reading(uri: str) -> Iterator[Any]:
 def search(
     client: Any, experiments: Sequence[str], where: str, order_by: Sequence[str] = (), most: int | None = None
 ) -> Iterator[Any]:
-    """The runs of experiments (by id) that a filter lets through, page by page: newest first, unless said otherwise."""
+    """Yield the runs of experiments (by id) that match a filter, newest first unless `order_by` is given."""
     token, page_size = None, min(most or 1000, 1000)
     while True:
         page = client.search_runs(experiments, where, max_results=page_size, order_by=order_by, page_token=token)
@@ -223,7 +222,7 @@ def search(
 
 
 def experiments(client: Any) -> dict[str, str]:
-    """The names of all experiments that are not deleted, by id."""
+    """Return the names of all experiments that are not deleted, by id."""
     names: dict[str, str] = {}
     token = None
     while True:
@@ -235,19 +234,19 @@ def experiments(client: Any) -> dict[str, str]:
 
 
 def run_of(client: Any, run_id: str) -> Any | None:
-    """A run, deleted or not; None where there is none of this id."""
+    """Return a run by its id, deleted or not; None if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
         return client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no id at all
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # the latter: no valid id
             return None
         raise
 
 
 def read_text(client: Any, run_id: str, artifact: str) -> str | None:
-    """The text of an artifact of a run; None where there is none, or none that can be had from here."""
+    """Return the text of an artifact of a run; None if it does not exist or this host cannot read it."""
     from mlflow.exceptions import MlflowException
 
     with temporary.folder() as folder:
@@ -258,7 +257,7 @@ def read_text(client: Any, run_id: str, artifact: str) -> str | None:
 
 
 def has_artifact(client: Any, run_id: str, artifact: str, folder: str | None = None) -> bool | None:
-    """Whether a run has an artifact, in its root or in a folder; None where its store does not tell."""
+    """Return whether a run has an artifact, in its root or in a folder; None if the artifacts cannot be listed."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -268,15 +267,15 @@ def has_artifact(client: Any, run_id: str, artifact: str, folder: str | None = N
 
 
 def time_behind(client: Any, run: str, values: Mapping[str, float], when: float) -> float:
-    """When these metrics of a run are so, in seconds since 1970: `when`, or behind what the run has of them already.
+    """Return the time to record new values of a run's metrics at, in seconds since 1970.
 
-    MLflow takes those of the latest time for what is so: where the clock was set back since an earlier run of the job
-    has written its own, new ones have to come behind these.
+    It is `when`, or later than the recorded points if a value differs from theirs: MLflow shows the point with the
+    latest time as the metric's value, and the clock may have been set back since the job wrote the recorded points.
     """
-    there = run_of(client, run)
-    told = {recorded(name): value for name, value in values.items()}
-    old = {name: value for name, value in (there.data.metrics if there else {}).items() if name in told}
-    if any(told[name] != value for name, value in old.items()):
+    existing = run_of(client, run)
+    new = {recorded(name): value for name, value in values.items()}
+    old = {name: value for name, value in (existing.data.metrics if existing else {}).items() if name in new}
+    if any(new[name] != value for name, value in old.items()):
         points = client.get_metric_history(run, next(iter(old)))
         return max(when, float(max(point.timestamp for point in points)) / 1000 + 0.001)
     return when

@@ -1,6 +1,6 @@
-"""MLflow as code of the user's own sees it inside a trial: the job's store and experiment, and a run below the trial's.
+"""Sets up MLflow for the user's code inside a trial: it writes to the job's store and experiment.
 
-Nothing here imports MLflow: it would cost each worker seconds. What it reads are its environment variables.
+This module sets MLflow's environment variables and does not import MLflow, which would cost each worker seconds.
 """
 
 import json
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from tuner.storage.uris import absolute, local_path
 
 KEY = "tuner.inside"
-"""Tag of a run that was begun inside a trial: the id of the job's own run, and the trial's number."""
+"""Tag of a run that the user's code started inside a trial: the id of the job's run, and the trial's number."""
 
-_NOT_ITS_OWN = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
-"""What MLflow would take from the environment in which the job, or Ray, was started."""
+_INHERITED = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
+"""Variables that are removed: they come from the environment in which the job, or Ray, was started."""
 
 _CONTEXT = "MLFLOW_RUN_CONTEXT"
-"""Variable with tags, as JSON, for every run that is begun."""
+"""Variable of MLflow with tags, as JSON, for each run that is started."""
 
 
 @dataclass(frozen=True)
 class UserMlflow:
-    """Where a trial's own runs go.
+    """The store and the experiment to which the user's code logs inside trials.
 
     Args:
-        uri: MLflow's tracking URI, absolute. It may hold a password: it is for workers alone.
+        uri: MLflow's tracking URI, absolute. It may contain a password, so it is only sent to workers.
         experiment: Id of the experiment.
-        parent: Id of the job's own run.
-        file: What tells the file or the folder that the store is from another at its path; None for no file.
+        parent: Id of the job's run.
+        file: Inode number of the store's file or folder on the driver's node; None if the store is a server.
     """
 
     uri: str
@@ -38,46 +38,50 @@ class UserMlflow:
 
     @classmethod
     def of(cls, uri: str, experiment: str, parent: str) -> "UserMlflow":
-        """As the driver sees it."""
+        """Create it on the driver; arguments as for the class, `uri` may be relative."""
         uri = absolute(uri)
         return cls(uri, experiment, parent, _identity(uri))
 
     @property
     def is_seen(self) -> bool:
-        """Whether the store can be had from this machine: a file may be another machine's."""
+        """Whether this node can reach the store; a file may exist only on the driver's node."""
         return _identity(self.uri) == self.file
 
     def enter(self, trial: int) -> None:
-        """Have MLflow write there in this process from now on, for a trial by its number."""
+        """Make MLflow in this process write to this store, with the tags of a trial, given by its number."""
         if not self.is_seen:
             return
-        for name in _NOT_ITS_OWN:
+        for name in _INHERITED:
             os.environ.pop(name, None)
         os.environ["MLFLOW_TRACKING_URI"] = self.uri
         os.environ["MLFLOW_EXPERIMENT_ID"] = self.experiment
-        os.environ[_CONTEXT] = json.dumps(_said() | {KEY: key_of(self.parent, trial)})
+        os.environ[_CONTEXT] = json.dumps(_user_tags() | {KEY: key_of(self.parent, trial)})
         if "mlflow" in sys.modules and (fluent := sys.modules.get("mlflow.tracking.fluent")) is not None:
-            # What an earlier trial in this process has set, or left active.
+            # An earlier trial in this process may have set another store or experiment.
             sys.modules["mlflow"].set_tracking_uri(self.uri)
             fluent._active_experiment_id = None  # type: ignore[attr-defined]
 
 
 def key_of(parent: str, trial: int) -> str:
-    """What `KEY` says of the runs of a trial."""
+    """Return the value of the tag `KEY` for the runs inside a trial."""
     return f"{parent}/{trial}"
 
 
-def _said() -> dict[str, str]:
-    """The tags that the user asks for."""
+def _user_tags() -> dict[str, str]:
+    """Return the tags that the user has set in `_CONTEXT`; none if it is not valid JSON."""
     try:
-        said = json.loads(os.environ.get(_CONTEXT) or "{}")
+        tags = json.loads(os.environ.get(_CONTEXT) or "{}")
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return tags if isinstance(tags, dict) else {}
 
 
 def _identity(uri: str) -> int | None:
-    """The number of the file or folder of a store, the same on all machines that share it; None where there is none."""
+    """Return the inode number of a store's file or folder, equal on all nodes that share it.
+
+    Returns:
+        None if the store is no file or folder; 0 if its path does not exist.
+    """
     try:
         return local_path(uri).stat().st_ino if uri.startswith(("sqlite:", "file:", "/")) else None
     except OSError:
