@@ -265,7 +265,7 @@ def test_a_winner_whose_checkpoint_is_gone_is_told_with_that(
     assert project.run("--extend", "all", WIDER.replace("0.05", "0.5")) == 0
     output = capsys.readouterr().out
     assert "trial 0: its checkpoint trial-0000/checkpoint_000003 is not in the job's folder" in output
-    assert "trial-0000/checkpoint_000003, which is not there any more" in "".join(output.splitlines())
+    assert "trial-0000/checkpoint_000003, which does not exist any more" in "".join(output.splitlines())
 
 
 def test_a_checkpoint_that_is_no_artifact_any_more_is_kept_and_recorded_again(project: Project) -> None:

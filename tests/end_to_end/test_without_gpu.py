@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tuner.jobs.driver import run
 from tuner.jobs.result import OK
+from tuner.storage.uris import absolute
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_neither_its_trials_nor_the_test_of_the_winner_take_one(
     assert result.status == OK, screen.getvalue()
     assert [trial.status for trial in result.trials] == ["completed"]
     assert result.trials[0].best_report["device"] == "cpu" and "test_accuracy" in result.test
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(absolute("sqlite:///mlflow.db"))
     [recorded] = client.search_runs([client.get_experiment_by_name("small").experiment_id], "tags.`tuner.trial` = '0'")
     names = {name for name in recorded.data.metrics if name.startswith("system/")}
     assert names and not any("gpu" in name for name in names)

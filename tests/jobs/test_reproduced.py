@@ -21,6 +21,7 @@ from tuner.jobs.local import train_again, train_alone
 from tuner.jobs.reproduced import Reproduction, reproduction
 from tuner.jobs.result import Result
 from tuner.spec.loader import load
+from tuner.storage.uris import absolute
 from tuner.storage.yaml import parse_yaml, write_yaml
 from tuner.trials.trial import Mutation, Trial
 
@@ -105,7 +106,7 @@ def test_any_other_trial_by_its_run(job: Result) -> None:
     import mlflow
 
     other = next(trial for trial in job.trials if trial is not job.winner)
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(absolute("sqlite:///mlflow.db"))
     [record] = [
         each
         for each in client.search_runs([client.get_experiment_by_name("found").experiment_id])
@@ -148,7 +149,7 @@ class TestRefused:
             with pytest.raises(SystemExit) as left:
                 main(arguments)
             assert left.value.code == 2
-            assert "--run: trains a recorded trial as it was" in capsys.readouterr().err
+            assert "--run: trains a recorded trial unchanged" in capsys.readouterr().err
         with pytest.raises(SystemExit):
             main(["train"])
         assert "FILE: is missing" in capsys.readouterr().err

@@ -239,7 +239,9 @@ class TestTheJob:
         again = place.run(resume=True, trial={"target": f"{place.module}:train", "config": {"pause": 0.2, "lr": 0.1}})
         assert [trial.status for trial in again.trials] == ["completed"] * 3 and again.status == OK
 
-    @pytest.mark.parametrize(("owner", "name"), [(Finish, "_measure"), (html, "write_html"), (Retention, "look")])
+    @pytest.mark.parametrize(
+        ("owner", "name"), [(Finish, "_measure"), (html, "write_html"), (Retention, "give_up_worse")]
+    )
     def test_an_end_that_fails_in_part_keeps_the_answer(
         self, place: Place, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
     ) -> None:

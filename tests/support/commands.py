@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import urllib.request
 from pathlib import Path
 from unittest import mock
 
@@ -34,4 +35,5 @@ def tuner(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
         pytest.raises(SystemExit) as left,
     ):
         main(list(arguments))
+    urllib.request.install_opener(None)  # it keeps the proxies of its first use
     return int(left.value.code or 0), said.getvalue()

@@ -437,7 +437,7 @@ class TestJournal:
         kept = tuner.results("small")
         assert list(kept["trial"]) == [1, 0] and list(kept["run_id"]) == list(told["run_id"])
         written = write_report("small", place / "mine.html")
-        assert written.note == "as it was written when the job ended: there is no module 'mine'"
+        assert written.note == "this is the report from the end of the job: there is no module 'mine'"
         assert written.path.read_text() == (job.folder / "report" / html.FILE).read_text()
         for artifact in place.rglob("leaderboard.csv"):
             artifact.unlink()

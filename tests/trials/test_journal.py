@@ -1,5 +1,6 @@
 """What is written down while a job runs is what another run reads: nothing less, nothing more."""
 
+import errno
 import json
 import math
 import shutil
@@ -17,7 +18,7 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import as_file, checkpoints_in, resolved
 from tuner.tracking.record.messages import end_of
 from tuner.trials import journal
-from tuner.trials.events import event_of
+from tuner.trials.events import Event, event_of
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import FILE, Journal, text_of
 from tuner.trials.resume.reading import read_past
@@ -602,3 +603,31 @@ def test_a_job_that_came_from_an_object_store_goes_on_behind_its_last_part(tmp_p
     assert len(events) == 5
     with as_file(f"{folder}/{FILE}") as file:
         assert file.read_text() == text_of(folder)
+
+
+def test_a_trial_that_the_journal_does_not_have_is_handed_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when it begins: a job that is resumed begins another trial under its number."""
+    followed: list[Event] = []
+    written = Journal(str(tmp_path), on_trouble=lambda error: None, follow=followed.append)
+    generator = TrialGenerator(experiment())
+    played = Played(experiment(), written)
+    known, unknown = generator.next(), generator.next()
+    assert known is not None and unknown is not None
+    played.start(known)
+    with monkeypatch.context() as patch:
+
+        def full(*arguments: Any) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        patch.setattr(Journal, "_append", full)
+        played.start(unknown)
+        played.report(unknown, 0.5)
+        played.report(known, 0.5)
+        assert [(event.event, event.model_dump()["trial"]) for event in followed] == [("started", 0), ("reported", 0)]
+        played.end(unknown)
+        assert len(followed) == 2
+    played.end(known)  # there is room again
+    assert [event.event for event in followed[2:]] == ["started", "reported", "ended", "ended"]
+    assert (tmp_path / FILE).read_text().count('"trial": 1') == 3

@@ -73,6 +73,9 @@ class Journal(TrialCallback):
         self._is_local = "://" not in folder
         self._on_trouble = on_trouble
         self._follow = follow
+        self._waiting: list[TrialEvent] = []
+        """Events of trials that begin while nothing can be written: a record must not have them, since `--resume`
+        begins other trials under their numbers."""
         self._file: FileIO | None = None
         """Where it is local, the file to which lines are added; open while the job runs."""
         parts = list(read_parts(below(folder, FILE))) if exists(folder) else []
@@ -132,17 +135,34 @@ class Journal(TrialCallback):
 
     def _write(self, event: Event) -> None:
         self._lines.append(event.placed(partial(relative, folder=self._folder)).line())
+        is_written = False
         try:
             if self._is_local:
                 self._append()
             elif not isinstance(event, TrialReported | TrialSaved):
                 self._replace()
+            is_written = True
         except OSError as error:
             if self._on_trouble is None:
                 raise
             self._on_trouble(error)
         finally:
-            self._follow(event)
+            self._hand_on(event, is_written)
+
+    def _hand_on(self, event: Event, is_written: bool) -> None:
+        """Give an event to whoever follows, once the journal has the beginning of its trial."""
+        begins = isinstance(event, TrialStarted) and event.epoch == 0
+        waiting = {each.trial for each in self._waiting}
+        if not is_written and isinstance(event, TrialEvent) and (begins or event.trial in waiting):
+            self._waiting.append(event)
+            return
+        best = {event.end["winner"], *event.end["front"]} if isinstance(event, JobRecorded) else set()
+        for each in self._waiting:
+            if is_written or each.trial in best:  # the end of the record names the best trials
+                self._follow(each)
+        if is_written:
+            self._waiting.clear()
+        self._follow(event)
 
     def _append(self) -> None:
         if self._file is None:

@@ -156,7 +156,7 @@ def test_what_is_as_it_should_be_is_ticked_and_nothing_is_left(net: Network, hea
     store = f"sqlite:///{folder}/mlflow.db"
     size = sum((folder / name).stat().st_size for name in ("job.yaml", "own_code.py"))
     [warned] = [line for line in said if line.startswith("!")]
-    assert warned.startswith(f"! {store} lies on this machine: what code of your own logs with mlflow itself")
+    assert warned.startswith(f"! {store} lies on this machine: what your own code logs with mlflow itself")
     assert [line for line in said if line.startswith("✓")] == [
         f"✓ Ray answers: {head.ray_address}",
         f"✓ every node gets 2 files of {folder}, {size} bytes",

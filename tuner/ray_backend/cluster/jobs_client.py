@@ -38,7 +38,7 @@ def problems_of(address: str) -> list[Problem]:
         return [Problem(f"{masked(address)!r} is no address of a dashboard", "--submit", hint=hint)]
     if holds_secret(address):
         hint = f"write http://HOST:8265; who you are is told by a token: {_TOKEN}"
-        return [Problem("a name or password has no place in it", "--submit", masked(address), hint)]
+        return [Problem("must not contain a user name or password", "--submit", masked(address), hint)]
     return []
 
 
