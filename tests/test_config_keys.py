@@ -17,7 +17,7 @@ from tuner.tracking.record.opening import rules_of
 from tuner.tracking.record.projection import StartRun, projected
 from tuner.train.trial_base import merge
 from tuner.trials.generator import planned
-from tuner.trials.journal import started
+from tuner.trials.journal import started_event
 
 Own = Callable[[str], str]
 
@@ -75,7 +75,7 @@ class TestSearched:
     def test_the_record_says_what_is_trained_with(self, target: str, config: dict[str, Any]) -> None:
         spec = of_target(target, config | {"a.b": 1}, space=RATES)
         trial = (planned(spec) or [])[1]
-        [begun] = projected(rules_of(spec), "", trial.number, [started(trial, trial.config)])
+        [begun] = projected(rules_of(spec), "", trial.number, [started_event(trial, trial.config, trial.assignment, 0)])
         assert isinstance(begun, StartRun)
         assert (begun.params, begun.tags["fixed.config.a.b"]) == ({"config.optimizer.lr": "0.01"}, "1")
 

@@ -26,7 +26,7 @@ from tuner.tracking.tensorboard import TensorBoard
 from tuner.trials.callback import TrialCallback
 from tuner.trials.events import Event, TrialReported
 from tuner.trials.generator import TrialGenerator
-from tuner.trials.journal import Journal, recorded
+from tuner.trials.journal import Journal, recorded_event
 from tuner.trials.resume.reading import read_past
 from tuner.trials.retention import Retention
 from tuner.trials.stopping import StoppingCriteria
@@ -182,7 +182,7 @@ class TestListeners:
         append = Journal._append
         monkeypatch.setattr(Journal, "_append", refuse_line)
         monkeypatch.setattr(Journal, "closed", lambda *arguments, **more: None)
-        monkeypatch.setattr(Journal, "recorded", lambda self, end: self._follow(recorded(end)))
+        monkeypatch.setattr(Journal, "recorded", lambda self, end: self._follow(recorded_event(end)))
         result = place.run()
         assert result.status == FAILED and "it broke" in result.ended_early
         parent, trials = place.statuses()

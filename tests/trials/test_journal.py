@@ -605,12 +605,13 @@ def test_a_job_that_came_from_an_object_store_goes_on_behind_its_last_part(tmp_p
         assert file.read_text() == text_of(folder)
 
 
+@pytest.mark.parametrize(("scheme", "write"), [("", "_append"), ("file://", "_replace")])
 def test_a_trial_that_the_journal_does_not_have_is_handed_to_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scheme: str, write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full when it begins: a job that is resumed begins another trial under its number."""
     followed: list[Event] = []
-    written = Journal(str(tmp_path), on_trouble=lambda error: None, follow=followed.append)
+    written = Journal(f"{scheme}{tmp_path}", on_trouble=lambda error: None, follow=followed.append)
     generator = TrialGenerator(experiment())
     played = Played(experiment(), written)
     known, unknown = generator.next(), generator.next()
@@ -621,7 +622,7 @@ def test_a_trial_that_the_journal_does_not_have_is_handed_to_nobody(
         def full(*arguments: Any) -> None:
             raise OSError(errno.ENOSPC, "full")
 
-        patch.setattr(Journal, "_append", full)
+        patch.setattr(Journal, write, full)
         played.start(unknown)
         played.report(unknown, 0.5)
         played.report(known, 0.5)

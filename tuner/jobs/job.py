@@ -66,17 +66,16 @@ class Job(JobContext):
             sweeper.submit(internal_errors.guarded, "the sweeper", work, *arguments)
 
         retention = Retention(spec, self.trials, journal.trial_dropped, partial(sweep, delete))
-        essential = [GuardedCallback(each, internal_errors) for each in (self.generator, stopping, retention)]
-        essential.insert(
-            2, GuardedCallback(journal, internal_errors, give_up=stopping.give_up)
-        )  # without it, the job cannot be resumed
-        optional: list[TrialCallback] = [display]
-        if spec.tracking.tensorboard:
-            optional.append(TensorBoard(self.folder, spec.objectives, say))
         listeners: list[TrialCallback] = [
-            *essential,
-            *(GuardedCallback(each, internal_errors, minor=True) for each in optional),
+            GuardedCallback(self.generator, internal_errors),
+            GuardedCallback(stopping, internal_errors),
+            GuardedCallback(journal, internal_errors, give_up=stopping.give_up),  # a job without it cannot be resumed
+            GuardedCallback(retention, internal_errors),  # behind the journal, which says what it deletes
+            GuardedCallback(display, internal_errors, minor=True),
         ]
+        if spec.tracking.tensorboard:
+            board = TensorBoard(self.folder, spec.objectives, say)
+            listeners.append(GuardedCallback(board, internal_errors, minor=True))
         try:
             with display, ended_by_signals(stopping, say, self.local):
                 run_trials(

@@ -16,7 +16,7 @@ from tuner.tracking.record import messages
 from tuner.tracking.record.audit import MissingItem, lacking
 from tuner.tracking.record.recorder import Links, Recorder
 from tuner.tracking.relocation import relocate
-from tuner.trials.journal import ended as ended_event
+from tuner.trials.journal import ended_event
 from tuner.trials.resume.reading import read_past
 from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.resume.stored_jobs import find

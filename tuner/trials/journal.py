@@ -12,7 +12,7 @@ from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tuner.config_keys import flattened
+from tuner.config_keys import Assignment, flattened
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, files_at, part_of, read_parts, relative
 from tuner.storage.uris import masked
@@ -40,7 +40,6 @@ Kind = TypeVar("Kind", bound=Event)
 
 FILE = "journal.jsonl"
 """Its name in the job's folder, and among the artifacts of the job's run."""
-
 
 _PART = 200_000
 """Bytes of a part in an object store."""
@@ -100,7 +99,7 @@ class Journal(TrialCallback):
 
     def recorded(self, end: JobEnd) -> None:
         """The record is about to end, and how: `tuner sync` writes what the tracking server does not take now."""
-        self._write(recorded(end))
+        self._write(recorded_event(end))
         self._close()
 
     def _close(self) -> None:
@@ -110,7 +109,7 @@ class Journal(TrialCallback):
 
     def trial_started(self, trial: Trial) -> None:
         """Write that a trial has begun, and its configuration."""
-        self._write(started(trial, trial.config))
+        self._write(started_event(trial, trial.config, trial.assignment, trial.epoch))
 
     def trial_reported(self, trial: Trial, report: dict[str, Any]) -> None:
         """Write an epoch's metrics."""
@@ -131,17 +130,15 @@ class Journal(TrialCallback):
 
     def trial_ended(self, trial: Trial) -> None:
         """Write how a trial ended, and what the sampler noted on it."""
-        self._write(ended(trial))
+        self._write(ended_event(trial))
 
     def _write(self, event: Event) -> None:
         self._lines.append(event.placed(partial(relative, folder=self._folder)).line())
         is_written = False
         try:
-            if self._is_local:
-                self._append()
-            elif not isinstance(event, TrialReported | TrialSaved):
-                self._replace()
-            is_written = True
+            if self._is_local or not isinstance(event, TrialReported | TrialSaved):
+                self._append() if self._is_local else self._replace()
+                is_written = True
         except OSError as error:
             if self._on_trouble is None:
                 raise
@@ -187,16 +184,16 @@ class Journal(TrialCallback):
             self._lines.clear()
 
 
-def started(trial: Trial, config: AnyTrial) -> TrialStarted:
-    """The event that a trial has begun as `config`."""
+def started_event(trial: Trial, config: AnyTrial, assignment: Assignment, epoch: int) -> TrialStarted:
+    """The event that a trial has begun as `config`, which has an `assignment`, with `epoch` epochs behind it."""
     data = config.describe_data()
     return _made(
         TrialStarted,
         trial,
-        epoch=trial.epoch,
-        assignment=trial.assignment,
+        epoch=epoch,
+        assignment=assignment,
         seed=config.seed,
-        label=trial.label,
+        label=label(assignment),
         config={key: str(value) for key, value in flattened(config.model_dump(exclude_none=True)).items()},
         data=asdict(data) if data is not None else None,
         has_own_code=bool(config.targets),
@@ -204,7 +201,7 @@ def started(trial: Trial, config: AnyTrial) -> TrialStarted:
     )
 
 
-def ended(trial: Trial) -> TrialEnded:
+def ended_event(trial: Trial) -> TrialEnded:
     """The event that a trial has ended."""
     return _made(
         TrialEnded,
@@ -226,7 +223,7 @@ def ended(trial: Trial) -> TrialEnded:
     )
 
 
-def recorded(end: JobEnd) -> JobRecorded:
+def recorded_event(end: JobEnd) -> JobRecorded:
     """The event that the record of a job ends."""
     return _made(JobRecorded, end=end)
 
@@ -236,11 +233,11 @@ def history(spec: ExperimentSpec, trial: Trial) -> Iterator[TrialEvent]:
 
     Args:
         spec: The experiment.
-        trial: The trial, as `tuner.trials.resume.resumed_job` has read it.
+        trial: The trial, as `tuner.trials.resume.reading` has read it.
     """
     first = trial.assignment_at(0)
     config = spec.trial_config(first).model_copy(update={"seed": trial.config.seed})
-    yield started(trial, config).model_copy(update={"epoch": 0, "assignment": first, "label": label(first)})
+    yield started_event(trial, config, first, 0)
     mutations = list(trial.mutations)
     for report, when in trial.reports:
         while mutations and mutations[0].epoch < report["epoch"]:
@@ -251,7 +248,7 @@ def history(spec: ExperimentSpec, trial: Trial) -> Iterator[TrialEvent]:
     if trial.dropped:
         yield _made(TrialDropped, trial)
     if trial.ended is not None:
-        yield ended(trial)
+        yield ended_event(trial)
 
 
 def _made(kind: type[Kind], trial: Trial | None = None, **fields: Any) -> Kind:

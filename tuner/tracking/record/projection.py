@@ -115,9 +115,8 @@ class TrialProjection:
     _is_started: bool = False
     _is_dropped: bool = False
     _checkpoint: str | None = None
-    _is_ended: bool = False
+    """The best checkpoint, once the trial has ended."""
     _has_own_code: bool = False
-    _furthest: int = 0
     _assignment: dict[str, Any] = field(default_factory=dict)
     _mutations: list[TrialMutated] = field(default_factory=list)
     _reports: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -141,7 +140,7 @@ class TrialProjection:
 
     def _start(self, event: TrialStarted) -> Operation:
         self._assignment, self._has_own_code = event.assignment, event.has_own_code
-        self._is_ended = False
+        self._checkpoint = None
         if event.epoch == 0:  # it begins as what it has become
             self._mutations = []
         if self._is_started:
@@ -156,7 +155,6 @@ class TrialProjection:
     def _report(self, event: TrialReported) -> Operation:
         report: Mapping[str, Any] = event.report
         epoch = event.report["epoch"]
-        self._furthest = max(self._furthest, epoch)
         self._reports[epoch] = report
         values = _numbers(report) | {f"system/{name}": value for name, value in report.get(SYSTEM, {}).items()}
         if self.rules.is_population:
@@ -165,7 +163,7 @@ class TrialProjection:
         return LogMetrics(values, epoch, event.time)
 
     def _end(self, event: TrialEnded) -> Operation:
-        self._is_ended, self._checkpoint = True, event.best
+        self._checkpoint = event.best
         report = self._reports.get(event.best_epoch or 0, {})
         scores = {f"best_{objective.metric}": objective.of(report) for objective in self.rules.objectives}
         best = {name: value for name, value in scores.items() if value is not None}
@@ -194,7 +192,7 @@ class TrialProjection:
         return EndRun(
             status=_MLFLOW_STATUS[event.status],
             metrics=best,
-            step=max(self._furthest, event.furthest),
+            step=event.furthest,  # MLflow shows the value of the highest step
             tags=tags,
             texts=texts,
             checkpoint=event.best or "",
@@ -205,9 +203,7 @@ class TrialProjection:
         )
 
     def _delete(self) -> list[Operation]:
-        if not (self._is_dropped and self._is_ended and self._checkpoint):
-            return []
-        return [DeleteCheckpoints(above(self._checkpoint))]
+        return [DeleteCheckpoints(above(self._checkpoint))] if self._is_dropped and self._checkpoint else []
 
 
 def projected(rules: Rules, folder: str, number: int, events: Iterable[Event]) -> list[Operation]:

@@ -18,8 +18,7 @@ from tuner.tracking.store import FIXED, SPACE, VIEW
 from tuner.tracking.user_mlflow import UserMlflow
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.events import Event, JobEnd, JobRecorded, TrialEvent, TrialSaved
-from tuner.trials.journal import history
-from tuner.trials.journal import recorded as end_event
+from tuner.trials.journal import history, recorded_event
 from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.status import ENDED
 
@@ -172,7 +171,7 @@ class Recorder:
 
     def job_ended(self, end: JobEnd) -> None:
         """Have the end of the job recorded that its journal does not have."""
-        self.put(end_event(end))
+        self.put(recorded_event(end))
 
     def user_mlflow(self, links: Links) -> UserMlflow:
         """Where trials log that use MLflow themselves."""
