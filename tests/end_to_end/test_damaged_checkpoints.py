@@ -151,12 +151,7 @@ def check_as_undisturbed(job: Disturbed, tmp_path: Path) -> None:
         folder.mkdir()
         save(folder)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        fit(config, spec.objective, report, device=torch.device("cpu"))
-    finally:
-        torch.set_num_threads(threads)
+    fit(config, spec.objective, report, device=torch.device("cpu"))
     run, client = job.run(), job.client
     for name in ("train_loss", "val_loss", "val_accuracy"):
         points = client.get_metric_history(run.info.run_id, name)
@@ -174,7 +169,7 @@ def check_as_undisturbed(job: Disturbed, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made")
+@pytest.mark.usefixtures("store_made", "one_thread")
 @pytest.mark.parametrize("how_many", [1, 2])
 def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
     tmp_path: Path, how_many: int
@@ -202,7 +197,7 @@ def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_rea
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made")
+@pytest.mark.usefixtures("store_made", "one_thread")
 def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(tmp_path: Path) -> None:
     job = Disturbed(tmp_path)
     process = job.start()
@@ -221,7 +216,7 @@ def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made")
+@pytest.mark.usefixtures("store_made", "one_thread")
 def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Path) -> None:
     import shutil
 
@@ -238,7 +233,7 @@ def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made")
+@pytest.mark.usefixtures("store_made", "one_thread")
 def test_a_winner_whose_checkpoint_is_damaged_is_told_and_not_registered(tmp_path: Path) -> None:
     # More trials than the machine has room for at once: when the first has ended, there is another one to wait for.
     others = ", ".join(f"1.0e-{9 + number}" for number in range(os.cpu_count() or 1))

@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from conftest import processes_below, start_job, thread_writers
 from in_process import in_process
 from mlflow import MlflowClient
@@ -315,6 +314,7 @@ def test_all_of_it_is_one_record(grid: Place) -> None:
         assert grid.client.list_artifacts(record.info.run_id, "checkpoint")
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_what_went_on_has_the_numbers_of_what_was_never_interrupted(grid: Place) -> None:
     spec = load(grid.file)
     plan = spec.plan()
@@ -324,13 +324,8 @@ def test_what_went_on_has_the_numbers_of_what_was_never_interrupted(grid: Place)
     assert begun.count(number) >= 2
     config = spec.trial_config(plan[number])
     assert isinstance(config, TrialConfig)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     alone: list[dict[str, Any]] = []
-    try:
-        fit(config, spec.objective, lambda metrics, save: alone.append(metrics))
-    finally:
-        torch.set_num_threads(threads)
+    fit(config, spec.objective, lambda metrics, save: alone.append(metrics))
     for name in ("train_loss", "val_loss", "val_accuracy"):
         assert list(grid.history(number, name).values()) == [metrics[name] for metrics in alone], name
     best = max(metrics["val_accuracy"] for metrics in alone)

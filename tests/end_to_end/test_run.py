@@ -223,16 +223,12 @@ def test_a_checkpoint_loads_from_its_folder_and_from_its_run(job: Job) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_alone_gives_the_numbers_that_ray_gave_to_the_last_bit(job: Job) -> None:
     config = job.spec.trial_config(job.plan[0])
     assert isinstance(config, TrialConfig)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     alone: list[dict[str, Any]] = []
-    try:
-        fit(config, job.spec.objective, lambda metrics, save: alone.append(metrics))
-    finally:
-        torch.set_num_threads(threads)
+    fit(config, job.spec.objective, lambda metrics, save: alone.append(metrics))
     record = job.run_of(0)
     for name in ("train_loss", "val_loss", "val_accuracy", "val_f1"):
         curve = [metric.value for metric in job.client.get_metric_history(record.info.run_id, name)]
@@ -434,7 +430,7 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made")
+@pytest.mark.usefixtures("store_made", "one_thread")
 def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     epochs, temporary = 40, tmp_path / "tmp"
     temporary.mkdir()
@@ -491,12 +487,7 @@ def _trained_alone(spec: ExperimentSpec, assignment: Any, folder: Path) -> Path:
             folder.mkdir()
             save(folder)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        fit(config, spec.objective, report, device=torch.device("cpu"))
-    finally:
-        torch.set_num_threads(threads)
+    fit(config, spec.objective, report, device=torch.device("cpu"))
     return folder
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import ray
-import torch
 from conftest import thread_writers
 from mlflow import MlflowClient
 from rich.console import Console
@@ -363,6 +362,7 @@ def test_the_history_of_a_population_is_whole_and_true(populations: tuple[Job, J
     assert len(rows) == 2 * sum(len(trial.mutations) for trial in job.trials)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_copy_goes_on_from_its_parents_weights(populations: tuple[Job, Job], tmp_path: Path) -> None:
     job, _ = populations
     first = min((m for t in job.trials for m in t.mutations), key=lambda mutation: mutation.epoch)
@@ -370,8 +370,6 @@ def test_a_copy_goes_on_from_its_parents_weights(populations: tuple[Job, Job], t
     parent = job.trials[first.parent]
     assert not [m for m in parent.mutations if m.epoch < first.epoch]
     spec = job.result.spec
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     curve: dict[int, dict[str, Any]] = {}
 
     def report(metrics: dict[str, Any], save: Callable[[Path], None]) -> None:
@@ -380,17 +378,14 @@ def test_a_copy_goes_on_from_its_parents_weights(populations: tuple[Job, Job], t
         folder.mkdir(exist_ok=True)
         save(folder)
 
-    try:
-        origin = json.loads(json.dumps(parent.mutations[0].before if parent.mutations else parent.assignment))
-        whose = spec.trial_config(origin).model_copy(update={"seed": parent.config.seed, "epochs": first.epoch})
-        assert isinstance(whose, TrialConfig)
-        fit(whose, spec.objective, report)
-        assert curve[first.epoch]["train_loss"] == job.history(parent.number, "train_loss")[first.epoch]
-        whose = spec.trial_config(first.after).model_copy(update={"seed": copy.config.seed, "epochs": first.epoch + 1})
-        assert isinstance(whose, TrialConfig)
-        fit(whose, spec.objective, report, resume=tmp_path / str(first.epoch))
-    finally:
-        torch.set_num_threads(threads)
+    origin = json.loads(json.dumps(parent.mutations[0].before if parent.mutations else parent.assignment))
+    whose = spec.trial_config(origin).model_copy(update={"seed": parent.config.seed, "epochs": first.epoch})
+    assert isinstance(whose, TrialConfig)
+    fit(whose, spec.objective, report)
+    assert curve[first.epoch]["train_loss"] == job.history(parent.number, "train_loss")[first.epoch]
+    whose = spec.trial_config(first.after).model_copy(update={"seed": copy.config.seed, "epochs": first.epoch + 1})
+    assert isinstance(whose, TrialConfig)
+    fit(whose, spec.objective, report, resume=tmp_path / str(first.epoch))
     for name in ("train_loss", "val_loss", "val_accuracy"):
         assert curve[first.epoch + 1][name] == job.history(copy.number, name)[first.epoch + 1], name
 

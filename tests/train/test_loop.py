@@ -1,7 +1,6 @@
 """The training loop on scikit-learn's digits: what it learns, measures, repeats to the last bit and goes on from."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,7 @@ LOCATE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Bit-identical numbers are promised for the same number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trial(**changes: Any) -> TrialConfig:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +105,6 @@ def trained(
 
     fit(config, Objective(metric="val_loss", mode="min"), report, device=CPU, resume=resume, micro_batches=parts)
     return told, checkpoint.read_state(folder / f"{parts}-{config.epochs}")[0]
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -63,7 +63,8 @@ class Journal(TrialCallback):
             folder: The job's folder, or its URI.
             on_trouble: Called with the OSError that kept the journal from being written; it raises the error again
                 unless the job can continue. None raises all.
-            follow: Called with each event once it is written, or kept.
+            follow: Called with each event once it is written or kept; with those of a trial whose beginning is kept,
+                once that is written.
         """
         self._folder = folder
         self._files, path = files_at(folder)
