@@ -1,84 +1,37 @@
 """What several test files share."""
 
 import contextlib
+import gc
 import os
-import queue
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from in_process import in_process
-from xdist.remote import Producer
-from xdist.scheduler import LoadGroupScheduling
+from thread_writers import thread_writers
 
 from tuner import user_code
 from tuner.config_keys import Assignment
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.cluster.resources import ClusterResources
 from tuner.spec.experiment import ExperimentSpec
-from tuner.tracking.record import recorder
-from tuner.tracking.record.messages import Answer, OpenRecord, Refusal, Waiting, Written, answer_of
-from tuner.tracking.record.writer import write as write_record
 from tuner.trials.callback import TrialCallback
-from tuner.trials.events import Event
 from tuner.trials.status import Status
 from tuner.trials.trial import Mutation, Trial
+
+pytest_plugins = ["scheduling"]
 
 Write = Callable[..., Path]
 
 _STATUS = pytest.StashKey[int]()
-_HEAVY = ("cluster", "server", "browser")
-"""Markers of what loads the machine so much that two of them would miss each other's deadlines."""
-_GROUPS = ("heavy", "ray")
-"""In the order in which they begin."""
-
-
-class Scheduling(LoadGroupScheduling):  # type: ignore[misc]
-    """Has each file run by one worker, as its fixtures are for all of it; of what is a group, all by one of them."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return str(super()._split_scope(nodeid).partition("::")[0])
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling | None:
-    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have what takes longest begin first, as else it would be waited for at the end: workers are given files in turn.
-
-    What is heavy is one group, whose tests run one after the other; so is what shares `started_ray`.
-    """
-    for item in filter(_group, items):  # where servers or a Ray are started, too
-        item.add_marker(pytest.mark.slow)
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-
-    def turn(item: pytest.Item) -> tuple[int, int]:
-        group = _group(item)
-        return _GROUPS.index(group) if group else len(_GROUPS), -slow[item.path]
-
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=turn)
-
-
-def _group(item: pytest.Item) -> str:
-    """The tests that are run by the same worker wherever they stand; empty for those of the item's file."""
-    if any(item.get_closest_marker(name) for name in _HEAVY):
-        return "heavy"
-    return "ray" if "started_ray" in getattr(item, "fixturenames", ()) else ""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,6 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # the modules of all tests, through which every collection of garbage would go
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -300,45 +257,6 @@ def processes_below(process: "subprocess.Popen[str]", word: str) -> list[psutil.
             if word in " ".join(child.cmdline()):
                 found.append(child)
     return found
-
-
-class ThreadWriterClient:
-    """A `WriterClient` whose writer is a thread: a process of its own takes two seconds to come up."""
-
-    def __init__(self, environment: Mapping[str, str], lock: int | None = None) -> None:
-        self.lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.is_open = False
-
-    def open(self, message: OpenRecord, waiting: Callable[[str], object]) -> Any:
-        lines = iter(self.lines.get, None)
-        threading.Thread(target=write_record, args=(lines, self._reply)).start()
-        self.lines.put(message.model_dump_json())
-        while isinstance(answer := answer_of(self.answers.get()), Waiting):
-            waiting(answer.why)
-        self.is_open = not isinstance(answer, Refusal)
-        return answer
-
-    def _reply(self, answer: Answer) -> None:
-        self.answers.put(answer.model_dump_json())
-
-    def hang_up(self) -> None:
-        self.lines.put(None)
-
-    def put(self, event: Event) -> None:
-        self.lines.put(event.line())
-
-    def close(self) -> Any:
-        self.lines.put(None)
-        return answer_of(self.answers.get()) if self.is_open else Written(failures=[])
-
-
-@contextlib.contextmanager
-def thread_writers() -> Iterator[None]:
-    """Records of jobs that are run in this process meanwhile are written by a thread."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorder, "WriterClient", ThreadWriterClient)
-        yield
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ HOUSE = Path(__file__).parents[1] / "tuner"
 
 PACKAGES = [
     "cli",
-    "deploy",
     "jobs",
     "report",
     "ray_backend",
@@ -16,11 +15,14 @@ PACKAGES = [
     "trials",
     "spec",
     "search",
+    "proposal",
+    "inspection",
     "train",
     "tasks",
     "models",
     "data",
     "storage",
+    "process",
 ]
 """From top to bottom. A package imports those below it; below them is the ground."""
 

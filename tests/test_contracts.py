@@ -7,19 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import cifar_files
+import encoded_files
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from tuner.config import Config
 from tuner.config_keys import Assignment
-from tuner.data import DataConfig
+from tuner.data import CIFAR10, CSVImages, DataConfig, ImageNet, ParquetImages
 from tuner.data.images import ImageData, Images, _train_and_validation
+from tuner.data.loading.choice import Cache
+from tuner.data.loading.source import ALONE
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
-from tuner.interfaces import ImageShape, Output, Outputs, Target
+from tuner.interfaces import Batch, ImageShape, Output, Outputs, Target
 from tuner.models import ModelConfig
 from tuner.objectives import Objective, mode_of
 from tuner.search import SearchConfig
@@ -28,9 +33,9 @@ from tuner.search.schedulers import SchedulerConfig
 from tuner.search.searcher import Plan, Searcher, TrialOutcome
 from tuner.search.space import Space
 from tuner.tasks import TaskConfig
-from tuner.tasks.losses import ClassLoss, LossConfig
-from tuner.train.lr_schedules import ScheduleConfig
-from tuner.train.optimizers import OptimizerConfig
+from tuner.tasks.losses import LossConfig
+from tuner.train.optim.lr_schedules import ScheduleConfig
+from tuner.train.optim.optimizers import OptimizerConfig
 
 
 def members(union: Any) -> list[Any]:
@@ -101,6 +106,7 @@ def by_name(outputs: Outputs, asked: dict[str, Output]) -> dict[str, Tensor]:
     return {name: outputs}
 
 
+@pytest.mark.usefixtures("one_thread")  # much faster beside other processes
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
 def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: Any, shape: tuple[int, int, int]) -> None:
@@ -120,7 +126,11 @@ def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: An
             sums = output.exp().sum(dim=1)
             is_distribution = torch.allclose(sums, torch.ones(6), atol=1e-5)
             assert is_distribution == asked[name].log_probabilities
-        sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()  # type: ignore[union-attr]
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(2):  # a layer before one that is initialized with zeros learns from the second step on
+            outputs = by_name(model(images), asked)
+            sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()  # type: ignore[union-attr]
+            optimizer.step()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), f"{name} does not learn"
@@ -155,6 +165,8 @@ def test_the_same_seed_builds_the_same_weights(member: Any) -> None:
     assert not torch.equal(weights(1), weights(2))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")  # much faster beside other processes
 @pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
 def test_a_model_that_cannot_be_built_is_refused_beforehand(member: Any) -> None:
     refused = 0
@@ -195,6 +207,26 @@ def mnist_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return raw
 
 
+@pytest.fixture(scope="module")
+def folder_of_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 70 images of noise in each of 3 classes."""
+    root = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (root / name).mkdir()
+        for number in range(70):
+            Image.fromarray(rng.integers(0, 256, (12, 10, 3), np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+ENCODED: dict[Any, tuple[str, Callable[[Path], Path]]] = {
+    CSVImages: ("file", encoded_files.write_csv),
+    ParquetImages: ("file", lambda folder: encoded_files.write_parquet(folder / "x.parquet", [0, 1, 2] * 70)),
+    ImageNet: ("root", encoded_files.write_imagenet),
+}
+"""The members whose images lie in files of a layout of their own: the field that names these, and what writes them."""
+
+
 @pytest.fixture
 def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A member of DataConfig whose data is there: generated for those in MNIST's format and for one of one's own."""
@@ -204,13 +236,22 @@ def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
         generated: Path = request.getfixturevalue("mnist_like")
         (tmp_path / member.__name__ / "raw").symlink_to(generated)
         monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path))
-    elif "target" not in member.model_fields:
+    elif issubclass(member, CIFAR10):
+        monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path))
+        cifar_files.write(member, tmp_path, monkeypatch, 7000, 1000)
+    elif not {"target", "root", "file"} & set(member.model_fields):
         try:
             member().prepare()
         except UserError as error:
             pytest.skip(f"{member.__name__} is not to be had: {error}")
     _train_and_validation.cache_clear()
-    yield partial(member, target="own_code:Noise") if "target" in member.model_fields else member
+    if member in ENCODED:
+        key, write = ENCODED[member]
+        yield partial(member, **{key: str(write(tmp_path / "encoded"))}, size=12)
+    elif "root" in member.model_fields:
+        yield partial(member, root=str(request.getfixturevalue("folder_of_noise")))
+    else:
+        yield partial(member, target="own_code:Noise") if "target" in member.model_fields else member
     _train_and_validation.cache_clear()
 
 
@@ -254,7 +295,10 @@ def test_a_dataset_is_what_it_says(prepared: Make, canvas: int | None) -> None:
         assert set(part.targets) == set(data.targets)
         for name, target in data.targets.items():
             values = part.targets[name]
-            if target.is_class:
+            if target.kind == "multilabel":
+                assert values.shape == (len(part), target.size) and values.dtype == torch.float32
+                assert set(values.flatten().tolist()) == {0.0, 1.0} and values.any(dim=0).all()
+            elif target.kind == "class":
                 assert values.shape == (len(part),) and values.dtype == torch.int64
                 assert set(values.tolist()) == set(range(target.size)), "every class is in every part"
             else:
@@ -268,6 +312,23 @@ def test_training_validation_and_test_set_share_no_image(prepared: Make) -> None
     data = prepared()
     parts = [identities(part) for part in (*data.load(), data.load_test())]
     assert len({image for part in parts for image in part}) == sum(map(len, parts))
+
+
+@every_dataset
+def test_a_training_reads_the_same_batches_wherever_the_images_lie(
+    prepared: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "cache" not in type(prepared()).model_fields:
+        pytest.skip("is always in memory")
+    wanted = [*prepared(limit=30, balance="sampler").load(), prepared().load_test()]
+    monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path / "decoded"))
+    for cache in get_args(Cache):
+        data, cpu = prepared(limit=30, balance="sampler", cache=cache), torch.device("cpu")
+        with data.opened(cpu, ALONE) as sets, data.opened_once("test", cpu, ALONE) as test:
+            for source, images in zip((*sets, test), wanted, strict=True):
+                for one, other in zip(source.batches(20, 3), images.batches(20, 3), strict=True):
+                    assert torch.equal(one.inputs, other.inputs)
+                    assert torch.equal(one.targets["label"], other.targets["label"])
 
 
 @every_dataset
@@ -325,15 +386,24 @@ def example(target: Target, count: int = 24) -> tuple[Tensor, Tensor]:
     """Outputs and a target that fit each other, drawn at random."""
     generator = torch.Generator().manual_seed(3)
     output = torch.randn(count, target.size, generator=generator)
-    if target.is_class:
+    if target.kind == "class":
         return output.log_softmax(dim=1), torch.randint(target.size, (count,), generator=generator)
-    return output, torch.randn(count, target.size, generator=generator)
+    values = torch.randn(count, target.size, generator=generator)
+    return output, (values > 0).float() if target.kind == "multilabel" else values
+
+
+TARGETS = {
+    "class": Target(10),
+    "multilabel": Target(10, multilabel=True),
+    "values": Target(2, unit="pixels"),
+}
+"""A target of each kind."""
 
 
 @pytest.mark.parametrize("member", members(LossConfig), ids=lambda member: member.__name__)
 def test_a_loss_is_a_pure_mean_over_samples(member: Any) -> None:
     loss = member()
-    output, target = example(Target(5) if isinstance(loss, ClassLoss) else Target(3, unit="pixels"))
+    output, target = example(TARGETS[loss.target_kind])
     output.requires_grad_()
     given = output.detach().clone()
     for function in (loss, loss.measure):
@@ -349,17 +419,34 @@ def test_a_loss_is_a_pure_mean_over_samples(member: Any) -> None:
 @pytest.mark.parametrize("member", members(LossConfig), ids=lambda member: member.__name__)
 def test_going_down_a_loss_gradient_lowers_what_is_measured(member: Any) -> None:
     loss = member()
-    output, target = example(Target(5) if isinstance(loss, ClassLoss) else Target(3, unit="pixels"))
+    output, target = example(TARGETS[loss.target_kind])
     output.requires_grad_()
     [gradient] = torch.autograd.grad(loss(output, target), output)
     better = output - 0.1 * gradient
     assert loss.measure(better, target) < loss.measure(output, target)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 8.0])
+@pytest.mark.parametrize("member", members(LossConfig), ids=lambda member: member.__name__)
+def test_the_distance_to_a_teacher_is_a_mean_over_samples_and_none_to_itself(member: Any, temperature: float) -> None:
+    loss = member()
+    output, _ = example(TARGETS[loss.target_kind])
+    wanted = output.roll(1, dims=0)
+    output.requires_grad_()
+    distance = loss.distance(output, wanted, temperature)
+    assert distance.shape == () and distance > 0
+    torch.testing.assert_close(loss.distance(output.repeat(2, 1), wanted.repeat(2, 1), temperature), distance)
+    [gradient] = torch.autograd.grad(distance, output)
+    assert loss.distance(output - 0.1 * gradient, wanted, temperature) < distance
+    itself = loss.distance(output, output.detach(), temperature)
+    [still] = torch.autograd.grad(itself, output)
+    assert itself.item() == pytest.approx(0, abs=1e-6) and still.abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("member", members(TaskConfig), ids=lambda member: member.__name__)
 def test_a_task_measures_what_it_names_and_is_pure(member: Any) -> None:
     task = member()
-    offered = {"label": Target(10), "position": Target(2, unit="pixels")}
+    offered = {head.target: TARGETS[head.loss.target_kind] for head in task.named_heads.values()}
     asked = task.outputs(offered)
     examples = {name: example(offered[head.target]) for name, head in task.named_heads.items()}
     outputs = {name: output.requires_grad_() for name, (output, _) in examples.items()}
@@ -368,23 +455,34 @@ def test_a_task_measures_what_it_names_and_is_pure(member: Any) -> None:
     given: Any = outputs[""] if list(outputs) == [""] else outputs
     before = {name: output.detach().clone() for name, output in outputs.items()}
 
-    loss = task.training_loss(given, targets)
+    batch = Batch(torch.zeros(24, 1, 8, 8), targets)
+    loss, returned = task.training_loss(lambda inputs: given, batch)
     assert loss.shape == () and loss.isfinite()
-    assert torch.equal(loss, task.training_loss(given, targets))
+    assert torch.equal(loss, task.training_loss(lambda inputs: given, batch)[0])
+    assert returned is given is task.predict(lambda inputs: given, batch)
     loss.backward()
     assert all(output.grad is not None and output.grad.isfinite().all() for output in outputs.values())
 
-    validation_size, trained = task.measure(given, targets), task.measure(given, targets, training=True)
-    assert tuple(validation_size) == task.metrics and tuple(trained) == task.train_metrics
-    assert validation_size == task.measure(given, targets)
-    assert all(validation_size[name] == value for name, value in trained.items()), "the same metric on both sets"
-    for name, value in validation_size.items():
+    meter, training_meter = task.meter(), task.meter(training=True)
+    for each in (meter, training_meter):
+        each.update(given, targets)
+    measured, trained = meter.compute(), training_meter.compute()
+    assert tuple(measured) == task.metrics(offered) and tuple(trained) == task.train_metrics
+    assert measured == meter.compute()
+    assert all(measured[name] == value for name, value in trained.items()), "the same metric on both sets"
+    for name, value in measured.items():
         assert isinstance(value, float) and math.isfinite(value)
         assert mode_of(f"val_{name}") in ("min", "max")
     assert all(torch.equal(output, before[name]) for name, output in outputs.items())
 
-    matrices = task.confusion(given, targets)
-    assert len(matrices) == sum(head.is_class for head in task.named_heads.values())
+    classes = {name: asked[name].size for name, head in task.named_heads.items() if head.loss.target_kind != "values"}
+    by_class = meter.by_class()
+    assert len(by_class) == len(classes)
+    for columns, size in zip(by_class.values(), classes.values(), strict=True):
+        assert {"precision", "recall", "f1", "support"} <= set(columns)
+        assert all(len(values) == size for values in columns.values())
+    matrices = meter.confusion()
+    assert len(matrices) == sum(head.loss.target_kind == "class" for head in task.named_heads.values())
     assert all(sum(map(sum, matrix)) == 24 for matrix in matrices.values())
 
 
@@ -426,7 +524,7 @@ class Regression:
 @pytest.mark.parametrize("member", members(OptimizerConfig), ids=lambda member: member.__name__)
 def test_an_optimizer_lowers_the_loss(member: Any) -> None:
     problem = Regression(member())
-    losses = [problem.step() for _ in range(60)]
+    losses = [problem.step() for _ in range(100)]
     assert losses[-1] < 0.98 * losses[0]
     assert losses == sorted(losses, reverse=True)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from torch import nn
 
-from tuner.deploy.resolve import checkpoint_of
 from tuner.errors import Problem, UserError
 from tuner.report.from_record import results as results
+from tuner.tracking.checkpoints import checkpoint_of
 from tuner.train.checkpoint import read_model
 from tuner.user_code import add_folder
 

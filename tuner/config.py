@@ -1,6 +1,7 @@
 """The base class of all typed configuration, and functions that inspect its fields."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -19,6 +20,21 @@ class Config(BaseModel):
         allow_inf_nan=False,
         serialize_by_alias=True,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Tunable:
+    """Says that a field is worth tuning, and among which values: metadata of the field, for ``space: auto``.
+
+    Args:
+        values: The distribution, as ``space`` has it.
+        fine_tuning: The same for a training that begins with pretrained weights; None for no difference.
+        is_share_of_epochs: Whether the bounds are shares of the trial's epochs.
+    """
+
+    values: Mapping[str, Any]
+    fine_tuning: Mapping[str, Any] | None = None
+    is_share_of_epochs: bool = False
 
 
 def member_of_kind(model: type[BaseModel], key: tuple[str, ...], kind: Any) -> type[BaseModel] | None:

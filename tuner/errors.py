@@ -3,8 +3,13 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tuner import aliases
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 @dataclass(frozen=True)
@@ -16,12 +21,14 @@ class Problem:
         key: Dotted key of the file, such as ``trial.optimizer.lr``; empty if the mistake is not at a key.
         where: ``file:line:column``, or ``command line``; empty if unknown.
         hint: What is allowed, or what to do.
+        items: Everything of which the message names the first few, such as all files that cannot be read.
     """
 
     message: str
     key: str = ""
     where: str = ""
     hint: str = ""
+    items: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = ": ".join(text for text in (self.where, self.key, self.message) if text)
@@ -45,6 +52,17 @@ class Mistakes(ValueError):
     def __init__(self, *problems: Problem) -> None:
         self.problems = list(problems)
         super().__init__("; ".join(": ".join(filter(None, (p.key, p.message))) for p in problems))
+
+
+def mistakes_in(error: "ValidationError") -> list[Problem]:
+    """The problems of the `Mistakes` that a configuration's own validators raised, out of pydantic's error."""
+    return [problem for details in error.errors() for problem in mistakes_of(details)]
+
+
+def mistakes_of(details: "ErrorDetails") -> list[Problem]:
+    """The problems of the `Mistakes` in one of the errors in pydantic's; none if a validator of pydantic raised it."""
+    raised = details.get("ctx", {}).get("error")
+    return raised.problems if isinstance(raised, Mistakes) else []
 
 
 @contextlib.contextmanager

@@ -50,6 +50,11 @@ def score(value: float | None) -> str:
     return score_format([value])(value)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Format a number with its noun, such as ``1 class`` or ``3,000 classes``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def _is_power(value: float) -> bool:
     """Whether a number is written with an exponent."""
     size = abs(value)

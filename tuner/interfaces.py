@@ -1,7 +1,10 @@
-"""The types that datasets, tasks and models share: images, targets and outputs."""
+"""The types that datasets, tasks and models share: batches, targets and outputs."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
 Outputs = Tensor | dict[str, Tensor]
@@ -12,26 +15,135 @@ Targets = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class WithAuxiliary:
+    """What a model with auxiliary outputs, which are those of inner layers, returns in training mode.
+
+    Args:
+        outputs: Its outputs.
+        auxiliary: Its auxiliary outputs, each of the form of `outputs`.
+        weight: Weight of the loss of each auxiliary output; that of the outputs has weight 1.
+    """
+
+    outputs: Outputs
+    auxiliary: tuple[Outputs, ...]
+    weight: float
+
+
+Model = Callable[[Tensor], Outputs | WithAuxiliary]
+"""A model, or a function that computes its outputs for inputs (N, ...); auxiliary ones in training mode only."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The other samples of a batch whose images are blended, as mixup does.
+
+    Args:
+        targets: Their targets.
+        share: Share of the batch's own targets in the loss, in [0, 1]; that of these targets is the rest.
+    """
+
+    targets: Targets
+    share: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that are computed together.
+
+    Args:
+        inputs: The images, float32 (N, C, H, W) in [0, 1].
+        targets: Their targets, on the same device.
+        mixed: What is blended into the images; None for nothing.
+    """
+
+    inputs: Tensor
+    targets: Targets
+    mixed: Mixed | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def joined(self, other: "Batch") -> "Batch":
+        """Append another batch; neither is blended."""
+        targets = {name: torch.cat([target, other.targets[name]]) for name, target in self.targets.items()}
+        inputs = torch.cat([self.inputs, other.inputs]).contiguous(memory_format=torch.channels_last)
+        return Batch(inputs, targets)
+
+    def micro_batches(self, size: int) -> "Iterator[Batch]":
+        """Split the batch into batches of `size` samples and the rest; one sample that is left joins the batch before.
+
+        Batch normalization cannot be trained on one sample.
+        """
+        full, rest = divmod(len(self), size)
+        sizes = [size] * full + [rest] * (rest > 0)
+        if rest == 1 and full and size > 1:
+            sizes[-2:] = [size + 1]
+        own = _split(self.targets, sizes)
+        other = _split(self.mixed.targets, sizes) if self.mixed else []
+        for number, inputs in enumerate(torch.split(self.inputs, sizes)):
+            yield Batch(inputs, own[number], Mixed(other[number], self.mixed.share) if self.mixed else None)
+
+
+def _split(targets: Targets, sizes: list[int]) -> list[Targets]:
+    by_name = [torch.split(target, sizes) for target in targets.values()]
+    return [dict(zip(targets, each, strict=True)) for each in zip(*by_name, strict=True)]
+
+
+TargetKind = Literal["class", "multilabel", "values"]
+"""What a target is, and the tensor that holds it for N samples.
+
+- ``class``: one of the classes; int64 (N,), their indices.
+- ``multilabel``: any number of the classes; float32 (N, classes), 1 for each class that the sample has, else 0.
+- ``values``: numbers in a unit; float32 (N, values).
+"""
+
+
+@dataclass(frozen=True)
 class Target:
     """A target that a dataset provides.
 
     Args:
         size: Number of classes, or of values.
-        unit: Unit of the values; None if the target is a class.
+        unit: Unit of the values; None for classes.
         classes: Names of the classes, by index; empty if they are unknown.
+        multilabel: Whether a sample may have any number of the classes, and not just one.
     """
 
     size: int
     unit: str | None = None
     classes: tuple[str, ...] = ()
+    multilabel: bool = False
 
     @property
-    def is_class(self) -> bool:
-        """Whether the target is one of `size` classes: an int64 tensor (N,) of indices."""
-        return self.unit is None
+    def kind(self) -> TargetKind:
+        """What the target is."""
+        if self.unit is not None:
+            return "values"
+        return "multilabel" if self.multilabel else "class"
+
+    def names(self, value: Tensor) -> list[str]:
+        """The names of the classes that one sample has, by the sample's value; their indices if they have no names."""
+        if self.kind == "values":
+            return []
+        indices = [int(value)] if self.kind == "class" else value.nonzero().flatten().tolist()
+        return [self.classes[index] if index < len(self.classes) else str(index) for index in indices]
 
     def __str__(self) -> str:
-        return f"{self.size} classes" if self.is_class else f"{self.size} values in {self.unit}"
+        texts = {"class": "one of {} classes", "multilabel": "any number of {} classes", "values": "{} values in {}"}
+        return texts[self.kind].format(self.size, self.unit)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often the classes of a target occur in a training set.
+
+    Args:
+        counts: Number of samples that have each class, by index.
+        samples: Number of samples.
+    """
+
+    counts: tuple[int, ...]
+    samples: int
 
 
 @dataclass(frozen=True)

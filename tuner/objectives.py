@@ -24,17 +24,24 @@ class Metric:
 
 
 METRICS = {
-    "loss": Metric("mean loss per sample, summed over the heads, without label smoothing and head weights", "min"),
+    "loss": Metric(
+        "mean loss per sample, summed over the heads, without label smoothing, class weights and head weights", "min"
+    ),
     "accuracy": Metric("share of samples whose largest output is the right class, in [0, 1]", "max"),
+    "accuracy_top5": Metric("share of samples whose class is among the five largest outputs, in [0, 1]", "max"),
+    "ece": Metric("expected calibration error of the predicted class, in 15 bins, in [0, 1]", "min"),
     "precision": Metric("macro precision: the mean over classes, in [0, 1]", "max"),
     "recall": Metric("macro recall: the mean over classes, in [0, 1]", "max"),
     "f1": Metric("macro F1: the mean over classes, in [0, 1]", "max"),
+    "f1_micro": Metric("F1 over all pairs of a sample and a class, at a probability of 0.5, in [0, 1]", "max"),
+    "map": Metric("mean average precision: the mean over classes, in [0, 1]", "max"),
+    "auroc": Metric("area under the ROC curve: the mean over classes, in [0, 1]", "max"),
     "error": Metric("mean Euclidean distance between output and target, in the target's unit", "min"),
     "epoch_seconds": Metric("wall-clock seconds of an epoch, validation included", "min"),
     "images_per_second": Metric("training images per second, validation excluded", "max"),
     "parameters": Metric("number of trainable parameters", "min"),
     "latency_ms": Metric("median inference time for one image, in milliseconds", "min"),
-    "learning_rate": Metric("learning rate at the end of the epoch", None),
+    "learning_rate": Metric("learning rate of the head at the end of the epoch", None),
 }
 
 

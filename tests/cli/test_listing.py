@@ -282,7 +282,7 @@ class TestUi:
 
 def _answers(port: int) -> bool:
     try:
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=30):
             return True
     except OSError:
         return False

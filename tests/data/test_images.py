@@ -15,34 +15,52 @@ def numbered(count: int) -> Images:
 @pytest.mark.parametrize(("count", "size", "sizes"), [(10, 4, [4, 4, 2]), (8, 4, [4, 4]), (3, 64, [3]), (1, 1, [1])])
 def test_batches_hold_every_sample_once_with_its_own_targets(count: int, size: int, sizes: list[int]) -> None:
     batches = list(numbered(count).batches(size))
-    assert [len(images) for images, _ in batches] == sizes
-    for images, targets in batches:
-        assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), targets["label"])
-        assert torch.equal(targets["place"][:, 1], -targets["label"].float())
-    assert torch.cat([targets["label"] for _, targets in batches]).tolist() == list(range(count))
+    assert [len(batch) for batch in batches] == sizes
+    for batch in batches:
+        assert torch.equal((batch.inputs[:, 0, 0, 0] * 255).round().long(), batch.targets["label"])
+        assert torch.equal(batch.targets["place"][:, 1], -batch.targets["label"].float())
+    assert torch.cat([batch.targets["label"] for batch in batches]).tolist() == list(range(count))
 
 
-def test_batches_come_in_the_order_that_is_asked_for() -> None:
-    order = torch.tensor([5, 0, 3, 1, 2, 4])
-    batches = list(numbered(6).batches(4, order))
-    assert [targets["label"].tolist() for _, targets in batches] == [[5, 0, 3, 1], [2, 4]]
-    assert [(images[:, 1, 2, 2] * 255).round().tolist() for images, _ in batches] == [[5, 0, 3, 1], [2, 4]]
+def test_a_seed_decides_the_order_and_nothing_else_does() -> None:
+    def labels(seed: int) -> list[int]:
+        batches = list(numbered(50).batches(8, seed))
+        for batch in batches:
+            assert torch.equal((batch.inputs[:, 1, 2, 2] * 255).round().long(), batch.targets["label"])
+        found: list[int] = torch.cat([batch.targets["label"] for batch in batches]).tolist()
+        return found
+
+    first = labels(1)
+    torch.rand(3)
+    assert labels(1) == first != labels(2)
+    assert sorted(first) == sorted(labels(2)) == list(range(50)) != first
 
 
-@pytest.mark.parametrize("order", [None, torch.arange(256)])
-def test_batches_are_float32_in_0_to_1_and_channels_last(order: torch.Tensor | None) -> None:
-    data = numbered(256)
-    [(images, _)] = data.batches(256, order)
-    assert images.dtype == torch.float32
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(images[:, 0, 0, 0], torch.arange(256) / 255)
+@pytest.mark.parametrize("seed", [None, 0])
+def test_batches_are_float32_in_0_to_1_and_channels_last(seed: int | None) -> None:
+    [batch] = numbered(256).batches(256, seed)
+    assert batch.inputs.dtype == torch.float32
+    assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch.inputs[:, 0, 0, 0].sort().values, torch.arange(256) / 255)
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"), [(1, [1] * 7), (2, [2, 2, 3]), (3, [3, 4]), (4, [4, 3]), (5, [5, 2]), (6, [7]), (9, [7])]
+)
+def test_micro_batches_are_the_batch_and_have_several_samples_where_they_may(size: int, sizes: list[int]) -> None:
+    [batch] = numbered(7).batches(7)
+    parts = list(batch.micro_batches(size))
+    assert [len(part) for part in parts] == sizes
+    assert torch.equal(torch.cat([part.inputs for part in parts]), batch.inputs)
+    for name, target in batch.targets.items():
+        assert torch.equal(torch.cat([part.targets[name] for part in parts]), target)
 
 
 def test_batches_leave_the_data_alone() -> None:
     data = numbered(6)
-    for images, targets in data.batches(4):
-        images.zero_()
-        assert targets["label"].numel()
+    for batch in data.batches(4):
+        batch.inputs.zero_()
+        assert batch.targets["label"].numel()
     assert torch.equal(data.images, numbered(6).images)
 
 

@@ -96,11 +96,11 @@ class Bad:
 
 
 GRID = "{grid: [0.1, 0.01]}"
-KINDS = "allowed: cnn, import, multitask_cnn"
+KINDS = "allowed: cnn, import, mlp, multitask_cnn, resnet_small, timm, torchvision"
 DISTRIBUTION = "allowed: choice, grid, int, logint, loguniform, normal, uniform; such as {grid: [0.1, 0.01]}"
 METRICS = (
     "epoch_seconds, images_per_second, latency_ms, parameters, "
-    "val_accuracy, val_f1, val_loss, val_precision, val_recall"
+    "val_accuracy, val_accuracy_top5, val_ece, val_f1, val_loss, val_precision, val_recall"
 )
 KEYS = (
     "allowed: budget, checkpoints, constraints, fail_after, name, objective, repeat, resources, retry, scheduler, "
@@ -164,7 +164,10 @@ MISTAKES = {
         "kind: digits",
         "kind: digits, batchsize: 3",
         ":4:24: trial.data.batchsize: unknown key",
-        ("did you mean batch_size?", "allowed: batch_size, canvas, kind, limit, seed, size, validation"),
+        (
+            "did you mean batch_size?",
+            "allowed: augment, balance, batch_size, canvas, folds, kind, limit, seed, size, validation",
+        ),
     ),
     "unknown key of a kind": Bad(
         "{kind: grid}",
@@ -208,7 +211,7 @@ MISTAKES = {
         "  model",
         "  task: {kind: classification, loss: {kind: hinge}}\n  model",
         ":5:39: trial.task.loss.kind: unknown kind 'hinge'",
-        ("allowed: cross_entropy, nll",),
+        ("allowed: cross_entropy, focal, nll",),
     ),
     # Types
     "no number": Bad(
@@ -523,7 +526,10 @@ MISTAKES = {
         "optimizer.lr:",
         "optimizer.l:",
         ":7:3: space.optimizer.l: unknown key",
-        ("did you mean lr?", "allowed: kind, lr, momentum, nesterov, weight_decay"),
+        (
+            "did you mean lr?",
+            "allowed: decay_norm_and_bias, head_lr, kind, layer_decay, lr, momentum, nesterov, weight_decay",
+        ),
     ),
     "space key above": Bad(
         "optimizer.lr:", "optimiser.lr:", ":7:3: space.optimiser.lr: unknown key (optimiser)", ("mean optimizer?",)
@@ -669,7 +675,7 @@ def test_a_kind_that_is_unknown_brings_no_mistakes_that_follow_from_it(refused: 
         ("trial.epochs=abc", "trial.epochs: must be a valid integer, but got 'abc'", ""),
         ("trial.epoch=2", "trial.epoch: unknown key", "did you mean epochs?"),
         ("trial.model={kind: cnm}", "trial.model.kind: unknown kind 'cnm'", "did you mean cnn?"),
-        ("trial.extra.deep=2", "trial.extra: unknown key", "allowed: clip_norm"),
+        ("trial.extra.deep=2", "trial.extra: unknown key", "allowed: accumulate, clip_norm"),
         ("nome=x", "nome: unknown key", "did you mean name?"),
         ("space.optimizer.lr={grid: [-1]}", "space.optimizer.lr: must be greater than 0, but got -1", ""),
         ("space.optimizer.momentum={grid: [5]}", "space.optimizer.momentum: must be less than 1, but got 5", ""),

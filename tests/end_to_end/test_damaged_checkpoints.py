@@ -13,11 +13,12 @@ import psutil
 import pytest
 import torch
 from commands import tuner
-from conftest import eventually, processes_below, start_job, thread_writers
+from conftest import eventually, processes_below, start_job
 from in_process import in_process
 from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from ray import tune
+from thread_writers import thread_writers
 from tune_events import Ray
 
 from tuner.jobs.result import FAILED, OK
@@ -43,6 +44,7 @@ space:
 search: {kind: grid}
 resources: {cpu: 1}
 storage: runs
+tracking: {register: false}
 """
 
 
@@ -237,7 +239,8 @@ def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Pat
 def test_a_winner_whose_checkpoint_is_damaged_is_told_and_not_registered(tmp_path: Path) -> None:
     # More trials than the machine has room for at once: when the first has ended, there is another one to wait for.
     others = ", ".join(f"1.0e-{9 + number}" for number in range(os.cpu_count() or 1))
-    job = Disturbed(tmp_path, JOB.replace("[0.01]", f"[0.01, {others}]"))
+    text = JOB.replace("[0.01]", f"[0.01, {others}]").replace("register: false", "register: true")
+    job = Disturbed(tmp_path, text)
     process = job.start()
     job.wait(lambda: any(event["event"] == "ended" and event["trial"] == 0 for event in job.events))
     [ended] = [event for event in job.events if event["event"] == "ended" and event["trial"] == 0]

@@ -1,22 +1,27 @@
 """Signals: every one of them interrupts, and `--resume` goes on."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from commands import tuner
-from conftest import start_job, thread_writers
+from conftest import start_job
 from in_process import in_process
 from mlflow import MlflowClient
+from thread_writers import thread_writers
 
 from tuner.jobs.result import INTERRUPTED, OK
-from tuner.signals import SIGNALS, Interrupted, on_signal, stop
+from tuner.process.signals import SIGNALS, Interrupted, on_signal, stop
 from tuner.trials.stopping import INTERRUPTION, LateSignal, StoppingCriteria, ended_by_signals
 
 JOB = """
@@ -50,6 +55,32 @@ def test_each_signal_is_handled_and_what_was_there_before_comes_back(number: sig
         os.kill(os.getpid(), number)
     assert told == [number.name] * 2
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_arrives_where_python_ignores_exceptions_is_not_lost() -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)  # the handler runs here
+
+    before, ignored = sys.unraisablehook, [Finalized()]
+    with pytest.raises(Interrupted, match="SIGTERM"), on_signal(stop):
+        ignored.clear()
+        time.sleep(60)
+    assert sys.unraisablehook == before
+
+
+@pytest.mark.skipif(not hasattr(logging, "_releaseLock"), reason="Python 3.13 gives the lock back without a function")
+def test_a_signal_while_logging_gives_its_lock_back_after_a_fork_waits() -> None:
+    frame = SimpleNamespace(f_code=logging._releaseLock.__code__)  # type: ignore[attr-defined]
+    with pytest.raises(Interrupted, match="SIGTERM"), on_signal(stop):
+        handler: Any = signal.getsignal(signal.SIGTERM)
+        with suppress(Interrupted):
+            handler(signal.SIGTERM, frame)
+            time.sleep(0)
+            has_returned = True
+        time.sleep(60)
+    assert has_returned
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

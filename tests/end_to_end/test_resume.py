@@ -16,9 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import processes_below, start_job, thread_writers
+from conftest import processes_below, start_job
 from in_process import in_process
 from mlflow import MlflowClient
+from thread_writers import thread_writers
 
 from tuner.cli.app import main
 from tuner.jobs.result import INTERRUPTED, OK, WRONG
@@ -116,7 +117,7 @@ class Place:
         self.name = text.split()[1]
         self.client = MlflowClient(f"sqlite:///{store}/mlflow.db")
         self.file = folder / "job.yaml"
-        self.file.write_text(f"{text}tracking: {{uri: 'sqlite:///{store}/mlflow.db'}}\n")
+        self.file.write_text(f"{text}tracking: {{uri: 'sqlite:///{store}/mlflow.db', register: false}}\n")
         (folder / "own_steps.py").write_text(OWN_PY)
         self.output = ""
 

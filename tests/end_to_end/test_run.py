@@ -18,12 +18,13 @@ import pytest
 import torch
 import yaml
 from commands import tuner as command
-from conftest import eventually, experiment, processes_below, start_job, thread_writers
+from conftest import eventually, experiment, processes_below, start_job
 from mlflow import MlflowClient
+from thread_writers import thread_writers
 
 import tuner
 from benchmarks.servers import answers, ray_cluster
-from tuner.data.mnist import data_dir
+from tuner.data.downloads import data_dir
 from tuner.errors import UserError
 from tuner.jobs.continuation import ResumeOptions, continued_job
 from tuner.jobs.driver import run
@@ -57,6 +58,9 @@ space:
 search: {{kind: grid, seed: 7}}
 storage: runs
 """
+
+NO_MODEL = "tracking.register=false"
+"""For a job of which nobody asks for the model: writing one takes seconds."""
 
 
 @dataclass
@@ -130,12 +134,16 @@ def test_the_parent_run_holds_the_answer(job: Job) -> None:
     assert parent.data.tags["tuner.winner"] == "0"
     artifacts = {a.path for a in job.client.list_artifacts(parent.info.run_id)}
     assert {"experiment.yaml", "leaderboard.csv", "confusion_label.csv", "confusion_label.html"} <= artifacts
+    assert {"hardest_label.png", "contact_sheet.html"} <= artifacts
     table = pd.read_csv(job.client.download_artifacts(parent.info.run_id, "leaderboard.csv"))
     assert table["trial"].iloc[0] == 0 and len(table) == 4
     matrix = pd.read_csv(job.client.download_artifacts(parent.info.run_id, "confusion_label.csv"), index_col=0)
     assert matrix.to_numpy().sum() == 360  # every image of the test set, once
     right = matrix.to_numpy().trace() / 360
     assert right == pytest.approx(job.result.test["test_accuracy"])
+    classes = pd.read_csv(job.client.download_artifacts(parent.info.run_id, "per_class_label.csv"))
+    assert list(classes["support"]) == matrix.to_numpy().sum(axis=1).tolist()
+    assert classes["f1"].mean() == pytest.approx(job.result.test["test_f1"])
 
 
 @pytest.mark.slow
@@ -413,7 +421,7 @@ def _runs(folder: Path, name: str) -> list[Any]:
 def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 60"))
     two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
-    process = start_job(tmp_path, "job.yaml", *two, "retry.lost=0")
+    process = start_job(tmp_path, "job.yaml", *two, "retry.lost=0", NO_MODEL)
     try:
         _wait_for_metrics(tmp_path)
         _workers(process)[0].kill()
@@ -500,7 +508,7 @@ def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> N
     )
     space = ["space.model.hidden={choice: [32]}", "space.optimizer.lr={loguniform: [1e-4, 0.1]}"]
     (tmp_path / "job.yaml").write_text(job)
-    process = start_job(tmp_path, "job.yaml", *space, "scheduler={kind: pbt, interval: 3}")
+    process = start_job(tmp_path, "job.yaml", *space, "scheduler={kind: pbt, interval: 3}", NO_MODEL)
     try:
         _wait_for_metrics(tmp_path)
         for _ in range(2):
@@ -552,7 +560,7 @@ def _workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 @pytest.mark.server
 def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 1"))
-    arguments = ["job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
+    arguments = ["job.yaml", "space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}", NO_MODEL]
     with ray_cluster(2) as environment:
         address = environment["RAY_ADDRESS"]
         token = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
@@ -609,7 +617,7 @@ def test_workers_find_a_data_folder_that_is_relative(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(text.replace("1.0e+9", "0.01").replace(f"epochs: {EPOCHS}", "epochs: 1"))
     (tmp_path / "data").symlink_to(data_dir())
     one = ["space.model.hidden={grid: [16]}", "space.optimizer.lr={grid: [0.1]}"]
-    process = start_job(tmp_path, "job.yaml", *one, TUNER_DATA_DIR="data")
+    process = start_job(tmp_path, "job.yaml", *one, NO_MODEL, TUNER_DATA_DIR="data")
     try:
         output, _ = process.communicate(timeout=600)
     finally:

@@ -65,7 +65,12 @@ def _written_by_hand() -> Iterator[dict[str, Any]]:
     """Together they use every kind of every union, and every key."""
     canvas = {"kind": "mnist", "canvas": 32, "limit": 100, "offline": "digits", "seed": 1, "validation": 100}
     trial = _training(task=_MULTITASK, data=canvas, model={"kind": "multitask_cnn", "width2": 4})
-    trial |= {"clip_norm": 1.0, "precision": "float32", "early_stopping": {"patience": 2, "metric": "val_one_f1"}}
+    trial |= {
+        "clip_norm": 1.0,
+        "accumulate": 2,
+        "precision": "float32",
+        "early_stopping": {"patience": 2, "metric": "val_one_f1"},
+    }
     yield _with(trial=trial, objective=["val_loss", "val_two_error"], search={"kind": "evolution", "trials": 8})
     yield _with(space=_ALL_DISTRIBUTIONS, search={"kind": "qmc", "trials": 3, "seed": 3})
     yield _with(space=_ALL_DISTRIBUTIONS, search={"kind": "bayesian", "sampler": "tpe", "startup": 2}, repeat=2)
@@ -76,11 +81,21 @@ def _written_by_hand() -> Iterator[dict[str, Any]]:
     yield _with(
         space=grid, search={"kind": "grid"}, constraints=limits, trial=_training(data={"kind": "fashion_mnist"})
     )
+    augment = {"flip": True, "crop": 0.5, "shift": 2, "rotation": 9, "color": 0.1, "policy": "rand", "erase": 0.1}
+    augment |= {"mixup": 0.2, "cutmix": 1}
+    space = {"data.augment.mixup": {"uniform": [0, 1]}, "data.augment.flip": {"choice": [True, False]}}
+    yield _with(trial=_training(data={"kind": "digits", "augment": augment}), space=space)
     for kind in ("fifo", "asha", "hyperband", "median", "pbt", "pb2"):
         yield _with(scheduler={"kind": kind})
     yield _with(scheduler={"kind": "asha", "grace": 2, "reduction": 2, "brackets": 1, "longest": 8})
     yield _with(scheduler={"kind": "pbt", "interval": 2, "quantile": 0.5, "resample": 0.5, "factors": [1.5, 0.5]})
-    for kind, schedule in (("adamw", "cosine"), ("rmsprop", "step"), ("adam", "one_cycle"), ("sgd", "constant")):
+    for kind, schedule in (
+        ("adamw", "cosine"),
+        ("rmsprop", "step"),
+        ("adam", "one_cycle"),
+        ("sgd", "constant"),
+        ("sgd", "cosine_restarts"),
+    ):
         trial = _training(optimizer={"kind": kind, "lr": 0.1, "weight_decay": 0.1}, schedule={"kind": schedule})
         yield _with(trial=trial, space={"optimizer.lr": {"grid": [0.1, 0.2]}}, search={"kind": "grid"})
     yield _with(

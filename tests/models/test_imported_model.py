@@ -1,17 +1,26 @@
 """A model of the user's own: what is wrong with it is told before anything starts."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import tuner
+from conftest import experiment
+from epochs import trained
 from pydantic import ValidationError
 from torch import nn
 
 from tuner.errors import Mistakes
 from tuner.interfaces import ImageShape, Output
+from tuner.jobs.result import OK
 from tuner.models import ImportedModel
+from tuner.train.checkpoint import read_model
+from tuner.train.trial_base import merge
 from tuner.train.trial_config import TrialConfig
+from tuner.trials.generator import TrialGenerator
 
 Own = Callable[[str], str]
 GREY = ImageShape(1, 8, 8, mean=(0.5,), std=(0.5,))
@@ -63,6 +72,36 @@ class Pair(Net):
 class Small(nn.Module):
     def forward(self, images):
         return images.reshape(len(images), 100)
+
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(10))
+
+    def forward(self, images):
+        return self.layers(images)
+
+class Auxiliary(Net):
+    def forward(self, images):
+        outputs = self.layers(images)
+        return {"": outputs, "aux": outputs} if self.training else outputs
+
+class Named(Net):
+    def forward(self, images):
+        outputs = self.layers(images)
+        return (outputs, outputs) if self.training else outputs
+
+class FailsInTraining(Net):
+    def forward(self, images):
+        if self.training:
+            raise KeyError("labels")
+        return self.layers(images)
+
+def scripted():
+    return torch.jit.script(Net())
+
+def normalized():
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
 
 constant = 3
 """
@@ -140,6 +179,14 @@ def test_a_model_with_several_heads_is_told_no_number_of_classes(module: str) ->
         ("Pair", {}, "returns tuple for two images", "target"),
         ("Small", {}, "cannot take images (2, 1, 8, 8): RuntimeError", "target"),
         ("constant", {}, "is not a function: 3", "target"),
+        (
+            "Auxiliary",
+            {},
+            "returns (2, 10), aux (2, 10) for two images in training mode, but the task needs (2, 10)",
+            "target",
+        ),
+        ("Named", {}, "returns tuple for two images in training mode", "target"),
+        ("FailsInTraining", {}, "cannot take images (2, 1, 8, 8) in training mode: KeyError: 'labels'", "target"),
     ],
 )
 def test_what_is_wrong_with_it_is_told(name: str, args: dict[str, Any], message: str, key: str, module: str) -> None:
@@ -197,3 +244,94 @@ class TestInATrial:
     def test_it_is_a_module_like_any_other(self, module: str) -> None:
         model = self.trial(module).build_model()
         assert isinstance(model, nn.Module) and model.training
+
+    @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature", "ignore:.*torch.jit")
+    @pytest.mark.parametrize("name", ["Lazy", "scripted", "Net"])
+    def test_a_lazy_or_scripted_module_is_trained_averaged_and_loaded(
+        self, name: str, module: str, tmp_path: Path
+    ) -> None:
+        trial = TrialConfig.model_validate(
+            {
+                "data": {"kind": "digits", "limit": 64},
+                "model": {"kind": "import", "target": f"{module}:{name}"},
+                "optimizer": {"kind": "adamw"},
+                "ema": {},
+                "epochs": 2,
+                "seed": 3,
+            }
+        )
+        straight = trained(trial, tmp_path / "straight")
+        assert trained(trial, tmp_path / "resumed", resume=tmp_path / "straight/1") == straight[1:]
+        _, loaded = read_model(tmp_path / "straight/2", trust=trial.targets)
+        assert loaded(torch.rand(3, 1, 8, 8)).shape == (3, 10)
+
+    def test_one_image_at_a_time_is_refused_where_batch_normalization_needs_several(self, module: str) -> None:
+        def trial(name: str, batch_size: int) -> None:
+            data = {"kind": "digits", "batch_size": batch_size}
+            model = {"kind": "import", "target": f"{module}:{name}"}
+            TrialConfig.model_validate({"data": data, "model": model})
+
+        with pytest.raises(ValidationError, match="the model's batch normalization cannot be trained on one"):
+            trial("normalized", 1)
+        trial("normalized", 2)
+        trial("Net", 1)
+
+
+COUNTED = """
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        if not torch.get_default_device().type == "meta":
+            with Path(__file__).with_suffix(".log").open("a") as log:
+                print(width, file=log)
+        if width == 2:
+            raise ValueError("there is no such width")
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, 10))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+
+
+class TestInASearch:
+    """A space of which all corners are valid, but not what is between them."""
+
+    def parts(self, module: str) -> dict[str, Any]:
+        return {
+            "trial": {
+                "data": {"kind": "digits", "limit": 64},
+                "model": {"kind": "import", "target": f"{module}:Net", "args": {"width": 1}},
+            },
+            "space": {"model.args.width": {"int": [1, 3]}},
+            "search": {"kind": "bayesian", "trials": 3},
+        }
+
+    @pytest.mark.parametrize("constraints", [[], ["model.args.width <= 9"], ["parameters <= 1000"]])
+    def test_the_control_loop_does_not_run_it(self, constraints: list[str], own: Own, tmp_path: Path) -> None:
+        module = own(COUNTED)
+        spec = experiment(**self.parts(module), constraints=constraints)
+        log = tmp_path / f"own/{module}.log"
+        generator = TrialGenerator(spec)
+        before = log.read_text()
+        trials = [generator.next() for _ in range(3)]
+        assert log.read_text() == before
+        widths = {trial.assignment["model.args.width"]: trial.config for trial in trials if trial}
+        assert widths.keys() == {1, 2, 3}
+        assert widths[3] == TrialConfig.model_validate(widths[3].model_dump())
+        assert widths[3] == merge(spec.trial, {"model.args.width": 3}).with_seed(0)
+
+    @pytest.mark.usefixtures("in_one_process", "store_made")
+    def test_what_cannot_be_built_is_a_failed_trial_with_its_reason(self, own: Own, tmp_path: Path) -> None:
+        spec = {"name": "x", "objective": "val_loss", "storage": "runs"} | self.parts(own(COUNTED))
+        (tmp_path / "job.yaml").write_text(json.dumps(spec))
+        status, said = tuner(tmp_path, "run", "job.yaml")
+        assert status == OK, said
+        assert "failed · width=2 · trial.model.args: own_" in said and "ValueError: there is no such width" in said
+        assert "Traceback" not in said and said.count(" failed · ") == 1 and said.count(" completed · ") == 2

@@ -240,7 +240,7 @@ class TestTheJob:
         assert [trial.status for trial in again.trials] == ["completed"] * 3 and again.status == OK
 
     @pytest.mark.parametrize(
-        ("owner", "name"), [(Finish, "_measure"), (html, "write_html"), (Retention, "give_up_worse")]
+        ("owner", "name"), [(Finish, "_of_winner"), (html, "write_html"), (Retention, "give_up_worse")]
     )
     def test_an_end_that_fails_in_part_keeps_the_answer(
         self, place: Place, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import ray
-from conftest import thread_writers
 from mlflow import MlflowClient
 from rich.console import Console
+from thread_writers import thread_writers
 
 from tuner.cli.summary import print_result
 from tuner.jobs.driver import run
@@ -46,6 +46,7 @@ trial:
 space:
   optimizer.lr: {{loguniform: [1.0e-5, 0.3]}}
 search: {{kind: random, trials: 8, seed: 1}}
+tracking: {{register: false}}
 """
 
 POPULATION = TRAINING.replace(f"epochs: {EPOCHS}", "epochs: 5").replace("trials: 8", "trials: 5")
@@ -62,6 +63,7 @@ search: {kind: grid}
 
 CURVES_PY = """
 import itertools
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -77,6 +79,13 @@ def curve(config):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "step").write_text(str(step))
             tune.report({"score": config["height"] * step}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def together(config):
+    Path(f"begun-{os.getpid()}").touch()
+    while len(list(Path().glob("begun-*"))) < 2:  # which of two workers is ready first makes no difference then
+        time.sleep(0.01)
+    curve(config)
 
 
 def now_and_then(config):
@@ -299,7 +308,7 @@ def test_hyperband_prunes_in_training(play: Play) -> None:
 
 
 def test_median_prunes_who_is_below_the_others(play: Play) -> None:
-    job = play(CURVES, "scheduler={kind: median, grace: 2, samples: 2}")
+    job = play(CURVES, "trial.target=curves:together", "scheduler={kind: median, grace: 2, samples: 2}")
     _check_pruning(job, "median", 8)
     assert [trial.epoch for trial in job.trials] == [8, 8, 2, 2, 2, 2, 2, 2]  # the highest come first
 

@@ -23,6 +23,7 @@ from tuner.report.plots.parameters import KeyPlots
 from tuner.report.plots.study import Trials
 from tuner.report.plots.timeline import lanes
 from tuner.report.significance import certainty, wilson
+from tuner.report.tables import class_table
 from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.labels import label
 from tuner.trials.status import Status
@@ -150,6 +151,48 @@ class TestAnswer:
         page = page_of(tmp_path, spec, trials)
         assert "satisfies the constraints" in page.sections["answer"]
         assert "violates latency_ms <= 1" in page.sections["leaderboard"]
+
+
+class TestClasses:
+    @staticmethod
+    def tables(count: int) -> dict[str, Any]:
+        f1 = [(7 * each % count) / count for each in range(count)]
+        columns = {"f1": f1, "auroc": [math.nan, *f1[1:]], "support": [1000.0] * count}
+        return {"label": class_table(columns, [f"<b>{each}" for each in range(count)])}
+
+    def test_those_with_the_lowest_f1_come_first(self, tmp_path: Path) -> None:
+        page = page_of(tmp_path, experiment(), [], by_class=self.tables(4))
+        assert list(page.sections)[3:5] == ["leaderboard", "classes"]
+        said = page.sections["classes"]
+        assert "All 4 classes, the lowest F1 first. per_class_label.csv has them in their order." in said
+        assert "class name f1 auroc images" in said
+        assert "0 <b>0 0.000 1,000 3 <b>3 0.250 0.250 1,000 2 <b>2 0.500 0.500 1,000 1 <b>1 0.750 0.750" in said
+
+    def test_more_than_a_thousand_are_in_the_table_alone(self, tmp_path: Path) -> None:
+        page = page_of(tmp_path, experiment(), [], by_class=self.tables(1003))
+        assert "The 1,000 classes of 1,003 with the lowest F1" in page.sections["classes"]
+        assert "per_class_label.csv has all of them" in page.sections["classes"]
+        assert sum(tag == "tr" for tag, _ in page.tags) < 1010
+
+    def test_without_any_there_is_no_section(self, tmp_path: Path) -> None:
+        page = page_of(tmp_path, experiment(), [])
+        assert "classes" not in page.sections and "#classes" not in [attrs.get("href") for _, attrs in page.tags]
+
+    @pytest.mark.slow
+    @pytest.mark.browser
+    def test_a_browser_filters_them_by_name(self, browser: Any, tmp_path: Path) -> None:
+        page_of(tmp_path, experiment(), [], by_class=self.tables(30))
+        shown = browser.new_page()
+        told: list[str] = []
+        shown.on("console", lambda message: told.append(message.text))
+        shown.on("pageerror", lambda error: told.append(str(error)))
+        shown.goto((tmp_path / "report.html").as_uri())
+        shown.locator("#classes input").fill(" <B>2 ")
+        names = shown.locator("#classes tbody tr:visible td:nth-child(2)").all_text_contents()
+        assert sorted(names) == sorted(["<b>2", *(f"<b>{each}" for each in range(20, 30))])
+        shown.locator("#classes input").fill("")
+        assert shown.locator("#classes tbody tr:visible").count() == 30
+        assert told == []
 
 
 class TestCertainty:

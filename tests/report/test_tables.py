@@ -1,6 +1,6 @@
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
@@ -8,7 +8,14 @@ from conftest import Played, experiment
 from pages import Page, numbers
 
 from tuner.objectives import Objective
-from tuner.report.tables import write_confusion, write_front, write_tables
+from tuner.report.tables import (
+    class_table,
+    read_by_class,
+    write_by_class,
+    write_confusion,
+    write_front,
+    write_tables,
+)
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
 
@@ -121,6 +128,13 @@ class TestConfusion:
         assert figure["data"][0]["z"] == [[3, 1], [0, 2]]
         assert axes_of(figure) == ("predicted class", "true class")
 
+    def test_its_classes_have_their_names(self, tmp_path: Path) -> None:
+        write_confusion([[3, 1], [0, 2]], "label", tmp_path, ("cat", "été"))
+        table = pd.read_csv(tmp_path / "confusion_label.csv", index_col=0)
+        assert list(table.columns) == list(table.index) == ["cat", "été"]
+        [figure] = page_of(tmp_path / "confusion_label.html").figures
+        assert figure["data"][0]["x"] == figure["data"][0]["y"] == ["cat", "été"]
+
     def test_many_classes_have_no_numbers_in_their_cells(self, tmp_path: Path) -> None:
         write_confusion([[0] * 100] * 100, "label", tmp_path)
         [figure] = page_of(tmp_path / "confusion_label.html").figures
@@ -140,3 +154,30 @@ class TestConfusion:
         shown.wait_for_selector("html[data-drawn]", state="attached")
         assert sorted(shown.locator(".heatmap-label").all_text_contents()) == ["0", "1", "2", "3"]
         assert (told, asked) == ([], [uri])
+
+
+class TestByClass:
+    COLUMNS: ClassVar[dict[str, list[float]]] = {
+        "precision": [0.5, 1 / 3],
+        "f1": [0.25, 0.0],
+        "auroc": [0.75, math.nan],
+        "support": [3.0, 0.0],
+    }
+
+    def test_it_is_a_table_with_a_row_for_each_class(self, tmp_path: Path) -> None:
+        table = class_table(self.COLUMNS, ("NA", "été, 007"))
+        write_by_class({"label": table}, tmp_path)
+        lines = (tmp_path / "per_class_label.csv").read_text(encoding="utf-8").splitlines()
+        assert lines[:2] == ["class,name,precision,f1,auroc,support", "0,NA,0.5,0.25,0.75,3"]
+        assert lines[2].endswith(",0.0,,0") and '"été, 007"' in lines[2]
+
+    def test_it_can_be_read_again(self, tmp_path: Path) -> None:
+        named, unnamed = class_table(self.COLUMNS, ("NA", "007")), class_table(self.COLUMNS)
+        assert list(unnamed["name"]) == ["0", "1"]
+        write_by_class({"a_b": named, "c": unnamed}, tmp_path)
+        files = [file.name for file in tmp_path.iterdir()] + ["leaderboard.csv", "per_class_gone.csv", "report.html"]
+        texts = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
+        again = read_by_class(files, texts.get)
+        assert set(again) == {"a_b", "c"}
+        pd.testing.assert_frame_equal(again["a_b"], named)
+        pd.testing.assert_frame_equal(again["c"], unnamed)

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 from commands import tuner
-from conftest import experiment, start_job, thread_writers
+from conftest import experiment, start_job
+from disks import small_disk
 from in_process import in_process
 from mlflow import MlflowClient
+from thread_writers import thread_writers
 
 from tuner.storage.disk_full import is_full
 from tuner.train import checkpoint
@@ -42,15 +44,8 @@ tracking: {{uri: "sqlite:///{store}/mlflow.db", register: false}}
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 24 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"no disk can be mounted: {mounted.stderr.decode().strip()}")
-    try:
+    with small_disk(tmp_path / "disk", "24m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def fill(disk: Path) -> Path:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from commands import tuner as command
-from conftest import eventually, start_job, thread_writers
+from conftest import eventually, start_job
 from in_process import in_process
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector, FileSystem, copy_files
+from thread_writers import thread_writers
 
 import tuner
 from tuner.errors import UserError

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import Played, experiment
 from mlflow import MlflowClient
+from pages import Page
 from rich.console import Console
 
 import tuner
@@ -18,7 +19,7 @@ from tuner.cli.comparison import compare, print_comparison
 from tuner.errors import UserError
 from tuner.report import html
 from tuner.report.from_record import write_report
-from tuner.report.tables import write_tables
+from tuner.report.tables import class_table, write_by_class, write_tables
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import store
 from tuner.tracking.queries import (
@@ -443,6 +444,16 @@ class TestJournal:
             artifact.unlink()
         with pytest.raises(UserError, match="there is no module 'mine'"):
             tuner.results("small")
+
+    def test_has_the_classes_that_were_recorded(self, place: Path) -> None:
+        job = Recorded(place)
+        job.trial(0.5)
+        table = class_table({"f1": [0.125, 0.25], "support": [3.0, 4.0]}, ("cat", "dog"))
+        (job.folder / "report").mkdir(exist_ok=True)
+        write_by_class({"label": table}, job.folder / "report")
+        job.finish()
+        page = Page(write_report("small").path.read_text())
+        assert "0 cat 0.125 3 1 dog 0.250 4" in " ".join(page.sections["classes"].split())
 
     def test_rebuilds_the_experiment_as_it_was_run(self, place: Path) -> None:
         job = Recorded(place)

@@ -313,7 +313,7 @@ import numpy as np
 from pathlib import Path
 
 class Colours:
-    classes = ["red", "green", "blue", "none"]
+    classes = ["red", "green", "blue"]
 
     def __init__(self, train, root):
         if not Path(root).is_dir():
@@ -391,6 +391,7 @@ def test_a_signature_says_what_inference_needs(without_data: Own) -> None:
         "size": 3,
         "classes": ["red", "green", "blue"],
         "unit": None,
+        "multilabel": False,
         "hidden": None,
         "log_probabilities": False,
     }

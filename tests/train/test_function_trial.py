@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from commands import tuner
-from conftest import thread_writers
+from thread_writers import thread_writers
 
 from tuner.jobs.result import OK
 

@@ -1,4 +1,5 @@
 import math
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -6,8 +7,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn, optim
 
-from tuner.train.lr_schedules import Constant, Cosine, OneCycle, Step
-from tuner.train.optimizers import SGD, Adam, AdamW, RMSprop
+from tuner.interfaces import ImageShape, Output
+from tuner.models import ResNetSmall
+from tuner.models.base import Model
+from tuner.models.stages import stages_of
+from tuner.train.optim.lr_schedules import Constant, Cosine, CosineRestarts, OneCycle, Step
+from tuner.train.optim.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop
 
 
 def trained(optimizer: optim.Optimizer, weights: nn.Parameter) -> list[float]:
@@ -152,3 +157,166 @@ def test_one_cycle_leaves_no_momentum_at_none(optimizer: Any) -> None:
     for group in groups(OneCycle(), 2, 9, optimizer):
         assert group.get("momentum", 0) == 0
         assert group.get("betas", (0,))[0] == 0
+
+
+def test_weight_decay_may_leave_norms_and_biases_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+    for parameter in model.parameters():
+        parameter.data.fill_(1.0)
+    config = AdamW(lr=0.1, weight_decay=0.5, decay_norm_and_bias=False)
+    optimizer = config.build(config.groups(model))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    after = {name: set(parameter.flatten().tolist()) for name, parameter in model.named_parameters()}
+    decayed = pytest.approx(1 - 0.1 * 0.5)
+    assert [next(iter(after[name])) for name in ("0.weight", "3.weight")] == [decayed, decayed]
+    assert all(after[name] == {1.0} for name in ("0.bias", "1.weight", "1.bias", "3.bias"))
+    assert len(AdamW().groups(model)) == 1
+
+
+def test_what_is_not_trained_is_not_optimized() -> None:
+    model = nn.Linear(2, 2)
+    model.weight.requires_grad_(False)
+    for config in (SGD(), SGD(decay_norm_and_bias=False)):
+        [group] = config.groups(model)
+        assert [(name, id(parameter)) for name, parameter in group["params"]] == [("bias", id(model.bias))]
+
+
+def test_cosine_restarts_begin_again_at_the_peak_in_ever_longer_periods() -> None:
+    optimizer = SGD(lr=1.0).build([nn.Parameter(torch.zeros(1))])
+    schedule = CosineRestarts(period=2, growth=2, final=0.1, warmup=1).build(optimizer, epochs=8, steps_per_epoch=2)
+    rates = []
+    for _ in range(16):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+
+    def cosine(steps: int) -> list[float]:
+        return [0.1 + 0.9 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+
+    assert rates == pytest.approx([1 / 3, 2 / 3, *cosine(4), *cosine(8), *cosine(16)[:2]])
+
+
+# --- learning rates by depth
+
+
+def of_each_layer(config: Any, model: Model, image: ImageShape, outputs: dict[str, Output]) -> dict[str, float]:
+    """The learning rate of each trained parameter."""
+    module = model.build(image, outputs)
+    groups = config.groups(module, model.stages_in(module))
+    names = [name for group in groups for name, _ in group["params"]]
+    optimizer = config.build(groups)
+    rates = [group["lr"] for group in optimizer.param_groups for _ in group["params"]]
+    assert sorted(names) == sorted(name for name, _ in module.named_parameters())
+    return dict(zip(names, rates, strict=True))
+
+
+IMAGE = ImageShape(3, 16, 16, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_the_head_may_have_a_learning_rate_of_its_own() -> None:
+    rates = of_each_layer(AdamW(lr=0.1, head_lr=0.5), ResNetSmall(width=4, blocks=1), IMAGE, {"": Output(3)})
+    assert {name for name, rate in rates.items() if rate == 0.5} == {"head.output.weight", "head.output.bias"}
+    assert {rate for name, rate in rates.items() if name.startswith("trunk.")} == {0.1}
+    plain = of_each_layer(AdamW(lr=0.1), ResNetSmall(width=4, blocks=1), IMAGE, {"": Output(3)})
+    assert {*plain.values()} == {0.1}
+
+
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
+def test_the_learning_rate_decays_from_stage_to_stage_towards_the_images(decay_norm_and_bias: bool) -> None:
+    config = AdamW(lr=0.1, layer_decay=0.5, decay_norm_and_bias=decay_norm_and_bias)
+    heads = {"a": Output(2), "b": Output(3)}
+    rates = of_each_layer(config, ResNetSmall(width=4, blocks=1, stages=2), IMAGE, heads)
+    expected = {"heads.": 0.1, "trunk.stage2.": 0.05, "trunk.stage1.": 0.025, "trunk.norm.": 0.0125}
+    for start, rate in expected.items():
+        [found] = {value for name, value in rates.items() if name.startswith(start)}
+        assert found == pytest.approx(rate), start
+    assert rates["trunk.conv.weight"] == pytest.approx(0.0125)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(final=0.1), CosineRestarts(period=1, final=0.1), Step(), OneCycle()])
+def test_a_schedule_multiplies_the_learning_rate_of_each_group(schedule: Any) -> None:
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = SGD().build([{"params": [weights[0]], "lr": 1.0}, {"params": [weights[1]], "lr": 0.01}])
+    moves = schedule.build(optimizer, 3, 4)
+    seen = []
+    for _ in range(12):
+        head, rest = (group["lr"] for group in optimizer.param_groups)
+        assert rest == pytest.approx(0.01 * head)
+        seen.append(head)
+        optimizer.step()
+        moves.step()
+    assert len({round(rate, 9) for rate in seen}) > 2
+
+
+# --- Lion and Muon
+
+
+def test_lion_steps_as_in_the_paper() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optimizer = Lion(lr=0.1, beta1=0.9, beta2=0.5, weight_decay=0.2).build([weight])
+    expected, momentum = weight.detach().clone(), torch.zeros(3)
+    for gradient in (torch.tensor([1.0, -1.0, 0.0]), torch.tensor([-0.1, -3.0, 2.0]), torch.tensor([-9.0, 0.5, -1.0])):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        update = torch.sign(0.9 * momentum + (1 - 0.9) * gradient)
+        expected = expected - 0.1 * (update + 0.2 * expected)
+        momentum = 0.5 * momentum + (1 - 0.5) * gradient
+        torch.testing.assert_close(weight.detach(), expected)
+    torch.testing.assert_close(optimizer.state[weight]["exp_avg"], momentum)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_muon_trains_filters_as_matrices_and_adamw_the_rest(memory_format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    config = Muon(lr=0.1, momentum=0.9, beta1=0.8, weight_decay=0.3, decay_norm_and_bias=False)
+    model = ResNetSmall(width=4, blocks=1, stages=2)
+    module = model.build(IMAGE, {"": Output(3)}).to(memory_format=memory_format)
+    start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    optimizer = config.build(config.groups(module, model.stages_in(module)))
+    gradients = [{name: torch.randn_like(parameter) for name, parameter in start.items()} for _ in range(3)]
+    for each in gradients:
+        for name, parameter in module.named_parameters():
+            parameter.grad = each[name].clone()
+        optimizer.step()
+    for name, parameter in module.named_parameters():
+        flat = start[name].flatten(1) if parameter.ndim == 4 else start[name]
+        alone = nn.Parameter(flat.clone())
+        decay = 0.3 if parameter.ndim > 1 else 0.0
+        theirs: optim.Optimizer = optim.AdamW([alone], 0.1, betas=(0.8, 0.999), weight_decay=decay)
+        if parameter.ndim == 4:
+            theirs = optim.Muon([alone], 0.1, 0.3, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+        for each in gradients:
+            alone.grad = each[name].reshape(alone.shape)
+            theirs.step()
+        # Muon computes in bfloat16, and the order of the columns changes what is rounded.
+        torch.testing.assert_close(
+            parameter.detach().reshape(alone.shape), alone.detach(), rtol=0.05, atol=0.02 if parameter.ndim == 4 else 0
+        )
+
+
+def test_muon_leaves_the_head_and_depthwise_filters_to_adamw() -> None:
+    module = nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(4, 4, 3), depthwise=nn.Conv2d(4, 4, 3, groups=4), fc=nn.Linear(4, 2), norm=nn.BatchNorm1d(2)
+        )
+    )
+    for stages, expected in ((stages_of(module, head="fc"), {"conv.weight"}), (None, {"conv.weight", "fc.weight"})):
+        groups = Muon().groups(module, stages)
+        assert {name for group in groups if group["use_muon"] for name, _ in group["params"]} == expected
+
+
+@pytest.mark.parametrize("config", [SGD(momentum=0.9), Adam(), AdamW(), Lion(), Muon()])
+def test_a_resumed_optimizer_has_all_its_state_on_the_device_of_the_parameters(config: Any) -> None:
+    """RMSprop, which is not fused, counts its steps on the CPU."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    before = config.build(config.groups(module, None))
+    module(torch.ones(1, 2)).sum().backward()
+    before.step()
+    module.to("meta")
+    after = config.build(config.groups(module, None))
+    after.load_state_dict({"state": before.state_dict()["state"], "param_groups": after.state_dict()["param_groups"]})
+    assert len(after.state) == 4
+    devices = {value.device.type for state in after.state.values() for value in state.values() if value is not None}
+    assert devices == {"meta"}

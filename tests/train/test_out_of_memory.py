@@ -16,21 +16,22 @@ import torch
 from commands import tuner
 from conftest import experiment, start_job
 from mlflow import MlflowClient
+from outputs import predicted
 from torch import Tensor, nn
 from tune_events import Ray
 
 from tuner.errors import UserError
 from tuner.jobs.result import FAILED, OK
 from tuner.objectives import Objective
+from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
 from tuner.ray_backend.callback import TuneCallback
 from tuner.ray_backend.worker import trainable
 from tuner.report_keys import MICRO_BATCHES, REASON, STATUS, TRACEBACK
 from tuner.spec.loader import load
 from tuner.train import checkpoint
 from tuner.train.checkpoint import Save
-from tuner.train.evaluation import predict
+from tuner.train.evaluation import measure
 from tuner.train.loop import fit
-from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
 from tuner.train.trial_config import TrialConfig
 
 CPU = torch.device("cpu")
@@ -128,6 +129,18 @@ class TestBatchesInParts:
                 assert other[name] == pytest.approx(one[name], rel=1e-3)
             assert MICRO_BATCHES not in one and other[MICRO_BATCHES] == parts
 
+    @pytest.mark.parametrize("parts", [1, 3])
+    def test_accumulated_batches_train_as_one_larger_batch_does(self, tmp_path: Path, parts: int) -> None:
+        small = {"kind": "digits", "limit": 100, "batch_size": 8}
+        whole, expected = trained(trial_of(data=small | {"batch_size": 32}), tmp_path / "whole", 1)
+        split, weights = trained(trial_of(data=small, accumulate=4), tmp_path / "split", parts)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4)
+        for one, other in zip(whole, split, strict=True):
+            for name in ("train_loss", "val_loss", "learning_rate"):
+                assert other[name] == pytest.approx(one[name], rel=1e-3)
+            assert other.get(MICRO_BATCHES, 1) == parts
+
     def test_what_was_trained_in_parts_goes_on_so(self, tmp_path: Path) -> None:
         config = trial_of()
         whole, expected = trained(config, tmp_path, 4)
@@ -155,18 +168,25 @@ class Hungry(nn.Module):
 
 @pytest.mark.slow
 def test_held_out_images_are_measured_in_batches_that_have_room() -> None:
-    _, validation = trial_of().data.load()
-    expected, _ = predict(Hungry(10**6).eval(), validation)
-    model = Hungry(40)
-    model.layer.load_state_dict((other := Hungry(10**6)).layer.state_dict())
-    outputs, targets = predict(model, validation)
-    assert isinstance(outputs, Tensor) and isinstance(expected, Tensor)
-    assert outputs.shape == expected.shape
-    torch.testing.assert_close(outputs, predict(other, validation)[0])
-    assert torch.equal(targets["label"], validation.targets["label"])
+    config = trial_of()
+    _, validation = config.data.load()
+    model, roomy = Hungry(40), Hungry(10**6)
+    model.layer.load_state_dict(roomy.layer.state_dict())
+    torch.testing.assert_close(predicted(config, model, validation), predicted(config, roomy, validation))
     assert max(model.sizes[-3:]) <= 40
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        predict(Hungry(0), validation)
+        predicted(config, Hungry(0), validation)
+
+
+@pytest.mark.parametrize("most", [pytest.param(1, marks=pytest.mark.slow), 40, 249])
+def test_no_held_out_image_is_measured_twice_where_batches_are_split(most: int) -> None:
+    config = trial_of()
+    _, validation = config.data.load()
+    roomy, split = Hungry(10**6), Hungry(most)
+    split.layer.load_state_dict(roomy.layer.state_dict())
+    measured, expected = measure(config.task, split, validation), measure(config.task, roomy, validation)
+    assert measured.confusion() == expected.confusion()
+    assert measured.compute() == pytest.approx(expected.compute())
 
 
 def test_what_a_trial_held_is_gone_before_it_tells_that_it_ran_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +220,7 @@ LIMITED = """
 import resource, sys
 import torch
 from pathlib import Path
-from tuner.train.out_of_memory import is_out_of_memory, release
+from tuner.process.out_of_memory import is_out_of_memory, release
 from tuner.objectives import Objective
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
@@ -250,6 +270,7 @@ search: {kind: grid}
 resources: {cpu: CPUS}
 retry: {out_of_memory: halve_batch}
 storage: runs
+tracking: {register: false}
 """
 
 NET = """
@@ -308,9 +329,10 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
     assert runs["1"].data.tags["fixed.data.batch_size"] == "32"  # as it was asked for
     assert "tuner.batch_parts" not in runs["2"].data.tags
     lines = [line.split() for line in log.read_text().splitlines()]
+    lines = [line for line in lines if line[0] != str(os.getpid())]  # without the check of the file
     tried = {most: [int(size) for _, each, size in lines if each == most] for most in ("0", "5", "64")}
-    assert tried["0"] == [32, 16, 8, 4, 2, 1]
-    assert tried["5"][:3] == [32, 16, 8] and max(tried["5"][3:]) == 4
+    assert tried["0"] == [2, 32, 16, 8, 4, 2, 1]  # it is checked with two images
+    assert tried["5"][:4] == [2, 32, 16, 8] and max(tried["5"][4:]) == 4
     assert max(tried["64"]) == 32
     assert len({pid for pid, *_ in lines}) == 1  # one process for all three
 

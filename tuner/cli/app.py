@@ -9,15 +9,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner.cli import inspect, run
+from tuner.cli import data, inspect, run
 from tuner.errors import UserError
+from tuner.process.signals import Interrupted, on_signal, stop
+from tuner.process.startup import postpone_collection
 from tuner.report import output
-from tuner.signals import Interrupted, on_signal, stop
 from tuner.version import __version__
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lists them
     "run": run.run,
     "validate": run.validate,
+    "inspect": data.inspect,
+    "init": data.init,
     "train": run.train,
     "sync": run.sync,
     "list": inspect.list_jobs,
@@ -78,6 +81,7 @@ def console() -> NoReturn:
     All files are written and closed by then; Python would spend one or two seconds more on unloading torch.
     """
     status: object = 0
+    postpone_collection()
     output.prepare()
     original_stdout = os.dup(1)  # rich replaces a broken pipe by /dev/null
     try:

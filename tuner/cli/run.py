@@ -33,6 +33,9 @@ def run(
         str | None, typer.Option(metavar="ok", help="ok: continue the job although code of your own has changed.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    time: Annotated[
+        str | None, typer.Option(help="End the job after this time, such as 20m; the same as timeout=20m.")
+    ] = None,
     submit: Annotated[
         str | None,
         typer.Option(
@@ -45,6 +48,8 @@ def run(
     from tuner.report.terminal import terminal
 
     console = terminal()
+    if time is not None:
+        overrides = [*(overrides or ()), f"timeout={time}"]
     with Phases(console) as phases:
         if not dry_run and submit is None:
             phases.begin("reading", f"reading {file}", in_a_log=False)

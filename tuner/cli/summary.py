@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tuner.cli.load_call import load_call
 from tuner.config_keys import Assignment
+from tuner.data.loading.source import LoaderResources
 from tuner.formatting import duration, score, score_format
 from tuner.jobs.forecast import forecast
 from tuner.jobs.result import FAILED, INTERRUPTED, Result
@@ -23,6 +24,7 @@ from tuner.report.tables import FRONT_FILE
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import exists
 from tuner.storage.uris import masked
+from tuner.train.device import trial_device
 from tuner.trials import output_files
 from tuner.trials.elapsed import elapsed_text
 from tuner.trials.generator import planned
@@ -165,12 +167,15 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     length = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
     repeats = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
     address = connection.address_of(address)
-    slots = 0 if address else resources.share(spec.resources, resources.here(), spec.count()).slots
+    share = None if address else resources.share(spec.resources, resources.here(), spec.count())
+    slots = share.slots if share else 0
+    loading = LoaderResources.of(share.cpu, share.gpu, min(slots, spec.count())) if share else None
     at_once = f"{min(slots, spec.count())} on this machine"
     if address:
         at_once = f"as many as fit the Ray cluster at {address}"
     expected = forecast(spec, slots)
     data = spec.trial.describe_data()
+    reading = spec.trial.data_plan(trial_device(spec.resources.gpu != 0), loading)
     lines = [
         f"trials      {spec.count()}{length}, {spec.search.kind} search{repeats}"
         + (f", {spec.explain()}" if spec.explain() else ""),
@@ -181,6 +186,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
         f"at once     {at_once}",
         f"may take    {expected}" if expected else "",
         f"data        {data.name}: {spec.trial.data_location()}" if data else "",
+        f"cache       {reading}" if reading else "",
         f"timeout     {'none' if spec.timeout is None else duration(spec.timeout)}",
         f"storage     {spec.storage}/{spec.name}/<job>",
         f"tracking    {masked(uri)}, experiment {spec.name}",

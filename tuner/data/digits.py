@@ -45,12 +45,12 @@ class Digits(ImageData):
 
     @property
     def validation_size(self) -> int:
-        return self.validation
+        return self._held_out_of(_TOTAL - _TEST, self.validation)
 
     def describe(self) -> Description:
-        settings = f"{self.size} {self.canvas} {self.seed} {self.validation}"
-        train = _TOTAL - _TEST - self.validation
-        sizes = {"train": min(train, self.limit or train), "validation": self.validation, "test": _TEST}
+        settings = f"{self.size} {self.canvas} {self._split_settings}"
+        train = _TOTAL - _TEST - self.validation_size
+        sizes = {"train": min(train, self.limit or train), "validation": self.validation_size, "test": _TEST}
         return Description("digits", md5(settings.encode()).hexdigest()[:8], "sklearn.datasets.load_digits", sizes)
 
     def prepare(self) -> tuple[ImageData, str]:

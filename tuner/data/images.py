@@ -2,20 +2,26 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tuner.config import Config
+from tuner.data.augment import Augment
 from tuner.data.canvas import place
-from tuner.interfaces import ImageShape, Target, Targets
+from tuner.data.loading.source import LoaderResources, Source, batch_of, order_of
+from tuner.data.splits import Folds, balanced, stratified
+from tuner.errors import Mistakes, Problem
+from tuner.interfaces import Batch, ClassCounts, ImageShape, Target, Targets
 
 Split = Literal["train", "test"]
+OnceRead = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -24,31 +30,37 @@ class Images:
 
     images: Tensor
     targets: Targets
+    draws: Tensor | None = None
+    """How likely each sample is drawn in a random order, float64 (N,) on the CPU; None if each one is drawn once."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the images."""
+        return self.images.device
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: Tensor | slice) -> "Images":
-        return Images(self.images[index], {name: target[index] for name, target in self.targets.items()})
+        draws = None if self.draws is None else self.draws[index.cpu() if isinstance(index, Tensor) else index]
+        return Images(self.images[index], {name: target[index] for name, target in self.targets.items()}, draws)
 
     def to(self, device: torch.device) -> "Images":
         """Copy the images and targets to a device."""
-        return Images(self.images.to(device), {name: target.to(device) for name, target in self.targets.items()})
+        targets = {name: target.to(device) for name, target in self.targets.items()}
+        return Images(self.images.to(device), targets, self.draws)
 
-    def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Targets]]:
-        """Iterate over batches of float32 images in [0, 1], in channels-last memory format, and their targets.
+    def first(self, count: int) -> "Images":
+        """The first `count` samples."""
+        return self[:count]
 
-        Args:
-            size: Samples per batch; the last batch may be smaller.
-            order: Indices (N,) of the samples in the order of iteration; None for the order in memory.
-        """
-        if order is not None:
-            order = order.to(self.images.device)
+    def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
+        """Iterate over batches; see `Source`."""
+        order = None if seed is None else order_of(len(self), seed, self.draws).to(self.device)
         for start in range(0, len(self), size):
             section = slice(start, start + size)
-            batch = self[section if order is None else order[section]]
-            images = batch.images.to(torch.float32).div_(255)
-            yield images.contiguous(memory_format=torch.channels_last), batch.targets
+            index = section if order is None else order[section]
+            yield batch_of(self.images[index], {name: target[index] for name, target in self.targets.items()})
 
 
 @dataclass(frozen=True)
@@ -73,19 +85,45 @@ class ImageData(Config):
 
     batch_size: int = Field(64, ge=1)
     """Images per training batch."""
+    augment: Augment = Augment()
+    """Random changes of the training images; none by default."""
     limit: int | None = Field(None, ge=1)
     """Largest number of training images; null for all. Validation and test sets are not limited."""
     canvas: int | None = Field(None, ge=1, le=1024)
     """Side in pixels of an empty square on which each image is placed at random; adds the target ``position``."""
+    balance: Literal["none", "sampler", "weights"] = "none"
+    """How rare classes are made up for: sampler draws training images so that all classes are as frequent, with
+    replacement; weights gives their images more weight in the loss."""
+    folds: Folds | None = None
+    """Cross-validation: the fold that is the validation set, instead of `validation`; null for none."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the validation split and of the positions on the canvas; the same in all trials unless it is searched."""
 
     _classes: tuple[str, ...] = tuple("0123456789")
 
+    @model_validator(mode="after")
+    def _positions_stay_true(self) -> Self:
+        if self.canvas is not None and (self.augment.moves or self.augment.mixes):
+            hint = "color and erase are possible, or leave the canvas out"
+            raise Mistakes(Problem("moves or mixes images whose position is a target", key="augment", hint=hint))
+        return self
+
+    @model_validator(mode="after")
+    def _folds_decide(self) -> Self:
+        if self.folds is not None and self._validation != type(self).model_fields["validation"].default:
+            hint = "folds decide the validation set: leave validation out, or folds"
+            raise Mistakes(Problem(f"{self._validation} has no effect beside folds", key="validation", hint=hint))
+        return self
+
     @property
     def user_code(self) -> list[str]:
         """The user's code that reads the dataset, as ``pkg.module:name``."""
         return []
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether the shapes of the images and targets depend on the user's files, which not every machine has."""
+        return False
 
     @property
     @abstractmethod
@@ -99,6 +137,27 @@ class ImageData(Config):
         return targets if self.canvas is None else targets | {"position": Target(2, unit="pixels")}
 
     @property
+    def balances_loss(self) -> bool:
+        """Whether rare classes are to weigh more in the loss, where that has no class weights of its own."""
+        return self.balance == "weights"
+
+    def class_counts(self) -> dict[str, ClassCounts]:
+        """Count how often the classes of each target occur in the training set, which `limit` may have shortened."""
+        targets = self._training_targets()
+        counts = {}
+        for name, target in self.targets.items():
+            values = targets[name]
+            if target.kind == "class":
+                counts[name] = ClassCounts(tuple(values.bincount(minlength=target.size).tolist()), len(values))
+            elif target.kind == "multilabel":
+                counts[name] = ClassCounts(tuple(map(int, values.sum(dim=0).tolist())), len(values))
+        return counts
+
+    def _training_targets(self) -> Targets:
+        """The targets of the training set."""
+        return self.load()[0].targets
+
+    @property
     def preprocessing(self) -> list[dict[str, Any]]:
         """The steps that are applied to each image before it is scaled to [0, 1], in order."""
         return [] if self.canvas is None else [{"kind": "canvas", "side": self.canvas}]
@@ -107,6 +166,21 @@ class ImageData(Config):
     @abstractmethod
     def validation_size(self) -> int:
         """Number of images in the validation set."""
+
+    def _held_out_of(self, count: int, validation: int) -> int:
+        """Number of images in the validation set of `count` images; `validation` of them if there are no folds."""
+        return validation if self.folds is None else self.folds.size(count)
+
+    @property
+    def _split_settings(self) -> str:
+        """The settings that decide the validation set, for the digest."""
+        folds = "" if self.folds is None else f" fold {self.folds.fold} of {self.folds.k}"
+        return f"{self.seed} {self._validation}{folds}"
+
+    @property
+    def _validation(self) -> Any:
+        """The field ``validation``, which is a number or a share."""
+        return vars(self)["validation"]
 
     @abstractmethod
     def describe(self) -> Description:
@@ -122,6 +196,15 @@ class ImageData(Config):
         Raises:
             UserError: The files are damaged, or missing and cannot be downloaded.
         """
+
+    def plan(self, device: torch.device, resources: LoaderResources | None) -> str:
+        """A phrase that says where the images will lie during a trial; empty if there is no choice.
+
+        Args:
+            device: The device of the training.
+            resources: What a trial may take; None for a trial on another machine.
+        """
+        return ""
 
     @abstractmethod
     def location(self) -> str:
@@ -140,14 +223,67 @@ class ImageData(Config):
             Images, uint8 (N, H, W) or (N, C, H, W), and labels, int64 (N,).
         """
 
+    @contextmanager
+    def opened(self, device: torch.device, resources: LoaderResources) -> Iterator[tuple[Source, Source]]:
+        """Open the training and the validation set for one training; what they hold is freed at the end.
+
+        Args:
+            device: The device of the batches.
+            resources: What the sets may take.
+
+        Raises:
+            UserError: The images cannot be read.
+        """
+        train, validation = self.load()
+        yield train.to(device), validation.to(device)
+
+    @contextmanager
+    def opened_once(self, split: OnceRead, device: torch.device, resources: LoaderResources) -> Iterator[Source]:
+        """Open one set, which is read once, as `opened` does for a training."""
+        images = self.load_test() if split == "test" else self.load()[1]
+        yield images.to(device)
+
     def load(self) -> tuple[Images, Images]:
         """Load the training and the validation set, a seeded, stratified split of the original training set."""
-        train, validation = _train_and_validation(self.model_copy(update={"limit": None, "batch_size": 1}))
-        return train[: self.limit], validation
+        train, validation = _train_and_validation(self._unlimited)
+        train = train[: self.limit]
+        return replace(train, draws=self.draws(train.targets["label"])), validation
+
+    def draws(self, labels: Tensor) -> Tensor | None:
+        """How likely each training image is drawn, float64 (N,), by its label; None if each one is drawn once."""
+        return balanced(labels) if self.balance == "sampler" else None
+
+    def first(self, count: int) -> Images:
+        """The first training images, which are in random order, in memory.
+
+        Raises:
+            UserError: One of them cannot be read.
+        """
+        return self.load()[0].first(count)
+
+    def names(self, split: str) -> list[str]:
+        """What identifies each image of a set, in its order, such as the path of its file; empty if nothing does."""
+        return []
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What of the user's files is not used, in phrases for the user."""
+        return ()
 
     def load_test(self) -> Images:
         """Load the test set."""
         return self._placed(*self.read("test"), seed=(self.seed, 2))
+
+    @property
+    def _unlimited(self) -> Self:
+        """A copy that is the same for all datasets that read the same images: a key of caches."""
+        return self.model_copy(update={"limit": None, "batch_size": 1, "augment": Augment(), "balance": "none"})
+
+    def _both(self) -> tuple[Images, int]:
+        """The training set followed by the validation set, and the size of the training set."""
+        images, labels = self.read("train")
+        order, train = stratified(labels, self.validation_size, self.seed, self.folds)
+        return self._placed(images[order], labels[order], seed=(self.seed, 1)), train
 
     def _placed(self, images: Tensor, labels: Tensor, seed: tuple[int, int]) -> Images:
         if self.canvas is None:
@@ -156,15 +292,8 @@ class ImageData(Config):
         return Images(placed.unsqueeze(1), {"label": labels, "position": positions})
 
 
-@lru_cache(maxsize=2)  # a worker runs many trials on the same data
+@lru_cache(maxsize=1)  # a worker runs many trials on the same data, and has memory for one copy
 def _train_and_validation(data: ImageData) -> tuple[Images, Images]:
-    from sklearn.model_selection import train_test_split
-
-    images, labels = data.read("train")
-    train, validation = train_test_split(
-        np.arange(len(labels)), test_size=data.validation_size, stratify=labels.numpy(), random_state=data.seed
-    )
     # The two sets are views of one copy, so that the original tensors can be freed.
-    order = torch.from_numpy(np.concatenate([train, validation]))
-    both = data._placed(images[order], labels[order], seed=(data.seed, 1))
-    return both[: len(train)], both[len(train) :]
+    both, train = data._both()
+    return both[:train], both[train:]

@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from tuner.config_keys import check_unambiguous
-from tuner.data.images import Description, ImageData, Split
+from tuner.data.images import Description, ImageData, Images, Split
+from tuner.data.pixels import Unclear
+from tuner.data.splits import stratified
+from tuner.data.user_dataset import ImageSet, check_classes, disagreement, names, read_pairs
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Target
 from tuner.target_name import TargetName
@@ -23,8 +23,9 @@ from tuner.user_code import folders, imports_allowed, in_experiment_folder, reso
 class ImportedData(ImageData):
     """Your own dataset: a callable that takes ``train=True`` or ``False`` and returns a dataset of (image, class).
 
-    Most datasets of torchvision have this form. An image is a PIL image, or an array or tensor (H, W), (H, W, C) or
-    (C, H, W): bytes in [0, 255] or floats in [0, 1]. All images have the same shape and are kept in memory.
+    Most datasets of torchvision have this form. An image is a PIL image of any mode, an array (H, W) or (H, W, C), or a
+    tensor (H, W) or (C, H, W): bytes, 16-bit values (uint16), or floats in [0, 1]. All images have the same shape and
+    are kept in memory. Classes are numbered from 0; the attribute ``classes`` may list their names.
     """
 
     kind: Literal["import"] = "import"
@@ -51,9 +52,13 @@ class ImportedData(ImageData):
             found = self._found(train)
             if isinstance(found, Problem):
                 raise Mistakes(found)
+        if problem := disagreement(self.target, self._set(True), self._set(False)):
+            raise Mistakes(problem)
         classes = self.targets["label"].size  # a stratified split has each class in both sets
-        count = len(self._set(True).images)
-        if min(self.validation_size, count - self.validation_size) < classes:
+        count = len(self._set(True).labels)
+        if self.folds is not None and self.folds.k > count:
+            raise Mistakes(Problem(f"{self.folds.k} folds of {count} images", "folds.k", hint="at most the images"))
+        if self.folds is None and min(self.validation_size, count - self.validation_size) < classes:
             message = f"{self.validation:g} of {count} images leaves fewer images than classes in one of the two sets"
             raise Mistakes(Problem(message, "validation"))
         return self
@@ -72,18 +77,18 @@ class ImportedData(ImageData):
 
     @property
     def validation_size(self) -> int:
-        return round(self.validation * len(self._set(True).images))
+        count = len(self._set(True).labels)
+        return self._held_out_of(count, round(self.validation * count))
 
     def describe(self) -> Description:
         name = self.target.partition(":")[2]
         if not imports_allowed():
             return Description(name, "", self.target, {})
-        images, labels = self.read("train")
-        digest = hashlib.md5(f"{self.seed} {self.validation}".encode())
-        digest.update(images[:: max(1, len(images) // 1000)].numpy().tobytes() + labels.numpy().tobytes())
-        train = len(images) - self.validation_size
+        digest = hashlib.md5(self._split_settings.encode())
+        digest.update(self._set(True).digest)
+        train = len(self._set(True).labels) - self.validation_size
         sizes = {"train": min(train, self.limit or train), "validation": self.validation_size}
-        sizes["test"] = len(self._set(False).images)
+        sizes["test"] = len(self._set(False).labels)
         return Description(name, digest.hexdigest()[:8], self.target, sizes)
 
     def prepare(self) -> tuple[ImageData, str]:
@@ -93,41 +98,25 @@ class ImportedData(ImageData):
         return f"read by {self.target}"
 
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        images = self._set(split == "train")
-        return images.images, images.labels
+        found = self._set(split == "train")
+        return found.images, found.labels
 
-    def _set(self, train: bool) -> "_Set":
+    def _both(self) -> tuple[Images, int]:
+        found = self._set(True)
+        order, train = stratified(found.labels, self.validation_size, self.seed, self.folds)
+        return Images(found.ordered(order), {"label": found.labels[order]}), train
+
+    def _set(self, train: bool) -> ImageSet:
         found = self._found(train)
-        assert isinstance(found, _Set), found
+        assert isinstance(found, ImageSet), found
         return found
 
-    def _found(self, train: bool) -> "_Set | Problem":
+    def _found(self, train: bool) -> ImageSet | Problem:
         args = json.dumps(self.args, sort_keys=True, default=str)
         return _read(self.target, args, train, _Args(self.args), folders()[0])
 
     def __hash__(self) -> int:
-        return hash((self.target, self.seed, self.validation))
-
-
-@dataclass(frozen=True)
-class _Set:
-    """The training or the test set: images, uint8 (N, C, H, W); labels (N,); the names of the classes, if known."""
-
-    images: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-
-    @cached_property
-    def image(self) -> ImageShape:
-        sample = self.images[:1000].double() / 255
-        mean, std = sample.mean(dim=(0, 2, 3)), sample.std(dim=(0, 2, 3)).clamp_min(1e-3)
-        channels, height, width = self.images.shape[1:]
-        return ImageShape(channels, height, width, tuple(mean.tolist()), tuple(std.tolist()))
-
-    @property
-    def label(self) -> Target:
-        count = int(self.labels.max()) + 1
-        return Target(count, classes=self.classes[:count] if len(self.classes) >= count else ())
+        return hash((self.target, self.seed, self.validation, self.folds))
 
 
 class _Args(dict[str, Any]):
@@ -138,7 +127,7 @@ class _Args(dict[str, Any]):
 
 
 @lru_cache(maxsize=4)  # the training and the test set of two datasets
-def _read(target: str, args: str, train: bool, arguments: _Args, folder: Path) -> _Set | Problem:
+def _read(target: str, args: str, train: bool, arguments: _Args, folder: Path) -> ImageSet | Problem:
     """Read all images and labels; return a Problem if that fails.
 
     `args`, the text of `arguments`, and `folder`, to which relative paths in them refer, are the key of the cache.
@@ -147,31 +136,16 @@ def _read(target: str, args: str, train: bool, arguments: _Args, folder: Path) -
         factory = resolve_factory(target)
     except Mistakes as mistakes:
         return mistakes.problems[0]
+    call = f"{target}({', '.join([f'train={train}', *(f'{name}={value!r}' for name, value in arguments.items())])})"
     try:
         with in_experiment_folder():
             dataset = factory(train=train, **arguments)
-            pairs = [(_bytes(image), int(label)) for image, label in (dataset[i] for i in range(len(dataset)))]
-        images = torch.from_numpy(np.stack([image for image, _ in pairs]))
+            images, labels = read_pairs(dataset)
+        if train:
+            check_classes(labels)
+        return ImageSet(images, labels, names(getattr(dataset, "classes", None), labels) if train else ())
+    except Unclear as error:
+        return Problem(f"{call}: {error.what}", "target", hint=error.hint)
     except Exception as error:
-        call = ", ".join([f"train={train}", *(f"{name}={value!r}" for name, value in arguments.items())])
-        message = f"{target}({call}) cannot be read as pairs of image and class: {type(error).__name__}: {error}"
+        message = f"{call} cannot be read as pairs of image and class: {type(error).__name__}: {error}"
         return Problem(message, "target")
-    return _Set(images, torch.tensor([label for _, label in pairs]), _names(getattr(dataset, "classes", None)))
-
-
-def _names(classes: Any) -> tuple[str, ...]:
-    """The names of the classes by index, from the attribute of torchvision's datasets; empty if it is not a list."""
-    is_listed = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
-    return tuple(classes) if is_listed else ()
-
-
-def _bytes(image: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Convert an image to uint8 (C, H, W)."""
-    pixels = np.asarray(image)
-    if np.issubdtype(pixels.dtype, np.floating):
-        pixels = np.rint(pixels * 255).clip(0, 255)
-    pixels = pixels.astype(np.uint8)
-    if pixels.ndim == 2:
-        return pixels[None]
-    # The channels, at most 4, are the last dimension of a picture and the first of a tensor.
-    return np.moveaxis(pixels, -1, 0) if pixels.shape[0] > 4 and pixels.shape[-1] <= 4 else pixels

@@ -1,14 +1,10 @@
 """MNIST and Fashion-MNIST, read from their four original files."""
 
-import contextlib
 import gzip
 import os
-from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
 from typing import Any, Literal
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -16,24 +12,18 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tuner.data.digits import Digits
+from tuner.data.downloads import Downloaded, data_dir, download_lock, first_that_answers, reason
 from tuner.data.images import Description, ImageData, Split
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.interfaces import ImageShape
-from tuner.storage.file_lock import exclusive
 
 _SIDE = 28
 _FILES = tuple(
     f"{split}-{content}-ubyte.gz" for split in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
 )
-_MIRROR_TIMEOUT = 10.0  # seconds until the first answer of a mirror
 
 
-def data_dir() -> Path:
-    """The folder of the datasets: TUNER_DATA_DIR if set, else ``~/.cache/tuner``."""
-    return Path(os.environ.get("TUNER_DATA_DIR") or "~/.cache/tuner").expanduser()
-
-
-class MNIST(ImageData):
+class MNIST(Downloaded):
     """70,000 grey images of handwritten digits, 28x28 pixels, 10 classes; 10,000 of them are the test set."""
 
     kind: Literal["mnist"] = "mnist"
@@ -74,13 +64,13 @@ class MNIST(ImageData):
 
     @property
     def validation_size(self) -> int:
-        return self.validation
+        return self._held_out_of(60_000, self.validation)
 
     def describe(self) -> Description:
         settings = "".join(self._checksums)
-        settings += f"{self.canvas} {self.seed} {self.validation}"
-        train = 60_000 - self.validation
-        sizes = {"train": min(train, self.limit or train), "validation": self.validation, "test": 10_000}
+        settings += f"{self.canvas} {self._split_settings}"
+        train = 60_000 - self.validation_size
+        sizes = {"train": min(train, self.limit or train), "validation": self.validation_size, "test": 10_000}
         return Description(self.kind, md5(settings.encode()).hexdigest()[:8], self._mirrors[0], sizes)
 
     def prepare(self) -> tuple[ImageData, str]:
@@ -98,7 +88,7 @@ class MNIST(ImageData):
             shared = {name for name in ImageData.model_fields if name in self.model_fields_set}
             digits = Digits(size=_SIDE, **{name: getattr(self, name) for name in shared})
             return digits, (
-                f"{self.kind} is not in {data_dir()} and cannot be downloaded ({_reason(error)}): "
+                f"{self.kind} is not in {data_dir()} and cannot be downloaded ({reason(error)}): "
                 f"training on scikit-learn's digits instead, as `offline: digits` says. "
                 f"These are 1,797 images and much easier: the results cannot be compared with those of {self.kind}."
             )
@@ -109,10 +99,6 @@ class MNIST(ImageData):
             return str(self.folder)
         fallback = "; if that fails, scikit-learn's digits instead" if self.offline else ""
         return f"{self.folder}, to be downloaded{fallback}"
-
-    @property
-    def is_available(self) -> bool:
-        return not self._missing()
 
     @property
     def folder(self) -> Path:
@@ -130,28 +116,12 @@ class MNIST(ImageData):
         labels = _idx(self.folder / f"{prefix}-labels-idx1-ubyte.gz", header=8)
         return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
-    def _missing(self) -> list[str]:
-        return [name for name in self.checksums if not (self.folder / name).is_file()]
-
-    def _damaged(self) -> list[Problem]:
-        problems = []
-        for name, expected in self.checksums.items():
-            path = self.folder / name
-            if not path.is_file():
-                continue
-            found = md5(path.read_bytes()).hexdigest()
-            if found != expected:
-                message = f"is damaged: its MD5 checksum is {found}, expected {expected}"
-                hint = "delete it: it is downloaded again if there is a network"
-                problems.append(Problem(message, where=str(path), hint=hint))
-        return problems
-
     def _download(self, names: list[str]) -> None:
         from torchvision.datasets.utils import download_url
 
-        mirror = _first_that_answers([f"{mirror}{names[0]}" for mirror in self._mirrors]).removesuffix(names[0])
+        mirror = first_that_answers([f"{mirror}{names[0]}" for mirror in self._mirrors]).removesuffix(names[0])
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _download_lock(self.folder):
+        with download_lock(self.folder):
             for name in self._missing():  # another process may have downloaded some in the meantime
                 # The file has another name until it is complete, so that no truncated file is ever read.
                 partial = self.folder / f"{name}.{os.getpid()}"
@@ -162,7 +132,7 @@ class MNIST(ImageData):
                     partial.unlink(missing_ok=True)
 
     def _unavailable(self, missing: list[str], error: Exception) -> Problem:
-        message = f"{self.kind} is missing ({', '.join(missing)}) and cannot be downloaded ({_reason(error)})"
+        message = f"{self.kind} is missing ({', '.join(missing)}) and cannot be downloaded ({reason(error)})"
         hint = (
             "put the original .gz files there, or set TUNER_DATA_DIR to the folder that holds "
             f"{type(self).__name__}/raw, or write data.offline: digits to train on scikit-learn's digits instead"
@@ -196,34 +166,6 @@ class FashionMNIST(MNIST):
         "bef4ecab320f06d8554ea6380940ec79",
         "bb300cfdad3c16e7a12a480ee83cd310",
     )
-
-
-@contextlib.contextmanager
-def _download_lock(folder: Path) -> Iterator[None]:
-    """Let only one process of a node download at a time, so that trials that start together do not all download."""
-    with exclusive(folder, where_possible=True):  # without a lock each process downloads, which is correct but slow
-        yield
-
-
-def _first_that_answers(urls: list[str]) -> str:
-    """The first URL that answers within the timeout; torchvision itself would wait forever.
-
-    Raises:
-        OSError: No URL answers.
-    """
-    failure: Exception = OSError("no mirror")
-    for url in urls:
-        try:
-            with urlopen(url, timeout=_MIRROR_TIMEOUT):
-                return url
-        except (URLError, OSError) as error:
-            failure = error
-    raise failure
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None)  # a URLError wraps the error that caused it
-    return str(reason if isinstance(reason, Exception) else error)
 
 
 def _idx(path: Path, header: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -16,11 +16,13 @@ from tuner.jobs import preflight
 from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.jobs.lock import alone_in
 from tuner.jobs.result import Result
+from tuner.jobs.teacher import check_kept, forget, found
+from tuner.process.signals import on_signal, stop
+from tuner.process.startup import resume_collection
 from tuner.ray_backend.cluster import auth, connection, node_check, resources, sessions, working_dir
 from tuner.ray_backend.cluster.working_dir import unpacked
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report.phases import Phases
-from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
 from tuner.storage.uris import masked
@@ -76,6 +78,8 @@ def run(
         phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
         spec, uri = prepare(spec, console, address)
         opening = continued_job(spec, options) if options.is_wanted else new_job(spec)
+        if opening.past is not None:
+            check_kept(opening.spec, opening.folder)
     if moved := relocate(uri, to_write=True):
         console.print(moved, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec, past, folder = opening.spec, opening.past, opening.folder
@@ -85,6 +89,7 @@ def run(
     _print_plan(opening, generator, learnt, console)
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(on_signal(stop))
+        teacher = leaving.enter_context(found(spec, uri)) if past is None else None
         leaving.callback(phases.end)
         leaving.callback(connection.disconnect)
         # The job's files are written only after the cluster has accepted the connection.
@@ -97,6 +102,10 @@ def run(
         else:
             share, user_folder = _join(address, spec, uri, generator, console)
         lock = leaving.enter_context(alone_in(folder))
+        unless_it_begins = leaving.enter_context(contextlib.ExitStack())
+        if teacher is not None:
+            unless_it_begins.callback(forget, folder)
+            teacher.keep(folder)
         if past is not None:
             Journal(folder).opening(opening.token)
         recorder = Recorder(spec, uri, lock)
@@ -114,6 +123,7 @@ def run(
             token=opening.token,
             changed_code=opening.changed_code,
             learnt=learnt.explain(),
+            teacher=teacher.model if teacher else "",
         )
         if share is None:
             # MLflow, Ray Tune and Ray each take seconds to start: they start at the same time.
@@ -133,6 +143,8 @@ def run(
         from tuner.jobs.job import Job
 
         local = address is None
+        resume_collection()  # all that a job needs is imported
+        unless_it_begins.pop_all()
         return Job(opening, generator, share, recorder, links, console, elapsed, phases, local, user_folder).run()
 
 
@@ -209,9 +221,12 @@ def prepare(
     preflight.check_storage(spec)
     preflight.check_disk_space(spec, uri)
     if downloads or spec.trial.data_is_available:
-        spec, message = spec.prepare()
+        spec, message = spec.prepare(choices=downloads)
         if message:
             console.print(f"[yellow]{message}[/]", soft_wrap=True)
+    if not downloads:  # a job finds its teacher when it begins
+        with found(spec, uri):
+            pass
     if connection.address_of(address) is None:
         resources.share(spec.resources, resources.here(), trials=1)
     return spec, uri

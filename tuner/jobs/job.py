@@ -8,11 +8,11 @@ from typing import Any
 from tuner.jobs.context import JobContext
 from tuner.jobs.finish import Finish
 from tuner.jobs.result import Result
+from tuner.process.signals import on_signal
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.guards import GuardedCallback, InternalErrors
 from tuner.ray_backend.runner import end_running, run_trials
 from tuner.report.live import Display
-from tuner.signals import on_signal
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import below, delete, name_of

@@ -11,10 +11,14 @@ import torch
 from rich.console import Console
 
 from tuner import user_code
-from tuner.data.mnist import data_dir
+from tuner.data.downloads import data_dir
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
+from tuner.jobs.preflight import tracking_uri
 from tuner.jobs.reproduced import Reproduction
+from tuner.jobs.teacher import found
+from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
+from tuner.process.startup import resume_collection
 from tuner.report_keys import MICRO_BATCHES
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
@@ -23,7 +27,7 @@ from tuner.train.device import keep_freed_memory, trial_device, use_threads
 from tuner.train.evaluation import Diverged
 from tuner.train.function_trial import TargetTrial
 from tuner.train.loop import fit
-from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
+from tuner.train.teacher import load_teacher
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
@@ -60,6 +64,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         spec, message = with_own_resources(spec)
         if message:
             console.print(message, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        resume_collection()
         shorten_sockets()
         use_threads(int(spec.resources.cpu))
         return call_alone(config, spec.objectives, output, console)
@@ -115,7 +120,7 @@ def _compared(spec: ExperimentSpec, recorded: dict[str, Any], now: dict[str, Any
 
 
 def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
-    spec, message = spec.prepare()
+    spec, message = spec.prepare(choices=False)
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
     return spec
@@ -145,6 +150,7 @@ def _train(
     """Train a trial and print a line for each epoch, whose metrics are passed to `see`."""
     config = trial.config
     assert isinstance(config, TrialConfig)
+    resume_collection()  # the garbage of a training may be large
     keep_freed_memory()
     shorten_sockets()
     use_threads(int(spec.resources.cpu))
@@ -167,11 +173,15 @@ def _train(
             highlight=False,
         )
 
+    with found(spec, tracking_uri(spec)) as source:
+        teacher = load_teacher(str(source.folder), config) if source else None
     console.print(f"seed {config.seed}, {config.data.describe().name}, {config.model.kind}", highlight=False)
     os.environ["TUNER_DATA_DIR"] = str(data_dir().resolve())  # it may be relative to this working directory
     try:
         with user_code.in_experiment_folder() if config.targets else nullcontext():
-            reason = fit(config, spec.objective, report, device=device, micro_batches=trial.micro_batches)
+            reason = fit(
+                config, spec.objective, report, device=device, micro_batches=trial.micro_batches, teacher=teacher
+            )
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
         return False

@@ -96,6 +96,10 @@ def reproduction(name: str, uri: str | None = None) -> Reproduction:
                 raise UserError(Problem(f"the journal of job {job.id} has no trial {recorded.number}"))
             trial = past.trials[recorded.number]
             data = _alone(spec, trial)
+            # The alias that the file names may have moved since.
+            teacher = job.run.data.tags.get("tuner.teacher", "")
+            if data["trial"].get("distillation") and teacher and "***" not in teacher:
+                data["trial"]["distillation"]["teacher"] = teacher
     return Reproduction(job.id, recorded.run.info.run_id, trial, data, list(_notes(trial, recorded.run.data.tags)))
 
 

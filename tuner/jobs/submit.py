@@ -14,10 +14,10 @@ from rich.console import Console
 from tuner.errors import Problem, UserError
 from tuner.jobs.continuation import ResumeOptions
 from tuner.jobs.result import FAILED, INTERRUPTED, OK, WRONG
+from tuner.process.signals import on_signal, stop
 from tuner.ray_backend.cluster import jobs_client, working_dir
 from tuner.ray_backend.cluster.jobs_client import follow
 from tuner.ray_backend.cluster.working_dir import Package, package_of
-from tuner.signals import on_signal, stop
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.source import read
 from tuner.storage.uris import local_path, masked

@@ -6,8 +6,14 @@ from pydantic import Field
 
 from tuner.models.cnn import CNN
 from tuner.models.imported import ImportedModel
+from tuner.models.mlp import MLP
 from tuner.models.multitask_cnn import MultitaskCNN
+from tuner.models.pretrained.timm_model import TimmModel
+from tuner.models.pretrained.torchvision_model import TorchvisionModel
+from tuner.models.resnet_small import ResNetSmall
 
-ModelConfig = Annotated[CNN | MultitaskCNN | ImportedModel, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    CNN | MultitaskCNN | ResNetSmall | TorchvisionModel | TimmModel | MLP | ImportedModel, Field(discriminator="kind")
+]
 
-__all__ = ["CNN", "ImportedModel", "ModelConfig", "MultitaskCNN"]
+__all__ = ["CNN", "MLP", "ImportedModel", "ModelConfig", "MultitaskCNN", "ResNetSmall", "TimmModel", "TorchvisionModel"]

@@ -9,6 +9,7 @@ from torch import nn
 
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Output
+from tuner.models.heads import build_head
 from tuner.models.trunk import Trunk
 
 
@@ -30,5 +31,5 @@ class CNN(Trunk):
         """Build a module that maps images (N, C, H, W) in [0, 1] to the output (N, size)."""
         [output] = outputs.values()
         hidden = self.hidden if output.hidden is None else output.hidden
-        head = self.build_head(self.features(image), output, hidden)
+        head = build_head(self.features(image), output, hidden, self.dropout)
         return nn.Sequential(OrderedDict(trunk=self.build_trunk(image), head=head))

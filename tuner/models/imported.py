@@ -2,7 +2,9 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,19 +12,36 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from tuner.config import Config
 from tuner.config_keys import check_unambiguous
-from tuner.errors import Mistakes, Problem
+from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
+from tuner.models.base import Model
+from tuner.models.stages import Stages, stages_of
+from tuner.process.out_of_memory import is_out_of_memory
 from tuner.target_name import TargetName
 from tuner.user_code import folders, in_experiment_folder, resolve_factory
 
 _CHANNELS = ("channels", "in_channels", "in_chans", "input_channels", "num_channels")
 _CLASSES = ("classes", "num_classes", "n_classes")
+_is_checked: ContextVar[bool] = ContextVar("_is_checked", default=True)
 
 
-class ImportedModel(Config):
+@contextmanager
+def without_checks() -> Iterator[None]:
+    """Validate configurations in the body without building and running the user's models, which may take seconds.
+
+    The control loop must not wait for that. The worker validates the configuration that it gets.
+    """
+    token = _is_checked.set(False)
+    try:
+        yield
+    finally:
+        _is_checked.reset(token)
+
+
+class ImportedModel(Model):
     """Your own model: a callable that returns a `torch.nn.Module`.
 
     The module maps images (N, C, H, W) in [0, 1] to the outputs of the task. The callable gets the number of channels
@@ -36,6 +55,8 @@ class ImportedModel(Config):
     """The class or function that builds the model, as ``pkg.module:name``: beside the YAML file, or installed."""
     args: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the callable. In ``space`` they are ``model.args.<name>``."""
+    head: str | None = None
+    """Name of the submodule with the output layers, such as ``fc``, for ``optimizer.head_lr`` and ``layer_decay``."""
 
     @field_validator("args")
     @classmethod
@@ -50,17 +71,34 @@ class ImportedModel(Config):
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
         """Raise Mistakes if the model cannot be built, or does not return the outputs that the task needs."""
+        if not _is_checked.get():
+            return
         args = json.dumps(self.args, sort_keys=True, default=str)
         problem = _problem(self.target, args, self, image, tuple(outputs.items()), folders()[0])
         if problem:
             raise Mistakes(problem)
+
+    def needs_several(self, image: ImageShape, outputs: Mapping[str, Output]) -> bool:
+        return _is_checked.get() and super().needs_several(image, outputs)
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """Build the module with the user's code."""
         factory = resolve_factory(self.target)
         with in_experiment_folder():
             module: nn.Module = factory(**self.arguments(factory, image, outputs))
+            if any(is_lazy(each) for each in module.state_dict(keep_vars=True).values()):
+                training = module.training
+                with torch.no_grad():  # lazy layers get their shapes
+                    module.eval()(torch.zeros(1, image.channels, image.height, image.width))
+                module.train(training)
         return module
+
+    @property
+    def has_stages(self) -> bool:
+        return self.head is not None
+
+    def stages_in(self, module: nn.Module) -> Stages | None:
+        return None if self.head is None else stages_of(module, head=self.head)
 
     def arguments(
         self, factory: Callable[..., Any], image: ImageShape, outputs: Mapping[str, Output]
@@ -113,18 +151,33 @@ def _problem(
             return Problem(f"{target}({_formatted(arguments)}) raises {type(error).__name__}: {error}", "args")
         if not isinstance(module, nn.Module):
             return Problem(f"{target} returns a {type(module).__name__}, not a torch.nn.Module", "target")
-        try:
-            with torch.inference_mode():
-                returned = module.eval()(torch.zeros(shape))
-        except Exception as error:
-            return Problem(f"{target} cannot take images {shape}: {type(error).__name__}: {error}", "target")
-    by_head = {"": returned} if isinstance(returned, Tensor) else returned if isinstance(returned, Mapping) else {}
-    shapes = {name: tuple(value.shape) for name, value in by_head.items()}
-    if shapes != {name: (shape[0], output.size) for name, output in outputs}:
-        expected = ", ".join(f"{name} {(shape[0], output.size)}".strip() for name, output in outputs)
-        found = ", ".join(f"{name} {s}".strip() for name, s in shapes.items()) or type(returned).__name__
-        return Problem(f"{target} returns {found} for two images, but the task needs {expected}", "target")
+        children = [name for name, _ in module.named_children()]
+        if model.head is not None and model.head not in children:
+            return Problem(f"{target} has no submodule {model.head!r}", "head", hint=allowed(model.head, children))
+        for training in (False, True):
+            mode = " in training mode" if training else ""
+            try:
+                with torch.no_grad():  # a scripted module that was run in inference mode cannot be trained
+                    returned = module.train(training)(torch.zeros(shape))
+            except Exception as error:
+                if is_out_of_memory(error):  # a worker may have more, and tries smaller batches
+                    continue
+                return Problem(f"{target} cannot take images {shape}{mode}: {type(error).__name__}: {error}", "target")
+            if problem := _outputs_problem(f"{target} returns", mode, returned, outputs):
+                return problem
     return None
+
+
+def _outputs_problem(subject: str, mode: str, returned: Any, outputs: tuple[tuple[str, Output], ...]) -> Problem | None:
+    by_head = {"": returned} if isinstance(returned, Tensor) else returned if isinstance(returned, Mapping) else {}
+    shapes = {name: tuple(value.shape) if isinstance(value, Tensor) else type(value) for name, value in by_head.items()}
+    if shapes == {name: (2, output.size) for name, output in outputs}:
+        return None
+    expected = ", ".join(f"{name} {(2, output.size)}".strip() for name, output in outputs)
+    found = ", ".join(f"{name} {s}".strip() for name, s in shapes.items()) or type(returned).__name__
+    hint = "its outputs must be the same as in eval mode; an auxiliary output can be a head of task: {kind: multitask}"
+    message = f"{subject} {found} for two images{mode}, but the task needs {expected}"
+    return Problem(message, "target", hint=hint if mode else "")
 
 
 def _formatted(args: Mapping[str, Any]) -> str:

@@ -3,26 +3,12 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Output
+from tuner.models.heads import with_heads
 from tuner.models.trunk import Trunk
-
-
-class TrunkAndHeads(nn.Module):
-    """A trunk whose features are the input of every head."""
-
-    def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.trunk = trunk
-        # The suffix is needed because ModuleDict refuses the names of its own attributes, such as `type`.
-        self.heads = nn.ModuleDict({f"{name}_head": head for name, head in heads.items()})
-        self.names = tuple(heads)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        features = self.trunk(images)
-        return {name: self.heads[f"{name}_head"](features) for name in self.names}
 
 
 class MultitaskCNN(Trunk):
@@ -39,6 +25,4 @@ class MultitaskCNN(Trunk):
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """Build a module that maps images (N, C, H, W) in [0, 1] to a dict of outputs (N, size) by head."""
-        features = self.features(image)
-        heads = {name: self.build_head(features, output, output.hidden or 0) for name, output in outputs.items()}
-        return TrunkAndHeads(self.build_trunk(image), heads)
+        return with_heads(self.build_trunk(image), self.features(image), outputs, self.dropout)

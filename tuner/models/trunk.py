@@ -1,45 +1,27 @@
-"""The convolutional trunk that the CNNs share, and its heads."""
+"""The convolutional trunk that the CNNs share."""
 
 from collections import OrderedDict
+from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from tuner.config import Config
+from tuner.config import Tunable
 from tuner.errors import Mistakes, Problem
-from tuner.interfaces import ImageShape, Output
+from tuner.interfaces import ImageShape
+from tuner.models.base import Model
+from tuner.models.heads import Normalize
 
 
-class Normalize(nn.Module):
-    """Normalizes images in [0, 1] to zero mean and unit variance, as part of the model."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, image: ImageShape) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(image.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(image.std).view(-1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
-
-
-class Trunk(Config):
+class Trunk(Model):
     """Two blocks of 3x3 convolution, 2x2 max-pooling and ReLU."""
 
-    width1: int = Field(32, ge=1, le=2**16)
+    width1: Annotated[int, Tunable({"choice": [16, 32, 64]})] = Field(32, ge=1, le=2**16)
     """Channels after the first convolution."""
-    width2: int = Field(64, ge=1, le=2**16)
+    width2: Annotated[int, Tunable({"choice": [32, 64, 128]})] = Field(64, ge=1, le=2**16)
     """Channels after the second convolution."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: Annotated[float, Tunable({"uniform": [0, 0.5]})] = Field(0.0, ge=0, lt=1)
     """Dropout probability before each output layer."""
-
-    @property
-    def user_code(self) -> list[str]:
-        """The user's code that builds the model: none."""
-        return []
 
     def check_image(self, image: ImageShape) -> None:
         """Raise Mistakes if the image is too small for two poolings."""
@@ -66,21 +48,3 @@ class Trunk(Config):
                 flatten=nn.Flatten(),
             )
         )
-
-    def build_head(self, features: int, output: Output, hidden: int) -> nn.Sequential:
-        """Build a module that maps features (N, `features`) to an output (N, size).
-
-        Args:
-            features: Number of features per image.
-            output: The output.
-            hidden: Width of the hidden layer; 0 for none.
-        """
-        layers = OrderedDict[str, nn.Module]()
-        if hidden:
-            layers["hidden"] = nn.Linear(features, hidden)
-            layers["relu"] = nn.ReLU(inplace=True)
-        layers["dropout"] = nn.Dropout(self.dropout)
-        layers["output"] = nn.Linear(hidden or features, output.size)
-        if output.log_probabilities:
-            layers["log_softmax"] = nn.LogSoftmax(dim=1)
-        return nn.Sequential(layers)

@@ -13,11 +13,11 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.error_text import summary_of, traceback_of
 from tuner.formatting import duration
+from tuner.process.out_of_memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.report_keys import DAMAGED, LEFT_OUT, MICRO_BATCHES, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import with_scheme_of
-from tuner.train.out_of_memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.trials.callback import TrialCallback
 from tuner.trials.reported_metrics import ReportedMetrics
 from tuner.trials.stopping import INTERRUPTION, StoppingCriteria

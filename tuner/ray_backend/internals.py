@@ -1,7 +1,8 @@
 """Every private name of Ray that tuner uses: a test names those that another version of Ray lacks.
 
-Ray's public names do not suffice to keep its signal handlers from this process, to receive a function's reports without
-a control loop, to fix that loop where it loses a trial, or to read which nodes an autoscaler may add.
+Ray's public names do not suffice to keep its signal handlers from this process, to start a Ray without what no job
+uses, to receive a function's reports without a control loop, to fix that loop where it loses a trial, or to read which
+nodes an autoscaler may add.
 """
 
 from pkgutil import resolve_name
@@ -12,6 +13,10 @@ USED = {
     "utils": "ray._private.utils",
     "utils.set_sigterm_handler": "ray._private.utils:set_sigterm_handler",
     "utils.set_kill_on_parent_death_linux": "ray._private.utils:set_kill_on_parent_death_linux",
+    "Node": "ray._private.node:Node",
+    "Node.start_api_server": "ray._private.node:Node.start_api_server",
+    "Node.start_log_monitor": "ray._private.node:Node.start_log_monitor",
+    "Node.start_monitor": "ray._private.node:Node.start_monitor",
     "worker": "ray._private.worker",
     "worker._global_node": "ray._private.worker:_global_node",
     "worker.global_worker": "ray._private.worker:global_worker",

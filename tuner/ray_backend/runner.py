@@ -4,8 +4,8 @@ import gc
 import json
 import os
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -19,16 +19,20 @@ from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.schedulers import Mutating, Payload, build_scheduler
 from tuner.ray_backend.tune_internals import Controller
-from tuner.ray_backend.worker.trainable import run_target, test, train_trial
+from tuner.ray_backend.worker.entry import Sent
+from tuner.ray_backend.worker.trainable import run_target, train_trial
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
+from tuner.storage.filesystem import below
 from tuner.tracking.user_mlflow import UserMlflow
 from tuner.train.trial_base import AnyTrial
 from tuner.trials.callback import TrialCallback
 from tuner.trials.generator import TrialGenerator
-from tuner.trials.layout import folder_name
+from tuner.trials.layout import TEACHER, folder_name
 from tuner.trials.stopping import StoppingCriteria
 from tuner.trials.trial import Trial
+
+T = TypeVar("T")
 
 _NAME = "name"
 """Key of the payload: the name of Ray's trial and of its folder."""
@@ -137,7 +141,10 @@ def run_trials(
             "objective": objective.model_dump(),
             "objectives": [each.metric for each in spec.objectives],
             "threads": share.threads,
-            "gpu": share.gpu > 0,
+            "cpu": share.cpu,
+            "gpu": share.gpu,
+            "teacher": below(storage, job, TEACHER),
+            "at_once": max(1, share.slots),
             "halves": spec.retry.out_of_memory == "halve_batch",
             # In a population a trial waits for its report: a copy must start from the state that Ray has seen.
             "beside": not spec.scheduler.mutates,
@@ -196,17 +203,21 @@ def run_trials(
 
 def _trainable(spec: ExperimentSpec, user_mlflow: UserMlflow, user_folder: UserFolder | None) -> Any:
     """Return the function that runs on the workers, with the folder of the user's own code if the trial needs it."""
-    trainable = run_target if spec.trial.is_function else train_trial
+    trainable = Sent(run_target if spec.trial.is_function else train_trial)
     # Not in each trial's payload: Ray writes that to files, and the store's URI may contain a password.
     return (
         tune.with_parameters(trainable, user_folder=user_folder, user_mlflow=user_mlflow) if user_folder else trainable
     )
 
 
-def test_on_cluster(
-    source: str, targets: Sequence[str], share: TrialResources, user_folder: UserFolder | None
-) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-    """Call `test` in a worker with a trial's resources: on a cluster the driver may have no data and no GPU."""
-    remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(test)
-    measured, confusion = ray.get(remote.remote(source, share.threads, share.gpu > 0, targets, user_folder))
-    return measured, confusion
+def call_on_cluster(
+    function: Callable[[str, int, bool, Sequence[str], UserFolder | None], T],
+    source: str,
+    targets: Sequence[str],
+    share: TrialResources,
+    user_folder: UserFolder | None,
+) -> T:
+    """Call `test` or `look_at` in a worker with a trial's resources: the driver may have no data and no GPU."""
+    remote = ray.remote(num_cpus=share.cpu, num_gpus=share.gpu)(function)
+    returned: T = ray.get(remote.remote(source, share.threads, share.gpu > 0, targets, user_folder))
+    return returned

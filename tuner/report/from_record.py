@@ -1,8 +1,8 @@
 """The report and the results of a recorded job, computed again from its journal."""
 
 import contextlib
+import functools
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
-from tuner.report import html
+from tuner.report import html, tables
+from tuner.report.look import read_hardest
 from tuner.spec.experiment import ExperimentSpec
+from tuner.storage.named_output import check_writable
 from tuner.storage.uris import default_uri
 from tuner.tracking import store
 from tuner.tracking.queries import RecordedJob, find_job, trials_of
@@ -52,9 +54,11 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
     with store.reading(uri or default_uri()) as client:
         job = find_job(client, name)
         path = path or Path(f"{job.experiment}-{job.id}.html")
-        _check_writable(path)
+        check_writable(path)
         try:
             with rebuilt_job(client, job) as (spec, past):
+                run = job.run.info.run_id
+                files = store.artifacts(client, run) or []
                 status, early = job.status, job.tags.get("tuner.ended_early", "")
                 html.write_html(
                     spec,
@@ -64,6 +68,8 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
                     status=status,
                     ended_early=early if status != "running" else "",
                     test=(past.end and past.end["test"]) or job.test,
+                    by_class=tables.read_by_class(files, functools.partial(store.read_text, client, run)),
+                    hardest=read_hardest(files, functools.partial(store.read_bytes, client, run)),
                     seconds=job.seconds,
                     paused=job.paused,
                 )
@@ -74,15 +80,6 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
             path.write_text(recorded, encoding="utf-8")
             return Report(path, f"this is the report from the end of the job: {error.problems[0].message}")
     return Report(path)
-
-
-def _check_writable(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise UserError(Problem(f"there is no folder {path.parent}", "--output", hint="create it first"))
-    if path.is_dir():
-        raise UserError(Problem(f"{path} is a folder", "--output", hint=f"name a file, such as {path / 'report.html'}"))
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(Problem(f"{path} cannot be written", "--output", hint="name a file elsewhere"))
 
 
 def results(name: str, uri: str | None = None) -> "pd.DataFrame":

@@ -1,9 +1,10 @@
 """The report of a job: one HTML file without external resources, the winner first."""
 
+import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.config import Config
 from tuner.formatting import duration, score, score_format
@@ -19,10 +20,14 @@ from tuner.trials.labels import brief, short_names
 from tuner.trials.leaderboard import front, ranked, winner
 from tuner.trials.trial import Trial
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FILE = "report.html"
 """The report's name, in ``report/`` in a job's folder and among the artifacts of its run."""
 
 _MAX_ROWS = 200
+_MAX_CLASSES = 1000
 _MAX_FAILURES = 50
 _MAX_REASONS = 20
 _MAX_TEXT = 4000  # characters of a traceback or a reason, from its end: that says most
@@ -37,6 +42,8 @@ def write_html(
     status: str,
     ended_early: str = "",
     test: Mapping[str, float] | None = None,
+    by_class: Mapping[str, "pd.DataFrame"] | None = None,
+    hardest: Mapping[str, bytes] | None = None,
     seconds: float | None = None,
     paused: float = 0.0,
 ) -> None:
@@ -50,6 +57,8 @@ def write_html(
         status: The job's status, such as ``completed``.
         ended_early: Why the job ended before its search was finished; empty if it did not.
         test: The winner's metrics on the test set, by their full names.
+        by_class: The winner's metrics of single classes on it, by target: tables of `tuner.report.tables.class_table`.
+        hardest: The validation images that the winner finds hardest, by target: PNG pictures.
         seconds: How long the job took, as defined in `tuner.trials.elapsed`; None if unknown.
         paused: Seconds between the job's invocations.
     """
@@ -61,6 +70,8 @@ def write_html(
         answer=_answer(spec, trials, test or {}),
         facts=_facts(spec, trials, status, ended_early, "" if seconds is None else elapsed_text(seconds, paused)),
         board=_board(spec, trials),
+        classes=[_classes(target, table) for target, table in (by_class or {}).items()],
+        hardest=[(target, base64.b64encode(picture).decode()) for target, picture in (hardest or {}).items()],
         plots=draw(spec, trials),
         failures=_failures(trials),
         yaml=masked(spec.to_yaml()),
@@ -169,6 +180,22 @@ def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Tri
         "keys": [(key, names[key]) for key in keys],
         "rows": rows,
     }
+
+
+def _classes(target: str, table: "pd.DataFrame") -> dict[str, Any]:
+    """Return the rows of a table of classes, those with the lowest F1 first."""
+    metrics = [name for name in table.columns if name not in ("class", "name", "support")]
+    order = table.sort_values(["f1", "class"], kind="stable")
+    rows = [
+        {
+            "class": row["class"],
+            "name": row["name"],
+            "values": ["" if row[name] != row[name] else f"{row[name]:.3f}" for name in metrics],  # NaN: undefined
+            "support": f"{row['support']:,}",
+        }
+        for row in order.head(_MAX_CLASSES).to_dict("records")
+    ]
+    return {"target": target, "metrics": metrics, "rows": rows, "count": len(order), "left_out": len(order) - len(rows)}
 
 
 def _failures(trials: Sequence[Trial]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 
-def write_page(path: Path, template: str, **values: Any) -> None:
+def write_page(path: Path, template: str, *, has_plots: bool = True, **values: Any) -> None:
     """Write a page.
 
     Args:
         path: The file to write.
         template: Name of a template in this folder that extends ``page.html.jinja``.
+        has_plots: Whether the page needs plotly.js, which takes 5 MB.
         values: The template's variables; it escapes them.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -27,9 +28,10 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     # JSON inside a script element, where the browser interprets only an end tag and a comment.
     environment.filters["inert"] = lambda json: Markup(json.replace("<", "\\u003c"))
     page = environment.get_template(template).render(
-        plotly=Markup(get_plotlyjs()),
+        plotly=Markup(get_plotlyjs()) if has_plots else "",
         # The browser runs only scripts with this nonce, so no script in a user's text even if escaping failed.
         nonce=secrets.token_urlsafe(16),
         **values,
     )
-    path.write_text(page, encoding="utf-8")
+    # A name of a file may not be UTF-8: its surrogates are escaped as `tuner.error_text.escaped` does.
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")

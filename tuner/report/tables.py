@@ -1,7 +1,9 @@
 """Tables and plots of what was measured, a file each."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuner.objectives import Objective
 from tuner.report.page import write_page
@@ -10,8 +12,14 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.trials.leaderboard import leaderboard
 from tuner.trials.trial import Trial
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FRONT_FILE = "pareto.html"
 """Name of the Pareto front's page."""
+
+_BY_CLASS = "per_class_"
+"""What the names of the files with the metrics of single classes begin with."""
 
 _PAGE = "plot.html.jinja"
 
@@ -44,10 +52,65 @@ def write_front(spec: ExperimentSpec, trials: Sequence[Trial], folder: Path) -> 
     write_page(folder / FRONT_FILE, _PAGE, plot=draw_front(spec, trials))
 
 
-def write_confusion(matrix: list[list[int]], target: str, folder: Path) -> None:
-    """Write a confusion matrix (rows the true class) as ``confusion_<target>.csv`` and ``.html`` into `folder`."""
+def write_confusion(matrix: list[list[int]], target: str, folder: Path, names: Sequence[str] = ()) -> None:
+    """Write a confusion matrix (rows the true class) as ``confusion_<target>.csv`` and ``.html`` into `folder`.
+
+    Args:
+        matrix: The counts.
+        target: Whose classes they are.
+        folder: The folder.
+        names: The names of the classes, by index; empty if they are unknown.
+    """
     import pandas as pd
 
     path = folder / f"confusion_{target}"
-    pd.DataFrame(matrix).to_csv(path.with_suffix(".csv"))
-    write_page(path.with_suffix(".html"), _PAGE, plot=draw_confusion(matrix, target))
+    classes = _named(names, len(matrix))
+    pd.DataFrame(matrix, index=classes, columns=classes).to_csv(path.with_suffix(".csv"))
+    write_page(path.with_suffix(".html"), _PAGE, plot=draw_confusion(matrix, target, classes))
+
+
+def class_table(columns: Mapping[str, Sequence[float]], names: Sequence[str] = ()) -> "pd.DataFrame":
+    """Return the metrics of single classes as a table, one row a class: its index, its name, and each metric.
+
+    Args:
+        columns: The metrics by name, each with a value for every class; ``support`` is the number of its images.
+        names: The names of the classes, by index; empty if they are unknown.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(columns)
+    table["support"] = table["support"].astype(int)
+    rows = pd.DataFrame({"class": range(len(table)), "name": _named(names, len(table))})
+    return pd.concat([rows, table], axis=1)
+
+
+def _named(names: Sequence[str], count: int) -> list[str]:
+    """The names of all classes; their indices if some are unknown, or two have the same name."""
+    return list(names) if len(set(names)) == count else list(map(str, range(count)))
+
+
+def write_by_class(tables: Mapping[str, "pd.DataFrame"], folder: Path) -> None:
+    """Write the tables of `class_table` as ``per_class_<target>.csv`` into `folder`."""
+    for target, table in tables.items():
+        table.to_csv(folder / f"{_BY_CLASS}{target}.csv", index=False)
+
+
+def read_by_class(files: Iterable[str], read: Callable[[str], str | None]) -> dict[str, "pd.DataFrame"]:
+    """Read the tables that `write_by_class` wrote, by target.
+
+    Args:
+        files: Names of files, of which others are left out.
+        read: Returns the text of a file by its name; None if it cannot be read.
+    """
+    import pandas as pd
+
+    tables = {}
+    for file in files:
+        target = file.removeprefix(_BY_CLASS).removesuffix(".csv")
+        if file == f"{_BY_CLASS}{target}.csv" and (text := read(file)) is not None:
+            # A class may be named NA.
+            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+            numbers = table.columns.drop(["class", "name"])
+            table[["class", *numbers]] = table[["class", *numbers]].apply(pd.to_numeric)
+            tables[target] = table
+    return tables

@@ -193,7 +193,7 @@ class ConstraintSet:
         except (ValidationError, UserError):  # a constraint may exclude configurations that are not valid
             values = resolved(self._trial, {}) | assignment
         if any("parameters" in c.names for c in self.static):
-            values["parameters"] = config.count_parameters() if config is not None else None
+            values["parameters"] = None if config is None else _count_of(config)
         return all(self._violation(c, values) <= 0 for c in self.static)
 
     def violations(self, config: AnyTrial, report: Mapping[str, Any]) -> dict[str, float]:
@@ -209,6 +209,13 @@ class ConstraintSet:
             return constraint.violation(values)
         except (ArithmeticError, ValueError, TypeError):  # not computable; or not a number, which `check` reports
             return float("inf")
+
+
+def _count_of(config: AnyTrial) -> int | None:
+    try:
+        return config.count_parameters()
+    except Exception:  # of a model of the user's own that cannot be built: its trial tells it
+        return None
 
 
 def _valid(texts: Sequence[str]) -> Iterator[tuple[int, Constraint]]:

@@ -9,6 +9,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    TypeAdapter,
     ValidationError,
     field_serializer,
     field_validator,
@@ -19,12 +20,15 @@ from tuner.config import Config
 from tuner.config_keys import Assignment
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.formatting import parse_duration
+from tuner.models.imported import without_checks
 from tuner.objectives import Objective, is_measured, objectives_of
 from tuner.search import SearchConfig
 from tuner.search.schedulers import Fifo, SchedulerConfig
 from tuner.search.space import Space
+from tuner.spec.auto_space import WrittenSpace, is_auto, named_keys, written_out
 from tuner.spec.checks import check_sections
 from tuner.spec.constraints import Constraint, ConstraintSet
+from tuner.spec.preparation import prepare_choices
 from tuner.spec.sections import Budget, Checkpoints, FailAfter, Resources, Retry, Tracking
 from tuner.spec.space_checks import refusal
 from tuner.spec.validation_errors import problems_of
@@ -65,8 +69,11 @@ class ExperimentSpec(Config):
     """Validation metric to optimise, or a list: the first one selects the winner. Built-in metrics need no mode."""
     trial: AnyTrialConfig
     """One training, with defaults for everything that is not searched."""
-    space: Space = Field(default_factory=dict)
-    """Search space: dotted keys of the trial and their distributions."""
+    space: Annotated[Space, BeforeValidator(lambda space: space, json_schema_input_type=WrittenSpace)] = Field(
+        default_factory=dict
+    )
+    """Search space: dotted keys of the trial and their distributions; auto, or auto: true among them, adds the fields
+    that are worth tuning and that the trial does not set."""
     search: SearchConfig
     """Search algorithm."""
     repeat: int = Field(1, ge=1, le=1000)
@@ -105,6 +112,19 @@ class ExperimentSpec(Config):
         if problems:
             raise Mistakes(*problems)
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_written_out(cls, data: Any) -> Any:
+        """Replace ``space: auto`` by what it stands for, so that what is recorded and resumed does not change."""
+        if not isinstance(data, dict) or not is_auto(data.get("space")):
+            return data
+        space = data["space"]
+        try:
+            trial: AnyTrial = TypeAdapter(AnyTrialConfig).validate_python(data.get("trial"))
+        except ValidationError:  # reported where it stands
+            return data | {"space": named_keys(space)}
+        return data | {"space": written_out(space, trial, data.get("scheduler"))}
 
     @model_validator(mode="before")
     @classmethod
@@ -207,23 +227,32 @@ class ExperimentSpec(Config):
         return next((o for o in self.objectives if o.metric == metric), None) or Objective.of_metric(metric)
 
     def trial_config(self, assignment: Assignment, repeat: int = 0) -> AnyTrial:
-        """The complete configuration of a trial.
+        """The complete configuration of a trial, for which the user's model is not run.
 
         Args:
             assignment: The values of the searched keys.
             repeat: Number of earlier trials with the same configuration; it changes the seed.
         """
-        return merge(self.trial, assignment).with_seed(self.search.seed, repeat)
+        with without_checks():
+            return merge(self.trial, assignment).with_seed(self.search.seed, repeat)
 
-    def prepare(self) -> "tuple[ExperimentSpec, str]":
-        """Make the dataset available on this node.
+    def prepare(self, *, choices: bool = True) -> "tuple[ExperimentSpec, str]":
+        """Make the dataset and the pretrained weights available on this node.
+
+        Args:
+            choices: Whether to make available what only some trials of the space need, too.
 
         Returns:
             The experiment with the dataset to use, and a message for the user, or ``""``.
 
         Raises:
-            UserError: The dataset cannot be downloaded, or the space does not fit the dataset that replaces it.
+            UserError: Something cannot be downloaded, or the space does not fit the dataset that replaces it.
         """
+        spec, message = self._prepare_trial()
+        messages = prepare_choices(spec.trial, spec.space, spec.allows) if choices else []
+        return spec, "\n".join(filter(None, (message, *messages)))
+
+    def _prepare_trial(self) -> "tuple[ExperimentSpec, str]":
         trial, message = self.trial.prepare()
         if trial == self.trial:
             return self, message

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -10,8 +11,17 @@ from pydantic_core import ErrorDetails
 
 from tuner import aliases
 from tuner.config import field_of, items_of, kinds_of, members_of, models_in
-from tuner.errors import Mistakes, Problem, allowed
+from tuner.errors import Problem, UserError, allowed, mistakes_of
 from tuner.search.space import DISTRIBUTIONS
+
+
+@contextmanager
+def as_user_error(model: type[BaseModel], section: str) -> Iterator[None]:
+    """Raise a validation error of `model` in the body as a UserError, with the keys of this section of the file."""
+    try:
+        yield
+    except ValidationError as error:
+        raise UserError(*(replace(p, key=f"{section}.{p.key}") for p in problems_of(error, model))) from None
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
@@ -43,10 +53,8 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     place = _locate(details["loc"], model)
     key, owner = ".".join(place.key), place.owner
     context = details.get("ctx", {})
-    raised = context.get("error")
-    if isinstance(raised, Mistakes):
-        for problem in raised.problems:
-            yield Problem(problem.message, ".".join(filter(None, (key, problem.key))), hint=problem.hint)
+    if problems := mistakes_of(details):
+        yield from (replace(each, key=".".join(filter(None, (key, each.key)))) for each in problems)
         return
     value, hint = details["input"], place.description
     match details["type"]:
@@ -73,9 +81,9 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
             if place.kinds:
                 hint = f"{allowed(str(value), place.kinds)}; such as {{kind: {place.kinds[0]}}}"
         case "value_error":
-            message, hint = str(raised), ""  # the messages of our validators contain a hint
+            message, hint = str(context["error"]), ""  # the messages of our validators contain a hint
         case "literal_error":
-            names = re.findall(r"'([^']*)'", context["expected"])
+            names = [text or number for text, number in re.findall(r"'([^']*)'|\b(\d+)\b", context["expected"])]
             message, hint = f"{value!r} is not allowed", allowed(str(value), names)
         case _ if place.is_plain_union:
             message = f"{value!r} is not allowed"

@@ -9,18 +9,20 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, *, where_possible: bool = False) -> Iterator[None]:
-    """Wait for the lock of a file or folder, and hold it while the body runs.
+def exclusive(path: Path, *, where_possible: bool = False) -> Iterator[bool]:
+    """Wait for the lock of a file or folder, and hold it while the body runs. Yields whether it is held.
 
     Args:
         path: A file, which is created if it does not exist, or an existing folder.
         where_possible: Whether to run the body without a lock if the file system does not support locks.
     """
     descriptor = os.open(path, os.O_RDONLY) if path.is_dir() else os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    is_held = False
     try:
         with contextlib.suppress(OSError) if where_possible else contextlib.nullcontext():
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+            is_held = True
+        yield is_held
     finally:
         os.close(descriptor)
 

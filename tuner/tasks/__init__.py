@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from tuner.tasks.classification import Classification
+from tuner.tasks.multilabel import Multilabel
 from tuner.tasks.multitask import Multitask
 
-TaskConfig = Annotated[Classification | Multitask, Field(discriminator="kind")]
+TaskConfig = Annotated[Classification | Multilabel | Multitask, Field(discriminator="kind")]
 
-__all__ = ["Classification", "Multitask", "TaskConfig"]
+__all__ = ["Classification", "Multilabel", "Multitask", "TaskConfig"]

@@ -1,28 +1,63 @@
 """The base class of tasks: the training loss and the metrics of all heads together."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import Self
 
+import torch
 from torch import Tensor
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
-from tuner.interfaces import Output, Outputs, Target, Targets
+from tuner.interfaces import Batch, ClassCounts, Model, Output, Outputs, Target, Targets, WithAuxiliary
 from tuner.tasks.head import Head
+from tuner.tasks.meter import ByClass
 
 
 class Task(Config):
-    """A task has one or several heads. Its loss and metrics are pure functions of (outputs, targets)."""
+    """A task has one or several heads. Its loss is a pure function of outputs and targets, its metrics are meters."""
 
     @property
     @abstractmethod
     def named_heads(self) -> Mapping[str, Head]:
         """The heads by name. If the model returns a single tensor, the only head is named ``""``."""
 
+    @abstractmethod
+    def with_heads(self, heads: Mapping[str, Head]) -> Self:
+        """A copy with other heads of the same names."""
+
+    def weighted(self, class_counts: Callable[[], Mapping[str, ClassCounts]], *, balance: bool) -> Self:
+        """The task with the weights of classes as numbers, for training; what is measured has no weights.
+
+        Args:
+            class_counts: Returns how often the classes of each target occur in the training set.
+            balance: Whether rare classes weigh more in the losses that have no weights of their own.
+        """
+        if not balance and not any(head.loss.needs_counts for head in self.named_heads.values()):
+            return self
+        counts = class_counts()
+        return self.with_heads(
+            {
+                name: head.model_copy(update={"loss": head.loss.weighted(counts[head.target], balance=balance)})
+                if head.target in counts
+                else head
+                for name, head in self.named_heads.items()
+            }
+        )
+
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics on the validation and test sets, without prefix."""
-        return self._names(lambda head: head.metrics)
+    def can_balance(self) -> bool:
+        """Whether the loss of a head can weigh rare classes more."""
+        return any(head.loss.can_balance for head in self.named_heads.values())
+
+    def metrics(self, targets: Mapping[str, Target] | None = None) -> tuple[str, ...]:
+        """Names of the metrics on the validation and test sets, without prefix.
+
+        Args:
+            targets: The targets of the dataset, on whose sizes they depend; None if they are unknown, for all that
+                there may be.
+        """
+        return self._names(lambda head: head.metrics(targets[head.target].size if targets else None))
 
     @property
     def train_metrics(self) -> tuple[str, ...]:
@@ -50,46 +85,118 @@ class Task(Config):
             raise Mistakes(*problems)
         return outputs
 
-    def training_loss(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """The loss that is minimized: the weighted sum of the losses of the heads, a scalar."""
-        losses = [head.weight * head.loss(output, target) for _, head, output, target in self._heads(outputs, targets)]
-        return sum(losses[1:], start=losses[0])
+    def predict(self, model: Model, batch: Batch) -> Outputs:
+        """Compute the outputs of a model for a batch."""
+        returned = model(batch.inputs)
+        return returned.outputs if isinstance(returned, WithAuxiliary) else returned
 
-    def measure(self, outputs: Outputs, targets: Targets, *, training: bool = False) -> dict[str, float]:
-        """Compute the `metrics`, or the `train_metrics`, of a set.
-
-        Args:
-            outputs: Outputs of the model for all samples of the set.
-            targets: Targets of these samples.
-            training: Whether to compute the `train_metrics`.
-        """
-        total = 0.0
-        metrics: dict[str, float] = {}
-        for name, head, output, target in self._heads(outputs, targets):
-            head_metrics = head.measure(output, target, training=training)
-            total += head_metrics["loss"]
-            metrics |= {f"{name}_{metric}" if name else metric: value for metric, value in head_metrics.items()}
-        return {"loss": total} | metrics
-
-    def confusion(self, outputs: Outputs, targets: Targets) -> dict[str, list[list[int]]]:
-        """The confusion matrices of the heads that predict classes: rows are true classes, columns predicted ones.
+    def training_loss(self, model: Model, batch: Batch) -> tuple[Tensor, Outputs]:
+        """Compute the loss of a model in training mode for a batch.
 
         Returns:
-            A matrix of counts by the name of the head; by its target if the head has no name.
+            The weighted sum of the losses of the heads, a scalar that is a mean over the samples, and the outputs. The
+            losses of auxiliary outputs are part of the sum.
         """
-        return {
-            name or head.target: head.confusion(output, target)
-            for name, head, output, target in self._heads(outputs, targets)
-            if head.is_class
-        }
+        returned = model(batch.inputs)
+        if not isinstance(returned, WithAuxiliary):
+            return self._loss(returned, batch), returned
+        loss = self._loss(returned.outputs, batch)
+        for auxiliary in returned.auxiliary:
+            loss = loss + returned.weight * self._loss(auxiliary, batch)
+        return loss, returned.outputs
 
-    def _heads(self, outputs: Outputs, targets: Targets) -> Iterator[tuple[str, Head, Tensor, Tensor]]:
-        for name, head in self.named_heads.items():
-            output = outputs if isinstance(outputs, Tensor) else outputs[name]
-            yield name, head, output, targets[head.target]
+    def distance(self, outputs: Outputs, wanted: Outputs, temperature: float) -> Tensor:
+        """Compute how far outputs are from those of a teacher, as `training_loss` does from the targets.
+
+        Args:
+            outputs: The outputs.
+            wanted: Those of the teacher, which have no gradient.
+            temperature: What logits are divided by.
+        """
+        distances = [
+            head.weight * head.loss.distance(_of(outputs, name), _of(wanted, name), temperature)
+            for name, head in self.named_heads.items()
+        ]
+        return sum(distances[1:], start=distances[0])
+
+    def _loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        loss = self._loss_of(outputs, batch.targets)
+        if batch.mixed is not None:
+            loss = torch.lerp(self._loss_of(outputs, batch.mixed.targets), loss, batch.mixed.share)
+        return loss
+
+    def _loss_of(self, outputs: Outputs, targets: Targets) -> Tensor:
+        by_head = pairs(self.named_heads, outputs, targets)
+        losses = [head.weight * head.loss(*by_head[name]) for name, head in self.named_heads.items()]
+        return sum(losses[1:], start=losses[0])
+
+    def meter(self, *, training: bool = False) -> "TaskMeter":
+        """Return a new meter of the `metrics`, or of the `train_metrics`."""
+        return TaskMeter(self.named_heads, training)
 
     def _names(self, of: Callable[[Head], tuple[str, ...]]) -> tuple[str, ...]:
         names = [
             f"{name}_{metric}" if name else metric for name, head in self.named_heads.items() for metric in of(head)
         ]
         return tuple(dict.fromkeys(["loss", *names]))
+
+
+class TaskMeter:
+    """The metrics of all heads, computed from one batch after another.
+
+    Args:
+        heads: The heads by name.
+        training: Whether to compute the `train_metrics` instead of the `metrics`.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], training: bool) -> None:
+        self._heads = heads
+        self._meters = {name: head.meter(training=training) for name, head in heads.items()}
+
+    def update(self, outputs: Outputs, targets: Targets) -> None:
+        """Add a batch. Nothing waits for its device."""
+        for name, (output, target) in pairs(self._heads, outputs, targets).items():
+            self._meters[name].update(output, target)
+
+    def merge(self, other: Self) -> None:
+        """Add the samples of another meter, such as that of another process."""
+        for name, meter in self._meters.items():
+            meter.merge(other._meters[name])
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics of all samples so far by name. The ``loss`` is the sum of those of the heads."""
+        total = 0.0
+        metrics: dict[str, float] = {}
+        for name, meter in self._meters.items():
+            head_metrics = meter.compute()
+            total += head_metrics["loss"]
+            metrics |= {f"{name}_{metric}" if name else metric: value for metric, value in head_metrics.items()}
+        return {"loss": total} | metrics
+
+    def by_class(self) -> dict[str, ByClass]:
+        """The metrics of single classes of the heads that predict classes, in the order of the classes.
+
+        Returns:
+            They are by the name of the head; by its target if the head has no name.
+        """
+        tables = {name or self._heads[name].target: meter.by_class() for name, meter in self._meters.items()}
+        return {name: table for name, table in tables.items() if table}
+
+    def confusion(self) -> dict[str, list[list[int]]]:
+        """The confusion matrices of the heads that predict classes: rows are true classes, columns predicted ones.
+
+        Returns:
+            A matrix of counts by the name of the head; by its target if the head has no name.
+        """
+        matrices = {name or self._heads[name].target: meter.confusion for name, meter in self._meters.items()}
+        return {name: matrix for name, matrix in matrices.items() if matrix is not None}
+
+
+def pairs(heads: Mapping[str, Head], outputs: Outputs, targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:
+    """The output and the target of each head, by its name."""
+    return {name: (_of(outputs, name), targets[head.target]) for name, head in heads.items()}
+
+
+def _of(outputs: Outputs, head: str) -> Tensor:
+    """The output of a head."""
+    return outputs if isinstance(outputs, Tensor) else outputs[head]

@@ -1,6 +1,7 @@
 """Classification: one label per image."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -16,8 +17,11 @@ class Classification(Task):
     target: str = "label"
     """Target of the dataset that is predicted."""
     loss: Annotated[ClassLoss, Field(discriminator="kind")] = CrossEntropy()
-    """Loss: cross_entropy or nll."""
+    """Loss: cross_entropy, focal or nll."""
 
     @property
     def named_heads(self) -> dict[str, Head]:
         return {"": Head(target=self.target, loss=self.loss)}
+
+    def with_heads(self, heads: Mapping[str, Head]) -> Self:
+        return self.model_copy(update={"loss": heads[""].loss})

@@ -1,15 +1,24 @@
-"""A head: an output of a model, with its target, its loss and its metrics."""
+"""A head: an output of a model, with its target, its loss and the meter of its metrics."""
 
 from collections.abc import Mapping
+from typing import Self, get_args
 
 from pydantic import Field
 from torch import Tensor
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem, allowed
-from tuner.interfaces import Output, Target
-from tuner.tasks.losses import NLL, ClassLoss, LossConfig
-from tuner.tasks.metrics import CLASS_METRICS, VALUE_METRICS, accuracy, classification, confusion, regression
+from tuner.interfaces import Output, Target, TargetKind
+from tuner.tasks.losses import AnyLoss, LossConfig
+from tuner.tasks.meter import ByClass, Meter
+from tuner.tasks.metrics import METERS, TRAINING_METERS
+
+_TASKS: dict[TargetKind, str] = {
+    "class": "task: {kind: classification}, or as a head of multitask",
+    "multilabel": "task: {kind: multilabel}, or as a head of multitask",
+    "values": "a head of task: {kind: multitask}",
+}
+"""What predicts a target of each kind."""
 
 
 class Head(Config):
@@ -18,26 +27,25 @@ class Head(Config):
     target: str
     """Target of the dataset that is predicted, such as ``label`` or ``position``."""
     loss: LossConfig
-    """Loss: cross_entropy or nll for classes, smooth_l1 or mse for values."""
+    """Loss: cross_entropy, focal, nll for a class; binary_cross_entropy, binary_focal for several; smooth_l1, mse."""
     hidden: int | None = Field(None, ge=0, le=2**20)
     """Width of the hidden layer before the output; 0 for none, null to leave it to the model."""
     weight: float = Field(1.0, ge=0)
     """Weight of this head's loss in the training loss."""
 
-    @property
-    def is_class(self) -> bool:
-        """Whether the head predicts a class."""
-        return isinstance(self.loss, ClassLoss)
+    def metrics(self, size: int | None) -> tuple[str, ...]:
+        """Names of the head's metrics on the validation and test sets.
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the head's metrics on the validation and test sets."""
-        return ("loss", *(CLASS_METRICS if self.is_class else VALUE_METRICS))
+        Args:
+            size: Number of its outputs, on which they depend; None if it is unknown, for all that there may be.
+        """
+        meters = [meter for meter in METERS[self.loss.target_kind] if size is None or size >= meter.least_size]
+        return ("loss", *(name for meter in meters for name in meter.names))
 
     @property
     def train_metrics(self) -> tuple[str, ...]:
         """Names of the head's metrics on the training set."""
-        return ("loss", "accuracy" if self.is_class else "error")
+        return ("loss", *(name for meter in TRAINING_METERS[self.loss.target_kind] for name in meter.names))
 
     def output(self, targets: Mapping[str, Target]) -> Output:
         """The output that the head needs from the model.
@@ -52,22 +60,70 @@ class Head(Config):
                 hint += "; data.canvas gives it a position"
             raise Mistakes(Problem(message, key="target", hint=hint))
         target = targets[self.target]
-        if target.is_class != self.is_class:
-            losses = "cross_entropy, nll" if target.is_class else "smooth_l1, mse"
+        if target.kind != self.loss.target_kind:
+            losses = ", ".join(each().kind for each in get_args(AnyLoss) if each.target_kind == target.kind)
             message = f"{self.loss.kind} does not fit the target {self.target!r}, which is {target}"
-            raise Mistakes(Problem(message, key="loss", hint=f"allowed: {losses}"))
-        return Output(target.size, self.hidden, log_probabilities=isinstance(self.loss, NLL))
+            hint = f"allowed: {losses}, with {_TASKS[target.kind]}"
+            raise Mistakes(Problem(message, key="loss", hint=hint))
+        self.loss.check(target)
+        return Output(target.size, self.hidden, self.loss.log_probabilities)
 
-    def measure(self, output: Tensor, target: Tensor, *, training: bool) -> dict[str, float]:
-        """Compute the `metrics`, or the `train_metrics`, from the outputs and targets of all samples of a set."""
-        if not self.is_class:
-            quality = regression(output, target)
-        elif training:
-            quality = {"accuracy": accuracy(output, target)}
-        else:
-            quality = classification(output, target)
-        return {"loss": self.loss.measure(output, target).item(), **quality}
+    def meter(self, *, training: bool) -> "HeadMeter":
+        """Return a new meter of the `metrics`, or of the `train_metrics`."""
+        meters = (TRAINING_METERS if training else METERS)[self.loss.target_kind]
+        return HeadMeter(LossMeter(self.loss), *(meter() for meter in meters))
 
-    def confusion(self, output: Tensor, target: Tensor) -> list[list[int]]:
-        """The confusion matrix of a head that predicts classes: rows are true classes, columns predicted ones."""
-        return confusion(output, target)
+
+class LossMeter(Meter):
+    """The loss as it is reported: the mean over the samples.
+
+    Args:
+        loss: The loss.
+    """
+
+    names = ("loss",)
+
+    def __init__(self, loss: AnyLoss) -> None:
+        super().__init__()
+        self._loss = loss
+
+    def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
+        sums += len(target) * self._loss.measure(output, target)
+
+    def compute(self) -> dict[str, float]:
+        return {"loss": self.sums.item() / self.samples}
+
+
+class HeadMeter:
+    """The metrics of a head.
+
+    Args:
+        meters: The meters that compute them.
+    """
+
+    def __init__(self, *meters: Meter) -> None:
+        self._meters = meters
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch of outputs (N, size) and their targets, as `tuner.interfaces.TargetKind` describes them."""
+        for meter in self._meters:
+            meter.update(output, target)
+
+    def merge(self, other: Self) -> None:
+        """Add the samples of another meter, such as that of another process."""
+        for meter, others in zip(self._meters, other._meters, strict=True):
+            meter.merge(others)
+
+    def compute(self) -> dict[str, float]:
+        """Return the head's metrics of all samples so far by name."""
+        return {name: value for meter in self._meters for name, value in meter.compute().items()}
+
+    def by_class(self) -> ByClass:
+        """Return the metrics of single classes for all samples so far; empty if there are no classes."""
+        return {name: values for meter in self._meters for name, values in meter.by_class().items()}
+
+    @property
+    def confusion(self) -> list[list[int]] | None:
+        """The confusion matrix: rows are true classes, columns predicted ones; None if it is not measured."""
+        matrices = (meter.confusion for meter in self._meters)
+        return next((matrix for matrix in matrices if matrix is not None), None)

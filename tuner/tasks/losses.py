@@ -1,7 +1,7 @@
 """Losses: pure functions of one output and one target.
 
-Calling a loss returns the training loss. `measure` returns the reported one, which ignores label smoothing, so that
-trials with different smoothing can be compared. Both are scalars: means over the samples.
+Calling a loss returns the training loss. `measure` returns the reported one, which ignores label smoothing and weights,
+so that trials with different ones can be compared. Both are scalars: means over the samples.
 """
 
 from typing import Annotated, Literal
@@ -10,36 +10,22 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuner.config import Config
+from tuner.tasks.class_losses import NLL, CrossEntropy, Focal
+from tuner.tasks.loss import Loss
+from tuner.tasks.multilabel_losses import BinaryCrossEntropy, BinaryFocal
 
 
-class CrossEntropy(Config):
-    """Cross-entropy between logits (N, classes) and class indices (N,)."""
+class ValuesLoss(Loss):
+    """A loss over values."""
 
-    kind: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the probability of the true class that is spread over all classes."""
+    target_kind = "values"
 
-    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
-
-    def measure(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target)
+    def distance(self, output: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        """The loss with the values of the teacher as targets; it has no temperature."""
+        return self(output, wanted)
 
 
-class NLL(Config):
-    """Negative log likelihood of class indices (N,) under log-probabilities (N, classes)."""
-
-    kind: Literal["nll"] = "nll"
-
-    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(output, target)
-
-    def measure(self, output: Tensor, target: Tensor) -> Tensor:
-        return self(output, target)
-
-
-class SmoothL1(Config):
+class SmoothL1(ValuesLoss):
     """Smooth L1 (Huber) distance between outputs and values (N, values)."""
 
     kind: Literal["smooth_l1"] = "smooth_l1"
@@ -53,7 +39,7 @@ class SmoothL1(Config):
         return self(output, target)
 
 
-class MSE(Config):
+class MSE(ValuesLoss):
     """Mean squared error between outputs and values (N, values)."""
 
     kind: Literal["mse"] = "mse"
@@ -65,6 +51,23 @@ class MSE(Config):
         return self(output, target)
 
 
-ClassLoss = CrossEntropy | NLL
+ClassLoss = CrossEntropy | Focal | NLL
+MultilabelLoss = BinaryCrossEntropy | BinaryFocal
 ValueLoss = SmoothL1 | MSE
-LossConfig = Annotated[ClassLoss | ValueLoss, Field(discriminator="kind")]
+AnyLoss = ClassLoss | MultilabelLoss | ValueLoss
+LossConfig = Annotated[AnyLoss, Field(discriminator="kind")]
+
+__all__ = [
+    "MSE",
+    "NLL",
+    "AnyLoss",
+    "BinaryCrossEntropy",
+    "BinaryFocal",
+    "ClassLoss",
+    "CrossEntropy",
+    "Focal",
+    "LossConfig",
+    "MultilabelLoss",
+    "SmoothL1",
+    "ValueLoss",
+]

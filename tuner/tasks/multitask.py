@@ -1,6 +1,7 @@
 """Multi-task learning: several heads on one trunk."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -38,3 +39,6 @@ class Multitask(Task):
     @property
     def named_heads(self) -> dict[str, Head]:
         return self.heads
+
+    def with_heads(self, heads: Mapping[str, Head]) -> Self:
+        return self.model_copy(update={"heads": dict(heads)})

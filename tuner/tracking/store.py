@@ -247,23 +247,35 @@ def run_of(client: Any, run_id: str) -> Any | None:
 
 def read_text(client: Any, run_id: str, artifact: str) -> str | None:
     """Return the text of an artifact of a run; None if it does not exist or this host cannot read it."""
+    content = read_bytes(client, run_id, artifact)
+    return None if content is None else content.decode("utf-8")
+
+
+def read_bytes(client: Any, run_id: str, artifact: str) -> bytes | None:
+    """Return the content of an artifact of a run; None if it does not exist or this host cannot read it."""
     from mlflow.exceptions import MlflowException
 
     with temporary.folder() as folder:
         try:
-            return Path(client.download_artifacts(run_id, artifact, str(folder))).read_text(encoding="utf-8")
+            return Path(client.download_artifacts(run_id, artifact, str(folder))).read_bytes()
         except (MlflowException, OSError):
             return None
 
 
-def has_artifact(client: Any, run_id: str, artifact: str, folder: str | None = None) -> bool | None:
-    """Return whether a run has an artifact, in its root or in a folder; None if the artifacts cannot be listed."""
+def artifacts(client: Any, run_id: str, folder: str | None = None) -> list[str] | None:
+    """Return the names of the artifacts of a run, in its root or in a folder; None if they cannot be listed."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return any(each.path == artifact for each in client.list_artifacts(run_id, folder))
+        return [each.path for each in client.list_artifacts(run_id, folder)]
     except (MlflowException, OSError):
         return None
+
+
+def has_artifact(client: Any, run_id: str, artifact: str, folder: str | None = None) -> bool | None:
+    """Return whether a run has an artifact, in its root or in a folder; None if the artifacts cannot be listed."""
+    names = artifacts(client, run_id, folder)
+    return None if names is None else artifact in names
 
 
 def time_behind(client: Any, run: str, values: Mapping[str, float], when: float) -> float:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from urllib.request import ProxyHandler, build_opener
 
 from tuner.errors import Problem, UserError
-from tuner.signals import on_signal, stop
+from tuner.process.signals import on_signal, stop
 from tuner.storage.uris import masked
 from tuner.tracking.queries import RecordedJob, jobs
 from tuner.tracking.store import VIEW, experiments

@@ -2,89 +2,134 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tuner.data.images import Images
-from tuner.interfaces import Outputs, Targets
-from tuner.train.out_of_memory import is_out_of_memory, release
-from tuner.train.trial_config import TrialConfig
+from tuner.data.loading.source import Source
+from tuner.interfaces import Batch, Model, Outputs, WithAuxiliary
+from tuner.process.out_of_memory import is_out_of_memory, release
+from tuner.tasks import TaskConfig
+from tuner.tasks.base import TaskMeter
+from tuner.tasks.meter import ByClass
 
 _EVALUATION_BATCH = 250  # larger batches are slower on a CPU and take more memory
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on a set.
+
+    Args:
+        metrics: The task's metrics by their full names.
+        confusion: The confusion matrix (rows the true class) of each head that predicts one class. They are by the name
+            of the head; by its target if the head has no name.
+        by_class: The metrics of single classes of each head that predicts classes, by the same names.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    by_class: dict[str, ByClass] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, meter: TaskMeter, prefix: str) -> "Evaluation":
+        """What a meter has measured; the names of its metrics get a prefix, such as ``test_``."""
+        metrics = {f"{prefix}{name}": value for name, value in meter.compute().items()}
+        return cls(metrics, meter.confusion(), meter.by_class())
 
 
 class Diverged(Exception):
     """The loss became NaN or infinite."""
 
 
-def evaluate(config: TrialConfig, model: nn.Module, data: Images, dtype: torch.dtype) -> dict[str, float]:
+def evaluate(task: TaskConfig, model: nn.Module, data: Source, dtype: torch.dtype) -> dict[str, float]:
     """Compute the task's metrics of a model on a set; the names have no prefix.
 
     Raises:
         Diverged: The loss is NaN or infinite.
     """
-    outputs, targets = predict(model, data, dtype)
-    measured = config.task.measure(outputs, targets)
-    if not math.isfinite(measured["loss"]):
-        raise Diverged(f"the loss became {measured['loss']} on held-out images")
-    return measured
+    metrics = measure(task, model, data, dtype).compute()
+    if not math.isfinite(metrics["loss"]):
+        raise Diverged(f"the loss became {metrics['loss']} on held-out images")
+    return metrics
+
+
+def measure(task: TaskConfig, model: nn.Module, data: Source, dtype: torch.dtype = torch.float32) -> TaskMeter:
+    """Compute the outputs of a model on a set, and return the meter that has seen them all."""
+    meter = task.meter()
+    for batch, outputs in predict(task, model, data, dtype):
+        meter.update(outputs, batch.targets)
+    return meter
 
 
 def predict(
-    model: nn.Module, data: Images, dtype: torch.dtype = torch.float32, batch: int = _EVALUATION_BATCH
-) -> tuple[Outputs, Targets]:
-    """Compute the outputs of a model in eval mode on a set.
+    task: TaskConfig,
+    model: nn.Module,
+    data: Source,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = _EVALUATION_BATCH,
+) -> Iterator[tuple[Batch, Outputs]]:
+    """Compute the outputs of a model in eval mode on a set, batch after batch in the order of the set.
 
-    If a batch does not fit in memory, its size is halved, which does not change the outputs in eval mode.
-
-    Returns:
-        The outputs and the targets, in the order of the set.
+    A batch that does not fit in memory is computed in halves, which does not change the outputs in eval mode.
     """
-    try:
-        return _predict(model, data, dtype, batch)
-    except Exception as error:
-        if batch == 1 or not is_out_of_memory(error):
-            raise
-    release()
-    return predict(model, data, dtype, batch // 2)
-
-
-def _predict(model: nn.Module, data: Images, dtype: torch.dtype, batch: int) -> tuple[Outputs, Targets]:
     model.eval()
-    outputs, targets = [], []
-    device = data.images.device.type
-    with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype is not torch.float32):
-        for images, batch_targets in data.batches(batch):
-            outputs.append(_float32(model(images)))
-            targets.append(batch_targets)
-    return _joined(outputs), _joined(targets)
+    forward = in_precision(model, data.device, dtype)
+    size = batch_size
+    for batch in data.batches(batch_size):
+        pending = list(batch.micro_batches(size))
+        while pending:
+            outputs = _outputs(task, forward, pending[0])
+            if outputs is not None:
+                yield pending.pop(0), outputs
+                continue
+            release()
+            size = len(pending[0]) // 2
+            pending = [part for each in pending for part in each.micro_batches(size)]
 
 
-def _latency(model: nn.Module, data: Images, dtype: torch.dtype) -> float:
-    """Median inference time of a model in eval mode for one image, in seconds: of 3 to 30 runs in about 0.1 s."""
+def _outputs(task: TaskConfig, forward: Model, batch: Batch) -> Outputs | None:
+    """Return the outputs for a batch; None if it does not fit in memory and can be split."""
+    try:
+        with torch.no_grad():  # a scripted module that was run in inference mode cannot be trained
+            return task.predict(forward, batch)
+    except Exception as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+    return None
+
+
+def latency(task: TaskConfig, model: nn.Module, data: Source, dtype: torch.dtype) -> float:
+    """Return the median inference time of a model for one image, in seconds: of 3 to 30 runs in about 0.1 s."""
     seconds: list[float] = []
-    device = data.images.device
+    device, one = data.device, data.first(1)
     while len(seconds) < 3 or (len(seconds) < 30 and sum(seconds) < 0.1):
         started = time.perf_counter()
-        predict(model, data[:1], dtype)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        for _ in predict(task, model, one, dtype):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
     return median(seconds)
 
 
-def _float32(output: Outputs) -> Outputs:
-    """Convert outputs to float32, in which losses and metrics are computed."""
-    return output.float() if isinstance(output, Tensor) else {name: value.float() for name, value in output.items()}
+def in_precision(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
+    """Return a function that computes a model's matrices in `dtype` and returns float32, for losses and metrics."""
+
+    def forward(inputs: Tensor) -> Outputs | WithAuxiliary:
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            returned = model(inputs)
+        if isinstance(returned, WithAuxiliary):
+            auxiliary = tuple(map(_as_float, returned.auxiliary))
+            return WithAuxiliary(_as_float(returned.outputs), auxiliary, returned.weight)
+        return _as_float(returned)
+
+    return forward
 
 
-def _joined(batches: Iterable[Any]) -> Any:
-    """Concatenate batches, tensors or dicts of tensors, along the first dimension."""
-    batches = list(batches)
-    if isinstance(batches[0], Tensor):
-        return torch.cat(batches)
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+def _as_float(outputs: Outputs) -> Outputs:
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    return {name: output.float() for name, output in outputs.items()}

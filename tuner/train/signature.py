@@ -52,6 +52,8 @@ class OutputSignature(Config):
     """Names of the classes, by index; empty if they are unknown or the output predicts values."""
     unit: str | None = None
     """Unit of the values; null for classes."""
+    multilabel: bool = False
+    """Whether an image may have any number of the classes: then the output has a logit for each of them."""
     hidden: int | None = Field(None, ge=0, le=_LARGEST)
     """Width of the hidden layer before it, if the task sets one."""
     log_probabilities: bool = False
@@ -86,6 +88,7 @@ class Signature(Config):
                 size=output.size,
                 classes=targets[target].classes,
                 unit=targets[target].unit,
+                multilabel=targets[target].multilabel,
                 hidden=output.hidden,
                 log_probabilities=output.log_probabilities,
             )

@@ -5,13 +5,16 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
+import torch
 from pydantic import BaseModel, Field
 
 from tuner.config import Config, member_of_kind
 from tuner.config_keys import Assignment, path_of, put
 from tuner.data.images import Description
+from tuner.data.loading.source import LoaderResources
 
 T = TypeVar("T", bound="AnyTrial")
 
@@ -23,6 +26,9 @@ class AnyTrial(Config):
     """The tag of this class in the union of trials."""
     is_function: ClassVar[bool] = False
     """Whether the trial calls a user's function, so that its data, model and test set are unknown."""
+
+    without_influence: ClassVar[dict[str, set[str]]] = {}
+    """Fields of sections that do not influence a trial's numbers."""
 
     seed: int | None = Field(None, ge=0, lt=2**63)
     """Seed of all generators of the trial; null derives it from the experiment's seed and this configuration."""
@@ -46,6 +52,11 @@ class AnyTrial(Config):
     @abstractmethod
     def loading_targets(self) -> list[str] | None:
         """The `targets` that loading the model from a checkpoint needs; None if it cannot be loaded from one."""
+
+    @property
+    def teacher(self) -> str:
+        """The trained model that the trial learns from, as the user named it; empty if there is none."""
+        return ""
 
     @abstractmethod
     def check_metric(self, name: str) -> None:
@@ -71,9 +82,26 @@ class AnyTrial(Config):
         """A phrase that says where the dataset is, or will be; empty if unknown."""
         return ""
 
+    def data_plan(self, device: torch.device, resources: LoaderResources | None) -> str:
+        """A phrase that says where the images will lie during the training; empty if there is no choice.
+
+        Args:
+            device: The device of the training.
+            resources: What a trial may take; None for a trial on another machine.
+        """
+        return ""
+
     @abstractmethod
     def describe_data(self) -> Description | None:
         """What MLflow records of the dataset; None if unknown."""
+
+    def class_names(self, head: str) -> tuple[str, ...]:
+        """The names of the classes that a head predicts, by index; empty if they are unknown.
+
+        Args:
+            head: Its name; its target if it has no name.
+        """
+        return ()
 
     @abstractmethod
     def count_parameters(self) -> int | None:
@@ -92,7 +120,8 @@ class AnyTrial(Config):
         """
         if self.seed is not None:
             return self
-        settings = _with_kinds(self.model_dump(mode="json"), self.model_dump(mode="json", exclude_defaults=True))
+        dump = partial(self.model_dump, mode="json", exclude=self.without_influence)
+        settings = _with_kinds(dump(), dump(exclude_defaults=True))
         seeds = [experiment_seed, settings] + ([repeat] if repeat else [])
         digest = hashlib.sha256(json.dumps(seeds, sort_keys=True, default=str).encode()).digest()
         return self.model_copy(update={"seed": int.from_bytes(digest[:4], "big")})

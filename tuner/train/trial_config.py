@@ -1,6 +1,7 @@
 """The configuration of one training: the section ``trial`` of the file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,14 +11,18 @@ from torch import nn
 from tuner.config import Config
 from tuner.data import DataConfig
 from tuner.data.images import Description
+from tuner.data.loading.source import LoaderResources
 from tuner.errors import Mistakes, Problem, allowed, collecting
+from tuner.interfaces import Model
 from tuner.models import ModelConfig
 from tuner.objectives import mode_of
 from tuner.tasks import Classification, TaskConfig
 from tuner.tasks.metrics import EPOCH_METRICS
 from tuner.train.device import Precision
-from tuner.train.lr_schedules import Constant, ScheduleConfig
-from tuner.train.optimizers import SGD, OptimizerConfig
+from tuner.train.distillation import Distillation, Distilled
+from tuner.train.ema import EMA, PREFIX
+from tuner.train.optim.lr_schedules import Constant, ScheduleConfig
+from tuner.train.optim.optimizers import SGD, OptimizerConfig
 from tuner.train.trial_base import AnyTrial
 from tuner.user_code import imports_allowed
 
@@ -37,6 +42,7 @@ class TrialConfig(AnyTrial):
     """One training: the task, the data, the model and how the model is optimised."""
 
     tag: ClassVar[str] = "training"
+    without_influence: ClassVar[dict[str, set[str]]] = {"data": {"cache"}}
 
     task: TaskConfig = Classification()
     """Task to learn, with its loss and metrics."""
@@ -48,12 +54,18 @@ class TrialConfig(AnyTrial):
     """Optimizer."""
     schedule: ScheduleConfig = Constant()
     """Learning-rate schedule."""
+    distillation: Distillation | None = None
+    """A trained model that the model learns from beside the targets; null for none."""
     epochs: int = Field(1, ge=1)
     """Number of epochs, that is passes over the training set."""
+    accumulate: int = Field(1, ge=1, le=2**16)
+    """Batches for each step of the optimizer, which takes the mean of their gradients, as one larger batch has it."""
     early_stopping: EarlyStopping | None = None
     """Early stopping; null for none."""
     clip_norm: float | None = Field(None, gt=0)
     """Norm to which the gradient is clipped; null for no clipping."""
+    ema: EMA | None = None
+    """Moving average of the weights, which is measured, too, as ``val_ema_accuracy``; null for none."""
     precision: Precision = "auto"
     """Type of matrix arithmetic; auto is bfloat16 if the hardware supports it, else float32."""
     seed: int | None = Field(None, ge=0, lt=2**63)
@@ -66,6 +78,10 @@ class TrialConfig(AnyTrial):
     @property
     def targets(self) -> list[str]:
         return [*self.model.user_code, *self.data.user_code]
+
+    @property
+    def teacher(self) -> str:
+        return self.distillation.teacher if self.distillation else ""
 
     @property
     def loading_targets(self) -> list[str] | None:
@@ -81,11 +97,25 @@ class TrialConfig(AnyTrial):
     def metrics(self) -> tuple[str, ...]:
         """Full names of the metrics of each epoch."""
         train = [f"train_{name}" for name in self.task.train_metrics]
-        return (*train, *(f"val_{name}" for name in self.task.metrics), *EPOCH_METRICS)
+        measured = self.task.metrics(None if self._needs_import else self.data.targets)
+        prefixes = ("val_", f"val_{PREFIX}") if self.ema else ("val_",)
+        return (*train, *(f"{prefix}{name}" for prefix in prefixes for name in measured), *EPOCH_METRICS)
 
     def build_model(self) -> nn.Module:
         """Build the model for this dataset and task, with new weights."""
         return self.model.build(self.data.image, self.task.outputs(self.data.targets))
+
+    def training_task(self, teacher: Model | None = None) -> TaskConfig | Distilled:
+        """The task as it is trained: with class weights as numbers, which the training set may decide.
+
+        Args:
+            teacher: What computes the outputs of the teacher, if the trial has one.
+        """
+        task = self.task.weighted(self.data.class_counts, balance=self.data.balances_loss)
+        if self.distillation is None:
+            return task
+        assert teacher is not None, "the trial has a teacher"
+        return Distilled(task, self.distillation, teacher)
 
     def check_metric(self, name: str) -> None:
         candidates = [m for m in self.metrics if not m.startswith("train_") and mode_of(m) is not None]
@@ -99,26 +129,37 @@ class TrialConfig(AnyTrial):
 
     def prepare(self) -> "tuple[TrialConfig, str]":
         data, message = self.data.prepare()
-        return (self if data == self.data else self.model_copy(update={"data": data})), message
+        model, told = self.model.prepare(data.image, self.task.outputs(data.targets))
+        changed = data != self.data or model != self.model
+        trial = self.model_copy(update={"data": data, "model": model}) if changed else self
+        return trial, "\n".join(filter(None, (message, told)))
 
     @property
     def data_is_available(self) -> bool:
-        return self.data.is_available
+        return self.data.is_available and self.model.is_available
 
     def data_location(self) -> str:
         return self.data.location()
 
+    def data_plan(self, device: torch.device, resources: LoaderResources | None) -> str:
+        return self.data.plan(device, resources)
+
     def describe_data(self) -> Description | None:
         return self.data.describe()
+
+    def class_names(self, head: str) -> tuple[str, ...]:
+        heads = {name or each.target: each.target for name, each in self.task.named_heads.items()}
+        return self.data.targets[heads[head]].classes
 
     def count_parameters(self) -> int | None:
         if self._needs_import:
             return None
         with torch.device("meta"):  # shapes only: no memory is allocated and no random number drawn
-            return sum(parameter.numel() for parameter in self.build_model().parameters())
+            return sum(each.numel() for each in self.build_model().parameters() if each.requires_grad)
 
     def why_not_resumable_as(self, other: "TrialConfig") -> str:
-        data, others = (config.data.model_dump(exclude={"batch_size"}) for config in (self, other))
+        may_change = {"batch_size", "augment", "balance", "cache"}
+        data, others = (config.data.model_dump(exclude=may_change) for config in (self, other))
         if data != others:
             return "the validation set would change, and might contain images that the model was trained on"
         reason = self.optimizer.why_not_resumable_as(other.optimizer)
@@ -128,32 +169,54 @@ class TrialConfig(AnyTrial):
             return "all trials of a population have the same number of epochs"
         if self.seed != other.seed:
             return "a trial keeps its seed"
-        mine, theirs = self._shapes(), other._shapes()
-        name = next((name for name in (*mine, *theirs) if mine.get(name) != theirs.get(name)), "")
-        if name:
-            return f"the shape of {name} would be {theirs.get(name)} instead of {mine.get(name)}"
+        mine, theirs = self._tensors(), other._tensors()
+        for name in dict.fromkeys((*mine, *theirs)):
+            shape, is_trained = mine.get(name, (None, False))
+            other_shape, is_other_trained = theirs.get(name, (None, False))
+            if shape != other_shape:
+                return f"the shape of {name} would be {other_shape} instead of {shape}"
+            if is_trained != is_other_trained:
+                change = "trained" if is_other_trained else "frozen"
+                return f"{name} would be {change}, and the optimizer's state is that of the trained parameters"
         return ""
 
     @property
     def _needs_import(self) -> bool:
-        """Whether the model and the data cannot be checked without importing code, which is not allowed now."""
-        return bool(self.targets) and not imports_allowed()
+        """Whether checks of the model and the data need the user's code or files, which is not allowed now."""
+        return (bool(self.targets) or self.data.needs_files) and not imports_allowed()
 
-    def _shapes(self) -> dict[str, list[int]]:
+    def _tensors(self) -> dict[str, tuple[list[int], bool]]:
+        """The shape of each tensor of the model's state, and whether it is trained."""
         if self._needs_import:
             return {}
         with torch.device("meta"):
-            return {name: list(tensor.shape) for name, tensor in self.build_model().state_dict().items()}
+            state = self.build_model().state_dict(keep_vars=True)
+        return {name: (list(tensor.shape), tensor.requires_grad) for name, tensor in state.items()}
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "TrialConfig":
         problems: list[Problem] = []
         if not self._needs_import:
+            with collecting("data.augment", problems):
+                self.data.augment.check(self.data.image)
             with collecting("task", problems):
                 outputs = self.task.outputs(self.data.targets)
+            if self.data.balances_loss and not self.task.can_balance:
+                message = "weights has no effect: no loss of the task can weigh its classes"
+                hint = "use cross_entropy, focal, nll or binary_cross_entropy, or balance: sampler"
+                problems.append(Problem(message, "data.balance", hint=hint))
             if not problems:
                 with collecting("model", problems):
                     self.model.check(self.data.image, outputs)
+            if not problems and self.data.batch_size == 1 and self.model.needs_several(self.data.image, outputs):
+                message = "the model's batch normalization cannot be trained on one image"
+                problems.append(Problem(message, key="data.batch_size", hint="allowed: 2 or more"))
+        problems += _at("model", self.model.why_not_for(self.epochs))
+        problems += _at("optimizer", self.optimizer.why_not_for(self.model.has_stages))
+        taken = [name for name in self.task.named_heads if f"{name}_".startswith(PREFIX)]
+        if self.ema and taken:
+            message = f"{PREFIX} begins the names of the average's metrics, and of those of a head: {', '.join(taken)}"
+            problems.append(Problem(message, key="ema", hint="give that head another name"))
         monitored = self.early_stopping and self.early_stopping.metric
         if not problems and monitored:
             with collecting("early_stopping.metric", problems):
@@ -161,3 +224,7 @@ class TrialConfig(AnyTrial):
         if problems:
             raise Mistakes(*problems)
         return self
+
+
+def _at(section: str, problem: Problem | None) -> list[Problem]:
+    return [] if problem is None else [replace(problem, key=f"{section}.{problem.key}")]

@@ -137,8 +137,11 @@ class Journal(TrialCallback):
         self._lines.append(event.placed(partial(relative, folder=self._folder)).line())
         is_written = False
         try:
-            if self._is_local or not isinstance(event, TrialReported | TrialSaved):
-                self._append() if self._is_local else self._replace()
+            if self._is_local:
+                self._append()
+                is_written = True
+            elif not isinstance(event, TrialReported | TrialSaved):  # they travel with the next that is neither
+                self._replace()
                 is_written = True
         except OSError as error:
             if self._on_trouble is None:

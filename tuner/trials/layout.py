@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # workers import this, and need no specification
 RESUMED = "-resumed-"
 """The part of a folder's name before the number of times that its trial was resumed."""
 
+TEACHER = "teacher"
+"""The name of the folder with the checkpoint of a job's teacher."""
+
 _CHECKPOINT = re.compile(rf"/trial-(\d+)(?:{RESUMED}\d+)?/checkpoint_\d+$")
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tuner.objectives import Objective
-from tuner.signals import on_signal, stop
+from tuner.process.signals import on_signal, stop
 from tuner.spec.sections import FailAfter
 from tuner.trials.callback import TrialCallback
 from tuner.trials.trial import Trial

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources,
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
 
+_SHUTDOWN_TIMEOUT = 10.0  # seconds in which a Ray that answers has let this process go
 _CLEAN_UP_TIMEOUT = 15.0  # seconds at the end of a job in which nodes delete temporary files of killed processes
 
 
@@ -43,7 +45,7 @@ def connect(address: str | None, working_dir: str | None = None) -> ClusterResou
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
         capacity = local_capacity()
         root, _ = sessions.root()
-        with _signals_left_alone(), sessions.marking(root):
+        with _signals_left_alone(), _only_what_jobs_use(), sessions.marking(root):
             ray.init(
                 address="local",  # always a new Ray, also if one runs on this host
                 _temp_dir=str(root),
@@ -51,6 +53,9 @@ def connect(address: str | None, working_dir: str | None = None) -> ClusterResou
                 num_gpus=int(capacity.gpu),
                 include_dashboard=False,
                 object_store_memory=256 * 2**20,  # trials do not use it
+                # Tune's actors have environment variables of their own: a worker that was started without them, one
+                # for each CPU, would stay idle until the job's end.
+                _system_config={"prestart_worker_first_driver": False},
                 **quiet,
             )
         _silence_tune()
@@ -106,6 +111,24 @@ def _signals_left_alone() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = original
+
+
+@contextlib.contextmanager
+def _only_what_jobs_use() -> Iterator[None]:
+    """Keep Ray from starting what no job uses: processes of a dashboard, an autoscaler and a reader of workers' logs.
+
+    Each computes for about a second while the job starts. Ray's options make the dashboard smaller, and leave out none.
+    """
+    node = internal("Node")
+    unused = ("start_api_server", "start_monitor", "start_log_monitor")
+    original = {name: internal(f"Node.{name}") for name in unused}
+    for name in unused:
+        setattr(node, name, lambda self, **options: None)
+    try:
+        yield
+    finally:
+        for name, method in original.items():
+            setattr(node, name, method)
 
 
 def nodes() -> tuple[NodeResources, ...]:
@@ -193,19 +216,33 @@ def _own_session() -> Path | None:
     return Path(node.get_session_dir_path()) if node is not None and node.head else None
 
 
+def _answers(address: str) -> bool:
+    """Return whether a process accepts connections at an address, ``HOST:PORT``."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=5.0):
+        return True
+    return False
+
+
 def _end() -> None:
     import ray
 
     node = internal("worker")._global_node
-    if node is not None and node.head and (node.dead_processes() or not node.live_processes()):
-        # Ray's processes have ended, such as by a signal: a request to them would time out after a minute.
+    is_own = node is not None and node.head
+    if is_own and (node.dead_processes() or not _answers(node.gcs_address)):
+        # Ray's processes have ended, or are about to, such as by a signal: a request would time out after a minute.
+        gc.disable()  # it stays off: freeing one of Ray's references would be such a request
         node.kill_all_processes(check_alive=False, allow_graceful=False)
-        return  # garbage collection stays off: freeing one of Ray's references would be such a request
+        return
     # If the garbage collector frees one of Ray's references in any thread while Ray shuts down, Ray ends the whole
     # process silently. So unreachable ones are freed first, and the collector is off during the shutdown.
     gc.collect()
     gc.disable()
-    try:
-        ray.shutdown()
-    finally:
+    # A Ray that is ending may accept connections without answering, and would end this process after a minute.
+    shutdown = threading.Thread(target=ray.shutdown, name="shutdown of Ray", daemon=True)
+    shutdown.start()
+    shutdown.join(_SHUTDOWN_TIMEOUT)
+    if not shutdown.is_alive():
         gc.enable()
+    elif is_own:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)

@@ -1,15 +1,13 @@
 """CPU cores and GPUs: those of the nodes, those that each trial takes, and how many trials fit at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-from pydantic import ValidationError
+from dataclasses import dataclass
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
-from tuner.spec.validation_errors import problems_of
+from tuner.spec.validation_errors import as_user_error
 
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
 
@@ -117,10 +115,8 @@ def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
         asks = ", ".join(f"{name} {value:g}" for name, value in requested.items())
         note = f"{target} asks for {asks} (tune.with_resources)"
         note += f"; the file says {', '.join(differing)}, which is used"
-    try:
+    with as_user_error(Resources, "resources"):
         return spec.model_copy(update={"resources": Resources.model_validate(requested | in_file)}), note
-    except ValidationError as error:
-        raise UserError(*(replace(p, key=f"resources.{p.key}") for p in problems_of(error, Resources))) from None
 
 
 def share(resources: Resources, capacity: ClusterResources, trials: int) -> TrialResources:

@@ -6,16 +6,23 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import ValidationError
 from ray import tune
+from torch import nn
 
 from tuner import user_code
-from tuner.error_text import summary_of, traceback_of
-from tuner.errors import Problem
+from tuner.data.loading.source import ALONE, LoaderResources
+from tuner.error_text import one_line, summary_of, traceback_of
+from tuner.errors import Problem, UserError, mistakes_in
+from tuner.inspection.winner import Look, look
 from tuner.objectives import Objective
+from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker import output_log, system_metrics
 from tuner.ray_backend.worker.async_checkpoint import AsyncWork
@@ -28,9 +35,9 @@ from tuner.storage.disk_full import FULL, is_full
 from tuner.tracking.user_mlflow import UserMlflow
 from tuner.train.checkpoint import Damaged, Save, read_model, read_trial
 from tuner.train.device import keep_freed_memory, trial_device, use_threads
-from tuner.train.evaluation import Diverged, predict
+from tuner.train.evaluation import Diverged, Evaluation, measure
 from tuner.train.loop import fit
-from tuner.train.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
+from tuner.train.teacher import load_teacher
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.layout import first_folder, number_of
 from tuner.trials.output_files import FILE
@@ -49,9 +56,11 @@ def train_trial(
     have to start a new one.
 
     Args:
-        payload: ``task``, a JSON object: ``trial``, ``objective``, ``threads`` (number of CPU threads), ``gpu``
-            (whether the trial has a GPU), ``halves`` (whether batches are split into micro-batches if memory runs out)
-            and ``beside`` (whether it trains the next epoch while the last one is saved and reported).
+        payload: ``task``, a JSON object: ``trial``, ``objective``, ``threads`` (number of CPU threads), ``cpu`` and
+            ``gpu`` (cores and GPUs of the trial, or its share of one), ``at_once`` (number of trials that run at once),
+            ``teacher`` (the folder or URI of the teacher, which the trials may have), ``halves`` (whether batches are
+            split into micro-batches if memory runs out) and ``beside`` (whether it trains the next epoch while the last
+            one is saved and reported).
         user_folder: The folder of the user's own code; None if the trial needs none.
         user_mlflow: The run that such code logs to if it uses MLflow itself; None if the trial needs none.
     """
@@ -114,6 +123,8 @@ def _report_outcome(train: Callable[[], str], unsent: Mapping[str, Any] | None =
         last = {STATUS: "diverged", REASON: str(error)}
     except Stopped:
         raise
+    except UserError as error:  # such as an image that cannot be decoded: a traceback would not help
+        last = {STATUS: "failed", REASON: one_line(str(error).replace("\n    ", "; "))}
     except SystemExit as leaving:
         last = {STATUS: "failed", REASON: _status_of(leaving), TRACEBACK: traceback_of(leaving)}
     except BaseException as error:  # also `KeyboardInterrupt`, which code of the user's own may raise
@@ -149,6 +160,9 @@ def _printing_traceback(train: Callable[[], str]) -> str:
         return train()
     except Stopped:
         raise
+    except UserError as error:
+        print(error)
+        raise
     except BaseException:
         traceback.print_exc()
         raise
@@ -156,11 +170,12 @@ def _printing_traceback(train: Callable[[], str]) -> str:
 
 def _train_within_memory(task: dict[str, Any], unsent: dict[str, Any]) -> str:
     """Train; if memory runs out and ``halves`` is set, split batches into twice as many micro-batches and resume."""
-    most = task["trial"]["data"]["batch_size"] if task["halves"] else 1
+    config = _validated(task["trial"])
+    most = config.data.batch_size if task["halves"] else 1
     micro_batches = 1
     while True:
         try:
-            return _train(task, unsent, micro_batches)
+            return _train(config, task, unsent, micro_batches)
         except Exception as error:
             if micro_batches >= most or not is_out_of_memory(error):
                 raise
@@ -168,11 +183,21 @@ def _train_within_memory(task: dict[str, Any], unsent: dict[str, Any]) -> str:
         micro_batches = min(2 * micro_batches, most)
 
 
-def _train(task: dict[str, Any], unsent: dict[str, Any], micro_batches: int) -> str:
+def _validated(trial: dict[str, Any]) -> TrialConfig:
+    """The trial's configuration; mistakes in it are the user's, whose own model the driver has not run."""
+    try:
+        return TrialConfig.model_validate(trial)
+    except ValidationError as error:
+        mistakes = mistakes_in(error)
+        if not mistakes:
+            raise
+        raise UserError(*(replace(mistake, key=f"trial.{mistake.key}") for mistake in mistakes)) from None
+
+
+def _train(config: TrialConfig, task: dict[str, Any], unsent: dict[str, Any], micro_batches: int) -> str:
     """Train from the latest checkpoint that can be read, or from the beginning; return why it ended early."""
-    config = TrialConfig.model_validate(task["trial"])
     objective = Objective.model_validate(task["objective"])
-    device = trial_device(task["gpu"])
+    device = trial_device(task["gpu"] > 0)
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         # Ray would count reports, but a resumed trial may report an epoch again.
@@ -186,7 +211,15 @@ def _train(task: dict[str, Any], unsent: dict[str, Any], micro_batches: int) -> 
 
     with AsyncWork() as saving:
         train = partial(
-            fit, config, objective, report, before_batch=saving.look, device=device, micro_batches=micro_batches
+            fit,
+            config,
+            objective,
+            report,
+            before_batch=saving.look,
+            device=device,
+            micro_batches=micro_batches,
+            teacher=load_teacher(task["teacher"], config),
+            loading=LoaderResources.of(task["cpu"], task["gpu"], task["at_once"]),
         )
         latest = tune.get_checkpoint()
         for checkpoint in latest_first(latest) if latest is not None else ():
@@ -226,7 +259,7 @@ def _folder_of(checkpoint: Any) -> Iterator[Path]:
 
 def test(
     source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None = None
-) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
+) -> Evaluation:
     """Measure a checkpoint on its test set.
 
     Args:
@@ -237,11 +270,36 @@ def test(
         user_folder: The folder of that code; None if this process can import it already, or needs none.
 
     Returns:
-        The task's metrics as ``test_...``, and a confusion matrix for each classification target.
+        What was measured; the metrics are named ``test_...``.
 
     Raises:
         Damaged: The checkpoint cannot be read.
     """
+    with (
+        _loaded(source, threads, has_gpu, targets, user_folder) as (config, model, device),
+        config.data.opened_once("test", device, ALONE) as images,
+    ):
+        meter = measure(config.task, model, images)
+    return Evaluation.of(meter, "test_")
+
+
+def look_at(
+    source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None = None
+) -> Look:
+    """Compute what a person looks at of a checkpoint; the arguments are those of `test`.
+
+    Raises:
+        Damaged: The checkpoint cannot be read.
+    """
+    with _loaded(source, threads, has_gpu, targets, user_folder) as (config, model, device):
+        return look(config, model, device)
+
+
+@contextmanager
+def _loaded(
+    source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None
+) -> Iterator[tuple[TrialConfig, nn.Module, torch.device]]:
+    """Load a trial and its model from a checkpoint onto the device; the arguments are those of `test`."""
     if user_folder is not None:
         user_folder.enter()
     use_threads(threads)
@@ -249,6 +307,4 @@ def test(
     with user_code.in_experiment_folder() if targets else nullcontext(), _folder_of(tune.Checkpoint(source)) as folder:
         config, (_, model) = read_trial(folder, targets), read_model(folder, targets)
         device = trial_device(has_gpu)
-        outputs, wanted = predict(model.to(device), config.data.load_test().to(device))
-    measured = config.task.measure(outputs, wanted)
-    return {f"test_{name}": value for name, value in measured.items()}, config.task.confusion(outputs, wanted)
+        yield config, model.to(device), device

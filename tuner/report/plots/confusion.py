@@ -8,16 +8,16 @@ _MOST_NUMBERS = 30
 """Classes up to which each cell has its count written in it."""
 
 
-def draw_confusion(matrix: Sequence[Sequence[int]], target: str) -> Plot:
+def draw_confusion(matrix: Sequence[Sequence[int]], target: str, classes: Sequence[str]) -> Plot:
     """A confusion matrix as a heat map: row the true class, column the predicted one, each cell a count of images.
 
     Args:
         matrix: The counts.
         target: Whose classes they are.
+        classes: Their names, or their numbers as texts.
     """
     from plotly.graph_objects import Figure, Heatmap
 
-    classes = [str(number) for number in range(len(matrix))]
     heatmap = Heatmap(
         z=matrix,
         x=classes,

@@ -42,6 +42,7 @@ def opening(
     environment: Mapping[str, str],
     elapsed: Elapsed | None = None,
     learnt: str = "",
+    teacher: str = "",
     **more: Any,
 ) -> OpenRecord:
     """The beginning of a record: the job's own run, and the page that compares its trials.
@@ -55,6 +56,7 @@ def opening(
         environment: In which Git is asked for the commit.
         elapsed: The time of the job until now.
         learnt: From which trials of earlier jobs the sampler learns, in words.
+        teacher: The model that the trials learn from.
         more: Fields of the message: the job's earlier run, what is lacking.
     """
     tags = {f"{SPACE}{key}": json.dumps(value) for key, value in _space(spec).items()}
@@ -66,6 +68,7 @@ def opening(
         "tuner.folder": journal.folder,
         "tuner.sampler": spec.explain(),
         "tuner.warm_start": learnt,
+        "tuner.teacher": teacher,
     }
     params = {
         "objective": ", ".join(f"{objective.mode} {objective.metric}" for objective in spec.objectives),

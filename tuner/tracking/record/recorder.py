@@ -88,6 +88,7 @@ class Recorder:
         token: str = "",
         changed_code: str = "",
         learnt: str = "",
+        teacher: str = "",
     ) -> Links:
         """Open the experiment and the job's parent run.
 
@@ -105,6 +106,7 @@ class Recorder:
             token: Tells this opening of the job from all others; empty for one that only completes its record.
             changed_code: Which files of the user's own code are not what they were, in words; empty for none.
             learnt: From which trials of earlier jobs the sampler learns, in words.
+            teacher: The model that the trials of a new job learn from; empty for none, or if the job has recorded it.
 
         Raises:
             UserError: MLflow refuses.
@@ -133,6 +135,7 @@ class Recorder:
             self._environment,
             elapsed,
             learnt,
+            teacher,
             parent=past.head.parent_run if past else "",
             lacking={number: sorted(metrics) for number, metrics in lacking.items()},
             unkept=sorted(unkept),

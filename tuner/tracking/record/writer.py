@@ -18,6 +18,7 @@ from importlib import import_module
 
 from pydantic import ValidationError
 
+from tuner.process.startup import resume_collection
 from tuner.tracking.health import unanswered
 from tuner.tracking.record.messages import Answer, OpenRecord, Refusal, Waiting, Written
 from tuner.tracking.record.projection import EndRun, Operation, Rules, TrialProjection
@@ -75,6 +76,7 @@ def write(lines: Iterable[str], reply: Reply) -> None:
     record = _opened(message, hurry, reply)
     if record is None:
         return
+    resume_collection()  # MLflow is imported
     kind = message.uri.partition(":")[0].partition("+")[0]
     with ThreadPoolExecutor(_SIDE_BY_SIDE.get(kind, 1)) as pool:
         writing = _Writing(record, message, pool, hurry, deadline)

@@ -15,6 +15,8 @@ _WRITER = """
 import signal
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)
+from tuner.process.startup import postpone_collection
+postpone_collection()
 from tuner.tracking.record.writer import main
 main()
 """

@@ -13,6 +13,7 @@ from tuner.trials.labels import label
 
 _MAY_CHANGE = (
     *("resources.", "timeout", "trial_timeout", "stop.", "budget.", "retry.", "tracking.", "storage", "fail_after"),
+    "trial.data.cache",
     *("search.trials", "search.warm_start"),
 )
 """Keys of an experiment that do not influence a trial's numbers."""

@@ -1,0 +1,196 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from commands import tuner
+from pages import Page
+from PIL import Image
+
+from tuner.data import ImageFolder
+
+EXPERIMENT = """\
+name: photos
+objective: val_accuracy
+trial:
+  data: {kind: image_folder, root: photos, size: 8, augment: {flip: true, mixup: 0.3}}
+  model: {kind: mlp}
+search: {kind: grid}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with an experiment and its folder of images."""
+    for label, red in (("cats", 0), ("<dogs>", 100)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", (9, 7), (red, number, 0)).save(tmp_path / "photos" / label / f"{number}.png")
+    (tmp_path / "photos.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    return tmp_path
+
+
+class TestInspect:
+    def test_a_folder(self, here: Path) -> None:
+        status, said = tuner(here, "inspect", "photos")
+        assert status == 0
+        assert "a folder of images in 2 classes, not split: training splits it by a seed, 16 images" in said
+        assert "width  9 pixels" in said
+        assert "nothing is broken" in said
+
+    def test_a_folder_with_a_broken_file_has_status_1(self, here: Path) -> None:
+        (here / "photos" / "cats" / "x.png").write_text("")
+        status, said = tuner(here, "inspect", "photos")
+        assert status == 1
+        assert "1 file cannot be read:\n  cats/x.png: " in said
+        assert "nothing is broken" not in said
+
+    def test_a_folder_as_json(self, here: Path) -> None:
+        status, said = tuner(here, "inspect", "photos", "--json")
+        found = json.loads(said)
+        assert (status, found["is_broken"], found["images"], found["page"]) == (0, False, 16, None)
+        assert found["splits"] == {"all": {"<dogs>": 8, "cats": 8}}
+
+    def test_an_experiment_and_what_its_networks_will_see(self, here: Path) -> None:
+        status, said = tuner(here, "inspect", "photos.yaml")
+        assert status == 0
+        assert "what a network sees: photos.html" in said
+        text = (here / "photos.html").read_text(encoding="utf-8")
+        page = Page(text)
+        assert "photos: what a network sees" in page.text
+        assert "<dogs>" in page.text, "a class may have any name"
+        assert "flip True, mixup 0.3" in page.text
+        pictures = [given for tag, given in page.tags if tag == "img"]
+        assert len(pictures) == 7 * 12
+        assert all(str(given["src"]).startswith("data:image/png;base64,") for given in pictures)
+        assert "plotly" not in text, "the page has no plots"
+
+    def test_an_experiment_with_overrides_and_another_page(self, here: Path) -> None:
+        status, said = tuner(here, "inspect", "photos.yaml", "trial.data.augment={}", "-o", "out.html")
+        assert status == 0
+        assert "out.html" in said
+        assert "the network sees the images as they are" in (here / "out.html").read_text(encoding="utf-8")
+        assert not (here / "photos.html").exists()
+
+    def test_an_experiment_whose_folder_is_broken_names_the_files(self, here: Path) -> None:
+        files = ImageFolder(root=str(here / "photos"), size=9).files()  # another sample is measured
+        sample = [name for split in ("train", "validation") for name in files[split].names if name.startswith("cats/")]
+        for name in [*sample, *files["test"].names]:
+            (here / "photos" / name).write_text("")
+        status, said = tuner(here, "inspect", "photos.yaml")
+        assert status == 2
+        assert len(sample) > 5
+        assert all(f"{name}: it is not an image" in said for name in sample)
+        assert "tuner inspect FOLDER looks at all images" in said
+        status, said = tuner(here, "inspect", "photos")
+        assert status == 1
+        assert all(f"{name}: it is not an image" in said for name in [*sample, *files["test"].names])
+
+    def test_a_csv_file(self, here: Path) -> None:
+        rows = [f"photos/{label}/{number}.png,{label}" for label in ("cats", "<dogs>") for number in range(8)]
+        (here / "photos.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+        status, said = tuner(here, "inspect", "photos.csv")
+        assert status == 0
+        assert "images that a CSV file lists" in said
+        (here / "lacks.csv").write_text("\n".join(["path,label", *rows, "nowhere.png,cats"]), encoding="utf-8")
+        status, said = tuner(here, "inspect", "lacks.csv")
+        assert status == 1
+        assert "training refuses it: " in said
+        assert "nowhere.png" in said
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("nowhere",), "no such file"),
+            (("photos", "--output", "x.html"), "a folder has no augmentation"),
+            (("photos", "trial.epochs=1"), "a folder has no augmentation"),
+            (("photos.yaml", "-o", "nowhere/x.html"), "there is no folder nowhere"),
+            (("photos.yaml", "-o", "photos"), "photos is a folder"),
+            (("photos.yaml", "-o", "photos.yaml"), "is the experiment"),
+            (("photos.yaml", "-o", "photos/../photos.yaml"), "is the experiment"),
+            (("photos.yaml", "-o", "link.html"), "is the experiment"),
+            (("photos.yaml", "-o", f"{'x' * 300}.html"), "cannot be written: File name too long"),
+        ],
+    )
+    def test_what_cannot_work_is_told(self, arguments: tuple[str, ...], message: str, here: Path) -> None:
+        (here / "link.html").symlink_to("photos.yaml")
+        status, said = tuner(here, "inspect", *arguments)
+        assert status == 2
+        assert message in said
+        assert "Traceback" not in said
+        assert (here / "photos.yaml").read_text(encoding="utf-8") == EXPERIMENT
+
+    def test_a_page_that_cannot_be_written_in_the_end(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda *arguments: True)  # as for root, of a disk that is read-only
+        status, said = tuner(here, "inspect", "photos.yaml", "-o", "/proc/page.html")
+        assert status == 2
+        assert "/proc/page.html cannot be written" in said
+        assert "Traceback" not in said
+
+    def test_a_mistake_in_the_file_is_told_without_a_look_at_all_images(self, here: Path) -> None:
+        name = ImageFolder(root=str(here / "photos"), size=8).files()["test"].names[0]
+        (here / "photos" / name).write_text("")
+        status, said = tuner(here, "inspect", "photos.yaml", "trial.epochs=none")
+        assert status == 2
+        assert "epochs" in said
+        assert name not in said
+
+    def test_a_folder_is_what_init_says_that_it_is(self, here: Path) -> None:
+        rows = [f"{label}/{number}.png,{label}" for label in ("cats", "<dogs>") for number in range(6)]
+        (here / "photos" / "some.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+        status, said = tuner(here, "init", "photos", "-o", "-")
+        assert status == 0
+        assert "kind: image_folder\n" in said
+        status, said = tuner(here, "inspect", "photos")
+        assert status == 0
+        assert "a folder of images in 2 classes" in said
+        assert "16 images" in said
+
+
+class TestInit:
+    def test_it_writes_an_experiment_that_can_be_validated_and_trained(self, here: Path) -> None:
+        (here / "photos.yaml").unlink()
+        status, said = tuner(here, "init", "photos", "--time", "2m")
+        assert status == 0
+        assert f"wrote {here / 'photos.yaml'}: " in said
+        text = (here / "photos.yaml").read_text(encoding="utf-8")
+        assert "root: photos\n" in text, "folder and file can be moved together"
+        assert "timeout: 2m\n" in text
+        assert tuner(here, "validate", "photos.yaml")[0] == 0
+        assert tuner(here, "train", "photos.yaml", "trial.epochs=1", "scheduler={kind: fifo}")[0] == 0
+        assert sorted(path.name for path in here.iterdir()) == ["photos", "photos.yaml"]
+
+    def test_it_prints_it_and_overwrites_nothing(self, here: Path) -> None:
+        status, said = tuner(here, "init", "photos")
+        assert status == 2
+        assert "exists already" in said
+        assert (here / "photos.yaml").read_text(encoding="utf-8") == EXPERIMENT
+        status, said = tuner(here, "init", "photos", "-o", "-")
+        assert status == 0
+        assert f"root: {here / 'photos'}\n" in said
+        assert (here / "photos.yaml").read_text(encoding="utf-8") == EXPERIMENT
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("nowhere",), "does not exist"),
+            (("photos/cats", "-o", "x.yaml"), "as a folder of images: "),
+            (("photos", "--force", "--time", "soon"), "'soon' is not a duration"),
+            (("photos", "--force", "--time", "5s"), "too short"),
+            (("photos", "-o", "photos"), "is a folder"),
+            (("photos", "-o", f"{'x' * 300}.yaml"), "cannot be written: File name too long"),
+        ],
+    )
+    def test_what_cannot_work_is_told(self, arguments: tuple[str, ...], message: str, here: Path) -> None:
+        status, said = tuner(here, "init", *arguments)
+        assert status == 2
+        assert message in said
+
+
+def test_the_time_of_a_run_is_its_timeout(here: Path) -> None:
+    status, said = tuner(here, "run", "photos.yaml", "--time", "20m", "--dry-run")
+    assert status == 0
+    assert "timeout     20m" in said
+    status, said = tuner(here, "run", "photos.yaml", "--time", "soon", "--dry-run")
+    assert status == 2
+    assert "timeout" in said

@@ -1,0 +1,76 @@
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import photos
+import pytest
+from PIL import Image
+
+from tuner.inspection.augmented import ContactSheet, contact_sheet
+from tuner.report.contact_sheet import write_contact_sheet
+from tuner.train.trial_config import TrialConfig
+
+
+def sheet(augment: dict[str, Any], rows: int = 3, versions: int = 4, **data: Any) -> ContactSheet:
+    trial = {"data": {"kind": "digits", "augment": augment} | data, "model": {"kind": "cnn"}, "seed": 3}
+    return contact_sheet(TrialConfig.model_validate(trial), rows, versions)
+
+
+def opened(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
+
+
+def test_a_row_has_an_image_and_versions_of_it() -> None:
+    made = sheet({"rotation": 30, "crop": 0.5})
+    assert len(made.originals) == len(made.versions) == len(made.names) == 3
+    for original, versions in zip(made.originals, made.versions, strict=True):
+        assert len({original.picture, *(each.picture for each in versions)}) == 5, "each is another one"
+        assert {each.caption for each in versions} == {original.caption}
+        assert opened(original.picture).mode == "L"
+        assert opened(original.picture).size == opened(versions[0].picture).size
+    assert dict(made.facts)["augment"] == "crop 0.5, rotation 30.0"
+
+
+def test_it_is_the_same_each_time() -> None:
+    assert sheet({"rotation": 30}) == sheet({"rotation": 30})
+
+
+def test_an_image_that_is_mixed_says_with_what_and_how_much() -> None:
+    captions = [each.caption for row in sheet({"mixup": 1.0}).versions for each in row]
+    for caption in captions:
+        own, _, other = caption.partition(" + ")
+        shares = [int(part.split("%")[0]) for part in (own, other)]
+        assert sum(shares) in (99, 100, 101)
+        assert all(part.split("% ")[1] in list("0123456789") for part in (own, other))
+
+
+def test_without_augmentation_there_are_no_versions() -> None:
+    made = sheet({})
+    assert made.versions == [[], [], []]
+    assert "as they are" in dict(made.facts)["augment"]
+
+
+@pytest.mark.parametrize("canvas", [24])
+def test_other_targets_are_in_the_caption(canvas: int) -> None:
+    assert "position " in sheet({"color": 0.2}, canvas=canvas).originals[0].caption
+
+
+def test_a_file_of_any_name_is_on_the_page(tmp_path: Path) -> None:
+    folder = photos.write(tmp_path / "photos", count=4)
+    for label in ("cats", "dogs"):
+        for path in (folder / label).iterdir():
+            path.rename(os.fsdecode(os.fsencode(path.with_suffix("")) + b"\xff.png"))
+    made = sheet({}, kind="image_folder", root=str(folder), size=8)
+    assert all(name.endswith(r"\udcff.png") for name in made.names)
+    write_contact_sheet(tmp_path / "page.html", made, "name \udcff")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(name in text for name in made.names)
+    assert r"name \udcff" in text, "and so is whatever else a page says"
+
+
+def test_a_sheet_of_few_images_has_few_rows(tmp_path: Path) -> None:
+    folder = photos.write(tmp_path / "photos", count=10)
+    made = sheet({}, rows=9, kind="image_folder", root=str(folder), size=8, limit=5)
+    assert len(made.originals) == len(made.names) == 5

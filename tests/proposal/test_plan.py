@@ -1,0 +1,210 @@
+"""Plans for data and machines that are described here; what a training costs is given instead of measured."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tuner.errors import UserError
+from tuner.proposal.cost import Cost
+from tuner.proposal.layouts import Layout, layout_of
+from tuner.proposal.machine import Machine
+from tuner.proposal.plan import Plan, plan
+from tuner.proposal.text import name_of, text_of
+from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, share
+from tuner.spec.loader import load
+from tuner.train.trial_config import TrialConfig
+
+LAPTOP, GPUS = Machine(2, ()), Machine(16, ("H100", "H100"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for label, count in (("cats", 9), ("dogs", 30)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (40, 34), (number, 0, 0)).save(tmp_path / "photos" / label / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def costs(epoch: Callable[[TrialConfig], float]) -> Callable[[TrialConfig, Machine], Cost]:
+    return lambda trial, machine: Cost(epoch(trial), 1.0)
+
+
+def made(layout: Layout, machine: Machine = LAPTOP, seconds: float = 3600, epoch: float = 5, **more: Any) -> Plan:
+    options = {"has_weights": lambda name: False, "measure": costs(lambda trial: epoch)} | more
+    return plan(layout, machine, seconds, **options)
+
+
+def test_what_a_folder_is(photos: Path) -> None:
+    layout = layout_of(photos)
+    assert layout.fields == {"kind": "image_folder", "root": str(photos)}
+    assert layout.side == 34
+    assert layout.training_images == layout.data.describe().sizes["train"]
+    assert layout.imbalance > 3
+    assert "2 classes" in layout.what
+
+
+def test_what_is_no_data_is_told(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "as a folder of images: ")):
+        with pytest.raises(UserError) as error:
+            layout_of(path)
+        assert message in str(error.value)
+        assert error.value.problems[-1].hint
+
+
+def test_small_images_keep_their_size(photos: Path) -> None:
+    planned = made(layout_of(photos))
+    assert planned.candidate.size == 32
+    assert planned.trial["model"]["kind"] == "resnet_small"
+    assert planned.trial["data"]["augment"] == {"shift": 4}
+
+
+def test_photos_are_fine_tuned_where_weights_can_be_had(photos: Path) -> None:
+    layout = replace(layout_of(photos), side=400)
+    with_weights = made(layout, has_weights=lambda name: True)
+    assert with_weights.trial["model"] == {"kind": "torchvision", "name": "resnet18", "weights": "DEFAULT"}
+    assert with_weights.trial["data"]["size"] == 160
+    assert made(layout, GPUS, has_weights=lambda name: True).trial["model"]["name"] == "resnet50"
+    assert made(layout).trial["model"]["kind"] == "resnet_small"
+    slow = made(layout, has_weights=lambda name: True, measure=costs(lambda trial: 1000.0))
+    assert slow.trial["model"]["freeze"] == "backbone"
+
+
+def test_the_largest_network_that_the_time_allows(photos: Path) -> None:
+    layout = layout_of(photos)
+    epoch = costs(lambda trial: trial.model.width / 2)  # type: ignore[union-attr]
+    widths = [made(layout, seconds=seconds, measure=epoch).trial["model"]["width"] for seconds in (300, 500, 1200)]
+    assert widths == sorted(widths)
+    assert len(set(widths)) == 3
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "slots"),
+    [(2, 0, 2), (16, 2, 2), (7, 2, 2), (96, 8, 8), (8, 1, 1), (3, 3, 3), (2, 4, 2), (1, 0, 1)],
+)
+def test_as_many_trials_train_at_once_as_the_plan_has_counted(
+    cpus: int, gpus: int, slots: int, photos: Path, tmp_path: Path
+) -> None:
+    machine = Machine(cpus, ("H100",) * gpus)
+    layout = layout_of(photos)
+    file = tmp_path / "experiment.yaml"
+    file.write_text(text_of(made(layout, machine), layout, machine, "photos"), encoding="utf-8")
+    shared = share(load(file).resources, ClusterResources((NodeResources(cpus, gpus),)), trials=100)
+    assert shared.slots == machine.slots == slots
+    assert shared.threads == machine.cores, "as many as a trial was timed with"
+    assert shared.gpu == (1 if gpus else 0)
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, GPUS])
+@pytest.mark.parametrize("seconds", [120, 1200, 36_000])
+@pytest.mark.parametrize("epoch", [0.01, 3, 500])
+def test_every_plan_is_an_experiment_that_loads(
+    machine: Machine, seconds: float, epoch: float, photos: Path, tmp_path: Path
+) -> None:
+    layout = layout_of(photos)
+    planned = made(layout, machine, seconds, epoch)
+    assert 4 <= planned.trials <= 100
+    assert 1 <= planned.epochs <= 60
+    assert planned.is_tight == (epoch == 500 and seconds < 36_000) or 0.1 * seconds < 15 * epoch < seconds
+    file = tmp_path / "experiment.yaml"
+    file.write_text(text_of(planned, layout, machine, "photos"), encoding="utf-8")
+    spec = load(file)
+    assert spec.timeout == seconds
+    assert spec.count() == planned.trials
+    assert (spec.trial.length, spec.scheduler.kind) == (planned.epochs, "asha" if planned.epochs > 1 else "fifo")
+    assert spec.objective.metric == "val_f1", "there are many more dogs than cats"
+    [first] = spec.search.initial
+    assert first.keys() == spec.space.keys()
+
+
+def test_more_trials_search_more_keys(photos: Path) -> None:
+    layout = layout_of(photos)
+    assert len(made(layout, epoch=0.1).space) > len(made(layout, seconds=300).space) >= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("My photos (2024)", "My-photos-2024"), ("日本", "experiment"), ("-x", "x"), ("a" * 200, "a" * 100)],
+)
+def test_a_folder_of_any_name_gives_an_experiment_s_name(text: str, name: str) -> None:
+    assert name_of(text) == name
+
+
+def test_a_csv_file_and_a_folder_with_one(photos: Path) -> None:
+    rows = [
+        f"photos/{label}/{number}.png,{label},{'test' if number == 0 else 'train'},{number}"
+        for label, count in (("cats", 9), ("dogs", 30))
+        for number in range(count)
+    ]
+    file = photos.parent / "photos.csv"
+    file.write_text("\n".join(["path,label,Set,other", *rows]), encoding="utf-8")
+    layout = layout_of(file)
+    assert layout.fields == {"kind": "csv", "file": str(file), "split": "Set"}
+    assert layout.data.describe().sizes["test"] == 2
+    folder = photos.parent / "with"
+    folder.mkdir()
+    (folder / "broken.csv").write_text("path,label\nnowhere.png,cats\n", encoding="utf-8")
+    with pytest.raises(UserError, match="as a CSV file: "):
+        layout_of(folder)
+    (folder / "broken.csv").unlink()
+    file.replace(folder / "all.csv")
+    photos.replace(folder / "photos")
+    assert layout_of(folder).fields == {"kind": "csv", "file": str(folder / "all.csv"), "split": "Set"}
+    file = folder.parent / "experiment.yaml"
+    file.write_text(text_of(made(layout_of(folder)), layout_of(folder), LAPTOP, "listed"), encoding="utf-8")
+    assert load(file).trial.data_is_available
+
+
+def test_parquet_files(photos: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"image": {"bytes": path.read_bytes(), "path": path.name}, "label": path.parent.name}
+        for path in sorted(photos.rglob("*.png"))
+    ]
+    folder = photos.parent / "shards"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    layout = layout_of(folder)
+    assert layout.fields == {"kind": "parquet", "file": str(folder)}
+    assert layout.side == 34
+    assert layout_of(folder / "train.parquet").counts == layout.counts
+
+
+@pytest.mark.parametrize(
+    ("words", "used", "notes"),
+    [
+        (("train", "test"), {"split": "Set", "group": "Patient"}, ("The column Set says", "column Patient are never")),
+        (("A", "B"), {"group": "Patient"}, ("column Set is not used", "column Patient are never")),
+    ],
+)
+def test_a_column_of_groups_is_never_dropped(
+    words: tuple[str, str], used: dict[str, str], notes: tuple[str, str], photos: Path
+) -> None:
+    rows = [
+        f'photos/{label}/{number}.png;{label};{words[number % 3 == 0]};"p;{number // 3 if words[0] == "A" else number}"'
+        for label, count in (("cats", 9), ("dogs", 30))
+        for number in range(count)
+    ]
+    file = photos.parent / "photos.csv"
+    file.write_text("\n".join(['"path";"label";"Set";"Patient"', *rows]), encoding="utf-8-sig")
+    layout = layout_of(file)
+    assert layout.fields == {"kind": "csv", "file": str(file)} | used
+    text = text_of(made(layout), layout, LAPTOP, "listed")
+    for note in notes:
+        assert note in " ".join(text.replace("# ", "").split())
+    (photos.parent / "listed.yaml").write_text(text, encoding="utf-8")
+    assert load(photos.parent / "listed.yaml").trial.data_is_available
+
+
+def test_groups_that_cannot_be_split_are_refused(photos: Path) -> None:
+    rows = [f"photos/{path.parent.name}/{path.name},{path.parent.name},one" for path in sorted(photos.rglob("*.png"))]
+    file = photos.parent / "photos.csv"
+    file.write_text("\n".join(["path,label,subject", *rows]), encoding="utf-8")
+    with pytest.raises(UserError, match="1 group cannot be split"):
+        layout_of(file)

@@ -1,0 +1,155 @@
+from typing import Any, get_args
+
+import pytest
+from conftest import Write
+from pydantic import ValidationError
+
+from tuner.errors import UserError
+from tuner.search.numeric_distributions import LogUniform, Uniform
+from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.loader import load
+from tuner.storage.yaml import parse_yaml
+from tuner.train.optim.optimizers import OptimizerConfig
+
+TRIAL = {
+    "data": {"kind": "digits", "limit": 64},
+    "model": {"kind": "cnn"},
+    "optimizer": {"kind": "sgd"},
+    "epochs": 20,
+}
+
+
+def experiment(space: Any = "auto", trial: dict[str, Any] | None = None, **parts: Any) -> ExperimentSpec:
+    whole = {
+        "name": "auto",
+        "objective": "val_accuracy",
+        "trial": TRIAL | (trial or {}),
+        "space": space,
+        "search": {"kind": "random", "trials": 4},
+    }
+    return ExperimentSpec.model_validate(whole | parts)
+
+
+def test_auto_searches_what_is_worth_it() -> None:
+    space = experiment().space
+    assert set(space) == {
+        *("optimizer.lr", "optimizer.momentum", "optimizer.weight_decay", "schedule.warmup"),
+        *("data.augment.crop", "data.augment.color", "data.augment.erase", "data.augment.mixup"),
+        *("model.width1", "model.width2", "model.dropout", "task.loss.label_smoothing"),
+    }
+    assert isinstance(space["optimizer.lr"], LogUniform)
+
+
+def test_what_the_file_sets_is_not_searched() -> None:
+    trial = {
+        "optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9},
+        "data": {"kind": "digits", "augment": {"mixup": 0.0}},
+    }
+    space = experiment(trial=trial).space
+    assert not {"optimizer.lr", "optimizer.momentum", "data.augment.mixup"} & set(space)
+    assert {"optimizer.weight_decay", "data.augment.crop"} <= set(space)
+
+
+def test_only_the_fields_of_the_trial_s_own_kinds_are_searched() -> None:
+    trial = {"model": {"kind": "mlp"}, "optimizer": {"kind": "adamw"}, "schedule": {"kind": "one_cycle"}}
+    space = experiment(trial=trial).space
+    assert {"model.width", "schedule.rise"} <= set(space)
+    assert not {"model.width1", "optimizer.momentum", "schedule.warmup"} & set(space)
+
+
+def test_a_warmup_is_a_share_of_the_epochs() -> None:
+    warmup = experiment().space["schedule.warmup"]
+    assert isinstance(warmup, Uniform)
+    assert warmup.corners() == [0, 2]
+
+
+def test_what_a_trial_cannot_have_is_not_searched() -> None:
+    space = experiment(trial={"data": {"kind": "digits", "canvas": 24}}).space
+    assert not {"data.augment.crop", "data.augment.mixup"} & set(space), "they move what has a position"
+    assert "data.augment.color" in space
+    model = {"kind": "torchvision", "name": "resnet18"}
+    space = experiment(trial={"data": {"kind": "digits", "size": 32}, "model": model}).space
+    assert "model.dropout" in space
+    assert "model.drop_path" not in space, "a ResNet has none"
+
+
+def test_fine_tuning_has_smaller_learning_rates() -> None:
+    data = {"kind": "digits", "size": 32}
+    rates = []
+    for weights in ("none", "DEFAULT"):
+        model = {"kind": "torchvision", "name": "resnet18", "weights": weights}
+        rates.append(experiment(trial={"data": data, "model": model}).space["optimizer.lr"].corners())
+    new, tuned = rates
+    assert tuned[0] < new[0]
+    assert tuned[1] < new[1]
+
+
+def test_keys_beside_auto_have_their_own_values() -> None:
+    space = experiment({"auto": True, "optimizer.lr": {"grid": [0.1, 0.2]}}).space
+    assert space["optimizer.lr"].corners() == [0.1, 0.2]
+    assert "optimizer.momentum" in space
+    assert list(experiment({"auto": False, "optimizer.lr": {"grid": [0.1, 0.2]}}).space) == ["optimizer.lr"]
+
+
+def test_the_fields_of_a_section_whose_kind_is_searched_are_left_to_the_file() -> None:
+    space = experiment({"auto": True, "optimizer.kind": {"choice": ["sgd", "adamw"]}}).space
+    assert [key for key in space if key.startswith("optimizer.")] == ["optimizer.kind"]
+    assert "data.augment.crop" in space
+
+
+def test_a_scheduler_that_changes_trials_changes_only_what_can_change() -> None:
+    space = experiment(scheduler={"kind": "pbt"}).space
+    assert "optimizer.lr" in space
+    assert not {"model.width1", "model.width2"} & set(space), "their weights would not fit"
+
+
+def test_the_resolved_file_names_every_key() -> None:
+    spec = experiment()
+    again = ExperimentSpec.model_validate(parse_yaml(spec.to_yaml()))
+    assert again.space == spec.space
+    assert "auto" not in parse_yaml(spec.to_yaml())["space"]
+
+
+@pytest.mark.parametrize(
+    ("space", "trial", "message"),
+    [
+        ({"auto": "yes"}, {}, "'yes' is not allowed"),
+        ("auto", {"target": "json:loads"}, "a function of your own"),
+    ],
+)
+def test_what_cannot_work_is_told(space: Any, trial: dict[str, Any], message: str) -> None:
+    whole = {"name": "auto", "objective": {"metric": "loss", "mode": "min"}, "space": space}
+    with pytest.raises(ValidationError, match=message):
+        ExperimentSpec.model_validate(whole | {"trial": trial or TRIAL, "search": {"kind": "random", "trials": 2}})
+
+
+def test_a_file_that_sets_everything_has_nothing_to_tune(write: Write) -> None:
+    text = """\
+name: fixed
+objective: val_accuracy
+trial:
+  task: {kind: classification, loss: {kind: nll}}
+  data: {kind: digits, augment: {crop: 1.0, color: 0.0, erase: 0.0, mixup: 0.0}}
+  model: {kind: cnn, width1: 4, width2: 4, dropout: 0.0}
+  optimizer: {kind: sgd, lr: 0.1, momentum: 0.9, weight_decay: 0.0}
+  schedule: {kind: constant, warmup: 0}
+space: auto
+search: {kind: random, trials: 2}
+"""
+    file = write(text)
+    with pytest.raises(UserError) as error:
+        load(file)
+    [problem] = error.value.problems
+    assert "auto has nothing to tune" in problem.message
+    assert problem.where == f"{file}:9:1"
+    spec = load(file, ["space={auto: true, optimizer.lr: {loguniform: [0.01, 0.1]}}"])
+    assert list(spec.space) == ["optimizer.lr"]
+
+
+@pytest.mark.parametrize("member", get_args(get_args(OptimizerConfig)[0]), ids=lambda member: member.__name__)
+def test_every_optimizer_says_what_of_it_is_worth_tuning(member: Any) -> None:
+    kind = member.model_fields["kind"].default
+    space = experiment(trial={"optimizer": {"kind": kind}}).space
+    assert {"optimizer.lr", "optimizer.weight_decay"} <= set(space)
+    low, high = space["optimizer.lr"].corners()
+    assert low < member().lr < high

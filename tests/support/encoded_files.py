@@ -1,0 +1,125 @@
+"""Tiny datasets in the layouts of CSV files, Parquet files and ImageNet, whose images are noise, and their refusals."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from tuner.data.encoded.dataset import EncodedImages
+from tuner.errors import Mistakes, Problem
+
+WNIDS = {"n01440764": ("tench", "Tinca tinca"), "n02012849": ("crane",), "n03126707": ("crane",)}
+"""WordNet IDs and names; two classes of ImageNet have the same name."""
+
+
+def problem_of(kind: type[EncodedImages], **fields: Any) -> Problem:
+    """The one problem for which a dataset is refused."""
+    with pytest.raises(ValidationError) as error:
+        kind(**fields)
+    [details] = error.value.errors()
+    mistakes = details["ctx"]["error"]
+    assert isinstance(mistakes, Mistakes)
+    [problem] = mistakes.problems
+    assert problem.hint
+    return problem
+
+
+def noise(seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
+    """An image like no other."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
+
+
+def encoded(seed: int) -> bytes:
+    """The bytes of a PNG."""
+    buffer = io.BytesIO()
+    noise(seed).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def write_csv(folder: Path, count: int = 210, classes: Sequence[str] = ("a", "b", "c")) -> Path:
+    """Write images in a folder of folders, and a CSV file with the columns path and label beside it."""
+    lines = ["path,label"]
+    (folder / "images" / "deeper").mkdir(parents=True)
+    for number in range(count):
+        noise(number).save(folder / "images" / "deeper" / f"{number}.png")
+        lines.append(f"images/deeper/{number}.png,{classes[number % len(classes)]}")
+    (folder / "photos.csv").write_text("\n".join(lines) + "\n")
+    return folder / "photos.csv"
+
+
+def write_parquet(
+    file: Path, labels: Sequence[Any], names: Sequence[str] | None = None, first: int = 0, group: int = 10
+) -> Path:
+    """Write a Parquet file as Hugging Face does: images as structs of bytes and path, names of classes as metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [{"bytes": encoded(first + number), "path": f"{number}.png"} for number in range(len(labels))]
+    table = pa.table({"image": images, "label": list(labels)})
+    if names is not None:
+        feature: dict[str, Any] = {"names": list(names), "_type": "ClassLabel"}
+        if labels and isinstance(labels[0], list):
+            feature = {"feature": feature, "_type": "List"}
+        about = {"info": {"features": {"image": {"_type": "Image"}, "label": feature}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, row_group_size=group)
+    return file
+
+
+def write_imagenet(root: Path, train: int = 100, test: int = 10, *, flat: bool = False, meta: str = "") -> Path:
+    """Write ImageNet in small.
+
+    Args:
+        root: The folder.
+        train: Training images of each class.
+        test: Images in val of each class.
+        flat: Whether val has no folders of classes.
+        meta: ``bin`` for torchvision's meta.bin, ``devkit`` for the unpacked devkit, ``archive`` for its archive.
+    """
+    seed = 0
+    truth = []
+    for wnid in WNIDS:
+        (root / "train" / wnid).mkdir(parents=True)
+        for number in range(train):
+            noise(seed := seed + 1).save(root / "train" / wnid / f"{wnid}_{number}.JPEG")
+    for number in range(test * len(WNIDS)):
+        wnid = list(WNIDS)[number * 7 % len(WNIDS)]
+        truth.append(wnid)
+        folder = root / "val" if flat else root / "val" / wnid
+        folder.mkdir(parents=True, exist_ok=True)
+        noise(seed := seed + 1).save(folder / f"ILSVRC2012_val_{number + 1:08}.JPEG")
+    if meta == "bin":
+        import torch
+
+        torch.save((WNIDS, truth), root / "meta.bin")
+    elif meta:
+        _write_devkit(root, truth)
+    if meta == "archive":
+        import shutil
+        import tarfile
+
+        with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
+            archive.add(root / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
+        shutil.rmtree(root / "ILSVRC2012_devkit_t12")
+    return root
+
+
+def _write_devkit(root: Path, truth: list[str]) -> None:
+    from scipy.io import savemat
+
+    data = root / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
+    rows = [(number, wnid, ", ".join(WNIDS[wnid]), "", 0) for number, wnid in enumerate(reversed(WNIDS), start=1)]
+    rows.append((99, "n00001740", "entity", "", 2))
+    savemat(data / "meta.mat", {"synsets": np.array(rows, dtype=kinds)})
+    numbers = {wnid: number for number, wnid, *_ in rows}
+    lines = "".join(f"{numbers[wnid]}\n" for wnid in truth)
+    (data / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)

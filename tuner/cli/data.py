@@ -1,0 +1,146 @@
+"""Commands that look at data before anything is trained."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner.cli.arguments import AsJson, Overrides
+from tuner.errors import Problem, UserError
+from tuner.report import output as streams
+
+if TYPE_CHECKING:
+    from tuner.inspection.findings import Findings
+
+_LEAST = 60
+"""Seconds that an experiment may at least take."""
+
+
+def inspect(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER", help="An experiment's YAML file, or data: a folder, a CSV or Parquet file."
+        ),
+    ],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The page of augmented images to write; default: beside FILE, as <FILE>.html."
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Look at the images of a folder, or at what an experiment's networks will see.
+
+    Prints the images of each class and set, their sizes, which cannot be read, and which are there more than once. Of
+    an experiment it also writes a page with augmented training images. Exit status 1: training would refuse the data,
+    or fail on a file.
+    """
+    from tuner.proposal.layouts import LISTS
+
+    streams.ignore_closed_stdout()
+    if path.is_dir() or path.suffix.lower() in LISTS:
+        if output is not None or overrides:
+            option = "--output" if output is not None else "KEY=VALUE"
+            raise UserError(Problem("a folder has no augmentation", option, hint="give an experiment's YAML file"))
+        findings, page = _of_folder(path), None
+    else:
+        findings, page = _of_experiment(path, overrides or [], output)
+    if json:
+        from tuner.cli.as_json import text_of
+
+        typer.echo(text_of(findings.as_dict() | {"page": None if page is None else str(page)}))
+    else:
+        from tuner.cli.findings import print_findings
+        from tuner.report.terminal import terminal
+
+        print_findings(terminal(), findings, page)
+    raise typer.Exit(1 if findings.is_broken else 0)
+
+
+def _of_folder(path: Path) -> "Findings":
+    """Inspect a folder, or a file that lists or holds images."""
+    from tuner.cli.findings import Counting
+    from tuner.data import ImageFolder
+    from tuner.inspection.datasets import inspect_dataset, inspect_folder
+    from tuner.inspection.findings import Findings
+    from tuner.proposal.layouts import NotThis, detected
+
+    if not path.exists():
+        raise UserError(Problem("no such file", where=str(path)))
+    with Counting(f"looking at {path}") as counting:
+        try:
+            layout = detected(path.absolute())
+        except NotThis as error:
+            if path.is_dir():
+                return inspect_folder(path, counting)
+            return Findings("a file that lists or holds images", str(path), refused=list(error.problems))
+        if isinstance(layout.data, ImageFolder):  # there may be more in it than training reads
+            return inspect_folder(path, counting)
+        findings = inspect_dataset(layout.data, counting)
+        findings.what = layout.what
+        return findings
+
+
+def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tuple["Findings", Path]:
+    """Inspect the dataset of an experiment, and write its page.
+
+    Raises:
+        UserError: The file has mistakes, or the page cannot be written.
+    """
+    from tuner.spec.loader import load
+    from tuner.storage.named_output import check_writable, writing
+    from tuner.train.trial_config import TrialConfig
+
+    page = output or file.with_suffix(".html")
+    check_writable(page, file.with_suffix(".html").name)
+    if page == file or (page.exists() and file.exists() and page.samefile(file)):
+        raise UserError(Problem(f"{page} is the experiment", "--output", hint="name another file"))
+    try:
+        spec, _ = load(file, overrides).prepare(choices=False)
+    except UserError as error:
+        items = [Problem(item) for problem in error.problems for item in problem.items]
+        raise UserError(*error.problems, *items) from None
+    if not isinstance(spec.trial, TrialConfig):
+        hint = "tuner inspect FOLDER looks at a folder of images"
+        raise UserError(Problem("a function of your own reads its own data", "trial.target", hint=hint))
+    from tuner.cli.findings import Counting
+    from tuner.inspection.augmented import contact_sheet
+    from tuner.inspection.datasets import inspect_dataset
+    from tuner.report.contact_sheet import write_contact_sheet
+
+    trial = spec.trial_config({})
+    assert isinstance(trial, TrialConfig)
+    with Counting(f"looking at {trial.data.describe().name}") as counting:
+        findings = inspect_dataset(trial.data, counting)
+    sheet = contact_sheet(trial)
+    with writing(page):
+        write_contact_sheet(page, sheet, spec.name)
+    return findings, page
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder, or the file, that has the images.")],
+    time: Annotated[str, typer.Option(help="How long the job may take, such as 20m or 2h.")] = "2h",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file to write, - to print it; default: FOLDER.yaml beside the folder."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+) -> None:
+    """Write an experiment for a folder of images, which fits them, this machine and a time."""
+    from tuner.cli.init import write_experiment
+    from tuner.formatting import parse_duration
+
+    try:
+        seconds = float(parse_duration(time))
+    except ValueError as error:
+        raise UserError(Problem(str(error), "--time", "command line")) from None
+    if seconds < _LEAST:
+        hint = f"allowed: from {_LEAST}s; starting and ending a job takes nearly as long"
+        raise UserError(Problem(f"{time} is too short to tune anything", "--time", "command line", hint))
+    write_experiment(folder, seconds, output, force=force)

@@ -1,0 +1,296 @@
+"""The base class of datasets whose images lie encoded in files."""
+
+import os
+from abc import abstractmethod
+from dataclasses import replace
+from functools import lru_cache, partial
+from hashlib import md5
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import psutil
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from tuner.data.decoding import IN_COLOUR, Encoded, Form, Outcome, Resize, decode_all, for_each
+from tuner.data.encoded.cached import CachedImages
+from tuner.data.encoded.listing import Items, Listing
+from tuner.data.encoded.splitting import sets_of, why_not_learnable, why_not_named, why_not_split, without_test
+from tuner.data.encoded.statistics import IMAGENET, Statistics, is_mean_and_std, measure
+from tuner.data.images import Description, ImageData, Images, Split
+from tuner.error_text import escaped
+from tuner.errors import Mistakes, Problem, UserError
+from tuner.formatting import byte_size, counted
+from tuner.interfaces import ImageShape, Target
+from tuner.user_code import folders, imports_allowed
+
+_SAMPLE = 500
+"""Most images of which the mean and the standard deviation are measured."""
+_SHOWN = 5
+"""Most images that a message names."""
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class EncodedImages(CachedImages):
+    """Images that lie encoded in files, of any format that Pillow reads and of any size.
+
+    A member says what its images and their labels are (`_listing`), and how one is found if its name is no path
+    (`encoded`). The sets that it lacks are split off its training images.
+    """
+
+    size: int = Field(64, ge=4, le=4096)
+    """Side to which the images are resized, in pixels."""
+    resize: Resize = "crop"
+    """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
+    channels: Literal["auto", 1, 3] = "auto"
+    """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
+    mean_std: Literal["auto", "imagenet"] | Statistics = "auto"
+    """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
+    validation: Share | Name = 0.1
+    """Share of the training images of each class that is held out as the validation set if the data have none."""
+    test: Share | Name | None = 0.1
+    """Share of the images of each class that is held out as the test set if the data have none."""
+    canvas: None = None
+    """Not available for images in files."""
+
+    _key: ClassVar[str] = "root"
+    """The field that says where the images are."""
+
+    @field_validator("root", "file", check_fields=False)
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """A path as it is on every node; one that is relative is relative to the folder of the YAML file."""
+        if path is None:
+            return None
+        if "://" in path:
+            raise Mistakes(Problem(f"{path} is a URI", hint="a folder that every node sees at the same path"))
+        try:
+            return str((folders()[0] / Path(path).expanduser()).absolute())
+        except RuntimeError as error:  # an unknown user's home
+            raise Mistakes(Problem(f"{path!r} is not a folder: {error}")) from None
+
+    @property
+    def source(self) -> str:
+        """The folder or file that holds the images or lists them: an absolute path."""
+        return str(getattr(self, self._key))
+
+    @property
+    def _named(self) -> dict[str, str]:
+        """What the user has written for the ``validation`` and the ``test`` set, if that is no share."""
+        written = {"validation": self.validation, "test": self.test}
+        return {split: name for split, name in written.items() if isinstance(name, str)}
+
+    @property
+    def _folder(self) -> str:
+        """The folder that the names of the images are relative to."""
+        return self.source
+
+    @property
+    def encoded(self) -> Encoded:
+        return partial(os.path.join, self._folder)
+
+    @property
+    @abstractmethod
+    def _listing(self) -> Listing:
+        """What the dataset holds.
+
+        Raises:
+            Mistakes: It cannot be read, or holds nothing to learn.
+        """
+
+    @property
+    def _origin(self) -> str:
+        return self._folder
+
+    @field_validator("mean_std", mode="before")
+    @classmethod
+    def _is_a_scale(cls, value: Any) -> Any:
+        if value not in ("auto", "imagenet") and not is_mean_and_std(value):
+            hint = "auto, imagenet, or a mean in [0, 1] and a deviation above 0 for each channel: [[0.5], [0.25]]"
+            raise Mistakes(Problem(f"{value!r} is not allowed", hint=hint))
+        return value
+
+    @model_validator(mode="after")
+    def _can_be_split(self) -> "EncodedImages":
+        if not imports_allowed():  # the files may be missing on this machine
+            return self
+        problem = why_not_named(self._listing, self._named) or why_not_split(self._listing, self.folds)
+        problem = problem or why_not_learnable(self.files(), self._listing.classes)
+        if problem is not None:
+            message = problem.message if problem.key else f"{self.source}: {problem.message}"
+            raise Mistakes(Problem(message, problem.key or self._key, hint=problem.hint))
+        shape = self.image  # measures a sample
+        if not isinstance(self.mean_std, str) and len(self.mean_std[0]) != shape.channels:
+            message = f"is of {counted(len(self.mean_std[0]), 'channel')}, and the images have {shape.channels}"
+            raise Mistakes(Problem(message, "mean_std", hint="write channels: 1 or channels: 3, or mean_std: auto"))
+        return self
+
+    @property
+    def needs_files(self) -> bool:
+        return True
+
+    @property
+    def image(self) -> ImageShape:
+        channels, (mean, std) = self._measured
+        if self.mean_std == "imagenet":
+            mean, std = IMAGENET if channels == 3 else tuple((sum(each) / 3,) for each in IMAGENET)
+        elif self.mean_std != "auto":
+            mean, std = self.mean_std
+        return ImageShape(channels, self.size, self.size, mean, std)
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        classes = self._listing.classes
+        return {"label": Target(len(classes), classes=classes, multilabel=self._listing.multilabel)}
+
+    @property
+    def preprocessing(self) -> list[dict[str, Any]]:
+        return self.form.steps
+
+    @property
+    def validation_size(self) -> int:
+        return len(self._split("validation"))
+
+    def describe(self) -> Description:
+        name = Path(self.source).name
+        if not imports_allowed():
+            return Description(name, "", self.source, {})
+        settings = f"{self.size} {self.resize} {self.channels} {self._split_settings} {self.test}"
+        digest = md5(f"{self._listing.digest} {settings}".encode()).hexdigest()[:8]
+        sizes = {split: len(self._split(split)) for split in ("train", "validation", "test")}
+        sizes["train"] = min(sizes["train"], self.limit or sizes["train"])
+        return Description(name, digest, self.source, sizes)
+
+    def prepare(self) -> tuple[ImageData, str]:
+        count = sum(map(len, self._listing.splits.values()))
+        memory = psutil.virtual_memory().total
+        needed = count * self.form.channels * self.size**2
+        if self.cache == "memory" and needed > memory:
+            message = f"{counted(count, 'image')} of {self.size}x{self.size} pixels take {byte_size(needed)} of memory"
+            hint = f"this machine has {byte_size(memory)}: write cache: auto, or a smaller size"
+            raise UserError(Problem(message, "trial.data.size", hint=hint))
+        ignored = self.ignored
+        more = f", and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
+        return self, f"{self.source}: ignored {', '.join(ignored[:_SHOWN])}{more}" if ignored else ""
+
+    def location(self) -> str:
+        sizes = ", ".join(f"{size:,} {split}" for split, size in self.describe().sizes.items())
+        return f"{self.source}, {counted(len(self._listing.classes), 'class', 'classes')}, {sizes} images"
+
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        items = self._split(split)
+        images, outcome = self._decode_all(items)
+        self._check(outcome)
+        return images, torch.from_numpy(items.labels)
+
+    def first(self, count: int) -> Images:
+        items = self._split("train").first(min(count, self.limit or count))
+        images, outcome = self._decode_all(items)
+        if outcome.failures:
+            raise UserError(self._broken(outcome.failures))
+        return Images(images, self._targets_of(items))
+
+    def names(self, split: str) -> list[str]:
+        return self._split(split).names
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return self._listing.ignored
+
+    def _both(self) -> tuple[Images, int]:
+        train = self._split("train")
+        both = train.followed_by(self._split("validation"))
+        images, outcome = self._decode_all(both)
+        of_test = _of_test(self._unsplit)
+        if of_test.failures:
+            _of_test.cache_clear()  # they may be mended
+        self._check(Outcome(outcome.failures | of_test.failures, outcome.animated + of_test.animated))
+        return Images(images, {"label": torch.from_numpy(both.labels)}), len(train)
+
+    def _decode_all(self, items: Items) -> tuple[Tensor, Outcome]:
+        return decode_all(items.names, self.form, encoded=self.encoded, only_grey=self.only_grey)
+
+    def _check(self, outcome: Outcome) -> None:
+        if outcome.failures:
+            raise UserError(self._broken(outcome.failures))
+        if outcome.animated:
+            text = ", ".join(map(escaped, outcome.animated[:_SHOWN]))
+            more = f", and {len(outcome.animated) - _SHOWN} more" if len(outcome.animated) > _SHOWN else ""
+            print(f"of {counted(len(outcome.animated), 'image')} with several frames, the first is used: {text}{more}")
+
+    def _broken(self, failures: dict[str, str]) -> Problem:
+        """The problem that images cannot be decoded."""
+        items = tuple(f"{escaped(name)}: {why}" for name, why in failures.items())
+        more = f"; and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+        hint = "repair them or delete them"
+        if any(why == IN_COLOUR for why in failures.values()):
+            hint = "the first images are grey: write channels: 3 to read all in colour, or channels: 1"
+        message = f"{self.source}: {counted(len(items), 'file')} cannot be read: {'; '.join(items[:_SHOWN])}{more}"
+        return Problem(message, f"trial.data.{self._key}", hint=hint, items=items)
+
+    @property
+    def form(self) -> Form:
+        channels = self._measured[0] if self.channels == "auto" else self.channels
+        return Form(channels, self.size, self.size, self.resize)
+
+    @property
+    def only_grey(self) -> bool:
+        # Those of the sample are grey.
+        return self.channels == "auto" and self.form.channels == 1
+
+    @property
+    def _measured(self) -> tuple[int, Statistics]:
+        if self.channels != "auto" and self.mean_std != "auto":
+            return self.channels, ((), ())
+        return _measure(self._unsplit)
+
+    @property
+    def _unsplit(self) -> Self:
+        """A copy that is the same whatever is held out of the training images as the validation set."""
+        share = self.validation if isinstance(self.validation, str) else 0.5
+        return self._unlimited.model_copy(update={"seed": 0, "validation": share, "folds": None})
+
+    def files(self) -> dict[str, Items]:
+        return _sets(self._unlimited)
+
+    def _split(self, split: str) -> Items:
+        return self.files()[split]
+
+    def _sample(self) -> list[str]:
+        """Up to 500 images that are not in the test set, the same for each seed."""
+        names = without_test(self._listing, self.test)[0].names
+        index = np.random.default_rng(0).permutation(len(names))[:_SAMPLE]
+        return [names[each] for each in np.sort(index)]
+
+
+@lru_cache(maxsize=8)
+def _measure(data: EncodedImages) -> tuple[int, Statistics]:
+    """The channels of a sample, and the mean and standard deviation of each.
+
+    Raises:
+        Mistakes: A file of the sample cannot be decoded.
+    """
+    wanted = 0 if data.channels == "auto" else data.channels
+    form = Form(wanted, data.size, data.size, data.resize)
+    channels, statistics, outcome = measure(data._sample(), form, data.encoded)
+    if outcome.failures:
+        broken = data._broken(outcome.failures)
+        hint = f"{broken.hint}; tuner inspect FOLDER looks at all images, and not just at a sample"
+        raise Mistakes(replace(broken, key=data._key, hint=hint))
+    return channels, statistics
+
+
+@lru_cache(maxsize=4)
+def _of_test(data: EncodedImages) -> Outcome:
+    """Decode the test images without keeping them: else a broken one would show when the job is over."""
+    test = without_test(data._listing, data.test)[1].names
+    return for_each(test, data.form, lambda *_: None, encoded=data.encoded, only_grey=data.only_grey)
+
+
+@lru_cache(maxsize=4)
+def _sets(data: EncodedImages) -> dict[str, Items]:
+    return sets_of(data._listing, data.validation, data.test, data.seed, data.folds)

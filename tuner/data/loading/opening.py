@@ -1,0 +1,84 @@
+"""The opening of encoded images for one trial, in whichever place they lie, and the freeing of what that takes."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.data.decoding import Outcome
+from tuner.data.loading.disk_cache import mapped
+from tuner.data.loading.mapped import Mapped
+from tuner.data.loading.source import LoaderResources, Source
+from tuner.data.loading.streamed import Streamed
+from tuner.data.loading.workers import Decoder, DecodingWorkers
+from tuner.interfaces import Targets
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """The names of the images of a set, their targets, and how likely each one is drawn (see `order_of`)."""
+
+    names: list[str]
+    targets: Targets
+    draws: Tensor | None = None
+
+
+class _Check(Protocol):
+    def __call__(self, outcome: Outcome) -> None:
+        """Raise the error of images that could not be decoded."""
+
+
+@contextmanager
+def streamed(
+    sets: Sequence[EncodedSet], decoder: Decoder, check: _Check, device: torch.device, resources: LoaderResources
+) -> Iterator[list[Source]]:
+    """Open sets whose images are decoded in each epoch, by processes that all sets share."""
+
+    def refuse(failures: dict[str, str]) -> None:
+        check(Outcome(failures))
+
+    with closing(DecodingWorkers(decoder, resources.processes, device, refuse)) as workers:
+        yield [Streamed(each.names, each.targets, decoder, workers, device, each.draws) for each in sets]
+
+
+@contextmanager
+def on_disk(
+    sets: Sequence[EncodedSet],
+    decoder: Decoder,
+    check: _Check,
+    device: torch.device,
+    resources: LoaderResources,
+    *,
+    file: Path,
+    names: list[str],
+) -> Iterator[list[Source]]:
+    """Open sets whose images lie decoded in a file, which is written first if it does not exist.
+
+    Args:
+        sets: The sets.
+        decoder: Decodes their images.
+        check: Raises the error of images that cannot be decoded.
+        device: The device of the batches.
+        resources: What the trial may take.
+        file: The file; see `disk_cache.file_of`.
+        names: The names of all images of the dataset, in the order of the file.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    # The other trials of this host wait for the file: their cores are idle.
+    threads = (resources.processes + 1) * resources.trials_per_host
+    images = mapped(file, names, decoder, check, threads)
+    row = {name: number for number, name in enumerate(names)}
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as reader:
+        rows = [np.array([row[name] for name in each.names], dtype=np.int64) for each in sets]
+        yield [
+            Mapped(images, index, each.targets, reader, device, each.draws)
+            for index, each in zip(rows, sets, strict=True)
+        ]

@@ -1,0 +1,52 @@
+"""Images that are decoded in each epoch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from tuner.data.loading.fetched import Fetched
+from tuner.data.loading.workers import Decoder, DecodingWorkers
+from tuner.interfaces import Targets
+
+
+class Streamed(Fetched):
+    """A `Source` of images that worker processes decode as they are needed.
+
+    Args:
+        names: The names of the images.
+        targets: Their targets.
+        decoder: Decodes the images that are asked for apart.
+        workers: The processes that decode the batches; one iteration at a time can use them.
+        device: The device of the batches.
+        draws: How likely each image is drawn; see `order_of`.
+    """
+
+    def __init__(
+        self,
+        names: list[str],
+        targets: Targets,
+        decoder: Decoder,
+        workers: DecodingWorkers,
+        device: torch.device,
+        draws: Tensor | None = None,
+    ) -> None:
+        super().__init__(len(names), targets, device, draws)
+        self._names = names
+        self._decoder = decoder
+        self._workers = workers
+
+    def _first(self, count: int) -> Tensor:
+        return self._decoder(self._names[:count])[0]
+
+    def _fetch(self, parts: list[Tensor]) -> Iterator[Tensor]:
+        chunks = self._workers.decode(self._chunks(parts))
+        for part in parts:
+            found = [next(chunks).to(self._device, non_blocking=True) for _ in range(0, len(part), self._workers.chunk)]
+            yield found[0] if len(found) == 1 else torch.cat(found)
+
+    def _chunks(self, parts: list[Tensor]) -> Iterator[list[str]]:
+        """Split each batch into chunks, so that several processes decode one batch."""
+        for part in parts:
+            for start in range(0, len(part), self._workers.chunk):
+                yield [self._names[each] for each in part[start : start + self._workers.chunk].tolist()]

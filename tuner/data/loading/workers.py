@@ -1,0 +1,198 @@
+"""Decoding of images by worker processes: one pool for all sets of a trial."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Thread
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tuner.data.decoding import Encoded, Form, decode_all
+from tuner.errors import Problem, UserError
+
+_CHUNK = 64
+"""Most images that a worker sends at once."""
+_CHUNK_BYTES = 2 * 2**20
+"""About the most bytes that a worker sends at once: chunks lie in shared memory, which containers limit to 64 MB."""
+_AHEAD = 4
+"""Chunks that each worker decodes before they are asked for."""
+
+_NOTICE = 1.0
+"""Seconds until the end of a process is noticed here after its pipes have closed."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes images by their names, in whichever process it is sent to.
+
+    Args:
+        encoded: Finds an image by its name.
+        form: The form of the images.
+        only_grey: Whether images in colour are failures.
+    """
+
+    encoded: Encoded
+    form: Form
+    only_grey: bool
+
+    def __call__(self, names: list[str]) -> tuple[Tensor, dict[str, str]]:
+        """Decode images, uint8 (N, C, H, W), and say why some cannot be decoded, by their names."""
+        images, outcome = decode_all(names, self.form, encoded=self.encoded, only_grey=self.only_grey)
+        return images, outcome.failures
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The channels, the height and the width of an image."""
+        return self.form.channels, self.form.height, self.form.width
+
+    @property
+    def image_bytes(self) -> int:
+        """The bytes of a decoded image."""
+        channels, height, width = self.shape
+        return channels * height * width
+
+
+class DecodingWorkers:
+    """A pool of processes that decode images, which begins when the first image is asked for.
+
+    Args:
+        decoder: Decodes the images.
+        count: Number of processes; 0 to decode in this one.
+        device: The device that the images go to: for a GPU they are copied to pinned memory.
+        refuse: Raises the error of images that cannot be decoded; it is called with why, by their names.
+    """
+
+    def __init__(
+        self, decoder: Decoder, count: int, device: torch.device, refuse: Callable[[dict[str, str]], None]
+    ) -> None:
+        self.chunk = max(1, min(_CHUNK, _CHUNK_BYTES // decoder.image_bytes))
+        """Images of a chunk."""
+        self._count = count
+        self._refuse = refuse
+        self._names = _Names()
+        options: dict[str, Any] = {}
+        if count:
+            # A fork of a process with threads, such as Ray's and CUDA's, may never come to life.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
+            options = {
+                "multiprocessing_context": context,
+                "persistent_workers": True,
+                "prefetch_factor": _AHEAD,
+                "worker_init_fn": _end_with_parent,
+            }
+        self._loader: DataLoader[Any] | None = DataLoader(
+            _Images(decoder),
+            batch_sampler=self._names,
+            collate_fn=_as_they_are,
+            num_workers=count,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else it draws from the generator of the training
+            **options,
+        )
+        self._pass: Any = None
+
+    def decode(self, chunks: Iterable[list[str]]) -> Iterator[Tensor]:
+        """Decode chunks of images, each uint8 (N, C, H, W), in their order.
+
+        Raises:
+            UserError: An image cannot be decoded, or a process has ended.
+        """
+        assert self._loader is not None, "it is not closed"
+        self._names.chunks = chunks
+        with self._explained(), _without_main():
+            self._pass = iter(self._loader)
+        while True:
+            with self._explained():
+                images, failures = next(self._pass, (None, {}))
+            if images is None:
+                return
+            if failures:
+                self._refuse(failures)
+            yield images
+
+    def close(self) -> None:
+        """End the processes."""
+        running, self._pass, self._loader = self._pass, None, None  # also what a traceback keeps of them
+        if running is not None and self._count:
+            running._shutdown_workers()  # a traceback may refer to it itself, so that it would end much later
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the errors of a DataLoader that lost a process, which are of many types, into one for the user."""
+        try:
+            yield
+        except (RuntimeError, OSError, EOFError) as error:
+            workers = getattr(self._pass, "_workers", [])
+            deadline = time.monotonic() + _NOTICE
+            while all(each.is_alive() for each in workers):
+                if time.monotonic() > deadline or not workers:
+                    raise
+                time.sleep(0.01)
+            raise UserError(_ended(next(each.exitcode for each in workers if not each.is_alive()))) from error
+
+
+class _Names:
+    """The chunks of the current pass: a DataLoader iterates over its sampler anew for each."""
+
+    def __init__(self) -> None:
+        self.chunks: Iterable[list[str]] = ()
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return iter(self.chunks)
+
+
+class _Images(Dataset[Any]):
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def __getitems__(self, names: list[str]) -> tuple[Tensor, dict[str, str]]:
+        return self._decoder(names)
+
+
+def _as_they_are(chunk: Any) -> Any:
+    return chunk
+
+
+def _end_with_parent(worker: int) -> None:
+    """Make this process end when the one that trains is killed: the parent that it sees is the fork server."""
+
+    def wait() -> None:
+        trainer = multiprocessing.parent_process()
+        if trainer is not None:
+            trainer.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep new processes from importing this one's main module: it would import Ray, or run a user's script again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _ended(status: int | None) -> Problem:
+    """The problem that a process has ended, with its exit status: the negative number of the signal that ended it."""
+    how = f"has ended with the exit status {status}"
+    hint = "its output may say why"
+    if status is not None and -status in set(signal.Signals):
+        how = f"was ended by {signal.Signals(-status).name}"
+        hint = "memory may have run out: let fewer trials run at once, give each fewer cores, or write cache: disk"
+        if -status == signal.SIGBUS:
+            hint = "/dev/shm may be full: give the container more shared memory, or write cache: disk"
+    return Problem(f"a process that decodes images for this trial {how}", "trial.data.cache", hint=hint)

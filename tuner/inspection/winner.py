@@ -1,0 +1,39 @@
+"""What a person looks at of a job's winner: the images that it finds hardest, and those that it was trained on."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from tuner.data.loading.source import LoaderResources
+from tuner.inspection.augmented import ContactSheet, contact_sheet
+from tuner.inspection.hardest import draw, hardest
+from tuner.train.evaluation import predict
+from tuner.train.trial_config import TrialConfig
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a person looks at of a trial.
+
+    Args:
+        hardest: Its hardest validation images, a PNG picture by the name of each head that predicts classes.
+        sheet: Its training images as it saw them; None for nothing.
+    """
+
+    hardest: dict[str, bytes] = field(default_factory=dict)
+    sheet: ContactSheet | None = None
+
+
+def look(trial: TrialConfig, model: nn.Module, device: torch.device) -> Look:
+    """Compute what a person looks at of a trial.
+
+    Args:
+        trial: The trial.
+        model: Its trained model, on the device.
+        device: The device to compute on.
+    """
+    with trial.data.opened_once("validation", device, LoaderResources(workers=0)) as validation:
+        outputs = predict(trial.task, model, validation)
+        found = hardest(trial.task, trial.data.targets, outputs)
+    return Look({name: draw(each) for name, each in found.items()}, contact_sheet(trial))

@@ -1,0 +1,1 @@
+"""Models with pretrained weights, which are torchvision's and timm's."""

@@ -1,0 +1,149 @@
+"""The classification models of torchvision."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from tuner.config import Tunable
+from tuner.errors import Mistakes, Problem, UserError, allowed
+from tuner.interfaces import ImageShape, Output
+from tuner.models.heads import AuxiliaryBranches, Normalize, all_heads, with_heads
+from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained import torchvision_weights as pretrained
+from tuner.models.pretrained.base import Pretrained
+from tuner.models.stages import stages_of
+
+_SMALL = 64
+"""Height and width, in pixels, up to which ``stem: auto`` is small."""
+
+
+class TorchvisionModel(Pretrained):
+    """A classification model of torchvision, fitted to the images and to the outputs of the task."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    name: str = "resnet18"
+    """Name in torchvision, such as resnet50, efficientnet_b0, convnext_tiny, vit_b_16 or swin_t."""
+    stem: Literal["auto", "original", "small"] = "auto"
+    """First layers of a ResNet, DenseNet or GoogLeNet: original, or small (a 3x3 convolution without stride, and no
+    pooling), with which images of few pixels keep their size; auto is small for images up to 64 pixels if there are no
+    pretrained weights."""
+    auxiliary: Literal["auto"] | bool = "auto"
+    """Whether Inception v3 and GoogLeNet learn from the losses of their auxiliary outputs, too, which are new and have
+    weight 0.4 and 0.3; auto does so if the images are large enough for them and the backbone is trained."""
+    dropout: Annotated[float | None, Tunable({"uniform": [0, 0.5]})] = Field(None, ge=0, lt=1)
+    """Dropout probability where the model has dropout, else before each output layer; null for torchvision's own."""
+    drop_path: Annotated[float | None, Tunable({"uniform": [0, 0.2]})] = Field(None, ge=0, lt=1)
+    """Probability that a training image skips the last block (stochastic depth), of ConvNeXt, EfficientNet, MaxViT and
+    Swin; it grows linearly with the depth. Null for torchvision's own."""
+
+    def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
+        """Raise Mistakes if the model cannot be built for these images and outputs."""
+        # The probabilities do not matter to the check, and a search over them would repeat it.
+        drop_path = None if self.drop_path is None else 0.0
+        problem = _problem(self.model_copy(update={"dropout": None, "drop_path": drop_path}), image)
+        if problem:
+            raise Mistakes(problem)
+
+    def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
+        """Build a module that maps images (N, C, H, W) in [0, 1] to one output (N, size), or a dict of them by head."""
+        backbone, features, branches = self.build_backbone(image)
+        head_dropout = 0.0
+        if self.dropout is not None and not backbones.set_dropout(backbone, self.dropout):
+            head_dropout = self.dropout
+        if self.drop_path is not None:
+            backbones.set_drop_path(backbone, self.drop_path)
+        layers = OrderedDict[str, nn.Module](normalize=Normalize(image), backbone=backbone)
+        trunk = nn.Sequential(layers)
+        if branches:
+            auxiliary = [nn.Sequential(each, all_heads(inner, outputs, 0.0)) for each, inner in branches]
+            head = all_heads(features, outputs, head_dropout)
+            module: nn.Module = AuxiliaryBranches(trunk, head, auxiliary, backbones.auxiliary_weight(backbone))
+        else:
+            module = with_heads(trunk, features, outputs, head_dropout)
+        self.freeze_for_good(module)
+        return module
+
+    @property
+    def is_downloaded(self) -> bool:
+        return pretrained.location(self.name, self.weights).is_file()
+
+    def fetch(self) -> str:
+        if not pretrained.fetch(self.name, self.weights):
+            return ""
+        where = pretrained.location(self.name, self.weights)
+        return f"downloaded the weights {self.weights} of {self.name} to {where}"
+
+    def unavailable(self, error: Exception) -> UserError:
+        return pretrained.unavailable(self.name, self.weights, error)
+
+    def load(self, module: nn.Module) -> None:
+        pretrained.load(module, self.name, self.weights, pretrained.read(self.name, self.weights))
+
+    def name_problem(self) -> Problem | None:
+        known = ("none", "DEFAULT", *pretrained.choices(self.name))
+        if self.weights not in known:
+            hint = f"{allowed(self.weights, known)}, or the path of a file, such as ./{self.weights}.pt"
+            return Problem(f"torchvision has no weights {self.weights!r} of {self.name}", "weights", hint=hint)
+        if self.stem == "small":
+            hint = "set stem: original, or weights: none"
+            return Problem("torchvision's weights are those of the original stem", "stem", hint=hint)
+        return None
+
+    def build_backbone(self, image: ImageShape) -> tuple[nn.Module, int, list[tuple[nn.Module, int]]]:
+        """Build the model without its classifier.
+
+        Returns:
+            A module that maps normalized images (N, C, H, W) to features (N, F), and F; and the branches of which it
+            learns from the auxiliary outputs, as `backbones.take_auxiliary` returns them.
+        """
+        backbone = backbones.build(self.name, image)
+        features = backbones.remove_classifier(backbone)
+        branches = backbones.take_auxiliary(backbone)
+        if branches and not self._learns_from_auxiliary(image):
+            backbones.forget_auxiliary(backbone)
+            branches = []
+        is_small = self.weights == "none" and max(image.height, image.width) <= _SMALL
+        if self.stem == "small" or (self.stem == "auto" and is_small):
+            backbones.shrink_stem(backbone)
+        backbones.set_channels(backbone, image.channels)
+        return backbone, features, branches
+
+    def _learns_from_auxiliary(self, image: ImageShape) -> bool:
+        if self.auxiliary != "auto":
+            return self.auxiliary
+        is_frozen = self.freeze == "backbone" and self.thaw is None
+        return not is_frozen and backbones.has_room_for_auxiliary(self.name, image)
+
+
+@lru_cache(maxsize=4096)  # every corner of a space is checked
+def _problem(model: TorchvisionModel, image: ImageShape) -> Problem | None:
+    """Build the backbone without memory for weights, and run it on two images of which only the shape exists."""
+    if model.name not in backbones.names():
+        hint = allowed(model.name, backbones.names())
+        return Problem(f"torchvision has no classification model {model.name!r}", "name", hint=hint)
+    if problem := model.weights_problem():
+        return problem
+    size = f"{image.channels}x{image.height}x{image.width}"
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            backbone, *_ = model.build_backbone(image)
+            backbone.eval()(torch.zeros(2, image.channels, image.height, image.width))
+    except Exception as error:  # torchvision's models check sizes in many ways
+        return Problem(f"{model.name} cannot take images {size}: {error}", "name", hint=backbones.size_hint(model.name))
+    if model.auxiliary is True and not backbones.has_room_for_auxiliary(model.name, image):
+        hint = "Inception v3 and GoogLeNet have them, for images that are large enough; set auxiliary: auto"
+        return Problem(f"{model.name} has no auxiliary outputs for images {size}", "auxiliary", hint=hint)
+    if problem := model.freeze_problem(model.name, len(stages_of(backbone))):
+        return problem
+    if model.stem == "small" and not backbones.has_large_stem(backbone):
+        hint = "stem: small is for ResNet, DenseNet and GoogLeNet; others need stem: auto or original"
+        return Problem(f"{model.name} has no stem that can be made small", "stem", hint=hint)
+    if model.drop_path is not None and not backbones.set_drop_path(backbone, model.drop_path):
+        hint = "ConvNeXt, EfficientNet, MaxViT and Swin have it; others need drop_path: null"
+        return Problem(f"{model.name} has no stochastic depth", "drop_path", hint=hint)
+    return None

@@ -1,0 +1,63 @@
+"""Files of pretrained weights, and fitting what they hold."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuner.errors import Problem, UserError
+from tuner.user_code import folders
+
+KEY = "trial.model.weights"
+
+State = dict[str, Any]
+"""Weights by name."""
+
+
+def is_path(weights: str) -> bool:
+    """Whether the value of ``weights`` is the path of a file, and not a name."""
+    return any(character in weights for character in "/.~\\")
+
+
+def path_of(weights: str) -> Path:
+    """The file that ``weights`` names; in a checkpoint, that of its model."""
+    path = folders()[0] / Path(weights).expanduser()
+    return path / "model.pt" if path.is_dir() else path
+
+
+def read(path: Path, hint: str = "") -> State:
+    """Read a file of weights, by name, without running code in it.
+
+    Args:
+        path: The file.
+        hint: What to do if it is damaged.
+
+    Raises:
+        UserError: The file is missing or damaged, or holds something else.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise UserError(Problem("this file of weights does not exist", key=KEY, where=where))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's own message explains how to run the code in the file
+        hint = "save the model's state_dict() instead of the model"
+        raise UserError(Problem("holds more than tensors, or is damaged", key=KEY, where=where, hint=hint)) from None
+    except Exception as error:  # torch does not document which exceptions damaged files raise
+        message = f"cannot be read: {type(error).__name__}: {error}"
+        raise UserError(Problem(message, key=KEY, where=where, hint=hint)) from None
+    for key in ("state_dict", "model"):  # as Lightning, and torchvision's training scripts, save it
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(Problem("holds no state_dict, that is tensors by name", key=KEY, where=where))
+    return content
+
+
+def fit_channels(values: Tensor, channels: int) -> Tensor:
+    """Statistics (3, 1, 1) for another number of channels: their mean for grey images, else repeated."""
+    if len(values) == channels:
+        return values
+    return values.mean(dim=0, keepdim=True) if channels == 1 else values[torch.arange(channels) % len(values)]

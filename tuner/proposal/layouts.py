@@ -1,0 +1,221 @@
+"""What a folder or a file of data is: a layout that a dataset of `tuner` reads."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydantic import ValidationError
+
+from tuner.data import CSVImages, ImageFolder, ParquetImages
+from tuner.data.decoding import Undecodable, quiet
+from tuner.data.encoded.csv_listing import columns_of
+from tuner.data.encoded.dataset import EncodedImages
+from tuner.errors import Mistakes, Problem, UserError, mistakes_in
+from tuner.formatting import counted
+from tuner.inspection.examine import size_of
+
+_SAMPLE = 300
+"""Most images whose sizes are looked at."""
+_CSV = (".csv", ".tsv")
+LISTS = (*_CSV, ".parquet")
+"""Suffixes of files that list or hold images."""
+_COLUMNS = {
+    "split": ("split", "set", "subset", "partition"),
+    "group": ("group", "patient", "patient_id", "subject", "subject_id"),
+}
+"""Fields of a CSV file, and the names of columns that mean them, in any case."""
+
+
+class NotThis(Exception):
+    """Data are not of a layout, or of it and not fit for training; the problems say why."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What data are.
+
+    Args:
+        what: A phrase for the user.
+        fields: The fields of ``trial.data`` that name the data.
+        data: The dataset, with the defaults of its other fields.
+        training_images: The number of training images.
+        counts: The number of training images of each class, the largest first.
+        side: The median of the shorter sides of the images, in pixels.
+        notes: What else was recognized, used or not, in sentences.
+    """
+
+    what: str
+    fields: dict[str, Any]
+    data: EncodedImages
+    training_images: int
+    counts: tuple[int, ...]
+    side: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether an image has any number of the classes."""
+        return self.data.targets["label"].kind == "multilabel"
+
+    @property
+    def imbalance(self) -> float:
+        """How many times as many training images as the smallest class the largest one has."""
+        return self.counts[0] / max(self.counts[-1], 1)
+
+
+def image_folder(path: Path) -> Layout:
+    """Recognize a folder of images, with a folder for each class.
+
+    Raises:
+        NotThis: It is not one.
+    """
+    if not path.is_dir():
+        raise NotThis
+    return _layout("a folder of images", {"kind": "image_folder", "root": str(path)}, ImageFolder)
+
+
+def csv_file(path: Path) -> Layout:
+    """Recognize a CSV file that lists images, or a folder with one.
+
+    Raises:
+        NotThis: It is not one.
+    """
+    files = [path] if path.is_file() and path.suffix.lower() in _CSV else []
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.suffix.lower() in _CSV and not each.name.startswith("."))
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            return _listed(file)
+        except NotThis as error:
+            problems += error.problems
+    raise NotThis(*dict.fromkeys(problems))
+
+
+def _listed(file: Path) -> Layout:
+    """What a CSV file lists. A column of groups is used in any case: else a model is measured on what it has learnt.
+
+    Raises:
+        NotThis: It is not fit for training.
+    """
+    columns = _usual_columns(file)
+    split = columns.get("split")
+    problems: list[Problem] = []
+    for used in [columns] if split is None else [columns, {key: columns[key] for key in columns if key != "split"}]:
+        try:
+            layout = _layout("images that a CSV file lists", {"kind": "csv", "file": str(file)} | used, CSVImages)
+        except NotThis as error:
+            problems += error.problems
+            continue
+        notes = [f"The column {split} says which set an image is in."] if "split" in used else []
+        if split is not None and not notes:
+            why = "; ".join(problem.message.removeprefix(f"{file}: ") for problem in problems)
+            notes = [f"The column {split} is not used, though it seems to say which set an image is in: {why}."]
+        if group := used.get("group"):
+            notes.append(f"Images with the same value in the column {group} are never in two sets.")
+        return replace(layout, notes=tuple(notes))
+    raise NotThis(*problems)
+
+
+def parquet(path: Path) -> Layout:
+    """Recognize Parquet files of images.
+
+    Raises:
+        NotThis: There are none.
+    """
+    is_one = path.is_file() and path.suffix.lower() == ".parquet"
+    if not is_one and not (path.is_dir() and next(path.rglob("*.parquet"), None)):
+        raise NotThis
+    return _layout("Parquet files of images", {"kind": "parquet", "file": str(path)}, ParquetImages)
+
+
+def _usual_columns(file: Path) -> dict[str, str]:
+    """The fields of a CSV file's columns whose names say that they hold sets or groups."""
+    try:
+        names = columns_of(file)
+    except Mistakes:  # reading all of it will say why
+        return {}
+    found = {key: next((name for name in names if name.lower() in usual), None) for key, usual in _COLUMNS.items()}
+    return {key: name for key, name in found.items() if name is not None}
+
+
+Detector = Callable[[Path], Layout]
+"""Returns what data at a path are; raises `NotThis`."""
+
+DETECTORS: Mapping[str, Detector] = {
+    "a folder of images": image_folder,
+    "a CSV file": csv_file,
+    "Parquet files": parquet,
+}
+"""The layouts that are recognized, by what they are called, in the order in which they are tried."""
+
+
+def layout_of(path: Path) -> Layout:
+    """Say what data are.
+
+    Raises:
+        UserError: They are of no layout that is known, or training would refuse them.
+    """
+    if not path.exists():
+        raise UserError(Problem("does not exist", where=str(path), hint="give the folder that holds the images"))
+    try:
+        return detected(path)
+    except NotThis as error:
+        hint = f"tuner inspect {path} lists all that it holds"
+        none = Problem("no experiment can be written for this", where=str(path), hint=hint)
+        raise UserError(*error.problems, none) from None
+
+
+def detected(path: Path) -> Layout:
+    """Say what data are, by the first of the layouts that they have.
+
+    Raises:
+        NotThis: They have none of them, or training would refuse them.
+    """
+    problems: list[Problem] = []
+    for name, detect in DETECTORS.items():
+        try:
+            return detect(path)
+        except NotThis as error:
+            problems += [replace(each, message=f"as {name}: {each.message}", key="") for each in error.problems]
+    raise NotThis(*problems)
+
+
+def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) -> Layout:
+    """Read a dataset with the defaults of its other fields.
+
+    Raises:
+        NotThis: It cannot be read.
+    """
+    try:
+        data = member.model_validate({name: value for name, value in fields.items() if name != "kind"})
+        files = data.files()
+    except ValidationError as error:
+        raise NotThis(*mistakes_in(error) or [Problem(str(error))]) from None
+    except Mistakes as mistakes:
+        raise NotThis(*mistakes.problems) from None
+    sides = list(map(min, _sizes(data, files["train"].names[:_SAMPLE])))
+    if not sides:
+        raise NotThis(Problem(f"the first images of {data.source} cannot be read"))
+    classes = len(data.targets["label"].classes)
+    sizes = ", ".join(f"{len(items):,} {split}" for split, items in files.items())
+    side = round(median(sides))
+    what = f"{called}, {counted(classes, 'class', 'classes')}, {sizes} images"
+    what += f", the shorter side {side} pixels in the median"
+    counts = sorted(files["train"].counts(classes).tolist(), reverse=True)
+    return Layout(what, fields, data, len(files["train"]), tuple(counts), side)
+
+
+def _sizes(data: EncodedImages, names: list[str]) -> Iterator[tuple[int, int]]:
+    """The sizes of images in pixels, by their headers; those that cannot be read are left out."""
+    with quiet():
+        for name in names:
+            with contextlib.suppress(Undecodable):
+                if (size := size_of(data.encoded(name))) is not None:
+                    yield size

@@ -1,0 +1,37 @@
+"""The way of a function to a worker, which imports it faster."""
+
+import sys
+from collections.abc import Callable
+from functools import update_wrapper
+from importlib import import_module
+from typing import Any
+
+from tuner.process.startup import collection_postponed
+
+
+class Sent:
+    """A function of one of our modules, which a worker finds by its name as it starts, like any that Ray is given.
+
+    A worker imports the module before its trial begins, so that the time of the trial is that of its training.
+
+    Args:
+        function: The function.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        update_wrapper(self, function)  # Ray Tune asks for its name and its arguments
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._function(*arguments, **named)
+
+    def __reduce__(self) -> Any:
+        return _imported, (self._function.__module__, self._function.__name__)
+
+
+def _imported(module: str, name: str) -> Any:
+    """Find a function; where its module is not imported yet, this process is a worker that starts."""
+    if module not in sys.modules:
+        with collection_postponed():
+            import_module(module)
+    return getattr(sys.modules[module], name)

@@ -1,0 +1,89 @@
+"""The base class of meters, which compute the metrics of a set from one batch after another."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+ByClass = dict[str, list[float]]
+"""Metrics of single classes: a value for each class, by the name of the metric. NaN is an undefined value."""
+
+
+class Meter(ABC):
+    """Metrics that are computed from sums over samples: its memory does not grow with the number of samples.
+
+    The sums stay on the device of the outputs. Only reading the metrics waits for that device.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    """Names of the metrics that `compute` returns."""
+    least_size: ClassVar[int] = 1
+    """Smallest number of outputs for which there are metrics; `compute` returns none below it."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+        self.samples = 0
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch of outputs (N, ...) and their targets (N, ...)."""
+        with torch.no_grad():
+            if self._sums is None:
+                self._sums = self._zeros(output)
+            self._add(self._sums, output, target)
+        self.samples += len(target)
+
+    def merge(self, other: Self) -> None:
+        """Add the samples of another meter, such as that of another process."""
+        if other._sums is not None:
+            self._sums = other._sums.clone() if self._sums is None else self._sums + other._sums.to(self._sums.device)
+        self.samples += other.samples
+
+    @property
+    def sums(self) -> Tensor:
+        """The sums over all samples so far, on the CPU."""
+        assert self._sums is not None, "no batch was added"
+        return self._sums.cpu()
+
+    def _zeros(self, output: Tensor) -> Tensor:
+        """Return the sums over no sample, in float64 where the device has that type: each sample counts then."""
+        dtype = torch.float32 if output.device.type == "mps" else torch.float64
+        return torch.zeros((), dtype=dtype, device=output.device)
+
+    @abstractmethod
+    def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
+        """Add a batch to `sums` in place, without waiting for the device."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the metrics of all samples so far by name."""
+
+    def by_class(self) -> ByClass:
+        """Return the metrics of single classes for all samples so far; empty if there are none."""
+        return {}
+
+    @property
+    def confusion(self) -> list[list[int]] | None:
+        """The confusion matrix: rows are true classes, columns predicted ones; None if it is not measured."""
+        return None
+
+
+def of_classes(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, Tensor]:
+    """Compute precision, recall and F1 of each class, float64 (classes,); 0 where there is nothing to divide by.
+
+    Args:
+        hits: Number of samples that have a class and for which it is predicted, by class: float64 (classes,).
+        positives: Number of samples for which the class is predicted.
+        members: Number of samples that have the class.
+    """
+    return {
+        "precision": hits / positives.clamp(min=1),
+        "recall": hits / members.clamp(min=1),
+        "f1": 2 * hits / (positives + members).clamp(min=1),
+    }
+
+
+def macro(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, float]:
+    """Average what `of_classes` returns over the classes that occur or are predicted; 0 if there is none."""
+    count = (positives + members > 0).sum().clamp(min=1)
+    return {name: (values.sum() / count).item() for name, values in of_classes(hits, positives, members).items()}

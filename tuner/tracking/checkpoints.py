@@ -1,0 +1,158 @@
+"""Resolution of MODEL, in the command line and in Python, to a checkpoint."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import Problem, UserError
+from tuner.storage import temporary
+from tuner.storage.filesystem import as_folder
+from tuner.storage.uris import default_uri, masked
+from tuner.tracking import store
+from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, find, trials_of
+from tuner.tracking.registered_models import champion_of, version_at
+from tuner.train.checkpoint import METRICS, is_checkpoint
+
+FORMS = (
+    "a model is NAME (the champion of an experiment, else the winner of its last job), NAME@ALIAS, models:/NAME@ALIAS, "
+    "models:/NAME/VERSION, the id of a job or of a run, or a checkpoint's folder"
+)
+
+
+@contextlib.contextmanager
+def checkpoint_of(model: str | Path, uri: str | None = None) -> Iterator[Path]:
+    """Find the checkpoint of a model and, unless it is a local folder, download it to a temporary folder.
+
+    Args:
+        model: One of the `FORMS`; a URI names a folder in an object store. An existing checkpoint of that name takes
+            precedence over the names of MLflow.
+        uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
+
+    Raises:
+        UserError: The model does not exist, or its checkpoint cannot be downloaded. In a UserError that the body
+            raises, the path of the temporary folder is replaced by `model`.
+    """
+    if isinstance(model, Path) or _means_folder(model):
+        if not _is_folder(Path(model)):
+            raise UserError(Problem(f"there is no folder {str(model)!r}", hint=FORMS))
+        yield Path(model)
+        return
+    with contextlib.ExitStack() as stack:
+        if "://" in model:
+            try:
+                folder = stack.enter_context(as_folder(model))
+            except (OSError, ValueError) as error:
+                message = f"the checkpoint cannot be read: {masked(str(error))}"
+                raise UserError(Problem(message, where=masked(model), hint=FORMS)) from None
+        else:
+            folder = _download(model, uri or default_uri(), stack.enter_context(temporary.folder()))
+        try:
+            yield folder
+        except UserError as error:
+            local, source = str(folder), masked(model)
+            raise type(error)(*(replace(p, where=p.where.replace(local, source)) for p in error.problems)) from None
+
+
+def _means_folder(model: str) -> bool:
+    """Whether `model` is a path: it looks like one, or a checkpoint exists there."""
+    is_path = "/" in model and "://" not in model and not model.startswith("models:/")
+    return is_path or (bool(model) and _is_folder(Path(model)) and is_checkpoint(Path(model)))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # not a valid name of a file
+        return False
+
+
+def _download(model: str, uri: str, folder: Path) -> Path:
+    with _told(uri), store.reading(uri) as client:
+        version, run = _resolved(client, model)
+        return _of_run(client, run, folder) if version is None else _of_version(client, version, folder)
+
+
+@contextlib.contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Add the store and the forms of a MODEL to the problems that the body raises."""
+    try:
+        yield
+    except UserError as error:
+        hints = ["; ".join(filter(None, (problem.hint, FORMS))) for problem in error.problems]
+        problems = zip(error.problems, hints, strict=True)
+        raise UserError(*(replace(p, where=p.where or masked(uri), hint=hint) for p, hint in problems)) from None
+
+
+def pinned(model: str | Path, uri: str | None = None) -> str:
+    """Return the address of a model that means the same one from now on: an alias may move to another version.
+
+    Args:
+        model: As for `checkpoint_of`.
+        uri: As for `checkpoint_of`.
+
+    Returns:
+        ``models:/NAME/VERSION`` or the id of a trial's run; a folder or a URI as it is.
+
+    Raises:
+        UserError: The model does not exist.
+    """
+    if isinstance(model, Path) or _means_folder(model) or ("://" in model):
+        return str(model)
+    with _told(uri := uri or default_uri()), store.reading(uri) as client:
+        version, run = _resolved(client, model)
+        return str(run.info.run_id) if version is None else f"models:/{version.name}/{version.version}"
+
+
+def _resolved(client: Any, model: str) -> tuple[Any | None, Any]:
+    """The version of a registered model that `model` names, or None and the run of a trial."""
+    if model.startswith("models:/"):
+        return version_at(client, model), None
+    version = version_at(client, f"models:/{model}") if "@" in model else champion_of(client, model)
+    if version is not None:
+        return version, None
+    found = find(client, model)
+    return None, (found if isinstance(found, RecordedTrial) else _winner(client, found)).run
+
+
+def _winner(client: Any, job: RecordedJob) -> RecordedTrial:
+    best = best_of(job, trials_of(client, job))
+    if best is None:
+        message = f"the job {job.id} of {job.experiment} has no winner"
+        raise UserError(Problem(message, hint=f"tuner best {job.id} says why"))
+    return best
+
+
+def _of_version(client: Any, version: Any, folder: Path) -> Path:
+    """Download the checkpoint from which a version of a registered model was made."""
+    address = f"models:/{version.name}/{version.version}"
+    hint = f"mlflow.pytorch.load_model({address!r}) loads the registered model"
+    run = store.run_of(client, version.run_id) if version.run_id else None
+    if run is None or run.info.lifecycle_stage != "active":
+        raise UserError(Problem(f"the run of {address} was deleted", hint=hint))
+    checkpoint = _of_run(client, run, folder)
+    registered, stored = version.tags.get("tuner.epoch", ""), _epoch(checkpoint)
+    if registered and stored and registered != stored:
+        message = f"{address} is of epoch {registered}, but its run continued: its checkpoint is of epoch {stored}"
+        raise UserError(Problem(message, hint=hint))
+    return checkpoint
+
+
+def _of_run(client: Any, run: Any, folder: Path) -> Path:
+    """Download the checkpoint of a trial's run."""
+    run_id = run.info.run_id
+    if "target" in RecordedTrial(run, "").fixed:
+        hint = f"mlflow artifacts download -r {run_id} -a {store.CHECKPOINT}"
+        message = f"the run {run_id} is of your own function: only your code can read its checkpoint"
+        raise UserError(Problem(message, hint=hint))
+    return store.download_checkpoint(client, run_id, folder)
+
+
+def _epoch(checkpoint: Path) -> str:
+    """The epoch of a checkpoint; empty if unknown."""
+    try:
+        return str(json.loads((checkpoint / METRICS).read_text(encoding="utf-8")).get("epoch", ""))
+    except (OSError, ValueError, AttributeError):  # damaged: `tuner.train.checkpoint` reports that
+        return ""

@@ -1,0 +1,99 @@
+"""Muon for the matrices of a model beside AdamW for its other parameters, as one optimizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+_MUON = ("lr", "weight_decay", "momentum")
+_ADAMW = ("lr", "weight_decay", "betas", "eps")
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether Muon can train a parameter: a matrix, or the filters of a convolution that are not of one channel."""
+    return parameter.ndim in (2, 4) and parameter.shape[1] > 1
+
+
+class MuonAndAdamW(optim.Optimizer):
+    """Muon for the groups of parameters with ``use_muon``, AdamW for the others.
+
+    Muon steps have the root mean square of AdamW's, so that both have the same learning rate and weight decay. The
+    filters of a convolution are a matrix with a row for each output channel (Jordan et al., 2024).
+
+    Args:
+        parameters: The parameters, or groups of them.
+        lr: Learning rate.
+        momentum: Nesterov momentum of Muon.
+        betas: Those of AdamW.
+        eps: That of AdamW.
+        weight_decay: Decoupled weight decay.
+    """
+
+    def __init__(
+        self,
+        parameters: Any,
+        lr: float,
+        momentum: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        # With `fused`, load_state_dict puts AdamW's `step` on the parameter's device, where the fused AdamW needs it.
+        super().__init__(parameters, defaults | {"use_muon": False, "fused": True})
+        self._matrices = {
+            each: nn.Parameter(_as_matrix(each.detach()), requires_grad=False)
+            for group in self.param_groups
+            if group["use_muon"]
+            for each in group["params"]
+        }
+        self._inner: list[tuple[bool, optim.Optimizer, tuple[str, ...]]] = []
+        """Torch's optimizers, whether they are Muon, and the settings that they take from the groups."""
+        if muon := self._parameters(use_muon=True):
+            self._inner.append((True, optim.Muon(muon, adjust_lr_fn="match_rms_adamw"), _MUON))
+        if others := self._parameters(use_muon=False):
+            self._inner.append((False, optim.AdamW(others, fused=True), _ADAMW))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Make one step; `closure` is not supported."""
+        for parameter, matrix in self._matrices.items():
+            matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
+        for use_muon, optimizer, settings in self._inner:
+            for inner, group in zip(optimizer.param_groups, self._groups(use_muon), strict=True):
+                inner.update({name: group[name] for name in settings})
+            optimizer.step()
+            for parameter, inner_parameter in self._pairs(use_muon):
+                if inner_parameter in optimizer.state:
+                    self.state[parameter] = optimizer.state[inner_parameter]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        super().load_state_dict(state_dict)
+        for use_muon, optimizer, _ in self._inner:
+            for parameter, inner_parameter in self._pairs(use_muon):
+                if parameter in self.state:
+                    optimizer.state[inner_parameter] = self.state[parameter]
+
+    def _groups(self, use_muon: bool) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if group["use_muon"] == use_muon]
+
+    def _parameters(self, use_muon: bool) -> list[dict[str, Any]]:
+        groups = self._groups(use_muon)
+        return [{"params": [self._matrices.get(each, each) for each in group["params"]]} for group in groups]
+
+    def _pairs(self, use_muon: bool) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """The parameters of the optimizer, and what torch's own has instead of each."""
+        parameters = [each for group in self._groups(use_muon) for each in group["params"]]
+        return [(each, self._matrices.get(each, each)) for each in parameters]
+
+
+def _as_matrix(values: Tensor) -> Tensor:
+    """A matrix of the same values; of contiguous or channels-last filters a view, with columns in order of memory.
+
+    Muon treats all orders of the columns alike.
+    """
+    if values.ndim == 4 and not values.is_contiguous():
+        values = values.permute(0, 2, 3, 1)
+    return values.flatten(1)

@@ -1,0 +1,202 @@
+"""What a training changes: weights, optimizer, learning rate and loss scale; and how one epoch changes it."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from functools import reduce
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.data.loading.source import Source
+from tuner.interfaces import Batch
+from tuner.tasks.base import TaskMeter
+from tuner.train.device import autocast_dtype
+from tuner.train.ema import PREFIX, AveragedWeights
+from tuner.train.evaluation import Diverged, evaluate, in_precision
+from tuner.train.trial_config import TrialConfig
+
+
+class Trainer:
+    """A model in training.
+
+    Args:
+        config: The trial, with an explicit seed, which the new weights come from.
+        device: Device to train on.
+        images: Number of images in the training set.
+        micro_batches: Number of micro-batches in which each batch is computed, to save memory.
+        teacher: The teacher of its distillation, in eval mode; None if it has none.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        device: torch.device,
+        images: int,
+        micro_batches: int,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        assert config.seed is not None, "TrialConfig.with_seed makes it explicit"
+        self.config, self.device, self.seed = config, device, config.seed
+        self.micro_batches = micro_batches
+        self.dtype = autocast_dtype(config.precision, device)
+        if teacher is not None:
+            teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.task = config.training_task(None if teacher is None else in_precision(teacher, device, self.dtype))
+        torch.manual_seed(self.seed)
+        self.model: nn.Module = config.build_model().to(device).to(memory_format=torch.channels_last)
+        self._step_size = config.data.batch_size * config.accumulate
+        # Batch normalization cannot be trained on one sample: see `_batches`.
+        joins_last = images > self._step_size > 1 and images % self._step_size == 1
+        self.steps = math.ceil(images / self._step_size) - joins_last
+        self._forward = in_precision(self.model, device, self.dtype)
+        groups = config.optimizer.groups(self.model, config.model.stages_in(self.model))
+        self.parameters = sum(parameter.numel() for group in groups for _, parameter in group["params"])
+        """Number of parameters that the training changes, also if they are frozen at first."""
+        self._optimizer = config.optimizer.build(groups)
+        self._schedule = config.schedule.build(self._optimizer, config.epochs, self.steps)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self._averages = [AveragedWeights(self.model, config.ema.decay)] if config.ema else []
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the head in the next step."""
+        rate: float = self._optimizer.param_groups[0]["lr"]
+        return rate
+
+    def train_epoch(self, data: Source, epoch: int, before_batch: Callable[[], None]) -> dict[str, float]:
+        """Train on each image once. The host waits for the device only at the end.
+
+        In float16 it also waits at each step of RMSprop, Lion and Muon, before which the scaler asks whether the
+        gradients are finite; the other optimizers find that out on the device.
+
+        Args:
+            data: The training set, on the device.
+            epoch: Number of the epoch, from 1.
+            before_batch: Called before each batch; an exception that it raises ends the training.
+
+        Returns:
+            The task's `train_metrics`.
+
+        Raises:
+            Diverged: The loss became NaN or infinite.
+        """
+        # Each epoch seeds the generators, so that an epoch that is repeated after a crash gives the same result.
+        seed = (self.seed * 1_000_003 + epoch) % 2**63
+        torch.manual_seed(seed)
+        self.config.model.begin_epoch(self.model, epoch)
+        meter = self.task.meter(training=True)
+        losses = torch.zeros(self.steps, device=self.device)
+        for total, batch in zip(losses, self._batches(data, seed), strict=True):
+            before_batch()
+            self._step(self.config.data.augment(batch), meter, total)
+        _check_finite(losses, epoch)
+        metrics = meter.compute()
+        if not math.isfinite(metrics["loss"]):  # that of a head that is measured and not trained
+            raise Diverged(f"the loss became {metrics['loss']} in epoch {epoch}")
+        return metrics
+
+    def _batches(self, data: Source, seed: int) -> Iterator[Batch]:
+        """The batches of an epoch. If the last one had one sample, that joins the batch before it."""
+        batches = data.batches(self._step_size, seed)
+        yield from islice(batches, self.steps - 1)
+        yield reduce(Batch.joined, batches)
+
+    def _step(self, batch: Batch, meter: TaskMeter, total: Tensor) -> None:
+        """Make one optimizer step, and add the loss of its samples to `total`, a scalar on the device."""
+        self._optimizer.zero_grad()
+        # By the size of a full batch's: batch normalization is not to be trained on less because a batch is shorter.
+        size = math.ceil(self._step_size / (self.micro_batches * self.config.accumulate))
+        for micro_batch in batch.micro_batches(size):
+            loss, outputs = self.task.training_loss(self._forward, micro_batch)
+            loss = loss * (len(micro_batch) / len(batch))  # losses are means over the samples
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            meter.update(outputs, micro_batch.targets)
+        if self.config.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+        for average in self._averages:
+            average.update()
+
+    def validate(self, data: Source) -> dict[str, float]:
+        """Compute the task's metrics on the validation set; those of averaged weights have names of their own.
+
+        Raises:
+            Diverged: The loss is NaN or infinite.
+        """
+        metrics = evaluate(self.config.task, self.model, data, self.dtype)
+        for average in self._averages:
+            with average.applied():
+                averaged = evaluate(self.config.task, self.model, data, self.dtype)
+            metrics |= {f"{PREFIX}{name}": value for name, value in averaged.items()}
+        return metrics
+
+    def state(self, metric: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a checkpoint keeps: the weights that a metric measures, and the rest of the training."""
+        weights = self.model.state_dict()
+        state = {
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "parts": self.micro_batches,
+        }
+        for average in self._averages:
+            averaged = average.state_dict()
+            if metric.startswith(f"val_{PREFIX}"):
+                return averaged, state | {"average": average.state(), "trained": weights}
+            return weights, state | {"average": average.state() | {"weights": averaged}}
+        return weights, state
+
+    def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from a checkpoint, with this trial's own hyperparameters.
+
+        Args:
+            weights: The weights that `state` returned after an epoch.
+            state: What it returned beside them, and the number of that ``epoch``.
+        """
+        self.model.load_state_dict(state.get("trained", weights))
+        if "average" in state:
+            for average in self._averages:
+                average.load(state["average"].get("weights", weights), state["average"])
+        self._advance(state["epoch"] * self.steps)
+        self._load_optimizer(state["optimizer"])
+        if state["scaler"]:  # empty if the scaler was disabled
+            self._scaler.load_state_dict(state["scaler"])
+        self.micro_batches = max(self.micro_batches, state.get("parts", 1))
+
+    def _load_optimizer(self, saved: dict[str, Any]) -> None:
+        """Load the state of each parameter, which this trial's settings may place in another group."""
+        groups = self._optimizer.state_dict()["param_groups"]
+        numbers = {name: number for group in groups for name, number in _numbers(group)}
+        names = {number: name for group in saved["param_groups"] for name, number in _numbers(group)}
+        states = {}
+        for number, state in saved["state"].items():
+            # Older checkpoints have no names, and the order of this trial.
+            own = numbers.get(names[number]) if names else number
+            if own is not None:
+                states[own] = state
+        self._optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+    def _advance(self, steps: int) -> None:
+        """Advance the new schedule. Its state is not loaded: this trial's settings may differ."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that the optimizer has not stepped yet
+            for _ in range(steps):
+                self._schedule.step()
+
+
+def _numbers(group: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The names and the numbers of the parameters of a group in an optimizer's `state_dict`."""
+    return zip(group.get("param_names", ()), group["params"], strict=False)
+
+
+def _check_finite(losses: Tensor, epoch: int) -> None:
+    """Raise Diverged if a loss of the epoch's batches (steps,) is NaN or infinite."""
+    for step, loss in enumerate(losses.tolist()):
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} in epoch {epoch} by batch {step + 1}")
