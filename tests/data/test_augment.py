@@ -20,11 +20,13 @@ ALL: dict[str, Any] = {
     "shift": 2,
     "rotation": 20.0,
     "color": 0.4,
+    "hue": 0.3,
     "policy": "trivial",
     "erase": 0.5,
     "mixup": 0.4,
     "cutmix": 1.0,
 }
+GREY = {name: value for name, value in ALL.items() if name != "hue"}
 
 
 def batch(count: int = 64, channels: int = 3, height: int = 12, width: int = 16) -> Batch:
@@ -48,10 +50,12 @@ def test_nothing_changes_without_augmentation() -> None:
     assert not Augment().moves and not Augment().mixes
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("field", [*ALL, None])
+@pytest.mark.parametrize(
+    ("field", "channels"), [(field, 3) for field in [*ALL, None]] + [(field, 1) for field in [*GREY, None]]
+)
 def test_each_field_changes_images_and_a_seed_repeats_it(field: str | None, channels: int) -> None:
-    fields = ALL if field is None else {field: ALL[field]}
+    possible = ALL if channels == 3 else GREY
+    fields = possible if field is None else {field: ALL[field]}
     given = batch(channels=channels)
     before = given.inputs.clone()
     one, again, other = (augmented(given, seed, **fields) for seed in (1, 1, 2))
@@ -65,7 +69,7 @@ def test_each_field_changes_images_and_a_seed_repeats_it(field: str | None, chan
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_images_of_any_number_of_channels_are_changed(channels: int) -> None:
-    fields = ALL | {"policy": "none"}
+    fields = GREY | {"policy": "none"}
     assert augmented(batch(channels=channels), **fields).inputs.shape == (64, channels, 12, 16)
 
 
@@ -134,6 +138,22 @@ def test_colors_change_brightness_contrast_and_saturation_within_bounds() -> Non
     assert relative.min() < 0.45 < 0.9 < relative.max(), "less and more saturated than 2/3"
 
 
+def test_hues_are_turned_by_the_angle_that_torchvision_turns_them_by() -> None:
+    from torchvision.transforms.v2 import functional
+
+    given, most = batch(200), 0.3
+    given.inputs[:, :, 0] = 0.4  # a row of grey
+    given.inputs[:, 1, 1] = given.inputs[:, 0, 1]  # two channels are the largest, or the smallest, at once
+    changed = augmented(given, hue=most).inputs
+    torch.manual_seed(0)
+    turns = (torch.rand(200) * 2 * most - most).tolist()
+    assert min(turns) < -0.28 and max(turns) > 0.28
+    pairs = zip(given.inputs, turns, strict=True)
+    expected = torch.stack([functional.adjust_hue(image, turn) for image, turn in pairs])
+    torch.testing.assert_close(changed, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(changed[:, :, 0], given.inputs[:, :, 0], atol=0, rtol=0)
+
+
 def test_a_rectangle_of_a_share_of_the_images_is_black() -> None:
     given = batch(600, height=32, width=32)
     black = (augmented(given, erase=0.25).inputs == 0).all(dim=1)
@@ -193,7 +213,7 @@ def test_micro_batches_keep_what_is_mixed_with_what(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"crop": 0}, {"flip": 2}, {"erase": 1.5}, {"mixup": -1}, {"blur": 1}, {"policy": "auto"}]
+    "fields", [{"crop": 0}, {"flip": 2}, {"erase": 1.5}, {"mixup": -1}, {"hue": 0.6}, {"blur": 1}, {"policy": "auto"}]
 )
 def test_fields_that_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -202,7 +222,7 @@ def test_fields_that_are_refused(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("field", ALL)
 def test_where_positions_are_targets_nothing_moves_and_nothing_is_mixed(field: str) -> None:
-    if field in ("color", "erase"):
+    if field in ("color", "hue", "erase"):
         assert Digits(canvas=20, augment=Augment(**{field: ALL[field]})).canvas == 20
         return
     with pytest.raises((Mistakes, ValidationError), match="position"):
@@ -210,7 +230,7 @@ def test_where_positions_are_targets_nothing_moves_and_nothing_is_mixed(field: s
 
 
 def test_the_data_of_another_augmentation_is_not_read_again_and_is_the_same_data() -> None:
-    plain, other = Digits(), Digits.model_validate({"augment": ALL})
+    plain, other = Digits(), Digits.model_validate({"augment": GREY})
     assert plain.load()[0].images.data_ptr() == other.load()[0].images.data_ptr()
     assert plain.describe() == other.describe()
 
@@ -225,7 +245,15 @@ def test_a_population_may_change_the_augmentation() -> None:
 
 def test_a_policy_that_cannot_change_these_images_is_told_at_its_key() -> None:
     shape = ImageShape(4, 8, 8, mean=(0.5,) * 4, std=(0.5,) * 4)
-    Augment(**ALL | {"policy": "none"}).check(shape)
+    Augment(**GREY | {"policy": "none"}).check(shape)
     with pytest.raises(Mistakes) as error:
         Augment(policy="rand").check(shape)
     assert error.value.problems[0].key == "policy" and "4 channels" in error.value.problems[0].message
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_hues_of_images_that_have_none_are_told_at_their_key(channels: int) -> None:
+    Augment(hue=0.1).check(ImageShape(3, 8, 8, mean=(0.5,) * 3, std=(0.5,) * 3))
+    with pytest.raises(Mistakes) as error:
+        Augment(hue=0.1).check(ImageShape(channels, 8, 8, mean=(0.5,) * channels, std=(0.5,) * channels))
+    assert error.value.problems[0].key == "hue" and f"images of {channels} channel" in error.value.problems[0].message

@@ -32,7 +32,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trial(folder: Path, cache: str, **more: Any) -> TrialConfig:
     data = {"kind": "image_folder", "root": str(folder), "size": 8, "batch_size": 16, "cache": cache, "limit": 50}
-    data["augment"] = {"flip": True, "crop": 0.7, "color": 0.3, "mixup": 0.4}
+    data["augment"] = {"flip": True, "crop": 0.7, "color": 0.3, "hue": 0.1, "mixup": 0.4}
     parts = {"model": {"kind": "cnn", "width1": 4, "width2": 8, "hidden": 8}, "epochs": 3, "seed": 5}
     return TrialConfig.model_validate({"data": data, **parts, **more})
 

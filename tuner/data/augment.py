@@ -25,7 +25,8 @@ class Augment(Config):
     """Random changes of the training images. Those of the validation and test sets are never changed."""
 
     # Ranges of ``space: auto``: crops weaker than Inception's (0.08), which suit large images of one object; erase as
-    # Zhong et al. (2020), mixup as Zhang et al. (2018). Flips and rotations may change a class: they are the user's.
+    # Zhong et al. (2020), mixup as Zhang et al. (2018). Flips, rotations and hues may change a class: they are the
+    # user's.
 
     flip: bool = False
     """Whether half of the images are mirrored, left to right."""
@@ -37,6 +38,8 @@ class Augment(Config):
     """Largest angle in degrees by which an image is rotated, to either side."""
     color: Annotated[float, Tunable({"uniform": [0, 0.4]})] = Field(0.0, ge=0, le=1)
     """Largest relative change of brightness, of contrast and, in images of three channels, of saturation."""
+    hue: float = Field(0.0, ge=0, le=0.5)
+    """Largest turn of the hues of an image of three channels, either way, as a share of the circle of hues."""
     policy: Literal["none", "trivial", "rand"] = "none"
     """torchvision's TrivialAugmentWide or RandAugment, for images of one or three channels: image by image, slowly."""
     erase: Annotated[float, Tunable({"uniform": [0, 0.5]})] = Field(0.0, ge=0, le=1)
@@ -63,6 +66,10 @@ class Augment(Config):
             raise Mistakes(
                 Problem(f"{self.policy} cannot change images of {image.channels} channels", "policy", hint=hint)
             )
+        if self.hue and image.channels != 3:
+            has = "1 channel" if image.channels == 1 else f"{image.channels} channels"
+            hint = "leave hue out, or set it to 0; images of 3 channels have hues"
+            raise Mistakes(Problem(f"images of {has} have no hue", "hue", hint=hint))
 
     def __call__(self, batch: Batch) -> Batch:
         """Change a batch of images, float32 (N, C, H, W) in [0, 1]."""
@@ -75,6 +82,8 @@ class Augment(Config):
             images = torch.where(_chosen(images, 0.5), images.flip(-1), images)
         if self.color:
             images = _colored(images, self.color)
+        if self.hue:
+            images = _turned_in_hue(images, self.hue)
         if self.erase:
             images = torch.where(_chosen(images, self.erase) & _rectangles(images), 0.0, images)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -146,6 +155,19 @@ def _colored(images: Tensor, most: float) -> Tensor:
     if images.shape[1] == 3:
         images = torch.lerp(_grey(images), images, factor()).clamp(0, 1)
     return images
+
+
+def _turned_in_hue(images: Tensor, most: float) -> Tensor:
+    """Turn the hues of each image by one angle; each pixel keeps its value and its saturation, those of HSV."""
+    red, green, blue = images.unbind(1)
+    value, chroma = images.amax(1), images.amax(1) - images.amin(1)
+    divisor = chroma.clamp(min=torch.finfo(images.dtype).tiny)  # grey has no chroma, so any hue of it is grey
+    hue = torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
+    hue = torch.where(value == red, (green - blue) / divisor, hue)  # in sixths of the circle
+    turned = hue + 6 * _uniform(images, len(images), -most, most).view(-1, 1, 1)
+    sixths = (turned.unsqueeze(1) + torch.arange(5, 0, -2, device=images.device).view(-1, 1, 1)) % 6
+    missing = torch.minimum(sixths, 4 - sixths).clamp(0, 1)  # the share of the chroma that each channel lacks
+    return value.unsqueeze(1) - chroma.unsqueeze(1) * missing
 
 
 def _grey(images: Tensor) -> Tensor:
