@@ -18,8 +18,10 @@ _OVERHEAD = 45.0
 estimate."""
 _RESERVE = 0.15
 """Share of the time that is left free, because some trials take longer than what was measured."""
-_FULL = 0.35
-"""Share of the time that one complete training may take: ASHA trains the best trials to the end, beside others."""
+_FULL = 0.6
+"""Share of the time that one complete training may take. The first trial, whose settings usually work, takes it, while
+the others are tried beside it; while a network trains for few epochs, twice as many gain more than twice as many
+trials."""
 _PROMOTED = 1.3
 """Factor by which ASHA trains more than synchronous halving: it promotes trials before all others have come as far. An
 estimate."""
@@ -150,10 +152,10 @@ def _candidates(layout: Layout, machine: Machine, has_weights: Callable[[str], b
 
 
 def _from_new_weights(size: int, stages: int, machine: Machine, why: str) -> Iterator[Candidate]:
-    widths = [(64, 2), (32, 2), (16, 2)] if machine.gpus else [(32, 2), (32, 1), (16, 1), (8, 1)]
+    widths = [(64, 2), (32, 2), (16, 2)] if machine.gpus else [(64, 2), (32, 2), (32, 1), (16, 1), (8, 1)]
     for width, blocks in widths:
         model = {"kind": "resnet_small", "width": width, "blocks": blocks, "stages": stages}
-        yield Candidate(size, model, f"{why}; this width and depth fit the time", (15, 60))
+        yield Candidate(size, model, f"{why}; this width and depth fit the time", (20, 100))
 
 
 def _pretrained(machine: Machine) -> Iterator[Candidate]:
