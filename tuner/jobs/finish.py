@@ -18,8 +18,8 @@ from tuner.process.signals import on_signal, stop
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.runner import call_on_cluster
-from tuner.ray_backend.worker.trainable import look_at, test
 from tuner.ray_backend.worker.user_folder import UserFolder
+from tuner.ray_backend.worker.winner import look_at, test
 from tuner.report import html, tables
 from tuner.report.look import write_look
 from tuner.storage import temporary

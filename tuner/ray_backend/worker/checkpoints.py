@@ -1,10 +1,14 @@
 """The checkpoints that a trial can resume from: the latest and, if that cannot be read, the earlier ones."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from pyarrow.fs import FileSelector, FileType
 
+from tuner.errors import Problem
+from tuner.train.checkpoint import Damaged
 from tuner.trials.layout import RESUMED
 
 
@@ -22,3 +26,18 @@ def latest_first(checkpoint: Any) -> Iterator[Any]:
         for each in reversed(names):
             if each.startswith("checkpoint_") and (parent != folder or each < last):
                 yield type(checkpoint)(f"{parent}/{each}", files)
+
+
+@contextmanager
+def folder_of(checkpoint: Any) -> Iterator[Path]:
+    """Yield the folder of a checkpoint, downloaded if it is not on this node.
+
+    Raises:
+        Damaged: The checkpoint does not exist.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(checkpoint.as_directory())
+        except FileNotFoundError as error:
+            raise Damaged(Problem(f"is no checkpoint: {error}", where=checkpoint.path)) from None
+        yield Path(folder)

@@ -4,38 +4,34 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from ray import tune
-from torch import nn
 
 from tuner import user_code
-from tuner.data.loading.source import ALONE, LoaderResources
+from tuner.data.loading.source import LoaderResources
 from tuner.error_text import one_line, summary_of, traceback_of
-from tuner.errors import Problem, UserError, mistakes_in
-from tuner.inspection.winner import Look, look
+from tuner.errors import UserError, mistakes_in
 from tuner.objectives import Objective
 from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker import output_log, system_metrics
 from tuner.ray_backend.worker.async_checkpoint import AsyncWork
-from tuner.ray_backend.worker.checkpoints import latest_first
+from tuner.ray_backend.worker.checkpoints import folder_of, latest_first
 from tuner.ray_backend.worker.function_trial import Stopped, run_function, seed_generators
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.tracking.user_mlflow import UserMlflow
-from tuner.train.checkpoint import Damaged, Save, read_model, read_trial
+from tuner.train.checkpoint import Damaged, Save
 from tuner.train.device import keep_freed_memory, trial_device, use_threads
-from tuner.train.evaluation import Diverged, Evaluation, measure
+from tuner.train.evaluation import Diverged
 from tuner.train.loop import fit
 from tuner.train.teacher import load_teacher
 from tuner.train.trial_config import TrialConfig
@@ -224,7 +220,7 @@ def _train(config: TrialConfig, task: dict[str, Any], unsent: dict[str, Any], mi
         latest = tune.get_checkpoint()
         for checkpoint in latest_first(latest) if latest is not None else ():
             try:
-                with _folder_of(checkpoint) as folder:
+                with folder_of(checkpoint) as folder:
                     return train(resume=folder)
             except Damaged as error:
                 if is_out_of_memory(error):  # not the checkpoint's fault
@@ -240,71 +236,3 @@ def _report(values: dict[str, Any], save: Save) -> None:
             tune.report(values, checkpoint=tune.Checkpoint.from_directory(folder))
         except SystemExit:
             raise Stopped from None
-
-
-@contextmanager
-def _folder_of(checkpoint: Any) -> Iterator[Path]:
-    """Yield the folder of a checkpoint, downloaded if it is not on this node.
-
-    Raises:
-        Damaged: The checkpoint does not exist.
-    """
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(checkpoint.as_directory())
-        except FileNotFoundError as error:
-            raise Damaged(Problem(f"is no checkpoint: {error}", where=checkpoint.path)) from None
-        yield Path(folder)
-
-
-def test(
-    source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None = None
-) -> Evaluation:
-    """Measure a checkpoint on its test set.
-
-    Args:
-        source: The path or URI of the checkpoint, as Ray stored it.
-        threads: The number of CPU threads.
-        has_gpu: Whether to compute on a GPU.
-        targets: Import paths of the user's own code that the trial needs.
-        user_folder: The folder of that code; None if this process can import it already, or needs none.
-
-    Returns:
-        What was measured; the metrics are named ``test_...``.
-
-    Raises:
-        Damaged: The checkpoint cannot be read.
-    """
-    with (
-        _loaded(source, threads, has_gpu, targets, user_folder) as (config, model, device),
-        config.data.opened_once("test", device, ALONE) as images,
-    ):
-        meter = measure(config.task, model, images)
-    return Evaluation.of(meter, "test_")
-
-
-def look_at(
-    source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None = None
-) -> Look:
-    """Compute what a person looks at of a checkpoint; the arguments are those of `test`.
-
-    Raises:
-        Damaged: The checkpoint cannot be read.
-    """
-    with _loaded(source, threads, has_gpu, targets, user_folder) as (config, model, device):
-        return look(config, model, device)
-
-
-@contextmanager
-def _loaded(
-    source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None
-) -> Iterator[tuple[TrialConfig, nn.Module, torch.device]]:
-    """Load a trial and its model from a checkpoint onto the device; the arguments are those of `test`."""
-    if user_folder is not None:
-        user_folder.enter()
-    use_threads(threads)
-    keep_freed_memory()
-    with user_code.in_experiment_folder() if targets else nullcontext(), _folder_of(tune.Checkpoint(source)) as folder:
-        config, (_, model) = read_trial(folder, targets), read_model(folder, targets)
-        device = trial_device(has_gpu)
-        yield config, model.to(device), device
