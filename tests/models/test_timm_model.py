@@ -85,6 +85,18 @@ def test_what_the_model_cannot_be_is_refused(fields: dict[str, Any], key: str, m
     assert problem.key == key and message in problem.message and hint in problem.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "has_dropout"), [("resnet18", True), ("convnext_atto", True), ("vgg11", True), ("levit_128s", False)]
+)
+def test_dropout_is_where_the_model_has_it_or_before_the_output(name: str, has_dropout: bool) -> None:
+    def built(dropout: float | None) -> Any:
+        with torch.device("meta"):
+            return TimmModel(name=name, dropout=dropout).build(image(224), TEN)
+
+    assert built(0.3).head.dropout.p == (0.0 if has_dropout else 0.3)
+    assert built(None).head.dropout.p == 0.0
+
+
 def test_it_is_looked_at_once_whatever_of_it_is_searched(monkeypatch: pytest.MonkeyPatch, lite0: str) -> None:
     import timm
 

@@ -67,10 +67,28 @@ def test_what_a_trial_cannot_have_is_not_searched() -> None:
     space = experiment(trial={"data": {"kind": "digits", "canvas": 24}}).space
     assert not {"data.augment.crop", "data.augment.mixup"} & set(space), "they move what has a position"
     assert "data.augment.color" in space
-    model = {"kind": "torchvision", "name": "resnet18"}
-    space = experiment(trial={"data": {"kind": "digits", "size": 32}, "model": model}).space
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "has_drop_path"),
+    [
+        ("torchvision", "resnet18", False),
+        ("torchvision", "efficientnet_b0", True),
+        ("timm", "resnet18", True),
+        ("timm", "densenet121", False),
+    ],
+)
+def test_stochastic_depth_is_searched_where_the_model_has_it(kind: str, name: str, has_drop_path: bool) -> None:
+    trial = {"data": {"kind": "digits", "size": 32}, "model": {"kind": kind, "name": name}}
+    searched = {key for key in experiment(trial=trial).space if key.startswith("model.")}
+    assert searched == ({"model.dropout", "model.drop_path"} if has_drop_path else {"model.dropout"})
+
+
+def test_what_one_of_the_searched_models_cannot_have_is_not_searched() -> None:
+    trial = {"data": {"kind": "digits", "size": 32}, "model": {"kind": "torchvision", "name": "efficientnet_b0"}}
+    space = experiment({"auto": True, "model.name": {"choice": ["efficientnet_b0", "resnet18"]}}, trial).space
     assert "model.dropout" in space
-    assert "model.drop_path" not in space, "a ResNet has none"
+    assert "model.drop_path" not in space, "resnet18 has none"
 
 
 def test_fine_tuning_has_smaller_learning_rates() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tuner.config import Tunable
+from tuner.config_keys import Assignment
 from tuner.errors import Mistakes, Problem
 from tuner.search.schedulers import SchedulerConfig
 from tuner.search.space import Distribution
@@ -41,7 +42,8 @@ def written_out(space: Any, trial: AnyTrial, scheduler: Any) -> dict[str, Any]:
     """Write out a space for which `is_auto` holds.
 
     A field of the trial is searched if it is worth tuning, the file does not set it, and all of its values are allowed
-    in this trial. The fields of a section whose kind is searched are not, because the kinds differ in them.
+    in this trial, also with each value of the keys that the file searches, such as other models. The fields of a
+    section whose kind is searched are not, because the kinds differ in them.
 
     Args:
         space: The space of the file.
@@ -58,10 +60,11 @@ def written_out(space: Any, trial: AnyTrial, scheduler: Any) -> dict[str, Any]:
         hint = "write the keys of trial.config to search, such as lr: {loguniform: [1e-4, 1e-1]}"
         raise Mistakes(Problem("auto does not know what a function of your own has to tune", "space", hint=hint))
     found: dict[str, Any] = {}
+    contexts = list(_contexts(named, trial))
     for key, tunable in _tunables(trial, ""):
         if not _is_covered(key, named):
             values = _values(tunable, trial)
-            if _is_possible(key, values, trial, scheduler):
+            if _is_possible(key, values, trial, contexts, scheduler):
                 found[key] = values
     if not found and not named:
         hint = "leave out of trial what is to be searched, or write the keys and their distributions"
@@ -91,6 +94,17 @@ def _is_covered(key: str, named: Mapping[str, Any]) -> bool:
     return any(key == other or key.startswith(f"{other.removesuffix('.kind')}.") for other in named)
 
 
+def _contexts(named: Mapping[str, Any], trial: TrialConfig) -> Iterator[Assignment]:
+    """The trial of the file, and with each corner of each key that the file searches, where that is a trial."""
+    yield {}
+    for key, written in named.items():
+        try:
+            corners = _DISTRIBUTION.validate_python(written).corners()
+        except ValidationError:  # reported where it stands
+            continue
+        yield from ({key: corner} for corner in corners if not refusal(trial, {key: corner}))
+
+
 def _values(tunable: Tunable, trial: TrialConfig) -> dict[str, Any]:
     values = tunable.fine_tuning if tunable.fine_tuning and trial.model.is_pretrained else tunable.values
     if tunable.is_share_of_epochs:
@@ -98,10 +112,12 @@ def _values(tunable: Tunable, trial: TrialConfig) -> dict[str, Any]:
     return dict(values)
 
 
-def _is_possible(key: str, values: dict[str, Any], trial: TrialConfig, scheduler: Any) -> bool:
+def _is_possible(
+    key: str, values: dict[str, Any], trial: TrialConfig, contexts: list[Assignment], scheduler: Any
+) -> bool:
     """Whether a trial may have any of these values, and may change among them if its scheduler does that."""
     distribution = _DISTRIBUTION.validate_python(values)
-    if any(refusal(trial, {key: corner}) for corner in distribution.corners()):
+    if any(refusal(trial, {**each, key: corner}) for each in contexts for corner in distribution.corners()):
         return False
     try:
         mutates = scheduler is not None and _SCHEDULER.validate_python(scheduler).mutates

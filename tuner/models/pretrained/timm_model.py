@@ -5,12 +5,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from tuner.config import Tunable
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.interfaces import ImageShape, Output
 from tuner.models.heads import Normalize, with_heads
@@ -19,6 +21,9 @@ from tuner.models.pretrained.base import Pretrained
 from tuner.models.pretrained.weight_files import KEY
 from tuner.models.stages import stages_of
 
+_DROPOUT = 0.125
+"""The dropout probability by which a model's dropout is recognized, which none of timm's own is."""
+
 
 class TimmModel(Pretrained):
     """A model of timm, fitted to the images and to the outputs of the task."""
@@ -26,9 +31,10 @@ class TimmModel(Pretrained):
     kind: Literal["timm"] = "timm"
     name: str = "resnet18"
     """Name in timm, such as tf_efficientnet_lite0, or with the name of its weights, such as resnet50.a1_in1k."""
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Dropout probability before the output layer (``drop_rate``); null for timm's own."""
-    drop_path: float | None = Field(None, ge=0, lt=1)
+    dropout: Annotated[float | None, Tunable({"uniform": [0, 0.5]})] = Field(None, ge=0, lt=1)
+    """Dropout probability where the model has dropout (``drop_rate``), else before each output layer; null for timm's
+    own."""
+    drop_path: Annotated[float | None, Tunable({"uniform": [0, 0.2]})] = Field(None, ge=0, lt=1)
     """Probability that a training image skips the last block (stochastic depth), which grows linearly with the depth
     (``drop_path_rate``), of the models that have it; null for timm's own."""
 
@@ -48,19 +54,20 @@ class TimmModel(Pretrained):
             return Problem(f"timm has no model {self.name!r}", key="name", hint=hint)
         if problem := self.weights_problem():
             return problem
-        problem, _, stages = _looked_at(self._bare, image)
-        return problem or self.freeze_problem(self.name, stages)
+        found = _looked_at(self._bare, image)
+        return found.problem or self.freeze_problem(self.name, found.stages)
 
     @property
     def _bare(self) -> "TimmModel":
         """The model with what the layers of its backbone depend on: a search over the rest looks at it once."""
-        return TimmModel(name=self.name, drop_path=None if self.drop_path is None else 0.1)
+        return TimmModel(name=self.name, dropout=_DROPOUT, drop_path=None if self.drop_path is None else 0.1)
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """Build a module that maps images (N, C, H, W) in [0, 1] to one output (N, size), or a dict of them by head."""
-        _, features, _ = _looked_at(self._bare, image)
+        found = _looked_at(self._bare, image)
+        head_dropout = 0.0 if self.dropout is None or found.has_dropout else self.dropout
         layers = OrderedDict[str, nn.Module](normalize=Normalize(image), backbone=self.build_backbone(image))
-        module = with_heads(nn.Sequential(layers), features, outputs, 0.0)
+        module = with_heads(nn.Sequential(layers), found.features, outputs, head_dropout)
         self.freeze_for_good(module)
         return module
 
@@ -130,23 +137,48 @@ class TimmModel(Pretrained):
         return timm.create_model(self.name, in_chans=channels, **({"num_classes": 0} | arguments))
 
 
-@lru_cache(maxsize=4096)  # every corner of a space is checked
-def _looked_at(model: TimmModel, image: ImageShape) -> tuple[Problem | None, int, int]:
-    """Build the backbone without memory for weights, and run it on two images of which only the shape exists.
+class _Look(NamedTuple):
+    """What is known of a backbone without its weights: what is wrong with it, or None, and what it has."""
 
-    Returns:
-        What is wrong with it, or None, and the numbers of its features and of its stages.
-    """
+    problem: Problem | None
+    features: int = 0
+    stages: int = 0
+    has_dropout: bool = False
+
+
+@lru_cache(maxsize=4096)  # every corner of a space is checked
+def _looked_at(model: TimmModel, image: ImageShape) -> _Look:
+    """Build the backbone without memory for weights, and run it on two images of which only the shape exists."""
     size = f"{image.channels}x{image.height}x{image.width}"
     try:
         with torch.device("meta"), torch.no_grad():
-            backbone = model.build_backbone(image)
-            features = backbone.eval()(torch.zeros(2, image.channels, image.height, image.width))
+            backbone = model.build_backbone(image).eval()
+            with _Dropout(model.dropout) as dropout:
+                features = backbone(torch.zeros(2, image.channels, image.height, image.width))
     except Exception as error:  # timm's models check sizes and arguments in many ways
         if isinstance(error, TypeError) and "drop_path_rate" in str(error):
             hint = "others, such as ConvNeXt, Swin and ViT, have it; this one needs drop_path: null"
-            return Problem(f"{model.name} has no stochastic depth", key="drop_path", hint=hint), 0, 0
-        return Problem(f"{model.name} cannot take images {size}: {error}", key="name"), 0, 0
+            return _Look(Problem(f"{model.name} has no stochastic depth", key="drop_path", hint=hint))
+        return _Look(Problem(f"{model.name} cannot take images {size}: {error}", key="name"))
     if features.ndim != 2:
-        return Problem(f"{model.name} returns {tuple(features.shape)} for two images, not features", key="name"), 0, 0
-    return None, features.shape[1], len(stages_of(backbone))
+        message = f"{model.name} returns {tuple(features.shape)} for two images, not features"
+        return _Look(Problem(message, key="name"))
+    return _Look(None, features.shape[1], len(stages_of(backbone)), dropout.is_met)
+
+
+class _Dropout(TorchFunctionMode):
+    """Sees whether a model calls dropout with a probability; in eval mode it is called, too.
+
+    Some of timm's models have it in the classifier, which is replaced, and some nowhere, whatever ``drop_rate`` says.
+    """
+
+    def __init__(self, probability: float | None) -> None:
+        super().__init__()
+        self.is_met = False
+        self._probability = probability
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is nn.functional.dropout and self._probability in (given.get("p"), *args[1:2]):
+            self.is_met = True
+        return func(*args, **given)
