@@ -24,6 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
@@ -118,10 +119,11 @@ def ours(folder: Path, minutes: float) -> Outcome:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "images.yaml"
         _tuner(place, "init", str(folder), "--time", f"{minutes:g}m", "-o", str(file))
-        print(file.read_text(), file=sys.stderr)
+        text = file.read_text(encoding="utf-8")
+        print(text, file=sys.stderr)
         _tuner(place, "run", str(file), "--time", f"{minutes:g}m")
         seconds = time.perf_counter() - began
-        command = [sys.executable, "-m", "tuner", "best", "images", "--json"]
+        command = [sys.executable, "-m", "tuner", "best", yaml.safe_load(text)["name"], "--json"]
         best = json.loads(subprocess.check_output(command, cwd=place, env=machine.environment()))
     ends = ", ".join(f"{count} {status}" for status, count in best["trials"].items() if count and status != "planned")
     return Outcome(best["test"]["test_accuracy"], seconds, f"trials: {ends}")

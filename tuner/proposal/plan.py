@@ -18,10 +18,9 @@ _OVERHEAD = 45.0
 estimate."""
 _RESERVE = 0.15
 """Share of the time that is left free, because some trials take longer than what was measured."""
-_FULL = 0.6
-"""Share of the time that one complete training may take. The first trial, whose settings usually work, takes it, while
-the others are tried beside it; while a network trains for few epochs, twice as many gain more than twice as many
-trials."""
+_FULL, _LONGEST = 0.35, 0.6
+"""Share of the time that one complete training may take: usually, and while it has fewer epochs than are enough, since
+then twice as many epochs gain more than twice as many trials."""
 _PROMOTED = 1.3
 """Factor by which ASHA trains more than synchronous halving: it promotes trials before all others have come as far. An
 estimate."""
@@ -29,6 +28,9 @@ _PER_TRIAL = 0.5
 """Seconds of a trial in which it does not train: an estimate."""
 _REDUCTION = 3
 _MIN_TRIALS, _MAX_TRIALS = 4, 100
+_FEW = 20
+"""Trials up to which none is pruned before a third of its epochs: early on, those that learn fast lead, and among few
+the best would be lost to chance. Among many, a ninth of the epochs has to do."""
 _TRIALS_PER_KEY = 5
 _MIN_KEYS = 2
 
@@ -41,14 +43,14 @@ class Candidate:
         size: Side to which the images are resized, in pixels.
         model: The section ``model``.
         why: Why this model, as a phrase.
-        epochs: The fewest and the most epochs that are worth training it.
+        epochs: The fewest epochs that are worth training it, how many are enough, and the most.
         is_pretrained: Whether it begins with pretrained weights.
     """
 
     size: int
     model: dict[str, Any]
     why: str
-    epochs: tuple[int, int]
+    epochs: tuple[int, int, int]
     is_pretrained: bool = False
 
 
@@ -102,24 +104,30 @@ def plan(
         measure: Returns what a trial costs.
         say: Called with what is being done.
     """
-    chosen: tuple[Candidate, Cost, int] | None = None
+    chosen: tuple[Candidate, Cost] | None = None
     for candidate in _candidates(layout, machine, has_weights):
         name = candidate.model.get("name", candidate.model["kind"])
         say(f"timing a few steps of {name} on images of {candidate.size} pixels")
         cost = measure(TrialConfig.model_validate(_trial(layout, candidate, 1)), machine)
-        longest = int(_FULL * _usable(seconds, cost) / cost.epoch)
-        chosen = candidate, cost, longest
-        if longest >= candidate.epochs[0]:
+        chosen = candidate, cost
+        if _LONGEST * _usable(seconds, cost) >= candidate.epochs[0] * cost.epoch:
             break
     assert chosen is not None, "there is a candidate for every size of images"
-    candidate, cost, longest = chosen
-    is_tight = longest < candidate.epochs[0]
-    epochs = max(1, min(longest, candidate.epochs[1]))
+    candidate, cost = chosen
+    fewest, enough, most = candidate.epochs
+    affordable = _usable(seconds, cost) / cost.epoch
+    is_tight = _LONGEST * affordable < fewest
+    epochs = max(1, min(int(max(_FULL * affordable, min(_LONGEST * affordable, enough))), most))
     available = _usable(seconds, cost) * machine.slots
-    trials = int(available / _seconds_per_trial(epochs, cost))
+    grace = _grace(epochs, _REDUCTION**2)
+    trials = int(available / _seconds_per_trial(epochs, grace, cost))
+    if trials < _FEW:
+        grace = _grace(epochs, _REDUCTION)
+        trials = int(available / _seconds_per_trial(epochs, grace, cost))
     while trials < _MIN_TRIALS and epochs > 1:
         epochs -= 1
-        trials = int(available / _seconds_per_trial(epochs, cost))
+        grace = _grace(epochs, _REDUCTION)
+        trials = int(available / _seconds_per_trial(epochs, grace, cost))
     trials = min(max(trials, _MIN_TRIALS), _MAX_TRIALS)
     space, first = _space(layout, candidate, max(_MIN_KEYS, trials // _TRIALS_PER_KEY))
     return Plan(
@@ -130,7 +138,7 @@ def plan(
         objective=_objective(layout),
         epochs=epochs,
         trials=trials,
-        grace=_grace(epochs) if epochs > 1 else None,
+        grace=grace if epochs > 1 else None,
         cost=cost,
         seconds=seconds,
         is_tight=is_tight,
@@ -155,7 +163,7 @@ def _from_new_weights(size: int, stages: int, machine: Machine, why: str) -> Ite
     widths = [(64, 2), (32, 2), (16, 2)] if machine.gpus else [(64, 2), (32, 2), (32, 1), (16, 1), (8, 1)]
     for width, blocks in widths:
         model = {"kind": "resnet_small", "width": width, "blocks": blocks, "stages": stages}
-        yield Candidate(size, model, f"{why}; this width and depth fit the time", (20, 100))
+        yield Candidate(size, model, f"{why}; this width and depth fit the time", (30, 50, 100))
 
 
 def _pretrained(machine: Machine) -> Iterator[Candidate]:
@@ -163,11 +171,11 @@ def _pretrained(machine: Machine) -> Iterator[Candidate]:
     shapes = [("resnet50", 224), ("resnet18", 160)] if machine.gpus else [("resnet18", 160), ("resnet18", 96)]
     for name, size in shapes:
         model = {"kind": "torchvision", "name": name, "weights": "DEFAULT"}
-        yield Candidate(size, model, why, (4, 15), is_pretrained=True)
+        yield Candidate(size, model, why, (4, 8, 15), is_pretrained=True)
     name, size = shapes[-1]
     frozen = {"kind": "torchvision", "name": name, "weights": "DEFAULT", "freeze": "backbone"}
     why += "; the backbone is frozen, because the time is short"
-    yield Candidate(size, frozen, why, (4, 15), is_pretrained=True)
+    yield Candidate(size, frozen, why, (4, 8, 15), is_pretrained=True)
 
 
 def _trial(layout: Layout, candidate: Candidate, epochs: int) -> dict[str, Any]:
@@ -226,13 +234,14 @@ def _usable(seconds: float, cost: Cost) -> float:
     return max((1 - _RESERVE) * seconds - _OVERHEAD - cost.decoding, 0.2 * seconds)
 
 
-def _grace(epochs: int) -> int:
-    return max(1, round(epochs / _REDUCTION**2))
+def _grace(epochs: int, share: int) -> int:
+    """The epochs before a trial can be pruned: one part of a complete training out of `share`."""
+    return max(1, round(epochs / share))
 
 
-def _seconds_per_trial(epochs: int, cost: Cost) -> float:
+def _seconds_per_trial(epochs: int, grace: int, cost: Cost) -> float:
     """The mean over all trials, most of which ASHA prunes."""
-    reached, share, trained = _grace(epochs), 1.0, float(_grace(epochs))
+    reached, share, trained = grace, 1.0, float(grace)
     while reached < epochs:
         further = min(_REDUCTION * reached, epochs)
         share /= _REDUCTION
@@ -243,5 +252,9 @@ def _seconds_per_trial(epochs: int, cost: Cost) -> float:
 
 def expected(made: Plan, machine: Machine) -> str:
     """How long the trials of a plan are expected to take, as text."""
-    whole = _OVERHEAD + made.cost.decoding + made.trials * _seconds_per_trial(made.epochs, made.cost) / machine.slots
+    whole = (
+        _OVERHEAD
+        + made.cost.decoding
+        + made.trials * _seconds_per_trial(made.epochs, made.grace or made.epochs, made.cost) / machine.slots
+    )
     return duration(whole)
