@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from thread_writers import thread_writers
 
 from tuner.jobs.result import OK
+from tuner.spec.source import read
+from tuner.storage.yaml import write_yaml
 from tuner.train.checkpoint import Save
 from tuner.train.trial_config import TrialConfig
 
@@ -65,23 +67,53 @@ def test_a_job_keeps_a_copy_and_goes_on_with_it(place: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("override", "told"),
-    [
-        ("trial.distillation.teacher=nowhere", "trial.distillation.teacher: there is no experiment, no job"),
-        ("trial.distillation.teacher=./nowhere", "trial.distillation.teacher: there is no folder"),
-        ("trial.data.canvas=12", "takes images of 8x8 with 1 channels, and those of the trial are 12x12"),
-        (
-            "space={distillation.teacher: {choice: [large, larger]}}",
-            "distillation.teacher: a job has one teacher",
-        ),
-        ("space={data.canvas: {choice: [10, 12]}}", "those of the trial are 10x10"),
-    ],
-)
+WRONG = [
+    ("trial.distillation.teacher=nowhere", "trial.distillation.teacher: there is no experiment, no job"),
+    ("trial.distillation.teacher=./nowhere", "trial.distillation.teacher: there is no folder"),
+    ("trial.data.canvas=12", "takes images of 8x8 with 1 channels, and those of the trial are 12x12"),
+    (
+        "space={distillation.teacher: {choice: [large, larger]}}",
+        "distillation.teacher: a job has one teacher",
+    ),
+    ("space={data.canvas: {choice: [10, 12]}}", "those of the trial are 10x10"),
+]
+
+
+@pytest.mark.parametrize(("override", "told"), WRONG)
 def test_what_cannot_teach_is_told_before_anything_starts(place: Path, override: str, told: str) -> None:
     status, said = tuner(place, "run", "job.yaml", override, "--dry-run")
     assert status == 2 and told in " ".join(said.split()), said
     assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize(("override", "told"), WRONG)
+def test_validate_tells_it_as_a_job_does(place: Path, override: str, told: str) -> None:
+    overridden(place / "job.yaml", override)
+    status, said = tuner(place, "validate", "job.yaml")
+    assert status == 2 and told in " ".join(said.split()), said
+
+
+def overridden(file: Path, override: str) -> None:
+    """Write an override into an experiment's file."""
+    file.write_text(write_yaml(read(file, [override]).data))
+
+
+def test_validate_reads_no_weights_and_tells_what_is_no_checkpoint(place: Path) -> None:
+    assert tuner(place, "validate", "job.yaml")[0] == 0
+    (place / "large" / "model.pt").write_bytes(b"")
+    assert tuner(place, "validate", "job.yaml")[0] == 0
+    (place / "large" / "trial.yaml").unlink()
+    status, said = tuner(place, "validate", "job.yaml")
+    assert status == 2, said
+    assert "distillation.teacher: is not a checkpoint: trial.yaml not found" in " ".join(said.split()), said
+
+
+def test_validate_says_that_a_store_does_not_answer(place: Path) -> None:
+    overridden(place / "job.yaml", "trial.distillation.teacher=large@champion")
+    overridden(place / "job.yaml", "tracking.uri=http://127.0.0.1:9")
+    status, said = tuner(place, "validate", "job.yaml")
+    assert status == 0 and "job.yaml: valid, 2 trials" in said, said
+    assert "teacher: large@champion was not looked for, because its store does not answer" in " ".join(said.split())
 
 
 def test_a_teacher_that_only_the_space_names_is_told(place: Path) -> None:

@@ -14,7 +14,7 @@ import tuner
 from tuner.cli.load_call import load_call
 from tuner.errors import UserError
 from tuner.tracking.checkpoints import FORMS, checkpoint_of, pinned
-from tuner.train.checkpoint import Damaged, Save
+from tuner.train.checkpoint import DESCRIPTION, Damaged, Save, read_description
 from tuner.train.trial_config import TrialConfig
 
 JOB = "20260101-000000-aaaa"
@@ -138,6 +138,15 @@ def test_nothing_stays_of_what_was_downloaded(there: Store) -> None:
     with checkpoint_of("small") as folder:
         assert (folder / "model.pt").is_file()
     assert not folder.exists()
+
+
+def test_only_the_files_that_are_needed_are_downloaded(there: Store) -> None:
+    there.register(1, "champion")
+    for model in (there.trials[1], "small@champion", f"file://{there.folder}/trial-1"):
+        with checkpoint_of(model, files=("missing.txt", *DESCRIPTION)) as folder:
+            assert sorted(each.name for each in folder.iterdir()) == sorted(DESCRIPTION), model
+            signature, config = read_description(folder)
+        assert signature.image.channels == 1 and config.model.kind == "cnn", model
 
 
 @pytest.mark.parametrize(

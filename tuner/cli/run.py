@@ -1,13 +1,17 @@
 """Commands that run or check an experiment's file."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tuner.cli.arguments import File, Overrides, Uri
 from tuner.errors import Problem, UserError
 from tuner.report import output as streams
+
+if TYPE_CHECKING:
+    from tuner.spec.experiment import ExperimentSpec
 
 
 def run(
@@ -115,9 +119,12 @@ def validate(
     for file in files:
         try:
             spec = load(file)
+            note = _check_teacher(spec, file) if spec.trial.teacher else ""
         except UserError as error:
             problems += error.problems
             continue
+        if note:
+            typer.secho(f"{file}: {note}", fg="yellow", err=True)
         if show:
             typer.echo(spec.to_yaml(), nl=False)
         else:
@@ -125,6 +132,17 @@ def validate(
             typer.echo(f"{file}: valid, {trials} {'trial' if trials == 1 else 'trials'}")
     if problems:
         raise UserError(*problems)
+
+
+def _check_teacher(spec: "ExperimentSpec", file: Path) -> str:
+    """Check the teacher of an experiment; return why it could not be looked for, or ``""``."""
+    from tuner.jobs.preflight import tracking_uri
+    from tuner.jobs.teacher import check_described
+
+    try:
+        return check_described(spec, tracking_uri(spec))
+    except UserError as error:
+        raise UserError(*(replace(each, where=each.where or str(file)) for each in error.problems)) from None
 
 
 def train(

@@ -11,9 +11,10 @@ from tuner.search.conditions import corners
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below, delete, exists, files_at
 from tuner.storage.uris import masked
-from tuner.tracking.checkpoints import checkpoint_of, pinned
-from tuner.train.checkpoint import is_checkpoint
-from tuner.train.teacher import KEY, check_fits, check_teacher
+from tuner.tracking.checkpoints import checkpoint_of, needs_store, pinned
+from tuner.tracking.health import unanswered
+from tuner.train.checkpoint import DESCRIPTION, is_checkpoint
+from tuner.train.teacher import KEY, check_fits, check_teacher, read_signature
 from tuner.train.trial_base import merge
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.layout import TEACHER
@@ -69,22 +70,54 @@ def found(spec: ExperimentSpec, uri: str) -> Iterator[Teacher | None]:
         The teacher, while the body runs; None if the trials have none.
 
     Raises:
-        UserError: It does not exist, is damaged or does not fit, or the space has several.
+        UserError: It does not exist, is damaged or does not fit.
     """
-    if searched := [key for key in spec.space if key in ("distillation", "distillation.teacher")]:
-        hint = "search distillation.alpha and distillation.temperature, and run a job for each teacher"
-        raise UserError(Problem("a job has one teacher", f"space.{searched[0]}", hint=hint))
     if not spec.trial.teacher:
         yield None
         return
     with contextlib.ExitStack() as stack:
-        try:
+        with _told_at_its_key():
             model = pinned(_model(spec.trial.teacher), uri)
             folder = stack.enter_context(checkpoint_of(Path(model) if Path(model).is_dir() else model, uri))
             _check(folder, spec)
-        except UserError as error:
-            raise UserError(*(replace(problem, key=problem.key or KEY) for problem in error.problems)) from None
         yield Teacher(masked(model), folder)
+
+
+def check_described(spec: ExperimentSpec, uri: str) -> str:
+    """Check the teacher as `found` does, but by the small files of its checkpoint alone: its weights are not read.
+
+    Whether it fits is not checked if the trial's data are not on this machine, since a job may then use others.
+
+    Args:
+        spec: The experiment.
+        uri: MLflow's tracking URI.
+
+    Returns:
+        Why the teacher was not looked for, because its store does not answer; empty if it was.
+
+    Raises:
+        UserError: It does not exist, is no checkpoint or does not fit.
+    """
+    if not spec.trial.teacher:
+        return ""
+    with _told_at_its_key():
+        model = _model(spec.trial.teacher)
+        if needs_store(model) and (why := unanswered(uri)):
+            return f"{KEY}: {spec.trial.teacher} was not looked for, because its store does not answer: {why}"
+        with checkpoint_of(model, uri, DESCRIPTION) as folder:
+            assert isinstance(spec.trial, TrialConfig)
+            signature = read_signature(folder, spec.trial)
+            for config in _configurations(spec) if spec.trial.data_is_available else ():
+                check_fits(signature, config)
+    return ""
+
+
+@contextlib.contextmanager
+def _told_at_its_key() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(*(replace(problem, key=problem.key or KEY) for problem in error.problems)) from None
 
 
 def check_kept(spec: ExperimentSpec, job_folder: str) -> None:
@@ -107,9 +140,14 @@ def _model(teacher: str) -> str | Path:
 
 
 def _check(folder: Path, spec: ExperimentSpec) -> None:
-    assert isinstance(spec.trial, TrialConfig)
     signature = None
+    for config in _configurations(spec):
+        signature = check_fits(signature, config) if signature else check_teacher(folder, config)
+
+
+def _configurations(spec: ExperimentSpec) -> Iterator[TrialConfig]:
+    """Configurations of the space that a teacher is checked against."""
+    assert isinstance(spec.trial, TrialConfig)
     for assignment in islice(corners(spec.space), _MOST_TRIALS):
         if spec.allows(assignment):
-            config = merge(spec.trial, assignment)
-            signature = check_fits(signature, config) if signature else check_teacher(folder, config)
+            yield merge(spec.trial, assignment)

@@ -6,6 +6,7 @@ from typing import Any
 from tuner.errors import Problem, allowed, collecting
 from tuner.objectives import Objective
 from tuner.search.conditions import check_conditions
+from tuner.search.space import Space
 from tuner.spec.constraints import ConstraintSet
 from tuner.spec.sections import Resources
 from tuner.spec.space_checks import check_corners, check_initial, check_mutations, check_plan, check_space
@@ -51,6 +52,7 @@ def check_sections(sections: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(f"{search.kind} supports {most} objective, not {len(objectives)}", "search.kind", hint=hint)
     if space is None:
         return
+    yield from _check_one_teacher(space)
     problems = list(check_conditions(space))
     if not problems and search is not None:
         problems += search.check(space)
@@ -77,6 +79,14 @@ def check_sections(sections: dict[str, Any]) -> Iterator[Problem]:
         if not problems and not in_constraints and plan is not None and not plan:
             problems.append(Problem("no configuration satisfies the constraints", "constraints"))
     yield from problems
+
+
+def _check_one_teacher(space: Space) -> Iterator[Problem]:
+    """Check that the space does not search the teacher, of which a job keeps a copy."""
+    for key in space:
+        if key in ("distillation", "distillation.teacher"):
+            hint = "search distillation.alpha and distillation.temperature, and run a job for each teacher"
+            yield Problem("a job has one teacher", f"space.{key}", hint=hint)
 
 
 def _check_resources(trial: AnyTrial | None, resources: Resources | None) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,13 @@ def as_file(source: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def as_folder(source: str) -> Iterator[Path]:
+def as_folder(source: str, files: Collection[str] = ()) -> Iterator[Path]:
     """Provide a stored checkpoint as a local folder while the body runs.
+
+    Args:
+        source: The folder, or its URI.
+        files: Names of the files that are needed, where they have to be downloaded; empty for all. Of these, those
+            that are missing are left out.
 
     Raises:
         FileNotFoundError: The checkpoint does not exist. MLflow would log an artifact without files, and no error.
@@ -137,10 +142,21 @@ def as_folder(source: str) -> Iterator[Path]:
 
             folder = Path(temporary_folder, "checkpoint")
             folder.mkdir()
-            copy_files(source, f"file://{folder}")
+            if not files:
+                copy_files(source, f"file://{folder}")
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / name).write_bytes(_content(below(source, name)))
         if not folder.is_dir() or not any(folder.iterdir()):
             raise FileNotFoundError(f"the checkpoint {source} is gone")
         yield folder
+
+
+def _content(location: str) -> bytes:
+    files, path = files_at(location)
+    with files.open_input_stream(path) as stream:
+        content: bytes = stream.read()
+        return content
 
 
 def exists(location: str) -> bool:

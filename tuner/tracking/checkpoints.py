@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ FORMS = (
 
 
 @contextlib.contextmanager
-def checkpoint_of(model: str | Path, uri: str | None = None) -> Iterator[Path]:
+def checkpoint_of(model: str | Path, uri: str | None = None, files: Collection[str] = ()) -> Iterator[Path]:
     """Find the checkpoint of a model and, unless it is a local folder, download it to a temporary folder.
 
     Args:
         model: One of the `FORMS`; a URI names a folder in an object store. An existing checkpoint of that name takes
             precedence over the names of MLflow.
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
+        files: Names of the files that are needed, where they have to be downloaded; empty for all.
 
     Raises:
         UserError: The model does not exist, or its checkpoint cannot be downloaded. In a UserError that the body
@@ -43,12 +44,12 @@ def checkpoint_of(model: str | Path, uri: str | None = None) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         if "://" in model:
             try:
-                folder = stack.enter_context(as_folder(model))
+                folder = stack.enter_context(as_folder(model, files))
             except (OSError, ValueError) as error:
                 message = f"the checkpoint cannot be read: {masked(str(error))}"
                 raise UserError(Problem(message, where=masked(model), hint=FORMS)) from None
         else:
-            folder = _download(model, uri or default_uri(), stack.enter_context(temporary.folder()))
+            folder = _download(model, uri or default_uri(), stack.enter_context(temporary.folder()), files)
         try:
             yield folder
         except UserError as error:
@@ -69,10 +70,12 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _download(model: str, uri: str, folder: Path) -> Path:
+def _download(model: str, uri: str, folder: Path, files: Collection[str]) -> Path:
     with _told(uri), store.reading(uri) as client:
         version, run = _resolved(client, model)
-        return _of_run(client, run, folder) if version is None else _of_version(client, version, folder)
+        if version is None:
+            return _of_run(client, run, folder, files)
+        return _of_version(client, version, folder, files)
 
 
 @contextlib.contextmanager
@@ -84,6 +87,11 @@ def _told(uri: str) -> Iterator[None]:
         hints = ["; ".join(filter(None, (problem.hint, FORMS))) for problem in error.problems]
         problems = zip(error.problems, hints, strict=True)
         raise UserError(*(replace(p, where=p.where or masked(uri), hint=hint) for p, hint in problems)) from None
+
+
+def needs_store(model: str | Path) -> bool:
+    """Whether a model is looked for in MLflow's store, and not in a folder or at a URI."""
+    return not (isinstance(model, Path) or _means_folder(model) or "://" in model)
 
 
 def pinned(model: str | Path, uri: str | None = None) -> str:
@@ -99,10 +107,10 @@ def pinned(model: str | Path, uri: str | None = None) -> str:
     Raises:
         UserError: The model does not exist.
     """
-    if isinstance(model, Path) or _means_folder(model) or ("://" in model):
+    if not needs_store(model):
         return str(model)
     with _told(uri := uri or default_uri()), store.reading(uri) as client:
-        version, run = _resolved(client, model)
+        version, run = _resolved(client, str(model))
         return str(run.info.run_id) if version is None else f"models:/{version.name}/{version.version}"
 
 
@@ -125,14 +133,14 @@ def _winner(client: Any, job: RecordedJob) -> RecordedTrial:
     return best
 
 
-def _of_version(client: Any, version: Any, folder: Path) -> Path:
+def _of_version(client: Any, version: Any, folder: Path, files: Collection[str]) -> Path:
     """Download the checkpoint from which a version of a registered model was made."""
     address = f"models:/{version.name}/{version.version}"
     hint = f"mlflow.pytorch.load_model({address!r}) loads the registered model"
     run = store.run_of(client, version.run_id) if version.run_id else None
     if run is None or run.info.lifecycle_stage != "active":
         raise UserError(Problem(f"the run of {address} was deleted", hint=hint))
-    checkpoint = _of_run(client, run, folder)
+    checkpoint = _of_run(client, run, folder, files)
     registered, stored = version.tags.get("tuner.epoch", ""), _epoch(checkpoint)
     if registered and stored and registered != stored:
         message = f"{address} is of epoch {registered}, but its run continued: its checkpoint is of epoch {stored}"
@@ -140,14 +148,14 @@ def _of_version(client: Any, version: Any, folder: Path) -> Path:
     return checkpoint
 
 
-def _of_run(client: Any, run: Any, folder: Path) -> Path:
+def _of_run(client: Any, run: Any, folder: Path, files: Collection[str]) -> Path:
     """Download the checkpoint of a trial's run."""
     run_id = run.info.run_id
     if "target" in RecordedTrial(run, "").fixed:
         hint = f"mlflow artifacts download -r {run_id} -a {store.CHECKPOINT}"
         message = f"the run {run_id} is of your own function: only your code can read its checkpoint"
         raise UserError(Problem(message, hint=hint))
-    return store.download_checkpoint(client, run_id, folder)
+    return store.download_checkpoint(client, run_id, folder, files)
 
 
 def _epoch(checkpoint: Path) -> str:

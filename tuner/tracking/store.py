@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,11 @@ def _local_store_lock(uri: str) -> Iterator[None]:
         yield
 
 
-def download_checkpoint(client: Any, run_id: str, folder: Path) -> Path:
-    """Download the best checkpoint of a run into a folder, and return its path.
+def download_checkpoint(client: Any, run_id: str, folder: Path, files: Collection[str] = ()) -> Path:
+    """Download the best checkpoint of a run into an empty folder: all of it, or those of these `files` that it has.
+
+    Returns:
+        The folder with its files.
 
     Raises:
         UserError: The run has no checkpoint, or this host cannot read it.
@@ -87,7 +90,13 @@ def download_checkpoint(client: Any, run_id: str, folder: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(client.download_artifacts(run_id, CHECKPOINT, str(folder)))
+        paths = [each.path for each in client.list_artifacts(run_id, CHECKPOINT)] if files else []
+        if not paths:
+            return Path(client.download_artifacts(run_id, CHECKPOINT, str(folder)))
+        for path in paths:
+            if path.rpartition("/")[2] in files:
+                client.download_artifacts(run_id, path, str(folder))
+        return folder
     except (MlflowException, OSError) as error:
         message = f"there is no checkpoint of the run {run_id} that can be had from here: {masked(str(error))}"
         raise UserError(Problem(message)) from None

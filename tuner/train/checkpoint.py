@@ -41,6 +41,9 @@ METRICS = "metrics.json"
 
 _WEIGHTS, _STATE, _TRIAL = "model.pt", "state.pt", "trial.yaml"
 
+DESCRIPTION = (_TRIAL, SIGNATURE, METRICS)
+"""The files that say what a checkpoint is; those of the tensors are the large ones."""
+
 
 class Damaged(UserError):
     """A checkpoint, or one of its files, is missing or cannot be read."""
@@ -166,13 +169,7 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
         UserError: The checkpoint names code that is not trusted.
     """
     _check_complete(folder)
-    signature = _read_signature(folder)
-    if signature is None:
-        trial = read_trial(folder, trust)
-        signature = Signature.of(trial)
-    else:
-        with without_imports():
-            trial = _read_trial(folder, trust, ("model",))
+    signature, trial = read_description(folder, trust)
     weights = _read_weights(folder)
     image, outputs = signature.image, signature.task_outputs
     hint = "tuner.load(..., code=FOLDER) searches that folder, too"
@@ -190,6 +187,25 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
     return signature, model.eval()
 
 
+def read_description(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, TrialConfig]:
+    """Read what a checkpoint says of its model, which needs the files of `DESCRIPTION` alone; see `read_model`.
+
+    Returns:
+        The signature of the model, and the trial, of whose sections only the model can be relied on.
+
+    Raises:
+        Damaged: One of the files is missing or damaged.
+        UserError: The checkpoint names code that is not trusted.
+    """
+    _check_complete(folder, (_TRIAL, METRICS))
+    signature = _read_signature(folder)
+    if signature is None:
+        trial = _read_trial(folder, trust, ("model", "data"))
+        return Signature.of(trial), trial
+    with without_imports():
+        return signature, _read_trial(folder, trust, ("model",))
+
+
 def read_trial(folder: Path, trust: Collection[str] = ()) -> TrialConfig:
     """Read the trial of a checkpoint.
 
@@ -201,8 +217,8 @@ def read_trial(folder: Path, trust: Collection[str] = ()) -> TrialConfig:
     return _read_trial(folder, trust, ("model", "data"))
 
 
-def _check_complete(folder: Path) -> None:
-    missing = [name for name in (_WEIGHTS, _TRIAL, METRICS) if not (folder / name).is_file()]
+def _check_complete(folder: Path, needed: Sequence[str] = (_WEIGHTS, _TRIAL, METRICS)) -> None:
+    missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise Damaged(Problem(f"is not a checkpoint: {', '.join(missing)} not found", where=str(folder)))
 

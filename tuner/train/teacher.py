@@ -1,6 +1,7 @@
 """Loading of the teacher of a distillation from a checkpoint, and whether it fits a trial."""
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import nn
 
 from tuner.errors import Problem, UserError
 from tuner.storage.filesystem import as_folder
-from tuner.train.checkpoint import read_model
+from tuner.train.checkpoint import read_description, read_model
 from tuner.train.signature import OutputSignature, Signature
 from tuner.train.trial_config import TrialConfig
 
@@ -45,6 +46,16 @@ def check_teacher(folder: Path, config: TrialConfig) -> Signature:
     """
     signature, _ = _read(folder, config.targets)
     return check_fits(signature, config)
+
+
+def read_signature(folder: Path, config: TrialConfig) -> Signature:
+    """Read what a teacher takes and returns, without its weights.
+
+    Raises:
+        UserError: The folder is no checkpoint, its files are damaged, or name code that the trial does not.
+    """
+    with _told_at_its_key():
+        return read_description(folder, config.targets)[0]
 
 
 def check_fits(signature: Signature, config: TrialConfig) -> Signature:
@@ -106,8 +117,14 @@ def _loaded(location: str, trust: tuple[str, ...]) -> tuple[Signature, nn.Module
 
 
 def _read(folder: Path, trust: Collection[str]) -> tuple[Signature, nn.Module]:
-    try:
+    with _told_at_its_key():
         return read_model(folder, trust)
+
+
+@contextlib.contextmanager
+def _told_at_its_key() -> Iterator[None]:
+    try:
+        yield
     except UserError as error:
         # A hint of `tuner.load` about code that is not trusted does not help here.
         hint = "the code of a teacher must be that of the experiment's own model or data"
