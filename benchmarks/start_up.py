@@ -10,46 +10,10 @@
 """
 
 import argparse
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.commands import usage
 from benchmarks.tables import spread, table
-
-
-def seconds(arguments: list[str]) -> float:
-    """Return the wall-clock seconds of a `tuner` command. Raises CalledProcessError if it fails."""
-    started = time.perf_counter()
-    subprocess.run(_command(arguments), env=machine.environment(), capture_output=True, check=True)
-    return time.perf_counter() - started
-
-
-def peak_memory(arguments: list[str]) -> float:
-    """Return the peak resident memory of the process of a `tuner` command, in GB (10^9 bytes).
-
-    Raises:
-        RuntimeError: The command failed.
-    """
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(_command(arguments), env=machine.environment(), stdout=output, stderr=output)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            output.seek(0)
-            raise RuntimeError(f"tuner {' '.join(arguments)} failed:\n{output.read().decode()}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
-def _command(arguments: list[str]) -> list[str]:
-    return [str(Path(sys.executable).with_name("tuner")), *arguments]
 
 
 def main() -> None:
@@ -62,15 +26,14 @@ def main() -> None:
 
     rows = []
     for arguments in (["--help"], ["validate", str(machine.GRID)]):
-        seconds(arguments)
+        usage(arguments)
         neighbours.look()
-        taken = [seconds(arguments) for _ in range(options.repeats)]
+        taken = [usage(arguments).seconds for _ in range(options.repeats)]
         rows.append([f"`tuner {arguments[0]}`", f"{spread(taken)} s", str(options.repeats)])
-    # On Linux the child's peak is at least this process's size, so this module imports nothing large.
     training = ["train", str(machine.GRID), "trial.epochs=1"]
     training += [f"trial.data.limit={options.limit}"] if options.limit else []
     images = f"{options.limit:,}" if options.limit else "all 55,000"
-    rows.append([f"a trial's peak memory, {images} images", f"{peak_memory(training):.2f} GB", "1"])
+    rows.append([f"a trial's peak memory, {images} images", f"{usage(training).peak / 1e9:.2f} GB", "1"])
     print(table(["", "median (min..max)", "n"], rows))
     print(f"\n{machine.facts(neighbours)}")
 
