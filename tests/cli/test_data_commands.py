@@ -120,6 +120,19 @@ class TestInspect:
         assert "Traceback" not in said
         assert (here / "photos.yaml").read_text(encoding="utf-8") == EXPERIMENT
 
+    @pytest.mark.parametrize("more", [(), ("-o", "photos.csv"), ("-o", "photos.html")])
+    def test_a_page_replaces_a_page_and_no_other_file(self, more: tuple[str, ...], here: Path) -> None:
+        page = here / (more[-1] if more else "photos.html")
+        page.write_text("<!doctype html>\n<p>Mine", encoding="utf-8")
+        status, said = tuner(here, "inspect", "photos.yaml", *more)
+        assert status == 2, said
+        assert f"{page.name} exists, and is no page that tuner wrote" in said
+        assert page.read_text(encoding="utf-8") == "<!doctype html>\n<p>Mine"
+        page.write_text("", encoding="utf-8")
+        for _ in range(2):
+            assert tuner(here, "inspect", "photos.yaml", *more)[0] == 0
+        assert "what a network sees" in page.read_text(encoding="utf-8")
+
     def test_a_page_that_cannot_be_written_in_the_end(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda *arguments: True)  # as for root, of a disk that is read-only
         status, said = tuner(here, "inspect", "photos.yaml", "-o", "/proc/page.html")

@@ -128,7 +128,11 @@ def test_report_is_written_again_from_the_artifact_alone(store: Store, told: Tri
     page = Path("small-20260101-000000-aaaa.html").read_text()
     assert "0.7500" in page and "trial 1" in page
     told("report", "small", "-o", "mine.html")
-    assert Path("mine.html").exists()
+    told("report", "small", "-o", "mine.html")
+    assert "trial 1" in Path("mine.html").read_text()
+    Path("notes.txt").write_text("mine")
+    assert "is no page that tuner wrote" in told("report", "small", "-o", "notes.txt", status=2)
+    assert Path("notes.txt").read_text() == "mine"
     assert "no folder" in told("report", "small", "-o", "nowhere/mine.html", status=2)
 
 

@@ -90,6 +90,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     Raises:
         UserError: The file has mistakes, or the page cannot be written.
     """
+    from tuner.report.page import check_replaceable
     from tuner.spec.loader import load
     from tuner.storage.named_output import check_writable, writing
     from tuner.train.trial_config import TrialConfig
@@ -98,6 +99,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     check_writable(page, file.with_suffix(".html").name)
     if page == file or (page.exists() and file.exists() and page.samefile(file)):
         raise UserError(Problem(f"{page} is the experiment", "--output", hint="name another file"))
+    check_replaceable(page)
     try:
         spec, _ = load(file, overrides).prepare(choices=False)
     except UserError as error:

@@ -12,6 +12,7 @@ from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.report import html, tables
 from tuner.report.look import read_hardest
+from tuner.report.page import check_replaceable
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.named_output import check_writable
 from tuner.storage.uris import default_uri
@@ -49,12 +50,14 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
         uri: MLflow's tracking URI; None for its default.
 
     Raises:
-        UserError: There is no such job, or neither its journal nor its recorded report can be read from here.
+        UserError: There is no such job, or neither its journal nor its recorded report can be read from here; or the
+            file cannot be written, or is no page that tuner wrote.
     """
     with store.reading(uri or default_uri()) as client:
         job = find_job(client, name)
         path = path or Path(f"{job.experiment}-{job.id}.html")
         check_writable(path)
+        check_replaceable(path)
         try:
             with rebuilt_job(client, job) as (spec, past):
                 run = job.run.info.run_id
