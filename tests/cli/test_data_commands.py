@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from commands import tuner
+from encoded_files import write_parquet
 from pages import Page
 from PIL import Image
 
@@ -78,13 +80,80 @@ class TestInspect:
         for name in [*sample, *files["test"].names]:
             (here / "photos" / name).write_text("")
         status, said = tuner(here, "inspect", "photos.yaml")
-        assert status == 2
+        broken = [*sample, *files["test"].names]
+        assert status == 1
         assert len(sample) > 5
-        assert all(f"{name}: it is not an image" in said for name in sample)
-        assert "tuner inspect FOLDER looks at all images" in said
+        assert f"{len(broken)} files cannot be read" in said
+        assert all(f"{name}: it is not an image" in said for name in broken)
+        assert "photos.html is not written" in said
+        assert not (here / "photos.html").exists()
         status, said = tuner(here, "inspect", "photos")
         assert status == 1
-        assert all(f"{name}: it is not an image" in said for name in [*sample, *files["test"].names])
+        assert all(f"{name}: it is not an image" in said for name in broken)
+        status, said = tuner(here, "validate", "photos.yaml")
+        assert status == 2
+        assert "tuner inspect looks at all images" in said
+
+    def test_an_image_of_the_page_is_broken(self, here: Path) -> None:
+        name = ImageFolder(root=str(here / "photos"), size=8).files()["train"].names[0]
+        (here / "photos" / name).write_text("")
+        status, said = tuner(here, "inspect", "photos.yaml", "trial.data.channels=3", "trial.data.mean_std=imagenet")
+        assert status == 1, "no image was measured, so the file has no mistake"
+        assert f"1 file cannot be read:\n  {name}: it is not an image" in said
+        assert "photos.html is not written" in said
+
+    @pytest.mark.parametrize("split", ["", ",split"])
+    def test_all_broken_images_of_a_csv_file_are_named(self, split: str, here: Path) -> None:
+        rows = [
+            f"photos/{label}/{number}.png,{label}{split and ',test' if number > 5 else split and ',train'}"
+            for label in ("cats", "<dogs>")
+            for number in range(8)
+        ]
+        (here / "photos.csv").write_text("\n".join([f"path,label{split}", *rows]), encoding="utf-8")
+        broken = [f"photos/cats/{number}.png" for number in range(8)]
+        for name in broken:
+            (here / name).write_text("")
+        status, said = tuner(here, "inspect", "photos.csv")
+        assert status == 1
+        assert "16 images" in said
+        assert "8 files cannot be read:" in said
+        assert all(f"  {name}: it is not an image" in said for name in broken)
+        status, said = tuner(here, "init", "photos.csv", "-o", "-")
+        assert status == 2, "broken images are no reason to leave out the column of the sets"
+        assert "cannot be read: photos/cats/" in said
+
+    def test_a_folder_of_damaged_shards_or_a_wrong_list_says_what_is_wrong_with_them(self, here: Path) -> None:
+        for number, name in enumerate(("train-0", "train-1")):
+            write_parquet(here / "shards" / f"{name}.parquet", ["a", "b"] * 10, first=100 * number)
+        whole = here / "shards" / "train-1.parquet"
+        whole.write_bytes(whole.read_bytes()[:-20])
+        status, said = tuner(here, "inspect", "shards")
+        assert status == 1
+        assert "as Parquet files: " in said and "train-1.parquet cannot be read" in said
+        (here / "photos" / "list.csv").write_text("path,label\ncats/0.png,a\ncats/nowhere.png,b", encoding="utf-8")
+        shutil.rmtree(here / "photos" / "<dogs>")
+        status, said = tuner(here, "inspect", "photos")
+        assert status == 1
+        assert "it has one class, cats" in said
+        assert "cats/nowhere.png (line 3)" in said
+
+    def test_broken_rows_of_shards_are_named(self, here: Path) -> None:
+        write_parquet(here / "shards" / "train.parquet", ["a", "b"] * 10, broken=[2, 4])
+        write_parquet(here / "shards" / "test.parquet", ["a", "b"] * 5, first=50, broken=[7])
+        status, said = tuner(here, "inspect", "shards")
+        assert status == 1
+        assert all(f"  {row}: it has no bytes" in said for row in ("train.parquet:02", "train.parquet:04"))
+        assert "  test.parquet:07: it has no bytes" in said
+
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_a_pipe_is_not_waited_for(self, suffix: str, here: Path) -> None:
+        os.mkfifo(here / f"pipe.{suffix}")
+        status, said = tuner(here, "inspect", f"pipe.{suffix}")
+        assert (status, "nothing is broken" in said) == (1, False)
+        (here / "p.yaml").write_text(EXPERIMENT.replace("image_folder, root: photos", f"{suffix}, file: pipe.{suffix}"))
+        status, said = tuner(here, "validate", "p.yaml")
+        assert status == 2
+        assert "is not a file" in said
 
     def test_a_csv_file(self, here: Path) -> None:
         rows = [f"photos/{label}/{number}.png,{label}" for label in ("cats", "<dogs>") for number in range(8)]

@@ -171,15 +171,19 @@ def test_other_files_are_ignored_and_told(photos: Path) -> None:
     (photos / "dogs" / "gone.png").symlink_to(photos / "nowhere.png")
     (photos / "dogs" / "itself.png").symlink_to(photos / "dogs" / "itself.png")
     (photos / "dogs" / "up").symlink_to(photos)
+    (photos / "nowhere").symlink_to("nowhere")
+    os.mkfifo(photos / "dogs" / "pipe.png")
     data = ImageFolder(root=str(photos))
-    assert set(data._listing.ignored[1:]) == {
-        "2 images in photos, outside of the classes' folders",
+    assert data._listing.ignored[1:] == (
+        "the link nowhere",
         "the folder cats/thumbs",
         "the link dogs/gone.png",
         "the link dogs/itself.png",
+        "the special file dogs/pipe.png",
         "the link dogs/up",
-    }
-    assert "photos: ignored 2 files without" in data.prepare()[1] and data.prepare()[1].endswith(", and 1 more")
+        "2 images in photos, outside of the classes' folders",
+    ), "each one is told once"
+    assert "photos: ignored 2 files without" in data.prepare()[1] and data.prepare()[1].endswith(", and 3 more")
     assert ImageFolder(root=str(photos)).describe().sizes["train"] == 32
 
 

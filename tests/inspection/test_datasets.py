@@ -120,6 +120,8 @@ def test_what_is_odd_is_noted(photos: Path, photo: Photo) -> None:
     (photos / "cats" / "dead.png").symlink_to("nowhere")
     (photos / "cats" / "loop").symlink_to("..")
     (photos / "cats" / "self.png").symlink_to("self.png")
+    os.mkfifo(photos / "cats" / "pipe.png")
+    (photos / "cats" / "folder.png").mkdir()
     photo("cats/cmyk.jpg", mode="CMYK")
     photo("cats/deep/inside.png")
     photo("loose.png")
@@ -136,6 +138,8 @@ def test_what_is_odd_is_noted(photos: Path, photo: Photo) -> None:
     for note in (
         "1 file without the suffix of an image (1 .txt): cats/notes.txt",
         "3 links to nothing or in a circle, ignored: cats/dead.png, cats/loop, cats/self.png",
+        "1 special file (a pipe, a socket or a device), ignored: cats/pipe.png",
+        "1 folder without images in a class's folder: cats/folder.png",
         "1 image in folders within a class's folder: cats/deep/inside.png",
         "1 image outside of the classes' folders: loose.png",
         "1 CMYK (printing colours)",

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,24 @@ def write_csv(folder: Path, count: int = 210, classes: Sequence[str] = ("a", "b"
 
 
 def write_parquet(
-    file: Path, labels: Sequence[Any], names: Sequence[str] | None = None, first: int = 0, group: int = 10
+    file: Path,
+    labels: Sequence[Any],
+    names: Sequence[str] | None = None,
+    first: int = 0,
+    group: int = 10,
+    broken: Collection[int] = (),
 ) -> Path:
-    """Write a Parquet file as Hugging Face does: images as structs of bytes and path, names of classes as metadata."""
+    """Write a Parquet file as Hugging Face does: images as structs of bytes and path, names of classes as metadata.
+
+    Those in the rows `broken` have no bytes.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    images = [{"bytes": encoded(first + number), "path": f"{number}.png"} for number in range(len(labels))]
+    images = [
+        {"bytes": b"" if number in broken else encoded(first + number), "path": f"{number}.png"}
+        for number in range(len(labels))
+    ]
     table = pa.table({"image": images, "label": list(labels)})
     if names is not None:
         feature: dict[str, Any] = {"names": list(names), "_type": "ClassLabel"}

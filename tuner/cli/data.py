@@ -66,30 +66,37 @@ def _of_folder(path: Path) -> "Findings":
     from tuner.data import ImageFolder
     from tuner.inspection.datasets import inspect_dataset, inspect_folder
     from tuner.inspection.findings import Findings
-    from tuner.proposal.layouts import NotThis, detected
+    from tuner.proposal.layouts import Broken, Layout, NotThis, detected
 
     if not path.exists():
         raise UserError(Problem("no such file", where=str(path)))
     with Counting(f"looking at {path}") as counting:
         try:
-            layout = detected(path.absolute())
+            found: Layout | Broken = detected(path.absolute())
+        except Broken as broken:
+            found = broken
         except NotThis as error:
-            if path.is_dir():
-                return inspect_folder(path, counting)
-            return Findings("a file that lists or holds images", str(path), refused=list(error.problems))
-        if isinstance(layout.data, ImageFolder):  # there may be more in it than training reads
+            if not path.is_dir():
+                problems = error.problems or (Problem("it is no file", hint="give a folder, or a file"),)
+                return Findings("a file that lists or holds images", str(path), refused=list(problems))
+            findings = inspect_folder(path, counting)
+            if findings.refused:  # it may have been meant as something else
+                findings.refused = list(error.problems)
+            return findings
+        if isinstance(found.data, ImageFolder):  # there may be more in it than training reads
             return inspect_folder(path, counting)
-        findings = inspect_dataset(layout.data, counting)
-        findings.what = layout.what
+        findings = inspect_dataset(found.data, counting)
+        findings.what = found.what
         return findings
 
 
-def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tuple["Findings", Path]:
-    """Inspect the dataset of an experiment, and write its page.
+def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tuple["Findings", Path | None]:
+    """Inspect the dataset of an experiment, and write its page unless images that it needs cannot be decoded.
 
     Raises:
         UserError: The file has mistakes, or the page cannot be written.
     """
+    from tuner.data.encoded.dataset import UNOPENED
     from tuner.report.page import check_replaceable
     from tuner.spec.loader import load
     from tuner.storage.named_output import check_writable, writing
@@ -100,11 +107,15 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     if page == file or (page.exists() and file.exists() and page.samefile(file)):
         raise UserError(Problem(f"{page} is the experiment", "--output", hint="name another file"))
     check_replaceable(page)
+    can_be_seen = True
     try:
         spec, _ = load(file, overrides).prepare(choices=False)
     except UserError as error:
-        items = [Problem(item) for problem in error.problems for item in problem.items]
-        raise UserError(*error.problems, *items) from None
+        if not all(problem.items for problem in error.problems):
+            raise
+        can_be_seen = False
+        unopened = [f"trial.data.{name}={value}" for name, value in UNOPENED.items()]
+        spec, _ = load(file, [*overrides, *unopened]).prepare(choices=False)
     if not isinstance(spec.trial, TrialConfig):
         hint = "tuner inspect FOLDER looks at a folder of images"
         raise UserError(Problem("a function of your own reads its own data", "trial.target", hint=hint))
@@ -117,7 +128,15 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     assert isinstance(trial, TrialConfig)
     with Counting(f"looking at {trial.data.describe().name}") as counting:
         findings = inspect_dataset(trial.data, counting)
-    sheet = contact_sheet(trial)
+    try:
+        sheet = contact_sheet(trial) if can_be_seen else None
+    except UserError:
+        if not findings.broken:
+            raise
+        sheet = None
+    if sheet is None:
+        findings.notes.append(f"{page} is not written: its images cannot be read")
+        return findings, None
     with writing(page):
         write_contact_sheet(page, sheet, spec.name)
     return findings, page

@@ -163,6 +163,11 @@ def _notes(tree: Tree) -> Iterator[str]:
             yield f"{counted(len(names), 'image')} {what}: {_some(names)}"
     if tree.links:
         yield f"{counted(len(tree.links), 'link')} to nothing or in a circle, ignored: {_some(tree.links)}"
+    if tree.special:
+        total = counted(len(tree.special), "special file")
+        yield f"{total} (a pipe, a socket or a device), ignored: {_some(tree.special)}"
+    if tree.within:
+        yield f"{counted(len(tree.within), 'folder')} without images in a class's folder: {_some(tree.within)}"
     if tree.beside:
         yield f"{counted(len(tree.beside), 'folder')} beside those of the splits, ignored: {_some(tree.beside)}"
     for folder, why in tree.unreadable.items():

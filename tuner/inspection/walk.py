@@ -55,6 +55,10 @@ class Tree:
     """Image files outside of the classes' folders."""
     links: list[str] = field(default_factory=list)
     """Links that lead nowhere, or in a circle."""
+    special: list[str] = field(default_factory=list)
+    """Pipes, sockets and devices."""
+    within: list[str] = field(default_factory=list)
+    """Folders within a class's folder that have no images."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Folders that cannot be read, and why."""
     beside: list[str] = field(default_factory=list)
@@ -113,7 +117,10 @@ class _Walker:
         inside = (*above, os.path.realpath(folder))
         for entry, is_folder in self._entries(folder, above):
             if is_folder:
+                before = len(self.tree.files)
                 self._files(entry.path, split, label, inside)
+                if len(self.tree.files) == before:
+                    self.tree.within.append(self._relative(entry.path))
             else:
                 self._file(entry, split, label, is_deep=len(above) > 1)
 
@@ -153,7 +160,8 @@ class _Walker:
                 continue
             kind = kind_of(entry)
             if kind is None or (kind and self._leads_back(entry, folder, above)):
-                self.tree.links.append(self._relative(entry.path))
+                is_link = kind is not None or entry.is_symlink()
+                (self.tree.links if is_link else self.tree.special).append(self._relative(entry.path))
                 continue
             yield entry, kind
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tuner.data import CSVImages, ImageFolder, ParquetImages
 from tuner.data.decoding import Undecodable, quiet
 from tuner.data.encoded.csv_listing import columns_of
-from tuner.data.encoded.dataset import EncodedImages
+from tuner.data.encoded.dataset import UNOPENED, EncodedImages
 from tuner.errors import Mistakes, Problem, UserError, mistakes_in
 from tuner.formatting import counted
 from tuner.inspection.examine import size_of
@@ -34,6 +34,21 @@ class NotThis(Exception):
 
     def __init__(self, *problems: Problem) -> None:
         self.problems = problems
+
+
+class Broken(NotThis):
+    """Data are of a layout, and images of theirs cannot be decoded.
+
+    Args:
+        what: A phrase for the user.
+        data: The dataset, of which no image is opened yet.
+        problems: Which images, and why.
+    """
+
+    def __init__(self, what: str, data: EncodedImages, problems: list[Problem]) -> None:
+        super().__init__(*problems)
+        self.what = what
+        self.data = data
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,8 @@ def csv_file(path: Path) -> Layout:
     for file in files:
         try:
             return _listed(file)
+        except Broken:
+            raise
         except NotThis as error:
             problems += error.problems
     raise NotThis(*dict.fromkeys(problems))
@@ -110,6 +127,8 @@ def _listed(file: Path) -> Layout:
     for used in [columns] if split is None else [columns, {key: columns[key] for key in columns if key != "split"}]:
         try:
             layout = _layout("images that a CSV file lists", {"kind": "csv", "file": str(file)} | used, CSVImages)
+        except Broken:  # with other columns they might be in the test set, which is not looked at here
+            raise
         except NotThis as error:
             problems += error.problems
             continue
@@ -176,12 +195,15 @@ def detected(path: Path) -> Layout:
     """Say what data are, by the first of the layouts that they have.
 
     Raises:
+        Broken: Images cannot be decoded.
         NotThis: They have none of them, or training would refuse them.
     """
     problems: list[Problem] = []
     for name, detect in DETECTORS.items():
         try:
             return detect(path)
+        except Broken:
+            raise
         except NotThis as error:
             problems += [replace(each, message=f"as {name}: {each.message}", key="") for each in error.problems]
     raise NotThis(*problems)
@@ -193,11 +215,15 @@ def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) ->
     Raises:
         NotThis: It cannot be read.
     """
+    given = {name: value for name, value in fields.items() if name != "kind"}
     try:
-        data = member.model_validate({name: value for name, value in fields.items() if name != "kind"})
+        data = member.model_validate(given)
         files = data.files()
     except ValidationError as error:
-        raise NotThis(*mistakes_in(error) or [Problem(str(error))]) from None
+        problems = mistakes_in(error) or [Problem(str(error))]
+        if all(problem.items for problem in problems):
+            raise Broken(called, member.model_validate(given | UNOPENED), problems) from None
+        raise NotThis(*problems) from None
     except Mistakes as mistakes:
         raise NotThis(*mistakes.problems) from None
     sides = list(map(min, _sizes(data, files["train"].names[:_SAMPLE])))

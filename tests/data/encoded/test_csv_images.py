@@ -179,6 +179,7 @@ ROWS = "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(8))
         ("", {}, "file", "cannot be read"),
         ("path,label\n", {}, "file", "has no rows"),
         ("path,label\n0.png,a,b\n1.png,b,c\n", {}, "delimiter", "more cells than the first line"),
+        ("path,label\n0.png,a\n1.png,b,c\n", {}, "file", "cannot be read: Expected 2 fields in line 3, saw 3"),
         ('path,label\n0.png,"a\n1.png,b\n', {}, "file", "cannot be read"),
         ("path,label\na\0b.png,c\n0.png,b\n", {}, "paths", "cannot be found"),
         ("a,b\n1,2\n", {}, "paths", "has no column named path"),

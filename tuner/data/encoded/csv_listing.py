@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tuner.data.encoded.labels import are_yes, in_columns, of_classes, separated
-from tuner.data.encoded.listing import Array, Items, Listing, split_of, stamps
+from tuner.data.encoded.listing import Array, Items, Listing, is_special, split_of, stamps
 from tuner.data.encoded.splitting import why_not_complete
 from tuner.error_text import escaped, one_line
 from tuner.errors import Mistakes, Problem, allowed
@@ -128,6 +128,8 @@ class _Reader:
         import pandas as pd
 
         try:
+            if is_special(self.file):
+                self._refuse("is not a file", "file", "name a file, which is read more than once")
             with self.file.open(encoding=self.encoding, newline="") as lines:
                 head = lines.readline().lstrip("\ufeff")
                 delimiter = self.delimiter or max(_DELIMITERS, key=head.count)
@@ -155,7 +157,9 @@ class _Reader:
             hint = "write encoding: latin-1, cp1252, utf-16, or whatever it was saved in"
             self._refuse(f"is not {self.encoding}: {error}", "encoding", hint)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error, ValueError) as error:
-            self._refuse(f"cannot be read: {' '.join(str(error).split())}", "file", "its first line names the columns")
+            why = " ".join(str(error).split()).rpartition("C error: ")[2]
+            hint = "its first line names the columns; a cell that contains the delimiter stands in quotes"
+            self._refuse(f"cannot be read: {why}", "file", hint)
         if not header:
             self._refuse("has an empty first line", "file", "its first line names the columns")
         table.columns = [name.strip() for name in header]  # pandas renames those that are there twice

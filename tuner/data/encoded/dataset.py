@@ -31,6 +31,9 @@ _SAMPLE = 500
 _SHOWN = 5
 """Most images that a message names."""
 
+UNOPENED: dict[str, Any] = {"channels": 3, "mean_std": "imagenet"}
+"""Fields with which no image is opened before the images are read: broken ones are no mistake then."""
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
 
@@ -279,7 +282,7 @@ def _measure(data: EncodedImages) -> tuple[int, Statistics]:
     channels, statistics, outcome = measure(data._sample(), form, data.encoded)
     if outcome.failures:
         broken = data._broken(outcome.failures)
-        hint = f"{broken.hint}; tuner inspect FOLDER looks at all images, and not just at a sample"
+        hint = f"{broken.hint}; tuner inspect looks at all images, and not just at a sample"
         raise Mistakes(replace(broken, key=data._key, hint=hint))
     return channels, statistics
 

@@ -89,7 +89,7 @@ class Lister:
             kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in self.other.most_common(8))
             total = self.other.total()
             self.ignored.insert(0, f"{counted(total, 'file')} without the suffix of an image ({kinds})")
-        return FolderListing(classes, splits, tuple(self.ignored), self.root)
+        return FolderListing(classes, splits, tuple(dict.fromkeys(self.ignored)), self.root)  # the root is read twice
 
     def _folders_of_splits(self) -> dict[str, Path]:
         """The folder of each split; the root if the images are not split."""
@@ -191,17 +191,22 @@ class Lister:
         return entry.path.removeprefix(f"{self.root}{os.sep}")
 
     def entries(self, folder: Path) -> Iterator[tuple[os.DirEntry[str], bool]]:
-        """The files and folders in a folder, and whether each one is a folder. Names with a dot first are hidden."""
+        """The files and folders in a folder by name, and whether each one is a folder.
+
+        Names with a dot first are hidden.
+        """
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    kind = kind_of(entry)
-                    if kind is None or (kind and _is_circle(entry, folder)):
-                        self.ignored.append(f"the link {escaped(self._relative(entry))}")
-                        continue
-                    yield entry, kind
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                kind = kind_of(entry)
+                if kind is None or (kind and _is_circle(entry, folder)):
+                    what = "link" if entry.is_symlink() else "special file"
+                    self.ignored.append(f"the {what} {escaped(self._relative(entry))}")
+                    continue
+                yield entry, kind
         except (OSError, ValueError) as error:  # ValueError: a null character
             why = getattr(error, "strerror", None) or str(error)
             message = f"{escaped(str(folder))} cannot be read: {why}"
@@ -233,7 +238,7 @@ class Lister:
 
 
 def kind_of(entry: os.DirEntry[str]) -> bool | None:
-    """Whether an entry is a folder; None if it is neither a file nor a folder, such as a link to nothing."""
+    """Whether an entry is a folder; None if it is neither a file nor a folder, such as a link to nothing, or a pipe."""
     try:
         return False if entry.is_file() else entry.is_dir() or None
     except OSError:  # a link to itself

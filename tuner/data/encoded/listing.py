@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
@@ -105,6 +106,15 @@ def _stamps(paths: list[str]) -> list[tuple[int, int] | None]:
         return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None
 
     return [stamp(path) for path in paths]
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path is a pipe, a socket or a device: opening it might wait forever.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def split_of(word: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from tuner.data.encoded.labels import of_classes, of_lists
-from tuner.data.encoded.listing import Items, Listing, split_of
+from tuner.data.encoded.listing import Items, Listing, is_special, split_of
 from tuner.data.encoded.parquet_rows import Shard
 from tuner.data.encoded.splitting import why_not_complete
 from tuner.error_text import escaped
@@ -161,6 +161,8 @@ class _Reader:
         import pyarrow.parquet as pq
 
         try:
+            if is_special(path):
+                self._refuse(f"{escaped(name)} is not a file", "delete it, or leave it out by a pattern")
             with pq.ParquetFile(path) as file:
                 schema, metadata = file.schema_arrow, file.metadata
                 images, labels = self._columns(name, schema)
