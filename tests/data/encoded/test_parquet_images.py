@@ -10,9 +10,10 @@ import torch
 from encoded_files import encoded, noise, problem_of, write_parquet
 
 from tuner.data import ParquetImages
+from tuner.data.decoding import Undecodable
 from tuner.data.encoded import parquet_listing
 from tuner.data.encoded.parquet_listing import listing_of
-from tuner.data.encoded.parquet_rows import _RECENT
+from tuner.data.encoded.parquet_rows import Shard, _Recent, image_of
 from tuner.data.loading.source import LoaderResources
 from tuner.errors import UserError
 
@@ -43,7 +44,9 @@ def test_the_images_and_names_are_those_of_the_shards(shards: Path) -> None:
             assert (np.moveaxis(expected, -1, 0) == image.numpy()).all()
 
 
-def test_a_group_of_rows_is_read_once(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The groups of rows that are read from now on, by a process that has read and keeps none."""
     import pyarrow.parquet as pq
 
     reads: list[int] = []
@@ -54,11 +57,90 @@ def test_a_group_of_rows_is_read_once(shards: Path, monkeypatch: pytest.MonkeyPa
         return read(file, group, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting)
-    monkeypatch.setattr(_RECENT, "_groups", type(_RECENT._groups)())
+    monkeypatch.setattr("tuner.data.encoded.parquet_rows._RECENT", _Recent())
     monkeypatch.setattr("tuner.data.encoded.parquet_rows._KEPT", 0)
+    return reads
+
+
+def test_a_group_of_rows_is_read_once(shards: Path, reads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     ParquetImages(file=str(shards), size=8, channels=3, mean_std="imagenet").read("train")
     assert len(reads) == 6, "the images are asked for in random order, and read in that of the rows"
+
+
+PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize(
+    ("written", "one_by_one"),
+    [
+        (PLAIN | {"write_page_index": True, "use_content_defined_chunking": True}, True),  # as Hugging Face does
+        (PLAIN | {"data_page_size": 64, "write_batch_size": 1}, True),
+        (PLAIN | {"data_page_version": "2.0"}, True),
+        (PLAIN | {"use_dictionary": True}, True),
+        (PLAIN | {"column_encoding": "DELTA_BYTE_ARRAY"}, False),
+        ({"compression": "snappy"}, False),
+        ({"compression": "zstd", "use_dictionary": False}, False),
+    ],
+)
+def test_an_image_is_read_without_its_group_where_the_file_has_its_bytes(
+    written: dict[str, Any], one_by_one: bool, nested: bool, tmp_path: Path, reads: list[int]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count, group = 40, 10
+    images = [encoded(number) + bytes(number) for number in range(count)]
+    values = [{"bytes": each, "path": "x"} for each in images] if nested else images
+    table = pa.table({"number": list(range(count)), "image": values, "label": [0, 1] * (count // 2)})
+    if "column_encoding" in written:
+        name = "image.bytes" if nested else "image"
+        written = written | {"column_encoding": {name: written["column_encoding"]}}
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=group, **written)
+    shards = {"x": Shard(tmp_path / "x.parquet", tuple(range(0, count + 1, group)))}
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    for number in order * 2:
+        assert image_of(shards, "image", f"x:{number}") == images[number]
+    assert (sorted(reads) == [0, 1, 2, 3]) == one_by_one
+    assert len(reads) > count or one_by_one
+
+
+def test_images_that_are_missing_or_twice_in_a_group_are_read_like_others(tmp_path: Path, reads: list[int]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [encoded(0), None, encoded(1), encoded(0), b"", encoded(1)]
+    rows = [None if each is None else {"bytes": each} for each in images]
+    table = pa.table({"image": pa.array(rows, pa.struct([("bytes", pa.binary())]))})
+    for number, options in enumerate((PLAIN, PLAIN | {"use_dictionary": True})):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path, row_group_size=6, **options)
+        other = tmp_path / "other.parquet"
+        pq.write_table(table, other, row_group_size=6)
+        shards = {"x": Shard(path, (0, 6)), "other": Shard(other, (0, 6))}
+        for row in (0, 1, 2, 3, 4, 5, 5, 4, 3, 2, 1, 0):
+            for name in ("other:0", f"x:{row}"):
+                if name == "other:0" or images[row]:
+                    assert image_of(shards, "image", name) == (images[0] if name == "other:0" else images[row])
+                else:
+                    with pytest.raises(Undecodable, match="it has no bytes"):
+                        image_of(shards, "image", name)
+
+
+def test_a_file_that_changes_while_it_is_used_is_told(tmp_path: Path, reads: list[int]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "x.parquet"
+    for first in (0, 10):
+        table = pa.table({"image": [encoded(first + number) for number in range(4)]})
+        pq.write_table(table, path, row_group_size=2, **PLAIN)
+        if first == 0:
+            shards = {"x": Shard(path, (0, 2, 4))}
+            assert [image_of(shards, "image", f"x:{row}") for row in (0, 2)] == [encoded(0), encoded(2)]
+    with pytest.raises(Undecodable, match="the file has changed while it was in use"):
+        image_of(shards, "image", "x:1")
 
 
 @pytest.mark.parametrize("pattern", ["photos/train-*.parquet", "photos", "photos/*.parquet"])
