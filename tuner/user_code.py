@@ -146,6 +146,20 @@ def _is_refused(name: str) -> bool:
     return top == "tuner" or is_stdlib
 
 
+def raised(error: BaseException) -> str:
+    """What the user's code has raised, with the file and the line of their code."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    own = [f for f in frames if any(Path(f.filename).is_relative_to(folder) for folder in folders())]
+    theirs = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]
+    last = next(reversed(own or theirs), None)
+    where = f"{last.filename}:{last.lineno}" if last else ""
+    message = str(error)
+    if isinstance(error, SyntaxError):
+        where, message = f"{error.filename}:{error.lineno}", error.msg
+    line = f" ({where})" if where else ""
+    return f"{type(error).__name__}: {message}{line}"
+
+
 def files_of(targets: Iterable[str]) -> set[Path]:
     """The user's files that these targets import, directly or indirectly, at once or later; no installed files.
 
@@ -235,14 +249,14 @@ def _import(name: str) -> ModuleType:
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise Mistakes(_import_failure(name, error)) from None
+            raise Mistakes(Problem(f"{name} cannot be imported: {raised(error)}", "target")) from None
         searched = ", ".join(str(f) for f in (*_folders, *_last_folders)) or "no folder"
         modules = sorted({p.stem for f in folders() for p in f.glob("*.py")})
         found = allowed(name, modules) if modules else "the folders hold no module"
         hint = f"searched {searched} and the installed packages; {found}"
         raise Mistakes(Problem(f"there is no module {error.name!r}", "target", hint=hint)) from None
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may call sys.exit
-        raise Mistakes(_import_failure(name, error)) from None
+        raise Mistakes(Problem(f"{name} cannot be imported: {raised(error)}", "target")) from None
 
 
 @contextlib.contextmanager
@@ -254,19 +268,6 @@ def _first_on_path(folder: Path | None) -> Iterator[None]:
     finally:
         if folder is not None:
             sys.path.remove(str(folder))
-
-
-def _import_failure(name: str, error: Exception | SystemExit) -> Problem:
-    """The problem that a user's module raised `error` while it was imported, with the line of their code."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    own = [f for f in frames if any(Path(f.filename).is_relative_to(folder) for folder in folders())]
-    last = next(reversed(own or frames), None)
-    where = f"{last.filename}:{last.lineno}" if last and last.filename != __file__ else ""
-    message = str(error)
-    if isinstance(error, SyntaxError):
-        where, message = f"{error.filename}:{error.lineno}", error.msg
-    line = f" ({where})" if where else ""
-    return Problem(f"{name} cannot be imported: {type(error).__name__}: {message}{line}", "target")
 
 
 def _file_or_name(module: ModuleType) -> str:

@@ -200,6 +200,8 @@ SETS = {
     "a class of one image": lambda i: (np.zeros((6, 6)), 2 if i == 19 else i % 2),
     "huge label": lambda i: (np.zeros((6, 6)), 10**12),
     "triples": lambda i: (np.zeros((6, 6)), i % 2, 0),
+    "damaged": lambda i: (np.zeros((6, 6)), 0 // (i - 7) + i % 2),
+    "leaves": lambda i: exit(3),
 }
 FINE = SETS["fine"] = lambda i: (np.zeros((6, 6)), i % 2)
 TESTS = {
@@ -245,6 +247,8 @@ class Made:
         ("a class of one image", "class 2 has 1"),
         ("huge label", "has the label 1000000000000"),
         ("triples", "item 0 is a tuple"),
+        ("damaged", "item 7 cannot be read: ZeroDivisionError: integer division or modulo by zero (/"),
+        ("leaves", "item 0 cannot be read: SystemExit: 3 (/"),
         ("a class of the test set alone", "image 2 has the class 2"),
         ("another shape in the test set", "the training images are 6x6 with 1 channel, and the test images 7x6"),
         ("nothing in the test set", "(train=False, name='nothing in the test set'): it has no images"),

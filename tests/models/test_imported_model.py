@@ -17,6 +17,7 @@ from tuner.errors import Mistakes
 from tuner.interfaces import ImageShape, Output
 from tuner.jobs.result import OK
 from tuner.models import ImportedModel
+from tuner.models.memory_format import placed
 from tuner.train.checkpoint import read_model
 from tuner.train.trial_base import merge
 from tuner.train.trial_config import TrialConfig
@@ -69,7 +70,7 @@ class Pair(Net):
     def forward(self, images):
         return self.layers(images), 0
 
-class Small(nn.Module):
+class Small(Net):
     def forward(self, images):
         return images.reshape(len(images), 100)
 
@@ -96,6 +97,48 @@ class FailsInTraining(Net):
         if self.training:
             raise KeyError("labels")
         return self.layers(images)
+
+class Pairs(Net):
+    def forward(self, images):
+        return self.layers(images).reshape(2, -1)
+
+class Frozen(Net):
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+class Detached(Net):
+    def forward(self, images):
+        return self.layers(images).detach()
+
+class Integers(Net):
+    def forward(self, images):
+        return self.layers(images).long()
+
+class Leaves(Net):
+    def forward(self, images):
+        exit(0)
+
+def leave():
+    raise SystemExit(3)
+
+class Convolutional(nn.Module):
+    def __init__(self, channels, num_classes):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(channels, 8, 3, padding=1), nn.Linear(8 * 4 * 4, num_classes)
+
+    def flat(self, features):
+        return features.flatten(1)
+
+    def forward(self, images):
+        return self.last(self.flat(torch.max_pool2d(self.first(images), 2)))
+
+class Views(Convolutional):
+    def flat(self, features):
+        return features.view(features.size(0), -1)
+
+def scripted_views(channels, num_classes):
+    return torch.jit.script(Views(channels, num_classes))
 
 def scripted():
     return torch.jit.script(Net())
@@ -182,16 +225,53 @@ def test_a_model_with_several_heads_is_told_no_number_of_classes(module: str) ->
         (
             "Auxiliary",
             {},
-            "returns (2, 10), aux (2, 10) for two images in training mode, but the task needs (2, 10)",
+            "returns (3, 10), aux (3, 10) for three images in training mode, but the task needs (3, 10)",
             "target",
         ),
-        ("Named", {}, "returns tuple for two images in training mode", "target"),
-        ("FailsInTraining", {}, "cannot take images (2, 1, 8, 8) in training mode: KeyError: 'labels'", "target"),
+        ("Pairs", {}, "returns (2, 15) for three images in training mode, but the task needs (3, 10)", "target"),
+        ("Frozen", {}, "returns a module without parameters to train", "target"),
+        ("Detached", {}, "returns outputs without a gradient in training mode", "target"),
+        ("Integers", {}, "returns torch.int64", "target"),
+        ("Leaves", {}, "cannot take images (2, 1, 8, 8): SystemExit: 0", "target"),
+        ("leave", {}, "() raises SystemExit: 3", "args"),
+        ("Named", {}, "returns tuple for three images in training mode", "target"),
+        ("FailsInTraining", {}, "cannot take images (3, 1, 8, 8) in training mode: KeyError: 'labels'", "target"),
     ],
 )
 def test_what_is_wrong_with_it_is_told(name: str, args: dict[str, Any], message: str, key: str, module: str) -> None:
     told, at = refused(ImportedModel(target=f"{module}:{name}", args=args))
     assert message in told and at == key
+
+
+def test_an_error_of_its_code_is_told_with_the_line(module: str) -> None:
+    lines = [line.strip() for line in NET.splitlines()]
+    for name, line in (("FailsInTraining", 'raise KeyError("labels")'), ("leave", "raise SystemExit(3)")):
+        told, _ = refused(ImportedModel(target=f"{module}:{name}"))
+        assert told.endswith(f"{module}.py:{lines.index(line) + 1})")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_contiguous"), [("Convolutional", False), ("Views", True), ("scripted_views", True)]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_that_views_its_features_gets_contiguous_images(
+    name: str, is_contiguous: bool, channels: int, module: str
+) -> None:
+    """Batches are in channels-last format, in which such a view fails; many scripts have one."""
+    image = ImageShape(channels, 8, 8, (0.5,) * channels, (0.5,) * channels)
+    model = ImportedModel(target=f"{module}:{name}")
+    model.check(image, ONE)
+    torch.manual_seed(0)
+    built = model.build(image, ONE)
+    torch.manual_seed(0)
+    again = model.build(image, ONE)
+    assert built.training and all(map(torch.equal, built.parameters(), again.parameters()))
+    assert all(each.is_contiguous() for each in built.parameters())
+    images = torch.rand(5, channels, 8, 8).contiguous(memory_format=torch.channels_last)
+    for each in (built, placed(again, torch.device("cpu"))):  # as a checkpoint is loaded, and as a trial trains
+        each(images).sum().backward()
+    weight = next(each for each in again.parameters() if each.dim() == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last) != is_contiguous or channels == 1
 
 
 def test_a_name_that_is_not_there_is_told_with_the_nearest(module: str) -> None:

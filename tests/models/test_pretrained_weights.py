@@ -2,6 +2,8 @@
 
 import hashlib
 import http.server
+import os
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +58,7 @@ def refused(model: TorchvisionModel, shape: ImageShape | None = None) -> str:
         model.prepare(shape or image(), TEN)
     [problem] = error.value.problems
     assert problem.key == "trial.model.weights"
+    assert problem.hint
     return str(problem)
 
 
@@ -139,8 +142,12 @@ def test_weights_of_another_model_are_refused_with_the_first_tensors(tmp_path: P
 def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     assert "does not exist" in refused(file_of(path)) and str(path) in refused(file_of(path))
-    path.write_bytes(b"no weights")
-    assert "or is damaged" in refused(file_of(path)) or "cannot be read" in refused(file_of(path))
+    path.write_bytes(b"")
+    assert "it is damaged, or no file of weights (EOFError: " in refused(file_of(path))
+    path.write_bytes(b"hello")
+    assert "it is damaged, or no file of weights (KeyError: 101)" in refused(file_of(path))
+    path.write_bytes(pickle.dumps({"conv1.0.weight": os.getcwd}))
+    assert "holds more than tensors" in refused(file_of(path))
     saved(path)
     path.write_bytes(path.read_bytes()[:10_000])
     assert "cannot be read" in refused(file_of(path))

@@ -17,7 +17,7 @@ from tuner.data.user_dataset import ImageSet, check_classes, disagreement, names
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Target
 from tuner.target_name import TargetName
-from tuner.user_code import folders, imports_allowed, in_experiment_folder, resolve_factory
+from tuner.user_code import folders, imports_allowed, in_experiment_folder, raised, resolve_factory
 
 
 class ImportedData(ImageData):
@@ -146,6 +146,8 @@ def _read(target: str, args: str, train: bool, arguments: _Args, folder: Path) -
         return ImageSet(images, labels, names(getattr(dataset, "classes", None), labels) if train else ())
     except Unclear as error:
         return Problem(f"{call}: {error.what}", "target", hint=error.hint)
-    except Exception as error:
-        message = f"{call} cannot be read as pairs of image and class: {type(error).__name__}: {error}"
-        return Problem(message, "target")
+    except (Exception, SystemExit) as error:
+        message = f"{call} cannot be read as pairs of image and class: {raised(error)}"
+        return Problem(
+            message, "target", hint="return an object with len() and, by index, pairs of an image and its class"
+        )

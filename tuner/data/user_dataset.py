@@ -10,6 +10,7 @@ from torch import Tensor
 from tuner.data.pixels import Bytes, Unclear, as_bytes, as_class
 from tuner.errors import Problem
 from tuner.interfaces import ImageShape, Target
+from tuner.user_code import raised
 
 _READ_TWICE = 32
 """Images of a set that are read a second time: random transforms often leave an image as it is."""
@@ -98,7 +99,7 @@ def _all_of(dataset: Any) -> tuple[Tensor, Tensor]:
     labels = torch.empty(count, dtype=torch.int64)
     images, kind, is_deep = torch.empty(0, dtype=torch.uint8), "", False
     for index in range(count):
-        pair = dataset[index]
+        pair = _item(dataset, index)
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise Unclear(f"item {index} is a {type(pair).__name__}", "return a pair: an image and its class")
         pixels, labels[index] = _converted(index, *pair)
@@ -115,6 +116,14 @@ def _all_of(dataset: Any) -> tuple[Tensor, Tensor]:
             "its images have 16 bits, but no value exceeds 255", "return uint8 if the values are bytes in [0, 255]"
         )
     return images, labels
+
+
+def _item(dataset: Any, index: int) -> Any:
+    try:
+        return dataset[index]
+    except (Exception, SystemExit) as error:
+        what = f"item {index} cannot be read: {raised(error)}"
+        raise Unclear(what, "repair it, or leave it out of the dataset") from None
 
 
 def _converted(index: int, image: Any, label: Any) -> tuple[Bytes, int]:
@@ -148,7 +157,7 @@ def _text(channels: int, height: int, width: int) -> str:
 def _check_repeatable(dataset: Any, images: Tensor, labels: Tensor) -> None:
     """Check that images are the same when they are read again: a random transform would be frozen."""
     for index in sorted({*np.linspace(0, len(images) - 1, num=_READ_TWICE).astype(int).tolist()}):
-        pixels, label = _converted(index, *dataset[index])
+        pixels, label = _converted(index, *_item(dataset, index))
         if pixels.shape != images.shape[1:] or label != labels[index] or (pixels != images[index].numpy()).any():
             hint = (
                 "remove random transforms from the dataset, and augment with trial.data.augment instead: each image is "

@@ -18,12 +18,14 @@ from tuner.config_keys import check_unambiguous
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
 from tuner.models.base import Model
+from tuner.models.memory_format import fit_memory_format
 from tuner.models.stages import Stages, stages_of
 from tuner.process.out_of_memory import is_out_of_memory
 from tuner.target_name import TargetName
-from tuner.user_code import folders, in_experiment_folder, resolve_factory
+from tuner.user_code import folders, in_experiment_folder, raised, resolve_factory
 
 _CHANNELS = ("channels", "in_channels", "in_chans", "input_channels", "num_channels")
+_NUMBERS = {2: "two", 3: "three"}
 _CLASSES = ("classes", "num_classes", "n_classes")
 _is_checked: ContextVar[bool] = ContextVar("_is_checked", default=True)
 
@@ -47,7 +49,8 @@ class ImportedModel(Model):
     The module maps images (N, C, H, W) in [0, 1] to the outputs of the task. The callable gets the number of channels
     of the images if it has a required parameter ``channels``, ``in_channels``, ``in_chans``, ``input_channels`` or
     ``num_channels``, and the size of the output, if there is only one, if it has a required parameter ``classes``,
-    ``num_classes`` or ``n_classes``. ``args`` takes precedence.
+    ``num_classes`` or ``n_classes``. ``args`` takes precedence. Images are in channels-last format, which is faster, or
+    contiguous if the module's code needs that.
     """
 
     kind: Literal["import"] = "import"
@@ -91,6 +94,7 @@ class ImportedModel(Model):
                 with torch.no_grad():  # lazy layers get their shapes
                     module.eval()(torch.zeros(1, image.channels, image.height, image.width))
                 module.train(training)
+            fit_memory_format(module, image)
         return module
 
     @property
@@ -132,12 +136,11 @@ def _problem(
     outputs: tuple[tuple[str, Output], ...],
     folder: Path,
 ) -> Problem | None:
-    """Build the model and run it on two empty images; return what is wrong with it, or None.
+    """Build the model and run it on a few empty images; return what is wrong with it, or None.
 
     `target`, `args` and `folder`, to which relative paths in `args` refer, are arguments because they are the key of
     the cache.
     """
-    shape = (2, image.channels, image.height, image.width)
     try:
         factory = resolve_factory(target)
     except Mistakes as mistakes:
@@ -147,37 +150,58 @@ def _problem(
     with in_experiment_folder(), torch.random.fork_rng(devices=[]):
         try:
             module = factory(**arguments)
-        except Exception as error:
-            return Problem(f"{target}({_formatted(arguments)}) raises {type(error).__name__}: {error}", "args")
+        except (Exception, SystemExit) as error:
+            return Problem(f"{target}({_formatted(arguments)}) raises {raised(error)}", "args")
         if not isinstance(module, nn.Module):
             return Problem(f"{target} returns a {type(module).__name__}, not a torch.nn.Module", "target")
         children = [name for name, _ in module.named_children()]
         if model.head is not None and model.head not in children:
             return Problem(f"{target} has no submodule {model.head!r}", "head", hint=allowed(model.head, children))
-        for training in (False, True):
-            mode = " in training mode" if training else ""
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            hint = "its parameters have to be attributes of it and of its submodules, and to require gradients"
+            return Problem(f"{target} returns a module without parameters to train", "target", hint=hint)
+        # Batches have any number of images, of which outputs are to keep track.
+        for training, count in ((False, 2), (True, 3)):
+            mode, shape = " in training mode" if training else "", (count, image.channels, image.height, image.width)
             try:
-                with torch.no_grad():  # a scripted module that was run in inference mode cannot be trained
+                # A scripted module that was run in inference mode cannot be trained.
+                with torch.set_grad_enabled(training):
                     returned = module.train(training)(torch.zeros(shape))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if is_out_of_memory(error):  # a worker may have more, and tries smaller batches
                     continue
-                return Problem(f"{target} cannot take images {shape}{mode}: {type(error).__name__}: {error}", "target")
-            if problem := _outputs_problem(f"{target} returns", mode, returned, outputs):
+                return Problem(f"{target} cannot take images {shape}{mode}: {raised(error)}", "target")
+            if problem := _outputs_problem(f"{target} returns", count, mode, returned, outputs):
                 return problem
     return None
 
 
-def _outputs_problem(subject: str, mode: str, returned: Any, outputs: tuple[tuple[str, Output], ...]) -> Problem | None:
+def _outputs_problem(
+    subject: str, count: int, mode: str, returned: Any, outputs: tuple[tuple[str, Output], ...]
+) -> Problem | None:
     by_head = {"": returned} if isinstance(returned, Tensor) else returned if isinstance(returned, Mapping) else {}
     shapes = {name: tuple(value.shape) if isinstance(value, Tensor) else type(value) for name, value in by_head.items()}
-    if shapes == {name: (2, output.size) for name, output in outputs}:
-        return None
-    expected = ", ".join(f"{name} {(2, output.size)}".strip() for name, output in outputs)
-    found = ", ".join(f"{name} {s}".strip() for name, s in shapes.items()) or type(returned).__name__
-    hint = "its outputs must be the same as in eval mode; an auxiliary output can be a head of task: {kind: multitask}"
-    message = f"{subject} {found} for two images{mode}, but the task needs {expected}"
-    return Problem(message, "target", hint=hint if mode else "")
+    if shapes != {name: (count, output.size) for name, output in outputs}:
+        expected = ", ".join(f"{name} {(count, output.size)}".strip() for name, output in outputs)
+        found = ", ".join(f"{name} {s}".strip() for name, s in shapes.items()) or type(returned).__name__
+        hint = "return one tensor, with a row for each image"
+        if "" not in dict(outputs):
+            hint = "return a dict of tensors by head, with a row for each image"
+        if mode:
+            hint = (
+                "its outputs must be the same as in eval mode; an auxiliary output can be a head of "
+                "task: {kind: multitask}"
+            )
+        message = f"{subject} {found} for {_NUMBERS[count]} images{mode}, but the task needs {expected}"
+        return Problem(message, "target", hint=hint)
+    for name, value in by_head.items():
+        what = " ".join(filter(None, (subject, name)))
+        if not value.is_floating_point():
+            return Problem(f"{what} {value.dtype}", "target", hint="return floats: the outputs of the last layer")
+        if mode and not value.requires_grad:
+            hint = "compute them from parameters that require gradients, without detach() and torch.no_grad()"
+            return Problem(f"{what} outputs without a gradient{mode}", "target", hint=hint)
+    return None
 
 
 def _formatted(args: Mapping[str, Any]) -> str:

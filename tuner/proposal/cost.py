@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from tuner.data.loading.source import batch_of
+from tuner.models.memory_format import placed
 from tuner.process.startup import resume_collection
 from tuner.proposal.machine import Machine
 from tuner.train.device import autocast_dtype
@@ -64,7 +65,7 @@ def _steps(trial: TrialConfig, machine: Machine) -> tuple[float, float]:
     repeated = torch.arange(trial.data.batch_size) % len(images)
     images = images[repeated].to(device)
     batch = batch_of(images.images, images.targets)
-    model = trial.build_model().to(device).to(memory_format=torch.channels_last)
+    model = placed(trial.build_model(), device)
     forward = in_precision(model, device, autocast_dtype(trial.precision, device))
     optimizer = trial.optimizer.build(trial.optimizer.groups(model))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tuner.data.loading.source import Source
 from tuner.interfaces import Batch
+from tuner.models.memory_format import placed
 from tuner.tasks.base import TaskMeter
 from tuner.train.device import autocast_dtype
 from tuner.train.ema import PREFIX, AveragedWeights
@@ -43,10 +44,10 @@ class Trainer:
         self.micro_batches = micro_batches
         self.dtype = autocast_dtype(config.precision, device)
         if teacher is not None:
-            teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            placed(teacher, device)
         self.task = config.training_task(None if teacher is None else in_precision(teacher, device, self.dtype))
         torch.manual_seed(self.seed)
-        self.model: nn.Module = config.build_model().to(device).to(memory_format=torch.channels_last)
+        self.model = placed(config.build_model(), device)
         self._step_size = config.data.batch_size * config.accumulate
         # Batch normalization cannot be trained on one sample: see `_batches`.
         joins_last = images > self._step_size > 1 and images % self._step_size == 1

@@ -18,7 +18,7 @@ from tuner.interfaces import ImageShape, Output
 from tuner.models.heads import Normalize, with_heads
 from tuner.models.pretrained import timm_weights as pretrained
 from tuner.models.pretrained.base import Pretrained
-from tuner.models.pretrained.weight_files import KEY
+from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL
 from tuner.models.stages import stages_of
 
 _DROPOUT = 0.125
@@ -105,7 +105,7 @@ class TimmModel(Pretrained):
         except (RuntimeError, KeyError, ValueError) as error:
             lines = [line.strip() for line in str(error).splitlines()]
             message = f"these are not weights of {self.name}: {'; '.join(lines[1:4] or lines)}"
-            raise UserError(Problem(message, key=KEY, where=self.weights)) from None
+            raise UserError(Problem(message, key=KEY, where=self.weights, hint=OF_ANOTHER_MODEL)) from None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of every tensor that it copies to the meta device
             trunk.backbone.load_state_dict(source.state_dict())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tuner.errors import Problem, UserError
 from tuner.models.pretrained import torchvision_backbone as backbones
-from tuner.models.pretrained.weight_files import KEY, State, fit_channels, is_path, path_of
+from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, State, fit_channels, is_path, path_of
 from tuner.models.pretrained.weight_files import read as read_file
 from tuner.storage.file_lock import exclusive
 
@@ -115,7 +115,7 @@ def load(model: nn.Module, name: str, weights: str, state: State) -> None:
     problems = _load_backbone(trunk.backbone, state, metadata)
     if problems:
         message = f"these are not weights of {name}: {'; '.join(problems)}"
-        raise UserError(Problem(message, key=KEY, where=str(location(name, weights))))
+        raise UserError(Problem(message, key=KEY, where=str(location(name, weights)), hint=OF_ANOTHER_MODEL))
     channels = len(trunk.normalize.mean)
     trunk.normalize.mean.copy_(fit_channels(mean, channels))
     trunk.normalize.std.copy_(fit_channels(std, channels))

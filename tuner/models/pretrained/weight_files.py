@@ -1,5 +1,6 @@
 """Files of pretrained weights, and fitting what they hold."""
 
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,6 +12,9 @@ from tuner.errors import Problem, UserError
 from tuner.user_code import folders
 
 KEY = "trial.model.weights"
+
+OF_ANOTHER_MODEL = "name the model that the file is of, as trial.model.name, or a file of this one"
+"""What to do if a file is not of the model."""
 
 State = dict[str, Any]
 """Weights by name."""
@@ -38,21 +42,26 @@ def read(path: Path, hint: str = "") -> State:
         UserError: The file is missing or damaged, or holds something else.
     """
     where = str(path)
+    hint = hint or "name a file that torch.save(model.state_dict(), FILE) has written, whole"
     if not path.is_file():
-        raise UserError(Problem("this file of weights does not exist", key=KEY, where=where))
+        there = "a path is relative to the folder of the YAML file; that of a folder means a checkpoint of tuner"
+        raise UserError(Problem("this file of weights does not exist", key=KEY, where=where, hint=there))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of a pickle before it refuses it
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:  # torch's own message explains how to run the code in the file
-        hint = "save the model's state_dict() instead of the model"
-        raise UserError(Problem("holds more than tensors, or is damaged", key=KEY, where=where, hint=hint)) from None
+        of_code = "save the model's state_dict() instead of the model"
+        raise UserError(Problem("holds more than tensors, or is damaged", key=KEY, where=where, hint=of_code)) from None
     except Exception as error:  # torch does not document which exceptions damaged files raise
-        message = f"cannot be read: {type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {str(error).partition('. This is an internal')[0]}"
+        message = f"cannot be read: it is damaged, or no file of weights ({why})"
         raise UserError(Problem(message, key=KEY, where=where, hint=hint)) from None
     for key in ("state_dict", "model"):  # as Lightning, and torchvision's training scripts, save it
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(Problem("holds no state_dict, that is tensors by name", key=KEY, where=where))
+        raise UserError(Problem("holds no state_dict, that is tensors by name", key=KEY, where=where, hint=hint))
     return content
 
 
