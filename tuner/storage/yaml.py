@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 _MAX_VALUES, _MAX_DEPTH = 100_000, 50
+_TOO_DEEP = "nested too deeply"
 
 _STR = "tag:yaml.org,2002:str"
 
@@ -15,6 +16,21 @@ class _Loader(yaml.SafeLoader):
 
     It builds only values that JSON can represent, because specifications are sent to workers and journals as JSON.
     """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node that is not nested too deeply: PyYAML takes seconds for a few hundred levels.
+
+        Raises:
+            yaml.MarkedYAMLError: It is.
+        """
+        if self._depth > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         """Compose a scalar, joining surrogate pairs: JSON escapes a character above U+FFFF as two surrogates."""
@@ -119,7 +135,7 @@ def parsed(text: str) -> tuple[yaml.Node | None, Any]:
         _size(root, 0, {})
         return root, loader.construct_document(root)
     except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
+        raise yaml.YAMLError(_TOO_DEEP) from None
     except (ValueError, OverflowError) as error:  # such as the escape of a code point that does not exist
         raise yaml.YAMLError(str(error)) from None
 
@@ -136,7 +152,7 @@ def _size(node: yaml.Node, depth: int, known: dict[yaml.Node, int]) -> int:
         yaml.MarkedYAMLError: There are too many values, they are nested too deeply, or an alias is recursive.
     """
     problem = "an anchor contains itself" if known.get(node) == 0 else ""
-    problem = "nested too deeply" if depth > _MAX_DEPTH else problem
+    problem = _TOO_DEEP if depth > _MAX_DEPTH else problem
     if node not in known and not problem:
         known[node] = 0
         items = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
