@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+from hosts import RAY
 from in_process import in_process
 from thread_writers import thread_writers
 
@@ -39,6 +41,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    os.environ |= RAY
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    """Torch computes on one thread, as in a trial with one core, whatever a job of a test or of a fixture has left.
+
+    Numbers are the same to the last bit only then. And threads that wait for each other compute meanwhile: several
+    workers of pytest-xdist with as many threads as there are cores would keep each other from computing.
+    """
+    torch.set_num_threads(1)  # for the fixtures
+    yield
+    torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:
@@ -249,10 +264,10 @@ def start_job(folder: Path, *arguments: str, **environment: str) -> "subprocess.
     )
 
 
-def processes_below(process: "subprocess.Popen[str]", word: str) -> list[psutil.Process]:
-    """The processes that a job has started and whose command has a word in it."""
+def processes_below(pid: int, word: str) -> list[psutil.Process]:
+    """The processes that a process has started and whose command has a word in it."""
     found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
+    for child in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             if word in " ".join(child.cmdline()):
                 found.append(child)
@@ -264,17 +279,6 @@ def thread_writer() -> Iterator[None]:
     """Records are written by a thread."""
     with thread_writers():
         yield
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Torch computes on one thread, as in a trial with one core: only then are numbers the same to the last bit."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Checkpoints that a crash left damaged: real jobs whose processes are killed, and whose files are cut short."""
 
 import os
-import subprocess
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,8 @@ import psutil
 import pytest
 import torch
 from commands import tuner
-from conftest import eventually, processes_below, start_job
+from conftest import eventually, start_job
+from disturbances import Disturber, disturbed
 from in_process import in_process
 from mlflow import MlflowClient
 from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
@@ -49,27 +50,31 @@ tracking: {register: false}
 
 
 class Disturbed:
-    """A job in a process of its own, and what it leaves behind."""
+    """A job that is disturbed, and what it leaves behind."""
 
     def __init__(self, folder: Path, text: str = JOB) -> None:
         self.folder = folder
         (folder / "job.yaml").write_text(text)
-        self.process: subprocess.Popen[str] | None = None
+        self.disturber = Disturber(folder)
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        self.process = start_job(self.folder, "job.yaml", *arguments)
-        return self.process
-
-    def finish(self, *, status: int) -> str:
-        """Wait for its end. Returns what it has said."""
-        assert self.process is not None
-        try:
-            output, _ = self.process.communicate(timeout=600)
-        finally:
-            self.process.kill()
-        assert self.process.returncode == status, output
-        assert "Traceback" not in output, output
+    def run_and(self, disturb: Callable[[], object], *, status: int) -> str:
+        """Run it in this process, on the Ray of all tests, while something disturbs it. Returns what it has said."""
+        ended, output = disturbed(disturb, self.folder, "run", "job.yaml")
+        assert (ended, "Traceback" in output) == (status, False), output
         return output
+
+    def kill_after(self, checkpoints: int) -> None:
+        """Run it in a process of its own, and kill that and all that it has started, some checkpoints later."""
+        process = start_job(self.folder, "job.yaml")
+        self.disturber = Disturber(self.folder, process.pid)
+        try:
+            self.halt(checkpoints)
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+        finally:
+            process.kill()
+            output, _ = process.communicate()
+        assert "Traceback" not in output, output
 
     def go_on(self) -> str:
         """Go on with it in this process, where its trials are, too. Returns what it has said."""
@@ -77,20 +82,6 @@ class Disturbed:
             status, output = tuner(self.folder, "run", "job.yaml", "--resume")
         assert (status, "Traceback" in output) == (OK, False), output
         return output
-
-    def kill(self, process: psutil.Process) -> None:
-        """Kill a process and all that it has started."""
-        for child in [*process.children(recursive=True), process]:
-            child.kill()
-        assert self.process is not None
-        self.process.poll()
-
-    @property
-    def worker(self) -> psutil.Process:
-        """The process that trains."""
-        assert self.process is not None
-        [found] = processes_below(self.process, "ray::ImplicitFunc")
-        return found
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -104,16 +95,10 @@ class Disturbed:
     def saved(self) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == "saved"]
 
-    def wait(self, holds: Callable[[], bool]) -> None:
-        assert self.process is not None
-        process = self.process
-        assert eventually(lambda: process.poll() is not None or holds(), 600)
-        assert process.poll() is None, process.communicate()[0]
-
     def halt(self, after: int) -> psutil.Process:
         """Stop the process that trains where it is, some checkpoints later, and let the driver hear of the last."""
-        self.wait(lambda: len(self.saved()) >= after)
-        worker = self.worker
+        assert eventually(lambda: len(self.saved()) >= after, 600)
+        worker = self.disturber.worker()
         worker.suspend()
         seen = -1
         while len(self.saved()) != seen:
@@ -171,63 +156,69 @@ def check_as_undisturbed(job: Disturbed, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made", "one_thread")
+@pytest.mark.usefixtures("one_ray", "thread_writer", "store_made")
 @pytest.mark.parametrize("how_many", [1, 2])
 def test_a_trial_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
     tmp_path: Path, how_many: int
 ) -> None:
-    job = Disturbed(tmp_path)
-    job.start()
-    worker = job.halt(after=3)
-    there = sorted(tmp_path.glob("runs/job/*/trial-0000/checkpoint_*"))
-    saved = job.saved()
-    latest = [event["latest"] for event in saved[-2:]]
-    assert {str(path) for path in there} >= {*latest, saved[-1]["best"]}  # the last, the one before, the best
-    assert len(there) <= 4  # and perhaps one that nobody has heard of yet
-    damaged = {*latest[-how_many:]} | ({str(path) for path in there} if how_many > 1 else set())
-    for path in damaged:
-        cut(path)
-    worker.kill()
-    output = job.finish(status=OK)
+    job, saved = Disturbed(tmp_path), list[dict[str, Any]]()
+
+    def disturb() -> None:
+        worker = job.halt(after=3)
+        there = sorted(tmp_path.glob("runs/job/*/trial-0000/checkpoint_*"))
+        saved.extend(job.saved())
+        latest = [event["latest"] for event in saved[-2:]]
+        assert {str(path) for path in there} >= {*latest, saved[-1]["best"]}  # the last, the one before, the best
+        assert len(there) <= 4  # and perhaps one that nobody has heard of yet
+        for path in {*latest[-how_many:]} | ({str(path) for path in there} if how_many > 1 else set()):
+            cut(path)
+        worker.kill()
+
+    output = job.run_and(disturb, status=OK)
     where = f"epoch {saved[-2]['epoch']}" if how_many == 1 else "the beginning"
     assert f"cannot be read: it resumes from {where}" in output
     assert "checkpoint_" in output and "model.pt" in output
     tags = job.run().data.tags
-    assert latest[-1] in tags["tuner.damaged"] and "model.pt" in tags["tuner.damaged"]
+    assert saved[-1]["latest"] in tags["tuner.damaged"] and "model.pt" in tags["tuner.damaged"]
     assert tags["tuner.lost"] == "1"
     check_as_undisturbed(job, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def killed(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a job that was killed with all that it had started."""
+    folder = tmp_path_factory.mktemp("killed")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    Disturbed(folder).kill_after(checkpoints=4)
+    return folder
+
+
+@pytest.fixture
+def killed_job(killed: Path, tmp_path: Path) -> Disturbed:
+    """It, in a folder of the test's own."""
+    return Disturbed(shutil.copytree(killed, tmp_path / "job"))
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made", "one_thread")
-def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(tmp_path: Path) -> None:
-    job = Disturbed(tmp_path)
-    process = job.start()
-    job.halt(after=4)
+def test_a_job_that_is_killed_goes_on_from_the_last_checkpoint_that_can_be_read(
+    killed_job: Disturbed, tmp_path: Path
+) -> None:
+    job = killed_job
     saved = job.saved()
-    job.kill(psutil.Process(process.pid))
-    process.communicate()
     cut(saved[-1]["latest"])
     output = job.go_on()
     assert f"cannot be read: it resumes from epoch {saved[-2]['epoch']}" in output
     tags = job.run().data.tags
     assert saved[-1]["latest"] in tags["tuner.damaged"]
     check_as_undisturbed(job, tmp_path)
-    left = {str(path) for path in tmp_path.glob("runs/job/*/trial-*/checkpoint_*")}
+    left = {str(path) for path in job.folder.glob("runs/job/*/trial-*/checkpoint_*")}
     assert left == {job.saved()[-1]["best"]}
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made", "one_thread")
-def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Path) -> None:
-    import shutil
-
-    job = Disturbed(tmp_path)
-    process = job.start()
-    job.halt(after=3)
+def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(killed_job: Disturbed) -> None:
+    job = killed_job
     saved = job.saved()
-    job.kill(psutil.Process(process.pid))
-    process.communicate()
     shutil.rmtree(saved[-1]["latest"])
     job.go_on()
     sessions = [event["epoch"] for event in job.events if event["event"] == "started"]
@@ -235,18 +226,21 @@ def test_a_job_goes_on_from_the_checkpoint_before_one_that_is_gone(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made", "one_thread")
+@pytest.mark.usefixtures("one_ray", "thread_writer", "store_made")
 def test_a_winner_whose_checkpoint_is_damaged_is_told_and_not_registered(tmp_path: Path) -> None:
     # More trials than the machine has room for at once: when the first has ended, there is another one to wait for.
     others = ", ".join(f"1.0e-{9 + number}" for number in range(os.cpu_count() or 1))
     text = JOB.replace("[0.01]", f"[0.01, {others}]").replace("register: false", "register: true")
     job = Disturbed(tmp_path, text)
-    process = job.start()
-    job.wait(lambda: any(event["event"] == "ended" and event["trial"] == 0 for event in job.events))
-    [ended] = [event for event in job.events if event["event"] == "ended" and event["trial"] == 0]
-    cut(ended["best"])
-    output = job.finish(status=FAILED)
-    assert process.returncode == FAILED
+
+    def ended() -> list[dict[str, Any]]:
+        return [event for event in job.events if event["event"] == "ended" and event["trial"] == 0]
+
+    def disturb() -> None:
+        assert eventually(lambda: bool(ended()), 600)
+        cut(ended()[0]["best"])
+
+    output = job.run_and(disturb, status=FAILED)
     assert "best        trial 0" in output
     assert "the best trial's checkpoint cannot be read: is a damaged checkpoint: model.pt" in output
     assert "it was neither tested nor registered; tuner train FILE --trial 0 --output FOLDER trains it again" in output

@@ -167,7 +167,7 @@ class Place:
         try:
             self.wait(process, is_time)
             children = psutil.Process(process.pid).children(recursive=True)
-            writers = processes_below(process, "tuner.tracking.record.writer")
+            writers = processes_below(process.pid, "tuner.tracking.record.writer")
             process.kill()
             process.wait()
             psutil.wait_procs(writers, timeout=last_words)
@@ -315,7 +315,6 @@ def test_all_of_it_is_one_record(grid: Place) -> None:
         assert grid.client.list_artifacts(record.info.run_id, "checkpoint")
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_what_went_on_has_the_numbers_of_what_was_never_interrupted(grid: Place) -> None:
     spec = load(grid.file)
     plan = spec.plan()

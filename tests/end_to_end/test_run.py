@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import pytest
 import torch
 import yaml
 from commands import tuner as command
-from conftest import eventually, experiment, processes_below, start_job
+from conftest import experiment, start_job
+from disturbances import Disturber, disturbed
 from mlflow import MlflowClient
 from thread_writers import thread_writers
 
@@ -231,7 +229,6 @@ def test_a_checkpoint_loads_from_its_folder_and_from_its_run(job: Job) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
 def test_alone_gives_the_numbers_that_ray_gave_to_the_last_bit(job: Job) -> None:
     config = job.spec.trial_config(job.plan[0])
     assert isinstance(config, TrialConfig)
@@ -417,18 +414,18 @@ def _runs(folder: Path, name: str) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made")
+@pytest.mark.usefixtures("one_ray", "thread_writer", "store_made")
 def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", "epochs: 60"))
     two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
-    process = start_job(tmp_path, "job.yaml", *two, "retry.lost=0", NO_MODEL)
-    try:
-        _wait_for_metrics(tmp_path)
-        _workers(process)[0].kill()
-        output, _ = process.communicate(timeout=600)
-    finally:
-        process.kill()
-    assert process.returncode == OK, output
+    disturber = Disturber(tmp_path)
+
+    def disturb() -> None:
+        disturber.wait_for_reports()
+        disturber.kill()
+
+    status, output = disturbed(disturb, tmp_path, "run", "job.yaml", *two, "retry.lost=0", NO_MODEL)
+    assert status == OK, output
     assert re.search(r"failed      1 of 2 trials; trial [01]: the worker was lost", output), output
     trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
     assert sorted(record.info.status for record in trials) == ["FAILED", "FINISHED"]
@@ -438,45 +435,37 @@ def test_a_worker_that_is_killed_fails_its_trial_and_the_rest_go_on(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made", "one_thread")
+@pytest.mark.usefixtures("one_ray", "thread_writer", "store_made")
 def test_a_trial_whose_process_is_killed_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    epochs, temporary = 40, tmp_path / "tmp"
-    temporary.mkdir()
+    epochs = 40
     (tmp_path / "job.yaml").write_text(JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}"))
     two = ["space.model.hidden={grid: [32]}", "space.optimizer.lr={grid: [0.01, 0.02]}"]
-    # Ray's sockets stay where paths are short.
-    process = start_job(tmp_path, "job.yaml", *two, TMPDIR=str(temporary), RAY_TMPDIR=tempfile.gettempdir())
-    try:
-        _wait_for_metrics(tmp_path)
-        [worker, *_] = _workers(process)
-        while not any(temporary.glob(f"tuner-*-{worker.pid}-*")):  # in the middle of writing a checkpoint
-            assert worker.is_running()
-        worker.kill()
-        assert eventually(lambda: not worker.is_running())
-        assert any(temporary.glob(f"tuner-*-{worker.pid}-*"))  # else it had been through with it
+    disturber, left = Disturber(tmp_path), list[Path]()
+
+    def disturb() -> None:
+        disturber.wait_for_reports()
+        left.append(disturber.kill_in_the_middle_of_a_checkpoint(Path(tempfile.gettempdir())))
         for _ in range(2):  # at whatever moment, also one right behind the other
-            eventually(lambda: bool(_workers(process)))
-            _workers(process)[0].kill()
+            disturber.kill()
             time.sleep(0.5)
-        output, _ = process.communicate(timeout=600)
-    finally:
-        process.kill()
-    assert process.returncode == OK, output
+
+    status, output = disturbed(disturb, tmp_path, "run", "job.yaml", *two)
+    assert status == OK, output
     trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
     assert [record.info.status for record in trials] == ["FINISHED"] * 2
     assert "lost its worker and resumes from epoch" in output
     lost = sum(int(record.data.tags.get("tuner.lost", 0)) for record in trials)
     assert 1 <= lost <= 3  # a worker may have been through with its trial
-    assert not any(temporary.glob(f"tuner-{socket.gethostname()}-*"))
+    assert not left[0].exists()
     spec = load(tmp_path / "job.yaml", two)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     for number, assignment in enumerate(spec.plan() or []):
         [record] = [each for each in trials if each.data.tags["tuner.trial"] == str(number)]
         curve = client.get_metric_history(record.info.run_id, "val_loss")
         assert [point.step for point in curve] == list(range(1, epochs + 1))  # each once
-        left = _trained_alone(spec, assignment, tmp_path / f"alone-{number}")
+        alone = _trained_alone(spec, assignment, tmp_path / f"alone-{number}")
         killed = Path(client.download_artifacts(record.info.run_id, "checkpoint"))
-        weights, expected = (torch.load(place / "model.pt", weights_only=True) for place in (killed, left))
+        weights, expected = (torch.load(place / "model.pt", weights_only=True) for place in (killed, alone))
         assert weights.keys() == expected.keys()
         for name, tensor in weights.items():
             assert torch.equal(tensor, expected[name]), name
@@ -500,7 +489,7 @@ def _trained_alone(spec: ExperimentSpec, assignment: Any, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("store_made")
+@pytest.mark.usefixtures("one_ray", "thread_writer", "store_made")
 def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> None:
     epochs = 30  # long enough to lose two
     job = JOB.replace(f"epochs: {EPOCHS}", f"epochs: {epochs}").replace(
@@ -508,17 +497,17 @@ def test_a_population_that_loses_a_process_comes_to_its_end(tmp_path: Path) -> N
     )
     space = ["space.model.hidden={choice: [32]}", "space.optimizer.lr={loguniform: [1e-4, 0.1]}"]
     (tmp_path / "job.yaml").write_text(job)
-    process = start_job(tmp_path, "job.yaml", *space, "scheduler={kind: pbt, interval: 3}", NO_MODEL)
-    try:
-        _wait_for_metrics(tmp_path)
+    disturber = Disturber(tmp_path)
+
+    def disturb() -> None:
+        disturber.wait_for_reports()
         for _ in range(2):
-            assert eventually(lambda: bool(_workers(process)), seconds=60)
-            _workers(process)[0].kill()
+            disturber.kill()
             time.sleep(2)
-        output, _ = process.communicate(timeout=600)
-    finally:
-        process.kill()
-    assert process.returncode == OK, output
+
+    pbt = "scheduler={kind: pbt, interval: 3}"
+    status, output = disturbed(disturb, tmp_path, "run", "job.yaml", *space, pbt, NO_MODEL)
+    assert status == OK, output
     trials = [record for record in _runs(tmp_path, "job") if record.data.tags["tuner.role"] == "trial"]
     assert [record.info.status for record in trials] == ["FINISHED"] * 4
     assert sum(int(record.data.tags.get("tuner.lost", 0)) for record in trials) >= 1
@@ -551,11 +540,6 @@ def test_a_trial_that_hangs_is_ended_and_marked_and_the_rest_go_on(tmp_path: Pat
     assert told["1"].data.metrics["score"] == 2  # what it had reported is there
 
 
-def _workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The processes that train a job's trials."""
-    return processes_below(process, "ImplicitFunc")
-
-
 @pytest.mark.slow
 @pytest.mark.server
 def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> None:
@@ -569,23 +553,11 @@ def test_a_cluster_is_used_when_it_is_named_and_only_then(tmp_path: Path) -> Non
         assert outside.returncode == WRONG, output
         assert "a trial asks for 3 CPU cores, but there are 2" in output
         assert not (tmp_path / "mlflow.db").exists()
-        named = start_job(tmp_path, *arguments, **environment)
+        named = start_job(tmp_path, *arguments, "resources.cpu=2", **environment)
         output, _ = named.communicate(timeout=600)
         assert named.returncode == OK, output
         assert "test_accuracy" in output
         assert answers(int(address.rpartition(":")[2]))  # the cluster is not ours to end
-
-
-def _wait_for_metrics(folder: Path) -> None:
-    """Until a trial has reported."""
-    deadline = time.time() + 600
-    while time.time() < deadline:
-        # Not before the job has made the store: MLflow lets nobody else do it at the same time.
-        is_open = bool(list((folder / "runs").glob("*/*/journal.jsonl")))
-        if is_open and any(record.data.metrics for record in _runs(folder, "job")):
-            return
-        time.sleep(0.5)
-    raise AssertionError("no trial has reported")
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 import io
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,6 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.train.checkpoint import Save, read_state
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
-
-
-@pytest.fixture(autouse=True)
-def _same_threads_afterwards() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def experiment(**trial: Any) -> ExperimentSpec:
@@ -65,7 +58,7 @@ def reference(spec: ExperimentSpec, assignment: dict[str, Any]) -> list[dict[str
     def report(metrics: dict[str, Any], save: Save) -> None:
         seen.append(metrics)
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # a training alone has taken more
     config = spec.trial_config(assignment)
     assert isinstance(config, TrialConfig)
     fit(config, spec.objective, report)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from conftest import Write
 from in_process import in_process
 from rich.console import Console
@@ -67,7 +66,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Result]:
     folder = tmp_path_factory.mktemp("found")
     (folder / "job.yaml").write_text(JOB)
     (folder / "own_dots.py").write_text(DOTS)
-    before, environment, threads = Path.cwd(), dict(os.environ), torch.get_num_threads()
+    before, environment = Path.cwd(), dict(os.environ)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(folder)
     try:
@@ -78,7 +77,6 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Result]:
         os.chdir(before)
         os.environ.clear()
         os.environ.update(environment)
-        torch.set_num_threads(threads)
 
 
 def winner_of(job: Result) -> Trial:

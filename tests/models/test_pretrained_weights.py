@@ -324,7 +324,6 @@ def test_a_frozen_backbone_stays_as_it_was_and_only_the_head_is_trained(tmp_path
     assert [name for name, each in trunk.items() if each.training] == ["", "fc"]
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_training_resumes_without_the_file_and_a_checkpoint_loads_without_it(tmp_path: Path) -> None:
     saved(tmp_path / "w.pth")
     config = trial(tmp_path / "w.pth", freeze="backbone")

@@ -117,7 +117,6 @@ def changed(config: TrialConfig, folder: Path) -> set[str]:
     return {name.split(".")[2] for name in different if name.startswith("trunk.backbone.")}
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_frozen_stages_keep_weights_and_statistics_until_they_are_thawed(weights: Path, tmp_path: Path) -> None:
     config = trial(weights, epochs=3, freeze=2, thaw=3)
     reports = trained(config, tmp_path / "straight")

@@ -183,7 +183,6 @@ def test_weights_of_the_hub_s_cache_are_read(monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs cifar10-sample in TUNER_DATA_DIR")
-@pytest.mark.usefixtures("one_thread")
 def test_frozen_imagenet_features_tell_photos_apart_and_resume_without_the_file(lite0: str, tmp_path: Path) -> None:
     """With real weights 200 photos suffice: with new ones, the accuracy is that of a guess, 0.1."""
     link = tmp_path / "weights.pth"

@@ -371,7 +371,6 @@ def test_the_history_of_a_population_is_whole_and_true(populations: tuple[Job, J
     assert len(rows) == 2 * sum(len(trial.mutations) for trial in job.trials)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_copy_goes_on_from_its_parents_weights(populations: tuple[Job, Job], tmp_path: Path) -> None:
     job, _ = populations
     first = min((m for t in job.trials for m in t.mutations), key=lambda mutation: mutation.epoch)

@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 from tuner.cli.app import main
 
@@ -25,7 +26,7 @@ def tuner(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     Returns:
         Its exit status, and what it said on standard output and standard error.
     """
-    said = io.StringIO()
+    said, threads = io.StringIO(), torch.get_num_threads()
     without = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     with (
         contextlib.chdir(folder),
@@ -36,4 +37,5 @@ def tuner(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     ):
         main(list(arguments))
     urllib.request.install_opener(None)  # it keeps the proxies of its first use
+    torch.set_num_threads(threads)
     return int(left.value.code or 0), said.getvalue()

@@ -11,13 +11,16 @@ from benchmarks.hosts import SOON as SOON
 from benchmarks.hosts import Host as Host
 from benchmarks.hosts import Network as Network
 
+RAY = {"RAY_prestart_worker_first_driver": "false"}
+"""With this, a Ray starts no worker before there is work for one: no trial runs on such a worker."""
+
 
 @contextlib.contextmanager
 def network(folder: Path, **environment: str) -> Iterator[Network]:
     """A `Network`, gone afterwards."""
     with contextlib.ExitStack() as stack:
         try:
-            made = stack.enter_context(hosts.network(folder, **environment))
+            made = stack.enter_context(hosts.network(folder, **RAY, **environment))
         except hosts.NotPermitted as error:
             pytest.skip(f"network namespaces are not permitted here: {error}")
         yield made

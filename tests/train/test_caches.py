@@ -17,8 +17,6 @@ from tuner.train.trial_config import TrialConfig
 
 CLOCKS = {"epoch_seconds", "images_per_second", "latency_ms"}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -2,19 +2,11 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from tuner.train.device import autocast_dtype, keep_freed_memory, pick_device, trial_device, use_threads
-
-
-@pytest.fixture(autouse=True)
-def _same_threads_afterwards() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,6 @@ from tuner.train.checkpoint import read_model, read_state, read_trial
 from tuner.train.ema import AveragedWeights
 from tuner.train.trial_config import TrialConfig
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def trial(**changes: Any) -> TrialConfig:
     parts: dict[str, Any] = {

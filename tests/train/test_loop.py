@@ -37,9 +37,6 @@ LOCATE: dict[str, Any] = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def trial(**changes: Any) -> TrialConfig:
     """A small trial on the digits that learns in a second; `changes` replace whole parts of it."""
     parts: dict[str, Any] = {

@@ -108,7 +108,6 @@ def trained(
     return told, checkpoint.read_state(folder / f"{parts}-{config.epochs}")[0]
 
 
-@pytest.mark.usefixtures("one_thread")
 class TestBatchesInParts:
     @pytest.mark.parametrize(
         ("parts", "more"),

@@ -16,8 +16,6 @@ from tuner.train.loop import fit
 from tuner.train.teacher import KEY, load_teacher
 from tuner.train.trial_config import TrialConfig
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIGITS: dict[str, Any] = {"kind": "digits", "batch_size": 32, "limit": 128}
 HEADS = {
     "digit": {"target": "label", "loss": {"kind": "cross_entropy"}},

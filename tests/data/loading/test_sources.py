@@ -20,8 +20,6 @@ CPU = torch.device("cpu")
 PLACES = [("memory", 0), ("disk", 0), ("none", 0), ("none", 2)]
 every_place = pytest.mark.parametrize(("cache", "workers"), PLACES)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
