@@ -141,6 +141,26 @@ def test_a_file_that_would_run_code_is_not_run(here: Path, monkeypatch: pytest.M
     assert not (tmp_path / "touched").exists()
 
 
+@BOTH
+def test_each_image_has_the_superclass_of_its_class(
+    member: type[CIFAR10], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(member, here, monkeypatch, 1000, 200)
+    data = member(validation=200)
+    superclasses = data.targets["superclass"].classes
+    assert sorted(name for names in data._superclasses.values() for name in names) == list(data._classes)
+    for images in (*data.load(), data.load_test()):
+        for label, superclass in zip(*(images.targets[name].tolist() for name in ("label", "superclass")), strict=True):
+            assert data._classes[label] in data._superclasses[superclasses[superclass]]
+
+
+def test_superclasses_are_those_of_the_authors() -> None:
+    assert CIFAR10().targets["superclass"].classes == ("animal", "vehicle")
+    of_100 = CIFAR100()._superclasses
+    assert list(of_100) == sorted(of_100) and len(of_100) == 20
+    assert {len(names) for names in of_100.values()} == {5}
+
+
 def test_the_digest_tells_apart_what_is_learnt_from() -> None:
     variants = [CIFAR10(), CIFAR100(), CIFAR10(seed=1), CIFAR10(validation=6000)]
     assert len({data.describe().digest for data in variants}) == len(variants)

@@ -4,9 +4,10 @@ import io
 import os
 import pickle
 import tarfile
+from collections.abc import Mapping
 from hashlib import md5
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,24 +15,44 @@ from pydantic import Field
 from torch import Tensor
 
 from tuner.data.downloads import Downloaded, damage_of, data_dir, download_lock, first_that_answers, reason
-from tuner.data.images import Description, ImageData, Split
+from tuner.data.images import Description, ImageData, Images, Split
 from tuner.errors import Problem, UserError
-from tuner.interfaces import ImageShape
+from tuner.interfaces import ImageShape, Target
 
 _SIDE = 32
-_FINE_LABELS = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
-castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
-elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
-man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
-pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
-skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
-tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-"""
+_SUPERCLASSES_OF_10 = {
+    "animal": ("bird", "cat", "deer", "dog", "frog", "horse"),
+    "vehicle": ("airplane", "automobile", "ship", "truck"),
+}
+_SUPERCLASSES_OF_100 = {
+    "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food_containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit_and_vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household_electrical_devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household_furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large_carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large_man-made_outdoor_things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large_natural_outdoor_scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large_omnivores_and_herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium_mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect_invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small_mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles_1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles_2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
 
 
 class CIFAR10(Downloaded):
-    """60,000 colour images, 32x32 pixels, 10 classes; 10,000 of them are the test set."""
+    """60,000 colour images, 32x32 pixels, 10 classes; 10,000 of them are the test set.
+
+    The target ``superclass`` says whether an image shows an animal or a vehicle.
+    """
 
     kind: Literal["cifar10"] = "cifar10"
     validation: int = Field(5000, ge=100, le=49_900)
@@ -39,6 +60,8 @@ class CIFAR10(Downloaded):
     canvas: None = None
     """Not available for images in colour."""
 
+    _superclasses: ClassVar[Mapping[str, tuple[str, ...]]] = _SUPERCLASSES_OF_10
+    """The classes of each superclass."""
     _mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     _std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
     _sizes: tuple[int, int] = (50_000, 10_000)
@@ -56,18 +79,7 @@ class CIFAR10(Downloaded):
     _test: tuple[tuple[str, str], ...] = (("test_batch", "40351d587109b95175f43aff81a1287e"),)
     _meta: tuple[str, str] = ("batches.meta", "5ff9c542aee3614f3951f8cda6e48888")
     _labels: str = "labels"
-    _classes: tuple[str, ...] = (
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    )
+    _classes: tuple[str, ...] = tuple(sorted(sum(_SUPERCLASSES_OF_10.values(), ())))
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -80,6 +92,11 @@ class CIFAR10(Downloaded):
     @property
     def image(self) -> ImageShape:
         return ImageShape(3, _SIDE, _SIDE, mean=self._mean, std=self._std)
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        superclasses = tuple(self._superclasses)
+        return super().targets | {"superclass": Target(len(superclasses), classes=superclasses)}
 
     @property
     def validation_size(self) -> int:
@@ -110,6 +127,11 @@ class CIFAR10(Downloaded):
             images.append(np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, _SIDE, _SIDE))
             labels += content[self._labels]
         return torch.from_numpy(np.concatenate(images)), torch.tensor(labels, dtype=torch.int64)
+
+    def _placed(self, images: Tensor, labels: Tensor, seed: tuple[int, int]) -> Images:
+        of_class = {name: number for number, names in enumerate(self._superclasses.values()) for name in names}
+        superclasses = torch.tensor([of_class[name] for name in self._classes])
+        return Images(images, {"label": labels, "superclass": superclasses[labels]})
 
     def _fetch(self) -> str:
         """Unpack the archive, which is downloaded if it is not there; return what was done, as a word.
@@ -167,10 +189,14 @@ class CIFAR10(Downloaded):
 
 
 class CIFAR100(CIFAR10):
-    """60,000 colour images, 32x32 pixels, 100 classes; 10,000 of them are the test set."""
+    """60,000 colour images, 32x32 pixels, 100 classes; 10,000 of them are the test set.
+
+    The target ``superclass`` is one of its 20 superclasses, of five classes each (Krizhevsky, 2009, section 3.1).
+    """
 
     kind: Literal["cifar100"] = "cifar100"  # type: ignore[assignment]
 
+    _superclasses: ClassVar[Mapping[str, tuple[str, ...]]] = _SUPERCLASSES_OF_100
     _mean: tuple[float, ...] = (0.5071, 0.4865, 0.4409)
     _std: tuple[float, ...] = (0.2673, 0.2564, 0.2762)
     _base_folder: str = "cifar-100-python"
@@ -180,7 +206,7 @@ class CIFAR100(CIFAR10):
     _test: tuple[tuple[str, str], ...] = (("test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),)
     _meta: tuple[str, str] = ("meta", "7973b15100ade9c7d40fb424638fde48")
     _labels: str = "fine_labels"
-    _classes: tuple[str, ...] = tuple(_FINE_LABELS.split())
+    _classes: tuple[str, ...] = tuple(sorted(sum(_SUPERCLASSES_OF_100.values(), ())))
 
 
 class _PlainUnpickler(pickle.Unpickler):
