@@ -106,7 +106,6 @@ def by_name(outputs: Outputs, asked: dict[str, Output]) -> dict[str, Tensor]:
     return {name: outputs}
 
 
-@pytest.mark.usefixtures("one_thread")  # much faster beside other processes
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
 def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: Any, shape: tuple[int, int, int]) -> None:
@@ -166,7 +165,6 @@ def test_the_same_seed_builds_the_same_weights(member: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")  # much faster beside other processes
 @pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
 def test_a_model_that_cannot_be_built_is_refused_beforehand(member: Any) -> None:
     refused = 0
