@@ -37,11 +37,11 @@ def test_its_number_of_layers_is_what_the_documentation_of_blocks_says(stages: i
     assert sum(getattr(layer, "kernel_size", ()) != (1, 1) for layer in layers) == 2 * stages * blocks + 2
 
 
-def test_each_block_begins_as_the_identity() -> None:
-    model = ResNetSmall(width=4, stages=2).build(CIFAR, TEN).eval()
-    block = model.get_submodule("trunk.stage1.1")
-    images = torch.rand(2, 4, 8, 8)
-    assert torch.equal(block(images), images)
+def test_each_layer_learns_from_the_first_batch() -> None:
+    torch.manual_seed(0)
+    model = ResNetSmall(width=4, stages=2).build(CIFAR, TEN)
+    nn.functional.cross_entropy(model(torch.rand(16, 3, 32, 32)), torch.arange(16) % 10).backward()
+    assert [name for name, each in model.named_parameters() if each.grad is None or not each.grad.any()] == []
 
 
 def test_each_stage_but_the_first_halves_the_image() -> None:
