@@ -790,6 +790,7 @@ def test_a_scheduler_that_could_end_no_trial_early_is_refused(member: Any) -> No
     assert bool(problems) == (config.prunes or config.mutates)
     for problem in problems:
         assert "trial.epochs, which is 1: no trial would be pruned" in problem.message
+        assert "scheduler: {kind: fifo}" in problem.hint
 
 
 @pytest.mark.parametrize("member", members(SchedulerConfig), ids=lambda member: member.__name__)

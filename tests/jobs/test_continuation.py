@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import photos
 import pytest
 from conftest import Played, experiment
+from PIL import Image
 
+from tuner.data.encoded.folder_listing import listing_of
 from tuner.errors import UserError
 from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.spec.experiment import ExperimentSpec
@@ -37,6 +40,49 @@ def run(opening: JobStart, trials: int) -> None:
         assert trial is not None
         job.end(job.start(trial))
     journal.closed(is_finished=generator.next() is None)
+
+
+class TestData:
+    """Files may be repaired or deleted between two runs of a job."""
+
+    def spec(self, folder: Path, **data: Any) -> ExperimentSpec:
+        trial = {
+            "data": {"kind": "image_folder", "root": str(folder / "photos"), "size": 8} | data,
+            "model": {"kind": "cnn", "hidden": 8},
+        }
+        space = {"data.size": {"choice": [8, 12]}, "data.folds.fold": {"choice": [1, 2]}} if "folds" in data else {}
+        return spec_in(folder / "runs", trial=trial, space=space or {"optimizer.lr": {"uniform": [0.1, 0.2]}})
+
+    @pytest.mark.parametrize("more", [{}, {"folds": {"k": 2}}])
+    def test_that_are_the_same_are_no_matter(self, more: dict[str, Any], tmp_path: Path) -> None:
+        photos.write(tmp_path / "photos")
+        run(new_job(self.spec(tmp_path, **more)), 3)
+        listing_of.cache_clear()
+        assert continued_job(self.spec(tmp_path, **more), ResumeOptions(resume=True)).notes == ()
+
+    @pytest.mark.parametrize("change", ["delete", "replace"])
+    def test_that_have_changed_are_told_with_the_trials(self, change: str, tmp_path: Path) -> None:
+        photo = photos.write(tmp_path / "photos") / "cats" / "003.png"
+        run(new_job(self.spec(tmp_path)), 2)
+        photo.unlink()
+        if change == "replace":
+            Image.new("L", (300, 20)).save(photo)
+        listing_of.cache_clear()
+        opening = continued_job(self.spec(tmp_path), ResumeOptions(resume=True))
+        [note] = opening.notes
+        assert note.startswith("the data have changed since trial 0, 1 of this job began")
+        run(opening, 1)
+        [note] = continued_job(self.spec(tmp_path), ResumeOptions(resume=True)).notes
+        assert "since trial 0, 1 of this job" in note, "the last one was trained on these"
+
+    def test_a_set_that_is_as_it_was_again(self, tmp_path: Path) -> None:
+        photo = photos.write(tmp_path / "photos") / "cats" / "003.png"
+        content = photo.read_bytes()
+        run(new_job(self.spec(tmp_path)), 2)
+        photo.write_bytes(b"")
+        photo.write_bytes(content)
+        listing_of.cache_clear()
+        assert continued_job(self.spec(tmp_path), ResumeOptions(resume=True)).notes == ()
 
 
 class TestNumberOfTrials:

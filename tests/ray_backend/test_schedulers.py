@@ -80,7 +80,7 @@ class TestChecks:
     def test_what_is_allowed_is_told(self) -> None:
         [problem] = ASHA(grace=9).check(9)
         assert problem.message.startswith("9 is not below trial.epochs, which is 9")
-        assert problem.hint == "allowed: 1 to 8"
+        assert problem.hint == "allowed: 1 to 8; scheduler: {kind: fifo} prunes none, whatever the epochs"
 
     @pytest.mark.parametrize(
         "config", [ASHA(grace=8), Median(grace=8), PBT(interval=8), HyperBand(reduction=9), Fifo()]

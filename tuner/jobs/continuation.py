@@ -111,7 +111,7 @@ def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
             "or add --changed-code ok"
         )
         raise UserError(Problem(message, ", ".join(spec.trial.targets), folder, hint))
-    notes = list(past.missing)
+    notes = [*past.missing, *filter(None, [past.changed_data])]
     if changed:
         notes.append(f"code of your own has changed since trials of this job were trained with it ({changed})")
     asked = _asked(spec)

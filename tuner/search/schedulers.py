@@ -22,6 +22,7 @@ from tuner.search.distributions import same
 from tuner.search.space import Distribution, Space
 
 _LONGEST = 100  # reports, if the number is unknown; Ray's own default
+_NONE = "scheduler: {kind: fifo} prunes none, whatever the epochs"
 
 _Factor = Annotated[float, Field(gt=0)]
 
@@ -83,7 +84,7 @@ class Fifo(_Scheduler):
 def _too_long(grace: int, length: int | None, key: str, than: str = "trial.epochs") -> Iterator[Problem]:
     if length is not None and grace >= length:
         message = f"{grace} is not below {than}, which is {length}: no trial would be pruned"
-        yield Problem(message, f"scheduler.{key}", hint=f"allowed: 1 to {length - 1}" if length > 1 else "")
+        yield Problem(message, f"scheduler.{key}", hint=f"allowed: 1 to {length - 1}; {_NONE}" if length > 1 else _NONE)
 
 
 class ASHA(_Scheduler):
@@ -133,7 +134,7 @@ class HyperBand(_Scheduler):
         longest = self.longest or length
         if longest is not None and self.reduction > longest:
             message = f"{self.reduction:g} is above trial.epochs, which is {longest}: no trial would be pruned"
-            yield Problem(message, "scheduler.reduction")
+            yield Problem(message, "scheduler.reduction", hint=f"more epochs, or a smaller reduction; {_NONE}")
 
     def ahead(self, length: int | None, total: int) -> int:
         # The size of the largest bracket, whose trials wait for each other, by Ray's formula.

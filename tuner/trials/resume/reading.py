@@ -14,6 +14,7 @@ from tuner.storage.uris import is_inside
 from tuner.trials.events import JobOpened, TrialStarted, events_of
 from tuner.trials.journal import FILE, exists, text_of
 from tuner.trials.leaderboard import ranked
+from tuner.trials.resume.changed_data import changed_data
 from tuner.trials.resume.replay import last_opening, replayed, rewind, stop
 from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.resume.same_experiment import check_same, left_out, lies_in
@@ -45,6 +46,8 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
         if isinstance(event, TrialStarted) and not lies_in(spec.space, event.assignment):
             raise left_out(event.trial, event.assignment, where)
     past = replayed(spec, job, [event.placed(partial(resolved, folder=folder)) for event in events], where)
+    if goes_on:
+        past = replace(past, changed_data=changed_data(spec, events))
     there = _checkpoints_there(folder)
     for trial in past.trials if goes_on else ():
         if trial.status in ("running", "interrupted"):

@@ -36,6 +36,8 @@ class ResumedJob:
     """The tokens of its runs: its record has one of them, unless a copy of the job has continued the record."""
     missing: list[str] = field(default_factory=list)
     """The checkpoints that the journal names and that are not there, each with its trial, in words."""
+    changed_data: str = ""
+    """What a user should know of data that have changed since then; empty if they have not."""
 
     def elapsed(self, began: float) -> Elapsed:
         """The time of the job, whose next run `began`."""
