@@ -40,7 +40,8 @@ def test_its_number_of_layers_is_what_the_documentation_of_blocks_says(stages: i
 def test_each_layer_learns_from_the_first_batch() -> None:
     torch.manual_seed(0)
     model = ResNetSmall(width=4, stages=2).build(CIFAR, TEN)
-    nn.functional.cross_entropy(model(torch.rand(16, 3, 32, 32)), torch.arange(16) % 10).backward()
+    loss = nn.functional.cross_entropy(model(torch.rand(16, 3, 32, 32)), torch.arange(16) % 10)
+    loss.backward()  # type: ignore[no-untyped-call]
     assert [name for name, each in model.named_parameters() if each.grad is None or not each.grad.any()] == []
 
 

@@ -18,7 +18,7 @@ _OVERHEAD = 45.0
 estimate."""
 _RESERVE = 0.15
 """Share of the time that is left free, because some trials take longer than what was measured."""
-_FULL, _LONGEST = 0.35, 0.6
+_FULL, _LONGEST = 0.35, 0.75
 """Share of the time that one complete training may take: usually, and while it has fewer epochs than are enough, since
 then twice as many epochs gain more than twice as many trials."""
 _PROMOTED = 1.3
@@ -160,10 +160,10 @@ def _candidates(layout: Layout, machine: Machine, has_weights: Callable[[str], b
 
 
 def _from_new_weights(size: int, stages: int, machine: Machine, why: str) -> Iterator[Candidate]:
-    widths = [(64, 2), (32, 2), (16, 2)] if machine.gpus else [(64, 2), (32, 2), (32, 1), (16, 1), (8, 1)]
+    widths = [(64, 2), (32, 2), (16, 2)] if machine.gpus else [(64, 2), (32, 2), (32, 1), (16, 2), (16, 1), (8, 1)]
     for width, blocks in widths:
         model = {"kind": "resnet_small", "width": width, "blocks": blocks, "stages": stages}
-        yield Candidate(size, model, f"{why}; this width and depth fit the time", (30, 50, 100))
+        yield Candidate(size, model, f"{why}; this width and depth fit the time", (40, 100, 100))
 
 
 def _pretrained(machine: Machine) -> Iterator[Candidate]:
