@@ -163,7 +163,7 @@ def _from_new_weights(size: int, stages: int, machine: Machine, why: str) -> Ite
     widths = [(64, 2), (32, 2), (16, 2)] if machine.gpus else [(64, 2), (32, 2), (32, 1), (16, 2), (16, 1), (8, 1)]
     for width, blocks in widths:
         model = {"kind": "resnet_small", "width": width, "blocks": blocks, "stages": stages}
-        yield Candidate(size, model, f"{why}; this width and depth fit the time", (40, 100, 100))
+        yield Candidate(size, model, f"{why}; this width and depth fit the time", (40, 60, 100))
 
 
 def _pretrained(machine: Machine) -> Iterator[Candidate]:
