@@ -113,6 +113,8 @@ def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: An
     image = image_shape(*shape)
     fitting = [outputs for outputs in ASKED.values() if accepted(member, image, outputs)]
     assert len(fitting) >= 2
+    if shape != SHAPES[0]:  # the heads see features, whatever the shape of the images
+        fitting = [fitting[0], fitting[-1]]
     for asked in fitting:
         model = fitted(member, image, asked).build(image, asked)
         images = torch.rand(6, *shape)

@@ -144,12 +144,36 @@ def place(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def tuner(place: Path, *arguments: str) -> str:
-    """What a command says that comes to a good end."""
-    command = [sys.executable, "-m", "tuner", *arguments]
-    done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == OK, done.stdout
-    return done.stdout
+COMMANDS = {
+    "validate plain": ["validate", "folder/plain.yaml"],
+    "train plain": ["train", "folder/plain.yaml", "--output", "best"],
+    "validate pictures": ["validate", "folder/pictures.yaml"],
+    "train pictures": ["train", "folder/pictures.yaml"],
+}
+
+# One process for all commands: each of its own would import Ray and PyTorch first.
+IN_TURN = """
+import json
+import sys
+
+from tuner.cli.app import main
+
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as leaving:
+        print("=== status", leaving.code or 0, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def said(place: Path) -> dict[str, str]:
+    """What each of `COMMANDS` says, all of which come to a good end."""
+    command = [sys.executable, "-c", IN_TURN, json.dumps([*COMMANDS.values()])]
+    done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    *texts, rest = done.stdout.split(f"=== status {OK}\n")
+    assert rest == "", done.stdout
+    return dict(zip(COMMANDS, texts, strict=True))
 
 
 class Job:
@@ -167,7 +191,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def plain(place: Path) -> Iterator[Job]:
-    yield Job(place, "plain")
+    yield Job(place, "plain", "resources.cpu=2")
 
 
 class TestAFunction:
@@ -191,10 +215,9 @@ class TestAFunction:
         done = subprocess.run(command, cwd=place / "folder", capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["own_s", "1"]
 
-    def test_it_is_checked_and_trained_alone_in_the_same_folder(self, place: Path) -> None:
-        assert "2 trials" in tuner(place, "validate", "folder/plain.yaml")
-        said = tuner(place, "train", "folder/plain.yaml", "--output", "best")
-        assert "loss 29" in said and "words 10" in said and "here 1" in said
+    def test_it_is_checked_and_trained_alone_in_the_same_folder(self, place: Path, said: dict[str, str]) -> None:
+        assert "2 trials" in said["validate plain"]
+        assert all(words in said["train plain"] for words in ("loss 29", "words 10", "here 1"))
         assert (place / "best" / "best.pickle").exists()
         with pytest.raises(ModuleNotFoundError, match="own_s"):
             pickle.loads((place / "best" / "best.pickle").read_bytes())
@@ -218,8 +241,8 @@ def test_what_ray_tune_wraps_around_it_holds(wrapped: Job) -> None:
     assert head["resources"] == {"cpu": 2.0, "gpu": 0.0}
 
 
-def test_a_relative_path_in_a_file_is_relative_to_its_folder(place: Path) -> None:
-    assert "1 trial" in tuner(place, "validate", "folder/pictures.yaml")
-    assert "epoch 1/1" in tuner(place, "train", "folder/pictures.yaml")
+def test_a_relative_path_in_a_file_is_relative_to_its_folder(place: Path, said: dict[str, str]) -> None:
+    assert "1 trial" in said["validate pictures"]
+    assert "epoch 1/1" in said["train pictures"]
     job = Job(place, "pictures")
     assert "test_accuracy" in job.text and len(job.reports) == 1

@@ -238,7 +238,7 @@ for file in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    with ray_cluster(2) as environment:
+    with ray_cluster(1) as environment:
         yield environment
 
 

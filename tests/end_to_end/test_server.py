@@ -28,8 +28,12 @@ space:
   optimizer.lr: {{grid: [0.1, 0.0001, 0.05]}}
   optimizer.momentum: {{grid: [0.5, 0.9]}}
 search: {{kind: grid}}
-resources: {{cpu: 1}}
+resources: {{cpu: 2}}
 """
+
+ONE_TRIAL = ["space.optimizer.lr={grid: [0.1]}", "space.optimizer.momentum={grid: [0.5]}"]
+ONE_PROCESS = ["--workers", "1"]
+"""A server for one job: each of its processes takes seconds to start."""
 
 
 def start(folder: Path, name: str, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -150,43 +154,41 @@ def test_a_server_that_asks_who_we_are(tmp_path: Path) -> None:
     name, password = "admin", "a password for a test"
     asks = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "for a test", "MLFLOW_AUTH_ADMIN_PASSWORD": password}
     store = f"sqlite:///{tmp_path}/store.db"
-    with mlflow_server(store, tmp_path / "artifacts", "--app-name", "basic-auth", environment=asks) as uri:
+    options = [*ONE_PROCESS, "--app-name", "basic-auth"]
+    with mlflow_server(store, tmp_path / "artifacts", *options, environment=asks) as uri:
         process = start(tmp_path, "asked", MLFLOW_TRACKING_URI=uri)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 2 and "Traceback" not in said, said
         assert "MLFLOW_TRACKING_USERNAME" in said and "MLFLOW_TRACKING_PASSWORD" in said
-        process = start(
-            tmp_path, "asked", MLFLOW_TRACKING_URI=uri, MLFLOW_TRACKING_USERNAME=name, MLFLOW_TRACKING_PASSWORD=password
-        )
+        signed_in = {"MLFLOW_TRACKING_USERNAME": name, "MLFLOW_TRACKING_PASSWORD": password}
+        process = start(tmp_path, "asked", *ONE_TRIAL, MLFLOW_TRACKING_URI=uri, **signed_in)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0 and password not in said, said
 
 
 def test_a_server_that_is_away_for_a_while_misses_nothing(tmp_path: Path) -> None:
-    port, place = free_port(), (f"sqlite:///{tmp_path}/store.db", tmp_path / "artifacts")
+    port, store, artifacts = free_port(), f"sqlite:///{tmp_path}/store.db", tmp_path / "artifacts"
     with contextlib.ExitStack() as ends:
 
         def told() -> int:
             return sum(text.read_text().count("\n") for text in tmp_path.glob("away/runs/away/*/journal.jsonl"))
 
-        with mlflow_server(*place, port=port) as uri:
-            process = start(
-                tmp_path, "away", "space.optimizer.lr={grid: [0.1]}", "trial.epochs=400", MLFLOW_TRACKING_URI=uri
-            )
+        with mlflow_server(store, artifacts, *ONE_PROCESS, port=port) as uri:
+            process = start(tmp_path, "away", *ONE_TRIAL, "trial.epochs=500", MLFLOW_TRACKING_URI=uri)
             ends.callback(process.kill)
             assert eventually(lambda: told() >= 100, 600)
         before = told()
         assert eventually(lambda: told() >= before + 200, 600)  # it trains on
         assert process.poll() is None
-        ends.enter_context(mlflow_server(*place, port=port))
+        ends.enter_context(mlflow_server(store, artifacts, *ONE_PROCESS, port=port))
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0 and "tuner sync" not in said, said
         jobs = Jobs(uri, tmp_path, {})
         [parent], trials = jobs.runs("away", "parent"), jobs.runs("away", "trial")
-        assert {run.info.status for run in (parent, *trials)} == {"FINISHED"} and len(trials) == 2
-        for trial in trials:
-            curve = jobs.client.get_metric_history(trial.info.run_id, "val_accuracy")
-            assert [point.step for point in curve] == list(range(1, 401))
+        assert {run.info.status for run in (parent, *trials)} == {"FINISHED"}
+        [trial] = trials
+        curve = jobs.client.get_metric_history(trial.info.run_id, "val_accuracy")
+        assert [point.step for point in curve] == list(range(1, 501))
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ trial:
 space:
   optimizer.lr: {loguniform: [0.001, 0.3]}
 search: {kind: bayesian, trials: 5, startup: 2, seed: 0}
-resources: {cpu: 1}
+resources: {cpu: 2}
 """
 
 

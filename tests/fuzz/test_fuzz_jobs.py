@@ -162,6 +162,7 @@ def _edited(line: bytes, kind: str, number: int, value: Any) -> bytes:
     return json.dumps(event).encode() + b"\n"
 
 
+@pytest.mark.slow
 @fuzzed(2700, what=damage())
 def test_a_damaged_journal(what: tuple[int, Any], jobs: list[Job], storage: Path) -> None:
     job = jobs[what[0]]

@@ -57,7 +57,7 @@ def test_a_job_whose_reader_has_gone_comes_to_its_end(tmp_path: Path) -> None:
         "from ray import tune\n"
         "def train(config):\n    for _ in range(3):\n        tune.report({'loss': config['lr']})\n"
     )
-    process = start_job(tmp_path, "job.yaml", PYTHONIOENCODING="ascii")
+    process = start_job(tmp_path, "job.yaml", "resources.cpu=2", PYTHONIOENCODING="ascii")
     assert process.stdout is not None
     line = process.stdout.readline()  # as `| head -1`
     process.stdout.close()

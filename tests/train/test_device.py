@@ -58,6 +58,7 @@ def test_threads_are_as_many_as_given_and_at_least_one(asked: int, used: int) ->
     assert torch.get_num_threads() == used
 
 
+@pytest.mark.slow  # two processes import torch
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
 def test_freed_memory_is_kept() -> None:
     """A batch's activations stay with the process when they are freed, and the next batch need not fetch them again."""
