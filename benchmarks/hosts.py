@@ -20,6 +20,7 @@ import psutil
 
 _RAY = Path("/tmp/ray")
 _PORT = 6379
+_COMMON = ["--disable-usage-stats", "--include-log-monitor=false"]  # no driver asks for the output of workers
 _NAMES = {"hosts": "127.0.0.1 localhost\n", "resolv.conf": "nameserver 127.0.0.1\n"}
 """No name server listens there, so that look-ups fail at once; an unreachable server would cause a timeout."""
 
@@ -81,7 +82,7 @@ class Host:
         where = [f"--address={head.address}:{_PORT}"] if head else ["--head", f"--port={_PORT}"]
         if head is None and not any("dashboard" in argument for argument in arguments):
             where.append("--include-dashboard=false")
-        common = [f"--node-ip-address={self.address}", "--object-store-memory=80000000", "--disable-usage-stats"]
+        common = [f"--node-ip-address={self.address}", "--object-store-memory=80000000", *_COMMON]
         log = self.folder / "ray-start.log"
         with log.open("w") as output:  # Ray's processes would keep a pipe open
             command = [sys.executable, "-m", "ray.scripts.scripts", "start", *where, *common, *arguments]

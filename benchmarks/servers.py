@@ -20,6 +20,7 @@ from urllib.request import urlopen
 import psutil
 
 _PATIENCE = 300.0  # seconds that a server may take to start
+_UNUSED = ["--include-dashboard=false", "--include-log-monitor=false"]  # no driver asks for the output of workers
 
 
 def free_port() -> int:
@@ -134,7 +135,7 @@ def ray_cluster(cpus: int) -> Iterator[dict[str, str]]:
     folder = tempfile.mkdtemp(prefix="ray-")  # a test's folder has too long a path for Ray's sockets
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
     head = subprocess.Popen(
-        ["ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"],
+        ["ray", "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}", *_UNUSED],
         env=os.environ | own,
         cwd=folder,
         stdout=subprocess.DEVNULL,

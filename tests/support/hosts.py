@@ -11,8 +11,9 @@ from benchmarks.hosts import SOON as SOON
 from benchmarks.hosts import Host as Host
 from benchmarks.hosts import Network as Network
 
-RAY = {"RAY_prestart_worker_first_driver": "false"}
-"""With this, a Ray starts no worker before there is work for one: no trial runs on such a worker."""
+RAY = {"RAY_prestart_worker_first_driver": "false", "RAY_worker_niceness": "0"}
+"""With these, a Ray starts no worker before there is work for one, as no trial runs on such a worker; and trials do not
+have to wait until no other test computes."""
 
 
 @contextlib.contextmanager
