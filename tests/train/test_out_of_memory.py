@@ -330,8 +330,8 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
     lines = [line.split() for line in log.read_text().splitlines()]
     lines = [line for line in lines if line[0] != str(os.getpid())]  # without the check of the file
     tried = {most: [int(size) for _, each, size in lines if each == most] for most in ("0", "5", "64")}
-    assert tried["0"] == [2, 32, 16, 8, 4, 2, 1]  # it is checked with two images
-    assert tried["5"][:4] == [2, 32, 16, 8] and max(tried["5"][4:]) == 4
+    assert tried["0"] == [3, 32, 16, 8, 4, 2, 1]  # it is checked with three images in training mode
+    assert tried["5"][:4] == [3, 32, 16, 8] and max(tried["5"][4:]) == 4
     assert max(tried["64"]) == 32
     assert len({pid for pid, *_ in lines}) == 1  # one process for all three
 
