@@ -79,7 +79,8 @@ def measure(trial: dict[str, Any], cache: str, steps: int) -> Share:
     config = TrialConfig.model_validate(trial | replaced)
     trainer = Trainer(config, device, data["limit"], 1)
     shape = config.data.image
-    blank = torch.zeros((2 * data["batch_size"], shape.channels, shape.height, shape.width), dtype=torch.uint8)
+    one = torch.zeros((1, shape.channels, shape.height, shape.width), dtype=torch.uint8)
+    blank = one.expand(data["limit"], -1, -1, -1)  # an epoch of the same size, in no memory
     trainer.train_epoch(Images(blank, {"label": torch.zeros(len(blank), dtype=torch.int64)}), 1, lambda: None)
     before = _peak()
     with tempfile.TemporaryDirectory() as folder:

@@ -72,7 +72,13 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN and name not in _STUBS)
 
 
-def decode(encoded: str | bytes, form: Form, *, only_grey: bool = False) -> tuple[Bytes, bool]:
+def decode(
+    encoded: str | bytes,
+    form: Form,
+    *,
+    only_grey: bool = False,
+    opened: Callable[["Image"], object] = lambda image: None,
+) -> tuple[Bytes, bool]:
     """Decode an image to uint8 (C, height, width), and say whether it has more frames than the first one.
 
     Its EXIF rotation is applied, its first frame is used, transparency is dropped, and 16-bit values are reduced to
@@ -82,6 +88,7 @@ def decode(encoded: str | bytes, form: Form, *, only_grey: bool = False) -> tupl
         encoded: The path of a file, or what it would contain.
         form: The form of the image.
         only_grey: Whether images in colour are refused.
+        opened: Called with the image when its header has been read, before it is decoded.
 
     Raises:
         Undecodable: The file is not an image, damaged, or has more pixels than Pillow allows.
@@ -90,6 +97,7 @@ def decode(encoded: str | bytes, form: Form, *, only_grey: bool = False) -> tupl
 
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            opened(image)
             # A camera's JPEG may hold a preview: that is no further frame.
             has_more = image.format != "MPO" and bool(getattr(image, "is_animated", False))
             # Twice the size, so that the interpolation still averages over neighbours.

@@ -8,13 +8,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from tuner.data.decoding import Encoded, Form, Undecodable, decode, orientation, quiet
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _CHUNK = 256
 """Files between two reports of progress."""
+_BATCH = 16
+"""Files that a thread examines at a time."""
+_WHOLE = 2**22
+"""Bytes up to which a file is read as a whole, once for its pixels and its digest."""
 _SMALL = Form(0, 16, 16, "squash")
 """What files are decoded to: a JPEG of many pixels is decoded at an eighth of its size then, which reads all of it."""
 
@@ -75,9 +84,14 @@ def examine(
         except Undecodable as error:
             return Examined(sizes[index], failure=str(error))
 
+    def look_at(indices: range) -> list[Examined]:
+        return [look(index) for index in indices]
+
     with quiet(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for section in _sections(len(names)):
-            seen = list(pool.map(look, range(len(names))[section]))
+            indices = range(len(names))[section]
+            batches = [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
+            seen = [each for batch in pool.map(look_at, batches) for each in batch]
             found += seen
             broken += sum(bool(each.failure) for each in seen)
             progress(section.stop, len(names), broken)
@@ -86,8 +100,15 @@ def examine(
 
 def size_of(content: str | bytes) -> tuple[int, int] | None:
     """The width and the height of an image as it is shown, by its header alone; None if that cannot be read."""
-    header = _header(content)
-    return (header.width, header.height) if header.width else None
+    from PIL import Image
+
+    examined = Examined()
+    try:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            _read_header(image, examined)
+    except Exception:  # Pillow's plugins raise many types for damaged files
+        return None
+    return examined.width, examined.height
 
 
 def _sections(count: int) -> Iterator[slice]:
@@ -102,37 +123,37 @@ def _sections(count: int) -> Iterator[slice]:
 
 def _look(content: str | bytes, size: int, shared: set[int], only_grey: bool) -> Examined:
     """Read the header of an image, decode it, and digest its file unless no other has its size."""
-    examined = _header(content)
-    examined.size = size
+    examined = Examined(size)
+    is_alone = isinstance(content, str) and size not in shared
+    if isinstance(content, str) and 0 < size <= _WHOLE:
+        with contextlib.suppress(OSError):  # decoding says why it cannot be read
+            content = _read(content)
     try:
-        _, examined.has_frames = decode(content, _SMALL, only_grey=only_grey)
+        opened = partial(_read_header, examined=examined)
+        _, examined.has_frames = decode(content, _SMALL, only_grey=only_grey, opened=opened)
     except Undecodable as error:
         examined.failure = str(error)
-    with contextlib.suppress(OSError):
-        examined.digest = _digest(content, size, shared)
+    if not is_alone:
+        with contextlib.suppress(OSError):
+            examined.digest = _digest(content)
     return examined
 
 
-def _header(content: str | bytes) -> Examined:
-    """What the header of an image says. Decoding it says what is wrong with it."""
-    from PIL import Image
-
-    examined = Examined()
-    try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            examined.mode = image.mode
-            turned = orientation(image)
-            examined.is_rotated = turned > 1
-            examined.width, examined.height = image.size if turned < 5 else image.size[::-1]
-    except Exception:  # Pillow's plugins raise many types for damaged files
-        pass
-    return examined
+def _read_header(image: "Image", examined: Examined) -> None:
+    """Take over what the header of an image says."""
+    examined.mode = image.mode
+    turned = orientation(image)
+    examined.is_rotated = turned > 1
+    examined.width, examined.height = image.size if turned < 5 else image.size[::-1]
 
 
-def _digest(content: str | bytes, size: int, shared: set[int]) -> str:
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123 - a path from scandir may not be UTF-8
+        return file.read()
+
+
+def _digest(content: str | bytes) -> str:
     if isinstance(content, bytes):
         return hashlib.blake2b(content).hexdigest()
-    if size not in shared:
-        return ""
     with open(content, "rb") as file:  # noqa: PTH123 - a path from scandir may not be UTF-8
         return hashlib.file_digest(file, "blake2b").hexdigest()
