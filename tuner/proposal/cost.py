@@ -10,12 +10,12 @@ from tuner.data.loading.source import batch_of
 from tuner.models.memory_format import placed
 from tuner.process.startup import resume_collection
 from tuner.proposal.machine import Machine
-from tuner.train.device import autocast_dtype
+from tuner.train.device import autocast_dtype, keep_freed_memory
 from tuner.train.evaluation import in_precision
 from tuner.train.trial_config import TrialConfig
 
 _SECONDS = 0.5
-"""How long steps are timed, beside one step to warm up."""
+"""How long steps are timed, after as long to warm up: the first ones allocate memory and choose kernels."""
 _DECODED = 64
 """Images whose decoding is timed."""
 _CONTENTION = 1.15
@@ -43,6 +43,7 @@ def measure(trial: TrialConfig, machine: Machine) -> Cost:
         machine: This machine.
     """
     resume_collection()  # as in a trial
+    keep_freed_memory()
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.cores)
     try:
@@ -85,13 +86,15 @@ def _steps(trial: TrialConfig, machine: Machine) -> tuple[float, float]:
 
 
 def _timed(run: Callable[[], None], device: torch.device) -> float:
-    """The seconds of a call: the mean of those of about half a second, after one to warm up."""
-    run()
-    count, began = 0, _now(device)
-    while count == 0 or _now(device) - began < _SECONDS:
-        run()
-        count += 1
-    return (_now(device) - began) / count
+    """The seconds of a call: the mean of those of about half a second, after as many to warm up."""
+    mean = 0.0
+    for _ in range(2):
+        count, began = 0, _now(device)
+        while count == 0 or _now(device) - began < _SECONDS:
+            run()
+            count += 1
+        mean = (_now(device) - began) / count
+    return mean
 
 
 def _now(device: torch.device) -> float:
