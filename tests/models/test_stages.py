@@ -134,6 +134,17 @@ def test_frozen_stages_keep_weights_and_statistics_until_they_are_thawed(weights
         assert all(torch.equal(again[name], value) for name, value in straight.items())
 
 
+@pytest.mark.parametrize("kind", ["sgd", "rmsprop", "lion", "muon", "adam"])
+def test_every_optimizer_goes_on_with_what_is_thawed(kind: str, weights: Path, tmp_path: Path) -> None:
+    momentum = {"momentum": 0.9} if kind in ("sgd", "rmsprop") else {}
+    fields = trial(weights, epochs=2, freeze=2, thaw=2).model_dump()
+    config = TrialConfig.model_validate(fields | {"optimizer": {"kind": kind, "lr": 0.001} | momentum})
+    reports = trained(config, tmp_path / "straight")
+    assert "conv1" not in changed(config, tmp_path / "straight/1")
+    assert "conv1" in changed(config, tmp_path / "straight/2")
+    assert trained(config, tmp_path / "resumed", resume=tmp_path / "straight/1") == reports[1:]
+
+
 def test_stages_frozen_for_good_are_not_counted_and_stay(weights: Path, tmp_path: Path) -> None:
     config = trial(weights, freeze=4)
     [report] = trained(config, tmp_path)

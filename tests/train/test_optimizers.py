@@ -45,6 +45,20 @@ def test_an_optimizer_is_torch_s_own(ours: Any, theirs: Any) -> None:
     assert trained(ours.build([first]), first) == pytest.approx(trained(theirs([second]), second), rel=1e-5)
 
 
+def test_a_first_step_that_is_left_out_leaves_no_momentum() -> None:
+    """Automatic mixed precision in float16 leaves out a step whose gradients are infinite, often the first one."""
+    weights = nn.Parameter(torch.ones(1000))
+    optimizer = SGD(lr=0.1, momentum=0.9).build([{"params": [weights]}])
+    weights.grad = torch.full((1000,), torch.inf)
+    optimizer.grad_scale, optimizer.found_inf = torch.ones(()), torch.ones(())  # type: ignore[attr-defined]
+    optimizer.step()
+    assert (weights == 1).all()
+    optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    weights.grad = torch.ones(1000)
+    optimizer.step()
+    assert (weights == 0.9).all()
+
+
 def test_nesterov_needs_momentum() -> None:
     with pytest.raises(ValidationError, match="nesterov needs momentum > 0"):
         SGD(nesterov=True)

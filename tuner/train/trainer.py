@@ -172,15 +172,15 @@ class Trainer:
 
     def _load_optimizer(self, saved: dict[str, Any]) -> None:
         """Load the state of each parameter, which this trial's settings may place in another group."""
-        groups = self._optimizer.state_dict()["param_groups"]
+        own = self._optimizer.state_dict()
+        groups, states = own["param_groups"], own["state"]
         numbers = {name: number for group in groups for name, number in _numbers(group)}
         names = {number: name for group in saved["param_groups"] for name, number in _numbers(group)}
-        states = {}
         for number, state in saved["state"].items():
             # Older checkpoints have no names, and the order of this trial.
-            own = numbers.get(names[number]) if names else number
-            if own is not None:
-                states[own] = state
+            here = numbers.get(names[number]) if names else number
+            if here is not None:
+                states[here] = state
         self._optimizer.load_state_dict({"state": states, "param_groups": groups})
 
     def _advance(self, steps: int) -> None:

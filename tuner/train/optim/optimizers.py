@@ -11,6 +11,7 @@ as the grid of Kornblith et al. (2019), a tenth of it for Adam.
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import nn, optim
 
@@ -106,7 +107,7 @@ class SGD(_Optimizer):
         return self
 
     def build(self, parameters: Parameters) -> optim.Optimizer:
-        return optim.SGD(
+        optimizer = optim.SGD(
             parameters,
             lr=self.lr,
             momentum=self.momentum,
@@ -114,6 +115,11 @@ class SGD(_Optimizer):
             weight_decay=self.weight_decay,
             fused=True,
         )
+        # torch's fused step fails if some parameters of a group have a momentum and others, thawed since, have none;
+        # and it makes one of what memory held if the first step is left out because a gradient is not finite.
+        for parameter in [each for group in optimizer.param_groups for each in group["params"] if self.momentum]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
 
 
 class _Adaptive(_Optimizer):
