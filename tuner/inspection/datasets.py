@@ -10,8 +10,9 @@ import torch
 from pydantic import ValidationError
 
 from tuner.data import ImageFolder
-from tuner.data.decoding import IN_COLOUR, Undecodable
+from tuner.data.decoding import IN_COLOUR
 from tuner.data.encoded.dataset import EncodedImages
+from tuner.data.encoded.listing import stamps
 from tuner.data.images import ImageData, Images
 from tuner.error_text import escaped
 from tuner.errors import Problem, UserError, mistakes_in
@@ -101,19 +102,9 @@ def _add_encoded(findings: Findings, data: EncodedImages, progress: Progress) ->
 
 def _sizes(data: EncodedImages, names: list[str]) -> list[int]:
     """The sizes of the images' files in bytes; -1 where there is none."""
-    try:
-        has_files = bool(names) and isinstance(data.encoded(names[0]), str)
-    except Undecodable:  # an image in a file of several
-        has_files = False
-    if not has_files:
+    if not data.has_files:
         return [-1] * len(names)
-    sizes = []
-    for name in names:
-        try:
-            sizes.append(os.stat(data.encoded(name)).st_size)  # noqa: PTH116 - once for each image
-        except OSError:
-            sizes.append(-1)
-    return sizes
+    return [-1 if stamp is None else stamp[0] for stamp in stamps(map(str, map(data.encoded, names)))]
 
 
 def _in_memory(data: ImageData, progress: Progress) -> Iterator[Item]:
@@ -178,7 +169,7 @@ def _notes(tree: Tree) -> Iterator[str]:
     if tree.not_utf8:
         yield f"{counted(len(tree.not_utf8), 'folder')} whose name is not UTF-8: {_some(tree.not_utf8)}"
     trained = {label for (split, label), count in tree.folders.items() if split == "train" and count}
-    for split in {"validation", "test"} & set(tree.splits):
+    for split in tree.splits:
         unseen = sorted(label for (of, label), n in tree.folders.items() if of == split and n and label not in trained)
         if unseen and trained:
             yield f"{split} has {counted(len(unseen), 'class', 'classes')} that train lacks: {_some(unseen)}"

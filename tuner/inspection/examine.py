@@ -33,7 +33,6 @@ class Examined:
     """What an image file is.
 
     Args:
-        size: In bytes; -1 if unknown.
         width: In pixels, as it is shown; 0 if unknown.
         height: In pixels, as it is shown; 0 if unknown.
         mode: Pillow's name of its pixels' format, such as ``RGB``; empty if unknown.
@@ -43,7 +42,6 @@ class Examined:
         digest: A digest of its bytes; empty if no other file has as many, or it cannot be read.
     """
 
-    size: int = -1
     width: int = 0
     height: int = 0
     mode: str = ""
@@ -82,7 +80,7 @@ def examine(
         try:
             return _look(encoded(names[index]), sizes[index], shared, only_grey)
         except Undecodable as error:
-            return Examined(sizes[index], failure=str(error))
+            return Examined(failure=str(error))
 
     def look_at(indices: range) -> list[Examined]:
         return [look(index) for index in indices]
@@ -123,7 +121,7 @@ def _sections(count: int) -> Iterator[slice]:
 
 def _look(content: str | bytes, size: int, shared: set[int], only_grey: bool) -> Examined:
     """Read the header of an image, decode it, and digest its file unless no other has its size."""
-    examined = Examined(size)
+    examined = Examined()
     is_alone = isinstance(content, str) and size not in shared
     if isinstance(content, str) and 0 < size <= _WHOLE:
         with contextlib.suppress(OSError):  # decoding says why it cannot be read

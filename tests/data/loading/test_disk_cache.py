@@ -107,7 +107,7 @@ def test_a_damaged_file_is_written_anew(folder: Path, damage: Callable[[bytes], 
 
 def test_two_that_need_it_at_once_write_it_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = fresh(folder)
-    file, names, decoder = cached._file(data._unlimited), cached._names(data._unlimited), data._decoder
+    file, names, decoder = cached._file(data._unsplit), cached._names(data._unsplit), data._decoder
 
     def read(_: int) -> Bytes:
         return np.array(disk_cache.mapped(file, names, decoder, data._check))
@@ -120,7 +120,7 @@ def test_two_that_need_it_at_once_write_it_once(folder: Path, capsys: pytest.Cap
 
 def test_what_a_killed_process_left_is_cleared_up_and_what_others_write_is_not(folder: Path) -> None:
     data = fresh(folder)
-    file = cached._file(data._unlimited)
+    file = cached._file(data._unsplit)
     file.parent.mkdir(parents=True)
     host, gone = socket.gethostname(), subprocess.Popen(["true"])
     gone.wait()
@@ -148,8 +148,8 @@ def test_a_process_that_is_killed_while_it_writes_leaves_nothing_that_is_used(fo
 def _killed_amid(data: ImageFolder) -> bool:
     """Kill this process when it has decoded the images and not yet renamed the file."""
     disk_cache.mapped(
-        cached._file(data._unlimited),
-        cached._names(data._unlimited),
+        cached._file(data._unsplit),
+        cached._names(data._unsplit),
         data._decoder,
         lambda outcome: os.kill(os.getpid(), 9),
     )

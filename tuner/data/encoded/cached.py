@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import lru_cache
 from hashlib import md5
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from tuner.data.decoding import Encoded, Form, Outcome
-from tuner.data.encoded.listing import Items, stamps
+from tuner.data.encoded.listing import Items, Listing, stamps
 from tuner.data.images import ImageData, OnceRead
 from tuner.data.loading.choice import Cache, Choice, choose
 from tuner.data.loading.disk_cache import file_of
@@ -44,6 +45,21 @@ class CachedImages(ImageData):
 
     @property
     @abstractmethod
+    def _listing(self) -> Listing:
+        """All images, before sets are split off."""
+
+    @property
+    @abstractmethod
+    def _test(self) -> Items:
+        """The images of the test set."""
+
+    @property
+    @abstractmethod
+    def _unsplit(self) -> Self:
+        """A copy that is the same whatever is held out of the training images as the validation set."""
+
+    @property
+    @abstractmethod
     def form(self) -> Form:
         """The form to which the images are decoded."""
 
@@ -63,7 +79,7 @@ class CachedImages(ImageData):
 
     def _paths(self) -> Iterable[str]:
         """The files that hold the images. A dataset whose files hold several images says which these are."""
-        return map(str, map(self.encoded, _names(self._unlimited)))
+        return map(str, map(self.encoded, _names(self._unsplit)))
 
     @contextmanager
     def opened(self, device: torch.device, resources: LoaderResources) -> Iterator[tuple[Source, Source]]:
@@ -89,7 +105,7 @@ class CachedImages(ImageData):
     def opened_once(self, split: OnceRead, device: torch.device, resources: LoaderResources) -> Iterator[Source]:
         """Open a set that is read once: from the file of decoded images if it exists."""
         sets = [self._encoded_set(self.files()[split])]
-        if self.cache in ("auto", "disk") and _file(self._unlimited).exists():
+        if self.cache in ("auto", "disk") and _file(self._unsplit).exists():
             with self._mapped(sets, device, resources) as (images,):
                 yield images
         else:
@@ -99,7 +115,7 @@ class CachedImages(ImageData):
     def _mapped(
         self, sets: list[EncodedSet], device: torch.device, resources: LoaderResources
     ) -> AbstractContextManager[list[Source]]:
-        file, names = _file(self._unlimited), _names(self._unlimited)
+        file, names = _file(self._unsplit), _names(self._unsplit)
         return on_disk(sets, self._decoder, self._check, device, resources, file=file, names=names)
 
     def plan(self, device: torch.device, resources: LoaderResources | None) -> str:
@@ -110,7 +126,7 @@ class CachedImages(ImageData):
     def _choice(self, device: torch.device, resources: LoaderResources) -> Choice:
         if self.cache != "auto":
             return Choice(self.cache, "as the file says")
-        return _automatic(self._unlimited, device, resources)
+        return _automatic(self._unsplit, device, resources)
 
     def _training_targets(self) -> Targets:
         return self._targets_of(self.files()["train"].first(self.limit))
@@ -129,7 +145,7 @@ class CachedImages(ImageData):
 @lru_cache(maxsize=4)
 def _names(data: CachedImages) -> list[str]:
     """The names of all images, whichever set they are in."""
-    return sorted({name for items in data.files().values() for name in items.names})
+    return sorted({name for items in data._listing.splits.values() for name in items.names})
 
 
 @lru_cache(maxsize=4)
@@ -145,6 +161,5 @@ def _file(data: CachedImages) -> Path:
 
 @lru_cache(maxsize=16)  # what is free changes once the images lie there, and a worker runs many trials
 def _automatic(data: CachedImages, device: torch.device, resources: LoaderResources) -> Choice:
-    image, sizes = data._decoder.image_bytes, {split: len(items) for split, items in data.files().items()}
-    needed = (sizes["train"] + sizes["validation"]) * image
-    return choose(needed, sum(sizes.values()) * image, lambda: _file(data), device, resources)
+    image, total = data._decoder.image_bytes, sum(map(len, data._listing.splits.values()))
+    return choose((total - len(data._test)) * image, total * image, lambda: _file(data), device, resources)

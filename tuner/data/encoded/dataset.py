@@ -62,6 +62,8 @@ class EncodedImages(CachedImages):
 
     _key: ClassVar[str] = "root"
     """The field that says where the images are."""
+    has_files: ClassVar[bool] = True
+    """Whether each image is a file, and not a part of one."""
 
     @field_validator("root", "file", check_fields=False)
     @classmethod
@@ -260,6 +262,10 @@ class EncodedImages(CachedImages):
     def files(self) -> dict[str, Items]:
         return _sets(self._unlimited)
 
+    @property
+    def _test(self) -> Items:
+        return without_test(self._listing, self.test)[1]
+
     def _split(self, split: str) -> Items:
         return self.files()[split]
 
@@ -290,8 +296,7 @@ def _measure(data: EncodedImages) -> tuple[int, Statistics]:
 @lru_cache(maxsize=4)
 def _of_test(data: EncodedImages) -> Outcome:
     """Decode the test images without keeping them: else a broken one would show when the job is over."""
-    test = without_test(data._listing, data.test)[1].names
-    return for_each(test, data.form, lambda *_: None, encoded=data.encoded, only_grey=data.only_grey)
+    return for_each(data._test.names, data.form, lambda *_: None, encoded=data.encoded, only_grey=data.only_grey)
 
 
 @lru_cache(maxsize=4)

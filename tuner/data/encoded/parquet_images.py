@@ -31,6 +31,7 @@ class ParquetImages(EncodedImages):
     """Share that is held out as the test set if no file is; or a pattern of file names, such as heldout*."""
 
     _key: ClassVar[str] = "file"
+    has_files: ClassVar[bool] = False
 
     @property
     def _listing(self) -> ParquetListing:

@@ -222,7 +222,7 @@ class _Reader:
         every = [value for split in values.values() for value in split]
         lists = any(isinstance(value, list) for value in every)
         texts = [[self._name(each, given) for each in (value if lists else [value])] for value in every]
-        order: list[str] = []
+        order: list[str]
         if lists:
             classes, labels = of_lists(texts)
         else:
