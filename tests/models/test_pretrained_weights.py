@@ -372,6 +372,12 @@ def experiment(**fields: Any) -> ExperimentSpec:
     )
 
 
+def test_a_choice_is_prepared_that_a_constraint_allows_with_other_numbers_alone(server: Server) -> None:
+    given = experiment().model_dump(exclude_unset=True) | {"constraints": ["optimizer.lr >= 0.15"]}
+    _, message = ExperimentSpec.model_validate(given).prepare()
+    assert message.count("downloaded the weights DEFAULT") == 1 and server.sent
+
+
 def test_the_weights_of_every_choice_are_downloaded_before_the_first_trial(server: Server) -> None:
     spec = experiment()
     assert spec.prepare(choices=False) == (spec, "") and not server.sent

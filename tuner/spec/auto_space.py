@@ -61,10 +61,11 @@ def written_out(space: Any, trial: AnyTrial, scheduler: Any) -> dict[str, Any]:
         raise Mistakes(Problem("auto does not know what a function of your own has to tune", "space", hint=hint))
     found: dict[str, Any] = {}
     contexts = list(_contexts(named, trial))
+    mutates = _mutates(scheduler)
     for key, tunable in _tunables(trial, ""):
         if not _is_covered(key, named):
             values = _values(tunable, trial)
-            if _is_possible(key, values, trial, contexts, scheduler):
+            if _is_possible(key, values, trial, contexts, mutates):
                 found[key] = values
     if not found and not named:
         hint = "leave out of trial what is to be searched, or write the keys and their distributions"
@@ -112,15 +113,19 @@ def _values(tunable: Tunable, trial: TrialConfig) -> dict[str, Any]:
     return dict(values)
 
 
+def _mutates(scheduler: Any) -> bool:
+    """Whether the scheduler of a file changes running trials."""
+    try:
+        return scheduler is not None and bool(_SCHEDULER.validate_python(scheduler).mutates)
+    except ValidationError:  # reported where it stands
+        return False
+
+
 def _is_possible(
-    key: str, values: dict[str, Any], trial: TrialConfig, contexts: list[Assignment], scheduler: Any
+    key: str, values: dict[str, Any], trial: TrialConfig, contexts: list[Assignment], mutates: bool
 ) -> bool:
     """Whether a trial may have any of these values, and may change among them if its scheduler does that."""
     distribution = _DISTRIBUTION.validate_python(values)
     if any(refusal(trial, {**each, key: corner}) for each in contexts for corner in distribution.corners()):
         return False
-    try:
-        mutates = scheduler is not None and _SCHEDULER.validate_python(scheduler).mutates
-    except ValidationError:  # reported where it stands
-        return True
     return not (mutates and any(check_mutations(trial, {key: distribution})))

@@ -1,6 +1,6 @@
 """Download what the trials of a space need beyond what the trial of the file needs, such as other models' weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tuner.config_keys import Assignment
 from tuner.errors import Problem, UserError
@@ -24,9 +24,7 @@ def prepare_choices(trial: AnyTrial, space: Space, allows: Callable[[Assignment]
         UserError: Something cannot be downloaded, or would be replaced by something else, in some trials only.
     """
     messages = []
-    for assignment in _with_each_choice(space):
-        if not allows(assignment):
-            continue
+    for assignment in _with_each_choice(filter(allows, corners(space))):
         chosen = merge(trial, assignment)
         if chosen.data_is_available:
             continue
@@ -38,11 +36,11 @@ def prepare_choices(trial: AnyTrial, space: Space, allows: Callable[[Assignment]
     return list(filter(None, messages))
 
 
-def _with_each_choice(space: Space) -> Iterator[Assignment]:
-    """Configurations with every combination of the values that are no numbers: numbers decide no download."""
+def _with_each_choice(assignments: Iterable[Assignment]) -> Iterator[Assignment]:
+    """One configuration with each combination of the values that are no numbers: numbers decide no download."""
     seen = set()
-    for assignment in corners(space):
-        choices = repr([item for item in assignment.items() if not isinstance(item[1], int | float)])
+    for assignment in assignments:
+        choices = repr([item for item in assignment.items() if type(item[1]) not in (int, float)])
         if choices not in seen:
             seen.add(choices)
             yield assignment
