@@ -16,7 +16,7 @@ from tuner.jobs import preflight
 from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.jobs.lock import alone_in
 from tuner.jobs.result import Result
-from tuner.jobs.teacher import check_kept, forget, found
+from tuner.jobs.teacher import check_described, check_kept, forget, found
 from tuner.process.signals import on_signal, stop
 from tuner.process.startup import resume_collection
 from tuner.ray_backend.cluster import auth, connection, node_check, resources, sessions, working_dir
@@ -89,7 +89,8 @@ def run(
     _print_plan(opening, generator, learnt, console)
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(on_signal(stop))
-        teacher = leaving.enter_context(found(spec, uri)) if past is None else None
+        downloaded = leaving.enter_context(contextlib.ExitStack())
+        teacher = downloaded.enter_context(found(spec, uri)) if past is None else None
         leaving.callback(phases.end)
         leaving.callback(connection.disconnect)
         # The job's files are written only after the cluster has accepted the connection.
@@ -106,6 +107,7 @@ def run(
         if teacher is not None:
             unless_it_begins.callback(forget, folder)
             teacher.keep(folder)
+            downloaded.close()
         if past is not None:
             Journal(folder).opening(opening.token)
         recorder = Recorder(spec, uri, lock)
@@ -224,9 +226,8 @@ def prepare(
         spec, message = spec.prepare(choices=downloads)
         if message:
             console.print(f"[yellow]{message}[/]", soft_wrap=True)
-    if not downloads:  # a job finds its teacher when it begins
-        with found(spec, uri):
-            pass
+    if not downloads and (note := check_described(spec, uri)):  # a job finds its teacher when it begins
+        console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     if connection.address_of(address) is None:
         resources.share(spec.resources, resources.here(), trials=1)
     return spec, uri
