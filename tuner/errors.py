@@ -42,6 +42,11 @@ class UserError(Exception):
         self.problems = [Problem(p) if isinstance(p, str) else p for p in problems]
         super().__init__("\n".join(map(str, self.problems)))
 
+    @property
+    def in_a_line(self) -> str:
+        """The mistakes as one line of text."""
+        return "; ".join(str(problem).replace("\n    ", "; ") for problem in self.problems)
+
 
 class Mistakes(ValueError):
     """Mistakes that the validator of a configuration found, each at a key relative to that configuration.

@@ -13,9 +13,9 @@ from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
 from tuner.jobs.driver import run
-from tuner.jobs.finish import Finish
 from tuner.jobs.result import FAILED, OK, Result
 from tuner.jobs.sync import sync
+from tuner.jobs.winner import Winner
 from tuner.ray_backend.guards import GuardedCallback, InternalErrors
 from tuner.report import html
 from tuner.report.live import Display
@@ -240,7 +240,7 @@ class TestTheJob:
         assert [trial.status for trial in again.trials] == ["completed"] * 3 and again.status == OK
 
     @pytest.mark.parametrize(
-        ("owner", "name"), [(Finish, "_of_winner"), (html, "write_html"), (Retention, "give_up_worse")]
+        ("owner", "name"), [(Winner, "_of_winner"), (html, "write_html"), (Retention, "give_up_worse")]
     )
     def test_an_end_that_fails_in_part_keeps_the_answer(
         self, place: Place, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str

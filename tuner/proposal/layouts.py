@@ -36,7 +36,7 @@ class NotThis(Exception):
         self.problems = problems
 
 
-class Broken(NotThis):
+class Broken(Exception):
     """Data are of a layout, and images of theirs cannot be decoded.
 
     Args:
@@ -46,9 +46,9 @@ class Broken(NotThis):
     """
 
     def __init__(self, what: str, data: EncodedImages, problems: list[Problem]) -> None:
-        super().__init__(*problems)
         self.what = what
         self.data = data
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,6 @@ def csv_file(path: Path) -> Layout:
     for file in files:
         try:
             return _listed(file)
-        except Broken:
-            raise
         except NotThis as error:
             problems += error.problems
     raise NotThis(*dict.fromkeys(problems))
@@ -127,9 +125,7 @@ def _listed(file: Path) -> Layout:
     for used in [columns] if split is None else [columns, {key: columns[key] for key in columns if key != "split"}]:
         try:
             layout = _layout("images that a CSV file lists", {"kind": "csv", "file": str(file)} | used, CSVImages)
-        except Broken:  # with other columns they might be in the test set, which is not looked at here
-            raise
-        except NotThis as error:
+        except NotThis as error:  # not where images are broken: with other columns they might be in the test set
             problems += error.problems
             continue
         notes = [f"The column {split} says which set an image is in."] if "split" in used else []
@@ -185,7 +181,7 @@ def layout_of(path: Path) -> Layout:
         raise UserError(Problem("does not exist", where=str(path), hint="give the folder that holds the images"))
     try:
         return detected(path)
-    except NotThis as error:
+    except (NotThis, Broken) as error:
         hint = f"tuner inspect {path} lists all that it holds"
         none = Problem("no experiment can be written for this", where=str(path), hint=hint)
         raise UserError(*error.problems, none) from None
@@ -202,8 +198,6 @@ def detected(path: Path) -> Layout:
     for name, detect in DETECTORS.items():
         try:
             return detect(path)
-        except Broken:
-            raise
         except NotThis as error:
             problems += [replace(each, message=f"as {name}: {each.message}", key="") for each in error.problems]
     raise NotThis(*problems)

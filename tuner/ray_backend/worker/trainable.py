@@ -120,7 +120,7 @@ def _report_outcome(train: Callable[[], str], unsent: Mapping[str, Any] | None =
     except Stopped:
         raise
     except UserError as error:  # such as an image that cannot be decoded: a traceback would not help
-        last = {STATUS: "failed", REASON: one_line(str(error).replace("\n    ", "; "))}
+        last = {STATUS: "failed", REASON: one_line(error.in_a_line)}
     except SystemExit as leaving:
         last = {STATUS: "failed", REASON: _status_of(leaving), TRACEBACK: traceback_of(leaving)}
     except BaseException as error:  # also `KeyboardInterrupt`, which code of the user's own may raise
