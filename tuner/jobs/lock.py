@@ -1,9 +1,7 @@
 """The lock on a job's folder, which one driver at a time holds."""
 
 import contextlib
-import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import IO
 import psutil
 
 from tuner.errors import Problem, UserError
-from tuner.storage.file_lock import try_lock
+from tuner.storage.file_lock import stand_in, try_lock
 from tuner.storage.filesystem import files_at
 from tuner.storage.uris import masked
 
@@ -37,7 +35,7 @@ def alone_in(folder: str) -> Iterator[int]:
     is_local = "://" not in folder
     if is_local:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    path = Path(folder, ".lock") if is_local else _stand_in(folder)
+    path = Path(folder, ".lock") if is_local else stand_in("job", folder.partition("?")[0])
     with _locked(path, masked(folder)) as lock:
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -73,12 +71,6 @@ def _locked(path: Path, folder: str) -> IO[str]:
             hint = "wait until it has ended, or end it with Ctrl-C"
             raise UserError(Problem("the job is still running", where=folder, hint=hint))
         time.sleep(0.2)  # its driver was killed, but the writer still writes the record
-
-
-def _stand_in(uri: str) -> Path:
-    """The file that is locked for a folder in an object store, which knows no locks."""
-    name = hashlib.sha256(uri.partition("?")[0].encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"tuner-job-{os.getuid()}-{name}")
 
 
 def _remove_if_empty(folder: Path) -> None:

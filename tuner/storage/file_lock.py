@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -25,6 +27,17 @@ def exclusive(path: Path, *, where_possible: bool = False) -> Iterator[bool]:
         yield is_held
     finally:
         os.close(descriptor)
+
+
+def stand_in(kind: str, address: str) -> Path:
+    """The file of this node and user that is locked for something that knows no locks, such as an object store.
+
+    Args:
+        kind: What it is, as part of a file's name.
+        address: What tells it from others of its kind.
+    """
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"tuner-{kind}-{os.getuid()}-{name}")
 
 
 def try_lock(file: IO[str]) -> bool:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from tuner.errors import Problem, UserError
 from tuner.storage import temporary
-from tuner.storage.file_lock import exclusive
+from tuner.storage.file_lock import exclusive, stand_in
 from tuner.storage.uris import absolute, masked, sqlite_file
 from tuner.tracking.health import check_reachable, refusal
 from tuner.tracking.names import recorded
@@ -73,8 +72,7 @@ def _local_store_lock(uri: str) -> Iterator[None]:
         yield
         return
     file = sqlite_file(uri)
-    name = hashlib.sha256(str(file.resolve() if file else uri).encode()).hexdigest()[:16]
-    with exclusive(Path(tempfile.gettempdir(), f"tuner-store-{os.getuid()}-{name}")):
+    with exclusive(stand_in("store", str(file.resolve() if file else uri))):
         yield
 
 

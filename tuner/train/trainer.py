@@ -59,7 +59,7 @@ class Trainer:
         self._optimizer = config.optimizer.build(groups)
         self._schedule = config.schedule.build(self._optimizer, config.epochs, self.steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
-        self._averages = [AveragedWeights(self.model, config.ema.decay)] if config.ema else []
+        self._average = AveragedWeights(self.model, config.ema.decay) if config.ema else None
 
     @property
     def learning_rate(self) -> float:
@@ -122,8 +122,8 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._schedule.step()
-        for average in self._averages:
-            average.update()
+        if self._average is not None:
+            self._average.update()
 
     def validate(self, data: Source) -> dict[str, float]:
         """Compute the task's metrics on the validation set; those of averaged weights have names of their own.
@@ -132,8 +132,8 @@ class Trainer:
             Diverged: The loss is NaN or infinite.
         """
         metrics = evaluate(self.config.task, self.model, data, self.dtype)
-        for average in self._averages:
-            with average.applied():
+        if self._average is not None:
+            with self._average.applied():
                 averaged = evaluate(self.config.task, self.model, data, self.dtype)
             metrics |= {f"{PREFIX}{name}": value for name, value in averaged.items()}
         return metrics
@@ -146,12 +146,12 @@ class Trainer:
             "scaler": self._scaler.state_dict(),
             "parts": self.micro_batches,
         }
-        for average in self._averages:
-            averaged = average.state_dict()
-            if metric.startswith(f"val_{PREFIX}"):
-                return averaged, state | {"average": average.state(), "trained": weights}
-            return weights, state | {"average": average.state() | {"weights": averaged}}
-        return weights, state
+        if self._average is None:
+            return weights, state
+        averaged, average = self._average.state_dict(), self._average.state()
+        if metric.startswith(f"val_{PREFIX}"):
+            return averaged, state | {"average": average, "trained": weights}
+        return weights, state | {"average": average | {"weights": averaged}}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint, with this trial's own hyperparameters.
@@ -161,9 +161,8 @@ class Trainer:
             state: What it returned beside them, and the number of that ``epoch``.
         """
         self.model.load_state_dict(state.get("trained", weights))
-        if "average" in state:
-            for average in self._averages:
-                average.load(state["average"].get("weights", weights), state["average"])
+        if self._average is not None and "average" in state:
+            self._average.load(state["average"].get("weights", weights), state["average"])
         self._advance(state["epoch"] * self.steps)
         self._load_optimizer(state["optimizer"])
         if state["scaler"]:  # empty if the scaler was disabled

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +15,7 @@ from tuner.data import DataConfig
 from tuner.data.images import Description
 from tuner.data.loading.source import LoaderResources
 from tuner.errors import Mistakes, Problem, allowed, collecting
-from tuner.interfaces import Model
+from tuner.interfaces import ImageShape, Model, Output
 from tuner.models import ModelConfig
 from tuner.objectives import mode_of
 from tuner.tasks import Classification, TaskConfig
@@ -24,7 +26,7 @@ from tuner.train.ema import EMA, PREFIX
 from tuner.train.optim.lr_schedules import Constant, ScheduleConfig
 from tuner.train.optim.optimizers import SGD, OptimizerConfig
 from tuner.train.trial_base import AnyTrial
-from tuner.user_code import imports_allowed
+from tuner.user_code import folders, imports_allowed
 
 
 class EarlyStopping(Config):
@@ -154,8 +156,8 @@ class TrialConfig(AnyTrial):
     def count_parameters(self) -> int | None:
         if self._needs_import:
             return None
-        with torch.device("meta"):  # shapes only: no memory is allocated and no random number drawn
-            return sum(each.numel() for each in self.build_model().parameters() if each.requires_grad)
+        outputs = tuple(self.task.outputs(self.data.targets).items())
+        return _parameters(self.model, self.data.image, outputs, folders()[0])
 
     def why_not_resumable_as(self, other: "TrialConfig") -> str:
         may_change = {"batch_size", "augment", "balance", "cache"}
@@ -224,6 +226,14 @@ class TrialConfig(AnyTrial):
         if problems:
             raise Mistakes(*problems)
         return self
+
+
+@lru_cache(maxsize=4096)  # a constraint asks for it again and again while a searcher suggests configurations
+def _parameters(model: ModelConfig, image: ImageShape, outputs: tuple[tuple[str, Output], ...], folder: Path) -> int:
+    """The number of trained parameters of a model; `folder` is that of the user's code, and part of the cache's key."""
+    with torch.device("meta"):  # shapes only: no memory is allocated and no random number drawn
+        module = model.build(image, dict(outputs))
+    return sum(each.numel() for each in module.parameters() if each.requires_grad)
 
 
 def _at(section: str, problem: Problem | None) -> list[Problem]:

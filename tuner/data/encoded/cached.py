@@ -16,7 +16,8 @@ from tuner.data.encoded.listing import Items, Listing, stamps
 from tuner.data.images import ImageData, OnceRead
 from tuner.data.loading.choice import Cache, Choice, choose
 from tuner.data.loading.disk_cache import file_of
-from tuner.data.loading.opening import EncodedSet, on_disk, streamed
+from tuner.data.loading.fetched import EncodedSet
+from tuner.data.loading.opening import on_disk, streamed
 from tuner.data.loading.source import LoaderResources, Source
 from tuner.data.loading.workers import Decoder
 from tuner.interfaces import Targets

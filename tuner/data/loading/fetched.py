@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,28 +12,35 @@ from tuner.data.loading.source import batch_of, order_of
 from tuner.interfaces import Batch, Targets
 
 
+@dataclass(frozen=True)
+class EncodedSet:
+    """The names of the images of a set, their targets, and how likely each one is drawn (see `order_of`)."""
+
+    names: list[str]
+    targets: Targets
+    draws: Tensor | None = None
+
+
 class Fetched(ABC):
     """A `Source` whose images are fetched batch by batch.
 
     Args:
-        count: Number of images.
-        targets: Their targets.
+        of: The set.
         device: The device of the batches.
-        draws: How likely each image is drawn; see `order_of`.
     """
 
-    def __init__(self, count: int, targets: Targets, device: torch.device, draws: Tensor | None) -> None:
-        self._count = count
-        self._targets = {name: target.to(device) for name, target in targets.items()}
+    def __init__(self, of: EncodedSet, device: torch.device) -> None:
+        self._names = of.names
+        self._targets = {name: target.to(device) for name, target in of.targets.items()}
         self._device = device
-        self._draws = draws
+        self._draws = of.draws
 
     @property
     def device(self) -> torch.device:
         return self._device
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._names)
 
     def first(self, count: int) -> Images:
         images = self._first(min(count, len(self))).to(self._device)

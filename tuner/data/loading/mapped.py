@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.data.loading.fetched import Fetched
+from tuner.data.loading.fetched import EncodedSet, Fetched
 from tuner.data.pixels import Bytes
-from tuner.interfaces import Targets
 
 _AHEAD = 2
 """Batches that are read before they are asked for."""
@@ -21,24 +20,22 @@ class Mapped(Fetched):
     """A `Source` of images that lie in a mapped file, of which a thread reads the next batches.
 
     Args:
+        of: The set.
         images: The images of the file, uint8 (N, C, H, W).
         rows: The place of each image of the set in the file, (N,).
-        targets: Their targets.
         reader: The thread.
         device: The device of the batches.
-        draws: How likely each image is drawn; see `order_of`.
     """
 
     def __init__(
         self,
+        of: EncodedSet,
         images: Bytes,
         rows: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-        targets: Targets,
         reader: ThreadPoolExecutor,
         device: torch.device,
-        draws: Tensor | None = None,
     ) -> None:
-        super().__init__(len(rows), targets, device, draws)
+        super().__init__(of, device)
         self._images = images
         self._rows = rows
         self._reader = reader

@@ -3,30 +3,19 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tuner.data.decoding import Outcome
 from tuner.data.loading.disk_cache import mapped
+from tuner.data.loading.fetched import EncodedSet
 from tuner.data.loading.mapped import Mapped
 from tuner.data.loading.source import LoaderResources, Source
 from tuner.data.loading.streamed import Streamed
 from tuner.data.loading.workers import Decoder, DecodingWorkers
-from tuner.interfaces import Targets
-
-
-@dataclass(frozen=True)
-class EncodedSet:
-    """The names of the images of a set, their targets, and how likely each one is drawn (see `order_of`)."""
-
-    names: list[str]
-    targets: Targets
-    draws: Tensor | None = None
 
 
 class _Check(Protocol):
@@ -44,7 +33,7 @@ def streamed(
         check(Outcome(failures))
 
     with closing(DecodingWorkers(decoder, resources.processes, device, refuse)) as workers:
-        yield [Streamed(each.names, each.targets, decoder, workers, device, each.draws) for each in sets]
+        yield [Streamed(each, workers, device) for each in sets]
 
 
 @contextmanager
@@ -78,7 +67,4 @@ def on_disk(
     row = {name: number for number, name in enumerate(names)}
     with ThreadPoolExecutor(1, thread_name_prefix="images") as reader:
         rows = [np.array([row[name] for name in each.names], dtype=np.int64) for each in sets]
-        yield [
-            Mapped(images, index, each.targets, reader, device, each.draws)
-            for index, each in zip(rows, sets, strict=True)
-        ]
+        yield [Mapped(each, images, index, reader, device) for index, each in zip(rows, sets, strict=True)]

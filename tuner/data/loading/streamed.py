@@ -5,39 +5,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tuner.data.loading.fetched import Fetched
-from tuner.data.loading.workers import Decoder, DecodingWorkers
-from tuner.interfaces import Targets
+from tuner.data.loading.fetched import EncodedSet, Fetched
+from tuner.data.loading.workers import DecodingWorkers
 
 
 class Streamed(Fetched):
     """A `Source` of images that worker processes decode as they are needed.
 
     Args:
-        names: The names of the images.
-        targets: Their targets.
-        decoder: Decodes the images that are asked for apart.
-        workers: The processes that decode the batches; one iteration at a time can use them.
+        of: The set.
+        workers: The processes that decode; one iteration at a time can use them.
         device: The device of the batches.
-        draws: How likely each image is drawn; see `order_of`.
     """
 
-    def __init__(
-        self,
-        names: list[str],
-        targets: Targets,
-        decoder: Decoder,
-        workers: DecodingWorkers,
-        device: torch.device,
-        draws: Tensor | None = None,
-    ) -> None:
-        super().__init__(len(names), targets, device, draws)
-        self._names = names
-        self._decoder = decoder
+    def __init__(self, of: EncodedSet, workers: DecodingWorkers, device: torch.device) -> None:
+        super().__init__(of, device)
         self._workers = workers
 
     def _first(self, count: int) -> Tensor:
-        return self._decoder(self._names[:count])[0]
+        return self._workers.decode_here(self._names[:count])
 
     def _fetch(self, parts: list[Tensor]) -> Iterator[Tensor]:
         chunks = self._workers.decode(self._chunks(parts))

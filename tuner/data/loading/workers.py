@@ -76,6 +76,7 @@ class DecodingWorkers:
     ) -> None:
         self.chunk = max(1, min(_CHUNK, _CHUNK_BYTES // decoder.image_bytes))
         """Images of a chunk."""
+        self._decoder = decoder
         self._count = count
         self._refuse = refuse
         self._names = _Names()
@@ -119,6 +120,17 @@ class DecodingWorkers:
             if failures:
                 self._refuse(failures)
             yield images
+
+    def decode_here(self, names: list[str]) -> Tensor:
+        """Decode a few images in this process, uint8 (N, C, H, W).
+
+        Raises:
+            UserError: An image cannot be decoded.
+        """
+        images, failures = self._decoder(names)
+        if failures:
+            self._refuse(failures)
+        return images
 
     def close(self) -> None:
         """End the processes."""
