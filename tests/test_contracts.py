@@ -18,13 +18,24 @@ from torch import Tensor, nn
 
 from tuner.config import Config
 from tuner.config_keys import Assignment
-from tuner.data import CIFAR10, CSVImages, DataConfig, ImageNet, ParquetImages
+from tuner.data import (
+    CIFAR10,
+    Cityscapes,
+    CSVImages,
+    DataConfig,
+    ImageMaskFolder,
+    ImageNet,
+    ParquetImages,
+    VOCSegmentation,
+)
 from tuner.data.images import ImageData, Images, _train_and_validation
+from tuner.data.in_memory import InMemoryImages
+from tuner.data.labelled import LabelledImages
 from tuner.data.loading.choice import Cache
 from tuner.data.loading.source import ALONE
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
-from tuner.interfaces import Batch, ImageShape, Output, Outputs, Target
+from tuner.interfaces import IGNORED, Batch, ImageShape, Output, Outputs, Target
 from tuner.models import ModelConfig
 from tuner.objectives import Objective, mode_of
 from tuner.search import SearchConfig
@@ -74,6 +85,8 @@ ASKED = {
     "no hidden layer": {"": Output(2, hidden=0)},
     "one named": {"digit": Output(10)},
     "three named": {"digit": Output(10, 16, log_probabilities=True), "aux": Output(10, 0), "position": Output(2)},
+    "of each pixel": {"": Output(5, per_pixel=True)},
+    "of each pixel and of the image": {"mask": Output(5, 3, per_pixel=True), "label": Output(10)},
     "named like a module's own attribute": {"type": Output(10), "values": Output(3), "training": Output(2, 8)},
 }
 
@@ -91,6 +104,8 @@ def fitted(member: Any, image: ImageShape, outputs: dict[str, Output], **fields:
 
 
 def accepted(member: Any, image: ImageShape, outputs: dict[str, Output]) -> bool:
+    if not member.per_pixel and any(output.per_pixel for output in outputs.values()):
+        return False
     try:
         fitted(member, image, outputs).check(image, outputs)
     except Mistakes:
@@ -123,9 +138,10 @@ def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: An
         assert torch.equal(images, given), "the forward pass changed its input"
         assert list(outputs) == list(asked)
         for name, output in outputs.items():
-            assert output.shape == (6, asked[name].size) and output.isfinite().all()
+            size = shape[1:] if asked[name].per_pixel else ()
+            assert output.shape == (6, asked[name].size, *size) and output.isfinite().all()
             sums = output.exp().sum(dim=1)
-            is_distribution = torch.allclose(sums, torch.ones(6), atol=1e-5)
+            is_distribution = torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
             assert is_distribution == asked[name].log_probabilities
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for _ in range(2):  # a layer before one that is initialized with zeros learns from the second step on
@@ -223,6 +239,9 @@ ENCODED: dict[Any, tuple[str, Callable[[Path], Path]]] = {
     CSVImages: ("file", encoded_files.write_csv),
     ParquetImages: ("file", lambda folder: encoded_files.write_parquet(folder / "x.parquet", [0, 1, 2] * 70)),
     ImageNet: ("root", encoded_files.write_imagenet),
+    ImageMaskFolder: ("root", encoded_files.write_masks),
+    VOCSegmentation: ("root", encoded_files.write_voc),
+    Cityscapes: ("root", encoded_files.write_cityscapes),
 }
 """The members whose images lie in files of a layout of their own: the field that names these, and what writes them."""
 
@@ -239,7 +258,7 @@ def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
     elif issubclass(member, CIFAR10):
         monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path))
         cifar_files.write(member, tmp_path, monkeypatch, 7000, 1000)
-    elif not {"target", "root", "file"} & set(member.model_fields):
+    elif not {"target", "root", "file", "source"} & set(member.model_fields):
         try:
             member().prepare()
         except UserError as error:
@@ -248,6 +267,8 @@ def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
     if member in ENCODED:
         key, write = ENCODED[member]
         yield partial(member, **{key: str(write(tmp_path / "encoded"))}, size=12)
+    elif "source" in member.model_fields:
+        yield partial(member, source="digits", scenes=200, validation=50, test=50)
     elif "root" in member.model_fields:
         yield partial(member, root=str(request.getfixturevalue("folder_of_noise")))
     else:
@@ -256,6 +277,14 @@ def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
 
 
 Make = Callable[..., ImageData]
+
+
+def of_labels(make: Make) -> LabelledImages:
+    """A dataset at its defaults; the test is left out if its images have no labels."""
+    data = make()
+    if not isinstance(data, LabelledImages):
+        pytest.skip("has no labels")
+    return data
 
 
 def has_canvas(make: Make) -> bool:
@@ -281,12 +310,13 @@ def identities(part: Images) -> list[bytes]:
 def test_a_dataset_is_what_it_says(prepared: Make, canvas: int | None) -> None:
     if canvas is not None and not has_canvas(prepared):
         pytest.skip("has no canvas")
-    data = prepared(canvas=canvas)
+    data = prepared() if canvas is None else prepared(canvas=canvas)
     train, validation = data.load()
     test = data.load_test()
     sizes = data.describe().sizes
     assert {"train": len(train), "validation": len(validation), "test": len(test)} == sizes
-    assert sizes["validation"] == data.validation_size
+    if isinstance(data, InMemoryImages):
+        assert sizes["validation"] == data.validation_size
     shape = data.image
     assert len(shape.mean) == len(shape.std) == shape.channels and min(shape.std) > 0
     for part in (train, validation, test):
@@ -301,6 +331,11 @@ def test_a_dataset_is_what_it_says(prepared: Make, canvas: int | None) -> None:
             elif target.kind == "class":
                 assert values.shape == (len(part),) and values.dtype == torch.int64
                 assert set(values.tolist()) == set(range(target.size)), "every class is in every part"
+            elif target.kind == "mask":
+                assert values.shape == (len(part), shape.height, shape.width) and values.dtype == torch.uint8
+                assert set(values.flatten().tolist()) - {IGNORED} == set(range(target.size)), (
+                    "every class is in every part"
+                )
             else:
                 assert values.shape == (len(part), target.size) and values.dtype == torch.float32
                 assert values.isfinite().all() and values.std(dim=0).min() > 0
@@ -320,20 +355,22 @@ def test_a_training_reads_the_same_batches_wherever_the_images_lie(
 ) -> None:
     if "cache" not in type(prepared()).model_fields:
         pytest.skip("is always in memory")
-    wanted = [*prepared(limit=30, balance="sampler").load(), prepared().load_test()]
+    drawn = {"balance": "sampler"} if isinstance(prepared(), LabelledImages) else {}
+    wanted = [*prepared(limit=30, **drawn).load(), prepared().load_test()]
     monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path / "decoded"))
     for cache in get_args(Cache):
-        data, cpu = prepared(limit=30, balance="sampler", cache=cache), torch.device("cpu")
+        data, cpu = prepared(limit=30, **drawn, cache=cache), torch.device("cpu")
         with data.opened(cpu, ALONE) as sets, data.opened_once("test", cpu, ALONE) as test:
             for source, images in zip((*sets, test), wanted, strict=True):
                 for one, other in zip(source.batches(20, 3), images.batches(20, 3), strict=True):
                     assert torch.equal(one.inputs, other.inputs)
-                    assert torch.equal(one.targets["label"], other.targets["label"])
+                    assert one.targets.keys() == other.targets.keys()
+                    assert all(torch.equal(each, other.targets[name]) for name, each in one.targets.items())
 
 
 @every_dataset
 def test_the_split_is_stratified(prepared: Make) -> None:
-    train, validation = prepared().load()
+    train, validation = of_labels(prepared).load()
     of_train, of_validation = (part.targets["label"].bincount() for part in (train, validation))
     expected = (of_train + of_validation) * len(validation) / (len(train) + len(validation))
     assert (of_validation - expected).abs().max() <= 1
@@ -351,7 +388,8 @@ def test_the_seed_decides_the_split_and_nothing_else_does(prepared: Make) -> Non
         (train, again_train),
         (validation, again_validation),
     ):
-        assert torch.equal(one.images, other.images) and torch.equal(one.targets["label"], other.targets["label"])
+        assert torch.equal(one.images, other.images) and one.targets.keys() == other.targets.keys()
+        assert all(torch.equal(each, other.targets[name]) for name, each in one.targets.items())
     assert not torch.equal(validation.images, prepared(seed=2).load()[1].images)
     assert torch.equal(prepared(seed=1).load_test().images, prepared(seed=2).load_test().images)
     digests = {prepared(seed=seed, batch_size=batch).describe().digest for seed in (1, 2) for batch in (8, 16)}
@@ -385,6 +423,9 @@ def test_a_canvas_too_small_for_the_images_is_a_mistake(prepared: Make) -> None:
 def example(target: Target, count: int = 24) -> tuple[Tensor, Tensor]:
     """Outputs and a target that fit each other, drawn at random."""
     generator = torch.Generator().manual_seed(3)
+    if target.kind == "mask":
+        classes = torch.randint(target.size, (count, 5, 4), generator=generator, dtype=torch.uint8)
+        return torch.randn(count, target.size, 5, 4, generator=generator), classes
     output = torch.randn(count, target.size, generator=generator)
     if target.kind == "class":
         return output.log_softmax(dim=1), torch.randint(target.size, (count,), generator=generator)
@@ -395,6 +436,7 @@ def example(target: Target, count: int = 24) -> tuple[Tensor, Tensor]:
 TARGETS = {
     "class": Target(10),
     "multilabel": Target(10, multilabel=True),
+    "mask": Target(10, per_pixel=True),
     "values": Target(2, unit="pixels"),
 }
 """A target of each kind."""
@@ -411,7 +453,7 @@ def test_a_loss_is_a_pure_mean_over_samples(member: Any) -> None:
         assert value.shape == () and value.isfinite() and value > 0
         assert torch.equal(value, function(output, target))
         assert torch.equal(output, given)
-        torch.testing.assert_close(function(output.repeat(2, 1), torch.cat([target, target])), value)
+        torch.testing.assert_close(function(torch.cat([output, output]), torch.cat([target, target])), value)
     loss(output, target).backward()
     assert output.grad is not None and output.grad.isfinite().all() and output.grad.any()
 
@@ -435,7 +477,9 @@ def test_the_distance_to_a_teacher_is_a_mean_over_samples_and_none_to_itself(mem
     output.requires_grad_()
     distance = loss.distance(output, wanted, temperature)
     assert distance.shape == () and distance > 0
-    torch.testing.assert_close(loss.distance(output.repeat(2, 1), wanted.repeat(2, 1), temperature), distance)
+    torch.testing.assert_close(
+        loss.distance(torch.cat([output, output]), torch.cat([wanted, wanted]), temperature), distance
+    )
     [gradient] = torch.autograd.grad(distance, output)
     assert loss.distance(output - 0.1 * gradient, wanted, temperature) < distance
     itself = loss.distance(output, output.detach(), temperature)
@@ -479,11 +523,13 @@ def test_a_task_measures_what_it_names_and_is_pure(member: Any) -> None:
     by_class = meter.by_class()
     assert len(by_class) == len(classes)
     for columns, size in zip(by_class.values(), classes.values(), strict=True):
-        assert {"precision", "recall", "f1", "support"} <= set(columns)
+        assert {"precision", "recall", "support"} < set(columns)
         assert all(len(values) == size for values in columns.values())
     matrices = meter.confusion()
-    assert len(matrices) == sum(head.loss.target_kind == "class" for head in task.named_heads.values())
-    assert all(sum(map(sum, matrix)) == 24 for matrix in matrices.values())
+    of_one_class = [name for name, head in task.named_heads.items() if head.loss.target_kind in ("class", "mask")]
+    assert [sum(map(sum, matrix)) for matrix in matrices.values()] == [
+        examples[name][1].numel() for name in of_one_class
+    ]
 
 
 @pytest.mark.parametrize("member", members(TaskConfig), ids=lambda member: member.__name__)

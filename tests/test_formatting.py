@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from tuner.formatting import score, score_format
+from tuner.formatting import score, score_format, some
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,9 @@ def test_no_two_scores_that_differ_look_the_same() -> None:
         column = [float(f"{scale * draw.uniform(0.1, 10):.6g}") for _ in range(8)] + [0.0]
         written = score_format(column)
         assert len({written(value) for value in column}) == len(set(column)), column
+
+
+def test_some_texts_are_the_first_and_how_many_more() -> None:
+    assert some([]) == "" and some(["a", "b"]) == "a, b"
+    assert some(list("abcdefg")) == "a, b, c, d, e, and 2 more"
+    assert some(list("abc"), separator="; ", count=2) == "a; b; and 1 more"

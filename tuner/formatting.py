@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -53,6 +53,14 @@ def score(value: float | None) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """Format a number with its noun, such as ``1 class`` or ``3,000 classes``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def some(texts: Sequence[str], *, separator: str = ", ", count: int = 5) -> str:
+    """The first of some texts, and how many more there are."""
+    shown = list(texts[:count])
+    if len(texts) > count:
+        shown.append(f"and {len(texts) - count:,} more")
+    return separator.join(shown)
 
 
 def _is_power(value: float) -> bool:

@@ -89,11 +89,15 @@ def _split(targets: Targets, sizes: list[int]) -> list[Targets]:
     return [dict(zip(targets, each, strict=True)) for each in zip(*by_name, strict=True)]
 
 
-TargetKind = Literal["class", "multilabel", "values"]
+IGNORED = 255
+"""In a mask, the class of a pixel whose class is unknown: it is neither trained on nor measured."""
+
+TargetKind = Literal["class", "multilabel", "mask", "values"]
 """What a target is, and the tensor that holds it for N samples.
 
 - ``class``: one of the classes; int64 (N,), their indices.
 - ``multilabel``: any number of the classes; float32 (N, classes), 1 for each class that the sample has, else 0.
+- ``mask``: one of the classes for each pixel; uint8 (N, H, W), their indices or `IGNORED`.
 - ``values``: numbers in a unit; float32 (N, values).
 """
 
@@ -107,29 +111,42 @@ class Target:
         unit: Unit of the values; None for classes.
         classes: Names of the classes, by index; empty if they are unknown.
         multilabel: Whether a sample may have any number of the classes, and not just one.
+        per_pixel: Whether each pixel of a sample has a class, and not the sample.
     """
 
     size: int
     unit: str | None = None
     classes: tuple[str, ...] = ()
     multilabel: bool = False
+    per_pixel: bool = False
 
     @property
     def kind(self) -> TargetKind:
         """What the target is."""
         if self.unit is not None:
             return "values"
+        if self.per_pixel:
+            return "mask"
         return "multilabel" if self.multilabel else "class"
 
     def names(self, value: Tensor) -> list[str]:
         """The names of the classes that one sample has, by the sample's value; their indices if they have no names."""
-        if self.kind == "values":
-            return []
-        indices = [int(value)] if self.kind == "class" else value.nonzero().flatten().tolist()
+        indices: list[int] = []
+        if self.kind == "class":
+            indices = [int(value)]
+        elif self.kind == "multilabel":
+            indices = value.nonzero().flatten().tolist()
+        elif self.kind == "mask":
+            indices = sorted({*value.flatten().tolist()} - {IGNORED})
         return [self.classes[index] if index < len(self.classes) else str(index) for index in indices]
 
     def __str__(self) -> str:
-        texts = {"class": "one of {} classes", "multilabel": "any number of {} classes", "values": "{} values in {}"}
+        texts = {
+            "class": "one of {} classes",
+            "multilabel": "any number of {} classes",
+            "mask": "one of {} classes for each pixel",
+            "values": "{} values in {}",
+        }
         return texts[self.kind].format(self.size, self.unit)
 
 
@@ -138,8 +155,8 @@ class ClassCounts:
     """How often the classes of a target occur in a training set.
 
     Args:
-        counts: Number of samples that have each class, by index.
-        samples: Number of samples.
+        counts: Number of samples that have each class, by index; of a mask, of pixels.
+        samples: Number of samples; of a mask, of pixels whose class is known.
     """
 
     counts: tuple[int, ...]
@@ -151,14 +168,16 @@ class Output:
     """An output that a task needs from a model.
 
     Args:
-        size: Number of values per sample.
+        size: Number of values per sample, or per pixel.
         hidden: Width of the hidden layer before the output; 0 for none, None to leave it to the model.
         log_probabilities: Whether the output ends in a log-softmax, which negative log likelihood needs.
+        per_pixel: Whether the output has values for each pixel, (N, size, H, W), and not for each sample, (N, size).
     """
 
     size: int
     hidden: int | None = None
     log_probabilities: bool = False
+    per_pixel: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,16 @@ METRICS = {
     "loss": Metric(
         "mean loss per sample, summed over the heads, without label smoothing, class weights and head weights", "min"
     ),
-    "accuracy": Metric("share of samples whose largest output is the right class, in [0, 1]", "max"),
+    "accuracy": Metric("share of samples, of a mask of pixels, whose largest output is the right class", "max"),
     "accuracy_top5": Metric("share of samples whose class is among the five largest outputs, in [0, 1]", "max"),
     "ece": Metric("expected calibration error of the predicted class, in 15 bins, in [0, 1]", "min"),
     "precision": Metric("macro precision: the mean over classes, in [0, 1]", "max"),
     "recall": Metric("macro recall: the mean over classes, in [0, 1]", "max"),
     "f1": Metric("macro F1: the mean over classes, in [0, 1]", "max"),
     "f1_micro": Metric("F1 over all pairs of a sample and a class, at a probability of 0.5, in [0, 1]", "max"),
+    "miou": Metric("intersection over union of the regions of a class: the mean over classes, in [0, 1]", "max"),
+    "dice": Metric("Dice coefficient of the regions of a class: the mean over classes, in [0, 1]", "max"),
+    "boundary_f": Metric("F1 of the boundaries of the regions: the mean over classes, in [0, 1]", "max"),
     "map": Metric("mean average precision: the mean over classes, in [0, 1]", "max"),
     "auroc": Metric("area under the ROC curve: the mean over classes, in [0, 1]", "max"),
     "error": Metric("mean Euclidean distance between output and target, in the target's unit", "min"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from commands import tuner
-from encoded_files import write_parquet
+from encoded_files import write_masks, write_parquet
 from pages import Page
 from PIL import Image
 
@@ -17,6 +17,19 @@ objective: val_accuracy
 trial:
   data: {kind: image_folder, root: photos, size: 8, augment: {flip: true, mixup: 0.3}}
   model: {kind: mlp}
+search: {kind: grid}
+"""
+
+
+STREETS = """\
+name: streets
+objective: val_miou
+trial:
+  task: {kind: semantic_segmentation}
+  data: {kind: image_mask_folder, root: streets, size: 16}
+  model: {kind: unet, levels: 2, width: 4}
+space:
+  optimizer.lr: {grid: [0.1, 0.01]}
 search: {kind: grid}
 """
 
@@ -227,6 +240,29 @@ class TestInspect:
         assert status == 0
         assert "a folder of images in 2 classes" in said
         assert "16 images" in said
+
+    def test_each_broken_mask_and_image_is_named(self, here: Path) -> None:
+        root = write_masks(here / "streets", 30)
+        (root / "masks" / "3.png").write_bytes(b"nothing")
+        (root / "masks" / "29.png").write_bytes(b"nothing")
+        content = (root / "images" / "7.png").read_bytes()
+        (root / "images" / "7.png").write_bytes(content[:100])
+        (here / "streets.yaml").write_text(STREETS, encoding="utf-8")
+        for path in ("streets", "streets.yaml"):
+            status, said = tuner(here, "inspect", path)
+            assert status == 1, said
+            for name in ("images/3.png", "images/29.png", "images/7.png"):
+                assert name in said
+            assert "Traceback" not in said
+        (root / "classes.txt").write_text("sky\nroad\n")
+        status, said = tuner(here, "inspect", "streets")
+        assert status == 1
+
+    def test_masks_whose_classes_are_unknown_are_told(self, here: Path) -> None:
+        (write_masks(here / "streets", 30) / "classes.txt").unlink()
+        status, said = tuner(here, "inspect", "streets")
+        assert status == 1
+        assert "the classes are unknown" in said
 
 
 class TestInit:

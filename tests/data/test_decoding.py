@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tuner.data.decoding import Form, Undecodable, decode_all, for_each, suffixes
+from tuner.data.decoding import Form, Undecodable, for_each, suffixes
+from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
 
 SQUARE = Form(3, 8, 8, "crop")
@@ -94,7 +95,7 @@ def test_of_an_animation_the_first_frame_is_used_which_is_told(tmp_path: Path) -
         assert decode(tmp_path / f"x.{suffix}", SQUARE)[:, 0, 0].tolist() == [255, 0, 0]
     halves().save(tmp_path / "still.gif")
     files = [str(each) for each in sorted(tmp_path.iterdir())]
-    images, outcome = decode_all(files, SQUARE)
+    images, outcome = Decoder(str, SQUARE, only_grey=False).all(files)
     assert len(images) == 4 and not outcome.failures
     assert [Path(each).name for each in outcome.animated] == ["x.gif", "x.png", "x.tiff"]
 
@@ -126,7 +127,7 @@ def test_many_files_are_decoded_in_order_and_every_failure_is_told(tmp_path: Pat
         Image.new("L", (5, 5), number).save(files[-1])
     for number in (7, 150):
         Path(files[number]).write_bytes(b"\x89PNG no")
-    images, outcome = decode_all(files, Form(1, 4, 4, "crop"))
+    images, outcome = Decoder(str, Form(1, 4, 4, "crop"), only_grey=False).all(files)
     assert list(outcome.failures) == [files[7], files[150]]
     good = [number for number in range(200) if number not in (7, 150)]
     assert images[good, 0, 2, 2].tolist() == good
@@ -136,7 +137,7 @@ def test_an_image_in_colour_among_grey_ones_is_a_failure_where_only_grey_is_want
     halves().save(tmp_path / "x.png")
     Image.new("L", (5, 5)).save(tmp_path / "grey.png")
     files = [str(tmp_path / "x.png"), str(tmp_path / "grey.png")]
-    assert decode_all(files, Form(1, 4, 4, "crop"), only_grey=True)[1].failures == {files[0]: "it is in colour"}
+    assert Decoder(str, Form(1, 4, 4, "crop"), only_grey=True).all(files)[1].failures == {files[0]: "it is in colour"}
 
 
 def test_the_steps_of_a_signature_tell_all_of_the_form() -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import photos
 import pytest
 from PIL import Image
@@ -74,3 +75,25 @@ def test_a_sheet_of_few_images_has_few_rows(tmp_path: Path) -> None:
     folder = photos.write(tmp_path / "photos", count=10)
     made = sheet({}, rows=9, kind="image_folder", root=str(folder), size=8, limit=5)
     assert len(made.originals) == len(made.names) == 5
+
+
+def test_masks_lie_over_their_images_and_move_with_them() -> None:
+    scenes = {"kind": "mnist_scenes", "source": "digits", "scenes": 20, "validation": 5, "test": 5, "digits": 6}
+    made = contact_sheet(
+        TrialConfig.model_validate(
+            {
+                "task": {"kind": "semantic_segmentation"},
+                "data": scenes | {"augment": {"shift": 20}},
+                "model": {"kind": "unet"},
+                "seed": 1,
+            }
+        ),
+        3,
+        2,
+    )
+    assert all("background" in row.caption for row in made.originals)
+    for row, original in zip(made.versions, made.originals, strict=True):
+        assert opened(original.picture).mode == "RGB"
+        assert len({original.picture, *(each.picture for each in row)}) == 3
+    saturation = [np.asarray(opened(each.picture).convert("HSV"))[..., 1].max() for each in made.originals]
+    assert max(saturation) > 100, "classes are coloured"

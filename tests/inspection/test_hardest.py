@@ -1,12 +1,14 @@
 import io
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from tuner.inspection.hardest import Hard, Hardest, draw, hardest
-from tuner.interfaces import Batch, Target
-from tuner.tasks import Classification, TaskConfig
+from tuner.inspection.hardest import Hard, Hardest, hardest
+from tuner.inspection.hardest_picture import draw
+from tuner.interfaces import IGNORED, Batch, Target
+from tuner.tasks import Classification, SemanticSegmentation, TaskConfig
 from tuner.tasks.multilabel import Multilabel
 
 CLASSES = ("cat", "dog", "été")
@@ -81,3 +83,28 @@ def test_large_images_are_kept_small() -> None:
     outputs = [(Batch(images, {"label": target}), torch.eye(3)[[1, 2]])]
     [every] = hardest(Classification(), {"label": Target(3, classes=CLASSES)}, outputs, 2).values()
     assert {each.image.size for each in every.mistakes + every.uncertain} == {(75, 112)}
+
+
+def test_masks_are_shown_beside_their_image() -> None:
+    generator = torch.Generator().manual_seed(3)
+    masks = torch.randint(3, (10, 16, 20), generator=generator, dtype=torch.uint8)
+    masks[:, :4] = IGNORED
+    sure = torch.nn.functional.one_hot(masks.long().clamp(max=2), 3).permute(0, 3, 1, 2) * 9.0
+    sure[4, :, 8:] = sure[4, :, 8:].flip(0)
+    sure[7, :, 4:12] = sure[7, :, 4:12].roll(1, dims=0)
+    outputs = [
+        (Batch(torch.rand(5, 3, 16, 20), {"mask": masks[part]}), sure[part]) for part in (slice(5), slice(5, 10))
+    ]
+    of = Target(3, classes=CLASSES, per_pixel=True)
+    [every] = hardest(SemanticSegmentation(), {"mask": of}, outputs, 3).values()
+    assert len(every.mistakes) == 2 and len(every.uncertain) == 3, "a mask that is right is no mistake"
+    losses = torch.nn.functional.cross_entropy(sure, masks.long(), ignore_index=IGNORED, reduction="none")
+    per_image = losses[:, 4:].mean(dim=(1, 2))
+    assert [each.loss for each in every.mistakes] == pytest.approx([per_image[7].item(), per_image[4].item()])
+    worst = every.mistakes[0]
+    assert worst.true == "cat + dog + été" and worst.image.size == (60, 16)
+    assert worst.is_wrong and worst.predicted.endswith("% of its pixels are wrong")
+    ignored = worst.image.crop((20, 0, 40, 4))
+    assert ignored.getextrema() == ((0, 0), (0, 0), (0, 0)), "what is unknown is black"
+    picture = Image.open(io.BytesIO(draw(every)))
+    assert picture.width == 10 + 8 * 122

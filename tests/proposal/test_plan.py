@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from encoded_files import write_masks
 from PIL import Image
 
 from tuner.errors import UserError
@@ -208,3 +209,53 @@ def test_groups_that_cannot_be_split_are_refused(photos: Path) -> None:
     file.write_text("\n".join(["path,label,subject", *rows]), encoding="utf-8")
     with pytest.raises(UserError, match="1 group cannot be split"):
         layout_of(file)
+
+
+def test_images_with_masks_get_a_network_of_each_pixel(tmp_path: Path) -> None:
+    layout = layout_of(write_masks(tmp_path / "streets", 30))
+    assert layout.fields == {"kind": "image_mask_folder", "root": str(tmp_path / "streets")}
+    assert layout.kind == "mask" and "images with masks, 3 classes" in layout.what
+    for machine, epoch in ((LAPTOP, 5.0), (LAPTOP, 200.0), (GPUS, 1.0)):
+        planned = made(layout, machine, epoch=epoch)
+        assert planned.trial["task"] == {"kind": "semantic_segmentation"} and planned.objective[0] == "val_miou"
+        assert planned.trial["model"]["kind"] == "unet" and planned.candidate.size % 16 == 0
+        written = tmp_path / "streets.yaml"
+        written.write_text(text_of(planned, layout, machine, "streets"))
+        spec = load(written)
+        assert spec.objective.metric == "val_miou" and set(planned.first) == set(planned.space)
+
+
+def test_masks_whose_classes_are_unknown_are_told(tmp_path: Path) -> None:
+    root = write_masks(tmp_path / "streets", 30)
+    (root / "classes.txt").unlink()
+    with pytest.raises(UserError, match=r"as images with masks: .*the classes are unknown"):
+        layout_of(root)
+
+
+def test_masks_in_folders_of_other_names_are_recognized(tmp_path: Path) -> None:
+    root = write_masks(tmp_path / "streets", 30)
+    (root / "images").rename(root / "Images")
+    (root / "masks").rename(root / "labels")
+    for path in list((root / "labels").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_gt.png"))
+    fields = layout_of(root).fields
+    assert {key: fields[key] for key in ("images", "masks", "mask_suffix")} == {
+        "images": "Images",
+        "masks": "labels",
+        "mask_suffix": "_gt",
+    }
+
+
+def test_a_missing_mask_does_not_make_classes_of_the_folders(tmp_path: Path) -> None:
+    root = write_masks(tmp_path / "streets", 30)
+    (root / "masks" / "3.png").unlink()
+    with pytest.raises(UserError, match=r"as images with masks: .*1 image has no mask in masks"):
+        layout_of(root)
+
+
+def test_two_classes_that_are_called_images_and_masks_are_classes(tmp_path: Path) -> None:
+    for label in ("images", "masks"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(9):
+            Image.new("RGB", (40, 34), (number, 0, 0)).save(tmp_path / "photos" / label / f"{label}{number}.png")
+    assert layout_of(tmp_path / "photos").fields["kind"] == "image_folder"

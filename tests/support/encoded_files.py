@@ -1,4 +1,4 @@
-"""Tiny datasets in the layouts of CSV files, Parquet files and ImageNet, whose images are noise, and their refusals."""
+"""Tiny datasets in the layouts of files that people have, whose images are noise, and their refusals."""
 
 import io
 import json
@@ -82,6 +82,64 @@ def write_parquet(
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file, row_group_size=group)
     return file
+
+
+def write_masks(root: Path, count: int = 210, classes: Sequence[str] = ("sky", "road", "car")) -> Path:
+    """Write images of noise, and masks with a palette that follow from their colours (`mask_of`)."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for number in range(count):
+        image = noise(number)
+        image.save(root / "images" / f"{number}.png")
+        mask = Image.fromarray(mask_of(np.asarray(image)))
+        mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+        mask.save(root / "masks" / f"{number}.png")
+    (root / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+    return root
+
+
+def write_voc(root: Path, train: int = 150, val: int = 12) -> Path:
+    """Write Pascal VOC in small: images of noise, and masks of noise with its palette's indices."""
+    folder = root / "VOCdevkit" / "VOC2012"
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    for first, count, name in ((0, train, "train"), (train, val, "val")):
+        stems = [f"2007_{number:06}" for number in range(first, first + count)]
+        (folder / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("\n".join(stems) + "\n")
+        for number, stem in enumerate(stems, start=first):
+            noise(number).save(folder / "JPEGImages" / f"{stem}.jpg")
+            mask = Image.fromarray(noise_of([*range(21), 255], number))
+            mask.putpalette([each for number in range(256) for each in (number, 255 - number, number // 2)])
+            mask.save(folder / "SegmentationClass" / f"{stem}.png")
+    return root
+
+
+def write_cityscapes(root: Path, train: int = 150, val: int = 12) -> Path:
+    """Write Cityscapes in small: images of noise, and masks of noise of all label IDs."""
+    seed = 0
+    for name, count in (("train", train), ("val", val)):
+        for number in range(count):
+            city = ("aachen", "bonn")[number % 2]
+            stem = f"{city}_{number:06}_000019"
+            for top, file, picture in (
+                ("leftImg8bit", f"{stem}_leftImg8bit.png", noise(seed)),
+                ("gtFine", f"{stem}_gtFine_labelIds.png", Image.fromarray(noise_of([*range(34), 255], seed))),
+            ):
+                (root / top / name / city).mkdir(parents=True, exist_ok=True)
+                picture.save(root / top / name / city / file)
+            seed += 1
+    return root
+
+
+def noise_of(values: Sequence[int], seed: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """A mask of the size of `noise`, of random values."""
+    return np.random.default_rng(seed).choice(np.array(values, np.uint8), (12, 10))
+
+
+def mask_of(pixels: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The mask of an image (H, W, 3): 1 where it is rather red, 2 where it is rather green, and else 0."""
+    red, green = pixels[..., 0].astype(int), pixels[..., 1].astype(int)
+    return np.where(red > 160, 1, np.where(green > 128, 2, 0)).astype(np.uint8)
 
 
 def write_imagenet(root: Path, train: int = 100, test: int = 10, *, flat: bool = False, meta: str = "") -> Path:

@@ -44,3 +44,15 @@ class Noise:
     def __getitem__(self, index: int) -> tuple[Pixels, int]:
         pixels = np.random.default_rng(self._first + index).integers(0, 256, size=(12, 10, 3))
         return pixels.astype(np.uint8), index % 3
+
+
+class PerPixel(nn.Module):
+    """An output for each pixel, without statistics of a batch."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, classes, 3, padding=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.layers(images)
+        return scores

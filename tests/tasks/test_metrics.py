@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from tuner.objectives import METRICS, mode_of
-from tuner.tasks.class_metrics import Accuracy, Calibration, ClassMetrics, TopFive
-from tuner.tasks.meter import Meter
 from tuner.tasks.metrics import METERS, TRAINING_METERS, Error
-from tuner.tasks.multilabel_metrics import LabelMetrics
+from tuner.tasks.metrics.classes import Accuracy, Calibration, ClassMetrics, TopFive
+from tuner.tasks.metrics.meter import Meter
+from tuner.tasks.metrics.multilabel import LabelMetrics
 
 TRUE = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
 PREDICTED = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 0, 0])
@@ -231,8 +231,15 @@ every_meter = pytest.mark.parametrize(("kind", "meter"), CASES, ids=lambda case:
 def targets_of(kind: str, count: int, classes: int) -> Tensor:
     if kind == "class":
         return torch.arange(count) % classes
+    if kind == "mask":
+        return torch.arange(count * 20).view(count, 5, 4).sub(1).remainder(classes).to(torch.uint8)
     values = torch.randn(count, classes, generator=torch.Generator().manual_seed(1))
     return (values > 0).float() if kind == "multilabel" else values
+
+
+def outputs_of(kind: str, count: int, classes: int) -> Tensor:
+    size = (5, 4) if kind == "mask" else ()
+    return torch.randn(count, classes, *size, generator=torch.Generator().manual_seed(0))
 
 
 @every_meter
@@ -240,7 +247,7 @@ def targets_of(kind: str, count: int, classes: int) -> Tensor:
 def test_batches_of_any_size_and_meters_that_are_merged_measure_the_same(
     kind: str, meter: type[Meter], sizes: list[int]
 ) -> None:
-    output = torch.randn(30, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    output = outputs_of(kind, 30, 7).requires_grad_()
     target = targets_of(kind, 30, 7)
     expected, together, apart = computed(meter(), output, target), meter(), meter()
     for part, wanted in zip(torch.split(output, sizes), torch.split(target, sizes), strict=True):
@@ -259,7 +266,7 @@ def test_batches_of_any_size_and_meters_that_are_merged_measure_the_same(
 def test_what_a_meter_keeps_does_not_grow_with_the_samples(kind: str, meter: type[Meter]) -> None:
     filled, sizes = meter(), set()
     for _ in range(100):
-        filled.update(torch.randn(10, 7, requires_grad=True), targets_of(kind, 10, 7))
+        filled.update(outputs_of(kind, 10, 7).requires_grad_(), targets_of(kind, 10, 7))
         sizes.add(filled.sums.numel())
         assert not filled.sums.requires_grad
     assert len(sizes) == 1

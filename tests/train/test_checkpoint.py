@@ -392,6 +392,7 @@ def test_a_signature_says_what_inference_needs(without_data: Own) -> None:
         "classes": ["red", "green", "blue"],
         "unit": None,
         "multilabel": False,
+        "per_pixel": False,
         "hidden": None,
         "log_probabilities": False,
     }

@@ -138,7 +138,7 @@ def test_a_teacher_that_does_not_fit_is_told(teacher: str, parts: dict[str, Any]
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ('"size": 11', "it has 11, and the trial 10"),
+        ('"size": 11', "it has 11 classes, and the trial 10"),
         ('"multilabel": true', "it predicts any number of classes, and the trial one class"),
         ('"unit": "mm"', "it predicts values in mm, and the trial one class"),
         ('"classes": ["0", "2"]', "its class 1 is '2', and that of the trial '1'"),

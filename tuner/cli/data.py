@@ -1,5 +1,6 @@
 """Commands that look at data before anything is trained."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,8 @@ def _of_folder(path: Path) -> "Findings":
         except Broken as broken:
             found = broken
         except NotThis as error:
+            if error.is_certain:
+                return Findings("images with masks", str(path), refused=list(error.problems))
             if not path.is_dir():
                 problems = error.problems or (Problem("it is no file", hint="give a folder, or a file"),)
                 return Findings("a file that lists or holds images", str(path), refused=list(problems))
@@ -97,6 +100,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
         UserError: The file has mistakes, or the page cannot be written.
     """
     from tuner.data.encoded.dataset import UNOPENED
+    from tuner.data.encoded.masks.masked import unchecked
     from tuner.report.page import check_replaceable
     from tuner.spec.loader import load
     from tuner.storage.named_output import check_writable, writing
@@ -115,7 +119,8 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
             raise
         can_be_seen = False
         unopened = [f"trial.data.{name}={value}" for name, value in UNOPENED.items()]
-        spec, _ = load(file, [*overrides, *unopened]).prepare(choices=False)
+        with unchecked():
+            spec, _ = load(file, [*overrides, *unopened]).prepare(choices=False)
     if not isinstance(spec.trial, TrialConfig):
         hint = "tuner inspect FOLDER looks at a folder of images"
         raise UserError(Problem("a function of your own reads its own data", "trial.target", hint=hint))
@@ -124,7 +129,8 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     from tuner.inspection.datasets import inspect_dataset
     from tuner.report.contact_sheet import write_contact_sheet
 
-    trial = spec.trial_config({})
+    with nullcontext() if can_be_seen else unchecked():
+        trial = spec.trial_config({})
     assert isinstance(trial, TrialConfig)
     with Counting(f"looking at {trial.data.describe().name}") as counting:
         findings = inspect_dataset(trial.data, counting)

@@ -9,9 +9,13 @@ from tuner.data.digits import Digits
 from tuner.data.encoded.csv_images import CSVImages
 from tuner.data.encoded.image_folder import ImageFolder
 from tuner.data.encoded.imagenet import ImageNet
-from tuner.data.encoded.parquet_images import ParquetImages
+from tuner.data.encoded.masks.cityscapes import Cityscapes
+from tuner.data.encoded.masks.dataset import ImageMaskFolder
+from tuner.data.encoded.masks.voc import VOCSegmentation
+from tuner.data.encoded.parquet.dataset import ParquetImages
 from tuner.data.imported import ImportedData
 from tuner.data.mnist import MNIST, FashionMNIST
+from tuner.data.scenes.dataset import MNISTScenes
 
 DataConfig = Annotated[
     MNIST
@@ -23,6 +27,10 @@ DataConfig = Annotated[
     | CSVImages
     | ParquetImages
     | ImageNet
+    | ImageMaskFolder
+    | VOCSegmentation
+    | Cityscapes
+    | MNISTScenes
     | ImportedData,
     Field(discriminator="kind"),
 ]
@@ -32,11 +40,15 @@ __all__ = [
     "CIFAR100",
     "MNIST",
     "CSVImages",
+    "Cityscapes",
     "DataConfig",
     "Digits",
     "FashionMNIST",
     "ImageFolder",
+    "ImageMaskFolder",
     "ImageNet",
     "ImportedData",
+    "MNISTScenes",
     "ParquetImages",
+    "VOCSegmentation",
 ]

@@ -5,6 +5,7 @@ batch. Random numbers are torch's: an epoch that is seeded gives the same batche
 """
 
 import math
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from tuner.config import Config, Tunable
 from tuner.errors import Mistakes, Problem
-from tuner.interfaces import Batch, ImageShape, Mixed
+from tuner.interfaces import IGNORED, Batch, ImageShape, Mixed
 
 _ASPECT = math.log(4 / 3)  # a crop's aspect ratio is from 3/4 to 4/3 of the image's
 _ERASED_SHARE = (0.02, 1 / 3)
@@ -59,8 +60,11 @@ class Augment(Config):
         """Whether an image gets parts of another one."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def check(self, image: ImageShape) -> None:
-        """Raise Mistakes if images of this shape cannot be changed like this."""
+    def check(self, image: ImageShape, masks: Collection[str] = ()) -> None:
+        """Raise Mistakes if images of this shape, or their masks, cannot be changed like this."""
+        if self.policy != "none" and masks:
+            hint = "leave it out; flip, crop, shift and rotation move masks, too"
+            raise Mistakes(Problem(f"{self.policy} moves images, but not their masks", "policy", hint=hint))
         if self.policy != "none" and image.channels not in (1, 3):
             hint = "the other fields of augment work on them"
             raise Mistakes(
@@ -71,15 +75,25 @@ class Augment(Config):
             hint = "leave hue out, or set it to 0; images of 3 channels have hues"
             raise Mistakes(Problem(f"images of {has} have no hue", "hue", hint=hint))
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Change a batch of images, float32 (N, C, H, W) in [0, 1]."""
-        images = batch.inputs
+    def __call__(self, batch: Batch, masks: Collection[str] = ()) -> Batch:
+        """Change a batch of images, float32 (N, C, H, W) in [0, 1].
+
+        Args:
+            batch: The batch.
+            masks: The names of the targets that are masks (N, H, W), which move with the images. Of a pixel that comes
+                from outside of the image, the class is unknown.
+        """
+        images, targets = batch.inputs, dict(batch.targets)
         if self.policy != "none":
             images = _by_policy(images, self.policy)
         if self.crop < 1 or self.shift or self.rotation:
-            images = _resampled(images, self._maps(images))
+            maps = self._maps(images)
+            images = _resampled(images, maps)
+            targets |= {name: _resampled_mask(targets[name], maps) for name in masks}
         elif self.flip:
-            images = torch.where(_chosen(images, 0.5), images.flip(-1), images)
+            chosen = _chosen(images, 0.5)
+            images = torch.where(chosen, images.flip(-1), images)
+            targets |= {name: torch.where(chosen[:, 0], targets[name].flip(-1), targets[name]) for name in masks}
         if self.color:
             images = _colored(images, self.color)
         if self.hue:
@@ -87,7 +101,7 @@ class Augment(Config):
         if self.erase:
             images = torch.where(_chosen(images, self.erase) & _rectangles(images), 0.0, images)
         images = images.contiguous(memory_format=torch.channels_last)
-        return self._mixed(Batch(images, batch.targets)) if self.mixes else Batch(images, batch.targets)
+        return self._mixed(Batch(images, targets), masks) if self.mixes else Batch(images, targets)
 
     def _maps(self, images: Tensor) -> Tensor:
         """Draw for each image the affine map (N, 2, 3) from places in the result to places in the image, in [-1, 1]."""
@@ -111,12 +125,13 @@ class Augment(Config):
         )
         return torch.stack(rows, dim=1)
 
-    def _mixed(self, batch: Batch) -> Batch:
+    def _mixed(self, batch: Batch, masks: Collection[str]) -> Batch:
         images, count = batch.inputs, len(batch)
         cut = self.cutmix > 0 and (self.mixup == 0 or torch.rand(()).item() < 0.5)
         alpha = self.cutmix if cut else self.mixup
         share = torch.distributions.Beta(alpha, alpha).sample().item()  # on the host, which does not wait for it
         order = torch.randperm(count).to(images.device, non_blocking=True)
+        own, other = dict(batch.targets), {name: each[order] for name, each in batch.targets.items()}
         if cut:
             height, width = images.shape[-2:]
             tall, wide = (round(side * math.sqrt(1 - share)) for side in (height, width))
@@ -125,9 +140,13 @@ class Augment(Config):
             box = (..., slice(top, top + tall), slice(left, left + wide))
             images[box] = batch.inputs[order][box]
             share = 1 - tall * wide / (height * width)
+            for name in masks:  # a mask is cut as the image is: nothing of it is left to blend
+                own[name] = own[name].clone()
+                own[name][box] = other[name][box]
+                other[name] = own[name]
         else:
             images = torch.lerp(images[order], images, share)
-        return Batch(images, batch.targets, Mixed({name: each[order] for name, each in batch.targets.items()}, share))
+        return Batch(images, own, Mixed(other, share))
 
 
 def _uniform(images: Tensor, count: int, low: float, high: float) -> Tensor:
@@ -144,6 +163,14 @@ def _resampled(images: Tensor, maps: Tensor) -> Tensor:
     found = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     # Black begins at the edge of the image: grid_sample's own zeros would darken its outermost pixels, too.
     return found * (grid.abs() <= 1 + 1e-5).all(dim=-1).unsqueeze(1)
+
+
+def _resampled_mask(mask: Tensor, maps: Tensor) -> Tensor:
+    """Move a mask, uint8 (N, H, W), as `_resampled` moves images: each pixel has the class of the nearest one."""
+    values = mask.float().unsqueeze(1)
+    grid = F.affine_grid(maps, list(values.shape), align_corners=False)
+    found = F.grid_sample(values, grid, mode="nearest", padding_mode="border", align_corners=False).squeeze(1)
+    return torch.where((grid.abs() <= 1 + 1e-5).all(dim=-1), found, IGNORED).to(mask.dtype)
 
 
 def _colored(images: Tensor, most: float) -> Tensor:

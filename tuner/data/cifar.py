@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tuner.data.downloads import Downloaded, damage_of, data_dir, download_lock, first_that_answers, reason
 from tuner.data.images import Description, ImageData, Images, Split
+from tuner.data.in_memory import InMemoryImages
 from tuner.errors import Problem, UserError
 from tuner.interfaces import ImageShape, Target
 
@@ -48,7 +49,7 @@ _SUPERCLASSES_OF_100 = {
 }
 
 
-class CIFAR10(Downloaded):
+class CIFAR10(Downloaded, InMemoryImages):
     """60,000 colour images, 32x32 pixels, 10 classes; 10,000 of them are the test set.
 
     The target ``superclass`` says whether an image shows an animal or a vehicle.

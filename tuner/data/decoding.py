@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tuner.data.pixels import Bytes, Unclear, plain, reduced
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Resampling
 
 Resize = Literal["crop", "squash", "pad"]
 
@@ -102,7 +101,7 @@ def decode(
             has_more = image.format != "MPO" and bool(getattr(image, "is_animated", False))
             # Twice the size, so that the interpolation still averages over neighbours.
             image.draft(None, (2 * form.width, 2 * form.height))
-            pixels = _converted(_upright(image), form.channels, only_grey)
+            pixels = _converted(upright(image), form.channels, only_grey)
         return _arranged(_resized(pixels, form)), has_more
     except MemoryError:
         raise
@@ -141,19 +140,6 @@ Encoded = Callable[[str], str | bytes]
 """A function that returns the path of an image, or the content of its file, by its name."""
 
 
-def decode_all(
-    names: list[str], form: Form, *, encoded: Encoded = str, only_grey: bool = False
-) -> tuple[Tensor, Outcome]:
-    """Decode many images into one tensor, uint8 (N, C, height, width); see `for_each`."""
-    images = torch.empty((len(names), form.channels, form.height, form.width), dtype=torch.uint8)
-    pixels = images.numpy()
-
-    def fill(index: int, image: Bytes) -> None:
-        pixels[index] = image
-
-    return images, for_each(names, form, fill, encoded=encoded, only_grey=only_grey)
-
-
 def for_each(
     names: list[str],
     form: Form,
@@ -174,13 +160,30 @@ def for_each(
         only_grey: Whether images in colour are failures.
         threads: Number of threads; None for as many as torch uses.
     """
+    return decode_each(names, lambda name: decode(encoded(name), form, only_grey=only_grey), take, threads)
+
+
+def decode_each(
+    names: list[str],
+    decoded: Callable[[str], tuple[Bytes, bool]],
+    take: Callable[[int, Bytes], None],
+    threads: int | None = None,
+) -> Outcome:
+    """Decode many things, in the order of their names.
+
+    Args:
+        names: Their names.
+        decoded: Decodes one, from several threads, and says whether it has more frames; it may raise Undecodable.
+        take: Called with the index and the pixels of each one, from several threads.
+        threads: Number of threads; None for as many as torch uses.
+    """
 
     def run(start: int) -> Outcome:
         outcome = Outcome()
         for index in order[start : start + _CHUNK]:
             name = names[index]
             try:
-                image, has_more = decode(encoded(name), form, only_grey=only_grey)
+                image, has_more = decoded(name)
             except Undecodable as error:
                 outcome.failures[name] = str(error)
                 continue
@@ -210,15 +213,15 @@ def orientation(image: "Image") -> int:
     return value if value in range(1, 9) else 1
 
 
-def _upright(image: "Image") -> "Image":
+def upright(image: "Image") -> "Image":
     """Apply the rotation of a camera's EXIF data."""
     from PIL import Image, ImageOps
 
     if orientation(image) == 1:
         return image
-    upright = ImageOps.exif_transpose(image)
-    assert isinstance(upright, Image.Image)
-    return upright
+    transposed = ImageOps.exif_transpose(image)
+    assert isinstance(transposed, Image.Image)
+    return transposed
 
 
 def _converted(image: "Image", channels: int, only_grey: bool) -> "Image":
@@ -246,10 +249,23 @@ def _converted(image: "Image", channels: int, only_grey: bool) -> "Image":
 def _resized(image: "Image", form: Form) -> "Image":
     from PIL import Image
 
+    return fitted(image, form, Image.Resampling.BILINEAR)
+
+
+def fitted(image: "Image", form: Form, how: "Resampling", fill: int = 0) -> "Image":
+    """Resize an image to the size of a form.
+
+    Args:
+        image: The image.
+        form: The form.
+        how: How pixels are interpolated.
+        fill: The value of the pixels that ``pad`` adds.
+    """
+    from PIL import Image
+
     size = (form.width, form.height)
     if image.size == size:
         return image
-    how = Image.Resampling.BILINEAR
     if form.resize == "squash":
         return image.resize(size, how)
     if form.resize == "crop":
@@ -259,7 +275,7 @@ def _resized(image: "Image", form: Form) -> "Image":
         return image.resize(size, how, box=(left, top, left + width, top + height))
     scale = min(form.width / image.width, form.height / image.height)
     inner = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)
-    canvas = Image.new(image.mode, size)
+    canvas = Image.new(image.mode, size, fill)
     canvas.paste(inner, ((form.width - inner.width) // 2, (form.height - inner.height) // 2))
     return canvas
 

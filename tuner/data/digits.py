@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tuner.data.images import Description, ImageData, Split
+from tuner.data.in_memory import InMemoryImages
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape
 
@@ -17,7 +18,7 @@ _TOTAL = 1797
 _TEST = 360
 
 
-class Digits(ImageData):
+class Digits(InMemoryImages):
     """1,797 grey images of handwritten digits, 8x8 pixels, 10 classes; 360 of them are the test set."""
 
     kind: Literal["digits"] = "digits"

@@ -1,4 +1,4 @@
-"""Images and their targets in memory, and the base class of datasets that fit in memory."""
+"""Images and their targets in memory, and the base class of all datasets."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -7,18 +7,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from tuner.config import Config
 from tuner.data.augment import Augment
-from tuner.data.canvas import place
 from tuner.data.loading.source import LoaderResources, Source, batch_of, order_of
-from tuner.data.splits import Folds, balanced, stratified
-from tuner.errors import Mistakes, Problem
-from tuner.interfaces import Batch, ClassCounts, ImageShape, Target, Targets
+from tuner.interfaces import IGNORED, Batch, ClassCounts, ImageShape, Target, Targets
 
 Split = Literal["train", "test"]
 OnceRead = Literal["validation", "test"]
@@ -37,6 +33,11 @@ class Images:
     def device(self) -> torch.device:
         """The device of the images."""
         return self.images.device
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an image."""
+        return self.images.shape[1:].numel()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,7 +82,7 @@ class Description:
 
 
 class ImageData(Config):
-    """Labelled images that fit in memory."""
+    """Images with targets of any kind, in a training, a validation and a test set."""
 
     batch_size: int = Field(64, ge=1)
     """Images per training batch."""
@@ -89,31 +90,8 @@ class ImageData(Config):
     """Random changes of the training images; none by default."""
     limit: int | None = Field(None, ge=1)
     """Largest number of training images; null for all. Validation and test sets are not limited."""
-    canvas: int | None = Field(None, ge=1, le=1024)
-    """Side in pixels of an empty square on which each image is placed at random; adds the target ``position``."""
-    balance: Literal["none", "sampler", "weights"] = "none"
-    """How rare classes are made up for: sampler draws training images so that all classes are as frequent, with
-    replacement; weights gives their images more weight in the loss."""
-    folds: Folds | None = None
-    """Cross-validation: the fold that is the validation set, instead of `validation`; null for none."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Seed of the validation split and of the positions on the canvas; the same in all trials unless it is searched."""
-
-    _classes: tuple[str, ...] = tuple("0123456789")
-
-    @model_validator(mode="after")
-    def _positions_stay_true(self) -> Self:
-        if self.canvas is not None and (self.augment.moves or self.augment.mixes):
-            hint = "color and erase are possible, or leave the canvas out"
-            raise Mistakes(Problem("moves or mixes images whose position is a target", key="augment", hint=hint))
-        return self
-
-    @model_validator(mode="after")
-    def _folds_decide(self) -> Self:
-        if self.folds is not None and self._validation != type(self).model_fields["validation"].default:
-            hint = "folds decide the validation set: leave validation out, or folds"
-            raise Mistakes(Problem(f"{self._validation} has no effect beside folds", key="validation", hint=hint))
-        return self
+    """Seed of the validation split and of what is placed at random; the same in all trials unless it is searched."""
 
     @property
     def user_code(self) -> list[str]:
@@ -131,15 +109,14 @@ class ImageData(Config):
         """Shape and statistics of the images."""
 
     @property
+    @abstractmethod
     def targets(self) -> dict[str, Target]:
-        """The targets by name: ``label`` and, if there is a canvas, ``position``."""
-        targets = {"label": Target(len(self._classes), classes=self._classes)}
-        return targets if self.canvas is None else targets | {"position": Target(2, unit="pixels")}
+        """The targets by name."""
 
     @property
     def balances_loss(self) -> bool:
         """Whether rare classes are to weigh more in the loss, where that has no class weights of its own."""
-        return self.balance == "weights"
+        return False
 
     def class_counts(self) -> dict[str, ClassCounts]:
         """Count how often the classes of each target occur in the training set, which `limit` may have shortened."""
@@ -151,36 +128,32 @@ class ImageData(Config):
                 counts[name] = ClassCounts(tuple(values.bincount(minlength=target.size).tolist()), len(values))
             elif target.kind == "multilabel":
                 counts[name] = ClassCounts(tuple(map(int, values.sum(dim=0).tolist())), len(values))
+            elif target.kind == "mask":
+                known = values[values != IGNORED].long()
+                counts[name] = ClassCounts(tuple(known.bincount(minlength=target.size).tolist()), len(known))
         return counts
 
     def _training_targets(self) -> Targets:
         """The targets of the training set."""
         return self.load()[0].targets
 
+    def augmented(self, batch: Batch) -> Batch:
+        """Change a training batch at random. What lies at a place of its images moves with them."""
+        return self.augment(batch, self._masks)
+
+    def check_augment(self) -> None:
+        """Raise Mistakes if these images, or their targets, cannot be changed like this."""
+        self.augment.check(self.image, self._masks)
+
+    @property
+    def _masks(self) -> tuple[str, ...]:
+        """The names of the targets that have a value for each pixel."""
+        return tuple(name for name, target in self.targets.items() if target.kind == "mask")
+
     @property
     def preprocessing(self) -> list[dict[str, Any]]:
         """The steps that are applied to each image before it is scaled to [0, 1], in order."""
-        return [] if self.canvas is None else [{"kind": "canvas", "side": self.canvas}]
-
-    @property
-    @abstractmethod
-    def validation_size(self) -> int:
-        """Number of images in the validation set."""
-
-    def _held_out_of(self, count: int, validation: int) -> int:
-        """Number of images in the validation set of `count` images; `validation` of them if there are no folds."""
-        return validation if self.folds is None else self.folds.size(count)
-
-    @property
-    def _split_settings(self) -> str:
-        """The settings that decide the validation set, for the digest."""
-        folds = "" if self.folds is None else f" fold {self.folds.fold} of {self.folds.k}"
-        return f"{self.seed} {self._validation}{folds}"
-
-    @property
-    def _validation(self) -> Any:
-        """The field ``validation``, which is a number or a share."""
-        return vars(self)["validation"]
+        return []
 
     @abstractmethod
     def describe(self) -> Description:
@@ -215,14 +188,6 @@ class ImageData(Config):
         """Whether the files are on this node; if not, `prepare` downloads them."""
         return True
 
-    @abstractmethod
-    def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Read the original training or test set.
-
-        Returns:
-            Images, uint8 (N, H, W) or (N, C, H, W), and labels, int64 (N,).
-        """
-
     @contextmanager
     def opened(self, device: torch.device, resources: LoaderResources) -> Iterator[tuple[Source, Source]]:
         """Open the training and the validation set for one training; what they hold is freed at the end.
@@ -244,14 +209,14 @@ class ImageData(Config):
         yield images.to(device)
 
     def load(self) -> tuple[Images, Images]:
-        """Load the training and the validation set, a seeded, stratified split of the original training set."""
+        """Load the training and the validation set."""
         train, validation = _train_and_validation(self._unlimited)
         train = train[: self.limit]
-        return replace(train, draws=self.draws(train.targets["label"])), validation
+        return replace(train, draws=self.draws(train.targets)), validation
 
-    def draws(self, labels: Tensor) -> Tensor | None:
-        """How likely each training image is drawn, float64 (N,), by its label; None if each one is drawn once."""
-        return balanced(labels) if self.balance == "sampler" else None
+    def draws(self, targets: Targets) -> Tensor | None:
+        """How likely each training image is drawn, float64 (N,), by its targets; None if each one is drawn once."""
+        return None
 
     def first(self, count: int) -> Images:
         """The first training images, which are in random order, in memory.
@@ -270,26 +235,18 @@ class ImageData(Config):
         """What of the user's files is not used, in phrases for the user."""
         return ()
 
+    @abstractmethod
     def load_test(self) -> Images:
         """Load the test set."""
-        return self._placed(*self.read("test"), seed=(self.seed, 2))
 
     @property
     def _unlimited(self) -> Self:
         """A copy that is the same for all datasets that read the same images: a key of caches."""
-        return self.model_copy(update={"limit": None, "batch_size": 1, "augment": Augment(), "balance": "none"})
+        return self.model_copy(update={"limit": None, "batch_size": 1, "augment": Augment()})
 
+    @abstractmethod
     def _both(self) -> tuple[Images, int]:
-        """The training set followed by the validation set, and the size of the training set."""
-        images, labels = self.read("train")
-        order, train = stratified(labels, self.validation_size, self.seed, self.folds)
-        return self._placed(images[order], labels[order], seed=(self.seed, 1)), train
-
-    def _placed(self, images: Tensor, labels: Tensor, seed: tuple[int, int]) -> Images:
-        if self.canvas is None:
-            return Images(images if images.ndim == 4 else images.unsqueeze(1), {"label": labels})
-        placed, positions = place(images, self.canvas, np.random.default_rng(seed))
-        return Images(placed.unsqueeze(1), {"label": labels, "position": positions})
+        """The training set, in random order, followed by the validation set, and the size of the training set."""
 
 
 @lru_cache(maxsize=1)  # a worker runs many trials on the same data, and has memory for one copy

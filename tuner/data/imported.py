@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tuner.config_keys import check_unambiguous
 from tuner.data.images import Description, ImageData, Images, Split
+from tuner.data.in_memory import InMemoryImages
 from tuner.data.pixels import Unclear
 from tuner.data.splits import stratified
 from tuner.data.user_dataset import ImageSet, check_classes, disagreement, names, read_pairs
@@ -20,7 +21,7 @@ from tuner.target_name import TargetName
 from tuner.user_code import folders, imports_allowed, in_experiment_folder, raised, resolve_factory
 
 
-class ImportedData(ImageData):
+class ImportedData(InMemoryImages):
     """Your own dataset: a callable that takes ``train=True`` or ``False`` and returns a dataset of (image, class).
 
     Most datasets of torchvision have this form. An image is a PIL image of any mode, an array (H, W) or (H, W, C), or a

@@ -14,6 +14,7 @@ from torch import Tensor
 from tuner.data.digits import Digits
 from tuner.data.downloads import Downloaded, data_dir, download_lock, first_that_answers, reason
 from tuner.data.images import Description, ImageData, Split
+from tuner.data.in_memory import InMemoryImages
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.interfaces import ImageShape
 
@@ -23,7 +24,7 @@ _FILES = tuple(
 )
 
 
-class MNIST(Downloaded):
+class MNIST(Downloaded, InMemoryImages):
     """70,000 grey images of handwritten digits, 28x28 pixels, 10 classes; 10,000 of them are the test set."""
 
     kind: Literal["mnist"] = "mnist"
@@ -85,7 +86,7 @@ class MNIST(Downloaded):
         except (OSError, RuntimeError) as error:
             if self.offline is None:
                 raise UserError(self._unavailable(missing, error)) from None
-            shared = {name for name in ImageData.model_fields if name in self.model_fields_set}
+            shared = {name for name in InMemoryImages.model_fields if name in self.model_fields_set}
             digits = Digits(size=_SIDE, **{name: getattr(self, name) for name in shared})
             return digits, (
                 f"{self.kind} is not in {data_dir()} and cannot be downloaded ({reason(error)}): "

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tuner.data.loading.source import batch_of
 from tuner.error_text import escaped
-from tuner.inspection.pictures import data_uri, picture
+from tuner.inspection.pictures import data_uri, over, picture
 from tuner.interfaces import Batch
 from tuner.train.trial_config import TrialConfig
 
@@ -64,7 +64,7 @@ def contact_sheet(trial: TrialConfig, rows: int = 12, versions: int = 6) -> Cont
         with torch.random.fork_rng(devices=[]):
             for number in range(versions):
                 torch.manual_seed((trial.seed or 0) * 1_000_003 + number)
-                augmented.append(data.augment(batch))
+                augmented.append(data.augmented(batch))
     return ContactSheet(
         names=[escaped(name) for name in data.names("train")[: len(images)]] or [""] * len(images),
         originals=[_tile(trial, batch, row) for row in range(len(images))],
@@ -78,7 +78,11 @@ def _tile(trial: TrialConfig, batch: Batch, row: int) -> Tile:
     if batch.mixed is not None:
         other = _caption(trial, batch.mixed.targets, row)
         caption = f"{batch.mixed.share:.0%} {caption} + {1 - batch.mixed.share:.0%} {other}"
-    return Tile(data_uri(picture(batch.inputs[row], _SIDE)), caption)
+    shown = batch.inputs[row]
+    for name, target in trial.data.targets.items():
+        if target.kind == "mask":
+            shown = over(shown, batch.targets[name][row])
+    return Tile(data_uri(picture(shown, _SIDE)), caption)
 
 
 def _caption(trial: TrialConfig, targets: dict[str, Tensor], row: int) -> str:
@@ -100,6 +104,6 @@ def _facts(trial: TrialConfig) -> list[tuple[str, str]]:
     return [
         ("dataset", data.describe().name),
         ("images", f"{shape.channels} x {shape.height} x {shape.width}"),
-        ("classes", ", ".join(target.classes) if (target := data.targets.get("label")) and target.classes else ""),
+        ("classes", ", ".join(next((target.classes for target in data.targets.values() if target.classes), ()))),
         ("augment", augment or "nothing: the network sees the images as they are"),
     ]

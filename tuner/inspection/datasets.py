@@ -3,10 +3,10 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 
 from tuner.data import ImageFolder
@@ -82,20 +82,27 @@ def inspect_dataset(data: ImageData, progress: Progress) -> Findings:
         _add_encoded(findings, data, progress)
     else:
         findings.add(_in_memory(data, progress))
+    if not findings.broken:
+        findings.notes += _shares_of_pixels(data)
     return findings
 
 
 def _add_encoded(findings: Findings, data: EncodedImages, progress: Progress) -> None:
-    target = data.targets["label"]
     found = [
-        (name, split, " and ".join(target.names(label)))
+        (name, split, caption)
         for split, items in data.files().items()
-        for name, label in zip(items.names, torch.from_numpy(items.labels), strict=True)
+        for name, caption in zip(items.names, data.captions(items), strict=True)
     ]
     found.sort()  # neighbours on a disk, and in a group of rows, are read one after another
     names = [name for name, *_ in found]
     sizes = _sizes(data, names)
-    examined = examine(names, data.encoded, sizes, progress, only_grey=data.only_grey)
+    unread = data.unread(names)
+    examined = [
+        seen if seen.failure else replace(seen, failure=unread.get(name, ""))
+        for name, seen in zip(
+            names, examine(names, data.encoded, sizes, progress, only_grey=data.only_grey), strict=True
+        )
+    ]
     findings.add(_item(*each, seen) for each, seen in zip(found, examined, strict=True))
     findings.notes += _forms(findings, examined)
 
@@ -117,12 +124,23 @@ def _in_memory(data: ImageData, progress: Progress) -> Iterator[Item]:
         progress(done, total, 0)
 
 
+def _shares_of_pixels(data: ImageData) -> Iterator[str]:
+    """How many of the training images' pixels each class has, for each target that is a mask."""
+    masks = {name: target for name, target in data.targets.items() if target.kind == "mask"}
+    counts = data.class_counts() if masks else {}
+    for name, target in masks.items():
+        of = counts[name]
+        shares = zip(target.classes, of.counts, strict=True)
+        text = ", ".join(f"{label} {count / max(of.samples, 1):.1%}" for label, count in shares)
+        yield f"{name}, by the pixels of the training images: {text}"
+
+
 def _of_set(split: str, images: Images, target: Target | None) -> Iterator[Item]:
     mode = {1: "L", 3: "RGB"}.get(images.images.shape[1], f"{images.images.shape[1]} channels")
     height, width = images.images.shape[-2:]
     for number, pixels in enumerate(images.images):
         digest = hashlib.blake2b(np.ascontiguousarray(pixels.numpy()).data).hexdigest()
-        label = "" if target is None else " and ".join(target.names(images.targets["label"][number]))
+        label = "images with masks" if target is None else " and ".join(target.names(images.targets["label"][number]))
         yield Item(f"{split} image {number}", split, label, width, height, mode, digest=digest)
 
 

@@ -1,28 +1,28 @@
 """The images of a set that a model finds hardest: its worst mistakes, and those of which it is least certain."""
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuner.inspection.pictures import picture
-from tuner.interfaces import Batch, Outputs, Target
+from tuner.inspection.pictures import over, picture
+from tuner.interfaces import IGNORED, Batch, Outputs, Target
 from tuner.tasks import TaskConfig
 from tuner.tasks.base import pairs
 from tuner.tasks.head import Head
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 COUNT = 32
 """Images of each kind that are kept."""
-_COLUMNS, _SIDE, _GAP, _LINE = 8, 112, 10, 15
-"""Of the picture: images in a row; pixels of an image's sides, between two images, and of a line of text."""
+SIDE = 112
+"""Longest side in pixels to which an image is reduced."""
+_WRONG = 0.01
+"""Share of the pixels of a mask that may be wrong before it is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,15 @@ class Hard:
     """An image and what a model says of it.
 
     Args:
-        image: Its pixels, reduced to those of the picture.
+        image: Its pixels, reduced to those of the picture; of a mask, the image, the true and the predicted mask.
         true: The name of its class, or of its classes.
-        predicted: The name of the class, or of the classes, that the model predicts.
-        probability: The probability of that prediction; with several classes, of the least certain one of them.
+        predicted: The name of the class, or of the classes, that the model predicts; of a mask, how much of it is
+            wrong.
+        probability: The probability of that prediction; with several classes, of the least certain one of them; of a
+            mask, the mean over its pixels.
         loss: Its loss.
+        is_wrong: Whether the prediction is a mistake.
+        is_mask: Whether it is a mask that is predicted.
     """
 
     image: "Image"
@@ -42,6 +46,8 @@ class Hard:
     predicted: str
     probability: float
     loss: float
+    is_wrong: bool = False
+    is_mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ def hardest(
     task: TaskConfig, targets: Mapping[str, Target], outputs: Iterable[tuple[Batch, Outputs]], count: int = COUNT
 ) -> dict[str, Hardest]:
     """Find the hardest images of a set for each head that predicts classes. No more than these are kept in memory.
+
+    A mask is a mistake if more than a hundredth of its pixels are wrong.
 
     Args:
         task: The task.
@@ -98,6 +106,8 @@ def _judged(head: Head, output: Tensor, target: Tensor, of: Target) -> dict[str,
             "true": target,
             "predicted": predicted,
         }
+    if of.kind == "mask":
+        return _judged_mask(output, target)
     logs = output if head.loss.log_probabilities else output.log_softmax(dim=1)
     highest, predicted = logs.max(dim=1)
     return {
@@ -106,6 +116,22 @@ def _judged(head: Head, output: Tensor, target: Tensor, of: Target) -> dict[str,
         "wrong": predicted != target,
         "true": target,
         "predicted": predicted,
+    }
+
+
+def _judged_mask(output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    known = target != IGNORED
+    pixels = known.sum(dim=(1, 2)).clamp(min=1)
+    highest, predicted = output.softmax(dim=1).max(dim=1)
+    losses = F.cross_entropy(output, target.long(), ignore_index=IGNORED, reduction="none")
+    wrong = ((predicted != target) & known).sum(dim=(1, 2))
+    return {
+        "loss": losses.sum(dim=(1, 2)) / pixels,
+        "probability": (highest * known).sum(dim=(1, 2)) / pixels,
+        "wrong": wrong > _WRONG * pixels,
+        "wrong_share": wrong / pixels,
+        "true": target,
+        "predicted": predicted.to(target.dtype),
     }
 
 
@@ -127,7 +153,7 @@ class _Top:
             if score == -torch.inf or (len(self._found) == self._count and score <= self._found[-1][0]):
                 break
             row = {name: each[index].cpu() for name, each in rows.items()}
-            self._found.append((score, picture(images[index], _SIDE), row))
+            self._found.append((score, _shown(images[index], row), row))
             # Stable: of equal ones, the first stays first.
             self._found = sorted(self._found, key=lambda found: -found[0])[: self._count]
 
@@ -135,55 +161,15 @@ class _Top:
         """The images, those with the highest scores first."""
         for _, image, row in self._found:
             true, predicted = (" + ".join(target.names(row[name])) or "none" for name in ("true", "predicted"))
-            yield Hard(image, true, predicted, row["probability"].item(), row["loss"].item())
+            if target.per_pixel:
+                predicted = f"{row['wrong_share'].item():.1%} of its pixels are wrong"
+            numbers = row["probability"].item(), row["loss"].item()
+            yield Hard(image, true, predicted, *numbers, bool(row["wrong"]), target.per_pixel)
 
 
-def draw(found: Hardest) -> bytes:
-    """Draw the hardest images of a head as one PNG picture: below each, the true and the predicted class."""
-    from PIL import Image, ImageDraw
-
-    sections = [
-        ("worst mistakes: the highest loss (true class, predicted class with its probability)", found.mistakes),
-        ("least certain: the lowest probability of the predicted class", found.uncertain),
-    ]
-    row_height = _SIDE + 2 * _LINE + _GAP
-    heights = [3 * _LINE + -(-max(len(images), 1) // _COLUMNS) * row_height for _, images in sections]
-    canvas = Image.new("RGB", (_GAP + _COLUMNS * (_SIDE + _GAP), sum(heights)), "white")
-    pen, font, top = ImageDraw.Draw(canvas), _font(), 0
-    for (title, images), height in zip(sections, heights, strict=True):
-        pen.text((_GAP, top + _LINE), title if images else f"{title}: none", fill="#22292f", font=font)
-        for number, hard in enumerate(images):
-            x = _GAP + number % _COLUMNS * (_SIDE + _GAP)
-            y = top + 3 * _LINE + number // _COLUMNS * row_height
-            shown = hard.image.convert("RGB")
-            if (times := _SIDE // max(shown.size)) > 1:
-                shown = shown.resize((shown.width * times, shown.height * times), Image.Resampling.NEAREST)
-            canvas.paste(shown, (x, y))
-            is_wrong = hard.true != hard.predicted
-            said = f" {hard.probability:.0%}"
-            pen.text((x, y + _SIDE), _cut(hard.true, font), fill="#66707a", font=font)
-            text = _cut(hard.predicted, font, said)
-            pen.text((x, y + _SIDE + _LINE), text, fill="#b3261e" if is_wrong else "#2e7d32", font=font)
-        top += height
-    file = io.BytesIO()
-    canvas.save(file, "png")
-    return file.getvalue()
-
-
-def _font() -> "FreeTypeFont | ImageFont":
-    """A font with the characters of many languages where the machine has one, else Pillow's own."""
-    from PIL import ImageFont
-
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", 12)
-    except OSError:
-        return ImageFont.load_default(12)
-
-
-def _cut(text: str, font: Any, end: str = "") -> str:
-    """Cut a text so that it fits below an image, with an end that is not cut."""
-    if font.getlength(text + end) <= _SIDE:
-        return text + end
-    while text and font.getlength(f"{text}…{end}") > _SIDE:
-        text = text[:-1]
-    return f"{text}…{end}"
+def _shown(image: Tensor, row: Mapping[str, Tensor]) -> "Image":
+    """An image as it is drawn; one with masks has the true and the predicted one beside it."""
+    if row["true"].ndim < 2:
+        return picture(image, SIDE)
+    shown = [over(image, torch.zeros_like(row["true"])), over(image, row["true"]), over(image, row["predicted"])]
+    return picture(torch.cat(shown, dim=2), 3 * SIDE)

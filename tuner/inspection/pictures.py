@@ -1,10 +1,14 @@
 """Images of a dataset as files of pictures."""
 
 import base64
+import colorsys
 import io
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
+
+from tuner.interfaces import IGNORED
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +38,31 @@ def picture(image: Tensor, side: int) -> "Image":
     if max(shown.size) > side:
         shown.thumbnail((side, side))
     return shown
+
+
+def over(image: Tensor, mask: Tensor) -> Tensor:
+    """Colour the pixels of an image by their classes, float (3, H, W) in [0, 1].
+
+    Args:
+        image: float (C, H, W) in [0, 1].
+        mask: The classes, uint8 (H, W): 0, which is the background or the first class, has the image's own colour, and
+            where the class is unknown it is black.
+    """
+    classes = mask.cpu().long()
+    grey = image.detach().cpu().clamp(0, 1).mean(dim=0)
+    colours = torch.tensor([_colour(number) for number in range(IGNORED + 1)]).permute(1, 0)[:, classes]
+    shown = torch.where(classes == 0, _coloured(image.detach().cpu()), 0.5 * grey + 0.5 * colours)
+    return torch.where(classes == IGNORED, 0.0, shown)
+
+
+def _coloured(image: Tensor) -> Tensor:
+    """An image (C, H, W) with three channels."""
+    return image if image.shape[0] == 3 else image.mean(dim=0, keepdim=True).expand(3, -1, -1)
+
+
+def _colour(number: int) -> tuple[float, float, float]:
+    """The colour of a class, in [0, 1]: neighbours have hues far from each other."""
+    return colorsys.hsv_to_rgb(number * 0.381966 % 1, 0.85, 1)  # the golden angle, as a share of the circle
 
 
 def data_uri(image: "Image") -> str:

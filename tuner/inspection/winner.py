@@ -7,7 +7,8 @@ from torch import nn
 
 from tuner.data.loading.source import LoaderResources
 from tuner.inspection.augmented import ContactSheet, contact_sheet
-from tuner.inspection.hardest import draw, hardest
+from tuner.inspection.hardest import hardest
+from tuner.inspection.hardest_picture import draw
 from tuner.train.evaluation import predict
 from tuner.train.trial_config import TrialConfig
 

@@ -10,10 +10,22 @@ from tuner.models.mlp import MLP
 from tuner.models.multitask_cnn import MultitaskCNN
 from tuner.models.pretrained.timm_model import TimmModel
 from tuner.models.pretrained.torchvision_model import TorchvisionModel
+from tuner.models.pretrained.unet import UNet
 from tuner.models.resnet_small import ResNetSmall
 
 ModelConfig = Annotated[
-    CNN | MultitaskCNN | ResNetSmall | TorchvisionModel | TimmModel | MLP | ImportedModel, Field(discriminator="kind")
+    CNN | MultitaskCNN | ResNetSmall | UNet | TorchvisionModel | TimmModel | MLP | ImportedModel,
+    Field(discriminator="kind"),
 ]
 
-__all__ = ["CNN", "MLP", "ImportedModel", "ModelConfig", "MultitaskCNN", "ResNetSmall", "TimmModel", "TorchvisionModel"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "ImportedModel",
+    "ModelConfig",
+    "MultitaskCNN",
+    "ResNetSmall",
+    "TimmModel",
+    "TorchvisionModel",
+    "UNet",
+]

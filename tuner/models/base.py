@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from tuner.models.stages import Stages, stages_of
 
 class Model(Config):
     """A model: it checks whether it fits the images and the task, and builds a module."""
+
+    per_pixel: ClassVar[bool] = False
+    """Whether the model can have outputs of each pixel."""
 
     @property
     def user_code(self) -> list[str]:

@@ -53,6 +53,7 @@ class ImportedModel(Model):
     contiguous if the module's code needs that.
     """
 
+    per_pixel = True
     kind: Literal["import"] = "import"
     target: TargetName
     """The class or function that builds the model, as ``pkg.module:name``: beside the YAML file, or installed."""
@@ -171,18 +172,21 @@ def _problem(
                 if is_out_of_memory(error):  # a worker may have more, and tries smaller batches
                     continue
                 return Problem(f"{target} cannot take images {shape}{mode}: {raised(error)}", "target")
-            if problem := _outputs_problem(f"{target} returns", count, mode, returned, outputs):
+            if problem := _outputs_problem(f"{target} returns", shape, mode, returned, outputs):
                 return problem
     return None
 
 
 def _outputs_problem(
-    subject: str, count: int, mode: str, returned: Any, outputs: tuple[tuple[str, Output], ...]
+    subject: str, shape: tuple[int, ...], mode: str, returned: Any, outputs: tuple[tuple[str, Output], ...]
 ) -> Problem | None:
+    """What is wrong with what a module has returned for images of this shape (N, C, H, W); None if nothing is."""
+    count, _, *size = shape
     by_head = {"": returned} if isinstance(returned, Tensor) else returned if isinstance(returned, Mapping) else {}
     shapes = {name: tuple(value.shape) if isinstance(value, Tensor) else type(value) for name, value in by_head.items()}
-    if shapes != {name: (count, output.size) for name, output in outputs}:
-        expected = ", ".join(f"{name} {(count, output.size)}".strip() for name, output in outputs)
+    wanted = {name: (count, output.size, *(size if output.per_pixel else ())) for name, output in outputs}
+    if shapes != wanted:
+        expected = ", ".join(f"{name} {shape}".strip() for name, shape in wanted.items())
         found = ", ".join(f"{name} {s}".strip() for name, s in shapes.items()) or type(returned).__name__
         hint = "return one tensor, with a row for each image"
         if "" not in dict(outputs):

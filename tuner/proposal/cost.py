@@ -72,7 +72,7 @@ def _steps(trial: TrialConfig, machine: Machine) -> tuple[float, float]:
 
     def step() -> None:
         optimizer.zero_grad()
-        loss, _ = trial.task.training_loss(forward, trial.data.augment(batch))
+        loss, _ = trial.task.training_loss(forward, trial.data.augmented(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

@@ -9,13 +9,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tuner.data import CSVImages, ImageFolder, ParquetImages
+from tuner.data import CSVImages, ImageFolder, ImageMaskFolder, ParquetImages
 from tuner.data.decoding import Undecodable, quiet
 from tuner.data.encoded.csv_listing import columns_of
 from tuner.data.encoded.dataset import UNOPENED, EncodedImages
+from tuner.data.encoded.masks.masked import unchecked
 from tuner.errors import Mistakes, Problem, UserError, mistakes_in
 from tuner.formatting import counted
 from tuner.inspection.examine import size_of
+from tuner.interfaces import TargetKind
+from tuner.proposal.masks import fields_of_masks
 
 _SAMPLE = 300
 """Most images whose sizes are looked at."""
@@ -30,10 +33,16 @@ _COLUMNS = {
 
 
 class NotThis(Exception):
-    """Data are not of a layout, or of it and not fit for training; the problems say why."""
+    """Data are not of a layout, or of it and not fit for training; the problems say why.
 
-    def __init__(self, *problems: Problem) -> None:
+    Args:
+        problems: Why.
+        is_certain: Whether the data are of no other layout.
+    """
+
+    def __init__(self, *problems: Problem, is_certain: bool = False) -> None:
         self.problems = problems
+        self.is_certain = is_certain
 
 
 class Broken(Exception):
@@ -60,7 +69,7 @@ class Layout:
         fields: The fields of ``trial.data`` that name the data.
         data: The dataset, with the defaults of its other fields.
         training_images: The number of training images.
-        counts: The number of training images of each class, the largest first.
+        counts: The number of training images of each class, the largest first; none if each pixel has a class.
         side: The median of the shorter sides of the images, in pixels.
         notes: What else was recognized, used or not, in sentences.
     """
@@ -74,14 +83,15 @@ class Layout:
     notes: tuple[str, ...] = ()
 
     @property
-    def is_multilabel(self) -> bool:
-        """Whether an image has any number of the classes."""
-        return self.data.targets["label"].kind == "multilabel"
+    def kind(self) -> TargetKind:
+        """The kind of the target."""
+        [target] = self.data.targets.values()
+        return target.kind
 
     @property
     def imbalance(self) -> float:
         """How many times as many training images as the smallest class the largest one has."""
-        return self.counts[0] / max(self.counts[-1], 1)
+        return self.counts[0] / max(self.counts[-1], 1) if self.counts else 1.0
 
 
 def image_folder(path: Path) -> Layout:
@@ -93,6 +103,22 @@ def image_folder(path: Path) -> Layout:
     if not path.is_dir():
         raise NotThis
     return _layout("a folder of images", {"kind": "image_folder", "root": str(path)}, ImageFolder)
+
+
+def image_mask_folder(path: Path) -> Layout:
+    """Recognize a folder of images and of masks.
+
+    Raises:
+        NotThis: It is not one.
+    """
+    fields = fields_of_masks(path) if path.is_dir() else None
+    if fields is None:
+        raise NotThis
+    fields = {"kind": "image_mask_folder", "root": str(path), **fields}
+    try:
+        return _layout("images with masks", fields, ImageMaskFolder)
+    except NotThis as error:  # images have masks of their names, so that the folders are no classes
+        raise NotThis(*error.problems, is_certain=True) from None
 
 
 def csv_file(path: Path) -> Layout:
@@ -164,6 +190,7 @@ Detector = Callable[[Path], Layout]
 """Returns what data at a path are; raises `NotThis`."""
 
 DETECTORS: Mapping[str, Detector] = {
+    "images with masks": image_mask_folder,
     "a folder of images": image_folder,
     "a CSV file": csv_file,
     "Parquet files": parquet,
@@ -195,12 +222,16 @@ def detected(path: Path) -> Layout:
         NotThis: They have none of them, or training would refuse them.
     """
     problems: list[Problem] = []
+    is_certain = False
     for name, detect in DETECTORS.items():
         try:
             return detect(path)
         except NotThis as error:
             problems += [replace(each, message=f"as {name}: {each.message}", key="") for each in error.problems]
-    raise NotThis(*problems)
+            is_certain = error.is_certain
+            if is_certain:
+                break
+    raise NotThis(*problems, is_certain=is_certain)
 
 
 def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) -> Layout:
@@ -216,19 +247,21 @@ def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) ->
     except ValidationError as error:
         problems = mistakes_in(error) or [Problem(str(error))]
         if all(problem.items for problem in problems):
-            raise Broken(called, member.model_validate(given | UNOPENED), problems) from None
+            with unchecked():
+                unread = member.model_validate(given | UNOPENED)
+            raise Broken(called, unread, problems) from None
         raise NotThis(*problems) from None
     except Mistakes as mistakes:
         raise NotThis(*mistakes.problems) from None
     sides = list(map(min, _sizes(data, files["train"].names[:_SAMPLE])))
     if not sides:
         raise NotThis(Problem(f"the first images of {data.source} cannot be read"))
-    classes = len(data.targets["label"].classes)
+    [target] = data.targets.values()
     sizes = ", ".join(f"{len(items):,} {split}" for split, items in files.items())
     side = round(median(sides))
-    what = f"{called}, {counted(classes, 'class', 'classes')}, {sizes} images"
+    what = f"{called}, {counted(target.size, 'class', 'classes')}, {sizes} images"
     what += f", the shorter side {side} pixels in the median"
-    counts = sorted(files["train"].counts(classes).tolist(), reverse=True)
+    counts = [] if target.per_pixel else sorted(files["train"].counts(target.size).tolist(), reverse=True)
     return Layout(what, fields, data, len(files["train"]), tuple(counts), side)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tuner.formatting import duration
 from tuner.inspection.findings import IMBALANCE
+from tuner.interfaces import TargetKind
 from tuner.proposal.cost import Cost
 from tuner.proposal.layouts import Layout
 from tuner.proposal.machine import Machine
@@ -32,6 +33,14 @@ _FEW = 20
 """Trials up to which none is pruned before a third of its epochs: early on, those that learn fast lead, and among few
 the best would be lost to chance. Among many, a ninth of the epochs has to do."""
 _TRIALS_PER_KEY = 5
+_TASKS: dict[TargetKind, str] = {"multilabel": "multilabel", "mask": "semantic_segmentation"}
+"""Tasks of targets that are not classified, which is the default."""
+_SEARCHED = {
+    "new": ([0.01, 0.5], [0.00005, 0.005]),
+    "tuned": ([0.0001, 0.005], [0.001, 0.2]),
+    "mask": ([0.0005, 0.02], [0.0001, 0.1]),
+}
+"""The ranges of learning rate and weight decay for new weights, pretrained ones, and networks of masks."""
 _MIN_KEYS = 2
 
 
@@ -147,6 +156,9 @@ def plan(
 
 def _candidates(layout: Layout, machine: Machine, has_weights: Callable[[str], bool]) -> Iterator[Candidate]:
     """The trials that may fit, the best and slowest first."""
+    if layout.kind == "mask":
+        yield from _per_pixel(layout, machine)
+        return
     if layout.side <= _SMALL:
         size = max(8, layout.side // 4 * 4)
         why = f"the images are small ({layout.side} pixels): a residual network whose first layers keep their size"
@@ -178,20 +190,31 @@ def _pretrained(machine: Machine) -> Iterator[Candidate]:
     yield Candidate(size, frozen, why, (4, 8, 15), is_pretrained=True)
 
 
+def _per_pixel(layout: Layout, machine: Machine) -> Iterator[Candidate]:
+    largest = 256 if machine.gpus else 128
+    size = max(16, min(layout.side, largest) // 16 * 16)
+    why = "each pixel gets a class: a U-Net, whose width fits the time"
+    for width, side in ((32, size), (16, size), (16, max(16, size // 2)), (8, max(16, size // 2))):
+        yield Candidate(side, {"kind": "unet", "width": width, "levels": 4}, why, (10, 25, 60))
+
+
 def _trial(layout: Layout, candidate: Candidate, epochs: int) -> dict[str, Any]:
     images = layout.training_images
     batch = 32 if images < 1000 else 64 if images < 20_000 else 128
     data = layout.fields | {"size": candidate.size, "batch_size": batch}
     if candidate.size <= _SMALL:
         data |= {"augment": {"shift": candidate.size // 8}}
-    if candidate.is_pretrained:
+    if layout.kind == "mask":
+        data["batch_size"] = 8 if candidate.size > _SMALL else 32
+        optimizer = {"kind": "adamw", "lr": 0.005, "weight_decay": 0.01}
+        schedule: dict[str, Any] = {"kind": "one_cycle"}
+    elif candidate.is_pretrained:
         optimizer = {"kind": "adamw", "lr": 0.0005, "weight_decay": 0.05}
-        schedule: dict[str, Any] = {"kind": "cosine", "warmup": 0.5}
+        schedule = {"kind": "cosine", "warmup": 0.5}
     else:
         optimizer = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}
         schedule = {"kind": "one_cycle"}
-    task = {"task": {"kind": "multilabel"}} if layout.is_multilabel else {}
-    return task | {
+    return ({"task": {"kind": _TASKS[layout.kind]}} if layout.kind in _TASKS else {}) | {
         "data": data,
         "model": candidate.model,
         "optimizer": optimizer,
@@ -204,8 +227,9 @@ def _space(
     layout: Layout, candidate: Candidate, keys: int
 ) -> tuple[dict[str, tuple[dict[str, Any], str]], dict[str, Any]]:
     """The keys that are worth most, as many as the trials suffice for, and their values in the first trial."""
-    rates, decays = ([0.0001, 0.005], [0.001, 0.2]) if candidate.is_pretrained else ([0.01, 0.5], [0.00005, 0.005])
-    rate, decay = (0.0005, 0.05) if candidate.is_pretrained else (0.1, 0.0005)
+    optimizer = _trial(layout, candidate, 1)["optimizer"]
+    rates, decays = _SEARCHED["mask" if layout.kind == "mask" else "tuned" if candidate.is_pretrained else "new"]
+    rate, decay = optimizer["lr"], optimizer["weight_decay"]
     is_grey = layout.data.image.channels == 1
     flip = "whether mirrored images keep their class cannot be known from the files: both are tried"
     space: dict[str, tuple[dict[str, Any], str, Any]] = {
@@ -221,7 +245,9 @@ def _space(
 
 
 def _objective(layout: Layout) -> tuple[str, str]:
-    if layout.is_multilabel:
+    if layout.kind == "mask":
+        return "val_miou", "the mean over the classes of the overlap of predicted and true regions"
+    if layout.kind == "multilabel":
         return "val_map", "the mean of the classes' average precision: an image has several labels"
     if layout.imbalance >= IMBALANCE:
         why = f"the largest class has {layout.imbalance:.3g} times as many images as the smallest: f1 counts all alike"

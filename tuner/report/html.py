@@ -183,9 +183,10 @@ def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Tri
 
 
 def _classes(target: str, table: "pd.DataFrame") -> dict[str, Any]:
-    """Return the rows of a table of classes, those with the lowest F1 first."""
+    """Return the rows of a table of classes, those that are found worst first."""
     metrics = [name for name in table.columns if name not in ("class", "name", "support")]
-    order = table.sort_values(["f1", "class"], kind="stable")
+    by, of = ("iou", "pixels") if "iou" in metrics else ("f1", "images")
+    order = table.sort_values([by, "class"], kind="stable")
     rows = [
         {
             "class": row["class"],
@@ -195,7 +196,15 @@ def _classes(target: str, table: "pd.DataFrame") -> dict[str, Any]:
         }
         for row in order.head(_MAX_CLASSES).to_dict("records")
     ]
-    return {"target": target, "metrics": metrics, "rows": rows, "count": len(order), "left_out": len(order) - len(rows)}
+    return {
+        "target": target,
+        "metrics": metrics,
+        "by": {"iou": "IoU", "f1": "F1"}[by],
+        "support": of,
+        "rows": rows,
+        "count": len(order),
+        "left_out": len(order) - len(rows),
+    }
 
 
 def _failures(trials: Sequence[Trial]) -> dict[str, Any]:

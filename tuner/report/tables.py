@@ -73,7 +73,7 @@ def class_table(columns: Mapping[str, Sequence[float]], names: Sequence[str] = (
     """Return the metrics of single classes as a table, one row a class: its index, its name, and each metric.
 
     Args:
-        columns: The metrics by name, each with a value for every class; ``support`` is the number of its images.
+        columns: The metrics by name, each with a value for every class; ``support`` counts its images, or pixels.
         names: The names of the classes, by index; empty if they are unknown.
     """
     import pandas as pd

@@ -7,7 +7,8 @@ from pydantic import Field
 from tuner.tasks.classification import Classification
 from tuner.tasks.multilabel import Multilabel
 from tuner.tasks.multitask import Multitask
+from tuner.tasks.semantic_segmentation import SemanticSegmentation
 
-TaskConfig = Annotated[Classification | Multilabel | Multitask, Field(discriminator="kind")]
+TaskConfig = Annotated[Classification | Multilabel | SemanticSegmentation | Multitask, Field(discriminator="kind")]
 
-__all__ = ["Classification", "Multilabel", "Multitask", "TaskConfig"]
+__all__ = ["Classification", "Multilabel", "Multitask", "SemanticSegmentation", "TaskConfig"]

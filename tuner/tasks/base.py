@@ -11,7 +11,7 @@ from tuner.config import Config
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import Batch, ClassCounts, Model, Output, Outputs, Target, Targets, WithAuxiliary
 from tuner.tasks.head import Head
-from tuner.tasks.meter import ByClass
+from tuner.tasks.metrics.meter import ByClass
 
 
 class Task(Config):

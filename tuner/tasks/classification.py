@@ -1,16 +1,14 @@
 """Classification: one label per image."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tuner.tasks.base import Task
-from tuner.tasks.head import Head
 from tuner.tasks.losses import ClassLoss, CrossEntropy
+from tuner.tasks.single_head import SingleHead
 
 
-class Classification(Task):
+class Classification(SingleHead):
     """Predict the class of an image."""
 
     kind: Literal["classification"] = "classification"
@@ -18,10 +16,3 @@ class Classification(Task):
     """Target of the dataset that is predicted."""
     loss: Annotated[ClassLoss, Field(discriminator="kind")] = CrossEntropy()
     """Loss: cross_entropy, focal or nll."""
-
-    @property
-    def named_heads(self) -> dict[str, Head]:
-        return {"": Head(target=self.target, loss=self.loss)}
-
-    def with_heads(self, heads: Mapping[str, Head]) -> Self:
-        return self.model_copy(update={"loss": heads[""].loss})

@@ -10,12 +10,13 @@ from tuner.config import Config
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import Output, Target, TargetKind
 from tuner.tasks.losses import AnyLoss, LossConfig
-from tuner.tasks.meter import ByClass, Meter
 from tuner.tasks.metrics import METERS, TRAINING_METERS
+from tuner.tasks.metrics.meter import ByClass, Meter
 
 _TASKS: dict[TargetKind, str] = {
     "class": "task: {kind: classification}, or as a head of multitask",
     "multilabel": "task: {kind: multilabel}, or as a head of multitask",
+    "mask": "task: {kind: semantic_segmentation}, or as a head of multitask",
     "values": "a head of task: {kind: multitask}",
 }
 """What predicts a target of each kind."""
@@ -27,7 +28,8 @@ class Head(Config):
     target: str
     """Target of the dataset that is predicted, such as ``label`` or ``position``."""
     loss: LossConfig
-    """Loss: cross_entropy, focal, nll for a class; binary_cross_entropy, binary_focal for several; smooth_l1, mse."""
+    """Loss: cross_entropy, focal, nll for a class; binary_cross_entropy, binary_focal for several; smooth_l1, mse for
+    values; pixel_cross_entropy, pixel_focal, pixel_dice for a mask."""
     hidden: int | None = Field(None, ge=0, le=2**20)
     """Width of the hidden layer before the output; 0 for none, null to leave it to the model."""
     weight: float = Field(1.0, ge=0)
@@ -66,7 +68,7 @@ class Head(Config):
             hint = f"allowed: {losses}, with {_TASKS[target.kind]}"
             raise Mistakes(Problem(message, key="loss", hint=hint))
         self.loss.check(target)
-        return Output(target.size, self.hidden, self.loss.log_probabilities)
+        return Output(target.size, self.hidden, self.loss.log_probabilities, target.per_pixel)
 
     def meter(self, *, training: bool) -> "HeadMeter":
         """Return a new meter of the `metrics`, or of the `train_metrics`."""

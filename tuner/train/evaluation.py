@@ -14,9 +14,11 @@ from tuner.interfaces import Batch, Model, Outputs, WithAuxiliary
 from tuner.process.out_of_memory import is_out_of_memory, release
 from tuner.tasks import TaskConfig
 from tuner.tasks.base import TaskMeter
-from tuner.tasks.meter import ByClass
+from tuner.tasks.metrics.meter import ByClass
 
-_EVALUATION_BATCH = 250  # larger batches are slower on a CPU and take more memory
+_BATCH = 250  # larger batches are slower on a CPU and take more memory
+_BATCH_BYTES = 2**24
+"""Most bytes of a batch's images, of which outputs of each pixel take a multiple: 111 images of 224x224 pixels."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,6 @@ def predict(
     model: nn.Module,
     data: Source,
     dtype: torch.dtype = torch.float32,
-    batch_size: int = _EVALUATION_BATCH,
 ) -> Iterator[tuple[Batch, Outputs]]:
     """Compute the outputs of a model in eval mode on a set, batch after batch in the order of the set.
 
@@ -78,7 +79,7 @@ def predict(
     """
     model.eval()
     forward = in_precision(model, data.device, dtype)
-    size = batch_size
+    size = batch_size = max(1, min(_BATCH, _BATCH_BYTES // data.image_bytes))
     for batch in data.batches(batch_size):
         pending = list(batch.micro_batches(size))
         while pending:

@@ -42,7 +42,7 @@ class Normalization(Config):
 
 
 class OutputSignature(Config):
-    """An output of the model: (N, size)."""
+    """An output of the model: (N, size), or (N, size, height, width) if it is one of each pixel."""
 
     target: str
     """Target of the dataset that it predicts."""
@@ -54,10 +54,21 @@ class OutputSignature(Config):
     """Unit of the values; null for classes."""
     multilabel: bool = False
     """Whether an image may have any number of the classes: then the output has a logit for each of them."""
+    per_pixel: bool = False
+    """Whether each pixel has values of its own, and not the image."""
     hidden: int | None = Field(None, ge=0, le=_LARGEST)
     """Width of the hidden layer before it, if the task sets one."""
     log_probabilities: bool = False
     """Whether it ends in a log-softmax."""
+
+    @property
+    def predicts(self) -> str:
+        """What it predicts, in words."""
+        if self.unit:
+            return f"values in {self.unit}"
+        if self.per_pixel:
+            return "one class for each pixel"
+        return "any number of classes" if self.multilabel else "one class"
 
 
 class Signature(Config):
@@ -89,6 +100,7 @@ class Signature(Config):
                 classes=targets[target].classes,
                 unit=targets[target].unit,
                 multilabel=targets[target].multilabel,
+                per_pixel=output.per_pixel,
                 hidden=output.hidden,
                 log_probabilities=output.log_probabilities,
             )
@@ -109,7 +121,10 @@ class Signature(Config):
     @property
     def task_outputs(self) -> dict[str, Output]:
         """The outputs as the task requested them from the model, by head."""
-        return {name: Output(each.size, each.hidden, each.log_probabilities) for name, each in self.outputs.items()}
+        return {
+            name: Output(each.size, each.hidden, each.log_probabilities, each.per_pixel)
+            for name, each in self.outputs.items()
+        }
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

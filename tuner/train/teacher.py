@@ -91,14 +91,10 @@ def check_fits(signature: Signature, config: TrialConfig) -> Signature:
 
 def _difference(teacher: OutputSignature, own: OutputSignature) -> str:
     """How the output of a teacher differs from that of the trial; empty if they agree."""
-    kinds = [
-        f"values in {each.unit}" if each.unit else "any number of classes" if each.multilabel else "one class"
-        for each in (teacher, own)
-    ]
-    if kinds[0] != kinds[1]:
-        return f"it predicts {kinds[0]}, and the trial {kinds[1]}"
+    if teacher.predicts != own.predicts:
+        return f"it predicts {teacher.predicts}, and the trial {own.predicts}"
     if teacher.size != own.size:
-        return f"it has {teacher.size}, and the trial {own.size}"
+        return f"it has {teacher.size} {'values' if own.unit else 'classes'}, and the trial {own.size}"
     if teacher.classes and own.classes and teacher.classes != own.classes:
         index = next(i for i, (a, b) in enumerate(zip(teacher.classes, own.classes, strict=True)) if a != b)
         return f"its class {index} is {teacher.classes[index]!r}, and that of the trial {own.classes[index]!r}"

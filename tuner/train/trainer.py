@@ -92,7 +92,7 @@ class Trainer:
         losses = torch.zeros(self.steps, device=self.device)
         for total, batch in zip(losses, self._batches(data, seed), strict=True):
             before_batch()
-            self._step(self.config.data.augment(batch), meter, total)
+            self._step(self.config.data.augmented(batch), meter, total)
         _check_finite(losses, epoch)
         metrics = meter.compute()
         if not math.isfinite(metrics["loss"]):  # that of a head that is measured and not trained

@@ -1,10 +1,10 @@
 """The configuration of one training: the section ``trial`` of the file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -182,6 +182,15 @@ class TrialConfig(AnyTrial):
                 return f"{name} would be {change}, and the optimizer's state is that of the trained parameters"
         return ""
 
+    def _check_per_pixel(self, outputs: Mapping[str, Output]) -> None:
+        if self.model.per_pixel or not any(output.per_pixel for output in outputs.values()):
+            return
+        able = ", ".join(
+            each.model_fields["kind"].default for each in get_args(get_args(ModelConfig)[0]) if each.per_pixel
+        )
+        message = f"{self.model.kind} has outputs of the whole image, and the task needs one for each pixel"
+        raise Mistakes(Problem(message, "kind", hint=f"allowed: {able}"))
+
     @property
     def _needs_import(self) -> bool:
         """Whether checks of the model and the data need the user's code or files, which is not allowed now."""
@@ -200,7 +209,7 @@ class TrialConfig(AnyTrial):
         problems: list[Problem] = []
         if not self._needs_import:
             with collecting("data.augment", problems):
-                self.data.augment.check(self.data.image)
+                self.data.check_augment()
             with collecting("task", problems):
                 outputs = self.task.outputs(self.data.targets)
             if self.data.balances_loss and not self.task.can_balance:
@@ -209,6 +218,7 @@ class TrialConfig(AnyTrial):
                 problems.append(Problem(message, "data.balance", hint=hint))
             if not problems:
                 with collecting("model", problems):
+                    self._check_per_pixel(outputs)
                     self.model.check(self.data.image, outputs)
             if not problems and self.data.batch_size == 1 and self.model.needs_several(self.data.image, outputs):
                 message = "the model's batch normalization cannot be trained on one image"

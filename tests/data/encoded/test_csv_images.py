@@ -47,8 +47,9 @@ def test_images_and_classes_are_those_of_their_rows(tmp_path: Path) -> None:
     data = CSVImages(file=str(write_csv(tmp_path)), size=12, resize="squash")
     assert data.describe().sizes == {"train": 171, "validation": 18, "test": 21}
     assert data.targets["label"].classes == ("a", "b", "c")
-    images, labels = data.read("test")
-    for name, label, image in zip(data.files()["test"].names, labels.tolist(), images, strict=True):
+    test = data.load_test()
+    labels = test.targets["label"].tolist()
+    for name, label, image in zip(data.files()["test"].names, labels, test.images, strict=True):
         number = int(Path(name).stem)
         assert label == number % 3
         expected = noise(number).resize((12, 12), Image.Resampling.BILINEAR)

@@ -11,9 +11,9 @@ from encoded_files import encoded, noise, problem_of, write_parquet
 
 from tuner.data import ParquetImages
 from tuner.data.decoding import Undecodable
-from tuner.data.encoded import parquet_listing
-from tuner.data.encoded.parquet_listing import listing_of
-from tuner.data.encoded.parquet_rows import Shard, _Recent, image_of
+from tuner.data.encoded.parquet import listing as parquet_listing
+from tuner.data.encoded.parquet.listing import listing_of
+from tuner.data.encoded.parquet.rows import Shard, _Recent, image_of
 from tuner.data.loading.source import LoaderResources
 from tuner.errors import UserError
 
@@ -57,14 +57,15 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return read(file, group, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting)
-    monkeypatch.setattr("tuner.data.encoded.parquet_rows._RECENT", _Recent())
-    monkeypatch.setattr("tuner.data.encoded.parquet_rows._KEPT", 0)
+    monkeypatch.setattr("tuner.data.encoded.parquet.rows._RECENT", _Recent())
+    monkeypatch.setattr("tuner.data.encoded.parquet.rows._KEPT", 0)
     return reads
 
 
 def test_a_group_of_rows_is_read_once(shards: Path, reads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    ParquetImages(file=str(shards), size=8, channels=3, mean_std="imagenet").read("train")
+    data = ParquetImages(file=str(shards), size=8, channels=3, mean_std="imagenet")
+    data._images_of(data.files()["train"])
     assert len(reads) == 6, "the images are asked for in random order, and read in that of the rows"
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import photos
 import pytest
 import torch
 
-from tuner.data.decoding import Outcome
 from tuner.data.encoded.cached import CachedImages
 from tuner.data.images import ImageData
 from tuner.data.loading.source import ALONE, LoaderResources, Source
@@ -93,12 +93,10 @@ def test_a_broken_test_image_is_told_before_training(cache: str, folder: Path) -
 
 def test_an_image_in_colour_beyond_a_grey_sample_is_told(folder: Path) -> None:
     data = photos.read(folder, cache="none", channels=1)
-    decoder = data._decoder
-    grey = type(decoder)(decoder.encoded, decoder.form, only_grey=True)
-    _, failures = grey(data.files()["train"].names[:2])
-    assert set(failures.values()) == {"it is in colour"}
+    _, outcome = replace(data._decoder, only_grey=True).all(data.files()["train"].names[:2])
+    assert set(outcome.failures.values()) == {"it is in colour"}
     with pytest.raises(UserError, match="2 files cannot be read"):
-        data._check(Outcome(failures))
+        data._check(outcome)
 
 
 @pytest.mark.parametrize("cache", ["disk", "none"])

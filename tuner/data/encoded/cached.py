@@ -13,13 +13,13 @@ import torch
 
 from tuner.data.decoding import Encoded, Form, Outcome
 from tuner.data.encoded.listing import Items, Listing, stamps
-from tuner.data.images import ImageData, OnceRead
+from tuner.data.images import ImageData, Images, OnceRead
 from tuner.data.loading.choice import Cache, Choice, choose
+from tuner.data.loading.decoder import Decoder
 from tuner.data.loading.disk_cache import file_of
 from tuner.data.loading.fetched import EncodedSet
 from tuner.data.loading.opening import on_disk, streamed
 from tuner.data.loading.source import LoaderResources, Source
-from tuner.data.loading.workers import Decoder
 from tuner.interfaces import Targets
 
 
@@ -93,8 +93,7 @@ class CachedImages(ImageData):
             return
         files = self.files()
         shown = self._encoded_set(files["train"].first(self.limit))
-        shown = replace(shown, draws=self.draws(shown.targets["label"]))
-        sets = [shown, self._encoded_set(files["validation"])]
+        sets = [replace(shown, draws=self.draws(shown.targets)), self._encoded_set(files["validation"])]
         if choice.place == "disk":
             with self._mapped(sets, device, resources) as (train, validation):
                 yield train, validation
@@ -133,10 +132,17 @@ class CachedImages(ImageData):
         return self._targets_of(self.files()["train"].first(self.limit))
 
     def _encoded_set(self, items: Items) -> EncodedSet:
-        return EncodedSet(items.names, self._targets_of(items))
+        return EncodedSet(items.names, self._targets_of(items), self._decoder)
 
+    @abstractmethod
     def _targets_of(self, items: Items) -> Targets:
-        return {"label": torch.from_numpy(items.labels)}
+        """The targets of items that are known without decoding them."""
+
+    def _images_of(self, items: Items) -> tuple[Images, Outcome]:
+        """Decode the images of items, and what of their targets lies in files."""
+        decoded, outcome = self._decoder.all(items.names)
+        images, targets = self._decoder.parts(decoded)
+        return Images(images, self._targets_of(items) | targets), outcome
 
     @property
     def _decoder(self) -> Decoder:

@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from tuner.data.encoded.csv_listing import Columns, CSVListing, listing_of
-from tuner.data.encoded.dataset import EncodedImages, Name, Share
+from tuner.data.encoded.dataset import Name, Share
+from tuner.data.encoded.labelled_files import LabelledFiles
 from tuner.errors import Mistakes, Problem
 
 
-class CSVImages(EncodedImages):
+class CSVImages(LabelledFiles):
     """Images that a CSV file lists: a column of their paths, and one of their classes, or several of 0 and 1.
 
     A sample that has several classes (`separator`, or several columns) needs the task multilabel. Without a column

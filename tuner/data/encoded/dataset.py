@@ -10,26 +10,23 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import psutil
-import torch
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor
 
-from tuner.data.decoding import IN_COLOUR, Encoded, Form, Outcome, Resize, decode_all, for_each
+from tuner.data.decoding import Encoded, Form, Outcome, Resize
+from tuner.data.encoded.broken import broken, tell_animated
 from tuner.data.encoded.cached import CachedImages
 from tuner.data.encoded.listing import Items, Listing
-from tuner.data.encoded.splitting import sets_of, why_not_learnable, why_not_named, why_not_split, without_test
+from tuner.data.encoded.splitting import sets_of, why_not_named, without_test
 from tuner.data.encoded.statistics import IMAGENET, Statistics, is_mean_and_std, measure
-from tuner.data.images import Description, ImageData, Images, Split
-from tuner.error_text import escaped
+from tuner.data.images import Description, ImageData, Images
+from tuner.data.splits import Folds
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.formatting import byte_size, counted
-from tuner.interfaces import ImageShape, Target
+from tuner.formatting import byte_size, counted, some
+from tuner.interfaces import ImageShape
 from tuner.user_code import folders, imports_allowed
 
 _SAMPLE = 500
 """Most images of which the mean and the standard deviation are measured."""
-_SHOWN = 5
-"""Most images that a message names."""
 
 UNOPENED: dict[str, Any] = {"channels": 3, "mean_std": "imagenet"}
 """Fields with which no image is opened before the images are read: broken ones are no mistake then."""
@@ -41,7 +38,7 @@ Name = Annotated[str, Field(min_length=1)]
 class EncodedImages(CachedImages):
     """Images that lie encoded in files, of any format that Pillow reads and of any size.
 
-    A member says what its images and their labels are (`_listing`), and how one is found if its name is no path
+    A member says what its images and their targets are (`_listing`), and how one is found if its name is no path
     (`encoded`). The sets that it lacks are split off its training images.
     """
 
@@ -54,11 +51,9 @@ class EncodedImages(CachedImages):
     mean_std: Literal["auto", "imagenet"] | Statistics = "auto"
     """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
     validation: Share | Name = 0.1
-    """Share of the training images of each class that is held out as the validation set if the data have none."""
+    """Share of the training images that is held out as the validation set if the data have none."""
     test: Share | Name | None = 0.1
-    """Share of the images of each class that is held out as the test set if the data have none."""
-    canvas: None = None
-    """Not available for images in files."""
+    """Share of the images that is held out as the test set if the data have none."""
 
     _key: ClassVar[str] = "root"
     """The field that says where the images are."""
@@ -123,8 +118,7 @@ class EncodedImages(CachedImages):
     def _can_be_split(self) -> "EncodedImages":
         if not imports_allowed():  # the files may be missing on this machine
             return self
-        problem = why_not_named(self._listing, self._named) or why_not_split(self._listing, self.folds)
-        problem = problem or why_not_learnable(self.files(), self._listing.classes)
+        problem = why_not_named(self._listing, self._named) or self._why_not_split()
         if problem is not None:
             message = problem.message if problem.key else f"{self.source}: {problem.message}"
             raise Mistakes(Problem(message, problem.key or self._key, hint=problem.hint))
@@ -133,6 +127,15 @@ class EncodedImages(CachedImages):
             message = f"is of {counted(len(self.mean_std[0]), 'channel')}, and the images have {shape.channels}"
             raise Mistakes(Problem(message, "mean_std", hint="write channels: 1 or channels: 3, or mean_std: auto"))
         return self
+
+    @abstractmethod
+    def _why_not_split(self) -> Problem | None:
+        """Why the missing sets cannot be split off, or cannot be learnt from; None if they can."""
+
+    @property
+    def _folds(self) -> Folds | None:
+        """The folds of which one is the validation set."""
+        return None
 
     @property
     def needs_files(self) -> bool:
@@ -148,17 +151,13 @@ class EncodedImages(CachedImages):
         return ImageShape(channels, self.size, self.size, mean, std)
 
     @property
-    def targets(self) -> dict[str, Target]:
-        classes = self._listing.classes
-        return {"label": Target(len(classes), classes=classes, multilabel=self._listing.multilabel)}
-
-    @property
     def preprocessing(self) -> list[dict[str, Any]]:
         return self.form.steps
 
     @property
-    def validation_size(self) -> int:
-        return len(self._split("validation"))
+    def _split_settings(self) -> str:
+        """The settings that decide the validation set, for the digest."""
+        return f"{self.seed} {self.validation}"
 
     def describe(self) -> Description:
         name = Path(self.source).name
@@ -173,31 +172,37 @@ class EncodedImages(CachedImages):
     def prepare(self) -> tuple[ImageData, str]:
         count = sum(map(len, self._listing.splits.values()))
         memory = psutil.virtual_memory().total
-        needed = count * self.form.channels * self.size**2
+        needed = count * self._decoder.image_bytes
         if self.cache == "memory" and needed > memory:
             message = f"{counted(count, 'image')} of {self.size}x{self.size} pixels take {byte_size(needed)} of memory"
             hint = f"this machine has {byte_size(memory)}: write cache: auto, or a smaller size"
             raise UserError(Problem(message, "trial.data.size", hint=hint))
         ignored = self.ignored
-        more = f", and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
-        return self, f"{self.source}: ignored {', '.join(ignored[:_SHOWN])}{more}" if ignored else ""
+        return self, f"{self.source}: ignored {some(ignored)}" if ignored else ""
 
     def location(self) -> str:
         sizes = ", ".join(f"{size:,} {split}" for split, size in self.describe().sizes.items())
         return f"{self.source}, {counted(len(self._listing.classes), 'class', 'classes')}, {sizes} images"
 
-    def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        items = self._split(split)
-        images, outcome = self._decode_all(items)
+    def load_test(self) -> Images:
+        images, outcome = self._images_of(self._split("test"))
         self._check(outcome)
-        return images, torch.from_numpy(items.labels)
+        return images
 
     def first(self, count: int) -> Images:
         items = self._split("train").first(min(count, self.limit or count))
-        images, outcome = self._decode_all(items)
+        images, outcome = self._images_of(items)
         if outcome.failures:
             raise UserError(self._broken(outcome.failures))
-        return Images(images, self._targets_of(items))
+        return images
+
+    def captions(self, items: Items) -> list[str]:
+        """The names of each item's classes, for a person; empty where they are not known without decoding it."""
+        return [""] * len(items)
+
+    def unread(self, names: list[str]) -> dict[str, str]:
+        """Why images cannot be used although they can be decoded, by their names: what belongs to them is broken."""
+        return {}
 
     def names(self, split: str) -> list[str]:
         return self._split(split).names
@@ -209,33 +214,21 @@ class EncodedImages(CachedImages):
     def _both(self) -> tuple[Images, int]:
         train = self._split("train")
         both = train.followed_by(self._split("validation"))
-        images, outcome = self._decode_all(both)
+        images, outcome = self._images_of(both)
         of_test = _of_test(self._unsplit)
         if of_test.failures:
             _of_test.cache_clear()  # they may be mended
         self._check(Outcome(outcome.failures | of_test.failures, outcome.animated + of_test.animated))
-        return Images(images, {"label": torch.from_numpy(both.labels)}), len(train)
-
-    def _decode_all(self, items: Items) -> tuple[Tensor, Outcome]:
-        return decode_all(items.names, self.form, encoded=self.encoded, only_grey=self.only_grey)
+        return images, len(train)
 
     def _check(self, outcome: Outcome) -> None:
         if outcome.failures:
             raise UserError(self._broken(outcome.failures))
-        if outcome.animated:
-            text = ", ".join(map(escaped, outcome.animated[:_SHOWN]))
-            more = f", and {len(outcome.animated) - _SHOWN} more" if len(outcome.animated) > _SHOWN else ""
-            print(f"of {counted(len(outcome.animated), 'image')} with several frames, the first is used: {text}{more}")
+        tell_animated(outcome.animated)
 
     def _broken(self, failures: dict[str, str]) -> Problem:
         """The problem that images cannot be decoded."""
-        items = tuple(f"{escaped(name)}: {why}" for name, why in failures.items())
-        more = f"; and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-        hint = "repair them or delete them"
-        if any(why == IN_COLOUR for why in failures.values()):
-            hint = "the first images are grey: write channels: 3 to read all in colour, or channels: 1"
-        message = f"{self.source}: {counted(len(items), 'file')} cannot be read: {'; '.join(items[:_SHOWN])}{more}"
-        return Problem(message, f"trial.data.{self._key}", hint=hint, items=items)
+        return broken(self.source, f"trial.data.{self._key}", failures)
 
     @property
     def form(self) -> Form:
@@ -257,7 +250,7 @@ class EncodedImages(CachedImages):
     def _unsplit(self) -> Self:
         """A copy that is the same whatever is held out of the training images as the validation set."""
         share = self.validation if isinstance(self.validation, str) else 0.5
-        return self._unlimited.model_copy(update={"seed": 0, "validation": share, "folds": None})
+        return self._unlimited.model_copy(update={"seed": 0, "validation": share})
 
     def files(self) -> dict[str, Items]:
         return _sets(self._unlimited)
@@ -287,18 +280,18 @@ def _measure(data: EncodedImages) -> tuple[int, Statistics]:
     form = Form(wanted, data.size, data.size, data.resize)
     channels, statistics, outcome = measure(data._sample(), form, data.encoded)
     if outcome.failures:
-        broken = data._broken(outcome.failures)
-        hint = f"{broken.hint}; tuner inspect looks at all images, and not just at a sample"
-        raise Mistakes(replace(broken, key=data._key, hint=hint))
+        problem = data._broken(outcome.failures)
+        hint = f"{problem.hint}; tuner inspect looks at all images, and not just at a sample"
+        raise Mistakes(replace(problem, key=data._key, hint=hint))
     return channels, statistics
 
 
 @lru_cache(maxsize=4)
 def _of_test(data: EncodedImages) -> Outcome:
     """Decode the test images without keeping them: else a broken one would show when the job is over."""
-    return for_each(data._test.names, data.form, lambda *_: None, encoded=data.encoded, only_grey=data.only_grey)
+    return data._decoder.each(data._test.names, lambda *_: None)
 
 
 @lru_cache(maxsize=4)
 def _sets(data: EncodedImages) -> dict[str, Items]:
-    return sets_of(data._listing, data.validation, data.test, data.seed, data.folds)
+    return sets_of(data._listing, data.validation, data.test, data.seed, data._folds)

@@ -96,7 +96,7 @@ class Lister:
         folders: dict[str, Path] = {}
         others = []
         for entry, is_folder in self.entries(self.root):
-            split = self._split_of(entry.name)
+            split = self.split_of_folder(entry.name)
             if is_folder and split is not None:
                 if split in folders:
                     what = f"both {folders[split].name} and {entry.name} would be the {split} set"
@@ -121,7 +121,8 @@ class Lister:
             self._refuse(f"it has the folder {names}, but no folder train", _LAYOUT)
         return {"train": self.root}
 
-    def _split_of(self, folder: str) -> str | None:
+    def split_of_folder(self, folder: str) -> str | None:
+        """The split that a folder is, by its name; None if it is none."""
         usual = split_of(folder)
         return self.named.get(folder) or (usual if usual not in self.named.values() else None)
 

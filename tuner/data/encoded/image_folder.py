@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from tuner.data.encoded.dataset import EncodedImages, Name, Share
+from tuner.data.encoded.dataset import Name, Share
 from tuner.data.encoded.folder_listing import FolderListing, listing_of
+from tuner.data.encoded.labelled_files import LabelledFiles
 
 
-class ImageFolder(EncodedImages):
+class ImageFolder(LabelledFiles):
     """A folder of images: one folder a class, or train, val and test folders with these in each.
 
     Any format that Pillow reads, of any size; the images are resized to squares. A set that has no folder is

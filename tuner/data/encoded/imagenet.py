@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tuner.data.encoded.dataset import EncodedImages, Share
+from tuner.data.encoded.dataset import Share
 from tuner.data.encoded.folder_listing import FolderListing, Lister
+from tuner.data.encoded.labelled_files import LabelledFiles
 from tuner.data.encoded.listing import Items
 from tuner.data.encoded.statistics import Statistics
 from tuner.errors import Mistakes, Problem
@@ -22,7 +23,7 @@ _DEVKIT = "ILSVRC2012_devkit_t12"
 _FLAT = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 
 
-class ImageNet(EncodedImages):
+class ImageNet(LabelledFiles):
     """ImageNet (ILSVRC2012): the folders train and val with a folder for each WordNet ID, or val without these.
 
     The labels of the real test set are not public: the images of val, on which results are published, are the test set,

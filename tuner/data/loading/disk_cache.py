@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tuner.data.decoding import Outcome, for_each
+from tuner.data.decoding import Outcome
 from tuner.data.downloads import data_dir
-from tuner.data.loading.workers import Decoder
+from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
 from tuner.errors import Problem, UserError
 from tuner.formatting import byte_size
@@ -35,7 +35,7 @@ def file_of(digest: str, decoder: Decoder) -> Path:
     """
     from PIL import __version__  # another version may decode a file to other bytes
 
-    settings = f"{digest} {decoder.form} {decoder.only_grey} Pillow {__version__}"
+    settings = f"{digest} {decoder.settings} Pillow {__version__}"
     return data_dir() / "decoded" / f"{md5(settings.encode()).hexdigest()}.npy"
 
 
@@ -109,8 +109,7 @@ def _write(
             def take(index: int, image: Bytes) -> None:
                 _write_all(descriptor, image.tobytes(), start + index * decoder.image_bytes)
 
-            encoded, only_grey = decoder.encoded, decoder.only_grey
-            check(for_each(names, decoder.form, take, encoded=encoded, only_grey=only_grey, threads=threads))
+            check(decoder.each(names, take, threads))
             os.fsync(descriptor)
             os.fchmod(descriptor, 0o644)
         part.replace(file)

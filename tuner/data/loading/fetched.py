@@ -8,16 +8,25 @@ import torch
 from torch import Tensor
 
 from tuner.data.images import Images
+from tuner.data.loading.decoder import Decoder
 from tuner.data.loading.source import batch_of, order_of
 from tuner.interfaces import Batch, Targets
 
 
 @dataclass(frozen=True)
 class EncodedSet:
-    """The names of the images of a set, their targets, and how likely each one is drawn (see `order_of`)."""
+    """A set whose images are decoded.
+
+    Args:
+        names: The names of the images.
+        targets: Their targets, but for those that are decoded with the images.
+        decoder: Decodes them.
+        draws: How likely each one is drawn; see `order_of`.
+    """
 
     names: list[str]
     targets: Targets
+    decoder: Decoder
     draws: Tensor | None = None
 
 
@@ -32,6 +41,7 @@ class Fetched(ABC):
     def __init__(self, of: EncodedSet, device: torch.device) -> None:
         self._names = of.names
         self._targets = {name: target.to(device) for name, target in of.targets.items()}
+        self._decoder = of.decoder
         self._device = device
         self._draws = of.draws
 
@@ -39,21 +49,26 @@ class Fetched(ABC):
     def device(self) -> torch.device:
         return self._device
 
+    @property
+    def image_bytes(self) -> int:
+        return self._decoder.image_bytes
+
     def __len__(self) -> int:
         return len(self._names)
 
     def first(self, count: int) -> Images:
-        images = self._first(min(count, len(self))).to(self._device)
-        return Images(images, {name: target[:count] for name, target in self._targets.items()})
+        images, targets = self._decoder.parts(self._first(min(count, len(self))).to(self._device))
+        return Images(images, {name: target[:count] for name, target in self._targets.items()} | targets)
 
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
         order = torch.arange(len(self)) if seed is None else order_of(len(self), seed, self._draws)
         on_device = order.to(self._device)
         sections = [slice(start, start + size) for start in range(0, len(self), size)]
         fetched = self._fetch([order[section] for section in sections])
-        for section, images in zip(sections, fetched, strict=True):
+        for section, decoded in zip(sections, fetched, strict=True):
             index = on_device[section]
-            yield batch_of(images, {name: target[index] for name, target in self._targets.items()})
+            images, targets = self._decoder.parts(decoded)
+            yield batch_of(images, {name: target[index] for name, target in self._targets.items()} | targets)
 
     @abstractmethod
     def _first(self, count: int) -> Tensor:

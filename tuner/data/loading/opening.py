@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from tuner.data.decoding import Outcome
+from tuner.data.loading.decoder import Decoder
 from tuner.data.loading.disk_cache import mapped
 from tuner.data.loading.fetched import EncodedSet
 from tuner.data.loading.mapped import Mapped
 from tuner.data.loading.source import LoaderResources, Source
 from tuner.data.loading.streamed import Streamed
-from tuner.data.loading.workers import Decoder, DecodingWorkers
+from tuner.data.loading.workers import DecodingWorkers
 
 
 class _Check(Protocol):

@@ -17,6 +17,10 @@ class Source(Protocol):
     def device(self) -> torch.device:
         """The device of the batches."""
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an image before it is scaled."""
+
     def __len__(self) -> int: ...
 
     def first(self, count: int) -> "Source":

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Thread
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tuner.data.decoding import Encoded, Form, decode_all
+from tuner.data.loading.decoder import Decoder
 from tuner.errors import Problem, UserError
 
 _CHUNK = 64
@@ -28,37 +27,6 @@ _AHEAD = 4
 
 _NOTICE = 1.0
 """Seconds until the end of a process is noticed here after its pipes have closed."""
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """Decodes images by their names, in whichever process it is sent to.
-
-    Args:
-        encoded: Finds an image by its name.
-        form: The form of the images.
-        only_grey: Whether images in colour are failures.
-    """
-
-    encoded: Encoded
-    form: Form
-    only_grey: bool
-
-    def __call__(self, names: list[str]) -> tuple[Tensor, dict[str, str]]:
-        """Decode images, uint8 (N, C, H, W), and say why some cannot be decoded, by their names."""
-        images, outcome = decode_all(names, self.form, encoded=self.encoded, only_grey=self.only_grey)
-        return images, outcome.failures
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The channels, the height and the width of an image."""
-        return self.form.channels, self.form.height, self.form.width
-
-    @property
-    def image_bytes(self) -> int:
-        """The bytes of a decoded image."""
-        channels, height, width = self.shape
-        return channels * height * width
 
 
 class DecodingWorkers:
@@ -127,9 +95,9 @@ class DecodingWorkers:
         Raises:
             UserError: An image cannot be decoded.
         """
-        images, failures = self._decoder(names)
-        if failures:
-            self._refuse(failures)
+        images, outcome = self._decoder.all(names)
+        if outcome.failures:
+            self._refuse(outcome.failures)
         return images
 
     def close(self) -> None:
@@ -168,7 +136,8 @@ class _Images(Dataset[Any]):
         self._decoder = decoder
 
     def __getitems__(self, names: list[str]) -> tuple[Tensor, dict[str, str]]:
-        return self._decoder(names)
+        images, outcome = self._decoder.all(names)
+        return images, outcome.failures
 
 
 def _as_they_are(chunk: Any) -> Any:

@@ -4,6 +4,8 @@ torchvision is imported where it is used, because importing it takes seconds.
 """
 
 import contextlib
+import math
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -83,6 +85,47 @@ def remove_classifier(model: nn.Module) -> int:
     name, layer = classifier_of(model)
     model.set_submodule(name, nn.Identity())
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+@lru_cache(maxsize=256)
+def parameter_names(name: str) -> frozenset[str]:
+    """The names of the parameters and buffers of a model of torchvision."""
+    with torch.device("meta"):
+        return frozenset(build(name, ImageShape(3, 224, 224, (0.0,) * 3, (1.0,) * 3)).state_dict())
+
+
+def pyramid(model: nn.Module, image: ImageShape) -> dict[str, int]:
+    """The last features of each size that a model on the meta device has for images, the largest first.
+
+    Sizes are halves, quarters, eighths, ... of the images' size; features of a single pixel are left out.
+
+    Returns:
+        The channels of the features by the name that torchvision gives to the step of the model.
+    """
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    names = get_graph_node_names(model)[1]
+    every = extractor(model, names).eval()
+    found: dict[int, tuple[str, int]] = {}
+    with torch.inference_mode():
+        outputs = every(torch.zeros(2, image.channels, image.height, image.width))
+    for name, output in outputs.items():
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
+            level = round(math.log2(image.height / output.shape[-2]))
+            sizes = [-(-side // 2**level) for side in (image.height, image.width)] if level > 0 else []
+            if sizes and all(abs(a - b) <= 1 for a, b in zip(sizes, output.shape[-2:], strict=True)):
+                found[level] = name, output.shape[1]
+    return dict(found[level] for level in sorted(found))
+
+
+def extractor(model: nn.Module, names: list[str]) -> nn.Module:
+    """The part of a model that computes some of its features: a module that returns them by name."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it advises on what differs between training and eval mode
+        features: nn.Module = create_feature_extractor(model, train_return_nodes=names, eval_return_nodes=names)
+    return features
 
 
 @lru_cache(maxsize=256)

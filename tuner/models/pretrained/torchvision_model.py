@@ -1,4 +1,4 @@
-"""The classification models of torchvision."""
+"""The classification and segmentation models of torchvision."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from tuner.errors import Mistakes, Problem, UserError, allowed
 from tuner.interfaces import ImageShape, Output
 from tuner.models.heads import AuxiliaryBranches, Normalize, all_heads, with_heads
 from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained import torchvision_segmentation as segmentation
 from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.base import Pretrained
 from tuner.models.stages import stages_of
@@ -23,18 +24,21 @@ _SMALL = 64
 
 
 class TorchvisionModel(Pretrained):
-    """A classification model of torchvision, fitted to the images and to the outputs of the task."""
+    """A classification or segmentation model of torchvision, fitted to the images and to the outputs of the task."""
 
+    per_pixel = True
     kind: Literal["torchvision"] = "torchvision"
     name: str = "resnet18"
-    """Name in torchvision, such as resnet50, efficientnet_b0, convnext_tiny, vit_b_16 or swin_t."""
+    """Name in torchvision, such as resnet50, efficientnet_b0, convnext_tiny, vit_b_16 or swin_t; for masks
+    fcn_resnet50, deeplabv3_resnet50, lraspp_mobilenet_v3_large and their likes."""
     stem: Literal["auto", "original", "small"] = "auto"
     """First layers of a ResNet, DenseNet or GoogLeNet: original, or small (a 3x3 convolution without stride, and no
     pooling), with which images of few pixels keep their size; auto is small for images up to 64 pixels if there are no
     pretrained weights."""
     auxiliary: Literal["auto"] | bool = "auto"
-    """Whether Inception v3 and GoogLeNet learn from the losses of their auxiliary outputs, too, which are new and have
-    weight 0.4 and 0.3; auto does so if the images are large enough for them and the backbone is trained."""
+    """Whether Inception v3, GoogLeNet, FCN and DeepLab learn from the losses of their auxiliary outputs, too, which are
+    new and have weight 0.4, 0.3 and 0.5; auto does so if the images are large enough for them and the backbone is
+    trained."""
     dropout: Annotated[float | None, Tunable({"uniform": [0, 0.5]})] = Field(None, ge=0, lt=1)
     """Dropout probability where the model has dropout, else before each output layer; null for torchvision's own."""
     drop_path: Annotated[float | None, Tunable({"uniform": [0, 0.2]})] = Field(None, ge=0, lt=1)
@@ -45,12 +49,33 @@ class TorchvisionModel(Pretrained):
         """Raise Mistakes if the model cannot be built for these images and outputs."""
         # The probabilities do not matter to the check, and a search over them would repeat it.
         drop_path = None if self.drop_path is None else 0.0
+        if self._is_segmentation:
+            problem = segmentation.why_not_for(self.name, outputs) or self._segmentation_problem(image, outputs)
+            if problem:
+                raise Mistakes(problem)
+            return
+        if any(output.per_pixel for output in outputs.values()):
+            hint = f"allowed: {', '.join(segmentation.names())}, or kind: unet"
+            raise Mistakes(
+                Problem(
+                    f"{self.name} has outputs of the whole image, and the task needs one for each pixel",
+                    "name",
+                    hint=hint,
+                )
+            )
         problem = _problem(self.model_copy(update={"dropout": None, "drop_path": drop_path}), image)
         if problem:
             raise Mistakes(problem)
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """Build a module that maps images (N, C, H, W) in [0, 1] to one output (N, size), or a dict of them by head."""
+        if self._is_segmentation:
+            auxiliary = segmentation.has_auxiliary(self.name) and self.auxiliary in (True, "auto") and not self._is_kept
+            whole = segmentation.build(self.name, image, outputs, auxiliary=auxiliary)
+            if self.dropout is not None:
+                backbones.set_dropout(whole, self.dropout)
+            self.freeze_for_good(whole)
+            return whole
         backbone, features, branches = self.build_backbone(image)
         head_dropout = 0.0
         if self.dropout is not None and not backbones.set_dropout(backbone, self.dropout):
@@ -60,9 +85,9 @@ class TorchvisionModel(Pretrained):
         layers = OrderedDict[str, nn.Module](normalize=Normalize(image), backbone=backbone)
         trunk = nn.Sequential(layers)
         if branches:
-            auxiliary = [nn.Sequential(each, all_heads(inner, outputs, 0.0)) for each, inner in branches]
+            heads = [nn.Sequential(each, all_heads(inner, outputs, 0.0)) for each, inner in branches]
             head = all_heads(features, outputs, head_dropout)
-            module: nn.Module = AuxiliaryBranches(trunk, head, auxiliary, backbones.auxiliary_weight(backbone))
+            module: nn.Module = AuxiliaryBranches(trunk, head, heads, backbones.auxiliary_weight(backbone))
         else:
             module = with_heads(trunk, features, outputs, head_dropout)
         self.freeze_for_good(module)
@@ -82,6 +107,9 @@ class TorchvisionModel(Pretrained):
         return pretrained.unavailable(self.name, self.weights, error)
 
     def load(self, module: nn.Module) -> None:
+        if self._is_segmentation:
+            segmentation.load(module, self.name, self.weights)
+            return
         pretrained.load(module, self.name, self.weights, pretrained.read(self.name, self.weights))
 
     def name_problem(self) -> Problem | None:
@@ -116,8 +144,31 @@ class TorchvisionModel(Pretrained):
     def _learns_from_auxiliary(self, image: ImageShape) -> bool:
         if self.auxiliary != "auto":
             return self.auxiliary
-        is_frozen = self.freeze == "backbone" and self.thaw is None
-        return not is_frozen and backbones.has_room_for_auxiliary(self.name, image)
+        return not self._is_kept and backbones.has_room_for_auxiliary(self.name, image)
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the backbone is never trained."""
+        return self.freeze == "backbone" and self.thaw is None
+
+    @property
+    def _is_segmentation(self) -> bool:
+        return self.name in segmentation.names()
+
+    def _segmentation_problem(self, image: ImageShape, outputs: Mapping[str, Output]) -> Problem | None:
+        if self.stem == "small" or self.drop_path is not None:
+            key = "stem" if self.stem == "small" else "drop_path"
+            return Problem(f"{self.name} has none", key, hint="leave it out")
+        if self.auxiliary is True and not segmentation.has_auxiliary(self.name):
+            return Problem(f"{self.name} has no auxiliary output", "auxiliary", hint="set auxiliary: auto")
+        if problem := self.weights_problem():
+            return problem
+        [output] = outputs.values()
+        if problem := segmentation.size_problem(self.name, image, output):
+            return problem
+        with torch.device("meta"):
+            model = segmentation.build(self.name, image, outputs, auxiliary=False)
+        return self.freeze_problem(self.name, len(stages_of(model.get_submodule("trunk"), "trunk.")))
 
 
 @lru_cache(maxsize=4096)  # every corner of a space is checked

@@ -85,7 +85,7 @@ def read(name: str, weights: str) -> State:
     return read_file(location(name, weights), hint="" if is_path(weights) else "delete it: it is downloaded again")
 
 
-def load(model: nn.Module, name: str, weights: str, state: State) -> None:
+def load(model: nn.Module, name: str, weights: str, state: State, *, is_part: bool = False) -> None:
     """Load weights into a model of `TorchvisionModel.build`, its first convolution and its output fitted.
 
     The output layer keeps its new weights if its shape differs.
@@ -95,6 +95,7 @@ def load(model: nn.Module, name: str, weights: str, state: State) -> None:
         name: Its name in torchvision.
         weights: Where the weights come from.
         state: The weights by name.
+        is_part: Whether the backbone may lack the last layers of the model.
 
     Raises:
         UserError: They are not weights of this model.
@@ -110,8 +111,11 @@ def load(model: nn.Module, name: str, weights: str, state: State) -> None:
         mean, std = (state.get(f"trunk.normalize.{each}", value) for each, value in (("mean", mean), ("std", std)))
         state = {key.removeprefix(_TRUNK): value for key, value in state.items() if key.startswith(_TRUNK)}
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items() if not key.startswith(_AUXILIARY)}
-    _fit_stem(trunk.backbone, state)
+    fit_stem(trunk.backbone, state)
     _fit_positions(trunk.backbone, state)
+    if is_part:
+        whole, own_names = backbones.parameter_names(name), trunk.backbone.state_dict().keys()
+        state = {key: value for key, value in state.items() if key in own_names or key not in whole}
     problems = _load_backbone(trunk.backbone, state, metadata)
     if problems:
         message = f"these are not weights of {name}: {'; '.join(problems)}"
@@ -128,7 +132,7 @@ def _entry(name: str, weights: str) -> Any:
     return models.get_model_weights(name)[weights]
 
 
-def _fit_stem(backbone: nn.Module, state: State) -> None:
+def fit_stem(backbone: nn.Module, state: State) -> None:
     """Fit the weights of the first convolution to the channels of the images.
 
     For grey images, the outputs are those of the image whose channels are all equal to it.

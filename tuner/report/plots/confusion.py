@@ -9,7 +9,7 @@ _MOST_NUMBERS = 30
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], target: str, classes: Sequence[str]) -> Plot:
-    """A confusion matrix as a heat map: row the true class, column the predicted one, each cell a count of images.
+    """A confusion matrix as a heat map: row the true class, column the predicted one, each cell a count.
 
     Args:
         matrix: The counts.
@@ -25,7 +25,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], target: str, classes: Sequen
         colorscale="Blues",
         showscale=False,
         texttemplate="%{z}" if len(matrix) <= _MOST_NUMBERS else "",
-        hovertemplate="true class %{y}<br>predicted class %{x}<br>%{z} images<extra></extra>",
+        hovertemplate="true class %{y}<br>predicted class %{x}<br>%{z:,}<extra></extra>",
     )
     figure = styled(Figure(heatmap), 640)
     figure.update_xaxes(title_text="predicted class", type="category", constrain="domain", showgrid=False)
@@ -37,4 +37,8 @@ def draw_confusion(matrix: Sequence[Sequence[int]], target: str, classes: Sequen
         constrain="domain",
         showgrid=False,
     )
-    return Plot(f"{target} on the test set", [figure.to_json()], "Each cell: a count of images.")
+    return Plot(
+        f"{target} on the test set",
+        [figure.to_json()],
+        "Each cell: a count of images; of pixels, where each has a class.",
+    )

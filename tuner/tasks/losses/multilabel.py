@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ClassCounts, Target
-from tuner.tasks.loss import Loss, focused, on_device
+from tuner.tasks.losses.base import Loss, focused, on_device
 
 PositiveWeight = Annotated[float, Field(gt=0, le=1e6)]
 

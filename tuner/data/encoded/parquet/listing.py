@@ -15,7 +15,7 @@ import numpy as np
 
 from tuner.data.encoded.labels import of_classes, of_lists
 from tuner.data.encoded.listing import Items, Listing, is_special, split_of
-from tuner.data.encoded.parquet_rows import Shard
+from tuner.data.encoded.parquet.rows import Shard
 from tuner.data.encoded.splitting import why_not_complete
 from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from tuner.interfaces import TargetKind
-from tuner.tasks.class_metrics import Accuracy, Calibration, ClassMetrics, TopFive
-from tuner.tasks.meter import Meter
-from tuner.tasks.multilabel_metrics import LabelF1, LabelMetrics
+from tuner.tasks.metrics.classes import Accuracy, Calibration, ClassMetrics, TopFive
+from tuner.tasks.metrics.masks import Boundaries, PixelAccuracy, Regions
+from tuner.tasks.metrics.meter import Meter
+from tuner.tasks.metrics.multilabel import LabelF1, LabelMetrics
 
 EPOCH_METRICS = ("epoch_seconds", "images_per_second", "learning_rate", "parameters", "latency_ms")
 
@@ -30,6 +31,7 @@ class Error(Meter):
 METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
     "class": (ClassMetrics, TopFive, Calibration),
     "multilabel": (LabelMetrics,),
+    "mask": (Regions, Boundaries),
     "values": (Error,),
 }
 """The meters of the validation and test sets for each kind of target."""
@@ -37,6 +39,7 @@ METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
 TRAINING_METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
     "class": (Accuracy,),
     "multilabel": (LabelF1,),
+    "mask": (PixelAccuracy,),
     "values": (Error,),
 }
 """The meters of the training set, which measure some of the same metrics."""

@@ -1,18 +1,12 @@
-"""Losses: pure functions of one output and one target.
+"""Losses over values."""
 
-Calling a loss returns the training loss. `measure` returns the reported one, which ignores label smoothing and weights,
-so that trials with different ones can be compared. Both are scalars: means over the samples.
-"""
-
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuner.tasks.class_losses import NLL, CrossEntropy, Focal
-from tuner.tasks.loss import Loss
-from tuner.tasks.multilabel_losses import BinaryCrossEntropy, BinaryFocal
+from tuner.tasks.losses.base import Loss
 
 
 class ValuesLoss(Loss):
@@ -49,25 +43,3 @@ class MSE(ValuesLoss):
 
     def measure(self, output: Tensor, target: Tensor) -> Tensor:
         return self(output, target)
-
-
-ClassLoss = CrossEntropy | Focal | NLL
-MultilabelLoss = BinaryCrossEntropy | BinaryFocal
-ValueLoss = SmoothL1 | MSE
-AnyLoss = ClassLoss | MultilabelLoss | ValueLoss
-LossConfig = Annotated[AnyLoss, Field(discriminator="kind")]
-
-__all__ = [
-    "MSE",
-    "NLL",
-    "AnyLoss",
-    "BinaryCrossEntropy",
-    "BinaryFocal",
-    "ClassLoss",
-    "CrossEntropy",
-    "Focal",
-    "LossConfig",
-    "MultilabelLoss",
-    "SmoothL1",
-    "ValueLoss",
-]

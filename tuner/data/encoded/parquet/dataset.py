@@ -5,12 +5,13 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from tuner.data.decoding import Encoded
-from tuner.data.encoded.dataset import EncodedImages, Name, Share
-from tuner.data.encoded.parquet_listing import ParquetListing, listing_of
-from tuner.data.encoded.parquet_rows import image_of
+from tuner.data.encoded.dataset import Name, Share
+from tuner.data.encoded.labelled_files import LabelledFiles
+from tuner.data.encoded.parquet.listing import ParquetListing, listing_of
+from tuner.data.encoded.parquet.rows import image_of
 
 
-class ParquetImages(EncodedImages):
+class ParquetImages(LabelledFiles):
     """Images in one or several Parquet files: a column of their bytes, and one of their labels.
 
     Files named train-..., validation-... and test-..., or in folders of these names, are the sets; else the validation

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tuner.tasks.meter import ByClass, Meter, macro, of_classes
+from tuner.tasks.metrics.meter import ByClass, Meter, macro, of_classes
 
 _CALIBRATION_BINS = 15  # as in Guo et al., 2017
 

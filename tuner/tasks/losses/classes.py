@@ -1,6 +1,6 @@
-"""Losses over classes of which a sample has one."""
+"""Losses over classes of which a sample, or a pixel, has one."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
@@ -9,16 +9,16 @@ from torch.nn import functional as F
 
 from tuner.config import Tunable
 from tuner.errors import Mistakes, Problem
-from tuner.interfaces import ClassCounts, Target
-from tuner.tasks.loss import Loss, focused, on_device
+from tuner.interfaces import ClassCounts, Target, TargetKind
+from tuner.tasks.losses.base import Loss, focused, on_device
 
 ClassWeight = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class OneClassLoss(Loss):
-    """A loss over classes of which a sample has one, and which may weigh differently."""
+    """A loss over classes of which a sample, or a pixel, has one, and which may weigh differently."""
 
-    target_kind = "class"
+    target_kind: ClassVar[TargetKind] = "class"
     class_weights: Literal["none", "balanced"] | tuple[ClassWeight, ...] = "none"
     """Weights of the classes in training: none, balanced (by the inverse of their frequency), or one for each class."""
 
@@ -61,7 +61,7 @@ class OneClassLoss(Loss):
         """The Kullback-Leibler divergence of the teacher's classes from the predicted ones."""
         # Log-probabilities are logits, too.
         own, goal = (F.log_softmax(each / temperature, dim=1) for each in (output, wanted))
-        return temperature**2 * F.kl_div(own, goal, log_target=True, reduction="batchmean")
+        return temperature**2 * F.kl_div(own, goal, log_target=True, reduction="none").sum(dim=1).mean()
 
     def _weights(self, device: torch.device) -> Tensor | None:
         """The weights (classes,) on a device; None if all weigh the same."""

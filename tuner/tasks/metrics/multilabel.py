@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tuner.tasks.meter import ByClass, Meter, macro, of_classes
+from tuner.tasks.metrics.meter import ByClass, Meter, macro, of_classes
 
 _LARGEST = 16
 """Logits outside of [-16, 16] count as this: probabilities of 1e-7 and less, or as close to 1."""

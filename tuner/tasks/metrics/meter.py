@@ -68,6 +68,11 @@ class Meter(ABC):
         return None
 
 
+def macro_of(values: Tensor, counted: Tensor) -> float:
+    """Average a metric of classes, float64 (classes,), over those that count, booleans (classes,); 0 if none does."""
+    return (torch.where(counted, values, 0.0).sum() / counted.sum().clamp(min=1)).item()
+
+
 def of_classes(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, Tensor]:
     """Compute precision, recall and F1 of each class, float64 (classes,); 0 where there is nothing to divide by.
 
@@ -85,5 +90,5 @@ def of_classes(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, Te
 
 def macro(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, float]:
     """Average what `of_classes` returns over the classes that occur or are predicted; 0 if there is none."""
-    count = (positives + members > 0).sum().clamp(min=1)
-    return {name: (values.sum() / count).item() for name, values in of_classes(hits, positives, members).items()}
+    counted = positives + members > 0
+    return {name: macro_of(values, counted) for name, values in of_classes(hits, positives, members).items()}

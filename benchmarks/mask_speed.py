@@ -1,0 +1,243 @@
+"""Compares training on images with masks: the plain PyTorch script against tuner's `kind: image_mask_folder`.
+
+    python -m benchmarks.mask_speed [--images 2000] [--epochs 4] [--turns 3] [--cache memory disk]
+
+The images are scenes of digits with the class of each pixel, 64x64 pixels, as PNG files in a temporary folder. Both
+train the same U-Net on as many of them, with shifts, AdamW, one-cycle, batch 32, on 2 threads, and measure mIoU on
+others after each epoch:
+
+- plain: a dataset that reads an image and its mask, torchvision's transforms v2 of both, as its reference script for
+  segmentation has them, and a DataLoader with 2 persistent workers;
+- ours: `tuner.train.loop.fit`, decoded once into memory or onto the disk (`--cache`), augmented in batches; float32,
+  and auto, which is bfloat16 if the CPU supports it natively.
+
+They run in turns in new processes. The first epoch of ours includes the decoding of all images, that of the plain
+script the start of the workers. Ratios are taken within a turn.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.tables import spread, table
+
+_THREADS, _BATCH, _WORKERS, _SHIFT, _SIDE = 2, 32, 2, 4, 64
+_HELD_OUT = 300  # images
+_LR, _DECAY = 5e-3, 0.01
+_CLASSES = ["background", *"0123456789"]
+PLAIN, PRECISIONS = "plain", ("float32", "auto")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: the folder of images and masks, the number of training images, the number of epochs."""
+
+    folder: Path
+    images: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training: seconds of each epoch with validation, the first from before reading; final mIoU."""
+
+    seconds: list[float]
+    miou: float
+
+
+def write_scenes(folder: Path, count: int) -> None:
+    """Write scenes and their masks, for training and for validation."""
+    import torch
+    from torchvision.io import write_png
+
+    from tuner.data import MNISTScenes
+
+    scenes = MNISTScenes(scenes=count, validation=_HELD_OUT, test=10, offline="digits").prepare()[0]
+    sets = dict(zip(("train", "val", "test"), (*scenes.load(), scenes.load_test()), strict=True))
+    for split, images in sets.items():
+        for kind, pixels in (("images", images.images), ("masks", images.targets["mask"].unsqueeze(1))):
+            (folder / split / kind).mkdir(parents=True)
+            for number, each in enumerate(pixels.to(torch.uint8)):
+                write_png(each, str(folder / split / kind / f"{number:06}.png"))
+
+
+def train(contestant: str, job: Job, seed: int) -> Training:
+    """Train in this process."""
+    import torch
+
+    torch.set_num_threads(_THREADS)
+    if contestant == PLAIN:
+        return _train_plain(job, seed)
+    _, cache, precision = contestant.split(", ")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TUNER_DATA_DIR"] = folder  # each turn decodes anew
+        return _train_ours(job, seed, cache, precision)
+
+
+class _Pairs:
+    """Images and masks, as the plain script reads them."""
+
+    def __init__(self, folder: Path, transform: Any) -> None:
+        self.images = sorted((folder / "images").iterdir())
+        self.masks = sorted((folder / "masks").iterdir())
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        from PIL import Image
+        from torchvision import tv_tensors
+
+        mask = tv_tensors.Mask(Image.open(self.masks[index]))
+        image, mask = self.transform(Image.open(self.images[index]).convert("RGB"), mask)
+        return image, mask.squeeze(0)
+
+
+def _train_plain(job: Job, seed: int) -> Training:
+    import torch
+    from torch.nn import functional as F
+    from torch.utils.data import DataLoader
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    torch.manual_seed(seed)
+    as_tensors = [v2.ToImage(), v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}, scale=True)]
+    statistics = v2.Normalize((0.5,) * 3, (0.25,) * 3)
+    moved = v2.RandomCrop(_SIDE, padding=_SHIFT, fill={tv_tensors.Image: 0, tv_tensors.Mask: 255, "others": 0})
+    model = _config(job).build_model()
+    started = time.perf_counter()
+    training: Any = _Pairs(job.folder / "train", v2.Compose([v2.ToImage(), moved, *as_tensors, statistics]))
+    held_out: Any = _Pairs(job.folder / "val", v2.Compose([*as_tensors, statistics]))
+    options: dict[str, Any] = {"num_workers": _WORKERS, "persistent_workers": True}
+    train_loader: Any = DataLoader(training, _BATCH, shuffle=True, **options)
+    validation_loader: Any = DataLoader(held_out, _BATCH, **options)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=job.epochs * len(train_loader))
+    seconds, reached = [], 0.0
+    for _ in range(job.epochs):
+        model.train()
+        for images, masks in train_loader:
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), masks, ignore_index=255).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        reached = _miou(model, validation_loader)
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    return Training(seconds, reached)
+
+
+def _miou(model: Any, loader: Any) -> float:
+    """The mean intersection over union, from a confusion matrix as torchvision's reference script has it."""
+    import torch
+
+    matrix = torch.zeros(len(_CLASSES), len(_CLASSES))
+    model.eval()
+    with torch.inference_mode():
+        for images, masks in loader:
+            cells = masks * len(_CLASSES) + model(images).argmax(1)
+            matrix += cells.flatten().bincount(minlength=len(_CLASSES) ** 2).view(matrix.shape)
+    hits = matrix.diagonal()
+    return (hits / (matrix.sum(0) + matrix.sum(1) - hits)).mean().item()
+
+
+def _train_ours(job: Job, seed: int, cache: str, precision: str) -> Training:
+    import torch
+
+    from tuner.objectives import Objective
+    from tuner.train.device import keep_freed_memory
+    from tuner.train.loop import fit
+
+    keep_freed_memory()  # as every trial does
+    config = _config(job, cache).model_copy(update={"precision": precision, "seed": seed})
+    reports: list[dict[str, Any]] = []
+    ends: list[float] = []
+
+    def report(metrics: dict[str, Any], save: object) -> None:
+        reports.append(metrics)
+        ends.append(time.perf_counter())
+
+    started = time.perf_counter()
+    fit(config, Objective(metric="val_miou", mode="max"), report, device=torch.device("cpu"))
+    seconds = [end - before for before, end in zip([started, *ends], ends, strict=False)]
+    return Training(seconds, reports[-1]["val_miou"])
+
+
+def _config(job: Job, cache: str = "memory") -> Any:
+    from tuner.train.trial_config import TrialConfig
+
+    data = {
+        "kind": "image_mask_folder",
+        "root": str(job.folder),
+        "classes": _CLASSES,
+        "size": _SIDE,
+        "batch_size": _BATCH,
+        "channels": 3,
+        "mean_std": [[0.5] * 3, [0.25] * 3],
+        "cache": cache,
+        "augment": {"shift": _SHIFT},
+    }
+    return TrialConfig.model_validate(
+        {
+            "task": {"kind": "semantic_segmentation"},
+            "data": data,
+            "model": {"kind": "unet", "width": 16},
+            "optimizer": {"kind": "adamw", "lr": _LR, "weight_decay": _DECAY},
+            "schedule": {"kind": "one_cycle"},
+            "epochs": job.epochs,
+            "seed": 0,
+        }
+    )
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description="Training on images with masks: the plain script against ours.")
+    parser.add_argument("--images", type=int, default=2000, help="training images")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--cache", nargs="+", choices=["memory", "disk", "none"], default=["memory", "disk"])
+    options = parser.parse_args()
+    neighbours = machine.Neighbours()
+    spawn = multiprocessing.get_context("spawn")
+    contestants = [PLAIN, *(f"ours, {cache}, {each}" for cache in options.cache for each in PRECISIONS)]
+    turns: dict[str, list[Training]] = {contestant: [] for contestant in contestants}
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), options.images, options.epochs)
+        write_scenes(job.folder, job.images)
+        for seed in range(options.turns):
+            for contestant, trainings in turns.items():
+                neighbours.look()
+                with ProcessPoolExecutor(1, spawn) as pool:
+                    trainings.append(pool.submit(train, contestant, job, seed).result())
+                print(f"turn {seed + 1}: {contestant}: {trainings[-1]}", file=sys.stderr)
+    rows = []
+    for contestant, trainings in turns.items():
+        pairs = list(zip(turns[PLAIN], trainings, strict=True))
+        rows.append(
+            [
+                contestant,
+                spread([training.seconds[0] for training in trainings], ".1f"),
+                spread([base.seconds[0] / training.seconds[0] for base, training in pairs]),
+                spread([mean(training.seconds[1:]) for training in trainings], ".1f"),
+                spread([mean(base.seconds[1:]) / mean(training.seconds[1:]) for base, training in pairs]),
+                spread([training.miou for training in trainings], ".3f"),
+            ]
+        )
+    print(f"{job.images:,} images of {_SIDE}x{_SIDE} pixels, {options.turns} turns; median (min..max).\n")
+    print(table(["", "first epoch, s", "times plain", "later epochs, s", "times plain", "val_miou"], rows))
+    print(f"\n{machine.facts(neighbours)}")
+
+
+if __name__ == "__main__":
+    main()

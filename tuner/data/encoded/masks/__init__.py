@@ -1,0 +1,1 @@
+"""Images and masks: pictures that say the class of each pixel."""

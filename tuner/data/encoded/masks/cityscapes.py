@@ -1,0 +1,109 @@
+"""The semantic segmentation of Cityscapes, with its fine annotations."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from tuner.data.decoding import Resize
+from tuner.data.encoded.dataset import Share
+from tuner.data.encoded.folder_listing import Lister
+from tuner.data.encoded.listing import Items
+from tuner.data.encoded.masks.decoding import Codes
+from tuner.data.encoded.masks.listing import MaskListing
+from tuner.data.encoded.masks.masked import MaskedImages
+from tuner.data.encoded.statistics import Statistics
+from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
+
+CLASSES = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}
+"""The classes on which results are published, and their label IDs."""
+_LABELS = (*range(34), 255)
+"""All label IDs; 255 is that of license plates, -1, as a byte."""
+_IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_LAYOUT = "the folder has leftImg8bit and gtFine, each with train and val, and in these a folder for each city"
+
+
+class Cityscapes(MaskedImages):
+    """The semantic segmentation of Cityscapes: streets in 19 classes; what is of other classes is not measured.
+
+    The masks of the real test set are not public: the images of val, on which results are published, are the test set,
+    and the winner alone sees them. The validation set, which chooses the winner, is split off those of train.
+    """
+
+    kind: Literal["cityscapes"] = "cityscapes"
+    root: str
+    """The folder of leftImg8bit and gtFine, relative to the YAML file."""
+    size: int = Field(512, ge=4, le=4096)
+    """Side to which the images are resized, in pixels; they are 2048x1024."""
+    resize: Resize = "squash"
+    """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
+    channels: Literal["auto", 1, 3] = 3
+    """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
+    mean_std: Literal["auto", "imagenet"] | Statistics = "imagenet"
+    """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
+    validation: Share = 0.1
+    """Share of the images of train that is held out as the validation set."""
+    test: None = None
+    """Not available: the images of val are the test set."""
+
+    @property
+    def _listing(self) -> MaskListing:
+        return _listing_of(Path(self.root))
+
+    @property
+    def _codes(self) -> Codes:
+        return Codes(tuple(CLASSES.values()), tuple(each for each in _LABELS if each not in CLASSES.values()))
+
+
+@lru_cache(maxsize=4)
+def _listing_of(root: Path) -> MaskListing:
+    """List the images and their masks.
+
+    Raises:
+        Mistakes: A folder is missing or empty, or an image has no mask.
+    """
+    lister = Lister(root)
+    splits: dict[str, Items] = {}
+    masks: dict[str, str] = {}
+    for split, name in (("train", "train"), ("test", "val")):
+        pairs = {}
+        if not (root / "leftImg8bit" / name).is_dir():
+            raise Mistakes(Problem(f"{root}: it has no folder leftImg8bit/{name}", "root", hint=_LAYOUT))
+        cities = [entry.name for entry, is_folder in lister.entries(root / "leftImg8bit" / name) if is_folder]
+        for city in cities:
+            for entry, is_folder in lister.entries(root / "leftImg8bit" / name / city):
+                if not is_folder and entry.name.endswith(_IMAGE):
+                    mask = root / "gtFine" / name / city / f"{entry.name.removesuffix(_IMAGE)}{_MASK}"
+                    pairs[f"leftImg8bit/{name}/{city}/{entry.name}"] = str(mask)
+        missing = [mask for mask in pairs.values() if not Path(mask).is_file()]
+        if missing:
+            what = f"{counted(len(missing), 'image has', 'images have')} no mask, such as {missing[0]}"
+            raise Mistakes(Problem(f"{root}: {what}", "root", hint="unpack gtFine_trainvaltest.zip there"))
+        if not pairs:
+            raise Mistakes(Problem(f"{root}: leftImg8bit/{name} has no images", "root", hint=_LAYOUT))
+        splits[split] = Items(list(pairs), np.zeros(len(pairs), dtype=np.int64))
+        masks |= pairs
+    return MaskListing(tuple(CLASSES), splits, tuple(lister.ignored), root, masks)

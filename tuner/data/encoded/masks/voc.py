@@ -1,0 +1,118 @@
+"""The semantic segmentation of Pascal VOC, as torchvision has its folders."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from tuner.data.encoded.dataset import Share
+from tuner.data.encoded.listing import Items
+from tuner.data.encoded.masks.decoding import Codes
+from tuner.data.encoded.masks.listing import MaskListing
+from tuner.data.encoded.masks.masked import MaskedImages
+from tuner.data.encoded.statistics import Statistics
+from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
+from tuner.interfaces import IGNORED
+
+CLASSES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+_LAYOUT = "the folder has JPEGImages, SegmentationClass and ImageSets/Segmentation, as VOCdevkit/VOC2012 has them"
+
+
+class VOCSegmentation(MaskedImages):
+    """The semantic segmentation of Pascal VOC: 20 classes and the background; objects have borders of no class.
+
+    The masks of the real test set are not public: the images of val, on which results are published, are the test set,
+    and the winner alone sees them. The validation set, which chooses the winner, is split off those of train.
+    """
+
+    kind: Literal["voc_segmentation"] = "voc_segmentation"
+    root: str
+    """The folder of JPEGImages, or one with VOCdevkit/VOC2012 in it, as torchvision writes it; relative to the YAML
+    file."""
+    size: int = Field(256, ge=4, le=4096)
+    """Side to which the images are resized, in pixels."""
+    channels: Literal["auto", 1, 3] = 3
+    """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
+    mean_std: Literal["auto", "imagenet"] | Statistics = "imagenet"
+    """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
+    validation: Share = 0.15
+    """Share of the images of train that is held out as the validation set."""
+    test: None = None
+    """Not available: the images of val are the test set."""
+
+    @property
+    def _folder(self) -> str:
+        return str(_year(Path(self.root)))
+
+    @property
+    def _listing(self) -> MaskListing:
+        return _listing_of(Path(self._folder))
+
+    @property
+    def _codes(self) -> Codes:
+        return Codes(tuple(range(len(CLASSES))), (IGNORED,))
+
+
+@lru_cache(maxsize=4)
+def _year(root: Path) -> Path:
+    """The folder of JPEGImages in a folder; the latest year, if there are several."""
+    found = [
+        each
+        for each in (root, *sorted((root / "VOCdevkit").glob("VOC*"), reverse=True))
+        if (each / "JPEGImages").is_dir()
+    ]
+    if not found:
+        raise Mistakes(Problem(f"{root}: it has no folder JPEGImages", "root", hint=_LAYOUT))
+    return found[0]
+
+
+@lru_cache(maxsize=4)
+def _listing_of(root: Path) -> MaskListing:
+    """List the images that have masks, by the lists of the sets.
+
+    Raises:
+        Mistakes: A list, or an image or a mask that is in one, is missing.
+    """
+    splits: dict[str, Items] = {}
+    masks: dict[str, str] = {}
+    for split, name in (("train", "train"), ("test", "val")):
+        file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
+        try:
+            stems = file.read_text(encoding="utf-8").split()
+        except OSError as error:
+            raise Mistakes(Problem(f"{file} cannot be read: {error.strerror}", "root", hint=_LAYOUT)) from None
+        pairs = {f"JPEGImages/{stem}.jpg": str(root / "SegmentationClass" / f"{stem}.png") for stem in stems}
+        missing = [path for path in (*map(str, map(root.joinpath, pairs)), *pairs.values()) if not Path(path).is_file()]
+        if missing or not pairs:
+            what = f"{file.name} is empty"
+            if missing:
+                what = f"{file.name} lists {counted(len(missing), 'file')} that cannot be found, such as {missing[0]}"
+            raise Mistakes(Problem(f"{root}: {what}", "root", hint=_LAYOUT))
+        splits[split] = Items(list(pairs), np.zeros(len(pairs), dtype=np.int64))
+        masks |= pairs
+    return MaskListing(CLASSES, splits, (), root, masks)

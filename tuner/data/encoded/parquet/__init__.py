@@ -1,0 +1,1 @@
+"""Images and their labels in Parquet files, as Hugging Face keeps them."""

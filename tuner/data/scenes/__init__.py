@@ -1,0 +1,1 @@
+"""Scenes of digits, made by a seed."""
