@@ -17,25 +17,21 @@ ResNet-18's steps that wait for images, and the memory that reading takes beside
 
 import argparse
 import multiprocessing
-import os
-import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.epochs import Contest, Training
 from benchmarks.loader_share import Share, measure
 from benchmarks.tables import spread, table
 
-_THREADS, _BATCH, _WORKERS, _SHIFT = 2, 64, 2, 4
+_BATCH, _WORKERS, _SHIFT = 64, 2, 4
 _HELD_OUT = 1000  # images
 _LR, _MOMENTUM, _DECAY = 0.1, 0.9, 5e-4
 _MODEL = {"kind": "resnet_small", "width": 16, "blocks": 1}
-PLAIN, PRECISIONS = "plain", ("float32", "auto")
 
 
 @dataclass(frozen=True)
@@ -53,27 +49,6 @@ class Job:
     images: int
     epochs: int
     size: int
-
-
-@dataclass(frozen=True)
-class Training:
-    """A finished training: seconds of each epoch with validation, the first from before reading; final accuracy."""
-
-    seconds: list[float]
-    accuracy: float
-
-
-def train(contestant: str, job: Job, seed: int) -> Training:
-    """Train in this process."""
-    import torch
-
-    torch.set_num_threads(_THREADS)
-    if contestant == PLAIN:
-        return _train_plain(job, seed)
-    _, cache, precision = contestant.split(", ")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["TUNER_DATA_DIR"] = folder  # each turn decodes anew
-        return _train_ours(job, seed, cache, precision)
 
 
 def _train_plain(job: Job, seed: int) -> Training:
@@ -111,28 +86,6 @@ def _train_plain(job: Job, seed: int) -> Training:
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
     return Training(seconds, reached)
-
-
-def _train_ours(job: Job, seed: int, cache: str, precision: str) -> Training:
-    import torch
-
-    from tuner.objectives import Objective
-    from tuner.train.device import keep_freed_memory
-    from tuner.train.loop import fit
-
-    keep_freed_memory()  # as every trial does
-    config = _model(job, cache).model_copy(update={"precision": precision, "seed": seed})
-    reports: list[dict[str, Any]] = []
-    ends: list[float] = []
-
-    def report(metrics: dict[str, Any], save: object) -> None:
-        reports.append(metrics)
-        ends.append(time.perf_counter())
-
-    started = time.perf_counter()
-    fit(config, Objective(metric="val_accuracy", mode="max"), report, device=torch.device("cpu"))
-    seconds = [end - before for before, end in zip([started, *ends], ends, strict=False)]
-    return Training(seconds, reports[-1]["val_accuracy"])
 
 
 def _model(job: Job, cache: str = "memory") -> Any:
@@ -174,32 +127,9 @@ def main() -> None:
     options = parser.parse_args()
     job = Job(options.folder.resolve(), options.images, options.epochs, options.size)
     neighbours = machine.Neighbours()
-    spawn = multiprocessing.get_context("spawn")
-    contestants = [PLAIN, *(f"ours, {cache}, {each}" for cache in options.cache for each in PRECISIONS)]
-    turns: dict[str, list[Training]] = {contestant: [] for contestant in contestants}
-    for seed in range(options.turns):
-        for contestant, trainings in turns.items():
-            neighbours.look()
-            with ProcessPoolExecutor(1, spawn) as pool:
-                trainings.append(pool.submit(train, contestant, job, seed).result())
-            print(f"turn {seed + 1}: {contestant}: {trainings[-1]}", file=sys.stderr)
-
-    rows = []
-    for contestant, trainings in turns.items():
-        pairs = list(zip(turns[PLAIN], trainings, strict=True))
-        rows.append(
-            [
-                contestant,
-                spread([training.seconds[0] for training in trainings], ".1f"),
-                spread([base.seconds[0] / training.seconds[0] for base, training in pairs]),
-                spread([mean(training.seconds[1:]) for training in trainings], ".1f"),
-                spread([mean(base.seconds[1:]) / mean(training.seconds[1:]) for base, training in pairs]),
-                spread([training.accuracy for training in trainings], ".3f"),
-            ]
-        )
+    found = Contest(_train_plain, _model, "val_accuracy").run(job, options.cache, options.turns, neighbours)
     print(f"{job.images:,} images of {job.size}x{job.size} pixels, {options.turns} turns; median (min..max).\n")
-    header = ["", "first epoch, s", "times plain", "later epochs, s", "times plain", "val_accuracy"]
-    print(table(header, rows))
+    print(found)
     if options.steps:
         print(f"\n{_shares(job, options.cache, options.steps, options.turns)}")
     print(f"\n{machine.facts(neighbours)}")

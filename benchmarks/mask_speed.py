@@ -16,25 +16,19 @@ script the start of the workers. Ratios are taken within a turn.
 """
 
 import argparse
-import multiprocessing
-import os
-import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.tables import spread, table
+from benchmarks.epochs import Contest, Training
 
-_THREADS, _BATCH, _WORKERS, _SHIFT, _SIDE = 2, 32, 2, 4, 64
+_BATCH, _WORKERS, _SHIFT, _SIDE = 32, 2, 4, 64
 _HELD_OUT = 300  # images
 _LR, _DECAY = 5e-3, 0.01
 _CLASSES = ["background", *"0123456789"]
-PLAIN, PRECISIONS = "plain", ("float32", "auto")
 
 
 @dataclass(frozen=True)
@@ -44,14 +38,6 @@ class Job:
     folder: Path
     images: int
     epochs: int
-
-
-@dataclass(frozen=True)
-class Training:
-    """A finished training: seconds of each epoch with validation, the first from before reading; final mIoU."""
-
-    seconds: list[float]
-    miou: float
 
 
 def write_scenes(folder: Path, count: int) -> None:
@@ -68,19 +54,6 @@ def write_scenes(folder: Path, count: int) -> None:
             (folder / split / kind).mkdir(parents=True)
             for number, each in enumerate(pixels.to(torch.uint8)):
                 write_png(each, str(folder / split / kind / f"{number:06}.png"))
-
-
-def train(contestant: str, job: Job, seed: int) -> Training:
-    """Train in this process."""
-    import torch
-
-    torch.set_num_threads(_THREADS)
-    if contestant == PLAIN:
-        return _train_plain(job, seed)
-    _, cache, precision = contestant.split(", ")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["TUNER_DATA_DIR"] = folder  # each turn decodes anew
-        return _train_ours(job, seed, cache, precision)
 
 
 class _Pairs:
@@ -151,28 +124,6 @@ def _miou(model: Any, loader: Any) -> float:
     return (hits / (matrix.sum(0) + matrix.sum(1) - hits)).mean().item()
 
 
-def _train_ours(job: Job, seed: int, cache: str, precision: str) -> Training:
-    import torch
-
-    from tuner.objectives import Objective
-    from tuner.train.device import keep_freed_memory
-    from tuner.train.loop import fit
-
-    keep_freed_memory()  # as every trial does
-    config = _config(job, cache).model_copy(update={"precision": precision, "seed": seed})
-    reports: list[dict[str, Any]] = []
-    ends: list[float] = []
-
-    def report(metrics: dict[str, Any], save: object) -> None:
-        reports.append(metrics)
-        ends.append(time.perf_counter())
-
-    started = time.perf_counter()
-    fit(config, Objective(metric="val_miou", mode="max"), report, device=torch.device("cpu"))
-    seconds = [end - before for before, end in zip([started, *ends], ends, strict=False)]
-    return Training(seconds, reports[-1]["val_miou"])
-
-
 def _config(job: Job, cache: str = "memory") -> Any:
     from tuner.train.trial_config import TrialConfig
 
@@ -209,33 +160,12 @@ def main() -> None:
     parser.add_argument("--cache", nargs="+", choices=["memory", "disk", "none"], default=["memory", "disk"])
     options = parser.parse_args()
     neighbours = machine.Neighbours()
-    spawn = multiprocessing.get_context("spawn")
-    contestants = [PLAIN, *(f"ours, {cache}, {each}" for cache in options.cache for each in PRECISIONS)]
-    turns: dict[str, list[Training]] = {contestant: [] for contestant in contestants}
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder), options.images, options.epochs)
         write_scenes(job.folder, job.images)
-        for seed in range(options.turns):
-            for contestant, trainings in turns.items():
-                neighbours.look()
-                with ProcessPoolExecutor(1, spawn) as pool:
-                    trainings.append(pool.submit(train, contestant, job, seed).result())
-                print(f"turn {seed + 1}: {contestant}: {trainings[-1]}", file=sys.stderr)
-    rows = []
-    for contestant, trainings in turns.items():
-        pairs = list(zip(turns[PLAIN], trainings, strict=True))
-        rows.append(
-            [
-                contestant,
-                spread([training.seconds[0] for training in trainings], ".1f"),
-                spread([base.seconds[0] / training.seconds[0] for base, training in pairs]),
-                spread([mean(training.seconds[1:]) for training in trainings], ".1f"),
-                spread([mean(base.seconds[1:]) / mean(training.seconds[1:]) for base, training in pairs]),
-                spread([training.miou for training in trainings], ".3f"),
-            ]
-        )
+        found = Contest(_train_plain, _config, "val_miou").run(job, options.cache, options.turns, neighbours)
     print(f"{job.images:,} images of {_SIDE}x{_SIDE} pixels, {options.turns} turns; median (min..max).\n")
-    print(table(["", "first epoch, s", "times plain", "later epochs, s", "times plain", "val_miou"], rows))
+    print(found)
     print(f"\n{machine.facts(neighbours)}")
 
 

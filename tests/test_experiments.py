@@ -19,7 +19,7 @@ from shipped import EXPERIMENTS
 from tuner.data import CIFAR10, CIFAR100
 from tuner.data.downloads import data_dir
 from tuner.data.images import _train_and_validation
-from tuner.jobs.local import train_alone
+from tuner.jobs.local.training import train_alone
 from tuner.models import TorchvisionModel
 from tuner.proposal.cost import Cost
 from tuner.proposal.layouts import layout_of

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tuner.data.decoding import Form, Undecodable, for_each, suffixes
+from tuner.data.decoding import Form, Undecodable, suffixes
 from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
 
@@ -17,7 +17,7 @@ SQUARE = Form(3, 8, 8, "crop")
 def decode(file: Path, form: Form) -> Bytes:
     """Decode one file."""
     images: list[Bytes] = []
-    outcome = for_each([str(file)], form, lambda _, image: images.append(image))
+    outcome = Decoder(str, form, only_grey=False).each([str(file)], lambda _, image: images.append(image))
     if outcome.failures:
         raise Undecodable(outcome.failures[str(file)])
     return images[0]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tuner.data import MNIST
 from tuner.errors import UserError
-from tuner.jobs.local import train_alone
+from tuner.jobs.local.training import train_alone
 from tuner.spec.experiment import ExperimentSpec
 from tuner.train.checkpoint import Save, read_state
 from tuner.train.loop import fit

@@ -16,8 +16,8 @@ from tuner import user_code
 from tuner.cli.app import main
 from tuner.errors import UserError
 from tuner.jobs.driver import run
-from tuner.jobs.local import train_again, train_alone
-from tuner.jobs.reproduced import Reproduction, reproduction
+from tuner.jobs.local.reproduced import Reproduction, reproduction
+from tuner.jobs.local.training import train_again, train_alone
 from tuner.jobs.result import Result
 from tuner.spec.loader import load
 from tuner.storage.uris import absolute
@@ -156,7 +156,7 @@ class TestRefused:
 
 
 def test_what_may_differ_is_said(job: Result) -> None:
-    from tuner.jobs.reproduced import _notes
+    from tuner.jobs.local.reproduced import _notes
 
     trial = Trial(0, {}, winner_of(job).config, "", status="pruned", reason="asha", epoch=1, lost=1)
     tags = {"tuner.version.torch": "1.0", "tuner.version.mlflow": "1.0"}

@@ -84,12 +84,14 @@ def write_parquet(
     return file
 
 
-def write_masks(root: Path, count: int = 210, classes: Sequence[str] = ("sky", "road", "car")) -> Path:
+def write_masks(
+    root: Path, count: int = 210, classes: Sequence[str] = ("sky", "road", "car"), size: tuple[int, int] = (12, 10)
+) -> Path:
     """Write images of noise, and masks with a palette that follow from their colours (`mask_of`)."""
     for name in ("images", "masks"):
         (root / name).mkdir(parents=True)
     for number in range(count):
-        image = noise(number)
+        image = noise(number, size)
         image.save(root / "images" / f"{number}.png")
         mask = Image.fromarray(mask_of(np.asarray(image)))
         mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])

@@ -77,8 +77,8 @@ def _of_folder(path: Path) -> "Findings":
         except Broken as broken:
             found = broken
         except NotThis as error:
-            if error.is_certain:
-                return Findings("images with masks", str(path), refused=list(error.problems))
+            if error.layout:
+                return Findings(error.layout, str(path), refused=list(error.problems))
             if not path.is_dir():
                 problems = error.problems or (Problem("it is no file", hint="give a folder, or a file"),)
                 return Findings("a file that lists or holds images", str(path), refused=list(problems))

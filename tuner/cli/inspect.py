@@ -44,7 +44,7 @@ def best(
 ) -> None:
     """Show the winner of a job, how good it is and how to load it."""
     if as_yaml:
-        from tuner.jobs.reproduced import reproduction
+        from tuner.jobs.local.reproduced import reproduction
 
         if json:
             raise UserError(Problem("does not go with --json", "--yaml", hint="give one of them"))

@@ -168,13 +168,13 @@ def train(
     uri: Uri = None,
 ) -> None:
     """Train one trial in this process, without Ray and MLflow, for debugging."""
-    from tuner.jobs.local import train_again, train_alone
+    from tuner.jobs.local.training import train_again, train_alone
     from tuner.report.terminal import terminal
     from tuner.spec.loader import load
 
     streams.ignore_closed_stdout()
     if run is not None:
-        from tuner.jobs.reproduced import reproduction
+        from tuner.jobs.local.reproduced import reproduction
 
         if overrides or trial is not None or (file is not None and "=" in str(file) and not file.exists()):
             hint = "tuner best NAME --yaml prints a file with that trial, which takes overrides"

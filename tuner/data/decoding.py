@@ -140,29 +140,6 @@ Encoded = Callable[[str], str | bytes]
 """A function that returns the path of an image, or the content of its file, by its name."""
 
 
-def for_each(
-    names: list[str],
-    form: Form,
-    take: Callable[[int, Bytes], None],
-    *,
-    encoded: Encoded = str,
-    only_grey: bool = False,
-    threads: int | None = None,
-) -> Outcome:
-    """Decode many images, in the order of their names.
-
-    Args:
-        names: Their names.
-        form: The form of the images.
-        take: Called with the index and the pixels of each image, from several threads.
-        encoded: Finds an image by its name, from several threads; it may raise Undecodable. Names are paths if it is
-            not given.
-        only_grey: Whether images in colour are failures.
-        threads: Number of threads; None for as many as torch uses.
-    """
-    return decode_each(names, lambda name: decode(encoded(name), form, only_grey=only_grey), take, threads)
-
-
 def decode_each(
     names: list[str],
     decoded: Callable[[str], tuple[Bytes, bool]],

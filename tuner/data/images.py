@@ -1,10 +1,10 @@
 """Images and their targets in memory, and the base class of all datasets."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, Self
 
 import torch
@@ -137,9 +137,10 @@ class ImageData(Config):
         """The targets of the training set."""
         return self.load()[0].targets
 
-    def augmented(self, batch: Batch) -> Batch:
-        """Change a training batch at random. What lies at a place of its images moves with them."""
-        return self.augment(batch, self._masks)
+    @property
+    def augmentation(self) -> Callable[[Batch], Batch]:
+        """Changes a training batch at random. What lies at a place of its images moves with them."""
+        return partial(self.augment, masks=self._masks)
 
     def check_augment(self) -> None:
         """Raise Mistakes if these images, or their targets, cannot be changed like this."""

@@ -64,7 +64,7 @@ def contact_sheet(trial: TrialConfig, rows: int = 12, versions: int = 6) -> Cont
         with torch.random.fork_rng(devices=[]):
             for number in range(versions):
                 torch.manual_seed((trial.seed or 0) * 1_000_003 + number)
-                augmented.append(data.augmented(batch))
+                augmented.append(data.augmentation(batch))
     return ContactSheet(
         names=[escaped(name) for name in data.names("train")[: len(images)]] or [""] * len(images),
         originals=[_tile(trial, batch, row) for row in range(len(images))],

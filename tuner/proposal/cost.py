@@ -70,9 +70,11 @@ def _steps(trial: TrialConfig, machine: Machine) -> tuple[float, float]:
     forward = in_precision(model, device, autocast_dtype(trial.precision, device))
     optimizer = trial.optimizer.build(trial.optimizer.groups(model))
 
+    augment = trial.data.augmentation
+
     def step() -> None:
         optimizer.zero_grad()
-        loss, _ = trial.task.training_loss(forward, trial.data.augmented(batch))
+        loss, _ = trial.task.training_loss(forward, augment(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

@@ -37,12 +37,12 @@ class NotThis(Exception):
 
     Args:
         problems: Why.
-        is_certain: Whether the data are of no other layout.
+        layout: The layout that the data certainly have; empty if they may be of another one.
     """
 
-    def __init__(self, *problems: Problem, is_certain: bool = False) -> None:
+    def __init__(self, *problems: Problem, layout: str = "") -> None:
         self.problems = problems
-        self.is_certain = is_certain
+        self.layout = layout
 
 
 class Broken(Exception):
@@ -118,7 +118,7 @@ def image_mask_folder(path: Path) -> Layout:
     try:
         return _layout("images with masks", fields, ImageMaskFolder)
     except NotThis as error:  # images have masks of their names, so that the folders are no classes
-        raise NotThis(*error.problems, is_certain=True) from None
+        raise NotThis(*error.problems, layout="images with masks") from None
 
 
 def csv_file(path: Path) -> Layout:
@@ -222,16 +222,14 @@ def detected(path: Path) -> Layout:
         NotThis: They have none of them, or training would refuse them.
     """
     problems: list[Problem] = []
-    is_certain = False
     for name, detect in DETECTORS.items():
         try:
             return detect(path)
         except NotThis as error:
             problems += [replace(each, message=f"as {name}: {each.message}", key="") for each in error.problems]
-            is_certain = error.is_certain
-            if is_certain:
-                break
-    raise NotThis(*problems, is_certain=is_certain)
+            if error.layout:
+                raise NotThis(*problems, layout=error.layout) from None
+    raise NotThis(*problems)
 
 
 def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) -> Layout:

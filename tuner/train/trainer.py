@@ -48,6 +48,7 @@ class Trainer:
         self.task = config.training_task(None if teacher is None else in_precision(teacher, device, self.dtype))
         torch.manual_seed(self.seed)
         self.model = placed(config.build_model(), device)
+        self._augment = config.data.augmentation
         self._step_size = config.data.batch_size * config.accumulate
         # Batch normalization cannot be trained on one sample: see `_batches`.
         joins_last = images > self._step_size > 1 and images % self._step_size == 1
@@ -92,7 +93,7 @@ class Trainer:
         losses = torch.zeros(self.steps, device=self.device)
         for total, batch in zip(losses, self._batches(data, seed), strict=True):
             before_batch()
-            self._step(self.config.data.augmented(batch), meter, total)
+            self._step(self._augment(batch), meter, total)
         _check_finite(losses, epoch)
         metrics = meter.compute()
         if not math.isfinite(metrics["loss"]):  # that of a head that is measured and not trained

@@ -98,7 +98,7 @@ class CachedImages(ImageData):
             with self._mapped(sets, device, resources) as (train, validation):
                 yield train, validation
         else:
-            with streamed(sets, self._decoder, self._check, device, resources) as (train, validation):
+            with streamed(sets, self._check, device, resources) as (train, validation):
                 yield train, validation
 
     @contextmanager
@@ -109,14 +109,14 @@ class CachedImages(ImageData):
             with self._mapped(sets, device, resources) as (images,):
                 yield images
         else:
-            with streamed(sets, self._decoder, self._check, device, resources) as (images,):
+            with streamed(sets, self._check, device, resources) as (images,):
                 yield images
 
     def _mapped(
         self, sets: list[EncodedSet], device: torch.device, resources: LoaderResources
     ) -> AbstractContextManager[list[Source]]:
         file, names = _file(self._unsplit), _names(self._unsplit)
-        return on_disk(sets, self._decoder, self._check, device, resources, file=file, names=names)
+        return on_disk(sets, self._check, device, resources, file=file, names=names)
 
     def plan(self, device: torch.device, resources: LoaderResources | None) -> str:
         if resources is None:

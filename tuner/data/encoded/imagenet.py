@@ -15,7 +15,7 @@ from tuner.data.encoded.dataset import Share
 from tuner.data.encoded.folder_listing import FolderListing, Lister
 from tuner.data.encoded.labelled_files import LabelledFiles
 from tuner.data.encoded.listing import Items
-from tuner.data.encoded.statistics import Statistics
+from tuner.data.encoded.published import PublishedImages
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
 
@@ -23,7 +23,7 @@ _DEVKIT = "ILSVRC2012_devkit_t12"
 _FLAT = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 
 
-class ImageNet(LabelledFiles):
+class ImageNet(PublishedImages, LabelledFiles):
     """ImageNet (ILSVRC2012): the folders train and val with a folder for each WordNet ID, or val without these.
 
     The labels of the real test set are not public: the images of val, on which results are published, are the test set,
@@ -35,14 +35,8 @@ class ImageNet(LabelledFiles):
     """The folder of train and val and, for the names of the classes, meta.bin or the devkit; relative to the file."""
     size: int = Field(224, ge=4, le=4096)
     """Side to which the images are resized, in pixels."""
-    channels: Literal["auto", 1, 3] = 3
-    """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
-    mean_std: Literal["auto", "imagenet"] | Statistics = "imagenet"
-    """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
     validation: Share = 0.02
     """Share of the training images of each class that is held out as the validation set: 26 of 1,300."""
-    test: None = None
-    """Not available: the folder val is the test set."""
 
     @property
     def _listing(self) -> "ImageNetListing":

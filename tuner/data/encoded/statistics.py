@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data.decoding import Encoded, Form, Outcome, for_each
+from tuner.data.decoding import Encoded, Form, Outcome
+from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -23,7 +24,7 @@ def measure(names: list[str], form: Form, encoded: Encoded) -> tuple[int, Statis
         found[index] = len(pixels)
         sums[index] = np.stack([scaled.mean(axis=1), (scaled**2).mean(axis=1)])  # a grey image has three equal ones
 
-    outcome = for_each(names, form, take, encoded=encoded)
+    outcome = Decoder(encoded, form, only_grey=False).each(names, take)
     channels = int(found.max())
     mean, squares = sums.mean(axis=0)[:, :channels]
     std = np.sqrt(np.maximum(squares - mean**2, 0)).clip(min=1e-3)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from tuner.data.decoding import Outcome
-from tuner.data.loading.decoder import Decoder
 from tuner.data.loading.disk_cache import mapped
 from tuner.data.loading.fetched import EncodedSet
 from tuner.data.loading.mapped import Mapped
@@ -26,21 +25,20 @@ class _Check(Protocol):
 
 @contextmanager
 def streamed(
-    sets: Sequence[EncodedSet], decoder: Decoder, check: _Check, device: torch.device, resources: LoaderResources
+    sets: Sequence[EncodedSet], check: _Check, device: torch.device, resources: LoaderResources
 ) -> Iterator[list[Source]]:
     """Open sets whose images are decoded in each epoch, by processes that all sets share."""
 
     def refuse(failures: dict[str, str]) -> None:
         check(Outcome(failures))
 
-    with closing(DecodingWorkers(decoder, resources.processes, device, refuse)) as workers:
+    with closing(DecodingWorkers(sets[0].decoder, resources.processes, device, refuse)) as workers:
         yield [Streamed(each, workers, device) for each in sets]
 
 
 @contextmanager
 def on_disk(
     sets: Sequence[EncodedSet],
-    decoder: Decoder,
     check: _Check,
     device: torch.device,
     resources: LoaderResources,
@@ -51,8 +49,7 @@ def on_disk(
     """Open sets whose images lie decoded in a file, which is written first if it does not exist.
 
     Args:
-        sets: The sets.
-        decoder: Decodes their images.
+        sets: The sets, which have the same decoder.
         check: Raises the error of images that cannot be decoded.
         device: The device of the batches.
         resources: What the trial may take.
@@ -64,7 +61,7 @@ def on_disk(
     """
     # The other trials of this host wait for the file: their cores are idle.
     threads = (resources.processes + 1) * resources.trials_per_host
-    images = mapped(file, names, decoder, check, threads)
+    images = mapped(file, names, sets[0].decoder, check, threads)
     row = {name: number for number, name in enumerate(names)}
     with ThreadPoolExecutor(1, thread_name_prefix="images") as reader:
         rows = [np.array([row[name] for name in each.names], dtype=np.int64) for each in sets]

@@ -87,17 +87,8 @@ class UNet(Pretrained):
             widths = [self.width * 2**level for level in range(levels)]
             return _Encoder(image.channels, widths), widths
         nodes = self._nodes(image)
-        extractor = backbones.extractor(self._backbone(image), list(nodes))
+        extractor = backbones.extractor(_backbone(str(self.encoder), image), list(nodes))
         return extractor, [image.channels, *nodes.values()]
-
-    def _backbone(self, image: ImageShape) -> nn.Module:
-        assert self.encoder is not None
-        backbone = backbones.build(self.encoder, image)
-        backbones.remove_classifier(backbone)
-        if backbones.take_auxiliary(backbone):
-            backbones.forget_auxiliary(backbone)
-        backbones.set_channels(backbone, image.channels)
-        return backbone
 
     def _nodes(self, image: ImageShape) -> dict[str, int]:
         """The features of the encoder that are used, as `backbones.pyramid` returns them."""
@@ -161,10 +152,17 @@ class UNet(Pretrained):
 @lru_cache(maxsize=256)
 def _pyramid(name: str, image: ImageShape) -> dict[str, int]:
     with torch.device("meta"):
-        backbone = backbones.build(name, image)
-        backbones.remove_classifier(backbone)
-        backbones.set_channels(backbone, image.channels)
-        return backbones.pyramid(backbone, image)
+        return backbones.pyramid(_backbone(name, image), image)
+
+
+def _backbone(name: str, image: ImageShape) -> nn.Module:
+    """Build a model of torchvision without its classifier and its auxiliary outputs."""
+    backbone = backbones.build(name, image)
+    backbones.remove_classifier(backbone)
+    if backbones.take_auxiliary(backbone):
+        backbones.forget_auxiliary(backbone)
+    backbones.set_channels(backbone, image.channels)
+    return backbone
 
 
 class _Network(nn.Module):

@@ -4,17 +4,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from tuner.data.decoding import Resize
 from tuner.data.encoded.dataset import Share
 from tuner.data.encoded.folder_listing import Lister
-from tuner.data.encoded.listing import Items
 from tuner.data.encoded.masks.decoding import Codes
 from tuner.data.encoded.masks.listing import MaskListing
 from tuner.data.encoded.masks.masked import MaskedImages
-from tuner.data.encoded.statistics import Statistics
+from tuner.data.encoded.published import PublishedImages
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
 
@@ -46,7 +44,7 @@ _IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
 _LAYOUT = "the folder has leftImg8bit and gtFine, each with train and val, and in these a folder for each city"
 
 
-class Cityscapes(MaskedImages):
+class Cityscapes(PublishedImages, MaskedImages):
     """The semantic segmentation of Cityscapes: streets in 19 classes; what is of other classes is not measured.
 
     The masks of the real test set are not public: the images of val, on which results are published, are the test set,
@@ -60,14 +58,8 @@ class Cityscapes(MaskedImages):
     """Side to which the images are resized, in pixels; they are 2048x1024."""
     resize: Resize = "squash"
     """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
-    channels: Literal["auto", 1, 3] = 3
-    """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
-    mean_std: Literal["auto", "imagenet"] | Statistics = "imagenet"
-    """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
     validation: Share = 0.1
     """Share of the images of train that is held out as the validation set."""
-    test: None = None
-    """Not available: the images of val are the test set."""
 
     @property
     def _listing(self) -> MaskListing:
@@ -86,8 +78,7 @@ def _listing_of(root: Path) -> MaskListing:
         Mistakes: A folder is missing or empty, or an image has no mask.
     """
     lister = Lister(root)
-    splits: dict[str, Items] = {}
-    masks: dict[str, str] = {}
+    every = {}
     for split, name in (("train", "train"), ("test", "val")):
         pairs = {}
         if not (root / "leftImg8bit" / name).is_dir():
@@ -104,6 +95,5 @@ def _listing_of(root: Path) -> MaskListing:
             raise Mistakes(Problem(f"{root}: {what}", "root", hint="unpack gtFine_trainvaltest.zip there"))
         if not pairs:
             raise Mistakes(Problem(f"{root}: leftImg8bit/{name} has no images", "root", hint=_LAYOUT))
-        splits[split] = Items(list(pairs), np.zeros(len(pairs), dtype=np.int64))
-        masks |= pairs
-    return MaskListing(tuple(CLASSES), splits, tuple(lister.ignored), root, masks)
+        every[split] = pairs
+    return MaskListing.of(root, CLASSES, every, lister.ignored)

@@ -2,21 +2,17 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from tuner.data.encoded.dataset import Name, Share
 from tuner.data.encoded.masks.classes import Classes, as_classes, as_code, classes_in, codes_of
-from tuner.data.encoded.masks.decoding import Codes
+from tuner.data.encoded.masks.decoding import Code, Codes
 from tuner.data.encoded.masks.listing import MaskListing, listing_of
 from tuner.data.encoded.masks.masked import MaskedImages
 from tuner.errors import Mistakes, Problem
 from tuner.user_code import folders
-
-Value = Annotated[int, Field(ge=0, le=65535)]
-Channel = Annotated[int, Field(ge=0, le=255)]
-Code = Value | tuple[Channel, Channel, Channel]
 
 
 class ImageMaskFolder(MaskedImages):

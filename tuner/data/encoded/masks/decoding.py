@@ -1,7 +1,7 @@
 """Decoding of images together with their masks: label pictures in which each pixel says its class."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from tuner.data.decoding import Form, Undecodable, decode, fitted, orientation, upright
+from tuner.data.decoding import Form, Outcome, Undecodable, decode, decode_each, fitted, orientation, upright
 from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
+from tuner.formatting import some
 from tuner.interfaces import IGNORED, Targets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SHOWN = 5
-"""Most values that a message names."""
 _UNKNOWN = np.int16(-1)
 
 Code = int | tuple[int, int, int]
@@ -59,10 +58,9 @@ class Codes:
         is_unknown = classes == _UNKNOWN
         if is_unknown.any():
             unknown = np.unique(values[is_unknown]).tolist()
-            texts = [str(_colour(value)) if self.are_colours else str(value) for value in unknown[:_SHOWN]]
-            more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+            texts = [str(_colour(value)) if self.are_colours else str(value) for value in unknown]
             what = "colours" if self.are_colours else "values"
-            raise Undecodable(f"its mask has the {what} {', '.join(texts)}{more}, which are those of no class")
+            raise Undecodable(f"its mask has the {what} {some(texts)}, which are those of no class")
         of_pixels: Bytes = classes.astype(np.uint8)
         return of_pixels
 
@@ -117,7 +115,6 @@ class MaskDecoder(Decoder):
     codes: Codes
 
     def _decoded(self, name: str) -> tuple[Bytes, bool]:
-
         sizes: list[tuple[int, int]] = []
 
         def opened(image: "Image") -> None:
@@ -127,12 +124,11 @@ class MaskDecoder(Decoder):
         mask = decode_mask(self.masks[name], self.form, self.codes, sizes[0])
         return np.concatenate([pixels, mask[None]]), has_more
 
-    def mask_of(self, name: str) -> Bytes:
-        """Decode the mask of an image alone, of whose file the header is read.
+    def each_mask(self, names: list[str], take: Callable[[int, Bytes], None]) -> Outcome:
+        """Decode the masks of images alone, as `each` does with the images; of these the headers are read."""
+        return decode_each(names, lambda name: (self._mask_of(name), False), take)
 
-        Raises:
-            Undecodable: The mask cannot be decoded, or does not fit the image.
-        """
+    def _mask_of(self, name: str) -> Bytes:
         from PIL import Image
 
         encoded, size = self.encoded(name), None

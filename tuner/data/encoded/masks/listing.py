@@ -2,10 +2,12 @@
 
 import os
 import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import md5
 from pathlib import Path, PurePath
+from typing import Self
 
 import numpy as np
 
@@ -31,6 +33,22 @@ class MaskListing(FolderListing):
     """
 
     masks: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, root: Path, classes: Iterable[str], pairs: Mapping[str, Mapping[str, str]], ignored: Iterable[str] = ()
+    ) -> Self:
+        """List pairs.
+
+        Args:
+            root: The folder.
+            classes: The names of the classes.
+            pairs: For each split, the path of the mask of each image, by the image's path relative to the folder.
+            ignored: What was ignored, in phrases for the user.
+        """
+        splits = {split: Items(list(each), np.zeros(len(each), dtype=np.int64)) for split, each in pairs.items()}
+        masks = {name: mask for each in pairs.values() for name, mask in each.items()}
+        return cls(tuple(classes), splits, tuple(dict.fromkeys(ignored)), root, masks)
 
     @cached_property
     def digest(self) -> str:
@@ -78,18 +96,13 @@ class _Pairs:
     suffix: str
 
     def listing(self, classes: tuple[str, ...]) -> MaskListing:
-        splits: dict[str, Items] = {}
-        masks: dict[str, str] = {}
-        for split, (folder, beside) in self._folders().items():
-            pairs = self._pairs(folder, beside)
-            splits[split] = Items(list(pairs), np.zeros(len(pairs), dtype=np.int64))
-            masks |= pairs
-        if "train" not in splits:
-            self._refuse(f"it has the folder {', '.join(splits)}, but no folder train", _LAYOUT)
+        pairs = {split: self._pairs(folder, beside) for split, (folder, beside) in self._folders().items()}
+        if "train" not in pairs:
+            self._refuse(f"it has the folder {', '.join(pairs)}, but no folder train", _LAYOUT)
         if self.lister.other:
             total = counted(self.lister.other.total(), "file")
             self.lister.ignored.insert(0, f"{total} without the suffix of an image")
-        return MaskListing(classes, splits, tuple(dict.fromkeys(self.lister.ignored)), self.lister.root, masks)
+        return MaskListing.of(self.lister.root, classes, pairs, self.lister.ignored)
 
     def _folders(self) -> dict[str, tuple[Path, Path]]:
         """The folders of the images and of the masks of each split."""

@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 from pydantic import model_validator
 
-from tuner.data.decoding import Undecodable
 from tuner.data.encoded.dataset import EncodedImages
 from tuner.data.encoded.listing import Items
 from tuner.data.encoded.masks.decoding import Codes, MaskDecoder
@@ -94,7 +93,7 @@ class MaskedImages(EncodedImages):
         return ["images with masks"] * len(items)
 
     def unread(self, names: list[str]) -> dict[str, str]:
-        return self._decoder.each(names, lambda *_: None).failures
+        return self._decoder.each_mask(names, lambda *_: None).failures
 
     @property
     def _decoder(self) -> MaskDecoder:
@@ -127,24 +126,23 @@ def unchecked() -> Iterator[None]:
 @lru_cache(maxsize=8)
 def _sampled(data: MaskedImages, names: tuple[str, ...]) -> tuple[dict[str, str], frozenset[int]]:
     """Why some masks cannot be read, by the names of their images; and the classes of the pixels of the others."""
-    found: set[int] = set()
-    failures = {}
-    for name in names:
-        try:
-            found.update(np.unique(data._decoder.mask_of(name)).tolist())
-        except Undecodable as error:
-            failures[name] = str(error)
-    return failures, frozenset(found)
+    counts, failures = _counts(data, names)
+    return failures, frozenset(np.flatnonzero(counts).tolist())
 
 
 @lru_cache(maxsize=8)
 def _counted(data: MaskedImages, names: tuple[str, ...]) -> ClassCounts:
     """How many pixels of training images each class has."""
+    counts = _counts(data, names)[0][: len(data._listing.classes)].tolist()
+    return ClassCounts(tuple(counts), sum(counts))
+
+
+def _counts(data: MaskedImages, names: tuple[str, ...]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], dict[str, str]]:
+    """How many pixels of images' masks each class has, and `IGNORED`; and why some masks cannot be read, by name."""
     counts = np.zeros((len(names), IGNORED + 1), dtype=np.int64)
 
-    def take(index: int, decoded: Bytes) -> None:
-        counts[index] = np.bincount(decoded[-1].ravel(), minlength=IGNORED + 1)
+    def take(index: int, mask: Bytes) -> None:
+        counts[index] = np.bincount(mask.ravel(), minlength=IGNORED + 1)
 
-    data._decoder.each(list(names), take)
-    total: Any = counts.sum(axis=0)[: len(data._listing.classes)].tolist()
-    return ClassCounts(tuple(total), sum(total))
+    outcome = data._decoder.each_mask(list(names), take)
+    return counts.sum(axis=0), outcome.failures

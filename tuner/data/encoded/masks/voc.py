@@ -4,15 +4,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from tuner.data.encoded.dataset import Share
-from tuner.data.encoded.listing import Items
 from tuner.data.encoded.masks.decoding import Codes
 from tuner.data.encoded.masks.listing import MaskListing
 from tuner.data.encoded.masks.masked import MaskedImages
-from tuner.data.encoded.statistics import Statistics
+from tuner.data.encoded.published import PublishedImages
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
 from tuner.interfaces import IGNORED
@@ -43,7 +41,7 @@ CLASSES = (
 _LAYOUT = "the folder has JPEGImages, SegmentationClass and ImageSets/Segmentation, as VOCdevkit/VOC2012 has them"
 
 
-class VOCSegmentation(MaskedImages):
+class VOCSegmentation(PublishedImages, MaskedImages):
     """The semantic segmentation of Pascal VOC: 20 classes and the background; objects have borders of no class.
 
     The masks of the real test set are not public: the images of val, on which results are published, are the test set,
@@ -56,14 +54,8 @@ class VOCSegmentation(MaskedImages):
     file."""
     size: int = Field(256, ge=4, le=4096)
     """Side to which the images are resized, in pixels."""
-    channels: Literal["auto", 1, 3] = 3
-    """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
-    mean_std: Literal["auto", "imagenet"] | Statistics = "imagenet"
-    """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
     validation: Share = 0.15
     """Share of the images of train that is held out as the validation set."""
-    test: None = None
-    """Not available: the images of val are the test set."""
 
     @property
     def _folder(self) -> str:
@@ -98,8 +90,7 @@ def _listing_of(root: Path) -> MaskListing:
     Raises:
         Mistakes: A list, or an image or a mask that is in one, is missing.
     """
-    splits: dict[str, Items] = {}
-    masks: dict[str, str] = {}
+    every = {}
     for split, name in (("train", "train"), ("test", "val")):
         file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
         try:
@@ -113,6 +104,5 @@ def _listing_of(root: Path) -> MaskListing:
             if missing:
                 what = f"{file.name} lists {counted(len(missing), 'file')} that cannot be found, such as {missing[0]}"
             raise Mistakes(Problem(f"{root}: {what}", "root", hint=_LAYOUT))
-        splits[split] = Items(list(pairs), np.zeros(len(pairs), dtype=np.int64))
-        masks |= pairs
-    return MaskListing(CLASSES, splits, (), root, masks)
+        every[split] = pairs
+    return MaskListing.of(root, CLASSES, every)

@@ -14,8 +14,8 @@ from tuner import user_code
 from tuner.data.downloads import data_dir
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
+from tuner.jobs.local.reproduced import Reproduction
 from tuner.jobs.preflight import tracking_uri
-from tuner.jobs.reproduced import Reproduction
 from tuner.jobs.teacher import found
 from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.process.startup import resume_collection
