@@ -46,8 +46,8 @@ class Hard:
     predicted: str
     probability: float
     loss: float
-    is_wrong: bool = False
-    is_mask: bool = False
+    is_wrong: bool
+    is_mask: bool
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,20 @@ from pydantic import Field
 from torch import nn
 
 from tuner.config import Tunable
-from tuner.errors import Mistakes, Problem, UserError, allowed
+from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
 from tuner.models.heads import AuxiliaryBranches, Normalize, all_heads, with_heads
 from tuner.models.pretrained import torchvision_backbone as backbones
 from tuner.models.pretrained import torchvision_segmentation as segmentation
 from tuner.models.pretrained import torchvision_weights as pretrained
-from tuner.models.pretrained.base import Pretrained
+from tuner.models.pretrained.torchvision_base import TorchvisionWeights
 from tuner.models.stages import stages_of
 
 _SMALL = 64
 """Height and width, in pixels, up to which ``stem: auto`` is small."""
 
 
-class TorchvisionModel(Pretrained):
+class TorchvisionModel(TorchvisionWeights):
     """A classification or segmentation model of torchvision, fitted to the images and to the outputs of the task."""
 
     per_pixel = True
@@ -94,17 +94,8 @@ class TorchvisionModel(Pretrained):
         return module
 
     @property
-    def is_downloaded(self) -> bool:
-        return pretrained.location(self.name, self.weights).is_file()
-
-    def fetch(self) -> str:
-        if not pretrained.fetch(self.name, self.weights):
-            return ""
-        where = pretrained.location(self.name, self.weights)
-        return f"downloaded the weights {self.weights} of {self.name} to {where}"
-
-    def unavailable(self, error: Exception) -> UserError:
-        return pretrained.unavailable(self.name, self.weights, error)
+    def of_torchvision(self) -> str:
+        return self.name
 
     def load(self, module: nn.Module) -> None:
         if self._is_segmentation:
@@ -113,10 +104,8 @@ class TorchvisionModel(Pretrained):
         pretrained.load(module, self.name, self.weights, pretrained.read(self.name, self.weights))
 
     def name_problem(self) -> Problem | None:
-        known = ("none", "DEFAULT", *pretrained.choices(self.name))
-        if self.weights not in known:
-            hint = f"{allowed(self.weights, known)}, or the path of a file, such as ./{self.weights}.pt"
-            return Problem(f"torchvision has no weights {self.weights!r} of {self.name}", "weights", hint=hint)
+        if problem := super().name_problem():
+            return problem
         if self.stem == "small":
             hint = "set stem: original, or weights: none"
             return Problem("torchvision's weights are those of the original stem", "stem", hint=hint)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.config import Tunable
-from tuner.errors import Mistakes, Problem, UserError, allowed
+from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
 from tuner.models.heads import Normalize, build_head
 from tuner.models.pretrained import torchvision_backbone as backbones
 from tuner.models.pretrained import torchvision_weights as pretrained
-from tuner.models.pretrained.base import Pretrained
+from tuner.models.pretrained.torchvision_base import TorchvisionWeights
 from tuner.models.stages import stages_of
 
 _LEVELS = 4
@@ -25,7 +25,7 @@ _FEWEST = 3
 """Sizes of features that a model needs to have to be an encoder."""
 
 
-class UNet(Pretrained):
+class UNet(TorchvisionWeights):
     """A U-Net (Ronneberger et al., 2015) with batch normalization: 0.5 million parameters with its own encoder.
 
     An encoder halves the image and doubles the channels at each level. A decoder goes back up, and gets the encoder's
@@ -87,13 +87,12 @@ class UNet(Pretrained):
             widths = [self.width * 2**level for level in range(levels)]
             return _Encoder(image.channels, widths), widths
         nodes = self._nodes(image)
-        extractor = backbones.extractor(_backbone(str(self.encoder), image), list(nodes))
+        extractor = backbones.extractor(_backbone(self.of_torchvision, image), list(nodes))
         return extractor, [image.channels, *nodes.values()]
 
     def _nodes(self, image: ImageShape) -> dict[str, int]:
         """The features of the encoder that are used, as `backbones.pyramid` returns them."""
-        assert self.encoder is not None
-        found = _pyramid(self.encoder, image)
+        found = _pyramid(self.of_torchvision, image)
         return found if self.levels == "auto" else dict(list(found.items())[: self.levels - 1])
 
     def _problem(self, image: ImageShape) -> Problem | None:
@@ -124,29 +123,13 @@ class UNet(Pretrained):
         return self.freeze_problem(self.encoder, stages)
 
     @property
-    def is_downloaded(self) -> bool:
-        return pretrained.location(str(self.encoder), self.weights).is_file()
-
-    def fetch(self) -> str:
-        name = str(self.encoder)
-        if not pretrained.fetch(name, self.weights):
-            return ""
-        return f"downloaded the weights {self.weights} of {name} to {pretrained.location(name, self.weights)}"
-
-    def unavailable(self, error: Exception) -> UserError:
-        return pretrained.unavailable(str(self.encoder), self.weights, error)
+    def of_torchvision(self) -> str:
+        assert self.encoder is not None, "an encoder of its own has no pretrained weights"
+        return self.encoder
 
     def load(self, module: nn.Module) -> None:
-        name = str(self.encoder)
+        name = self.of_torchvision
         pretrained.load(module, name, self.weights, pretrained.read(name, self.weights), is_part=True)
-
-    def name_problem(self) -> Problem | None:
-        name = str(self.encoder)
-        known = ("none", "DEFAULT", *pretrained.choices(name))
-        if self.weights in known:
-            return None
-        hint = f"{allowed(self.weights, known)}, or the path of a file, such as ./{self.weights}.pt"
-        return Problem(f"torchvision has no weights {self.weights!r} of {name}", "weights", hint=hint)
 
 
 @lru_cache(maxsize=256)
