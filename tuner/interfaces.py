@@ -29,8 +29,12 @@ class WithAuxiliary:
     weight: float
 
 
-Model = Callable[[Tensor], Outputs | WithAuxiliary]
-"""A model, or a function that computes its outputs for inputs (N, ...); auxiliary ones in training mode only."""
+Model = Callable[..., Outputs | WithAuxiliary]
+"""A model, or a function that computes its outputs for inputs (N, ...); auxiliary ones in training mode only.
+
+A model that computes the loss of a head itself gets a second argument in training mode: the targets of these heads, by
+head.
+"""
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,18 @@ def _split(targets: Targets, sizes: list[int]) -> list[Targets]:
 IGNORED = 255
 """In a mask, the class of a pixel whose class is unknown: it is neither trained on nor measured."""
 
-TargetKind = Literal["class", "multilabel", "mask", "values"]
+NO_BOX = (0.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+"""The row of a target of boxes that stands for no box: images have different numbers of them."""
+
+TargetKind = Literal["class", "multilabel", "mask", "boxes", "values"]
 """What a target is, and the tensor that holds it for N samples.
 
 - ``class``: one of the classes; int64 (N,), their indices.
 - ``multilabel``: any number of the classes; float32 (N, classes), 1 for each class that the sample has, else 0.
 - ``mask``: one of the classes for each pixel; uint8 (N, H, W), their indices or `IGNORED`.
+- ``boxes``: any number of objects, each with one of the classes; float32 (N, M, 6), a row for each: left, top, right
+  and bottom edge in pixels of the image, the index of the class, and 1 if the object is neither trained on nor measured
+  (a crowd), else 0. The rest of the rows are `NO_BOX`.
 - ``values``: numbers in a unit; float32 (N, values).
 """
 
@@ -112,6 +122,7 @@ class Target:
         classes: Names of the classes, by index; empty if they are unknown.
         multilabel: Whether a sample may have any number of the classes, and not just one.
         per_pixel: Whether each pixel of a sample has a class, and not the sample.
+        boxes: Whether the objects of a sample have classes and boxes, and not the sample.
     """
 
     size: int
@@ -119,6 +130,7 @@ class Target:
     classes: tuple[str, ...] = ()
     multilabel: bool = False
     per_pixel: bool = False
+    boxes: bool = False
 
     @property
     def kind(self) -> TargetKind:
@@ -127,6 +139,8 @@ class Target:
             return "values"
         if self.per_pixel:
             return "mask"
+        if self.boxes:
+            return "boxes"
         return "multilabel" if self.multilabel else "class"
 
     def names(self, value: Tensor) -> list[str]:
@@ -138,6 +152,8 @@ class Target:
             indices = value.nonzero().flatten().tolist()
         elif self.kind == "mask":
             indices = sorted({*value.flatten().tolist()} - {IGNORED})
+        elif self.kind == "boxes":
+            indices = sorted({int(number) for number in value[:, 4].tolist() if number >= 0})
         return [self.classes[index] if index < len(self.classes) else str(index) for index in indices]
 
     def __str__(self) -> str:
@@ -145,6 +161,7 @@ class Target:
             "class": "one of {} classes",
             "multilabel": "any number of {} classes",
             "mask": "one of {} classes for each pixel",
+            "boxes": "any number of boxes of {} classes",
             "values": "{} values in {}",
         }
         return texts[self.kind].format(self.size, self.unit)
@@ -155,8 +172,8 @@ class ClassCounts:
     """How often the classes of a target occur in a training set.
 
     Args:
-        counts: Number of samples that have each class, by index; of a mask, of pixels.
-        samples: Number of samples; of a mask, of pixels whose class is known.
+        counts: Number of samples that have each class, by index; of a mask, of pixels; of boxes, of boxes.
+        samples: Number of samples; of a mask, of pixels whose class is known; of boxes, of boxes.
     """
 
     counts: tuple[int, ...]
@@ -172,12 +189,16 @@ class Output:
         hidden: Width of the hidden layer before the output; 0 for none, None to leave it to the model.
         log_probabilities: Whether the output ends in a log-softmax, which negative log likelihood needs.
         per_pixel: Whether the output has values for each pixel, (N, size, H, W), and not for each sample, (N, size).
+        boxes: Whether the output is the objects that are found, (N, K, 6), the surest first: left, top, right and
+            bottom edge in pixels, score in [0, 1] and index of the class, which is -1 in the rows that are left. In
+            training mode it is the terms of the loss, (N, T), whose sum is the loss of a sample.
     """
 
     size: int
     hidden: int | None = None
     log_probabilities: bool = False
     per_pixel: bool = False
+    boxes: bool = False
 
 
 @dataclass(frozen=True)

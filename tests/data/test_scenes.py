@@ -20,7 +20,8 @@ def squares(count: int, clutter: int = 0, sides: tuple[int, int] = (10, 10), mos
     """Scenes of filled squares, each of the class of its index."""
     shapes = torch.full((4, 28, 28), 255, dtype=torch.uint8)
     rng = np.random.default_rng(0)
-    return compose(shapes, torch.arange(4), count, rng, side=40, most=most, sides=sides, clutter=clutter)
+    scenes = compose(shapes, torch.arange(4), count, rng, side=40, most=most, sides=sides, clutter=clutter)
+    return scenes.images, scenes.masks
 
 
 def test_a_mask_is_where_a_digit_is() -> None:
@@ -43,6 +44,29 @@ def test_what_is_in_front_hides_what_is_behind() -> None:
     assert len(crowded) > 20
     areas = [(mask == number).sum() for mask in crowded for number in range(1, 5)]
     assert any(area % 100 for area in areas)
+
+
+def test_boxes_are_those_of_what_is_visible() -> None:
+    shapes = torch.full((4, 28, 28), 255, dtype=torch.uint8)
+    scenes = compose(shapes, torch.arange(4), 400, np.random.default_rng(0), side=40, most=6, sides=(8, 20), clutter=3)
+    assert scenes.boxes.shape == (400, 6, 6)
+    kept = 0
+    for mask, boxes in zip(scenes.masks, scenes.boxes, strict=True):
+        known = boxes[boxes[:, 4] >= 0]
+        classes = known[:, 4].long()
+        for number in range(4):
+            pixels = (mask == number + 1).nonzero()
+            assert len(pixels) == 0 or (classes == number).any()
+            of_class = known[classes == number]
+            if len(of_class) == 1:  # alone of its class: its box is around all pixels of that class
+                top, left = pixels.min(dim=0).values.tolist()
+                bottom, right = (pixels.max(dim=0).values + 1).tolist()
+                assert of_class[0, :4].tolist() == [left, top, right, bottom]
+                area = (right - left) * (bottom - top)
+                kept += area == len(pixels)
+    assert kept > 100
+    assert {*scenes.boxes[..., 5].flatten().tolist()} == {0, 1}, "some are nearly hidden"
+    assert (scenes.boxes[..., 4] == -1).all(dim=1).any(), "some scenes have none"
 
 
 def test_sizes_are_within_their_bounds_and_clutter_is_background() -> None:
@@ -75,7 +99,7 @@ def test_it_is_a_dataset_of_masks() -> None:
     data = MNISTScenes(**SMALL, limit=30)
     train, validation = data.load()
     assert (len(train), len(validation), len(data.load_test())) == (30, 20, 20)
-    [counts] = data.class_counts().values()
+    counts = data.class_counts()["mask"]
     assert counts.samples == 30 * 64 * 64 == sum(counts.counts) and counts.counts[0] > counts.samples / 2
     assert data.targets["mask"].names(train.targets["mask"][0])[0] == "background"
     mean, std = (getattr(train.images.float() / 255, name)().item() for name in ("mean", "std"))

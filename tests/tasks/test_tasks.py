@@ -252,7 +252,7 @@ def test_auxiliary_outputs_add_their_loss_by_their_weight() -> None:
     task, outputs = two_heads(), two_outputs()
     other = {name: value + 1.5 * value.roll(1, 0) for name, value in outputs.items()}
     batch = Batch(torch.zeros(4, 1), TARGETS, Mixed({name: each.flip(0) for name, each in TARGETS.items()}, 0.7))
-    of, of_other = (task.training_loss(lambda _, each=each: each, batch)[0] for each in (outputs, other))  # type: ignore[misc]
+    of, of_other = (task.training_loss(lambda _, each=each: each, batch)[0] for each in (outputs, other))
     loss, returned = task.training_loss(lambda _: WithAuxiliary(outputs, (other, outputs), 0.3), batch)
     assert torch.isclose(loss, of + 0.3 * of_other + 0.3 * of)
     assert returned is outputs and task.predict(lambda _: WithAuxiliary(outputs, (), 0.3), batch) is outputs

@@ -393,6 +393,7 @@ def test_a_signature_says_what_inference_needs(without_data: Own) -> None:
         "unit": None,
         "multilabel": False,
         "per_pixel": False,
+        "boxes": False,
         "hidden": None,
         "log_probabilities": False,
     }

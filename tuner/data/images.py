@@ -131,6 +131,9 @@ class ImageData(Config):
             elif target.kind == "mask":
                 known = values[values != IGNORED].long()
                 counts[name] = ClassCounts(tuple(known.bincount(minlength=target.size).tolist()), len(known))
+            elif target.kind == "boxes":
+                classes = values[..., 4][values[..., 4] >= 0].long()
+                counts[name] = ClassCounts(tuple(classes.bincount(minlength=target.size).tolist()), len(classes))
         return counts
 
     def _training_targets(self) -> Targets:

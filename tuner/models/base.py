@@ -18,6 +18,8 @@ class Model(Config):
 
     per_pixel: ClassVar[bool] = False
     """Whether the model can have outputs of each pixel."""
+    boxes: ClassVar[bool] = False
+    """Whether the model can find objects and their boxes."""
 
     @property
     def user_code(self) -> list[str]:

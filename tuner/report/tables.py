@@ -85,7 +85,8 @@ def class_table(columns: Mapping[str, Sequence[float]], names: Sequence[str] = (
 
 
 def _named(names: Sequence[str], count: int) -> list[str]:
-    """The names of all classes; their indices if some are unknown, or two have the same name."""
+    """The names of the first classes; their indices if some are unknown, or two have the same name."""
+    names = names[:count]  # the last ones may be nowhere
     return list(names) if len(set(names)) == count else list(map(str, range(count)))
 
 

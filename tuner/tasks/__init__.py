@@ -5,10 +5,13 @@ from typing import Annotated
 from pydantic import Field
 
 from tuner.tasks.classification import Classification
+from tuner.tasks.detection import Detection
 from tuner.tasks.multilabel import Multilabel
 from tuner.tasks.multitask import Multitask
 from tuner.tasks.semantic_segmentation import SemanticSegmentation
 
-TaskConfig = Annotated[Classification | Multilabel | SemanticSegmentation | Multitask, Field(discriminator="kind")]
+TaskConfig = Annotated[
+    Classification | Multilabel | SemanticSegmentation | Detection | Multitask, Field(discriminator="kind")
+]
 
-__all__ = ["Classification", "Multilabel", "Multitask", "SemanticSegmentation", "TaskConfig"]
+__all__ = ["Classification", "Detection", "Multilabel", "Multitask", "SemanticSegmentation", "TaskConfig"]

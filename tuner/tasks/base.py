@@ -85,8 +85,13 @@ class Task(Config):
             raise Mistakes(*problems)
         return outputs
 
+    @property
+    def has_losses(self) -> bool:
+        """Whether the loss of each head can be computed from outputs of a model in eval mode."""
+        return not any(head.loss.is_of_model for head in self.named_heads.values())
+
     def predict(self, model: Model, batch: Batch) -> Outputs:
-        """Compute the outputs of a model for a batch."""
+        """Compute the outputs of a model in eval mode for a batch."""
         returned = model(batch.inputs)
         return returned.outputs if isinstance(returned, WithAuxiliary) else returned
 
@@ -97,7 +102,10 @@ class Task(Config):
             The weighted sum of the losses of the heads, a scalar that is a mean over the samples, and the outputs. The
             losses of auxiliary outputs are part of the sum.
         """
-        returned = model(batch.inputs)
+        of_model = {
+            name: batch.targets[head.target] for name, head in self.named_heads.items() if head.loss.is_of_model
+        }
+        returned = model(batch.inputs, of_model) if of_model else model(batch.inputs)
         if not isinstance(returned, WithAuxiliary):
             return self._loss(returned, batch), returned
         loss = self._loss(returned.outputs, batch)
@@ -138,7 +146,8 @@ class Task(Config):
         names = [
             f"{name}_{metric}" if name else metric for name, head in self.named_heads.items() for metric in of(head)
         ]
-        return tuple(dict.fromkeys(["loss", *names]))
+        measured = any("loss" in of(head) for head in self.named_heads.values())
+        return tuple(dict.fromkeys([*(["loss"] if measured else []), *names]))
 
 
 class TaskMeter:
@@ -164,14 +173,18 @@ class TaskMeter:
             meter.merge(other._meters[name])
 
     def compute(self) -> dict[str, float]:
-        """Return the metrics of all samples so far by name. The ``loss`` is the sum of those of the heads."""
-        total = 0.0
-        metrics: dict[str, float] = {}
-        for name, meter in self._meters.items():
-            head_metrics = meter.compute()
-            total += head_metrics["loss"]
-            metrics |= {f"{name}_{metric}" if name else metric: value for metric, value in head_metrics.items()}
-        return {"loss": total} | metrics
+        """Return the metrics of all samples so far by name.
+
+        The ``loss`` is the sum of those of the heads; of the ones that have a loss, if some have none.
+        """
+        by_head = {name: meter.compute() for name, meter in self._meters.items()}
+        losses = [metrics["loss"] for metrics in by_head.values() if "loss" in metrics]
+        total = {"loss": sum(losses)} if losses else {}
+        return total | {
+            f"{name}_{metric}" if name else metric: value
+            for name, metrics in by_head.items()
+            for metric, value in metrics.items()
+        }
 
     def by_class(self) -> dict[str, ByClass]:
         """The metrics of single classes of the heads that predict classes, in the order of the classes.

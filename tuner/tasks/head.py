@@ -11,12 +11,13 @@ from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import Output, Target, TargetKind
 from tuner.tasks.losses import AnyLoss, LossConfig
 from tuner.tasks.metrics import METERS, TRAINING_METERS
-from tuner.tasks.metrics.meter import ByClass, Meter
+from tuner.tasks.metrics.meter import ByClass, Meter, SumMeter
 
 _TASKS: dict[TargetKind, str] = {
     "class": "task: {kind: classification}, or as a head of multitask",
     "multilabel": "task: {kind: multilabel}, or as a head of multitask",
     "mask": "task: {kind: semantic_segmentation}, or as a head of multitask",
+    "boxes": "task: {kind: detection}, or as a head of multitask",
     "values": "a head of task: {kind: multitask}",
 }
 """What predicts a target of each kind."""
@@ -29,7 +30,7 @@ class Head(Config):
     """Target of the dataset that is predicted, such as ``label`` or ``position``."""
     loss: LossConfig
     """Loss: cross_entropy, focal, nll for a class; binary_cross_entropy, binary_focal for several; smooth_l1, mse for
-    values; pixel_cross_entropy, pixel_focal, pixel_dice for a mask."""
+    values; pixel_cross_entropy, pixel_focal, pixel_dice for a mask; detector for boxes."""
     hidden: int | None = Field(None, ge=0, le=2**20)
     """Width of the hidden layer before the output; 0 for none, null to leave it to the model."""
     weight: float = Field(1.0, ge=0)
@@ -42,7 +43,8 @@ class Head(Config):
             size: Number of its outputs, on which they depend; None if it is unknown, for all that there may be.
         """
         meters = [meter for meter in METERS[self.loss.target_kind] if size is None or size >= meter.least_size]
-        return ("loss", *(name for meter in meters for name in meter.names))
+        own = () if self.loss.is_of_model else LossMeter.names
+        return (*own, *(name for meter in meters for name in meter.names))
 
     @property
     def train_metrics(self) -> tuple[str, ...]:
@@ -68,15 +70,17 @@ class Head(Config):
             hint = f"allowed: {losses}, with {_TASKS[target.kind]}"
             raise Mistakes(Problem(message, key="loss", hint=hint))
         self.loss.check(target)
-        return Output(target.size, self.hidden, self.loss.log_probabilities, target.per_pixel)
+        return Output(target.size, self.hidden, self.loss.log_probabilities, target.per_pixel, target.boxes)
 
     def meter(self, *, training: bool) -> "HeadMeter":
         """Return a new meter of the `metrics`, or of the `train_metrics`."""
-        meters = (TRAINING_METERS if training else METERS)[self.loss.target_kind]
-        return HeadMeter(LossMeter(self.loss), *(meter() for meter in meters))
+        meters = [meter() for meter in (TRAINING_METERS if training else METERS)[self.loss.target_kind]]
+        if self.loss.is_of_model and not training:  # the model computes it in training mode alone
+            return HeadMeter(*meters)
+        return HeadMeter(LossMeter(self.loss), *meters)
 
 
-class LossMeter(Meter):
+class LossMeter(SumMeter):
     """The loss as it is reported: the mean over the samples.
 
     Args:

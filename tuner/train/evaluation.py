@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.data.loading.source import Source
-from tuner.interfaces import Batch, Model, Outputs, WithAuxiliary
+from tuner.interfaces import Batch, Model, Outputs, Targets, WithAuxiliary
 from tuner.process.out_of_memory import is_out_of_memory, release
 from tuner.tasks import TaskConfig
 from tuner.tasks.base import TaskMeter
@@ -54,7 +54,7 @@ def evaluate(task: TaskConfig, model: nn.Module, data: Source, dtype: torch.dtyp
         Diverged: The loss is NaN or infinite.
     """
     metrics = measure(task, model, data, dtype).compute()
-    if not math.isfinite(metrics["loss"]):
+    if not math.isfinite(metrics.get("loss", 0.0)):
         raise Diverged(f"the loss became {metrics['loss']} on held-out images")
     return metrics
 
@@ -119,9 +119,9 @@ def latency(task: TaskConfig, model: nn.Module, data: Source, dtype: torch.dtype
 def in_precision(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
     """Return a function that computes a model's matrices in `dtype` and returns float32, for losses and metrics."""
 
-    def forward(inputs: Tensor) -> Outputs | WithAuxiliary:
+    def forward(*inputs: Tensor | Targets) -> Outputs | WithAuxiliary:
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-            returned = model(inputs)
+            returned = model(*inputs)
         if isinstance(returned, WithAuxiliary):
             auxiliary = tuple(map(_as_float, returned.auxiliary))
             return WithAuxiliary(_as_float(returned.outputs), auxiliary, returned.weight)

@@ -42,7 +42,11 @@ class Normalization(Config):
 
 
 class OutputSignature(Config):
-    """An output of the model: (N, size), or (N, size, height, width) if it is one of each pixel."""
+    """An output of the model: (N, size), (N, size, height, width) if it is one of each pixel, or (N, K, 6) for boxes.
+
+    Each row of boxes is an object that was found, the surest first: left, top, right and bottom edge in pixels of the
+    input, score in [0, 1] and index of the class, which is -1 in the rows that are left.
+    """
 
     target: str
     """Target of the dataset that it predicts."""
@@ -56,6 +60,8 @@ class OutputSignature(Config):
     """Whether an image may have any number of the classes: then the output has a logit for each of them."""
     per_pixel: bool = False
     """Whether each pixel has values of its own, and not the image."""
+    boxes: bool = False
+    """Whether it is the objects that are found, each with a class and a box, and not values of the image."""
     hidden: int | None = Field(None, ge=0, le=_LARGEST)
     """Width of the hidden layer before it, if the task sets one."""
     log_probabilities: bool = False
@@ -68,6 +74,8 @@ class OutputSignature(Config):
             return f"values in {self.unit}"
         if self.per_pixel:
             return "one class for each pixel"
+        if self.boxes:
+            return "objects with boxes"
         return "any number of classes" if self.multilabel else "one class"
 
 
@@ -101,6 +109,7 @@ class Signature(Config):
                 unit=targets[target].unit,
                 multilabel=targets[target].multilabel,
                 per_pixel=output.per_pixel,
+                boxes=output.boxes,
                 hidden=output.hidden,
                 log_probabilities=output.log_probabilities,
             )
@@ -122,7 +131,7 @@ class Signature(Config):
     def task_outputs(self) -> dict[str, Output]:
         """The outputs as the task requested them from the model, by head."""
         return {
-            name: Output(each.size, each.hidden, each.log_probabilities, each.per_pixel)
+            name: Output(each.size, each.hidden, each.log_probabilities, each.per_pixel, each.boxes)
             for name, each in self.outputs.items()
         }
 

@@ -182,14 +182,15 @@ class TrialConfig(AnyTrial):
                 return f"{name} would be {change}, and the optimizer's state is that of the trained parameters"
         return ""
 
-    def _check_per_pixel(self, outputs: Mapping[str, Output]) -> None:
-        if self.model.per_pixel or not any(output.per_pixel for output in outputs.values()):
-            return
-        able = ", ".join(
-            each.model_fields["kind"].default for each in get_args(get_args(ModelConfig)[0]) if each.per_pixel
-        )
-        message = f"{self.model.kind} has outputs of the whole image, and the task needs one for each pixel"
-        raise Mistakes(Problem(message, "kind", hint=f"allowed: {able}"))
+    def _check_form(self, outputs: Mapping[str, Output]) -> None:
+        """Raise Mistakes if the model has outputs of another form."""
+        for form, needed in (("per_pixel", "one for each pixel"), ("boxes", "boxes of objects")):
+            if getattr(self.model, form) or not any(getattr(output, form) for output in outputs.values()):
+                continue
+            models = get_args(get_args(ModelConfig)[0])
+            able = ", ".join(each.model_fields["kind"].default for each in models if getattr(each, form))
+            message = f"{self.model.kind} has outputs of the whole image, and the task needs {needed}"
+            raise Mistakes(Problem(message, "kind", hint=f"allowed: {able}"))
 
     @property
     def _needs_import(self) -> bool:
@@ -218,11 +219,14 @@ class TrialConfig(AnyTrial):
                 problems.append(Problem(message, "data.balance", hint=hint))
             if not problems:
                 with collecting("model", problems):
-                    self._check_per_pixel(outputs)
+                    self._check_form(outputs)
                     self.model.check(self.data.image, outputs)
             if not problems and self.data.batch_size == 1 and self.model.needs_several(self.data.image, outputs):
                 message = "the model's batch normalization cannot be trained on one image"
                 problems.append(Problem(message, key="data.batch_size", hint="allowed: 2 or more"))
+        if self.distillation is not None and not self.task.has_losses:
+            message = "the task has a loss that the model computes itself, which knows no teacher"
+            problems.append(Problem(message, key="distillation", hint="leave it out for tasks with boxes"))
         problems += _at("model", self.model.why_not_for(self.epochs))
         problems += _at("optimizer", self.optimizer.why_not_for(self.model.has_stages))
         taken = [name for name in self.task.named_heads if f"{name}_".startswith(PREFIX)]

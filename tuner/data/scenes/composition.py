@@ -1,11 +1,14 @@
 """Composition of scenes of digits over clutter."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from tuner.interfaces import NO_BOX
 
 _CHUNK = 512
 """Scenes that are composed at once."""
@@ -18,7 +21,26 @@ _INK = 0.3
 _NOISE = 0.03
 """Standard deviation of the noise of a pixel, of a scale of [0, 1]."""
 
+_LEAST_VISIBLE = 0.25
+"""Smallest share of a digit's pixels that is not hidden; of what shows less, nobody can say what it is."""
+
 _Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Scenes of digits.
+
+    Args:
+        images: The scenes, uint8 (N, 3, S, S).
+        masks: The class of each pixel, uint8 (N, S, S): 0 for the background, else that of the foremost digit plus 1.
+        boxes: The boxes of what is visible of the digits, and their classes, as `tuner.interfaces.TargetKind` describes
+            them, (N, most, 6). A digit that is hidden has none, and one that is nearly hidden is ignored.
+    """
+
+    images: Tensor
+    masks: Tensor
+    boxes: Tensor
 
 
 def compose(
@@ -31,7 +53,7 @@ def compose(
     most: int,
     sides: tuple[int, int],
     clutter: int,
-) -> tuple[Tensor, Tensor]:
+) -> Composed:
     """Compose scenes of digits.
 
     Args:
@@ -43,25 +65,22 @@ def compose(
         most: Most digits of a scene.
         sides: Smallest and largest side of a digit's square in pixels, at most `side`.
         clutter: Pieces of digits in the background of each scene.
-
-    Returns:
-        The scenes, uint8 (N, 3, S, S), and the class of each pixel, uint8 (N, S, S): 0 for the background, else that of
-        the foremost digit plus 1.
     """
     chunks = []
     for start in range(0, count, _CHUNK):
-        scenes = _Scenes(min(_CHUNK, count - start), side, rng)
+        scenes = _Scenes(min(_CHUNK, count - start), side, most, rng)
         for _ in range(clutter):
             pieces, _ = _drawn(digits, labels, np.ones(len(scenes), dtype=bool), rng)
-            scenes.add(_cropped(pieces, rng), sides=(_SMALLEST_PIECE, _PIECE), contrast=_FAINT, classes=None)
+            scenes.add(_cropped(pieces, rng), sides=(_SMALLEST_PIECE, _PIECE), contrast=_FAINT)
         numbers = rng.integers(0, most, size=len(scenes), endpoint=True)
         for number in range(most):
             has = numbers > number
             found, classes = _drawn(digits, labels, has, rng)
-            scenes.add(found, sides=sides, contrast=_CONTRAST, classes=classes + 1, scenes=np.flatnonzero(has))
+            shown = np.flatnonzero(has)
+            scenes.add(found, sides=sides, contrast=_CONTRAST, scenes=shown, number=number, classes=classes)
         chunks.append(scenes.finished())
-    images, masks = zip(*chunks, strict=True)
-    return torch.cat(images), torch.cat(masks)
+    images, masks, boxes = zip(*((each.images, each.masks, each.boxes) for each in chunks), strict=True)
+    return Composed(torch.cat(images), torch.cat(masks), torch.cat(boxes))
 
 
 class _Scenes:
@@ -70,19 +89,23 @@ class _Scenes:
     Args:
         count: Number of scenes N.
         side: Their side S in pixels.
+        most: Most digits of a scene.
         rng: Generator of colours, places and sizes.
     """
 
-    def __init__(self, count: int, side: int, rng: np.random.Generator) -> None:
+    def __init__(self, count: int, side: int, most: int, rng: np.random.Generator) -> None:
         self._rng, self._side = rng, side
         top, bottom = (_tensor(rng.uniform(*_BACK, size=(count, 3, 1, 1))) for _ in range(2))
         self._backs = (top + bottom) / 2
         share = torch.linspace(0, 1, side).view(1, 1, -1, 1)
         self._images = torch.lerp(top, bottom, share).expand(count, 3, side, side).contiguous()
-        self._masks = torch.zeros((count, side, side), dtype=torch.uint8)
+        # Which digit is the foremost at each pixel, counted from 1; 0 for none.
+        self._digits = torch.zeros((count, side, side), dtype=torch.uint8)
+        self._classes = torch.full((count, most), -1)
+        self._pixels = torch.zeros((count, most))  # of each digit before others hide some
 
     def __len__(self) -> int:
-        return len(self._masks)
+        return len(self._digits)
 
     def add(
         self,
@@ -90,8 +113,9 @@ class _Scenes:
         *,
         sides: tuple[int, int],
         contrast: tuple[float, float],
-        classes: Tensor | None,
         scenes: _Array | None = None,
+        number: int | None = None,
+        classes: Tensor | None = None,
     ) -> None:
         """Add a shape to each scene, or to some.
 
@@ -99,8 +123,9 @@ class _Scenes:
             shapes: Shares of ink, float32 (M, h, w) in [0, 1].
             sides: Smallest and largest side to which they are resized, in pixels.
             contrast: Smallest and largest distance of their colours from the background.
-            classes: What their pixels are in the mask, (M,); None if they belong to the background.
             scenes: The indices of the scenes, (M,); None for all.
+            number: The number of the digit that they are in each scene, from 0; None if they are background.
+            classes: The classes of these digits, (M,).
         """
         index = np.arange(len(self)) if scenes is None else scenes
         sizes = self._rng.integers(*sides, size=len(index), endpoint=True)
@@ -122,14 +147,38 @@ class _Scenes:
             behind = self._images.permute(0, 2, 3, 1)
             ink = ink.permute(0, 2, 3, 1)
             behind[place] = torch.lerp(behind[place], colours[which].permute(0, 2, 3, 1), ink)
-            if classes is not None:
-                of_digit = classes[which].to(torch.uint8).view(-1, 1, 1)
-                self._masks[place] = torch.where(ink[..., 0] >= _INK, of_digit, self._masks[place])
+            if number is not None and classes is not None:
+                is_ink = ink[..., 0] >= _INK
+                self._digits[place] = torch.where(is_ink, number + 1, self._digits[place])
+                self._pixels[scene.flatten(), number] = is_ink.sum(dim=(1, 2)).float()
+                self._classes[scene.flatten(), number] = classes[which]
 
-    def finished(self) -> tuple[Tensor, Tensor]:
-        """The scenes, uint8 (N, 3, S, S), and their masks, uint8 (N, S, S)."""
+    def finished(self) -> Composed:
+        """The scenes."""
         noise = _tensor(self._rng.normal(0, _NOISE, size=self._images.shape))
-        return (self._images + noise).clamp(0, 1).mul(255).round().to(torch.uint8), self._masks
+        images = (self._images + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
+        of_digit = F.pad(self._classes + 1, (1, 0)).to(torch.uint8)  # what is no digit has the class 0
+        masks = of_digit.gather(1, self._digits.long().flatten(1)).view_as(self._digits)
+        return Composed(images, masks, self._boxes())
+
+    def _boxes(self) -> Tensor:
+        """The boxes of what is visible of the digits, (N, most, 6)."""
+        boxes = torch.tensor(NO_BOX).repeat(*self._classes.shape, 1)
+        for number in range(boxes.shape[1]):
+            visible = self._digits == number + 1
+            left, right = _extent(visible.any(dim=1))
+            top, bottom = _extent(visible.any(dim=2))
+            pixels = visible.sum(dim=(1, 2))
+            is_ignored = pixels < _LEAST_VISIBLE * self._pixels[:, number]
+            rows = torch.stack([left, top, right, bottom, self._classes[:, number], is_ignored], dim=1).float()
+            boxes[:, number] = torch.where((pixels > 0).unsqueeze(1), rows, boxes[:, number])
+        return boxes
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place and the one behind the last that is occupied, of booleans (N, S)."""
+    found = occupied.to(torch.uint8)
+    return found.argmax(dim=1), found.shape[1] - found.flip(1).argmax(dim=1)
 
 
 def _drawn(digits: Tensor, labels: Tensor, has: _Array, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,9 @@ _HELD_OUT = 0.15
 class MNISTScenes(ImageData):
     """Scenes of several digits in colour, at random places and sizes, over one another and over clutter.
 
-    The target ``mask`` has the class of each pixel: background, or one of the ten digits. No digit is in scenes of two
-    sets. The same seed gives the same scenes; those of the test set are the same with any seed.
+    The target ``mask`` has the class of each pixel: background, or one of the ten digits. The target ``boxes`` has the
+    boxes of what is visible of the digits; one of which less than a quarter is visible is ignored. No digit is in
+    scenes of two sets. The same seed gives the same scenes; those of the test set are the same with any seed.
     """
 
     kind: Literal["mnist_scenes"] = "mnist_scenes"
@@ -67,8 +68,12 @@ class MNISTScenes(ImageData):
 
     @property
     def targets(self) -> dict[str, Target]:
-        classes = ("background", *"0123456789")
-        return {"mask": Target(len(classes), classes=classes, per_pixel=True)}
+        digits = tuple("0123456789")
+        classes = ("background", *digits)
+        return {
+            "mask": Target(len(classes), classes=classes, per_pixel=True),
+            "boxes": Target(len(digits), classes=digits, boxes=True),
+        }
 
     def describe(self) -> Description:
         found = self._digits.describe()
@@ -96,11 +101,11 @@ class MNISTScenes(ImageData):
         train, validation = held_out(labels.numpy(), _HELD_OUT, np.random.default_rng((self.seed, 0)))
         shown = self._composed(digits[train], labels[train], count=self.scenes, seed=(self.seed, 1))
         held = self._composed(digits[validation], labels[validation], count=self.validation, seed=(self.seed, 3))
-        masks = torch.cat([shown.targets["mask"], held.targets["mask"]])
-        return Images(torch.cat([shown.images, held.images]), {"mask": masks}), self.scenes
+        targets = {name: torch.cat([shown.targets[name], held.targets[name]]) for name in shown.targets}
+        return Images(torch.cat([shown.images, held.images]), targets), self.scenes
 
     def _composed(self, digits: Tensor, labels: Tensor, count: int, seed: tuple[int, int]) -> Images:
-        images, masks = compose(
+        scenes = compose(
             digits,
             labels,
             count,
@@ -110,7 +115,7 @@ class MNISTScenes(ImageData):
             sides=(self.smallest, self.largest),
             clutter=self.clutter,
         )
-        return Images(images, {"mask": masks})
+        return Images(scenes.images, {"mask": scenes.masks, "boxes": scenes.boxes})
 
     @property
     def _digits(self) -> MNIST | Digits:

@@ -18,6 +18,8 @@ class Loss(Config, ABC):
     """The kind of the targets that the loss fits."""
     log_probabilities: ClassVar[bool] = False
     """Whether the loss needs outputs that end in a log-softmax."""
+    is_of_model: ClassVar[bool] = False
+    """Whether the model computes the loss itself, in training mode, from the targets that it gets."""
 
     def check(self, target: Target) -> None:
         """Raise Mistakes, at keys of the head, if the fields do not fit a target, which is of the right kind."""

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from tuner.interfaces import TargetKind
+from tuner.tasks.metrics.boxes import AveragePrecision
 from tuner.tasks.metrics.classes import Accuracy, Calibration, ClassMetrics, TopFive
 from tuner.tasks.metrics.masks import Boundaries, PixelAccuracy, Regions
-from tuner.tasks.metrics.meter import Meter
+from tuner.tasks.metrics.meter import Meter, SumMeter
 from tuner.tasks.metrics.multilabel import LabelF1, LabelMetrics
 
 EPOCH_METRICS = ("epoch_seconds", "images_per_second", "learning_rate", "parameters", "latency_ms")
 
 
-class Error(Meter):
+class Error(SumMeter):
     """The mean distance between outputs (N, values) and targets (N, values)."""
 
     names = ("error",)
@@ -32,6 +33,7 @@ METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
     "class": (ClassMetrics, TopFive, Calibration),
     "multilabel": (LabelMetrics,),
     "mask": (Regions, Boundaries),
+    "boxes": (AveragePrecision,),
     "values": (Error,),
 }
 """The meters of the validation and test sets for each kind of target."""
@@ -40,6 +42,7 @@ TRAINING_METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
     "class": (Accuracy,),
     "multilabel": (LabelF1,),
     "mask": (PixelAccuracy,),
+    "boxes": (),
     "values": (Error,),
 }
 """The meters of the training set, which measure some of the same metrics."""

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from tuner.tasks.metrics.meter import ByClass, Meter, macro, of_classes
+from tuner.tasks.metrics.meter import ByClass, SumMeter, macro, of_classes
 
 _CALIBRATION_BINS = 15  # as in Guo et al., 2017
 
 
-class Accuracy(Meter):
+class Accuracy(SumMeter):
     """Share of the samples whose largest output is that of the target class (N,), in [0, 1]."""
 
     names = ("accuracy",)
@@ -20,7 +20,7 @@ class Accuracy(Meter):
         return {"accuracy": self.sums.item() / self.samples}
 
 
-class ClassMetrics(Meter):
+class ClassMetrics(SumMeter):
     """Metrics by class indices (N,), averaged over the classes (macro).
 
     The averages are over the classes that occur or are predicted, as in scikit-learn. Of these, a class that is never
@@ -58,7 +58,7 @@ class ClassMetrics(Meter):
         return sums.diagonal().double(), sums.sum(dim=0).double(), sums.sum(dim=1).double()
 
 
-class TopFive(Meter):
+class TopFive(SumMeter):
     """Share of the samples whose target class (N,) is one of the five with the largest outputs, in [0, 1]."""
 
     names = ("accuracy_top5",)
@@ -75,7 +75,7 @@ class TopFive(Meter):
         return {"accuracy_top5": self.sums.item() / self.samples} if self.samples else {}
 
 
-class Calibration(Meter):
+class Calibration(SumMeter):
     """Expected calibration error (Guo et al., 2017): how far the probability of the predicted class is from the truth.
 
     The samples are put into 15 bins of equal width by that probability. The error is the mean over the samples of the

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tuner.interfaces import IGNORED
-from tuner.tasks.metrics.meter import ByClass, Meter, macro_of
+from tuner.tasks.metrics.meter import ByClass, SumMeter, macro_of
 
 _TOLERANCE = 0.0075
 """Distance, as a share of the image's diagonal, within which a boundary is found (Csurka et al., 2013)."""
 
 
-class PixelAccuracy(Meter):
+class PixelAccuracy(SumMeter):
     """Share of the pixels whose largest output is that of their class, in [0, 1]."""
 
     names = ("accuracy",)
@@ -33,7 +33,7 @@ class PixelAccuracy(Meter):
         return {"accuracy": hits / max(known, 1)}
 
 
-class Regions(Meter):
+class Regions(SumMeter):
     """How well the regions of the classes are found, over the pixels of all samples together.
 
     Averages are over the classes that occur or are predicted.
@@ -87,7 +87,7 @@ class Regions(Meter):
         return matrix.diagonal().double(), matrix.sum(dim=0).double(), matrix.sum(dim=1).double()
 
 
-class Boundaries(Meter):
+class Boundaries(SumMeter):
     """How well the boundaries of the classes' regions are found, in [0, 1] (Csurka et al., 2013).
 
     A pixel of a predicted boundary is right if the true boundary of that class is near, and one of a true boundary is

@@ -11,15 +11,40 @@ ByClass = dict[str, list[float]]
 
 
 class Meter(ABC):
-    """Metrics that are computed from sums over samples: its memory does not grow with the number of samples.
-
-    The sums stay on the device of the outputs. Only reading the metrics waits for that device.
-    """
+    """Metrics of a set that are computed from one batch after another."""
 
     names: ClassVar[tuple[str, ...]]
     """Names of the metrics that `compute` returns."""
     least_size: ClassVar[int] = 1
     """Smallest number of outputs for which there are metrics; `compute` returns none below it."""
+
+    @abstractmethod
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch of outputs (N, ...) and their targets (N, ...)."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> None:
+        """Add the samples of another meter, such as that of another process."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the metrics of all samples so far by name."""
+
+    def by_class(self) -> ByClass:
+        """Return the metrics of single classes for all samples so far; empty if there are none."""
+        return {}
+
+    @property
+    def confusion(self) -> list[list[int]] | None:
+        """The confusion matrix: rows are true classes, columns predicted ones; None if it is not measured."""
+        return None
+
+
+class SumMeter(Meter):
+    """Metrics that are computed from sums over samples: its memory does not grow with the number of samples.
+
+    The sums stay on the device of the outputs. Only reading the metrics waits for that device.
+    """
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None
@@ -53,19 +78,6 @@ class Meter(ABC):
     @abstractmethod
     def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
         """Add a batch to `sums` in place, without waiting for the device."""
-
-    @abstractmethod
-    def compute(self) -> dict[str, float]:
-        """Return the metrics of all samples so far by name."""
-
-    def by_class(self) -> ByClass:
-        """Return the metrics of single classes for all samples so far; empty if there are none."""
-        return {}
-
-    @property
-    def confusion(self) -> list[list[int]] | None:
-        """The confusion matrix: rows are true classes, columns predicted ones; None if it is not measured."""
-        return None
 
 
 def macro_of(values: Tensor, counted: Tensor) -> float:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tuner.tasks.metrics.meter import ByClass, Meter, macro, of_classes
+from tuner.tasks.metrics.meter import ByClass, SumMeter, macro, of_classes
 
 _LARGEST = 16
 """Logits outside of [-16, 16] count as this: probabilities of 1e-7 and less, or as close to 1."""
@@ -14,7 +14,7 @@ _AT_ONCE = 64
 _BINS = 2 * _LARGEST * _STEPS
 
 
-class LabelF1(Meter):
+class LabelF1(SumMeter):
     """The macro F1: the average over the classes that occur or are predicted."""
 
     names = ("f1",)
@@ -31,7 +31,7 @@ class LabelF1(Meter):
         return {"f1": macro(hits, positives, members)["f1"]}
 
 
-class LabelMetrics(Meter):
+class LabelMetrics(SumMeter):
     """Macro and micro averages at a probability of 0.5, and averages over all thresholds.
 
     The macro averages are over the classes that occur or are predicted, and 0 if there is none. The micro average
