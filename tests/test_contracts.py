@@ -35,7 +35,7 @@ from tuner.data.loading.choice import Cache
 from tuner.data.loading.source import ALONE
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
-from tuner.interfaces import IGNORED, Batch, ImageShape, Output, Outputs, Target
+from tuner.interfaces import IGNORED, NO_BOX, Batch, ImageShape, Output, Outputs, Target
 from tuner.models import ModelConfig
 from tuner.objectives import Objective, mode_of
 from tuner.search import SearchConfig
@@ -87,6 +87,8 @@ ASKED = {
     "three named": {"digit": Output(10, 16, log_probabilities=True), "aux": Output(10, 0), "position": Output(2)},
     "of each pixel": {"": Output(5, per_pixel=True)},
     "of each pixel and of the image": {"mask": Output(5, 3, per_pixel=True), "label": Output(10)},
+    "boxes": {"": Output(5, boxes=True)},
+    "boxes and of the image": {"boxes": Output(5, boxes=True), "label": Output(10)},
     "named like a module's own attribute": {"type": Output(10), "values": Output(3), "training": Output(2, 8)},
 }
 
@@ -104,8 +106,9 @@ def fitted(member: Any, image: ImageShape, outputs: dict[str, Output], **fields:
 
 
 def accepted(member: Any, image: ImageShape, outputs: dict[str, Output]) -> bool:
-    if not member.per_pixel and any(output.per_pixel for output in outputs.values()):
-        return False
+    for form in ("per_pixel", "boxes"):
+        if not getattr(member, form) and any(getattr(output, form) for output in outputs.values()):
+            return False
     try:
         fitted(member, image, outputs).check(image, outputs)
     except Mistakes:
@@ -121,6 +124,14 @@ def by_name(outputs: Outputs, asked: dict[str, Output]) -> dict[str, Tensor]:
     return {name: outputs}
 
 
+def called(model: nn.Module, images: Tensor, asked: dict[str, Output]) -> dict[str, Tensor]:
+    """The outputs by name, of a model that gets boxes in training mode if it computes their loss."""
+    count, _, height, width = images.shape
+    box = torch.tensor([0.1 * width, 0.2 * height, 0.9 * width, 0.9 * height, 1, 0])
+    boxes = {name: box.repeat(count, 1, 1) for name, output in asked.items() if output.boxes}
+    return by_name(model(images, boxes) if boxes and model.training else model(images), asked)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
 def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: Any, shape: tuple[int, int, int]) -> None:
@@ -134,23 +145,29 @@ def test_a_model_builds_for_every_shape_and_learns_in_every_parameter(member: An
         model = fitted(member, image, asked).build(image, asked)
         images = torch.rand(6, *shape)
         given = images.clone()
-        outputs = by_name(model(images), asked)
+        outputs = called(model, images, asked)
         assert torch.equal(images, given), "the forward pass changed its input"
         assert list(outputs) == list(asked)
         for name, output in outputs.items():
             size = shape[1:] if asked[name].per_pixel else ()
-            assert output.shape == (6, asked[name].size, *size) and output.isfinite().all()
+            assert output.isfinite().all()
+            assert output.shape == (6, output.shape[1] if asked[name].boxes else asked[name].size, *size)
             sums = output.exp().sum(dim=1)
             is_distribution = torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
-            assert is_distribution == asked[name].log_probabilities
+            assert asked[name].boxes or is_distribution == asked[name].log_probabilities
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for _ in range(2):  # a layer before one that is initialized with zeros learns from the second step on
-            outputs = by_name(model(images), asked)
+            outputs = called(model, images, asked)
             sum((output * torch.randn_like(output)).sum() for output in outputs.values()).backward()  # type: ignore[union-attr]
             optimizer.step()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-            assert parameter.grad.any(), f"{name} does not learn"
+        learning = [name for name, parameter in model.named_parameters() if parameter.grad.any()]
+        if any(output.boxes for output in asked.values()):
+            # Places to which no box is assigned learn nothing of boxes.
+            assert len(learning) > 0.6 * len(list(model.parameters()))
+        else:
+            assert learning == [name for name, _ in model.named_parameters()]
 
 
 @pytest.mark.parametrize("member", members(ModelConfig), ids=lambda member: member.__name__)
@@ -163,8 +180,8 @@ def test_a_model_in_eval_mode_is_a_function_of_each_image_alone(member: Any) -> 
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.rand(5, 1, 8, 8)
-    together = by_name(model(images), asked)
-    for name, output in by_name(model(images[2:3]), asked).items():
+    together = called(model, images, asked)
+    for name, output in called(model, images[2:3], asked).items():
         torch.testing.assert_close(output, together[name][2:3])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -193,8 +210,8 @@ def test_a_model_that_cannot_be_built_is_refused_beforehand(member: Any) -> None
             if not accepted(member, image, asked):
                 refused += 1
                 continue
-            outputs = fitted(member, image, asked).build(image, asked)(torch.rand(2, 1, height, width))
-            for output in by_name(outputs, asked).values():
+            model = fitted(member, image, asked).build(image, asked)
+            for output in called(model, torch.rand(2, 1, height, width), asked).values():
                 assert output.isfinite().all()
     assert refused < 64
 
@@ -336,6 +353,13 @@ def test_a_dataset_is_what_it_says(prepared: Make, canvas: int | None) -> None:
                 assert set(values.flatten().tolist()) - {IGNORED} == set(range(target.size)), (
                     "every class is in every part"
                 )
+            elif target.kind == "boxes":
+                assert values.dtype == torch.float32 and values.ndim == 3 and values.shape[2] == 6
+                boxes = values[values[..., 4] >= 0]
+                assert (values[values[..., 4] < 0] == torch.tensor(NO_BOX)).all()
+                assert set(boxes[:, 4].tolist()) == set(range(target.size)), "every class is in every part"
+                assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:4] > boxes[:, :2]).all()
+                assert (boxes[:, 2:4] <= torch.tensor([shape.width, shape.height])).all()
             else:
                 assert values.shape == (len(part), target.size) and values.dtype == torch.float32
                 assert values.isfinite().all() and values.std(dim=0).min() > 0
@@ -426,6 +450,8 @@ def example(target: Target, count: int = 24) -> tuple[Tensor, Tensor]:
     if target.kind == "mask":
         classes = torch.randint(target.size, (count, 5, 4), generator=generator, dtype=torch.uint8)
         return torch.randn(count, target.size, 5, 4, generator=generator), classes
+    if target.kind == "boxes":  # a detector returns the terms of its loss
+        return torch.rand(count, 3, generator=generator), torch.zeros(count, 1, 6)
     output = torch.randn(count, target.size, generator=generator)
     if target.kind == "class":
         return output.log_softmax(dim=1), torch.randint(target.size, (count,), generator=generator)
@@ -437,6 +463,7 @@ TARGETS = {
     "class": Target(10),
     "multilabel": Target(10, multilabel=True),
     "mask": Target(10, per_pixel=True),
+    "boxes": Target(10, boxes=True),
     "values": Target(2, unit="pixels"),
 }
 """A target of each kind."""
@@ -468,8 +495,12 @@ def test_going_down_a_loss_gradient_lowers_what_is_measured(member: Any) -> None
     assert loss.measure(better, target) < loss.measure(output, target)
 
 
+OF_OUTPUTS = [member for member in members(LossConfig) if not member.is_of_model]
+"""The losses that are computed from outputs, and not by the model."""
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 8.0])
-@pytest.mark.parametrize("member", members(LossConfig), ids=lambda member: member.__name__)
+@pytest.mark.parametrize("member", OF_OUTPUTS, ids=lambda member: member.__name__)
 def test_the_distance_to_a_teacher_is_a_mean_over_samples_and_none_to_itself(member: Any, temperature: float) -> None:
     loss = member()
     output, _ = example(TARGETS[loss.target_kind])
@@ -487,7 +518,9 @@ def test_the_distance_to_a_teacher_is_a_mean_over_samples_and_none_to_itself(mem
     assert itself.item() == pytest.approx(0, abs=1e-6) and still.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("member", members(TaskConfig), ids=lambda member: member.__name__)
+@pytest.mark.parametrize(
+    "member", [each for each in members(TaskConfig) if each().has_losses], ids=lambda member: member.__name__
+)
 def test_a_task_measures_what_it_names_and_is_pure(member: Any) -> None:
     task = member()
     offered = {head.target: TARGETS[head.loss.target_kind] for head in task.named_heads.values()}

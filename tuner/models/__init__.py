@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tuner.models.cnn import CNN
+from tuner.models.detection.yolo import Yolo
 from tuner.models.imported import ImportedModel
 from tuner.models.mlp import MLP
 from tuner.models.multitask_cnn import MultitaskCNN
@@ -14,7 +15,7 @@ from tuner.models.pretrained.unet import UNet
 from tuner.models.resnet_small import ResNetSmall
 
 ModelConfig = Annotated[
-    CNN | MultitaskCNN | ResNetSmall | UNet | TorchvisionModel | TimmModel | MLP | ImportedModel,
+    CNN | MultitaskCNN | ResNetSmall | UNet | Yolo | TorchvisionModel | TimmModel | MLP | ImportedModel,
     Field(discriminator="kind"),
 ]
 
@@ -28,4 +29,5 @@ __all__ = [
     "TimmModel",
     "TorchvisionModel",
     "UNet",
+    "Yolo",
 ]
