@@ -40,6 +40,7 @@ METRICS = {
     "map": Metric("mean average precision: the mean over classes, of boxes COCO's, in [0, 1]", "max"),
     "map50": Metric("mean average precision of boxes that overlap the true ones by a half or more, in [0, 1]", "max"),
     "map75": Metric("mean average precision of boxes that overlap the true ones by three quarters, in [0, 1]", "max"),
+    "map_voc": Metric("Pascal VOC's mean average precision, of 2010 and later, in [0, 1]", "max"),
     "map_small": Metric("mean average precision of objects of up to 32x32 pixels, in [0, 1]", "max"),
     "map_medium": Metric("mean average precision of objects of 32x32 to 96x96 pixels, in [0, 1]", "max"),
     "map_large": Metric("mean average precision of objects of more than 96x96 pixels, in [0, 1]", "max"),

@@ -10,10 +10,12 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from tuner.interfaces import NO_BOX
 from tuner.tasks import Detection
 from tuner.tasks.metrics.boxes import AveragePrecision
+from tuner.tasks.metrics.voc import VOCAveragePrecision
 
 CLASSES = 5
 
@@ -156,3 +158,48 @@ def test_the_loss_of_a_detector_is_measured_in_training_alone() -> None:
     meter = task.meter(training=True)
     meter.update(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), {"boxes": torch.zeros(2, 1, 6)})
     assert meter.compute() == {"loss": 5.0}
+
+
+def of_the_devkit(boxes: Tensor, found: Tensor) -> float:
+    """Pascal VOC's mean average precision, detection by detection, as its development kit describes it."""
+    areas = []
+    for category in range(CLASSES):
+        objects = {image: rows[rows[:, 4] == category] for image, rows in enumerate(boxes)}
+        count = sum(int((rows[:, 5] == 0).sum()) for rows in objects.values())
+        detections = [
+            (row[4].item(), image, row[:4]) for image, rows in enumerate(found) for row in rows if row[5] == category
+        ]
+        taken: set[tuple[int, int]] = set()
+        right, wrong, curve = 0, 0, [(0.0, 0.0)]
+        for _, image, box in sorted(detections, key=lambda each: -each[0]):
+            overlap = box_iou(box[None].double(), objects[image][:, :4].double())[0]
+            best = int(overlap.argmax()) if len(overlap) else -1
+            if best >= 0 and overlap[best] >= 0.5 and objects[image][best, 5]:
+                continue
+            if best >= 0 and overlap[best] >= 0.5 and (image, best) not in taken:
+                taken.add((image, best))
+                right += 1
+            else:
+                wrong += 1
+            curve.append((right / max(count, 1), right / (right + wrong)))
+        if count:
+            steps = range(1, len(curve))
+            areas.append(sum((curve[n][0] - curve[n - 1][0]) * max(p for _, p in curve[n:]) for n in steps))
+    return float(np.mean(areas))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_that_of_pascal_voc_is_what_its_development_kit_describes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = random_boxes(rng, 20, 8, 200)
+    found = detections_of(rng, boxes, 20, 200)
+    order = found[..., 4].argsort(dim=1, descending=True)
+    found = found.gather(1, order.unsqueeze(2).expand(-1, -1, 6))
+    first, second = VOCAveragePrecision(), VOCAveragePrecision()
+    first.update(found[:7], boxes[:7])
+    second.update(found[7:], boxes[7:])
+    first.merge(second)
+    assert first.compute()["map_voc"] == pytest.approx(of_the_devkit(boxes, found), abs=1e-9)
+    nothing = VOCAveragePrecision()
+    nothing.update(found, torch.tensor(NO_BOX).expand(20, 1, 6))
+    assert math.isnan(nothing.compute()["map_voc"])

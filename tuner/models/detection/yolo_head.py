@@ -53,7 +53,7 @@ class BoxHead(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.gains, self.selection = size, gains, selection
-        boxes, scores = max(channels[0] // 4, 4 * _BINS), max(channels[0], min(classes, 100))
+        boxes, scores = channels[0], max(channels[0], min(classes, 100))
         height, width = (side + -side % strides[-1] for side in size)  # as `layers.Pad` pads images
         places = [places_of((height, width), stride) for stride in strides]
         self.boxes, self.scores = nn.ModuleList(), nn.ModuleList()

@@ -13,6 +13,7 @@ from tuner.tasks.metrics.classes import Accuracy, Calibration, ClassMetrics, Top
 from tuner.tasks.metrics.masks import Boundaries, PixelAccuracy, Regions
 from tuner.tasks.metrics.meter import Meter, SumMeter
 from tuner.tasks.metrics.multilabel import LabelF1, LabelMetrics
+from tuner.tasks.metrics.voc import VOCAveragePrecision
 
 EPOCH_METRICS = ("epoch_seconds", "images_per_second", "learning_rate", "parameters", "latency_ms")
 
@@ -33,7 +34,7 @@ METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
     "class": (ClassMetrics, TopFive, Calibration),
     "multilabel": (LabelMetrics,),
     "mask": (Regions, Boundaries),
-    "boxes": (AveragePrecision,),
+    "boxes": (AveragePrecision, VOCAveragePrecision),
     "values": (Error,),
 }
 """The meters of the validation and test sets for each kind of target."""
