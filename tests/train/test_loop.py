@@ -12,7 +12,7 @@ from outputs import predicted
 from torch import Tensor, nn
 
 from tuner.data import Digits
-from tuner.data.augment import Augment
+from tuner.data.augmentation import Augment
 from tuner.data.images import Images
 from tuner.interfaces import Target
 from tuner.objectives import Objective

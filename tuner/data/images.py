@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tuner.config import Config
-from tuner.data.augment import Augment
+from tuner.data.augmentation import Augment
 from tuner.data.loading.source import LoaderResources, Source, batch_of, order_of
 from tuner.interfaces import IGNORED, Batch, ClassCounts, ImageShape, Target, Targets
 
@@ -143,16 +143,11 @@ class ImageData(Config):
     @property
     def augmentation(self) -> Callable[[Batch], Batch]:
         """Changes a training batch at random. What lies at a place of its images moves with them."""
-        return partial(self.augment, masks=self._masks)
+        return partial(self.augment, targets=self.targets)
 
     def check_augment(self) -> None:
         """Raise Mistakes if these images, or their targets, cannot be changed like this."""
-        self.augment.check(self.image, self._masks)
-
-    @property
-    def _masks(self) -> tuple[str, ...]:
-        """The names of the targets that have a value for each pixel."""
-        return tuple(name for name, target in self.targets.items() if target.kind == "mask")
+        self.augment.check(self.image, self.targets)
 
     @property
     def preprocessing(self) -> list[dict[str, Any]]:

@@ -8,15 +8,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tuner.data import Digits
-from tuner.data.augment import Augment
+from tuner.data.augmentation import Augment
 from tuner.errors import Mistakes
-from tuner.interfaces import IGNORED, Batch, ImageShape, Mixed
+from tuner.interfaces import Batch, ImageShape, Mixed
 from tuner.tasks import Classification, Multitask
 from tuner.train.trial_config import TrialConfig
 
 ALL: dict[str, Any] = {
     "flip": True,
     "crop": 0.5,
+    "zoom": 1.5,
     "shift": 2,
     "rotation": 20.0,
     "color": 0.4,
@@ -112,6 +113,25 @@ def test_a_crop_is_a_part_of_the_image_of_the_share_that_is_asked_for() -> None:
     assert 0.23 < area.min() < 0.3 and 0.9 < area.max() <= 1.001
     assert (wide / tall).max() > 1.2 and (tall / wide).max() > 1.2
     assert (wide / tall).log().abs().max() < 0.35
+
+
+def test_an_image_is_made_larger_or_smaller_over_black() -> None:
+    ramp = torch.linspace(0.1, 1, 64)
+    across, down = torch.meshgrid(ramp, ramp, indexing="xy")
+    images = torch.stack([across, down]).expand(500, 2, 64, 64)
+    changed = augmented(Batch(images, {}), zoom=2.0).inputs
+    shown = (changed > 0).all(dim=1)
+    tall, wide = (shown.any(dim=side).sum(dim=1) for side in (2, 1))
+    assert (tall - wide).abs().max() <= 1 and (shown.sum(dim=(1, 2)) == tall * wide).all(), "a square on black"
+    assert 31 <= wide.min() < 36 and wide.max() == 64
+    smaller, larger = wide < 63, wide == 64
+    assert 180 < smaller.sum() < 320, "as often smaller as larger"
+    ends = torch.stack(
+        [each[row.any(dim=0)][[0, -1]] for each, row in zip(changed[:, 0].amax(dim=1), shown, strict=True)]
+    )
+    assert (ends[smaller] - torch.tensor([0.1, 1.0])).abs().max() < 0.02, "all of it is seen"
+    seen = (ends[larger, 1] - ends[larger, 0]) / 0.9
+    assert 0.48 < seen.min() < 0.55, "or a part of it, down to a half of each side"
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 33), (33, 65)])
@@ -245,75 +265,15 @@ def test_a_population_may_change_the_augmentation() -> None:
 
 def test_a_policy_that_cannot_change_these_images_is_told_at_its_key() -> None:
     shape = ImageShape(4, 8, 8, mean=(0.5,) * 4, std=(0.5,) * 4)
-    Augment(**GREY | {"policy": "none"}).check(shape)
+    Augment(**GREY | {"policy": "none"}).check(shape, {})
     with pytest.raises(Mistakes) as error:
-        Augment(policy="rand").check(shape)
+        Augment(policy="rand").check(shape, {})
     assert error.value.problems[0].key == "policy" and "4 channels" in error.value.problems[0].message
 
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_hues_of_images_that_have_none_are_told_at_their_key(channels: int) -> None:
-    Augment(hue=0.1).check(ImageShape(3, 8, 8, mean=(0.5,) * 3, std=(0.5,) * 3))
+    Augment(hue=0.1).check(ImageShape(3, 8, 8, mean=(0.5,) * 3, std=(0.5,) * 3), {})
     with pytest.raises(Mistakes) as error:
-        Augment(hue=0.1).check(ImageShape(channels, 8, 8, mean=(0.5,) * channels, std=(0.5,) * channels))
+        Augment(hue=0.1).check(ImageShape(channels, 8, 8, mean=(0.5,) * channels, std=(0.5,) * channels), {})
     assert error.value.problems[0].key == "hue" and f"images of {channels} channel" in error.value.problems[0].message
-
-
-def with_mask(count: int = 40, side: int = 12) -> Batch:
-    """Images whose first channel says what their mask is, none of it black: class 1 is 0.1, class 9 is 0.9."""
-    classes = torch.randint(1, 10, (count, side, side), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    images = (classes / 10).unsqueeze(1).expand(-1, 3, -1, -1)
-    return Batch(images.contiguous(memory_format=torch.channels_last), {"mask": classes})
-
-
-def moved(given: Batch, **fields: Any) -> Batch:
-    torch.manual_seed(0)
-    return Augment(**fields)(given, ("mask",))
-
-
-@pytest.mark.parametrize("fields", [{"flip": True}, {"shift": 3}, {"flip": True, "shift": 2}], ids=str)
-def test_a_mask_moves_with_its_image(fields: dict[str, Any]) -> None:
-    given = with_mask()
-    found = moved(given, **fields)
-    mask, shown = found.targets["mask"], found.inputs[:, 0] * 10
-    assert mask.dtype == torch.uint8 and not torch.equal(mask, given.targets["mask"])
-    outside = shown < 0.5
-    assert (mask[outside] == IGNORED).all() and outside.any() == ("shift" in fields)
-    torch.testing.assert_close(shown[~outside], mask[~outside].float(), atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "fields", [{"crop": 0.3}, {"rotation": 90.0}, {"crop": 0.5, "rotation": 30.0, "flip": True}], ids=str
-)
-def test_a_mask_is_resampled_as_its_image(fields: dict[str, Any]) -> None:
-    corner = torch.zeros(30, 32, 32, dtype=torch.uint8)
-    corner[:, :14, 8:] = 1
-    given = Batch((0.2 + 0.7 * corner).unsqueeze(1).contiguous(memory_format=torch.channels_last), {"mask": corner})
-    found = moved(given, **fields)
-    mask, shown = found.targets["mask"], found.inputs[:, 0]
-    known = mask != IGNORED
-    assert torch.equal(known, shown > 0.1)
-    agree = (mask == 1) == (shown > 0.55)
-    assert agree[known].float().mean() > 0.99
-    assert not torch.equal(mask, corner)
-
-
-def test_cutmix_pastes_masks_as_it_pastes_images_and_mixup_blends_both_losses() -> None:
-    given = with_mask()
-    cut = moved(given, cutmix=1.0)
-    assert torch.equal((cut.inputs[:, 0] * 10).round().to(torch.uint8), cut.targets["mask"])
-    assert not torch.equal(cut.targets["mask"], given.targets["mask"])
-    assert cut.mixed is not None and torch.equal(cut.mixed.targets["mask"], cut.targets["mask"])
-    blended = moved(given, mixup=1.0)
-    assert torch.equal(blended.targets["mask"], given.targets["mask"]) and blended.mixed is not None
-    assert not torch.equal(blended.mixed.targets["mask"], given.targets["mask"])
-
-
-def test_colours_and_erased_rectangles_leave_masks_as_they_are() -> None:
-    given = with_mask()
-    assert torch.equal(moved(given, color=0.5, hue=0.2, erase=1.0).targets["mask"], given.targets["mask"])
-
-
-def test_a_policy_that_cannot_move_masks_is_refused() -> None:
-    with pytest.raises(Mistakes, match="trivial moves images, but not their masks"):
-        Augment(policy="trivial").check(ImageShape(3, 8, 8, (0.5,) * 3, (0.2,) * 3), ("mask",))
