@@ -35,6 +35,7 @@ from tuner.data.loading.choice import Cache
 from tuner.data.loading.source import ALONE
 from tuner.data.mnist import _FILES, MNIST
 from tuner.errors import Mistakes, UserError
+from tuner.instances import NUMBERS, classes_of, numbers_of
 from tuner.interfaces import IGNORED, NO_BOX, Batch, ImageShape, Output, Outputs, Target
 from tuner.models import ModelConfig
 from tuner.objectives import Objective, mode_of
@@ -89,6 +90,7 @@ ASKED = {
     "of each pixel and of the image": {"mask": Output(5, 3, per_pixel=True), "label": Output(10)},
     "boxes": {"": Output(5, boxes=True)},
     "boxes and of the image": {"boxes": Output(5, boxes=True), "label": Output(10)},
+    "masks of objects": {"": Output(5, boxes=True, masks=True)},
     "named like a module's own attribute": {"type": Output(10), "values": Output(3), "training": Output(2, 8)},
 }
 
@@ -106,7 +108,7 @@ def fitted(member: Any, image: ImageShape, outputs: dict[str, Output], **fields:
 
 
 def accepted(member: Any, image: ImageShape, outputs: dict[str, Output]) -> bool:
-    for form in ("per_pixel", "boxes"):
+    for form in ("per_pixel", "boxes", "masks"):
         if not getattr(member, form) and any(getattr(output, form) for output in outputs.values()):
             return False
     try:
@@ -128,8 +130,12 @@ def called(model: nn.Module, images: Tensor, asked: dict[str, Output]) -> dict[s
     """The outputs by name, of a model that gets boxes in training mode if it computes their loss."""
     count, _, height, width = images.shape
     box = torch.tensor([0.1 * width, 0.2 * height, 0.9 * width, 0.9 * height, 1, 0])
-    boxes = {name: box.repeat(count, 1, 1) for name, output in asked.items() if output.boxes}
-    return by_name(model(images, boxes) if boxes and model.training else model(images), asked)
+    instances = torch.zeros((count, height, width), dtype=torch.int16)
+    instances[:, height // 5 :, width // 5 :] = NUMBERS + 1
+    targets = {
+        name: instances if output.masks else box.repeat(count, 1, 1) for name, output in asked.items() if output.boxes
+    }
+    return by_name(model(images, targets) if targets and model.training else model(images), asked)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -360,6 +366,11 @@ def test_a_dataset_is_what_it_says(prepared: Make, canvas: int | None) -> None:
                 assert set(boxes[:, 4].tolist()) == set(range(target.size)), "every class is in every part"
                 assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:4] > boxes[:, :2]).all()
                 assert (boxes[:, 2:4] <= torch.tensor([shape.width, shape.height])).all()
+            elif target.kind == "instances":
+                assert values.dtype in (torch.int16, torch.int32)
+                assert values.shape == (len(part), shape.height, shape.width)
+                assert set(classes_of(values).flatten().tolist()) - {-1} == set(range(target.size))
+                assert numbers_of(values).max() < 256
             else:
                 assert values.shape == (len(part), target.size) and values.dtype == torch.float32
                 assert values.isfinite().all() and values.std(dim=0).min() > 0
@@ -450,7 +461,7 @@ def example(target: Target, count: int = 24) -> tuple[Tensor, Tensor]:
     if target.kind == "mask":
         classes = torch.randint(target.size, (count, 5, 4), generator=generator, dtype=torch.uint8)
         return torch.randn(count, target.size, 5, 4, generator=generator), classes
-    if target.kind == "boxes":  # a detector returns the terms of its loss
+    if target.kind in ("boxes", "instances"):  # a detector returns the terms of its loss
         return torch.rand(count, 3, generator=generator), torch.zeros(count, 1, 6)
     output = torch.randn(count, target.size, generator=generator)
     if target.kind == "class":
@@ -464,6 +475,7 @@ TARGETS = {
     "multilabel": Target(10, multilabel=True),
     "mask": Target(10, per_pixel=True),
     "boxes": Target(10, boxes=True),
+    "instances": Target(10, instances=True),
     "values": Target(2, unit="pixels"),
 }
 """A target of each kind."""

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tuner import instances
+
 Outputs = Tensor | dict[str, Tensor]
 """What a model returns: one tensor, or one tensor for each head. The first dimension is the sample."""
 
@@ -99,7 +101,7 @@ IGNORED = 255
 NO_BOX = (0.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 """The row of a target of boxes that stands for no box: images have different numbers of them."""
 
-TargetKind = Literal["class", "multilabel", "mask", "boxes", "values"]
+TargetKind = Literal["class", "multilabel", "mask", "boxes", "instances", "values"]
 """What a target is, and the tensor that holds it for N samples.
 
 - ``class``: one of the classes; int64 (N,), their indices.
@@ -108,6 +110,8 @@ TargetKind = Literal["class", "multilabel", "mask", "boxes", "values"]
 - ``boxes``: any number of objects, each with one of the classes; float32 (N, M, 6), a row for each: left, top, right
   and bottom edge in pixels of the image, the index of the class, and 1 if the object is neither trained on nor measured
   (a crowd), else 0. The rest of the rows are `NO_BOX`.
+- ``instances``: any number of objects, each with one of the classes and a mask; int16 or int32 (N, H, W), for each
+  pixel which object it belongs to, as `tuner.instances` codes that.
 - ``values``: numbers in a unit; float32 (N, values).
 """
 
@@ -123,6 +127,7 @@ class Target:
         multilabel: Whether a sample may have any number of the classes, and not just one.
         per_pixel: Whether each pixel of a sample has a class, and not the sample.
         boxes: Whether the objects of a sample have classes and boxes, and not the sample.
+        instances: Whether the objects of a sample have classes and masks, and not the sample.
     """
 
     size: int
@@ -131,6 +136,7 @@ class Target:
     multilabel: bool = False
     per_pixel: bool = False
     boxes: bool = False
+    instances: bool = False
 
     @property
     def kind(self) -> TargetKind:
@@ -141,6 +147,8 @@ class Target:
             return "mask"
         if self.boxes:
             return "boxes"
+        if self.instances:
+            return "instances"
         return "multilabel" if self.multilabel else "class"
 
     def names(self, value: Tensor) -> list[str]:
@@ -154,6 +162,8 @@ class Target:
             indices = sorted({*value.flatten().tolist()} - {IGNORED})
         elif self.kind == "boxes":
             indices = sorted({int(number) for number in value[:, 4].tolist() if number >= 0})
+        elif self.kind == "instances":
+            indices = sorted({*instances.classes_of(value).flatten().tolist()} - {-1})
         return [self.classes[index] if index < len(self.classes) else str(index) for index in indices]
 
     def __str__(self) -> str:
@@ -162,6 +172,7 @@ class Target:
             "multilabel": "any number of {} classes",
             "mask": "one of {} classes for each pixel",
             "boxes": "any number of boxes of {} classes",
+            "instances": "any number of objects with masks of {} classes",
             "values": "{} values in {}",
         }
         return texts[self.kind].format(self.size, self.unit)
@@ -192,6 +203,8 @@ class Output:
         boxes: Whether the output is the objects that are found, (N, K, 6), the surest first: left, top, right and
             bottom edge in pixels, score in [0, 1] and index of the class, which is -1 in the rows that are left. In
             training mode it is the terms of the loss, (N, T), whose sum is the loss of a sample.
+        masks: Whether each of these objects has a mask, too, behind its other values: probabilities, row by row, of the
+            sides that `tuner.instances.mask_sides` returns.
     """
 
     size: int
@@ -199,6 +212,7 @@ class Output:
     log_probabilities: bool = False
     per_pixel: bool = False
     boxes: bool = False
+    masks: bool = False
 
 
 @dataclass(frozen=True)

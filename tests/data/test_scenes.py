@@ -130,7 +130,7 @@ def trial(**parts: object) -> TrialConfig:
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"model": {"kind": "cnn"}}, "cnn has outputs of the whole image, and the task needs one for each pixel"),
+        ({"model": {"kind": "cnn"}}, "cnn has other outputs, and the task needs one for each pixel"),
         ({"task": {"kind": "classification"}}, "the data has no target 'label'"),
         (
             {"data": SMALL | {"kind": "mnist_scenes", "augment": {"policy": "rand"}}},

@@ -6,6 +6,7 @@ from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
 from tuner.errors import Mistakes
+from tuner.instances import NUMBERS, boxes_of
 from tuner.interfaces import NO_BOX, ImageShape, Output
 from tuner.models import Yolo
 from tuner.models.detection.assignment import assign
@@ -173,3 +174,30 @@ def test_heads_of_the_whole_image_are_beside_the_boxes() -> None:
 def test_it_refuses_what_it_cannot_predict(outputs: dict[str, Output], message: str) -> None:
     with pytest.raises(Mistakes, match=message):
         Yolo().check(IMAGE, outputs)
+
+
+@pytest.mark.slow
+def test_it_learns_the_masks_of_its_objects() -> None:
+    torch.manual_seed(0)
+    images, boxes = squares(8)
+    instances = torch.zeros((8, 64, 64), dtype=torch.int16)
+    for codes, rows in zip(instances, boxes, strict=True):
+        for number, (left, top, right, bottom, category, _) in enumerate(rows.int().tolist()):
+            if category >= 0:
+                codes[top:bottom, left:right] = category * NUMBERS + number + 1
+    for codes, image in zip(instances, images, strict=True):
+        codes[10:14] = 0  # what is cut through has a mask that is not its box
+        image[:, 10:14] = 0
+    model = Yolo(width=8).build(IMAGE, {"": Output(2, boxes=True, masks=True)})
+    trained(model, images, instances, 150)
+    with torch.no_grad():
+        found = model.eval()(images)
+    assert found.shape == (8, 100, 6 + 64 * 64)
+    true, numbers = boxes_of(instances, 2)
+    for rows, codes, own, known in zip(found[:-1], instances, true, numbers, strict=False):
+        for box, number in zip(own, known, strict=True):
+            if number == 0 or (box[2] - box[0]) * (box[3] - box[1]) < 150:
+                continue
+            best = rows[rows[:, 5] == box[4]][0]
+            mask, wanted = best[6:].view(64, 64) > 0.5, codes == box[4] * NUMBERS + number
+            assert (mask & wanted).sum() / (mask | wanted).sum() > 0.7

@@ -394,6 +394,7 @@ def test_a_signature_says_what_inference_needs(without_data: Own) -> None:
         "multilabel": False,
         "per_pixel": False,
         "boxes": False,
+        "masks": False,
         "hidden": None,
         "log_probabilities": False,
     }

@@ -98,6 +98,20 @@ def test_boxes_may_be_one_of_several_heads(tmp_path: Path) -> None:
     assert {"val_digits_map50", "val_again_recall", "train_digits_loss"} <= set(last)
 
 
+@pytest.mark.slow
+def test_objects_may_have_masks(tmp_path: Path) -> None:
+    augment = {"crop": 0.7, "mixup": 0.2, "cutmix": 1.0, "color": 0.2}
+    config = trial(task={"kind": "instance_segmentation"}, data=SCENES | {"augment": augment}, epochs=4)
+    whole = trained(config, tmp_path / "whole")
+    assert whole[-1]["train_loss"] < 0.8 * whole[0]["train_loss"]
+    assert {"val_map", "val_map75", "val_box_map50"} <= set(whole[0]) and whole[-1]["val_box_map50"] > 0
+    assert numbers(trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "epoch-3")) == numbers(whole[3:])
+    signature, model = read_model(tmp_path / "whole" / "epoch-4")
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 100, 6 + 32 * 32)
+    [output] = signature.outputs.values()
+    assert output.masks and output.predicts == "objects with boxes and masks"
+
+
 def test_a_loss_that_is_not_finite_ends_the_trial(tmp_path: Path) -> None:
     config = trial(optimizer={"kind": "sgd", "lr": 1e9, "momentum": 0.9})
     with pytest.raises(Diverged, match="the loss became"):
@@ -109,6 +123,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(tmp_path: Path) -> None:
     [
         ({"model": {"kind": "cnn"}}, "the task needs boxes of objects"),
         ({"task": {"kind": "semantic_segmentation"}}, "the task needs one for each pixel"),
+        ({"task": {"kind": "detection"}, "model": {"kind": "unet"}}, "the task needs boxes of objects"),
         ({"task": {"kind": "detection", "target": "mask"}}, "detector does not fit the target 'mask'"),
         ({"distillation": {"teacher": "best"}}, "knows no teacher"),
     ],

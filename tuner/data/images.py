@@ -14,6 +14,7 @@ from torch import Tensor
 from tuner.config import Config
 from tuner.data.augmentation import Augment
 from tuner.data.loading.source import LoaderResources, Source, batch_of, order_of
+from tuner.instances import NUMBERS, boxes_of
 from tuner.interfaces import IGNORED, Batch, ClassCounts, ImageShape, Target, Targets
 
 Split = Literal["train", "test"]
@@ -130,6 +131,10 @@ class ImageData(Config):
                 counts[name] = ClassCounts(tuple(map(int, values.sum(dim=0).tolist())), len(values))
             elif target.kind == "mask":
                 known = values[values != IGNORED].long()
+                counts[name] = ClassCounts(tuple(known.bincount(minlength=target.size).tolist()), len(known))
+            elif target.kind == "instances":
+                classes = boxes_of(values, NUMBERS - 1)[0][..., 4]
+                known = classes[classes >= 0].long()
                 counts[name] = ClassCounts(tuple(known.bincount(minlength=target.size).tolist()), len(known))
             elif target.kind == "boxes":
                 classes = values[..., 4][values[..., 4] >= 0].long()

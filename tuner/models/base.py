@@ -20,6 +20,8 @@ class Model(Config):
     """Whether the model can have outputs of each pixel."""
     boxes: ClassVar[bool] = False
     """Whether the model can find objects and their boxes."""
+    masks: ClassVar[bool] = False
+    """Whether the model can find the masks of objects, too."""
 
     @property
     def user_code(self) -> list[str]:

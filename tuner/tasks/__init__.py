@@ -6,12 +6,22 @@ from pydantic import Field
 
 from tuner.tasks.classification import Classification
 from tuner.tasks.detection import Detection
+from tuner.tasks.instance_segmentation import InstanceSegmentation
 from tuner.tasks.multilabel import Multilabel
 from tuner.tasks.multitask import Multitask
 from tuner.tasks.semantic_segmentation import SemanticSegmentation
 
 TaskConfig = Annotated[
-    Classification | Multilabel | SemanticSegmentation | Detection | Multitask, Field(discriminator="kind")
+    Classification | Multilabel | SemanticSegmentation | Detection | InstanceSegmentation | Multitask,
+    Field(discriminator="kind"),
 ]
 
-__all__ = ["Classification", "Detection", "Multilabel", "Multitask", "SemanticSegmentation", "TaskConfig"]
+__all__ = [
+    "Classification",
+    "Detection",
+    "InstanceSegmentation",
+    "Multilabel",
+    "Multitask",
+    "SemanticSegmentation",
+    "TaskConfig",
+]

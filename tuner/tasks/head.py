@@ -18,6 +18,7 @@ _TASKS: dict[TargetKind, str] = {
     "multilabel": "task: {kind: multilabel}, or as a head of multitask",
     "mask": "task: {kind: semantic_segmentation}, or as a head of multitask",
     "boxes": "task: {kind: detection}, or as a head of multitask",
+    "instances": "task: {kind: instance_segmentation}, or as a head of multitask",
     "values": "a head of task: {kind: multitask}",
 }
 """What predicts a target of each kind."""
@@ -30,7 +31,8 @@ class Head(Config):
     """Target of the dataset that is predicted, such as ``label`` or ``position``."""
     loss: LossConfig
     """Loss: cross_entropy, focal, nll for a class; binary_cross_entropy, binary_focal for several; smooth_l1, mse for
-    values; pixel_cross_entropy, pixel_focal, pixel_dice for a mask; detector for boxes."""
+    values; pixel_cross_entropy, pixel_focal, pixel_dice for a mask; detector for boxes;
+    mask_detector for objects with masks."""
     hidden: int | None = Field(None, ge=0, le=2**20)
     """Width of the hidden layer before the output; 0 for none, null to leave it to the model."""
     weight: float = Field(1.0, ge=0)
@@ -70,7 +72,14 @@ class Head(Config):
             hint = f"allowed: {losses}, with {_TASKS[target.kind]}"
             raise Mistakes(Problem(message, key="loss", hint=hint))
         self.loss.check(target)
-        return Output(target.size, self.hidden, self.loss.log_probabilities, target.per_pixel, target.boxes)
+        return Output(
+            target.size,
+            self.hidden,
+            self.loss.log_probabilities,
+            target.per_pixel,
+            boxes=target.boxes or target.instances,
+            masks=target.instances,
+        )
 
     def meter(self, *, training: bool) -> "HeadMeter":
         """Return a new meter of the `metrics`, or of the `train_metrics`."""

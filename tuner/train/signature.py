@@ -62,6 +62,8 @@ class OutputSignature(Config):
     """Whether each pixel has values of its own, and not the image."""
     boxes: bool = False
     """Whether it is the objects that are found, each with a class and a box, and not values of the image."""
+    masks: bool = False
+    """Whether each of these objects has a mask behind its other values: probabilities, row by row."""
     hidden: int | None = Field(None, ge=0, le=_LARGEST)
     """Width of the hidden layer before it, if the task sets one."""
     log_probabilities: bool = False
@@ -75,7 +77,7 @@ class OutputSignature(Config):
         if self.per_pixel:
             return "one class for each pixel"
         if self.boxes:
-            return "objects with boxes"
+            return "objects with boxes and masks" if self.masks else "objects with boxes"
         return "any number of classes" if self.multilabel else "one class"
 
 
@@ -110,6 +112,7 @@ class Signature(Config):
                 multilabel=targets[target].multilabel,
                 per_pixel=output.per_pixel,
                 boxes=output.boxes,
+                masks=output.masks,
                 hidden=output.hidden,
                 log_probabilities=output.log_probabilities,
             )
@@ -131,7 +134,7 @@ class Signature(Config):
     def task_outputs(self) -> dict[str, Output]:
         """The outputs as the task requested them from the model, by head."""
         return {
-            name: Output(each.size, each.hidden, each.log_probabilities, each.per_pixel, each.boxes)
+            name: Output(each.size, each.hidden, each.log_probabilities, each.per_pixel, each.boxes, each.masks)
             for name, each in self.outputs.items()
         }
 

@@ -184,12 +184,13 @@ class TrialConfig(AnyTrial):
 
     def _check_form(self, outputs: Mapping[str, Output]) -> None:
         """Raise Mistakes if the model has outputs of another form."""
-        for form, needed in (("per_pixel", "one for each pixel"), ("boxes", "boxes of objects")):
+        forms = {"per_pixel": "one for each pixel", "boxes": "boxes of objects", "masks": "masks of objects"}
+        for form, needed in forms.items():
             if getattr(self.model, form) or not any(getattr(output, form) for output in outputs.values()):
                 continue
             models = get_args(get_args(ModelConfig)[0])
             able = ", ".join(each.model_fields["kind"].default for each in models if getattr(each, form))
-            message = f"{self.model.kind} has outputs of the whole image, and the task needs {needed}"
+            message = f"{self.model.kind} has other outputs, and the task needs {needed}"
             raise Mistakes(Problem(message, "kind", hint=f"allowed: {able}"))
 
     @property

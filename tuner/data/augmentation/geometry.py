@@ -54,7 +54,7 @@ def nearest(values: Tensor, maps: Tensor, outside: int) -> Tensor:
     """Move whole numbers (N, H, W) as `resampled` moves images: each pixel gets the nearest one.
 
     Args:
-        values: The numbers, up to 255.
+        values: The numbers, which float32 holds exactly.
         maps: The maps (N, 2, 3).
         outside: The number of a pixel that comes from outside of the image.
     """

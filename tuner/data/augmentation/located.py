@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from tuner.data.augmentation.boxes import Boxes
+from tuner.data.augmentation.instances import Instances
 from tuner.data.augmentation.masks import Masks
 from tuner.data.augmentation.patches import Patch
 from tuner.interfaces import Target, TargetKind
@@ -52,7 +53,7 @@ class Located(Protocol):
         """
 
 
-_KINDS: Mapping[TargetKind, Located] = {"mask": Masks(), "boxes": Boxes()}
+_KINDS: Mapping[TargetKind, Located] = {"mask": Masks(), "boxes": Boxes(), "instances": Instances()}
 
 
 def located(targets: Mapping[str, Target]) -> dict[str, Located]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tuner.instances import NUMBERS
 from tuner.interfaces import NO_BOX
 
 _CHUNK = 512
@@ -34,12 +35,14 @@ class Composed:
     Args:
         images: The scenes, uint8 (N, 3, S, S).
         masks: The class of each pixel, uint8 (N, S, S): 0 for the background, else that of the foremost digit plus 1.
+        instances: The digit that each pixel belongs to, int16 (N, S, S), as `tuner.instances` codes it.
         boxes: The boxes of what is visible of the digits, and their classes, as `tuner.interfaces.TargetKind` describes
             them, (N, most, 6). A digit that is hidden has none, and one that is nearly hidden is ignored.
     """
 
     images: Tensor
     masks: Tensor
+    instances: Tensor
     boxes: Tensor
 
 
@@ -79,8 +82,8 @@ def compose(
             shown = np.flatnonzero(has)
             scenes.add(found, sides=sides, contrast=_CONTRAST, scenes=shown, number=number, classes=classes)
         chunks.append(scenes.finished())
-    images, masks, boxes = zip(*((each.images, each.masks, each.boxes) for each in chunks), strict=True)
-    return Composed(torch.cat(images), torch.cat(masks), torch.cat(boxes))
+    names = ("images", "masks", "instances", "boxes")
+    return Composed(**{name: torch.cat([getattr(each, name) for each in chunks]) for name in names})
 
 
 class _Scenes:
@@ -159,7 +162,12 @@ class _Scenes:
         images = (self._images + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
         of_digit = F.pad(self._classes + 1, (1, 0)).to(torch.uint8)  # what is no digit has the class 0
         masks = of_digit.gather(1, self._digits.long().flatten(1)).view_as(self._digits)
-        return Composed(images, masks, self._boxes())
+        boxes = self._boxes()
+        # A digit that is nearly hidden is ignored: its code is negative.
+        signs = F.pad(1 - 2 * boxes[..., 5], (1, 0)).short().gather(1, self._digits.long().flatten(1))
+        numbers = self._digits.short()
+        codes = (masks.short() - 1) * NUMBERS + numbers
+        return Composed(images, masks, torch.where(numbers > 0, codes * signs.view_as(codes), 0), boxes)
 
     def _boxes(self) -> Tensor:
         """The boxes of what is visible of the digits, (N, most, 6)."""

@@ -25,8 +25,9 @@ class MNISTScenes(ImageData):
     """Scenes of several digits in colour, at random places and sizes, over one another and over clutter.
 
     The target ``mask`` has the class of each pixel: background, or one of the ten digits. The target ``boxes`` has the
-    boxes of what is visible of the digits; one of which less than a quarter is visible is ignored. No digit is in
-    scenes of two sets. The same seed gives the same scenes; those of the test set are the same with any seed.
+    boxes of what is visible of the digits, and ``instances`` which digit each pixel belongs to; one of which less than
+    a quarter is visible is ignored. No digit is in scenes of two sets. The same seed gives the same scenes; those of
+    the test set are the same with any seed.
     """
 
     kind: Literal["mnist_scenes"] = "mnist_scenes"
@@ -73,6 +74,7 @@ class MNISTScenes(ImageData):
         return {
             "mask": Target(len(classes), classes=classes, per_pixel=True),
             "boxes": Target(len(digits), classes=digits, boxes=True),
+            "instances": Target(len(digits), classes=digits, instances=True),
         }
 
     def describe(self) -> Description:
@@ -115,7 +117,7 @@ class MNISTScenes(ImageData):
             sides=(self.smallest, self.largest),
             clutter=self.clutter,
         )
-        return Images(scenes.images, {"mask": scenes.masks, "boxes": scenes.boxes})
+        return Images(scenes.images, {"mask": scenes.masks, "boxes": scenes.boxes, "instances": scenes.instances})
 
     @property
     def _digits(self) -> MNIST | Digits:

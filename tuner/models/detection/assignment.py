@@ -21,11 +21,13 @@ class Assignment:
     Args:
         scores: How certain it is to be of each class, float32 (N, A, classes) in [0, 1]: 0 for all is background.
         boxes: The edges of its box, float32 (N, A, 4); of a place that learns none, any.
+        objects: Which row of the target its box is, int64 (N, A); of a place that learns none, any.
         counts: Weight of the classes of each place, (N, A): 0 where an object is ignored, else 1.
     """
 
     scores: Tensor
     boxes: Tensor
+    objects: Tensor
     counts: Tensor
 
     @property
@@ -73,4 +75,4 @@ def assign(scores: Tensor, predicted: Tensor, points: Tensor, strides: Tensor, b
     place = of_box.unsqueeze(2).expand(-1, -1, 4)
     ignored = (contains(edges(boxes), points) & is_ignored(boxes).unsqueeze(2)).any(dim=1)
     counts = (~ignored | (value > 0)).float()
-    return Assignment(wanted.float(), edges(boxes).gather(1, place), counts.view(count, -1))
+    return Assignment(wanted.float(), edges(boxes).gather(1, place), of_box, counts.view(count, -1))

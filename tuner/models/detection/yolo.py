@@ -12,6 +12,7 @@ from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Output, Targets
 from tuner.models.base import Model
 from tuner.models.detection.layers import Backbone, Neck, Pad
+from tuner.models.detection.mask_head import MaskHead
 from tuner.models.detection.selection import Selection
 from tuner.models.detection.yolo_head import BoxHead, Gains
 from tuner.models.heads import Normalize, build_head
@@ -26,10 +27,12 @@ class Yolo(Model):
 
     A place predicts the classes and, for each edge of a box, a distribution of its distance. In training, boxes are
     assigned to the places that predict them best (Feng et al., 2021), and the distances are learnt as distributions (Li
-    et al., 2020). Other heads get the mean of the features of the coarsest scale.
+    et al., 2020). Objects get masks in tasks that ask for them. Other heads get the mean of the features of the
+    coarsest scale.
     """
 
     boxes = True
+    masks = True
     kind: Literal["yolo"] = "yolo"
     width: Annotated[int, Tunable({"choice": [16, 24, 32]})] = Field(16, ge=4, le=2**10)
     """Channels of the first layer; each further scale has twice as many, up to 16 times."""
@@ -43,6 +46,8 @@ class Yolo(Model):
     """Weight of the loss of the overlap of boxes."""
     distance_gain: float = Field(1.5, ge=0, le=100)
     """Weight of the loss of the distributions of distances."""
+    mask_gain: Annotated[float, Tunable({"loguniform": [0.5, 5]})] = Field(2.5, ge=0, le=100)
+    """Weight of the loss of the masks, in tasks that have some."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout probability before the output layer of heads that have no boxes."""
     detections: int = Field(100, ge=1, le=10_000)
@@ -66,13 +71,17 @@ class Yolo(Model):
         backbone = Backbone(image.channels, self.width, self.depth, strides[-1])
         neck = Neck(backbone.channels[-_SCALES:], self.depth)
         selection = Selection(self.detections, self.score, self.overlap)
-        gains = Gains(self.class_gain, self.box_gain, self.distance_gain)
-        heads: dict[str, nn.Module] = {
-            name: BoxHead(neck.channels, output.size, strides, (image.height, image.width), gains, selection)
-            if output.boxes
-            else _ImageHead(build_head(neck.channels[-1], output, output.hidden or 0, self.dropout))
-            for name, output in outputs.items()
-        }
+        gains = Gains(self.class_gain, self.box_gain, self.distance_gain, self.mask_gain)
+        size = (image.height, image.width)
+        heads: dict[str, nn.Module] = {}
+        for name, output in outputs.items():
+            if output.masks:
+                most = self.detections
+                heads[name] = MaskHead(neck.channels, output.size, strides, size, gains, selection, most)
+            elif output.boxes:
+                heads[name] = BoxHead(neck.channels, output.size, strides, size, gains, selection)
+            else:
+                heads[name] = _ImageHead(build_head(neck.channels[-1], output, output.hidden or 0, self.dropout))
         trunk = nn.Sequential(
             OrderedDict[str, nn.Module](normalize=Normalize(image), pad=Pad(strides[-1]), backbone=backbone)
         )

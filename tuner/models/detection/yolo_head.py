@@ -20,11 +20,12 @@ _OBJECTS = 5
 
 @dataclass(frozen=True)
 class Gains:
-    """Weights of the terms of the loss: of the classes, the boxes, and the distributions of distances."""
+    """Weights of the terms of the loss: of the classes, the boxes, the distributions of distances, and the masks."""
 
     classes: float
     boxes: float
     distances: float
+    masks: float = 0.0
 
 
 class BoxHead(nn.Module):
@@ -74,23 +75,36 @@ class BoxHead(nn.Module):
         each_stride = [torch.full((len(found),), float(stride)) for found, stride in zip(places, strides, strict=True)]
         self.register_buffer("strides", torch.cat(each_stride), persistent=False)
 
-    def forward(self, features: Sequence[Tensor], boxes: Tensor | None) -> Tensor:
-        """Compute the terms of the loss for boxes (N, M, 6) in training mode; else return the objects (N, K, 6)."""
-        distances, logits = (
-            torch.cat([layers(each).flatten(2) for layers, each in zip(every, features, strict=True)], dim=2)
-            for every in (self.boxes, self.scores)
-        )
+    def forward(self, features: Sequence[Tensor], target: Tensor | None) -> Tensor:
+        """Compute the terms of the loss for a target in training mode; else return the objects that are found."""
+        predicted = self.predicted(features)
         # Edges and losses need more digits than matrices do.
-        with torch.autocast(distances.device.type, enabled=False):
+        with torch.autocast(predicted[0].device.type, enabled=False):
+            distances, logits, *more = (each.float() for each in predicted)
             # (N, A, 4, bins)
-            distances = distances.float().view(len(distances), 4, _BINS, -1).permute(0, 3, 1, 2)
-            logits = logits.float().transpose(1, 2)  # (N, A, classes)
+            distances = distances.view(len(distances), 4, _BINS, -1).permute(0, 3, 1, 2)
+            logits = logits.transpose(1, 2)  # (N, A, classes)
             edges = self._edges(distances)
             if not self.training:
-                return self.selection(logits.sigmoid(), edges, self.size)
-            assert boxes is not None, "a detector is trained with the boxes of its images"
-            assignment = assign(logits.sigmoid().detach(), edges.detach(), self.points, self.strides, boxes)
-            return self._losses(logits, distances, edges, assignment)
+                return self.found(logits.sigmoid(), edges, *more)
+            assert target is not None, "a detector is trained with the objects of its images"
+            return self.losses(logits, distances, edges, target, *more)
+
+    def predicted(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """What the layers compute: the logits of the distances (N, 4 * bins, A) and of the classes (N, classes, A)."""
+        return [at_places(self.boxes, features), at_places(self.scores, features)]
+
+    def found(self, scores: Tensor, edges: Tensor) -> Tensor:
+        """Select the objects, (N, K, 6), by the scores (N, A, classes) and the edges (N, A, 4) of the places."""
+        return self.selection(scores, edges, self.size)
+
+    def losses(self, logits: Tensor, distances: Tensor, edges: Tensor, target: Tensor) -> Tensor:
+        """Compute the terms of the loss for boxes (N, M, 6)."""
+        return self.terms(logits, distances, edges, self.assigned(logits, edges, target))
+
+    def assigned(self, logits: Tensor, edges: Tensor, boxes: Tensor) -> Assignment:
+        """Assign boxes (N, M, 6) to the places."""
+        return assign(logits.sigmoid().detach(), edges.detach(), self.points, self.strides, boxes)
 
     def _edges(self, distances: Tensor) -> Tensor:
         """The edges (N, A, 4) of boxes in pixels, by the logits of their distances (N, A, 4, bins)."""
@@ -98,7 +112,7 @@ class BoxHead(nn.Module):
         found = (distances.softmax(dim=-1) @ bins) * self.strides.unsqueeze(1)
         return torch.cat([self.points - found[..., :2], self.points + found[..., 2:]], dim=-1)
 
-    def _losses(self, logits: Tensor, distances: Tensor, edges: Tensor, assignment: Assignment) -> Tensor:
+    def terms(self, logits: Tensor, distances: Tensor, edges: Tensor, assignment: Assignment) -> Tensor:
         """The terms of the loss, (N, 3), which are the same for each image: means over what is learnt."""
         from torchvision.ops import complete_box_iou_loss
 
@@ -125,6 +139,11 @@ class BoxHead(nn.Module):
         logs = distances.log_softmax(dim=-1)
         near, next_one = (logs.gather(-1, index.unsqueeze(-1)).squeeze(-1) for index in (below, below + 1))
         return -torch.lerp(near, next_one, share).mean(dim=-1)
+
+
+def at_places(layers: nn.ModuleList, features: Sequence[Tensor]) -> Tensor:
+    """Apply a module to the features of each scale, and join the results at all places: (N, F, A)."""
+    return torch.cat([layer(each).flatten(2) for layer, each in zip(layers, features, strict=True)], dim=2)
 
 
 def places_of(size: tuple[int, int], stride: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tuner.tasks.losses.boxes import Detector
+from tuner.tasks.losses.boxes import Detector, MaskDetector
 from tuner.tasks.losses.classes import NLL, CrossEntropy, Focal
 from tuner.tasks.losses.masks import PixelCrossEntropy, PixelDice, PixelFocal
 from tuner.tasks.losses.multilabel import BinaryCrossEntropy, BinaryFocal
@@ -17,7 +17,7 @@ from tuner.tasks.losses.values import MSE, SmoothL1
 ClassLoss = CrossEntropy | Focal | NLL
 MultilabelLoss = BinaryCrossEntropy | BinaryFocal
 MaskLoss = PixelCrossEntropy | PixelFocal | PixelDice
-AnyLoss = ClassLoss | MultilabelLoss | MaskLoss | Detector | SmoothL1 | MSE
+AnyLoss = ClassLoss | MultilabelLoss | MaskLoss | Detector | MaskDetector | SmoothL1 | MSE
 LossConfig = Annotated[AnyLoss, Field(discriminator="kind")]
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Detector",
     "Focal",
     "LossConfig",
+    "MaskDetector",
     "MaskLoss",
     "MultilabelLoss",
     "PixelCrossEntropy",

@@ -8,13 +8,10 @@ from tuner.interfaces import TargetKind
 from tuner.tasks.losses.base import Loss
 
 
-class Detector(Loss):
-    """The sum of the terms of a detector's own loss, (N, T), such as those of classes and of boxes."""
+class OfModel(Loss):
+    """The sum of the terms of a model's own loss, (N, T)."""
 
-    target_kind: ClassVar[TargetKind] = "boxes"
     is_of_model: ClassVar[bool] = True
-
-    kind: Literal["detector"] = "detector"
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         return output.sum(dim=1).mean()
@@ -24,3 +21,17 @@ class Detector(Loss):
 
     def distance(self, output: Tensor, wanted: Tensor, temperature: float) -> Tensor:
         raise NotImplementedError("a detector's outputs in training mode are losses; TrialConfig refuses a teacher")
+
+
+class Detector(OfModel):
+    """The loss of a detector: the sum of its terms, such as those of classes and of boxes."""
+
+    target_kind: ClassVar[TargetKind] = "boxes"
+    kind: Literal["detector"] = "detector"
+
+
+class MaskDetector(OfModel):
+    """The loss of a detector of objects with masks: the sum of its terms."""
+
+    target_kind: ClassVar[TargetKind] = "instances"
+    kind: Literal["mask_detector"] = "mask_detector"

@@ -10,6 +10,7 @@ from torch import Tensor
 from tuner.interfaces import TargetKind
 from tuner.tasks.metrics.boxes import AveragePrecision
 from tuner.tasks.metrics.classes import Accuracy, Calibration, ClassMetrics, TopFive
+from tuner.tasks.metrics.instances import BoxesOfInstances, MaskAveragePrecision
 from tuner.tasks.metrics.masks import Boundaries, PixelAccuracy, Regions
 from tuner.tasks.metrics.meter import Meter, SumMeter
 from tuner.tasks.metrics.multilabel import LabelF1, LabelMetrics
@@ -35,6 +36,7 @@ METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
     "multilabel": (LabelMetrics,),
     "mask": (Regions, Boundaries),
     "boxes": (AveragePrecision, VOCAveragePrecision),
+    "instances": (MaskAveragePrecision, BoxesOfInstances),
     "values": (Error,),
 }
 """The meters of the validation and test sets for each kind of target."""
@@ -44,6 +46,7 @@ TRAINING_METERS: dict[TargetKind, tuple[type[Meter], ...]] = {
     "multilabel": (LabelF1,),
     "mask": (PixelAccuracy,),
     "boxes": (),
+    "instances": (),
     "values": (Error,),
 }
 """The meters of the training set, which measure some of the same metrics."""

@@ -1,0 +1,119 @@
+"""The base class of meters of average precision, as COCO defines it."""
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from tuner.tasks.metrics.meter import ByClass, Meter
+
+if TYPE_CHECKING:
+    from hotcoco import COCO, COCOeval
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+"""The areas of objects, as COCO's evaluation numbers them."""
+_HALF, _THREE_QUARTERS = 0, 5
+"""Intersections over union of 0.5 and of 0.75, of those from 0.5 to 0.95."""
+_ERRORS = {
+    "class": "Cls",
+    "place": "Loc",
+    "class and place": "Both",
+    "double": "Dupe",
+    "background": "Bkg",
+    "missed": "Miss",
+}
+"""The kinds of errors, and what hotcoco calls them."""
+
+
+class COCOMeter(Meter):
+    """COCO's average precision, computed by hotcoco.
+
+    It is the mean over the classes that occur, and over intersections over union from 0.5 to 0.95; NaN if no object
+    counts. Small, medium and large are objects of up to 32x32, up to 96x96, and more pixels of the image as the model
+    sees it.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "recall")
+    compared: ClassVar[Literal["bbox", "segm"]]
+    """What of objects and detections is compared, as COCO calls it."""
+
+    def __init__(self) -> None:
+        self._images = 0
+
+    def compute(self) -> dict[str, float]:
+        precision = self._of("precision")  # (thresholds, recalls, classes, areas)
+        return {
+            "map": _mean(precision[..., _ALL]),
+            "map50": _mean(precision[_HALF, ..., _ALL]),
+            "map75": _mean(precision[_THREE_QUARTERS, ..., _ALL]),
+            "map_small": _mean(precision[..., _SMALL]),
+            "map_medium": _mean(precision[..., _MEDIUM]),
+            "map_large": _mean(precision[..., _LARGE]),
+            "recall": _mean(self._of("recall")[..., _ALL]),
+        }
+
+    def by_class(self) -> ByClass:
+        precision = self._of("precision")[..., _ALL]
+        return {
+            "ap": precision.mean(axis=(0, 1)).tolist(),
+            "ap50": precision[_HALF].mean(axis=0).tolist(),
+            "support": np.bincount(self._counted(), minlength=precision.shape[-1]).tolist(),
+        }
+
+    def errors(self) -> dict[str, tuple[int, float]]:
+        """What is wrong with the detections, at an intersection over union of 0.5 (Bolya et al., 2020).
+
+        Returns:
+            For each kind of error, how many there are, and by how much the mean average precision would rise without
+            them.
+        """
+        found = self._evaluated.tide_errors()
+        return {name: (int(found["counts"][key]), float(found["delta_ap"][key])) for name, key in _ERRORS.items()}
+
+    @abstractmethod
+    def _counted(self) -> Array:
+        """The classes of the objects that count, int64 (objects,)."""
+
+    @abstractmethod
+    def _objects(self, images: list[dict[str, Any]]) -> "COCO":
+        """The true objects."""
+
+    @abstractmethod
+    def _detections(self, objects: "COCO") -> "COCO":
+        """The objects that were found."""
+
+    def _changed(self, images: int) -> None:
+        """Note that there are more images."""
+        self._images += images
+        self.__dict__.pop("_evaluated", None)
+
+    @cached_property
+    def _evaluated(self) -> "COCOeval":
+        from hotcoco import COCOeval
+
+        objects = self._objects([{"id": number} for number in range(self._images)])
+        evaluation = COCOeval(objects, self._detections(objects), self.compared)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return evaluation
+
+    def _of(self, name: str) -> Array:
+        """What COCO's evaluation has accumulated, of up to 100 detections of an image; NaN where nothing counts."""
+        accumulated = self._evaluated.eval
+        assert accumulated is not None
+        values: Array = np.asarray(accumulated[name])[..., -1]
+        return np.where(values < 0, np.nan, values)
+
+
+def categories(*classes: Array) -> list[dict[str, Any]]:
+    """Categories from the class 0 to the highest of some."""
+    count = 1 + int(max(each.max(initial=0) for each in classes))
+    return [{"id": number, "name": str(number)} for number in range(count)]
+
+
+def _mean(values: Array) -> float:
+    """The mean of the values that are not NaN; NaN if none is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
