@@ -164,6 +164,12 @@ def test_heads_of_the_whole_image_are_beside_the_boxes() -> None:
     assert shapes == {"objects": (2, 9, 6), "label": (2, 7)}
 
 
+def test_what_has_no_effect_is_told_and_not_searched() -> None:
+    with pytest.raises(Mistakes, match="needs no masks"):
+        Yolo(mask_gain=1).check(IMAGE, {"": Output(3, boxes=True)})
+    Yolo(mask_gain=1).check(IMAGE, {"": Output(3, boxes=True, masks=True)})
+
+
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [

@@ -62,6 +62,9 @@ class Yolo(Model):
         if not any(output.boxes for output in outputs.values()):
             hint = "use task: {kind: detection}, or another model"
             raise Mistakes(Problem("the task needs no boxes, which a detector is for", "kind", hint=hint))
+        if self.mask_gain != type(self)().mask_gain and not any(output.masks for output in outputs.values()):
+            hint = "leave it out; task: {kind: instance_segmentation} has masks"
+            raise Mistakes(Problem("the task needs no masks, so this has no effect", "mask_gain", hint=hint))
         if any(output.per_pixel for output in outputs.values()):
             raise Mistakes(Problem("yolo has no outputs of each pixel", "kind", hint="use kind: unet for masks"))
 
