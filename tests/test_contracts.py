@@ -20,6 +20,7 @@ from tuner.config import Config
 from tuner.config_keys import Assignment
 from tuner.data import (
     CIFAR10,
+    COCO,
     Cityscapes,
     CSVImages,
     DataConfig,
@@ -265,6 +266,7 @@ ENCODED: dict[Any, tuple[str, Callable[[Path], Path]]] = {
     ImageMaskFolder: ("root", encoded_files.write_masks),
     VOCSegmentation: ("root", encoded_files.write_voc),
     Cityscapes: ("root", encoded_files.write_cityscapes),
+    COCO: ("root", encoded_files.write_coco),
 }
 """The members whose images lie in files of a layout of their own: the field that names these, and what writes them."""
 

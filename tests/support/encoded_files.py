@@ -133,6 +133,42 @@ def write_cityscapes(root: Path, train: int = 150, val: int = 12) -> Path:
     return root
 
 
+def write_coco(root: Path, train: int = 150, val: int = 12) -> Path:
+    """Write COCO 2017 in small: images of noise in two shapes, and boxes of `boxes_of` of three categories."""
+    categories = [{"id": 90, "name": "cup"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+    for first, count, name in ((0, train, "train2017"), (train, val, "val2017")):
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        (root / name).mkdir(parents=True)
+        for number in range(first, first + count):
+            height, width = shape_of(number)
+            noise(number, (height, width)).save(root / name / f"{number:012}.jpg")
+            images.append({"id": 7 * number, "file_name": f"{number:012}.jpg", "width": width, "height": height})
+            for x1, y1, x2, y2, label, is_crowd in boxes_of(number):
+                box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "category_id": [1, 18, 90][label], "iscrowd": is_crowd}
+                annotations.append({"id": len(annotations) + 1, "image_id": 7 * number, **box})
+        (root / "annotations").mkdir(exist_ok=True)
+        content = {"info": {}, "images": images, "annotations": annotations[::-1], "categories": categories}
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
+    return root
+
+
+def shape_of(number: int) -> tuple[int, int]:
+    """The height and the width of an image with boxes."""
+    return ((24, 36), (30, 20), (24, 24))[number % 3]
+
+
+def boxes_of(number: int) -> list[tuple[float, float, float, float, int, int]]:
+    """The boxes of an image: x1, y1, x2, y2, class and 1 for a crowd. Each tenth image has none."""
+    rng = np.random.default_rng((number, 1))
+    height, width = shape_of(number)
+    found = []
+    for _ in range(0 if number % 10 == 9 else rng.integers(1, 5)):
+        (x1, x2), (y1, y2) = (np.sort(rng.choice(side + 1, 2, replace=False)).tolist() for side in (width, height))
+        found.append((x1, y1, x2, y2, int(rng.integers(3)), int(rng.integers(8) == 0)))
+    return found
+
+
 def noise_of(values: Sequence[int], seed: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     """A mask of the size of `noise`, of random values."""
     return np.random.default_rng(seed).choice(np.array(values, np.uint8), (12, 10))

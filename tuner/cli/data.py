@@ -100,7 +100,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
         UserError: The file has mistakes, or the page cannot be written.
     """
     from tuner.data.encoded.dataset import UNOPENED
-    from tuner.data.encoded.masks.masked import unchecked
+    from tuner.data.encoded.unchecked import unchecked
     from tuner.report.page import check_replaceable
     from tuner.spec.loader import load
     from tuner.storage.named_output import check_writable, writing

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tuner.data.cifar import CIFAR10, CIFAR100
 from tuner.data.digits import Digits
+from tuner.data.encoded.boxes.coco import COCO
 from tuner.data.encoded.csv_images import CSVImages
 from tuner.data.encoded.image_folder import ImageFolder
 from tuner.data.encoded.imagenet import ImageNet
@@ -30,6 +31,7 @@ DataConfig = Annotated[
     | ImageMaskFolder
     | VOCSegmentation
     | Cityscapes
+    | COCO
     | MNISTScenes
     | ImportedData,
     Field(discriminator="kind"),
@@ -38,6 +40,7 @@ DataConfig = Annotated[
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "COCO",
     "MNIST",
     "CSVImages",
     "Cityscapes",

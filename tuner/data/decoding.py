@@ -190,6 +190,11 @@ def orientation(image: "Image") -> int:
     return value if value in range(1, 9) else 1
 
 
+def shown_size(image: "Image") -> tuple[int, int]:
+    """The width and the height of an image as it is shown: rotated as a camera's EXIF data say."""
+    return image.size if orientation(image) < 5 else image.size[::-1]
+
+
 def upright(image: "Image") -> "Image":
     """Apply the rotation of a camera's EXIF data."""
     from PIL import Image, ImageOps

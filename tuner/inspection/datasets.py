@@ -20,7 +20,7 @@ from tuner.formatting import counted
 from tuner.inspection.examine import Examined, Progress, examine
 from tuner.inspection.findings import SPLITS, Findings, Item
 from tuner.inspection.walk import Tree, walk
-from tuner.interfaces import Target
+from tuner.interfaces import Target, TargetKind
 
 _SHOWN = 5
 """Most names in a note."""
@@ -83,7 +83,7 @@ def inspect_dataset(data: ImageData, progress: Progress) -> Findings:
     else:
         findings.add(_in_memory(data, progress))
     if not findings.broken:
-        findings.notes += _shares_of_pixels(data)
+        findings.notes += _shares_of_classes(data)
     return findings
 
 
@@ -104,6 +104,7 @@ def _add_encoded(findings: Findings, data: EncodedImages, progress: Progress) ->
         )
     ]
     findings.add(_item(*each, seen) for each, seen in zip(found, examined, strict=True))
+    findings.broken |= {escaped(name): escaped(why) for name, why in data.absent().items()}
     findings.notes += _forms(findings, examined)
 
 
@@ -124,15 +125,16 @@ def _in_memory(data: ImageData, progress: Progress) -> Iterator[Item]:
         progress(done, total, 0)
 
 
-def _shares_of_pixels(data: ImageData) -> Iterator[str]:
-    """How many of the training images' pixels each class has, for each target that is a mask."""
-    masks = {name: target for name, target in data.targets.items() if target.kind == "mask"}
-    counts = data.class_counts() if masks else {}
-    for name, target in masks.items():
-        of = counts[name]
+def _shares_of_classes(data: ImageData) -> Iterator[str]:
+    """How many of the training images' pixels, or boxes, each class has, for each target that is a mask, or boxes."""
+    counted_by: dict[TargetKind, str] = {"mask": "pixels", "boxes": "boxes"}
+    targets = {name: target for name, target in data.targets.items() if target.kind in counted_by}
+    counts = data.class_counts() if targets else {}
+    for name, target in targets.items():
+        of, unit = counts[name], counted_by[target.kind]
         shares = zip(target.classes, of.counts, strict=True)
         text = ", ".join(f"{label} {count / max(of.samples, 1):.1%}" for label, count in shares)
-        yield f"{name}, by the pixels of the training images: {text}"
+        yield f"{name}, by the {unit} of the training images: {text}"
 
 
 def _of_set(split: str, images: Images, target: Target | None) -> Iterator[Item]:

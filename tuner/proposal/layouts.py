@@ -13,7 +13,7 @@ from tuner.data import CSVImages, ImageFolder, ImageMaskFolder, ParquetImages
 from tuner.data.decoding import Undecodable, quiet
 from tuner.data.encoded.csv_listing import columns_of
 from tuner.data.encoded.dataset import UNOPENED, EncodedImages
-from tuner.data.encoded.masks.masked import unchecked
+from tuner.data.encoded.unchecked import unchecked
 from tuner.errors import Mistakes, Problem, UserError, mistakes_in
 from tuner.formatting import counted
 from tuner.inspection.examine import size_of

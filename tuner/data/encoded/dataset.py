@@ -204,6 +204,10 @@ class EncodedImages(CachedImages):
         """Why images cannot be used although they can be decoded, by their names: what belongs to them is broken."""
         return {}
 
+    def absent(self) -> dict[str, str]:
+        """Why what is in none of the sets is broken, by its name: images that are missing, annotations of no image."""
+        return {}
+
     def names(self, split: str) -> list[str]:
         return self._split(split).names
 

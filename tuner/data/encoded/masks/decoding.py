@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from tuner.data.decoding import Form, Outcome, Undecodable, decode, decode_each, fitted, orientation, upright
+from tuner.data.decoding import Form, Outcome, Undecodable, decode, decode_each, fitted, shown_size, upright
 from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
 from tuner.formatting import some
@@ -118,7 +118,7 @@ class MaskDecoder(Decoder):
         sizes: list[tuple[int, int]] = []
 
         def opened(image: "Image") -> None:
-            sizes.append(_size_of(image))
+            sizes.append(shown_size(image))
 
         pixels, has_more = decode(self.encoded(name), self.form, only_grey=self.only_grey, opened=opened)
         mask = decode_mask(self.masks[name], self.form, self.codes, sizes[0])
@@ -133,7 +133,7 @@ class MaskDecoder(Decoder):
 
         encoded, size = self.encoded(name), None
         with suppress(Exception), Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-            size = _size_of(image)  # what is wrong with the image itself is told elsewhere
+            size = shown_size(image)  # what is wrong with the image itself is told elsewhere
         return decode_mask(self.masks[name], self.form, self.codes, size)
 
     def parts(self, decoded: Tensor) -> tuple[Tensor, Targets]:
@@ -147,11 +147,6 @@ class MaskDecoder(Decoder):
     def shape(self) -> tuple[int, int, int]:
         channels, height, width = super().shape
         return channels + 1, height, width
-
-
-def _size_of(image: "Image") -> tuple[int, int]:
-    """The width and the height of an image as it is shown."""
-    return image.size if orientation(image) < 5 else image.size[::-1]
 
 
 def decode_mask(path: str, form: Form, codes: Codes, size: tuple[int, int] | None) -> Bytes:

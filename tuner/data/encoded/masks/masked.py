@@ -1,9 +1,7 @@
 """The base class of datasets of images in files of which each has a mask."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import md5
@@ -17,6 +15,7 @@ from tuner.data.encoded.dataset import EncodedImages
 from tuner.data.encoded.listing import Items
 from tuner.data.encoded.masks.decoding import Codes, MaskDecoder
 from tuner.data.encoded.masks.listing import MaskListing
+from tuner.data.encoded.unchecked import annotations_are_checked
 from tuner.data.images import Description
 from tuner.data.pixels import Bytes
 from tuner.error_text import escaped
@@ -27,7 +26,6 @@ from tuner.user_code import imports_allowed
 
 _CHECKED = 20
 """Most masks that are read before anything starts, from the first to the last."""
-_is_checked: ContextVar[bool] = ContextVar("_is_checked", default=True)
 
 
 class MaskedImages(EncodedImages):
@@ -48,7 +46,7 @@ class MaskedImages(EncodedImages):
 
     @model_validator(mode="after")
     def _masks_can_be_read(self) -> Self:
-        if not imports_allowed() or not _is_checked.get():  # the files may be missing on this machine
+        if not imports_allowed() or not annotations_are_checked():  # the files may be missing on this machine
             return self
         every = sorted(self._listing.masks)
         names = [every[number * len(every) // _CHECKED] for number in range(_CHECKED)]
@@ -111,16 +109,6 @@ class MaskedImages(EncodedImages):
         if count >= sets:
             return None
         return Problem(f"{counted(count, 'image')} cannot be split into {sets} sets", hint=f"at least {sets} images")
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Validate datasets in the body without reading masks: broken ones are no mistake then."""
-    token = _is_checked.set(False)
-    try:
-        yield
-    finally:
-        _is_checked.reset(token)
 
 
 @lru_cache(maxsize=8)

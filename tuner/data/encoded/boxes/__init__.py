@@ -1,0 +1,1 @@
+"""Images and boxes: rectangles around objects, each with a class."""

@@ -1,0 +1,160 @@
+"""The base class of datasets of images in files, with boxes around what they show."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import md5
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from tuner.data.decoding import Resize, Undecodable, decode, shown_size
+from tuner.data.encoded.boxes.faults import OTHER_SIZE, Fault, problems_of, skipped
+from tuner.data.encoded.boxes.headers import sizes_in
+from tuner.data.encoded.boxes.listing import BoxListing, Reader, listing_of
+from tuner.data.encoded.boxes.placing import Placed, placed
+from tuner.data.encoded.dataset import EncodedImages
+from tuner.data.encoded.listing import Items
+from tuner.data.encoded.unchecked import annotations_are_checked
+from tuner.data.loading.decoder import Decoder
+from tuner.data.pixels import Bytes
+from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
+from tuner.interfaces import Target, Targets
+from tuner.user_code import imports_allowed
+
+_COMPARED = 100
+"""Most images whose sizes are compared with the annotations before anything starts, from the first to the last."""
+
+
+class BoxedImages(EncodedImages):
+    """Images in files, each with any number of boxes, the target ``boxes``. Boxes are resized with their images."""
+
+    size: int = Field(320, ge=4, le=4096)
+    """Side to which the images are resized, in pixels."""
+    resize: Resize = "pad"
+    """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
+    skip_broken: bool = False
+    """Whether broken annotations, and images that are missing, are left out; else the dataset is refused."""
+
+    @property
+    @abstractmethod
+    def _reader(self) -> Reader:
+        """Reads the annotations."""
+
+    @property
+    def _listing(self) -> BoxListing:
+        return listing_of(self._reader)
+
+    @model_validator(mode="after")
+    def _boxes_are_sound(self) -> Self:
+        if not imports_allowed() or not annotations_are_checked() or self.skip_broken:
+            return self
+        faults = self._listing.faults or tuple(self._of_other_sizes(self._compared()))
+        if faults:
+            listing_of.cache_clear()  # they may be mended
+            raise Mistakes(*problems_of(faults, self.source, self._key))
+        return self
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        classes = self._listing.classes
+        return {"boxes": Target(len(classes), classes=classes, boxes=True)}
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        return (*super().ignored, *(skipped(self._listing.faults) if self.skip_broken else ()))
+
+    def captions(self, items: Items) -> list[str]:
+        return ["images with boxes"] * len(items)
+
+    def unread(self, names: list[str]) -> dict[str, str]:
+        asked, found = set(names), list(self._of_other_sizes(names))
+        if not self.skip_broken:
+            found += self._listing.faults
+        why: dict[str, list[str]] = {}
+        for fault in found:
+            if fault.name in asked:
+                why.setdefault(fault.name, []).append(fault.text)
+        return {name: "; ".join(texts) for name, texts in why.items()}
+
+    def absent(self) -> dict[str, str]:
+        why: dict[str, list[str]] = {}
+        for fault in () if self.skip_broken else self._listing.faults:
+            if fault.name not in self._listing.row:
+                why.setdefault(fault.name, []).append(fault.text)
+        return {name: "; ".join(texts) for name, texts in why.items()}
+
+    @property
+    def _decoder(self) -> Decoder:
+        sizes = dict(zip(self._listing.row, map(tuple, self._listing.sizes.tolist()), strict=True))
+        return _BoxDecoder(self.encoded, self.form, self.only_grey, sizes)
+
+    def _targets_of(self, items: Items) -> Targets:
+        return {"boxes": _placed(self._unsplit).padded(self._listing.rows(items.names))}
+
+    def _why_not_split(self) -> Problem | None:
+        listing = self._listing
+        sets = 3 - len({"validation", "test"} & set(listing.splits))
+        count = len(listing.splits["train"])
+        if count < sets:
+            return Problem(
+                f"{counted(count, 'image')} cannot be split into {sets} sets", hint=f"at least {sets} images"
+            )
+        if not listing.counts(self.files()["train"].names).any():
+            return Problem("no training image has a box", hint="there is nothing to learn")
+        return None
+
+    def _compared(self) -> list[str]:
+        names = list(self._listing.row)
+        return list(dict.fromkeys(names[number * len(names) // _COMPARED] for number in range(_COMPARED)))
+
+    def _of_other_sizes(self, names: list[str]) -> list[Fault]:
+        """The images, of some, whose files have another size than the annotations say."""
+        encoded = self.encoded
+        wanted = self._listing.sizes[self._listing.rows(names)].tolist()
+        found = sizes_in(str(encoded(name)) for name in names)
+        return [
+            Fault(OTHER_SIZE, name, _difference(size, tuple(given)))
+            for name, size, given in zip(names, found, wanted, strict=True)
+            if not isinstance(size, str) and list(size) != given
+        ]
+
+
+@dataclass(frozen=True)
+class _BoxDecoder(Decoder):
+    """Decodes images, and compares their sizes with those for which their boxes were written.
+
+    Args:
+        sizes: The width and the height of each image as it is shown, by name.
+    """
+
+    sizes: Mapping[str, tuple[int, int]]
+
+    def _decoded(self, name: str) -> tuple[Bytes, bool]:
+        seen: list[tuple[int, int]] = []
+        found = decode(
+            self.encoded(name),
+            self.form,
+            only_grey=self.only_grey,
+            opened=lambda image: seen.append(shown_size(image)),
+        )
+        if seen[0] != self.sizes[name]:
+            raise Undecodable(_difference(seen[0], self.sizes[name]))
+        return found
+
+    @property
+    def settings(self) -> str:
+        sizes = md5(repr(sorted(self.sizes.items())).encode(errors="surrogateescape"))
+        return f"{super().settings} {sizes.hexdigest()}"
+
+
+def _difference(size: tuple[int, int], given: tuple[Any, ...]) -> str:
+    turned = ", as EXIF data turn it" if size == given[::-1] and size[0] != size[1] else ""
+    return f"it has {size[0]}x{size[1]} pixels{turned}, and the annotations say {given[0]}x{given[1]}"
+
+
+@lru_cache(maxsize=4)
+def _placed(data: BoxedImages) -> Placed:
+    return placed(data._listing.boxes, data._listing.sizes, data.form)

@@ -1,0 +1,196 @@
+"""What a dataset of images and boxes holds: its splits, its classes and its boxes, known without decoding an image."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from hashlib import md5
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tuner.data.encoded.boxes.columns import Boxes
+from tuner.data.encoded.boxes.faults import MISSING, UNOPENED, Fault, sound
+from tuner.data.encoded.boxes.headers import sizes_in
+from tuner.data.encoded.listing import Array, Items, Listing, stamps
+from tuner.error_text import escaped
+from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted, some
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The images of one set and their boxes, as files say them, unchecked.
+
+    Args:
+        names: The images, by their paths relative to the dataset's folder.
+        sizes: Width and height of each one as it is shown, int64 (N, 2); 0 where the files do not say.
+        boxes: Their boxes.
+        text: Says which box one is, and its value, by its index.
+        relative: Whether the corners are shares of width and height, and not in pixels.
+        faults: What is wrong with annotations that are not among these.
+    """
+
+    names: list[str]
+    sizes: Array
+    boxes: Boxes
+    text: Callable[[int], str]
+    relative: bool = False
+    faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class BoxListing(Listing):
+    """Images, named by their paths relative to a folder, and their boxes. What is broken is left out.
+
+    Args:
+        row: The index of each image, by its name.
+        sizes: Width and height of each image as it is shown, int64 (N, 2).
+        boxes: The boxes, by image in ascending order.
+        file_sizes: The size of each image's file in bytes, int64 (N,).
+        faults: What is broken.
+    """
+
+    row: dict[str, int]
+    sizes: Array
+    boxes: Boxes
+    file_sizes: Array
+    faults: tuple[Fault, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the names and sizes of all images and of their boxes, the same for a copy of the dataset."""
+        found = md5("\n".join([*self.classes, ""]).encode(errors="surrogateescape"))
+        for split, items in sorted(self.splits.items()):
+            found.update("\n".join([split, *items.names, ""]).encode(errors="surrogateescape"))
+        for column in (self.sizes, self.file_sizes, *self.boxes.columns):
+            found.update(np.ascontiguousarray(column).data)
+        return found.hexdigest()
+
+    @classmethod
+    def of(
+        cls, root: Path, classes: Iterable[str], sets: Mapping[str, Annotated], ignored: Iterable[str] = ()
+    ) -> "BoxListing":
+        """Check what files say, and read of the images what they do not say.
+
+        Args:
+            root: The folder.
+            classes: The names of the classes.
+            sets: The images and boxes of each split.
+            ignored: What was ignored, in phrases for the user.
+
+        Raises:
+            Mistakes: A set has no images, or images that are in another one, too.
+        """
+        classes, splits = tuple(classes), {}
+        row: dict[str, int] = {}
+        sizes, file_sizes, boxes, faults = [], [], [], []
+        for split, each in sets.items():
+            if not each.names:
+                raise Mistakes(Problem(f"{escaped(str(root))}: {split} has no images", "root", hint="add images to it"))
+            if twice := row.keys() & each.names:
+                what = f"{counted(len(twice), 'image is', 'images are')} in {split} and in another set"
+                hint = "a model must not be measured on images that it has seen: list each image once"
+                names = some(sorted(map(escaped, twice)))
+                raise Mistakes(Problem(f"{escaped(str(root))}: {what}: {names}", "root", hint=hint))
+            found = _Checked(root, each)
+            if not found.names:
+                what = f"none of the {counted(len(each.names), 'image')} of {split} can be opened"
+                hint = "images lie in the folder that the annotations name"
+                raise Mistakes(Problem(f"{escaped(str(root))}: {what}: {escaped(each.names[0])}", "root", hint=hint))
+            own = replace(found.boxes, images=found.boxes.images + len(row))
+            row |= {name: number for number, name in enumerate(found.names, start=len(row))}
+            splits[split] = found.names
+            sizes.append(found.sizes)
+            file_sizes.append(found.file_sizes)
+            boxes.append(own)
+            faults += found.faults
+        joined = Boxes.joined(boxes)
+        strata = _strata(joined, len(row), len(classes))
+        items = {split: Items(names, strata[[row[name] for name in names]]) for split, names in splits.items()}
+        return cls(
+            classes,
+            items,
+            tuple(ignored),
+            row,
+            np.concatenate(sizes),
+            joined,
+            np.concatenate(file_sizes),
+            tuple(faults),
+        )
+
+    def rows(self, names: Iterable[str]) -> Array:
+        """The indices of images, int64 (N,)."""
+        return np.array([self.row[name] for name in names], dtype=np.int64)
+
+    def counts(self, names: Iterable[str]) -> Array:
+        """The number of boxes of each class in some images, without those that are ignored, int64 (classes,)."""
+        is_asked = np.zeros(len(self.row), dtype=bool)
+        is_asked[self.rows(names)] = True
+        shown = self.boxes.classes[is_asked[self.boxes.images] & ~self.boxes.ignored]
+        counts: Array = np.bincount(shown, minlength=len(self.classes))
+        return counts
+
+
+class Reader(Protocol):
+    """Reads the annotations of a dataset. Those that are equal read the same."""
+
+    def __hash__(self) -> int: ...
+
+    def listing(self) -> BoxListing:
+        """Read them.
+
+        Raises:
+            Mistakes: They cannot be read.
+        """
+
+
+@lru_cache(maxsize=4)
+def listing_of(reader: Reader) -> BoxListing:
+    """What a reader reads, once."""
+    return reader.listing()
+
+
+class _Checked:
+    """The images of a set that are there, and their sound boxes, by image."""
+
+    def __init__(self, root: Path, given: Annotated) -> None:
+        self.faults = list(given.faults)
+        paths = [os.path.join(root, name) for name in given.names]  # noqa: PTH118 - once for each image
+        found = np.array([-1 if stamp is None else stamp[0] for stamp in stamps(paths)], dtype=np.int64)
+        is_there = found >= 0
+        for index in np.flatnonzero(~is_there).tolist():
+            self.faults.append(Fault(MISSING, given.names[index], "there is no such file"))
+        sizes = given.sizes.copy()
+        unknown = np.flatnonzero(is_there & (sizes <= 0).any(axis=1)).tolist()
+        for index, size in zip(unknown, sizes_in(paths[index] for index in unknown), strict=True):
+            if isinstance(size, str):
+                self.faults.append(Fault(UNOPENED, given.names[index], size))
+                is_there[index] = False
+            else:
+                sizes[index] = size
+        own = np.flatnonzero(is_there[given.boxes.images])
+        boxes = given.boxes.chosen(own)
+        if given.relative:
+            boxes = replace(boxes, corners=boxes.corners * np.tile(sizes[boxes.images], 2))
+        is_sound, faults = sound(boxes, sizes, given.names, lambda number: given.text(int(own[number])))
+        self.faults += faults
+        boxes, kept = boxes.chosen(is_sound), np.flatnonzero(is_there)
+        new = np.cumsum(is_there) - 1
+        order = np.argsort(boxes.images, kind="stable")
+        self.boxes = replace(boxes, images=new[boxes.images]).chosen(order)
+        self.names = [given.names[index] for index in kept]
+        self.sizes, self.file_sizes = sizes[kept], found[kept]
+
+
+def _strata(boxes: Boxes, images: int, classes: int) -> Array:
+    """The rarest class of each image, by which sets are split off, int64 (images,); `classes` where it has no box."""
+    counts = np.bincount(boxes.classes, minlength=classes)
+    rank = np.empty(classes, dtype=np.int64)
+    by_count = np.argsort(counts, kind="stable")
+    rank[by_count] = np.arange(classes)
+    lowest = np.full(images, classes, dtype=np.int64)
+    np.minimum.at(lowest, boxes.images, rank[boxes.classes])
+    strata: Array = np.append(by_count, classes)[lowest]
+    return strata
