@@ -81,7 +81,7 @@ def _written_by_hand() -> Iterator[dict[str, Any]]:
         space=grid, search={"kind": "grid"}, constraints=limits, trial=_training(data={"kind": "fashion_mnist"})
     )
     augment = {"flip": True, "crop": 0.5, "shift": 2, "rotation": 9, "color": 0.1, "policy": "rand", "erase": 0.1}
-    augment |= {"mixup": 0.2, "cutmix": 1}
+    augment |= {"mixup": 0.2, "cutmix": 1, "zoom": 1.2}
     space = {"data.augment.mixup": {"uniform": [0, 1]}, "data.augment.flip": {"choice": [True, False]}}
     yield _with(trial=_training(data={"kind": "digits", "augment": augment}), space=space)
     for kind in ("fifo", "asha", "hyperband", "median", "pbt", "pb2"):

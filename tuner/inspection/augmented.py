@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tuner.data.loading.source import batch_of
 from tuner.error_text import escaped
-from tuner.inspection.pictures import data_uri, over, picture
+from tuner.inspection.pictures import boxes_over, data_uri, over, picture
 from tuner.interfaces import Batch
 from tuner.train.trial_config import TrialConfig
 
@@ -75,13 +75,15 @@ def contact_sheet(trial: TrialConfig, rows: int = 12, versions: int = 6) -> Cont
 
 def _tile(trial: TrialConfig, batch: Batch, row: int) -> Tile:
     caption = _caption(trial, batch.targets, row)
-    if batch.mixed is not None:
+    if batch.mixed is not None and any(batch.mixed.targets[name] is not value for name, value in batch.targets.items()):
         other = _caption(trial, batch.mixed.targets, row)
         caption = f"{batch.mixed.share:.0%} {caption} + {1 - batch.mixed.share:.0%} {other}"
     shown = batch.inputs[row]
     for name, target in trial.data.targets.items():
         if target.kind == "mask":
             shown = over(shown, batch.targets[name][row])
+        elif target.kind == "boxes":
+            shown = boxes_over(shown, batch.targets[name][row], target.classes, _SIDE)
     return Tile(data_uri(picture(shown, _SIDE)), caption)
 
 

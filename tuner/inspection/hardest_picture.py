@@ -1,15 +1,15 @@
 """The picture of the images that a model finds hardest."""
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuner.inspection.hardest import SIDE, Hardest
-
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont, ImageFont
+from tuner.inspection.pictures import font
 
 _GAP, _LINE = 10, 15
 """Pixels between two images, and of a line of text."""
+_LETTERS = 12
+"""Size of a text in pixels."""
 _WIDTH = 8 * (SIDE + _GAP)
 """Pixels of a row of images."""
 
@@ -29,9 +29,9 @@ def draw(found: Hardest) -> bytes:
     row_height = SIDE + 2 * _LINE + _GAP
     heights = [3 * _LINE + -(-max(len(images), 1) // columns) * row_height for _, images in sections]
     canvas = Image.new("RGB", (_GAP + _WIDTH, sum(heights)), "white")
-    pen, font, top = ImageDraw.Draw(canvas), _font(), 0
+    pen, letters, top = ImageDraw.Draw(canvas), font(_LETTERS), 0
     for (title, images), height in zip(sections, heights, strict=True):
-        pen.text((_GAP, top + _LINE), title if images else f"{title}: none", fill="#22292f", font=font)
+        pen.text((_GAP, top + _LINE), title if images else f"{title}: none", fill="#22292f", font=letters)
         for number, hard in enumerate(images):
             x = _GAP + number % columns * (cell + _GAP)
             y = top + 3 * _LINE + number // columns * row_height
@@ -40,23 +40,13 @@ def draw(found: Hardest) -> bytes:
                 shown = shown.resize((shown.width * times, shown.height * times), Image.Resampling.NEAREST)
             canvas.paste(shown, (x, y))
             said = "" if hard.is_mask else f" {hard.probability:.0%}"
-            pen.text((x, y + SIDE), _cut(hard.true, font, cell), fill="#66707a", font=font)
-            text = _cut(hard.predicted, font, cell, said)
-            pen.text((x, y + SIDE + _LINE), text, fill="#b3261e" if hard.is_wrong else "#2e7d32", font=font)
+            pen.text((x, y + SIDE), _cut(hard.true, letters, cell), fill="#66707a", font=letters)
+            text = _cut(hard.predicted, letters, cell, said)
+            pen.text((x, y + SIDE + _LINE), text, fill="#b3261e" if hard.is_wrong else "#2e7d32", font=letters)
         top += height
     file = io.BytesIO()
     canvas.save(file, "png")
     return file.getvalue()
-
-
-def _font() -> "FreeTypeFont | ImageFont":
-    """A font with the characters of many languages where the machine has one, else Pillow's own."""
-    from PIL import ImageFont
-
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", 12)
-    except OSError:
-        return ImageFont.load_default(12)
 
 
 def _cut(text: str, font: Any, width: int, end: str = "") -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tuner.data import Digits
 from tuner.data.augmentation import Augment
 from tuner.errors import Mistakes
-from tuner.interfaces import Batch, ImageShape, Mixed
+from tuner.interfaces import Batch, ImageShape, Mixed, Target
 from tuner.tasks import Classification, Multitask
 from tuner.train.trial_config import TrialConfig
 
@@ -26,8 +26,11 @@ ALL: dict[str, Any] = {
     "erase": 0.5,
     "mixup": 0.4,
     "cutmix": 1.0,
+    "mosaic": 0.5,
+    "copy_paste": 0.5,
 }
-GREY = {name: value for name, value in ALL.items() if name != "hue"}
+OF_LABELS = {name: value for name, value in ALL.items() if name != "copy_paste"}
+GREY = {name: value for name, value in OF_LABELS.items() if name != "hue"}
 
 
 def batch(count: int = 64, channels: int = 3, height: int = 12, width: int = 16) -> Batch:
@@ -52,10 +55,10 @@ def test_nothing_changes_without_augmentation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "channels"), [(field, 3) for field in [*ALL, None]] + [(field, 1) for field in [*GREY, None]]
+    ("field", "channels"), [(field, 3) for field in [*OF_LABELS, None]] + [(field, 1) for field in [*GREY, None]]
 )
 def test_each_field_changes_images_and_a_seed_repeats_it(field: str | None, channels: int) -> None:
-    possible = ALL if channels == 3 else GREY
+    possible = OF_LABELS if channels == 3 else GREY
     fields = possible if field is None else {field: ALL[field]}
     given = batch(channels=channels)
     before = given.inputs.clone()
@@ -277,3 +280,30 @@ def test_hues_of_images_that_have_none_are_told_at_their_key(channels: int) -> N
     with pytest.raises(Mistakes) as error:
         Augment(hue=0.1).check(ImageShape(channels, 8, 8, mean=(0.5,) * channels, std=(0.5,) * channels), {})
     assert error.value.problems[0].key == "hue" and f"images of {channels} channel" in error.value.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("field", "targets", "said"),
+    [
+        ("mosaic", {"label": Target(10)}, "an image that has parts of others has no label of its own"),
+        ("copy_paste", {"label": Target(10), "boxes": Target(3, boxes=True)}, "has no label of its own"),
+        ("mosaic", {"tags": Target(3, multilabel=True), "age": Target(1, "years")}, "has no tags and age of its own"),
+        ("copy_paste", {"mask": Target(3, per_pixel=True)}, "the data has no boxes of the objects to paste"),
+    ],
+)
+def test_parts_of_other_images_are_refused_where_they_have_no_target(
+    field: str, targets: dict[str, Target], said: str
+) -> None:
+    shape = ImageShape(3, 8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    located: dict[str, Target] = {"mask": Target(3, per_pixel=True), "boxes": Target(3, boxes=True)}
+    Augment.model_validate({field: 0.5}).check(shape, located)
+    with pytest.raises(Mistakes, match=said) as error:
+        Augment.model_validate({field: 0.5}).check(shape, targets)
+    assert [problem.key for problem in error.value.problems] == [field]
+
+
+def test_all_that_does_not_fit_is_told_at_once() -> None:
+    shape = ImageShape(1, 8, 8, mean=(0.5,), std=(0.5,))
+    with pytest.raises(Mistakes) as error:
+        Augment(hue=0.1, mosaic=1, copy_paste=1, policy="rand").check(shape, {"mask": Target(3, per_pixel=True)})
+    assert [problem.key for problem in error.value.problems] == ["policy", "hue", "copy_paste"]

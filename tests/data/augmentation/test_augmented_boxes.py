@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from rectangles import SIDE, are_none, bright, extent
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
@@ -14,7 +15,6 @@ from tuner.data.augmentation.geometry import drawn_maps
 from tuner.errors import Mistakes
 from tuner.interfaces import NO_BOX, Batch, ImageShape, Target
 
-SIDE = 64
 TARGETS = {"boxes": Target(20, boxes=True)}
 MOVES: list[dict[str, Any]] = [
     {"flip": True},
@@ -25,39 +25,9 @@ MOVES: list[dict[str, Any]] = [
 ]
 
 
-def bright(count: int, height: int = SIDE, width: int = SIDE, seed: int = 1) -> Batch:
-    """Grey images with one white rectangle each, its box of the class 7, and a row of padding."""
-    draw = torch.Generator().manual_seed(seed)
-    wide, tall = (torch.randint(8, 24, (count,), generator=draw) for _ in range(2))
-    left, top = ((torch.rand(count, generator=draw) * (side - 24)).long() for side in (width, height))
-    boxes = torch.tensor(NO_BOX).repeat(count, 2, 1)
-    boxes[:, 0] = torch.stack([left, top, left + wide, top + tall, torch.full((count,), 7), wide % 2], dim=1).float()
-    x, y = torch.arange(width).view(1, 1, -1), torch.arange(height).view(1, -1, 1)
-    corners = boxes[:, 0, :4].unbind(1)
-    x1, y1, x2, y2 = (each.view(-1, 1, 1) for each in corners)
-    images = 0.2 + 0.8 * ((x >= x1) & (x < x2) & (y >= y1) & (y < y2)).float()
-    return Batch(
-        images.unsqueeze(1).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last), {"boxes": boxes}
-    )
-
-
 def changed(given: Batch, seed: int = 0, **fields: Any) -> Batch:
     torch.manual_seed(seed)
     return Augment(**fields)(given, TARGETS)
-
-
-def extent(shown: Tensor) -> Tensor:
-    """The bounds of the pixels that are shown, (N, H, W): float32 (N, 4)."""
-    found = []
-    for side in (1, 2):
-        row = shown.any(dim=side).int()
-        found.append((row.argmax(dim=1), row.shape[1] - row.flip(1).argmax(dim=1)))
-    (left, right), (top, bottom) = found
-    return torch.stack([left, top, right, bottom], dim=1).float()
-
-
-def are_none(rows: Tensor) -> Tensor:
-    return (rows == torch.tensor(NO_BOX)).all(dim=-1)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)], ids=str)

@@ -60,3 +60,35 @@ def test_objects_of_images_that_are_mixed_are_not_taken_for_one() -> None:
     boxes, _ = boxes_of(mixed.targets["instances"], 3)
     for rows in boxes:
         assert sorted(rows[rows[:, 4] >= 0].tolist()) == [[0, 0, 4, 4, 1, 0], [4, 4, 8, 8, 1, 0]]
+
+
+def test_objects_of_four_images_are_four_and_stay_with_their_pixels() -> None:
+    codes = torch.zeros((5, 24, 24), dtype=torch.int16)
+    codes[:, 1:-1, 1:-1] = NUMBERS + 1
+    codes[0] = -codes[0]
+    torch.manual_seed(0)
+    changed = Augment(mosaic=1)(Batch(brightness(codes), {"instances": codes}), TARGETS)
+    found = changed.targets["instances"]
+    assert found.dtype == torch.int16
+    numbers = boxes_of(found, 10)[0]
+    assert (numbers[..., 4] == 1).sum(dim=1).tolist() == [4] * 5
+    assert numbers[..., 5].sum() == 4, "a crowd stays a crowd, in each image that has a part of it"
+    assert ((changed.inputs - brightness(found)).abs() < 0.01).float().mean() > 0.85
+
+
+def test_numbers_that_are_used_up_leave_objects_out() -> None:
+    codes = torch.zeros((2, 8, 8), dtype=torch.int16)
+    codes[0, :4] = codes[1, 4:] = NUMBERS + 700
+    torch.manual_seed(0)
+    mixed = Augment(mixup=5.0)(Batch(torch.rand(2, 1, 8, 8), {"instances": codes}), TARGETS)
+    assert torch.equal(mixed.targets["instances"], codes)
+
+
+def test_the_pixels_of_an_object_are_pasted() -> None:
+    given = batch(64)
+    torch.manual_seed(0)
+    changed = Augment(copy_paste=1)(given, TARGETS)
+    codes = changed.targets["instances"]
+    torch.testing.assert_close(changed.inputs, brightness(codes))
+    before, after = ((boxes_of(each, 9)[0][..., 4] >= 0).sum(dim=1) for each in (given.targets["instances"], codes))
+    assert (after > before).sum() > 30, "a new object, where it does not hide one"

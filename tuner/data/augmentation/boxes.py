@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tuner.data.augmentation.geometry import moved_bounds
-from tuner.data.augmentation.patches import Bounds, Patch
+from tuner.data.augmentation.patches import Bounds, EachBounds, Patch
 from tuner.interfaces import NO_BOX
 
 LEAST_LEFT = 0.2
@@ -19,6 +19,7 @@ class Boxes:
     """Targets that are boxes of objects. A box of which too little is left becomes `NO_BOX`."""
 
     plural: ClassVar[str] = "boxes"
+    has_objects: ClassVar[bool] = True
 
     def flipped(self, values: Tensor, is_flipped: Tensor, width: int) -> Tensor:
         left, top, right, bottom, *rest = values.unbind(dim=-1)
@@ -26,10 +27,10 @@ class Boxes:
         is_mirrored = is_flipped.view(-1, 1, 1) & (values[..., 4:5] >= 0)
         return torch.where(is_mirrored, mirrored, values)
 
-    def moved(self, values: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def moved(self, values: Tensor, maps: Tensor, size: tuple[int, int], bounds: Bounds | None = None) -> Tensor:
         height, width = size
         edges = moved_bounds(values[..., :4], maps, size)
-        return _in_front(_cut(values, edges, (0.0, 0.0, float(width), float(height))))
+        return _in_front(_cut(values, edges, bounds or (0.0, 0.0, float(width), float(height))))
 
     def pasted(self, own: Tensor, other: Tensor, patch: Patch) -> Tensor:
         return _in_front(torch.cat([_visible(own, patch), _cut(other, other[..., :4], patch.bounds)], dim=1))
@@ -38,6 +39,17 @@ class Boxes:
         seen = [values for values, part in ((own, share), (other, 1 - share)) if part >= LEAST_LEFT]
         both = _in_front(torch.cat(seen, dim=1))
         return both, both
+
+    def drawn_object(self, values: Tensor) -> EachBounds:
+        is_object = (values[..., 4] >= 0) & (values[..., 5] == 0)
+        lots = torch.where(is_object, torch.rand(is_object.shape, device=values.device), -1.0)
+        place = lots.argmax(dim=1).view(-1, 1, 1).expand(-1, 1, values.shape[2])
+        edges = torch.where(is_object.any(dim=1).view(-1, 1, 1), values.gather(1, place), 0.0)
+        left, top, right, bottom = edges[..., :4].unbind(dim=-1)
+        return left, top, right, bottom
+
+    def shapes(self, values: Tensor) -> Tensor | None:
+        return None
 
 
 def _in_front(values: Tensor) -> Tensor:

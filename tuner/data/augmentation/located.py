@@ -8,7 +8,7 @@ from torch import Tensor
 from tuner.data.augmentation.boxes import Boxes
 from tuner.data.augmentation.instances import Instances
 from tuner.data.augmentation.masks import Masks
-from tuner.data.augmentation.patches import Patch
+from tuner.data.augmentation.patches import Bounds, EachBounds, Patch
 from tuner.interfaces import Target, TargetKind
 
 
@@ -17,6 +17,8 @@ class Located(Protocol):
 
     plural: ClassVar[str]
     """What messages call such targets."""
+    has_objects: ClassVar[bool]
+    """Whether they know single objects, and where each one is."""
 
     def flipped(self, values: Tensor, is_flipped: Tensor, width: int) -> Tensor:
         """Mirror the targets of some images, left to right.
@@ -27,13 +29,14 @@ class Located(Protocol):
             width: Width of the images.
         """
 
-    def moved(self, values: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def moved(self, values: Tensor, maps: Tensor, size: tuple[int, int], bounds: Bounds | None = None) -> Tensor:
         """Move targets with their images.
 
         Args:
             values: The targets.
             maps: The affine maps of the images (N, 2, 3), as `tuner.data.augmentation.geometry` describes them.
             size: Height and width of the images.
+            bounds: The part of each result that is used; None for all of it.
         """
 
     def pasted(self, own: Tensor, other: Tensor, patch: Patch) -> Tensor:
@@ -51,6 +54,12 @@ class Located(Protocol):
             The targets whose loss has this share, and those whose loss has the rest: twice the same if all objects of
             both can be in one target.
         """
+
+    def drawn_object(self, values: Tensor) -> EachBounds:
+        """Draw an object of each sample, if they know objects: its bounds, which are empty where there is none."""
+
+    def shapes(self, values: Tensor) -> Tensor | None:
+        """The pixels of objects, booleans (N, H, W); None if such targets do not know them."""
 
 
 _KINDS: Mapping[TargetKind, Located] = {"mask": Masks(), "boxes": Boxes(), "instances": Instances()}

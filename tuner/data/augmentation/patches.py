@@ -8,6 +8,9 @@ from torch import Tensor
 Bounds = tuple[float | Tensor, float | Tensor, float | Tensor, float | Tensor]
 """Left, upper, right and lower edge of a part of the images in pixels: of all images, or of each one, (N, 1)."""
 
+EachBounds = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The same of each image, (N, 1)."""
+
 
 @dataclass(frozen=True)
 class Patch:

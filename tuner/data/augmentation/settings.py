@@ -1,6 +1,7 @@
 """The settings of augmentation, and the order of its steps."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -8,11 +9,13 @@ from pydantic import Field
 
 from tuner.config import Config, Tunable
 from tuner.data.augmentation.colour import recoloured, turned_in_hue
+from tuner.data.augmentation.copy_paste import with_objects
 from tuner.data.augmentation.draws import chosen
 from tuner.data.augmentation.erasing import erased
 from tuner.data.augmentation.geometry import drawn_maps, resampled
-from tuner.data.augmentation.located import located
+from tuner.data.augmentation.located import Located, located
 from tuner.data.augmentation.mixing import mixed
+from tuner.data.augmentation.mosaic import composed
 from tuner.data.augmentation.policies import changed_by_policy
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import Batch, ImageShape, Target
@@ -23,7 +26,7 @@ class Augment(Config):
 
     # Ranges of ``space: auto``: crops weaker than Inception's (0.08), which suit large images of one object; erase as
     # Zhong et al. (2020), mixup as Zhang et al. (2018). Flips, rotations and hues may change a class: they are the
-    # user's.
+    # user's. Zooms overlap with crops.
 
     flip: bool = False
     """Whether half of the images are mirrored, left to right."""
@@ -47,6 +50,10 @@ class Augment(Config):
     """Parameter alpha of mixup: a batch is blended with itself by a share from Beta(alpha, alpha); 0 for none."""
     cutmix: float = Field(0.0, ge=0, le=10)
     """Parameter alpha of CutMix, which pastes rectangles instead; with mixup, each batch gets one of the two."""
+    mosaic: Annotated[float, Tunable({"uniform": [0, 1]})] = Field(0.0, ge=0, le=1)
+    """Share of the images that are composed of parts of four images, in data whose targets are boxes or masks."""
+    copy_paste: Annotated[float, Tunable({"uniform": [0, 0.5]})] = Field(0.0, ge=0, le=1)
+    """Share of the images that get an object of another image, in data with boxes; with masks, no background of it."""
 
     @property
     def moves(self) -> bool:
@@ -60,24 +67,34 @@ class Augment(Config):
     @property
     def mixes(self) -> bool:
         """Whether an image gets parts of another one."""
-        return self.mixup > 0 or self.cutmix > 0
+        return self.mixup > 0 or self.cutmix > 0 or self.mosaic > 0 or self.copy_paste > 0
 
     def check(self, image: ImageShape, targets: Mapping[str, Target]) -> None:
         """Raise Mistakes if images of this shape, or their targets, cannot be changed like this."""
-        if self.policy != "none" and (places := located(targets)):
+        problems: list[Problem] = []
+        places = located(targets)
+        if self.policy != "none" and places:
             hint = "leave it out; flip, crop, zoom, shift and rotation move them, too"
             kinds = " and ".join(dict.fromkeys(each.plural for each in places.values()))
-            message = f"{self.policy} moves images, but not their {kinds}"
-            raise Mistakes(Problem(message, "policy", hint=hint))
-        if self.policy != "none" and image.channels not in (1, 3):
+            problems.append(Problem(f"{self.policy} moves images, but not their {kinds}", "policy", hint=hint))
+        elif self.policy != "none" and image.channels not in (1, 3):
             hint = "the other fields of augment work on them"
-            raise Mistakes(
-                Problem(f"{self.policy} cannot change images of {image.channels} channels", "policy", hint=hint)
-            )
+            message = f"{self.policy} cannot change images of {image.channels} channels"
+            problems.append(Problem(message, "policy", hint=hint))
         if self.hue and image.channels != 3:
             has = "1 channel" if image.channels == 1 else f"{image.channels} channels"
             hint = "leave hue out, or set it to 0; images of 3 channels have hues"
-            raise Mistakes(Problem(f"images of {has} have no hue", "hue", hint=hint))
+            problems.append(Problem(f"images of {has} have no hue", "hue", hint=hint))
+        for field in ("mosaic", "copy_paste"):
+            if getattr(self, field) and (whole := [name for name in targets if name not in places]):
+                message = f"an image that has parts of others has no {' and '.join(whole)} of its own"
+                hint = "leave it out, or set it to 0; it is for data whose targets are all boxes or masks"
+                problems.append(Problem(message, field, hint=hint))
+            elif field == "copy_paste" and self.copy_paste and not any(each.has_objects for each in places.values()):
+                hint = "leave it out, or set it to 0; it is for data with boxes"
+                problems.append(Problem("the data has no boxes of the objects to paste", field, hint=hint))
+        if problems:
+            raise Mistakes(*problems)
 
     def __call__(self, batch: Batch, targets: Mapping[str, Target] = {}) -> Batch:
         """Change a batch.
@@ -86,28 +103,38 @@ class Augment(Config):
             batch: The batch.
             targets: What the targets of the dataset are, by name: what lies at a place of the images moves with them.
         """
-        images, values, places = batch.inputs, dict(batch.targets), located(targets)
+        places = located(targets)
         if self.policy != "none":
-            images = changed_by_policy(images, self.policy)
-        if self._resamples:
-            maps = drawn_maps(
-                images, flip=self.flip, crop=self.crop, zoom=self.zoom, shift=self.shift, rotation=self.rotation
-            )
-            size = (images.shape[-2], images.shape[-1])
-            images = resampled(images, maps)
-            values |= {name: each.moved(values[name], maps, size) for name, each in places.items()}
-        elif self.flip:
-            is_flipped = chosen(images, 0.5)
-            images = torch.where(is_flipped.view(-1, 1, 1, 1), images.flip(-1), images)
-            width = images.shape[-1]
-            values |= {name: each.flipped(values[name], is_flipped, width) for name, each in places.items()}
+            batch = replace(batch, inputs=changed_by_policy(batch.inputs, self.policy))
+        if self.mosaic:
+            batch = composed(batch, self.mosaic, places)
+        if self.moves:
+            batch = self._moved(batch, places)
+        if self.copy_paste:
+            batch = with_objects(batch, self.copy_paste, places)
+        images = batch.inputs
         if self.color:
             images = recoloured(images, self.color)
         if self.hue:
             images = turned_in_hue(images, self.hue)
         if self.erase:
             images = erased(images, self.erase)
-        changed = Batch(images.contiguous(memory_format=torch.channels_last), values)
+        batch = replace(batch, inputs=images)
         if self.mixup or self.cutmix:
-            changed = mixed(changed, mixup=self.mixup, cutmix=self.cutmix, located=places)
-        return changed
+            batch = mixed(batch, mixup=self.mixup, cutmix=self.cutmix, located=places)
+        return replace(batch, inputs=batch.inputs.contiguous(memory_format=torch.channels_last))
+
+    def _moved(self, batch: Batch, places: Mapping[str, Located]) -> Batch:
+        images, values = batch.inputs, dict(batch.targets)
+        height, width = images.shape[-2:]
+        if self._resamples:
+            maps = drawn_maps(
+                images, flip=self.flip, crop=self.crop, zoom=self.zoom, shift=self.shift, rotation=self.rotation
+            )
+            images = resampled(images, maps)
+            values |= {name: each.moved(values[name], maps, (height, width)) for name, each in places.items()}
+        elif self.flip:
+            is_flipped = chosen(images, 0.5)
+            images = torch.where(is_flipped.view(-1, 1, 1, 1), images.flip(-1), images)
+            values |= {name: each.flipped(values[name], is_flipped, width) for name, each in places.items()}
+        return Batch(images, values)
