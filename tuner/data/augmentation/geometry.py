@@ -4,6 +4,7 @@ A map is from places in the result to places in the image, whose left and upper 
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -44,10 +45,10 @@ def drawn_maps(images: Tensor, *, flip: bool, crop: float, zoom: float, shift: i
 
 def resampled(images: Tensor, maps: Tensor) -> Tensor:
     """Move images, float32 (N, C, H, W), over black."""
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    grid, is_inside = _grid(maps, images)
     found = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     # Black begins at the edge of the image: grid_sample's own zeros would darken its outermost pixels, too.
-    return found * _inside(grid).unsqueeze(1)
+    return found * is_inside.unsqueeze(1)
 
 
 def nearest(values: Tensor, maps: Tensor, outside: int) -> Tensor:
@@ -59,14 +60,25 @@ def nearest(values: Tensor, maps: Tensor, outside: int) -> Tensor:
         outside: The number of a pixel that comes from outside of the image.
     """
     planes = values.float().unsqueeze(1)
-    grid = F.affine_grid(maps, list(planes.shape), align_corners=False)
+    grid, is_inside = _grid(maps, planes)
     found = F.grid_sample(planes, grid, mode="nearest", padding_mode="border", align_corners=False).squeeze(1)
-    return torch.where(_inside(grid), found, outside).to(values.dtype)
+    return torch.where(is_inside, found, outside).to(values.dtype)
 
 
-def _inside(grid: Tensor) -> Tensor:
-    """Which pixels of a grid (N, H, W, 2) come from the image."""
-    return (grid.abs() <= _EDGE).all(dim=-1)
+def _grid(maps: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Find where pixels come from (N, H, W, 2), and which ones from the image (N, H, W)."""
+    # affine_grid multiplies matrices, which takes as long on a CPU as all the rest of a resampling.
+    height, width = images.shape[-2:]
+    u, v = (torch.arange(1 - side, side, 2, device=images.device) / side for side in (width, height))
+    (a, b, x0), (c, d, y0) = _entries(maps)
+    x = a * u + (b * v.unsqueeze(1) + x0)
+    y = c * u + (d * v.unsqueeze(1) + y0)
+    return torch.stack([x, y], dim=-1), (x.abs() <= _EDGE) & (y.abs() <= _EDGE)
+
+
+def _entries(maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The two rows of maps, of three entries (N, 1, 1)."""
+    return (row.unbind(dim=1) for row in maps.view(-1, 2, 3, 1, 1).unbind(dim=1))
 
 
 def moved_bounds(edges: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -79,7 +91,7 @@ def moved_bounds(edges: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     left, top, right, bottom = edges.unbind(dim=-1)
-    (a, b, x0), (c, d, y0) = (row.unbind(dim=1) for row in maps.view(-1, 2, 3, 1, 1).unbind(dim=1))
+    (a, b, x0), (c, d, y0) = _entries(maps)
     x = torch.stack([left, right, left, right], dim=-1) * (2 / width) - 1 - x0
     y = torch.stack([top, top, bottom, bottom], dim=-1) * (2 / height) - 1 - y0
     determinant = a * d - b * c
