@@ -164,7 +164,11 @@ class Target:
             indices = sorted({int(number) for number in value[:, 4].tolist() if number >= 0})
         elif self.kind == "instances":
             indices = sorted({*instances.classes_of(value).flatten().tolist()} - {-1})
-        return [self.classes[index] if index < len(self.classes) else str(index) for index in indices]
+        return [self.name(index) for index in indices]
+
+    def name(self, index: int) -> str:
+        """The name of a class; its index if it has none."""
+        return self.classes[index] if index < len(self.classes) else str(index)
 
     def __str__(self) -> str:
         texts = {

@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 
 from tuner.inspection.augmented import ContactSheet, contact_sheet
-from tuner.inspection.pictures import boxes_over
-from tuner.interfaces import NO_BOX
 from tuner.report.contact_sheet import write_contact_sheet
 from tuner.train.trial_config import TrialConfig
 
@@ -102,27 +100,6 @@ def test_masks_lie_over_their_images_and_move_with_them() -> None:
     assert max(saturation) > 100, "classes are coloured"
 
 
-def test_boxes_are_drawn_around_what_they_are_around() -> None:
-    image, boxes = torch.full((1, 60, 80), 0.5), torch.tensor([[10.0, 20, 40, 50, 1, 0], NO_BOX])
-    shown = boxes_over(image, boxes, ("cat", "dog"), side=160)
-    assert shown.shape == (3, 60, 80) and shown.dtype == torch.float32
-    coloured = (shown - 0.5).abs().amax(dim=0) > 0.05
-    frame = torch.zeros(60, 80, dtype=torch.bool)
-    frame[20:50, 10:40] = True
-    frame[21:49, 11:39] = False
-    assert coloured[frame].all() and not coloured[:20].any() and not coloured[50:].any()
-    assert (coloured & ~frame).any(), "the name of the class is in the box"
-    unnamed = boxes_over(image, torch.tensor([[10.0, 20, 18, 28, 1, 0]]), ("cat", "dog"), side=160)
-    assert ((unnamed - 0.5).abs().amax(dim=0) > 0.05).sum() == 4 * 7, "where there is room for it"
-    other = boxes_over(image, boxes.index_fill(0, torch.tensor([1]), 0), ("cat", "dog"), side=160)
-    assert not torch.equal(other, shown), "each class has a colour"
-    ignored = boxes_over(image / 5, torch.tensor([[10.0, 20, 40, 50, 1, 1]]), ("cat", "dog"), side=160)
-    assert (ignored.amax(dim=0) - ignored.amin(dim=0)).max() == 0, "a box that is ignored is grey"
-    assert (ignored[0, frame] > 0.4).all()
-    large = boxes_over(torch.full((3, 800, 800), 0.5), boxes * 4, (), side=160)
-    assert ((large[:, 180] - 0.5).abs().amax(dim=0) > 0.05)[40:60].sum() == 5, "lines are seen when it is reduced"
-
-
 def test_boxes_are_on_originals_and_versions() -> None:
     scenes = {"kind": "mnist_scenes", "source": "digits", "scenes": 20, "validation": 5, "test": 5, "digits": 6}
     augment = {"flip": True, "mosaic": 1, "mixup": 1}
@@ -137,10 +114,13 @@ def test_boxes_are_on_originals_and_versions() -> None:
     colours = 0
     for number, original in enumerate(made.originals):
         saturation = np.asarray(opened(original.picture).convert("HSV"))[..., 1].astype(int)
-        boxes = images.targets["boxes"][number]
+        times = len(saturation) // config.data.image.height
+        boxes = images.targets["boxes"][number] * torch.tensor([times, times, times, times, 1, 1])
         for left, _, right, bottom, _, ignored in boxes[boxes[:, 4] >= 0].int().tolist():
             if not ignored:
-                assert (saturation[bottom - 1, left:right] > 100).mean() > 0.8, "a line, which another box may cross"
+                assert (saturation[bottom - 1, left:right] > 100).mean() > 0.6, (
+                    "a line, which others and names may cross"
+                )
                 colours += 1
     assert colours > 2
     assert len({tile.picture for row in made.versions for tile in row}) == 6

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from tuner.data.loading.source import batch_of
 from tuner.error_text import escaped
-from tuner.inspection.pictures import boxes_over, data_uri, over, picture
+from tuner.inspection.boxes import boxes_over, true_boxes
+from tuner.inspection.pictures import data_uri, over, picture
 from tuner.interfaces import Batch
 from tuner.train.trial_config import TrialConfig
 
@@ -78,13 +79,14 @@ def _tile(trial: TrialConfig, batch: Batch, row: int) -> Tile:
     if batch.mixed is not None and any(batch.mixed.targets[name] is not value for name, value in batch.targets.items()):
         other = _caption(trial, batch.mixed.targets, row)
         caption = f"{batch.mixed.share:.0%} {caption} + {1 - batch.mixed.share:.0%} {other}"
-    shown = batch.inputs[row]
+    shown, boxes = batch.inputs[row], None
     for name, target in trial.data.targets.items():
+        value = batch.targets[name][row]
         if target.kind == "mask":
-            shown = over(shown, batch.targets[name][row])
+            shown = over(shown, value)
         elif target.kind == "boxes":
-            shown = boxes_over(shown, batch.targets[name][row], target.classes, _SIDE)
-    return Tile(data_uri(picture(shown, _SIDE)), caption)
+            boxes = true_boxes(value, target)
+    return Tile(data_uri(picture(shown, _SIDE) if boxes is None else boxes_over(shown, boxes, _SIDE)), caption)
 
 
 def _caption(trial: TrialConfig, targets: dict[str, Tensor], row: int) -> str:
@@ -96,7 +98,7 @@ def _caption(trial: TrialConfig, targets: dict[str, Tensor], row: int) -> str:
             texts.append(f"{name} {', '.join(f'{each:g}' for each in value.flatten().tolist())}")
         else:
             texts.append(" and ".join(target.names(value)) or "none of the classes")
-    return ", ".join(texts)
+    return ", ".join(dict.fromkeys(texts))  # masks and boxes have the same classes
 
 
 def _facts(trial: TrialConfig) -> list[tuple[str, str]]:
