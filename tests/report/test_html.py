@@ -23,8 +23,9 @@ from tuner.report.plots.parameters import KeyPlots
 from tuner.report.plots.study import Trials
 from tuner.report.plots.timeline import lanes
 from tuner.report.significance import certainty, wilson
-from tuner.report.tables import class_table
+from tuner.report.tables import class_table, error_table
 from tuner.spec.experiment import ExperimentSpec
+from tuner.tasks.metrics.meter import ErrorKind
 from tuner.trials.labels import label
 from tuner.trials.status import Status
 from tuner.trials.trial import Trial
@@ -166,7 +167,25 @@ class TestClasses:
         said = page.sections["classes"]
         assert "All 4 classes, the lowest F1 first. per_class_label.csv has them in their order." in said
         assert "class name f1 auroc images" in said
-        assert "0 <b>0 0.000 1,000 3 <b>3 0.250 0.250 1,000 2 <b>2 0.500 0.500 1,000 1 <b>1 0.750 0.750" in said
+        assert "1,000 3 <b>3 0.250 0.250 1,000 2 <b>2 0.500 0.500 1,000 1 <b>1 0.750 0.750" in said
+        assert "0 <b>0 0.000 \N{EN DASH} 1,000" in said
+
+    def test_those_of_boxes_begin_with_the_lowest_average_precision(self, tmp_path: Path) -> None:
+        columns: dict[str, list[float]] = {
+            "ap": [0.5, math.nan, 0.25],
+            "ap50": [0.75, math.nan, 0.9],
+            "support": [12, 0, 3400],
+        }
+        page = page_of(tmp_path, experiment(), [], by_class={"boxes": class_table(columns, ("cat", "dog", "cow"))})
+        said = page.sections["classes"]
+        assert "All 3 classes, the lowest average precision first." in said
+        assert "class name ap ap50 objects" in said
+        assert "2 cow 0.250 0.900 3,400 0 cat 0.500 0.750 12 1 dog \N{EN DASH} \N{EN DASH} 0" in said
+
+    def test_a_metric_without_a_name_of_its_own_is_sorted_by_too(self, tmp_path: Path) -> None:
+        table = class_table({"g_mean": [0.5, 0.25], "support": [1, 2]})
+        said = page_of(tmp_path, experiment(), [], by_class={"label": table}).sections["classes"]
+        assert "the lowest g_mean first" in said and "class name g mean support 1 1 0.250 2 0 0 0.500 1" in said
 
     def test_more_than_a_thousand_are_in_the_table_alone(self, tmp_path: Path) -> None:
         page = page_of(tmp_path, experiment(), [], by_class=self.tables(1003))
@@ -193,6 +212,26 @@ class TestClasses:
         shown.locator("#classes input").fill("")
         assert shown.locator("#classes tbody tr:visible").count() == 30
         assert told == []
+
+
+class TestErrors:
+    KINDS = (
+        ErrorKind("class", "of another <class>", 12, "map50", 0.0125),
+        ErrorKind("missed", "not found", 3, "map50", 0.25),
+        ErrorKind("double", "found twice", 1234, "map50", 0.0125),
+    )
+
+    def test_the_most_costly_kind_comes_first(self, tmp_path: Path) -> None:
+        page = page_of(tmp_path, experiment(), [], errors={"boxes": error_table(self.KINDS)})
+        assert list(page.sections)[3:5] == ["leaderboard", "errors"]
+        said = page.sections["errors"]
+        assert "By how much map50 would rise" in said and "errors_boxes.csv" in said
+        rows = "missed not found 3 0.250 double found twice 1,234 0.013 class of another <class> 12 0.013"
+        assert f"error what it is count costs of map50 {rows}" in said
+        assert "#errors" in [attrs.get("href") for _, attrs in page.tags]
+
+    def test_without_any_there_is_no_section(self, tmp_path: Path) -> None:
+        assert "errors" not in page_of(tmp_path, experiment(), []).sections
 
 
 class TestCertainty:

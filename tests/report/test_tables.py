@@ -10,12 +10,16 @@ from pages import Page, numbers
 from tuner.objectives import Objective
 from tuner.report.tables import (
     class_table,
+    error_table,
     read_by_class,
+    read_errors,
     write_by_class,
     write_confusion,
+    write_errors,
     write_front,
     write_tables,
 )
+from tuner.tasks.metrics.meter import ErrorKind
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
 
@@ -181,3 +185,24 @@ class TestByClass:
         assert set(again) == {"a_b", "c"}
         pd.testing.assert_frame_equal(again["a_b"], named)
         pd.testing.assert_frame_equal(again["c"], unnamed)
+
+
+class TestErrors:
+    KINDS = (
+        ErrorKind("class", "in the right place, but of another class", 12, "map50", 0.125),
+        ErrorKind("missed", "not found", 0, "map50", 0.0),
+    )
+
+    def test_they_can_be_read_again(self, tmp_path: Path) -> None:
+        table = error_table(self.KINDS)
+        write_errors({"boxes": table}, tmp_path)
+        text = (tmp_path / "errors_boxes.csv").read_text(encoding="utf-8")
+        lines = text.splitlines()
+        assert lines[:2] == [
+            "name,meaning,count,metric,cost",
+            'class,"in the right place, but of another class",12,map50,0.125',
+        ]
+        files = ["errors_boxes.csv", "errors_gone.csv", "per_class_boxes.csv", "errors.txt"]
+        [(target, again)] = read_errors(files, {"errors_boxes.csv": text}.get).items()
+        assert target == "boxes"
+        pd.testing.assert_frame_equal(again, table)

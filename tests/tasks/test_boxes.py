@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from tuner.interfaces import NO_BOX
-from tuner.tasks import Detection
+from tuner.tasks import Classification, Detection
 from tuner.tasks.metrics.boxes import AveragePrecision
 from tuner.tasks.metrics.voc import VOCAveragePrecision
 
@@ -140,16 +140,27 @@ def test_each_kind_of_error_is_counted(found: list[float], error: str) -> None:
     meter = AveragePrecision()
     boxes = torch.tensor([[[0, 0, 100, 100, 0, 0], [150, 0, 190, 40, 1, 0]]]).float()
     meter.update(torch.tensor([[found]]), boxes)
-    errors = meter.errors()
-    assert errors[error][0] == 1
-    assert {name for name, (count, _) in errors.items() if count} <= {error, "missed"}
+    counts = {kind.name: kind.count for kind in meter.errors()}
+    assert counts[error] == 1
+    assert {name for name, count in counts.items() if count} <= {error, "missed"}
+
+
+def test_a_task_tells_the_errors_of_each_head_that_finds_objects() -> None:
+    meter = Detection().meter()
+    boxes = torch.tensor([[[0, 0, 100, 100, 0, 0]]]).float()
+    meter.update(torch.tensor([[[0, 0, 100, 100, 0.9, 1], [0, 0, 100, 100, 0.8, 0]]]), {"boxes": boxes})
+    [(target, kinds)] = meter.errors().items()
+    assert target == "boxes" and [kind.name for kind in kinds if kind.count] == ["class"]
+    assert len(kinds) == 6 and {kind.metric for kind in kinds} <= set(meter.compute())
+    training = Detection().meter(training=True)
+    assert training.errors() == {} == Classification().meter().errors()
 
 
 def test_a_second_detection_of_an_object_is_a_double() -> None:
     meter = AveragePrecision()
     boxes = torch.tensor([[[0, 0, 100, 100, 0, 0]]]).float()
     meter.update(torch.tensor([[[0, 0, 100, 100, 0.9, 0], [0, 0, 90, 100, 0.8, 0]]]), boxes)
-    assert meter.errors()["double"][0] == 1
+    assert [kind.count for kind in meter.errors() if kind.name == "double"] == [1]
 
 
 def test_the_loss_of_a_detector_is_measured_in_training_alone() -> None:

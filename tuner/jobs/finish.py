@@ -180,6 +180,8 @@ class Finish:
                 target: tables.class_table(columns, names(target)) for target, columns in winner.tested.by_class.items()
             }
             tables.write_by_class(by_class, folder)
+            errors = {target: tables.error_table(kinds) for target, kinds in winner.tested.errors.items()}
+            tables.write_errors(errors, folder)
             if front(self._job.trials, objectives):
                 tables.write_front(self._job.spec, self._job.trials, folder)
             html.write_html(
@@ -191,6 +193,7 @@ class Finish:
                 ended_early=ended_early,
                 test=winner.tested.metrics,
                 by_class=by_class,
+                errors=errors,
                 hardest=winner.seen.hardest,
                 seconds=seconds,
                 paused=self._job.elapsed.paused,

@@ -62,6 +62,7 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
             with rebuilt_job(client, job) as (spec, past):
                 run = job.run.info.run_id
                 files = store.artifacts(client, run) or []
+                read = functools.partial(store.read_text, client, run)
                 status, early = job.status, job.tags.get("tuner.ended_early", "")
                 html.write_html(
                     spec,
@@ -71,7 +72,8 @@ def write_report(name: str, path: Path | None = None, uri: str | None = None) ->
                     status=status,
                     ended_early=early if status != "running" else "",
                     test=(past.end and past.end["test"]) or job.test,
-                    by_class=tables.read_by_class(files, functools.partial(store.read_text, client, run)),
+                    by_class=tables.read_by_class(files, read),
+                    errors=tables.read_errors(files, read),
                     hardest=read_hardest(files, functools.partial(store.read_bytes, client, run)),
                     seconds=job.seconds,
                     paused=job.paused,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FILE = "report.html"
 """The report's name, in ``report/`` in a job's folder and among the artifacts of its run."""
 
+_NO_VALUE = "\N{EN DASH}"
 _MAX_ROWS = 200
 _MAX_CLASSES = 1000
 _MAX_FAILURES = 50
@@ -43,6 +44,7 @@ def write_html(
     ended_early: str = "",
     test: Mapping[str, float] | None = None,
     by_class: Mapping[str, "pd.DataFrame"] | None = None,
+    errors: Mapping[str, "pd.DataFrame"] | None = None,
     hardest: Mapping[str, bytes] | None = None,
     seconds: float | None = None,
     paused: float = 0.0,
@@ -58,6 +60,7 @@ def write_html(
         ended_early: Why the job ended before its search was finished; empty if it did not.
         test: The winner's metrics on the test set, by their full names.
         by_class: The winner's metrics of single classes on it, by target: tables of `tuner.report.tables.class_table`.
+        errors: The kinds of errors in its test, by target: tables of `tuner.report.tables.error_table`.
         hardest: The validation images that the winner finds hardest, by target: PNG pictures.
         seconds: How long the job took, as defined in `tuner.trials.elapsed`; None if unknown.
         paused: Seconds between the job's invocations.
@@ -71,6 +74,7 @@ def write_html(
         facts=_facts(spec, trials, status, ended_early, "" if seconds is None else elapsed_text(seconds, paused)),
         board=_board(spec, trials),
         classes=[_classes(target, table) for target, table in (by_class or {}).items()],
+        errors=[_errors(target, table) for target, table in (errors or {}).items()],
         hardest=[(target, base64.b64encode(picture).decode()) for target, picture in (hardest or {}).items()],
         plots=draw(spec, trials),
         failures=_failures(trials),
@@ -183,15 +187,15 @@ def _table(spec: ExperimentSpec, trials: Sequence[Trial], on_front: Sequence[Tri
 
 
 def _classes(target: str, table: "pd.DataFrame") -> dict[str, Any]:
-    """Return the rows of a table of classes, those that are found worst first."""
+    """Return the rows of a table of classes, those that are found worst first: by the first metric."""
     metrics = [name for name in table.columns if name not in ("class", "name", "support")]
-    by, of = ("iou", "pixels") if "iou" in metrics else ("f1", "images")
-    order = table.sort_values([by, "class"], kind="stable")
+    by, of = _BY.get(metrics[0], (metrics[0], "support"))
+    order = table.sort_values([metrics[0], "class"], kind="stable")
     rows = [
         {
             "class": row["class"],
             "name": row["name"],
-            "values": ["" if row[name] != row[name] else f"{row[name]:.3f}" for name in metrics],  # NaN: undefined
+            "values": [_NO_VALUE if row[name] != row[name] else f"{row[name]:.3f}" for name in metrics],  # NaN
             "support": f"{row['support']:,}",
         }
         for row in order.head(_MAX_CLASSES).to_dict("records")
@@ -199,12 +203,23 @@ def _classes(target: str, table: "pd.DataFrame") -> dict[str, Any]:
     return {
         "target": target,
         "metrics": metrics,
-        "by": {"iou": "IoU", "f1": "F1"}[by],
+        "by": by,
         "support": of,
         "rows": rows,
         "count": len(order),
         "left_out": len(order) - len(rows),
     }
+
+
+_BY = {"f1": ("F1", "images"), "iou": ("IoU", "pixels"), "ap": ("average precision", "objects")}
+"""What the first metric of a table of classes is called, and what its support counts."""
+
+
+def _errors(target: str, table: "pd.DataFrame") -> dict[str, Any]:
+    """Return the rows of a table of errors, the most costly kind first."""
+    order = table.sort_values(["cost", "count"], ascending=False, kind="stable")
+    rows = [row | {"count": f"{row['count']:,}", "cost": f"{row['cost']:.3f}"} for row in order.to_dict("records")]
+    return {"target": target, "metric": table["metric"].iloc[0], "rows": rows}
 
 
 def _failures(trials: Sequence[Trial]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from tuner.objectives import Objective
 from tuner.report.page import write_page
 from tuner.report.plots import draw_confusion, draw_front
 from tuner.spec.experiment import ExperimentSpec
+from tuner.tasks.metrics.meter import ErrorKind
 from tuner.trials.leaderboard import leaderboard
 from tuner.trials.trial import Trial
 
@@ -20,6 +22,9 @@ FRONT_FILE = "pareto.html"
 
 _BY_CLASS = "per_class_"
 """What the names of the files with the metrics of single classes begin with."""
+
+_ERRORS = "errors_"
+"""What the names of the files with the kinds of errors begin with."""
 
 _PAGE = "plot.html.jinja"
 
@@ -73,7 +78,8 @@ def class_table(columns: Mapping[str, Sequence[float]], names: Sequence[str] = (
     """Return the metrics of single classes as a table, one row a class: its index, its name, and each metric.
 
     Args:
-        columns: The metrics by name, each with a value for every class; ``support`` counts its images, or pixels.
+        columns: The metrics by name, each with a value for every class; ``support`` counts its images, pixels
+            or objects.
         names: The names of the classes, by index; empty if they are unknown.
     """
     import pandas as pd
@@ -92,8 +98,7 @@ def _named(names: Sequence[str], count: int) -> list[str]:
 
 def write_by_class(tables: Mapping[str, "pd.DataFrame"], folder: Path) -> None:
     """Write the tables of `class_table` as ``per_class_<target>.csv`` into `folder`."""
-    for target, table in tables.items():
-        table.to_csv(folder / f"{_BY_CLASS}{target}.csv", index=False)
+    _write(tables, _BY_CLASS, folder)
 
 
 def read_by_class(files: Iterable[str], read: Callable[[str], str | None]) -> dict[str, "pd.DataFrame"]:
@@ -105,13 +110,44 @@ def read_by_class(files: Iterable[str], read: Callable[[str], str | None]) -> di
     """
     import pandas as pd
 
+    tables = _read(files, _BY_CLASS, read)
+    for table in tables.values():
+        numbers = table.columns.drop(["class", "name"])
+        table[["class", *numbers]] = table[["class", *numbers]].apply(pd.to_numeric)
+    return tables
+
+
+def error_table(kinds: Sequence[ErrorKind]) -> "pd.DataFrame":
+    """Return kinds of errors as a table, one row a kind: the columns are the fields of `ErrorKind`."""
+    import pandas as pd
+
+    return pd.DataFrame([asdict(kind) for kind in kinds])
+
+
+def write_errors(tables: Mapping[str, "pd.DataFrame"], folder: Path) -> None:
+    """Write the tables of `error_table` as ``errors_<target>.csv`` into `folder`."""
+    _write(tables, _ERRORS, folder)
+
+
+def read_errors(files: Iterable[str], read: Callable[[str], str | None]) -> dict[str, "pd.DataFrame"]:
+    """Read the tables that `write_errors` wrote, by target; the arguments are those of `read_by_class`."""
+    return {
+        target: table.astype({"count": int, "cost": float}) for target, table in _read(files, _ERRORS, read).items()
+    }
+
+
+def _write(tables: Mapping[str, "pd.DataFrame"], prefix: str, folder: Path) -> None:
+    for target, table in tables.items():
+        table.to_csv(folder / f"{prefix}{target}.csv", index=False)
+
+
+def _read(files: Iterable[str], prefix: str, read: Callable[[str], str | None]) -> dict[str, "pd.DataFrame"]:
+    """Read the tables whose files have names with a prefix, by target: texts, as a class may be named NA."""
+    import pandas as pd
+
     tables = {}
     for file in files:
-        target = file.removeprefix(_BY_CLASS).removesuffix(".csv")
-        if file == f"{_BY_CLASS}{target}.csv" and (text := read(file)) is not None:
-            # A class may be named NA.
-            table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-            numbers = table.columns.drop(["class", "name"])
-            table[["class", *numbers]] = table[["class", *numbers]].apply(pd.to_numeric)
-            tables[target] = table
+        target = file.removeprefix(prefix).removesuffix(".csv")
+        if file == f"{prefix}{target}.csv" and (text := read(file)) is not None:
+            tables[target] = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     return tables

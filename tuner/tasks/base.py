@@ -11,7 +11,7 @@ from tuner.config import Config
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import Batch, ClassCounts, Model, Output, Outputs, Target, Targets, WithAuxiliary
 from tuner.tasks.head import Head
-from tuner.tasks.metrics.meter import ByClass
+from tuner.tasks.metrics.meter import ByClass, ErrorKind
 
 
 class Task(Config):
@@ -194,6 +194,15 @@ class TaskMeter:
         """
         tables = {name or self._heads[name].target: meter.by_class() for name, meter in self._meters.items()}
         return {name: table for name, table in tables.items() if table}
+
+    def errors(self) -> dict[str, list[ErrorKind]]:
+        """The kinds of errors of the heads that tell them apart.
+
+        Returns:
+            They are by the name of the head; by its target if the head has no name.
+        """
+        kinds = {name or self._heads[name].target: meter.errors() for name, meter in self._meters.items()}
+        return {name: each for name, each in kinds.items() if each}
 
     def confusion(self) -> dict[str, list[list[int]]]:
         """The confusion matrices of the heads that predict classes: rows are true classes, columns predicted ones.

@@ -11,7 +11,7 @@ from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import Output, Target, TargetKind
 from tuner.tasks.losses import AnyLoss, LossConfig
 from tuner.tasks.metrics import METERS, TRAINING_METERS
-from tuner.tasks.metrics.meter import ByClass, Meter, SumMeter
+from tuner.tasks.metrics.meter import ByClass, ErrorKind, Meter, SumMeter
 
 _TASKS: dict[TargetKind, str] = {
     "class": "task: {kind: classification}, or as a head of multitask",
@@ -136,6 +136,10 @@ class HeadMeter:
     def by_class(self) -> ByClass:
         """Return the metrics of single classes for all samples so far; empty if there are no classes."""
         return {name: values for meter in self._meters for name, values in meter.by_class().items()}
+
+    def errors(self) -> list[ErrorKind]:
+        """Return the kinds of errors in all samples so far; empty if they are not told apart."""
+        return [kind for meter in self._meters for kind in meter.errors()]
 
     @property
     def confusion(self) -> list[list[int]] | None:

@@ -14,7 +14,7 @@ from tuner.interfaces import Batch, Model, Outputs, Targets, WithAuxiliary
 from tuner.process.out_of_memory import is_out_of_memory, release
 from tuner.tasks import TaskConfig
 from tuner.tasks.base import TaskMeter
-from tuner.tasks.metrics.meter import ByClass
+from tuner.tasks.metrics.meter import ByClass, ErrorKind
 
 _BATCH = 250  # larger batches are slower on a CPU and take more memory
 _BATCH_BYTES = 2**24
@@ -30,17 +30,19 @@ class Evaluation:
         confusion: The confusion matrix (rows the true class) of each head that predicts one class. They are by the name
             of the head; by its target if the head has no name.
         by_class: The metrics of single classes of each head that predicts classes, by the same names.
+        errors: The kinds of errors of each head that tells them apart, by the same names.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)
     by_class: dict[str, ByClass] = field(default_factory=dict)
+    errors: dict[str, list[ErrorKind]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, meter: TaskMeter, prefix: str) -> "Evaluation":
         """What a meter has measured; the names of its metrics get a prefix, such as ``test_``."""
         metrics = {f"{prefix}{name}": value for name, value in meter.compute().items()}
-        return cls(metrics, meter.confusion(), meter.by_class())
+        return cls(metrics, meter.confusion(), meter.by_class(), meter.errors())
 
 
 class Diverged(Exception):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from tuner.tasks.metrics.meter import ByClass, Meter
+from tuner.tasks.metrics.meter import ByClass, ErrorKind, Meter
 
 if TYPE_CHECKING:
     from hotcoco import COCO, COCOeval
@@ -17,14 +17,14 @@ _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _HALF, _THREE_QUARTERS = 0, 5
 """Intersections over union of 0.5 and of 0.75, of those from 0.5 to 0.95."""
 _ERRORS = {
-    "class": "Cls",
-    "place": "Loc",
-    "class and place": "Both",
-    "double": "Dupe",
-    "background": "Bkg",
-    "missed": "Miss",
+    "Cls": ("class", "in the right place, but of another class"),
+    "Loc": ("place", "of the right class, but too far off: an IoU of 0.1 to 0.5"),
+    "Both": ("class and place", "of another class, and too far off"),
+    "Dupe": ("double", "a second detection of an object"),
+    "Bkg": ("background", "a detection where no object is"),
+    "Miss": ("missed", "an object of which nothing was found, not even with an error above"),
 }
-"""The kinds of errors, and what hotcoco calls them."""
+"""What hotcoco calls the kinds of errors, their names, and what they are."""
 
 
 class COCOMeter(Meter):
@@ -62,15 +62,13 @@ class COCOMeter(Meter):
             "support": np.bincount(self._counted(), minlength=precision.shape[-1]).tolist(),
         }
 
-    def errors(self) -> dict[str, tuple[int, float]]:
-        """What is wrong with the detections, at an intersection over union of 0.5 (Bolya et al., 2020).
-
-        Returns:
-            For each kind of error, how many there are, and by how much the mean average precision would rise without
-            them.
-        """
+    def errors(self) -> list[ErrorKind]:
+        """What is wrong with the detections, at an intersection over union of 0.5 (Bolya et al., 2020)."""
         found = self._evaluated.tide_errors()
-        return {name: (int(found["counts"][key]), float(found["delta_ap"][key])) for name, key in _ERRORS.items()}
+        return [
+            ErrorKind(name, meaning, int(found["counts"][key]), "map50", float(found["delta_ap"][key]))
+            for key, (name, meaning) in _ERRORS.items()
+        ]
 
     @abstractmethod
     def _counted(self) -> Array:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from tuner.instances import NUMBERS, boxes_of, mask_sides, numbers_of
 from tuner.tasks.metrics.boxes import AveragePrecision
 from tuner.tasks.metrics.coco import Array, COCOMeter, categories
-from tuner.tasks.metrics.meter import ByClass
+from tuner.tasks.metrics.meter import ByClass, ErrorKind
 
 if TYPE_CHECKING:
     from hotcoco import COCO
@@ -85,6 +85,9 @@ class BoxesOfInstances(AveragePrecision):
 
     def by_class(self) -> ByClass:
         return {f"box_{name}": values for name, values in super().by_class().items() if name != "support"}
+
+    def errors(self) -> list[ErrorKind]:
+        return []  # those of the masks are told apart
 
 
 def _binary(masks: Tensor, size: tuple[int, ...]) -> Array:

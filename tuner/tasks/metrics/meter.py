@@ -1,6 +1,7 @@
 """The base class of meters, which compute the metrics of a set from one batch after another."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -8,6 +9,25 @@ from torch import Tensor
 
 ByClass = dict[str, list[float]]
 """Metrics of single classes: a value for each class, by the name of the metric. NaN is an undefined value."""
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """The errors of one kind in the outputs for a set.
+
+    Args:
+        name: What they are called.
+        meaning: What is wrong, in words.
+        count: How many there are.
+        metric: The metric that they cost.
+        cost: By how much it would rise without them.
+    """
+
+    name: str
+    meaning: str
+    count: int
+    metric: str
+    cost: float
 
 
 class Meter(ABC):
@@ -31,8 +51,15 @@ class Meter(ABC):
         """Return the metrics of all samples so far by name."""
 
     def by_class(self) -> ByClass:
-        """Return the metrics of single classes for all samples so far; empty if there are none."""
+        """Return the metrics of single classes for all samples so far; empty if there are none.
+
+        The first one says how well a class is found: a report begins with those where it is lowest.
+        """
         return {}
+
+    def errors(self) -> list[ErrorKind]:
+        """Return the kinds of errors in all samples so far; empty if they are not told apart."""
+        return []
 
     @property
     def confusion(self) -> list[list[int]] | None:
@@ -86,7 +113,7 @@ def macro_of(values: Tensor, counted: Tensor) -> float:
 
 
 def of_classes(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, Tensor]:
-    """Compute precision, recall and F1 of each class, float64 (classes,); 0 where there is nothing to divide by.
+    """Compute F1, precision and recall of each class, float64 (classes,); 0 where there is nothing to divide by.
 
     Args:
         hits: Number of samples that have a class and for which it is predicted, by class: float64 (classes,).
@@ -94,13 +121,14 @@ def of_classes(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, Te
         members: Number of samples that have the class.
     """
     return {
+        "f1": 2 * hits / (positives + members).clamp(min=1),
         "precision": hits / positives.clamp(min=1),
         "recall": hits / members.clamp(min=1),
-        "f1": 2 * hits / (positives + members).clamp(min=1),
     }
 
 
 def macro(hits: Tensor, positives: Tensor, members: Tensor) -> dict[str, float]:
     """Average what `of_classes` returns over the classes that occur or are predicted; 0 if there is none."""
     counted = positives + members > 0
-    return {name: macro_of(values, counted) for name, values in of_classes(hits, positives, members).items()}
+    values = of_classes(hits, positives, members)
+    return {name: macro_of(values[name], counted) for name in ("precision", "recall", "f1")}
