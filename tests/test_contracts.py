@@ -28,6 +28,7 @@ from tuner.data import (
     ImageNet,
     ParquetImages,
     VOCSegmentation,
+    YOLOFolder,
 )
 from tuner.data.images import ImageData, Images, _train_and_validation
 from tuner.data.in_memory import InMemoryImages
@@ -267,6 +268,7 @@ ENCODED: dict[Any, tuple[str, Callable[[Path], Path]]] = {
     VOCSegmentation: ("root", encoded_files.write_voc),
     Cityscapes: ("root", encoded_files.write_cityscapes),
     COCO: ("root", encoded_files.write_coco),
+    YOLOFolder: ("root", lambda folder: encoded_files.write_yolo(folder, 170, 0, 20)),
 }
 """The members whose images lie in files of a layout of their own: the field that names these, and what writes them."""
 

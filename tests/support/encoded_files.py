@@ -153,6 +153,33 @@ def write_coco(root: Path, train: int = 150, val: int = 12) -> Path:
     return root
 
 
+def write_yolo(root: Path, train: int = 150, val: int = 40, test: int = 20) -> Path:
+    """Write a folder of Ultralytics in small: images of noise in two shapes, and `boxes_of` them."""
+    first = 0
+    sets = {split: count for split, count in (("train", train), ("val", val), ("test", test)) if count}
+    for split, count in sets.items():
+        for name in ("images", "labels"):
+            (root / name / split).mkdir(parents=True)
+        for number in range(first, first + count):
+            noise(number, shape_of(number)).save(root / "images" / split / f"{number}.jpg")
+            if lines := yolo_lines(number):
+                (root / "labels" / split / f"{number}.txt").write_text("\n".join(lines) + "\n")
+        first += count
+    folders = "".join(f"{split}: images/{split}\n" for split in sets)
+    (root / "data.yaml").write_text(f"path: .\n{folders}names:\n  0: person\n  1: dog\n  2: cup\n")
+    return root
+
+
+def yolo_lines(number: int) -> list[str]:
+    """The boxes of an image, in lines of YOLO's."""
+    height, width = shape_of(number)
+    return [
+        f"{label} {(x1 + x2) / 2 / width:.6f} {(y1 + y2) / 2 / height:.6f} {(x2 - x1) / width:.6f} "
+        f"{(y2 - y1) / height:.6f}"
+        for x1, y1, x2, y2, label, _ in boxes_of(number)
+    ]
+
+
 def shape_of(number: int) -> tuple[int, int]:
     """The height and the width of an image with boxes."""
     return ((24, 36), (30, 20), (24, 24))[number % 3]

@@ -7,6 +7,7 @@ from pydantic import Field
 from tuner.data.cifar import CIFAR10, CIFAR100
 from tuner.data.digits import Digits
 from tuner.data.encoded.boxes.coco import COCO
+from tuner.data.encoded.boxes.yolo import YOLOFolder
 from tuner.data.encoded.csv_images import CSVImages
 from tuner.data.encoded.image_folder import ImageFolder
 from tuner.data.encoded.imagenet import ImageNet
@@ -32,6 +33,7 @@ DataConfig = Annotated[
     | VOCSegmentation
     | Cityscapes
     | COCO
+    | YOLOFolder
     | MNISTScenes
     | ImportedData,
     Field(discriminator="kind"),
@@ -54,4 +56,5 @@ __all__ = [
     "MNISTScenes",
     "ParquetImages",
     "VOCSegmentation",
+    "YOLOFolder",
 ]

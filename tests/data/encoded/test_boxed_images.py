@@ -132,9 +132,6 @@ def test_changed_boxes_have_another_digest_and_another_target(tmp_path: Path) ->
     digest, target = before.describe().digest, before.load_test().targets["boxes"]
     change(root, lambda content: content["annotations"][0]["bbox"].__setitem__(2, 1.5), "val2017")
     listing_of.cache_clear()
-    from tuner.data.encoded.boxes import boxed
-
-    boxed._placed.cache_clear()  # as in another process
     after = COCO(root=str(root), size=12)
     assert after.describe().digest != digest
     assert not torch.equal(after.load_test().targets["boxes"], target)
@@ -252,6 +249,10 @@ def test_a_missing_image_is_told_or_left_out(tmp_path: Path) -> None:
     (root / "train2017" / "000000000003.jpg").unlink()
     [problem] = problems_of(root=str(root), size=12)
     assert "1 image is not there: train2017/000000000003.jpg: there is no such file" in problem.message
+    noise(3, shape_of(3)).save(root / "train2017" / "000000000003.jpg")
+    assert sum(COCO(root=str(root), size=12).describe().sizes.values()) == 24  # it was there again
+    listing_of.cache_clear()
+    (root / "train2017" / "000000000003.jpg").unlink()
     data = COCO(root=str(root), size=12, skip_broken=True)
     assert sum(data.describe().sizes.values()) == 23
     assert data.ignored == ("1 image that is not there (train2017/000000000003.jpg)",)

@@ -1,9 +1,8 @@
 """The base class of datasets of images in files, with boxes around what they show."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import md5
 from typing import Any, Self
 
@@ -13,7 +12,6 @@ from tuner.data.decoding import Resize, Undecodable, decode, shown_size
 from tuner.data.encoded.boxes.faults import OTHER_SIZE, Fault, problems_of, skipped
 from tuner.data.encoded.boxes.headers import sizes_in
 from tuner.data.encoded.boxes.listing import BoxListing, Reader, listing_of
-from tuner.data.encoded.boxes.placing import Placed, placed
 from tuner.data.encoded.dataset import EncodedImages
 from tuner.data.encoded.listing import Items
 from tuner.data.encoded.unchecked import annotations_are_checked
@@ -48,14 +46,16 @@ class BoxedImages(EncodedImages):
         return listing_of(self._reader)
 
     @model_validator(mode="after")
-    def _boxes_are_sound(self) -> Self:
-        if not imports_allowed() or not annotations_are_checked() or self.skip_broken:
-            return self
-        faults = self._listing.faults or tuple(self._of_other_sizes(self._compared()))
+    def _images_have_the_sizes_of_their_annotations(self) -> Self:
+        if imports_allowed() and annotations_are_checked():
+            self._refuse(self._of_other_sizes(self._compared()))
+        return self
+
+    def _refuse(self, faults: Sequence[Fault]) -> None:
+        """Raise Mistakes if there are faults."""
         if faults:
             listing_of.cache_clear()  # they may be mended
             raise Mistakes(*problems_of(faults, self.source, self._key))
-        return self
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -92,10 +92,12 @@ class BoxedImages(EncodedImages):
         return _BoxDecoder(self.encoded, self.form, self.only_grey, sizes)
 
     def _targets_of(self, items: Items) -> Targets:
-        return {"boxes": _placed(self._unsplit).padded(self._listing.rows(items.names))}
+        return {"boxes": self._listing.placed(self.form).padded(self._listing.rows(items.names))}
 
     def _why_not_split(self) -> Problem | None:
         listing = self._listing
+        if annotations_are_checked() and not self.skip_broken:
+            self._refuse(listing.faults)  # before sets are made of what is left
         sets = 3 - len({"validation", "test"} & set(listing.splits))
         count = len(listing.splits["train"])
         if count < sets:
@@ -153,8 +155,3 @@ class _BoxDecoder(Decoder):
 def _difference(size: tuple[int, int], given: tuple[Any, ...]) -> str:
     turned = ", as EXIF data turn it" if size == given[::-1] and size[0] != size[1] else ""
     return f"it has {size[0]}x{size[1]} pixels{turned}, and the annotations say {given[0]}x{given[1]}"
-
-
-@lru_cache(maxsize=4)
-def _placed(data: BoxedImages) -> Placed:
-    return placed(data._listing.boxes, data._listing.sizes, data.form)

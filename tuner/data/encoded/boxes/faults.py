@@ -25,12 +25,14 @@ class Kind:
         one: What one has, such as ``has no area``.
         many: The same of several.
         hint: What to do.
+        can_be_skipped: Whether skip_broken leaves it out.
     """
 
     of: tuple[str, str]
     one: str
     many: str
     hint: str
+    can_be_skipped: bool = True
 
     def told(self, count: int, joint: str = " ") -> str:
         """How many there are, in words."""
@@ -51,6 +53,12 @@ BEYOND = Kind(
     "end beyond their images",
     f"clip boxes to their images; up to {_TOLERANCE:g} pixel is allowed",
 )
+NO_SHARE = Kind(
+    _BOX,
+    "is not given in shares of its image",
+    "are not given in shares of their images",
+    "values are from 0 to 1: divide x and width by the width of the image, y and height by its height",
+)
 EMPTY = Kind(_BOX, "has no area", "have no area", "a box has a width and a height above 0")
 NO_CLASS = Kind(_BOX, "is of an unknown class", "are of unknown classes", "declare their classes, or delete them")
 NO_IMAGE = Kind(_ANNOTATION, "is of an unknown image", "are of unknown images", "add the images to the list")
@@ -63,6 +71,7 @@ OTHER_SIZE = Kind(
     "is of another size than its annotations say",
     "are of other sizes than their annotations say",
     "boxes are those of the image as it is shown: annotate the images that are in the folder",
+    can_be_skipped=False,
 )
 
 
@@ -95,7 +104,8 @@ def problems_of(faults: Iterable[Fault], source: str, key: str) -> list[Problem]
     problems = []
     for kind, texts in by_kind.items():
         message = f"{source}: {kind.told(len(texts))}: {some(texts, separator='; ', count=_SHOWN)}"
-        hint = f"{kind.hint}; skip_broken: true leaves {'it' if len(texts) == 1 else 'them'} out"
+        skipping = f"; skip_broken: true leaves {'it' if len(texts) == 1 else 'them'} out"
+        hint = kind.hint + (skipping if kind.can_be_skipped else "")
         problems.append(Problem(message, key, hint=hint, items=tuple(texts)))
     return problems
 

@@ -10,9 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
+from tuner.data.decoding import Form
 from tuner.data.encoded.boxes.columns import Boxes
 from tuner.data.encoded.boxes.faults import MISSING, UNOPENED, Fault, sound
 from tuner.data.encoded.boxes.headers import sizes_in
+from tuner.data.encoded.boxes.placing import Placed, placed
 from tuner.data.encoded.listing import Array, Items, Listing, stamps
 from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem
@@ -57,6 +59,14 @@ class BoxListing(Listing):
     boxes: Boxes
     file_sizes: Array
     faults: tuple[Fault, ...]
+    _placed: dict[Form, Placed] = field(default_factory=dict, repr=False, compare=False)
+
+    def placed(self, form: Form) -> Placed:
+        """The boxes of the images in a form, which are computed once."""
+        if form not in self._placed:
+            self._placed.clear()  # many sizes may be tried
+            self._placed[form] = placed(self.boxes, self.sizes, form)
+        return self._placed[form]
 
     @cached_property
     def digest(self) -> str:
