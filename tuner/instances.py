@@ -49,8 +49,10 @@ def boxes_of(instances: Tensor, most: int) -> tuple[Tensor, Tensor]:
     right, bottom = extreme(across, "amax", -1) + 1, extreme(down, "amax", -1) + 1
     codes = torch.zeros((count, NUMBERS), dtype=torch.int64, device=flat.device).scatter_(1, numbers, flat)
     codes[:, 0] = 0
-    rows = torch.stack([left, top, right, bottom, codes.abs() // NUMBERS, (codes < 0).long()], dim=2).float()
-    rows = torch.where((codes != 0).unsqueeze(2), rows, rows.new_tensor([0, 0, 0, 0, -1, 0]))
+    is_object = codes != 0
+    edges = [torch.where(is_object, each, 0) for each in (left, top, right, bottom)]
+    classes = torch.where(is_object, codes.abs() // NUMBERS, -1)
+    rows = torch.stack([*edges, classes, (codes < 0).long()], dim=2).float()
     # Objects first: their order is that of their numbers.
     order = (codes == 0).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     return rows.gather(1, order.unsqueeze(2).expand(-1, -1, 6)), order * (codes.gather(1, order) != 0)
