@@ -27,6 +27,7 @@ from tuner.data import (
     ImageMaskFolder,
     ImageNet,
     ParquetImages,
+    VOCDetection,
     VOCSegmentation,
     YOLOFolder,
 )
@@ -268,6 +269,7 @@ ENCODED: dict[Any, tuple[str, Callable[[Path], Path]]] = {
     VOCSegmentation: ("root", encoded_files.write_voc),
     Cityscapes: ("root", encoded_files.write_cityscapes),
     COCO: ("root", encoded_files.write_coco),
+    VOCDetection: ("root", encoded_files.write_voc_boxes),
     YOLOFolder: ("root", lambda folder: encoded_files.write_yolo(folder, 170, 0, 20)),
 }
 """The members whose images lie in files of a layout of their own: the field that names these, and what writes them."""

@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tuner.data.encoded.dataset import EncodedImages
+from tuner.data.encoded.voc_folder import OBJECTS
 from tuner.errors import Mistakes, Problem
 
 WNIDS = {"n01440764": ("tench", "Tinca tinca"), "n02012849": ("crane",), "n03126707": ("crane",)}
@@ -167,6 +168,29 @@ def write_yolo(root: Path, train: int = 150, val: int = 40, test: int = 20) -> P
         first += count
     folders = "".join(f"{split}: images/{split}\n" for split in sets)
     (root / "data.yaml").write_text(f"path: .\n{folders}names:\n  0: person\n  1: dog\n  2: cup\n")
+    return root
+
+
+def write_voc_boxes(root: Path, train: int = 150, val: int = 80, classes: Sequence[str] = ()) -> Path:
+    """Write Pascal VOC's objects in small: images of noise in two shapes, and `boxes_of` them, of all 20 classes."""
+    folder, names = root / "VOCdevkit" / "VOC2012", classes or OBJECTS
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    for first, count, name in ((0, train, "train"), (train, val, "val")):
+        stems = [f"2008_{number:06}" for number in range(first, first + count)]
+        (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems) + "\n")
+        for number, stem in enumerate(stems, start=first):
+            height, width = shape_of(number)
+            noise(number, (height, width)).save(folder / "JPEGImages" / f"{stem}.jpg")
+            objects = "".join(
+                f"<object><name>{names[(number + number // 20) % len(names)]}</name>"
+                f"<difficult>{hard}</difficult><bndbox><xmax>{x2:g}</xmax><xmin>{x1 + 1:g}</xmin><ymax>{y2:g}</ymax>"
+                f"<ymin>{y1 + 1:g}</ymin></bndbox><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+                "</object>"
+                for x1, y1, x2, y2, _, hard in boxes_of(number)
+            )
+            size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+            (folder / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
     return root
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from tuner.data.cifar import CIFAR10, CIFAR100
 from tuner.data.digits import Digits
 from tuner.data.encoded.boxes.coco import COCO
+from tuner.data.encoded.boxes.voc import VOCDetection
 from tuner.data.encoded.boxes.yolo import YOLOFolder
 from tuner.data.encoded.csv_images import CSVImages
 from tuner.data.encoded.image_folder import ImageFolder
@@ -34,6 +35,7 @@ DataConfig = Annotated[
     | Cityscapes
     | COCO
     | YOLOFolder
+    | VOCDetection
     | MNISTScenes
     | ImportedData,
     Field(discriminator="kind"),
@@ -55,6 +57,7 @@ __all__ = [
     "ImportedData",
     "MNISTScenes",
     "ParquetImages",
+    "VOCDetection",
     "VOCSegmentation",
     "YOLOFolder",
 ]

@@ -162,8 +162,8 @@ def test_what_cannot_be_opened_is_told_or_left_out(tmp_path: Path) -> None:
     assert "1 image cannot be opened: images/train/3.jpg: it is not an image" in problem.message
     (root / "labels" / "train" / "2.txt").write_bytes(b"\xff\xfe1 2 3")
     data = YOLOFolder(root=str(root), size=12, skip_broken=True)
-    assert data.describe().sizes["train"] == 19 and len(data.ignored) == 2
-    assert "1 annotation that is malformed (images/train/2.jpg)" in data.ignored
+    assert data.describe().sizes["train"] == 18 and len(data.ignored) == 2  # its boxes are unknown
+    assert "1 annotation file that cannot be read (images/train/2.jpg)" in data.ignored
 
 
 Spoil = Callable[[Path], object]

@@ -64,6 +64,12 @@ NO_CLASS = Kind(_BOX, "is of an unknown class", "are of unknown classes", "decla
 NO_IMAGE = Kind(_ANNOTATION, "is of an unknown image", "are of unknown images", "add the images to the list")
 TWICE = Kind(_ANNOTATION, "repeats an id", "repeat ids", "give each annotation an id of its own")
 MALFORMED = Kind(_ANNOTATION, "is malformed", "are malformed", "write them as the format has them")
+UNREAD = Kind(
+    ("annotation file", "annotation files"),
+    "cannot be read",
+    "cannot be read",
+    "repair the files, or take their images out of the set",
+)
 MISSING = Kind(_IMAGE, "is not there", "are not there", "add the files, or take them out of the annotations")
 UNOPENED = Kind(_IMAGE, "cannot be opened", "cannot be opened", "repair the files, or delete them")
 OTHER_SIZE = Kind(

@@ -32,6 +32,7 @@ class Annotated:
         text: Says which box one is, and its value, by its index.
         relative: Whether the corners are shares of width and height, and not in pixels.
         faults: What is wrong with annotations that are not among these.
+        unread: The indices of images whose boxes are unknown, because their files cannot be read.
     """
 
     names: list[str]
@@ -40,6 +41,7 @@ class Annotated:
     text: Callable[[int], str]
     relative: bool = False
     faults: list[Fault] = field(default_factory=list)
+    unread: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,9 @@ class BoxListing(Listing):
                 raise Mistakes(Problem(f"{escaped(str(root))}: {what}: {names}", "root", hint=hint))
             found = _Checked(root, each)
             if not found.names:
-                what = f"none of the {counted(len(each.names), 'image')} of {split} can be opened"
-                hint = "images lie in the folder that the annotations name"
+                what = f"none of the {counted(len(each.names), 'image')} of {split} can be used"
+                what += f", for {found.faults[0].text}" if found.faults else ""
+                hint = "images and annotations lie in the folders that the set names"
                 raise Mistakes(Problem(f"{escaped(str(root))}: {what}: {escaped(each.names[0])}", "root", hint=hint))
             own = replace(found.boxes, images=found.boxes.images + len(row))
             row |= {name: number for number, name in enumerate(found.names, start=len(row))}
@@ -172,6 +175,7 @@ class _Checked:
         is_there = found >= 0
         for index in np.flatnonzero(~is_there).tolist():
             self.faults.append(Fault(MISSING, given.names[index], "there is no such file"))
+        is_there[list(given.unread)] = False
         sizes = given.sizes.copy()
         unknown = np.flatnonzero(is_there & (sizes <= 0).any(axis=1)).tolist()
         for index, size in zip(unknown, sizes_in(paths[index] for index in unknown), strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tuner.data.encoded.boxes.columns import Boxes
-from tuner.data.encoded.boxes.faults import MALFORMED, NO_CLASS, NO_NUMBER, NO_SHARE, Fault, Kind
+from tuner.data.encoded.boxes.faults import MALFORMED, NO_CLASS, NO_NUMBER, NO_SHARE, UNREAD, Fault, Kind
 from tuner.data.encoded.boxes.listing import Annotated
 from tuner.error_text import one_line
 
@@ -44,10 +44,14 @@ class Labels:
         images: list[int] = []
         lines: list[int] = []
         faults: list[Fault] = []
+        unread: list[int] = []
         for number, found in enumerate(self._read(folder / each for each in files)):
             rows += found.rows
             lines += found.lines
             images += [number] * len(found.rows)
+            if found.failure:
+                faults.append(Fault(UNREAD, names[number], f"{files[number]}: {found.failure}"))
+                unread.append(number)
             faults += [Fault(kind, names[number], f"{files[number]}, {text}") for kind, text in found.faults]
         table = np.array(rows, dtype=np.float64).reshape(-1, 5)
         of = np.array(images, dtype=np.int64)
@@ -60,7 +64,7 @@ class Labels:
             return f"{file}, line {lines[index]}: {one_line(line)}"
 
         sizes = np.zeros((len(names), 2), dtype=np.int64)
-        return Annotated(names, sizes, boxes, text, relative=True, faults=faults)
+        return Annotated(names, sizes, boxes, text, relative=True, faults=faults, unread=frozenset(unread))
 
     def _read(self, paths: Iterable[Path]) -> Iterator["_Read"]:
         each = iter(paths)
@@ -78,7 +82,7 @@ class Labels:
         except FileNotFoundError:
             return read
         except (OSError, UnicodeDecodeError) as error:
-            read.faults.append((MALFORMED, f"which cannot be read: {error}"))
+            read.failure = str(error)
             return read
         seen: set[str] = set()
         for number, line in enumerate(text.splitlines(), start=1):
@@ -126,8 +130,9 @@ class _Wrong:
 
 @dataclass(slots=True)
 class _Read:
-    """What a label file says: class and corners of each box and its line, and what is wrong."""
+    """What a label file says: class and corners of each box and its line, what is wrong, and why it cannot be read."""
 
     rows: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     faults: list[tuple[Kind, str]] = field(default_factory=list)
+    failure: str = ""

@@ -11,33 +11,12 @@ from tuner.data.encoded.masks.decoding import Codes
 from tuner.data.encoded.masks.listing import MaskListing
 from tuner.data.encoded.masks.masked import MaskedImages
 from tuner.data.encoded.published import PublishedImages
+from tuner.data.encoded.voc_folder import OBJECTS, folder_of, listed
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
 from tuner.interfaces import IGNORED
 
-CLASSES = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+CLASSES = ("background", *OBJECTS)
 _LAYOUT = "the folder has JPEGImages, SegmentationClass and ImageSets/Segmentation, as VOCdevkit/VOC2012 has them"
 
 
@@ -59,7 +38,7 @@ class VOCSegmentation(PublishedImages, MaskedImages):
 
     @property
     def _folder(self) -> str:
-        return str(_year(Path(self.root)))
+        return str(folder_of(Path(self.root), _LAYOUT))
 
     @property
     def _listing(self) -> MaskListing:
@@ -71,19 +50,6 @@ class VOCSegmentation(PublishedImages, MaskedImages):
 
 
 @lru_cache(maxsize=4)
-def _year(root: Path) -> Path:
-    """The folder of JPEGImages in a folder; the latest year, if there are several."""
-    found = [
-        each
-        for each in (root, *sorted((root / "VOCdevkit").glob("VOC*"), reverse=True))
-        if (each / "JPEGImages").is_dir()
-    ]
-    if not found:
-        raise Mistakes(Problem(f"{root}: it has no folder JPEGImages", "root", hint=_LAYOUT))
-    return found[0]
-
-
-@lru_cache(maxsize=4)
 def _listing_of(root: Path) -> MaskListing:
     """List the images that have masks, by the lists of the sets.
 
@@ -92,17 +58,11 @@ def _listing_of(root: Path) -> MaskListing:
     """
     every = {}
     for split, name in (("train", "train"), ("test", "val")):
-        file = root / "ImageSets" / "Segmentation" / f"{name}.txt"
-        try:
-            stems = file.read_text(encoding="utf-8").split()
-        except OSError as error:
-            raise Mistakes(Problem(f"{file} cannot be read: {error.strerror}", "root", hint=_LAYOUT)) from None
+        stems = listed(root, "Segmentation", name, _LAYOUT)
         pairs = {f"JPEGImages/{stem}.jpg": str(root / "SegmentationClass" / f"{stem}.png") for stem in stems}
         missing = [path for path in (*map(str, map(root.joinpath, pairs)), *pairs.values()) if not Path(path).is_file()]
-        if missing or not pairs:
-            what = f"{file.name} is empty"
-            if missing:
-                what = f"{file.name} lists {counted(len(missing), 'file')} that cannot be found, such as {missing[0]}"
+        if missing:
+            what = f"{name}.txt lists {counted(len(missing), 'file')} that cannot be found, such as {missing[0]}"
             raise Mistakes(Problem(f"{root}: {what}", "root", hint=_LAYOUT))
         every[split] = pairs
     return MaskListing.of(root, CLASSES, every)
