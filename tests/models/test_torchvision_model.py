@@ -90,7 +90,7 @@ def test_it_is_torchvision_s_model_but_for_the_last_layer(name: str) -> None:
         ("maxvit_t", 32, "maxvit_t cannot take images 3x32x32: ", "multiples of 224"),
         ("alexnet", 32, "alexnet cannot take images 3x32x32: ", "at least 63x63"),
         ("resnet", 32, "torchvision has no classification model 'resnet'", "did you mean resnet"),
-        ("fasterrcnn_resnet50_fpn", 32, "torchvision has no classification model", "allowed: alexnet, "),
+        ("fasterrcnn_resnet50_fpn", 32, "finds objects and has no other output", "use task: {kind: detection}"),
     ],
 )
 def test_what_the_model_cannot_be_is_refused(name: str, side: int, message: str, hint: str) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from tuner.config import Config
 from tuner.errors import Problem
-from tuner.interfaces import ImageShape, Output
+from tuner.interfaces import NO_BOX, ImageShape, Output
 from tuner.models.stages import Stages, stages_of
 
 
@@ -42,8 +42,9 @@ class Model(Config):
         # state of the generators with which a trial trains.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             module = self.build(image, outputs).train()
+            targets = {name: torch.tensor([[NO_BOX]]) for name, output in outputs.items() if output.boxes}
             try:
-                module(torch.zeros(1, image.channels, image.height, image.width))
+                module(torch.zeros(1, image.channels, image.height, image.width), *([targets] if targets else []))
             except Exception as error:  # of a module of the user's: what else is wrong, its training tells
                 return "more than 1 value per channel" in str(error)
         return False

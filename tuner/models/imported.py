@@ -18,6 +18,8 @@ from tuner.config_keys import check_unambiguous
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
 from tuner.models.base import Model
+from tuner.models.detection.own import OwnDetector, protocol_problem
+from tuner.models.detection.protocol import BACKGROUND, DETECTIONS
 from tuner.models.memory_format import fit_memory_format
 from tuner.models.stages import Stages, stages_of
 from tuner.process.out_of_memory import is_out_of_memory
@@ -51,9 +53,15 @@ class ImportedModel(Model):
     ``num_channels``, and the size of the output, if there is only one, if it has a required parameter ``classes``,
     ``num_classes`` or ``n_classes``. ``args`` takes precedence. Images are in channels-last format, which is faster, or
     contiguous if the module's code needs that.
+
+    A detector follows torchvision's protocol instead: in training mode it takes a list of images and a list of dicts of
+    ``boxes`` (n, 4) and ``labels`` (n,), and returns a dict of losses; in eval mode it takes the images and returns a
+    list of dicts of ``boxes``, ``labels`` and ``scores``. Its labels are 1, 2, ..., and 0 is the background, which is
+    one more of the classes of which the callable gets the number.
     """
 
     per_pixel = True
+    boxes = True
     kind: Literal["import"] = "import"
     target: TargetName
     """The class or function that builds the model, as ``pkg.module:name``: beside the YAML file, or installed."""
@@ -61,6 +69,9 @@ class ImportedModel(Model):
     """Keyword arguments of the callable. In ``space`` they are ``model.args.<name>``."""
     head: str | None = None
     """Name of the submodule with the output layers, such as ``fc``, for ``optimizer.head_lr`` and ``layer_decay``."""
+
+    detections: int | None = Field(None, ge=1, le=1000)
+    """Most objects of a detector in an image that are measured, the surest ones; null for 100."""
 
     @field_validator("args")
     @classmethod
@@ -77,6 +88,8 @@ class ImportedModel(Model):
         """Raise Mistakes if the model cannot be built, or does not return the outputs that the task needs."""
         if not _is_checked.get():
             return
+        if problem := self._form_problem(outputs):
+            raise Mistakes(problem)
         args = json.dumps(self.args, sort_keys=True, default=str)
         problem = _problem(self.target, args, self, image, tuple(outputs.items()), folders()[0])
         if problem:
@@ -90,6 +103,9 @@ class ImportedModel(Model):
         factory = resolve_factory(self.target)
         with in_experiment_folder():
             module: nn.Module = factory(**self.arguments(factory, image, outputs))
+            for name, output in outputs.items():
+                if output.boxes:  # it is the only one
+                    module = OwnDetector(module, name, output.size, self.detections or DETECTIONS)
             if any(is_lazy(each) for each in module.state_dict(keep_vars=True).values()):
                 training = module.training
                 with torch.no_grad():  # lazy layers get their shapes
@@ -103,7 +119,20 @@ class ImportedModel(Model):
         return self.head is not None
 
     def stages_in(self, module: nn.Module) -> Stages | None:
-        return None if self.head is None else stages_of(module, head=self.head)
+        if self.head is None:
+            return None
+        if isinstance(module, OwnDetector):
+            return stages_of(module.detector, "detector.", head=f"detector.{self.head}")
+        return stages_of(module, head=self.head)
+
+    def _form_problem(self, outputs: Mapping[str, Output]) -> Problem | None:
+        finds = [output.boxes for output in outputs.values()]
+        if any(finds) and len(finds) > 1:
+            message = "a model of your own that finds objects has no other output, and the task needs others"
+            return Problem(message, "target", hint="use task: {kind: detection}")
+        if self.detections is not None and not any(finds):
+            return Problem("the task needs no objects", "detections", hint="leave it out: it is for detectors")
+        return None
 
     def arguments(
         self, factory: Callable[..., Any], image: ImageShape, outputs: Mapping[str, Output]
@@ -111,7 +140,8 @@ class ImportedModel(Model):
         """The keyword arguments of the callable: `args`, and the numbers of channels and classes that it requires."""
         sizes: dict[str, int] = dict.fromkeys(_CHANNELS, image.channels)
         if len(outputs) == 1:
-            sizes |= dict.fromkeys(_CLASSES, next(iter(outputs.values())).size)
+            [output] = outputs.values()
+            sizes |= dict.fromkeys(_CLASSES, output.size + (BACKGROUND if output.boxes else 0))
         return {name: sizes[name] for name in _required(factory) if name in sizes} | self.args
 
     def __hash__(self) -> int:
@@ -161,6 +191,8 @@ def _problem(
         if not any(parameter.requires_grad for parameter in module.parameters()):
             hint = "its parameters have to be attributes of it and of its submodules, and to require gradients"
             return Problem(f"{target} returns a module without parameters to train", "target", hint=hint)
+        if outputs[0][1].boxes:
+            return protocol_problem(target, module, image, outputs[0][1].size)
         # Batches have any number of images, of which outputs are to keep track.
         for training, count in ((False, 2), (True, 3)):
             mode, shape = " in training mode" if training else "", (count, image.channels, image.height, image.width)

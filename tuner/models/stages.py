@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 _CONTAINERS = frozenset(
-    {"trunk", "backbone", "features", "layers", "trunk_output", "blocks", "stages", "encoder", "classifier"}
+    {"trunk", "backbone", "body", "features", "layers", "trunk_output", "blocks", "stages", "encoder", "classifier"}
 )
 """The names of modules that contain stages, in `tuner`, torchvision and timm; all other modules are a stage's part."""
 

@@ -75,6 +75,10 @@ class Pad(nn.Module):
         down, across = (-side % self.divisor for side in images.shape[-2:])
         return functional.pad(images, (0, across, 0, down)) if down or across else images
 
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of padded images, by those of the images."""
+        return height + -height % self.divisor, width + -width % self.divisor
+
 
 class Backbone(nn.Module):
     """Maps images to features of several scales, each of half the side of the one before it.

@@ -1,4 +1,4 @@
-"""The classification and segmentation models of torchvision."""
+"""The classification, segmentation and detection models of torchvision."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,8 +12,10 @@ from torch import nn
 from tuner.config import Tunable
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
+from tuner.models.detection.protocol import DETECTIONS
 from tuner.models.heads import AuxiliaryBranches, Normalize, all_heads, with_heads
 from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained import torchvision_detection as detection
 from tuner.models.pretrained import torchvision_segmentation as segmentation
 from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.torchvision_base import TorchvisionWeights
@@ -21,16 +23,20 @@ from tuner.models.stages import stages_of
 
 _SMALL = 64
 """Height and width, in pixels, up to which ``stem: auto`` is small."""
+_OF_DETECTORS = ("detections", "score", "overlap", "anchors")
+_Size = Annotated[float, Field(ge=2, le=2**16)]
 
 
 class TorchvisionModel(TorchvisionWeights):
-    """A classification or segmentation model of torchvision, fitted to the images and to the outputs of the task."""
+    """A model of torchvision that classifies, segments or detects, fitted to the images and the outputs of the task."""
 
     per_pixel = True
+    boxes = True
     kind: Literal["torchvision"] = "torchvision"
     name: str = "resnet18"
     """Name in torchvision, such as resnet50, efficientnet_b0, convnext_tiny, vit_b_16 or swin_t; for masks
-    fcn_resnet50, deeplabv3_resnet50, lraspp_mobilenet_v3_large and their likes."""
+    fcn_resnet50, deeplabv3_resnet50, lraspp_mobilenet_v3_large and their likes; for objects fasterrcnn_resnet50_fpn_v2,
+    retinanet_resnet50_fpn_v2, fcos_resnet50_fpn, ssd300_vgg16, ssdlite320_mobilenet_v3_large and their likes."""
     stem: Literal["auto", "original", "small"] = "auto"
     """First layers of a ResNet, DenseNet or GoogLeNet: original, or small (a 3x3 convolution without stride, and no
     pooling), with which images of few pixels keep their size; auto is small for images up to 64 pixels if there are no
@@ -44,31 +50,44 @@ class TorchvisionModel(TorchvisionWeights):
     drop_path: Annotated[float | None, Tunable({"uniform": [0, 0.2]})] = Field(None, ge=0, lt=1)
     """Probability that a training image skips the last block (stochastic depth), of ConvNeXt, EfficientNet, MaxViT and
     Swin; it grows linearly with the depth. Null for torchvision's own."""
+    detections: int | None = Field(None, ge=1, le=1000)
+    """Most objects that a detector finds in an image; null for 100."""
+    score: float | None = Field(None, ge=0, lt=1)
+    """Least score of an object that a detector finds; null for torchvision's own, 0.001 to 0.2."""
+    overlap: float | None = Field(None, gt=0, le=1)
+    """Intersection over union above which a detector drops the less certain of two objects of a class; null for
+    torchvision's own, 0.45 to 0.6."""
+    anchors: tuple[_Size, _Size, _Size, _Size, _Size] | None = None
+    """Five sizes, in pixels, of the boxes from which Faster R-CNN and RetinaNet begin to look; null for torchvision's
+    own, 32 to 512, which are for images of 800 pixels: without pretrained weights they are scaled to the shorter side
+    of the images, down to a quarter."""
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
         """Raise Mistakes if the model cannot be built for these images and outputs."""
         # The probabilities do not matter to the check, and a search over them would repeat it.
         drop_path = None if self.drop_path is None else 0.0
-        if self._is_segmentation:
-            problem = segmentation.why_not_for(self.name, outputs) or self._segmentation_problem(image, outputs)
-            if problem:
+        if self._is_detection:
+            if problem := detection.why_not_for(self.name, outputs) or self._detection_problem(image, outputs):
                 raise Mistakes(problem)
             return
-        if any(output.per_pixel for output in outputs.values()):
-            hint = f"allowed: {', '.join(segmentation.names())}, or kind: unet"
-            raise Mistakes(
-                Problem(
-                    f"{self.name} has outputs of the whole image, and the task needs one for each pixel",
-                    "name",
-                    hint=hint,
-                )
-            )
+        if key := next((key for key in _OF_DETECTORS if getattr(self, key) is not None), None):
+            raise Mistakes(Problem(f"{self.name} has none", key, hint="leave it out: it is for detectors"))
+        if self._is_segmentation:
+            if problem := segmentation.why_not_for(self.name, outputs) or self._segmentation_problem(image, outputs):
+                raise Mistakes(problem)
+            return
+        if problem := _form_problem(self.name, outputs):
+            raise Mistakes(problem)
         problem = _problem(self.model_copy(update={"dropout": None, "drop_path": drop_path}), image)
         if problem:
             raise Mistakes(problem)
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """Build a module that maps images (N, C, H, W) in [0, 1] to one output (N, size), or a dict of them by head."""
+        if self._is_detection:
+            detector = detection.build(self.name, image, outputs, self._settings)
+            self.freeze_for_good(detector)
+            return detector
         if self._is_segmentation:
             auxiliary = segmentation.has_auxiliary(self.name) and self.auxiliary in (True, "auto") and not self._is_kept
             whole = segmentation.build(self.name, image, outputs, auxiliary=auxiliary)
@@ -98,8 +117,8 @@ class TorchvisionModel(TorchvisionWeights):
         return self.name
 
     def load(self, module: nn.Module) -> None:
-        if self._is_segmentation:
-            segmentation.load(module, self.name, self.weights)
+        if self._is_segmentation or self._is_detection:
+            (segmentation if self._is_segmentation else detection).load(module, self.name, self.weights)
             return
         pretrained.load(module, self.name, self.weights, pretrained.read(self.name, self.weights))
 
@@ -144,6 +163,32 @@ class TorchvisionModel(TorchvisionWeights):
     def _is_segmentation(self) -> bool:
         return self.name in segmentation.names()
 
+    @property
+    def _is_detection(self) -> bool:
+        return self.name in detection.names()
+
+    @property
+    def _settings(self) -> detection.Settings:
+        return detection.Settings(self.detections or DETECTIONS, self.score, self.overlap, self.anchors, self.weights)
+
+    def _detection_problem(self, image: ImageShape, outputs: Mapping[str, Output]) -> Problem | None:
+        has_none = {
+            "stem": self.stem == "small",
+            "auxiliary": self.auxiliary is True,
+            "dropout": self.dropout is not None,
+            "drop_path": self.drop_path is not None,
+            "anchors": self.anchors is not None and not detection.has_anchors(self.name),
+        }
+        if key := next((key for key, is_set in has_none.items() if is_set), None):
+            return Problem(f"{self.name} has none", key, hint="leave it out")
+        if problem := self.weights_problem():
+            return problem
+        if problem := detection.size_problem(self.name, image, next(iter(outputs.values())), self._settings):
+            return problem
+        with torch.device("meta"):
+            model = detection.build(self.name, image, outputs, self._settings)
+        return self.freeze_problem(self.name, len(stages_of(model.get_submodule("trunk"), "trunk.")))
+
     def _segmentation_problem(self, image: ImageShape, outputs: Mapping[str, Output]) -> Problem | None:
         if self.stem == "small" or self.drop_path is not None:
             key = "stem" if self.stem == "small" else "drop_path"
@@ -158,6 +203,21 @@ class TorchvisionModel(TorchvisionWeights):
         with torch.device("meta"):
             model = segmentation.build(self.name, image, outputs, auxiliary=False)
         return self.freeze_problem(self.name, len(stages_of(model.get_submodule("trunk"), "trunk.")))
+
+
+def _form_problem(name: str, outputs: Mapping[str, Output]) -> Problem | None:
+    """Why a model that does not detect or segment cannot have these outputs; None if it can."""
+    if detection.finds_more(name):
+        hint = f"kind: yolo finds masks; for boxes allowed: {', '.join(detection.names())}"
+        return Problem(f"{name} finds masks or keypoints of objects, which is not supported", "name", hint=hint)
+    if any(output.boxes for output in outputs.values()):
+        hint = f"allowed: {', '.join(detection.names())}"
+        return Problem(f"{name} has outputs of the whole image, and the task needs boxes of objects", "name", hint=hint)
+    if any(output.per_pixel for output in outputs.values()):
+        hint = f"allowed: {', '.join(segmentation.names())}, or kind: unet"
+        message = f"{name} has outputs of the whole image, and the task needs one for each pixel"
+        return Problem(message, "name", hint=hint)
+    return None
 
 
 @lru_cache(maxsize=4096)  # every corner of a space is checked

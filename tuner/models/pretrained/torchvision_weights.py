@@ -116,7 +116,7 @@ def load(model: nn.Module, name: str, weights: str, state: State, *, is_part: bo
     if is_part:
         whole, own_names = backbones.parameter_names(name), trunk.backbone.state_dict().keys()
         state = {key: value for key, value in state.items() if key in own_names or key not in whole}
-    problems = _load_backbone(trunk.backbone, state, metadata)
+    problems = load_part(trunk.backbone, state, metadata)
     if problems:
         message = f"these are not weights of {name}: {'; '.join(problems)}"
         raise UserError(Problem(message, key=KEY, where=str(location(name, weights)), hint=OF_ANOTHER_MODEL))
@@ -158,15 +158,15 @@ def _fit_positions(backbone: Any, state: State) -> None:
         state.update(interpolate_embeddings(backbone.image_size, backbone.patch_size, positions))
 
 
-def _load_backbone(backbone: nn.Module, state: State, metadata: Any) -> list[str]:
-    """Load the weights of a backbone, and return what does not fit."""
+def load_part(part: nn.Module, state: State, metadata: Any = None) -> list[str]:
+    """Load the weights of a part of a model, such as its backbone, and return what does not fit."""
     ordered = OrderedDict(state)
     if metadata is not None:
         ordered._metadata = metadata  # type: ignore[attr-defined]  # the versions of the modules that wrote them
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of every tensor that it copies to the meta device
-            missing, unexpected = backbone.load_state_dict(ordered, strict=False)
+            missing, unexpected = part.load_state_dict(ordered, strict=False)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         return _first([line for line in lines if line.startswith("size mismatch")] or lines)

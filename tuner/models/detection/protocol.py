@@ -1,0 +1,103 @@
+"""torchvision's protocol of detection, and the module that makes a model of `tuner` of what follows it.
+
+In training mode, a detector of this protocol takes a list of images (C, H, W) and a list of their targets, dicts of
+``boxes`` (n, 4), float32, and ``labels`` (n,), int64, and returns a dict of losses, each a scalar. In eval mode it
+takes the images and returns a dict for each: ``boxes`` (n, 4), ``labels`` (n,) and ``scores`` (n,) in [0, 1]. A box is
+its left, top, right and bottom edge in pixels of the image.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BACKGROUND = 1
+"""Number of labels before that of the first class, where label 0 is the background, as is usual."""
+
+DETECTIONS = 100
+"""The most objects that are found in an image, unless a model says otherwise: as many as COCO's metrics count."""
+
+_PIXELS = 4_000_000
+"""Pixels of the images that are computed at once in eval mode: six of 800x800."""
+_CLASS, _IGNORED = 4, 5  # columns of a target
+
+Boxes = dict[str, Tensor]
+"""The boxes of an image: targets or detections."""
+
+
+class Detector(nn.Module):
+    """A detector of torchvision's protocol that takes and returns what `tuner` does, as `tuner.interfaces` has it.
+
+    In training mode it takes the targets beside the images, and returns its losses (N, T), the same for each of N
+    images. In eval mode it returns the objects that it finds, (N, K, 6), the surest first: left, top, right and bottom
+    edge, score, class. What is left of K rows has score 0 and class -1.
+
+    Args:
+        head: Name of the output; ``""`` to return a tensor.
+        classes: Number of classes.
+        first: Label of the first class.
+        detections: The most objects that are found in an image, K.
+    """
+
+    def __init__(self, head: str, classes: int, first: int, detections: int) -> None:
+        super().__init__()
+        self.head = head
+        self.classes = classes
+        self.first = first
+        self.detections = detections
+
+    def forward(self, images: Tensor, targets: Mapping[str, Tensor] | None = None) -> Tensor | dict[str, Tensor]:
+        if self.training:
+            assert targets is not None, "a detector computes its own loss, and needs the targets for it"
+            losses = self.losses(images, boxes_of(targets[self.head], self.first))
+            outputs = torch.stack([each.float().reshape(()) for each in losses.values()]).expand(len(images), -1)
+        else:
+            outputs = torch.cat([self._rows(part) for part in torch.split(images, self._at_once(images))])
+        return {self.head: outputs} if self.head else outputs
+
+    @abstractmethod
+    def losses(self, images: Tensor, targets: list[Boxes]) -> Mapping[str, Tensor]:
+        """The losses of a batch of images (N, C, H, W) in [0, 1]: scalars, means over the images."""
+
+    @abstractmethod
+    def detect(self, images: Tensor) -> Sequence[Boxes]:
+        """The detections in each of a few images (N, C, H, W) in [0, 1]."""
+
+    def _at_once(self, images: Tensor) -> int:
+        return max(1, _PIXELS // images[0, 0].numel())
+
+    def _rows(self, images: Tensor) -> Tensor:
+        found = self.detect(images)
+        return torch.stack([rows_of(each, self.classes, self.first, self.detections) for each in found])
+
+
+def boxes_of(rows: Tensor, first: int) -> list[Boxes]:
+    """The targets of each image, without those that are padding or ignored.
+
+    Args:
+        rows: Targets (N, M, 6).
+        first: Label of the first class.
+    """
+    is_used = (rows[..., _CLASS] >= 0) & (rows[..., _IGNORED] == 0)
+    of_images = torch.split(rows[is_used], is_used.sum(dim=1).tolist())
+    return [{"boxes": each[:, :4], "labels": each[:, _CLASS].long() + first} for each in of_images]
+
+
+def rows_of(found: Boxes, classes: int, first: int, count: int) -> Tensor:
+    """The best detections of an image (count, 6), without those that are of no class, such as the background.
+
+    Args:
+        found: The detections.
+        classes: Number of classes.
+        first: Label of the first class.
+        count: Number of rows.
+    """
+    labels = found["labels"] - first
+    values = (found["boxes"], found["scores"][:, None], labels[:, None])
+    rows = torch.cat([each.float() for each in values], dim=1)[(labels >= 0) & (labels < classes)]
+    rows = rows[rows[:, 4].argsort(descending=True, stable=True)[:count]]
+    missing = count - len(rows)
+    scored = functional.pad(rows[:, :5], (0, 0, 0, missing))
+    return torch.cat([scored, functional.pad(rows[:, 5:], (0, 0, 0, missing), value=-1)], dim=1)

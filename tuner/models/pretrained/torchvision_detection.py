@@ -1,0 +1,189 @@
+"""The detectors of torchvision by name: boxes of objects, with their classes.
+
+torchvision is imported where it is used, because importing it takes seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from tuner.errors import Problem, UserError
+from tuner.interfaces import ImageShape, Output
+from tuner.models.detection.protocol import BACKGROUND
+from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained import torchvision_weights as pretrained
+from tuner.models.pretrained.torchvision_detector import wrapped
+from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, fit_channels
+
+_OTHER = ("maskrcnn_", "keypointrcnn_")
+"""What the names of those begin with that find more than boxes."""
+_SIDE = 800
+"""The shorter side, in pixels, of the images for which torchvision's anchors are made."""
+_ANCHORS = (32, 64, 128, 256, 512)
+"""Their sizes."""
+_LEAST_SCALE = 0.25
+"""What they are multiplied by at the least: they are not to be smaller than two pixels of the features."""
+_LAST_LAYERS = ("roi_heads.box_predictor.", "head.classification_head.")
+"""What the names of the layers begin with whose shape depends on the number of classes."""
+_WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+"""Those whose weights of torchvision were trained with frozen batch normalization of another epsilon, 0."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set of a detector.
+
+    Args:
+        detections: The most objects that are found in an image.
+        score: The least score of an object; None for torchvision's own.
+        overlap: Intersection over union above which the less certain of two objects of a class is dropped; None for
+            torchvision's own.
+        anchors: Sizes of the anchors in pixels; None for torchvision's own, which are fitted to the images if there are
+            no pretrained weights.
+        weights: Pretrained weights, or none.
+    """
+
+    detections: int
+    score: float | None
+    overlap: float | None
+    anchors: tuple[float, ...] | None
+    weights: str
+
+
+@lru_cache(maxsize=1)
+def names() -> tuple[str, ...]:
+    """The names of torchvision's models that find boxes, and nothing else."""
+    from torchvision import models
+
+    return tuple(name for name in models.list_models(module=models.detection) if not name.startswith(_OTHER))
+
+
+def finds_more(name: str) -> bool:
+    """Whether a model of torchvision finds masks or keypoints beside boxes."""
+    return name.startswith(_OTHER)
+
+
+def has_anchors(name: str) -> bool:
+    """Whether the sizes of a model's anchors are in pixels; SSD's are shares of the image, and FCOS has none."""
+    return name.startswith(("fasterrcnn_", "retinanet_"))
+
+
+def why_not_for(name: str, outputs: Mapping[str, Output]) -> Problem | None:
+    """Why a model cannot have these outputs; None if it can."""
+    if len(outputs) == 1 and all(output.boxes for output in outputs.values()):
+        return None
+    message = f"{name} finds objects and has no other output, and the task needs others"
+    return Problem(message, "name", hint="use task: {kind: detection}, or another model")
+
+
+def build(name: str, image: ImageShape, outputs: Mapping[str, Output], settings: Settings) -> nn.Module:
+    """Build a module that maps images (N, C, H, W) in [0, 1] to losses and detections, as `Detector` says."""
+    from torchvision import models
+
+    [(head, output)] = outputs.items()
+    first = _first_label(name)
+    model: Any = models.get_model(name, weights=None, weights_backbone=None, num_classes=output.size + first)
+    _set_anchors(model, name, image, settings)
+    last = getattr(model, "roi_heads", model)
+    last.detections_per_img = settings.detections
+    last.score_thresh = last.score_thresh if settings.score is None else settings.score
+    last.nms_thresh = last.nms_thresh if settings.overlap is None else settings.overlap
+    backbone = model.backbone
+    backbones.set_channels(backbone, image.channels)
+    if settings.weights != "none" and _has_frozen_normalization(name):
+        is_torchvision_s = settings.weights in ("DEFAULT", *pretrained.choices(name))
+        _freeze_normalization(backbone, 0.0 if is_torchvision_s and name in _WITHOUT_EPSILON else 1e-5)
+    return wrapped(model, image, head, output.size, first)
+
+
+def _first_label(name: str) -> int:
+    """The label of the first class: RetinaNet and FCOS have a score for each class, and none for the background."""
+    return 0 if name.startswith(("retinanet_", "fcos_")) else BACKGROUND
+
+
+def _has_frozen_normalization(name: str) -> bool:
+    """Whether torchvision trains a model from pretrained weights with frozen batch normalization.
+
+    It does so for those with a feature pyramid, but for the second version of each.
+    """
+    return "_fpn" in name and not name.endswith("_v2")
+
+
+def _freeze_normalization(module: nn.Module, epsilon: float) -> None:
+    from torchvision.ops import FrozenBatchNorm2d
+
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            module.set_submodule(name, FrozenBatchNorm2d(layer.num_features, eps=epsilon))
+
+
+def _set_anchors(model: Any, name: str, image: ImageShape, settings: Settings) -> None:
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+    if not has_anchors(name):
+        if name.startswith("ssd300") and (image.height, image.width) != (300, 300):
+            model.anchor_generator.steps = None  # those of other sizes follow from the features
+        return
+    sizes = settings.anchors
+    if sizes is None:
+        # The layers behind pretrained weights have learnt which sizes the anchors have.
+        is_new = settings.weights == "none"
+        scale = max(min(image.height, image.width) / _SIDE, _LEAST_SCALE) if is_new else 1.0
+        sizes = tuple(scale * size for size in _ANCHORS)
+    owner = getattr(model, "rpn", model)
+    generator = owner.anchor_generator
+    new = tuple(tuple(_resized(size, sizes) for size in level) for level in generator.sizes)
+    owner.anchor_generator = AnchorGenerator(new, generator.aspect_ratios)
+
+
+def _resized(size: int, sizes: tuple[float, ...]) -> float:
+    """An anchor of another size, given one of torchvision's, which is one of `_ANCHORS` or larger by up to 2^(2/3)."""
+    index = max(index for index, each in enumerate(_ANCHORS) if each <= size)
+    return sizes[index] * size / _ANCHORS[index]
+
+
+def load(module: nn.Module, name: str, weights: str) -> None:
+    """Load weights into what `build` has returned; the last layers of another number of classes keep their new weights.
+
+    Raises:
+        UserError: They are not weights of this model.
+    """
+    state = {key.removeprefix("module."): value for key, value in pretrained.read(name, weights).items()}
+    trunk: Any = module.get_submodule("trunk")
+    detector: Any = module.get_submodule("detector")
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (detector.transform.mean, detector.transform.std))
+    if any(key.startswith("trunk.") for key in state):  # from a checkpoint of `tuner`
+        mean, std = (state.pop(f"trunk.normalize.{each}", value) for each, value in (("mean", mean), ("std", std)))
+        state = {key.removeprefix("trunk.").removeprefix("detector."): value for key, value in state.items()}
+    backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    others = {key: value for key, value in state.items() if not key.startswith("backbone.")}
+    pretrained.fit_stem(trunk.backbone, backbone)
+    own = detector.state_dict()
+    for key in [key for key in own if key.startswith(_LAST_LAYERS)]:
+        if key in others and others[key].shape != own[key].shape:
+            others[key] = own[key]
+    problems = pretrained.load_part(trunk.backbone, backbone) + pretrained.load_part(detector, others)
+    if problems:
+        message = f"these are not weights of {name}: {'; '.join(problems)}"
+        where = str(pretrained.location(name, weights))
+        raise UserError(Problem(message, key=KEY, where=where, hint=OF_ANOTHER_MODEL))
+    for buffer, of in ((trunk.normalize.mean, mean), (trunk.normalize.std, std)):
+        buffer.copy_(fit_channels(of, len(buffer)))
+
+
+@lru_cache(maxsize=4096)  # every corner of a space is checked
+def size_problem(name: str, image: ImageShape, output: Output, settings: Settings) -> Problem | None:
+    """Compute features of two images of which only the shape exists; return what is wrong with their size, or None."""
+    size = f"{image.channels}x{image.height}x{image.width}"
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            trunk = build(name, image, {"": output}, settings).get_submodule("trunk").eval()
+            trunk(torch.zeros(2, image.channels, image.height, image.width))
+    except Exception as error:  # torchvision's models check sizes in many ways
+        hint = "it is made for images of 300x300 pixels" if name.startswith("ssd300_") else ""
+        return Problem(f"{name} cannot take images {size}: {error}", "name", hint=hint)
+    return None

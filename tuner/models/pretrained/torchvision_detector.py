@@ -1,0 +1,172 @@
+"""The module that has a detector of torchvision compute images as these are.
+
+torchvision's own transform resizes and normalizes them: that is left to the data and to `Normalize`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.interfaces import ImageShape
+from tuner.models.detection.layers import Pad
+from tuner.models.detection.protocol import Boxes, Detector
+from tuner.models.heads import Normalize
+
+
+def wrapped(model: Any, image: ImageShape, head: str, classes: int, first: int) -> nn.Module:
+    """Make a `Detector` of a model of torchvision, which is changed.
+
+    Args:
+        model: A model of torchvision that finds boxes.
+        image: The images.
+        head: Name of the output; ``""`` to return a tensor.
+        classes: Number of classes.
+        first: Label of the first class.
+    """
+    pad = Pad(model.transform.size_divisible)
+    trunk = nn.Sequential(OrderedDict[str, nn.Module](normalize=Normalize(image), pad=pad, backbone=model.backbone))
+    for name, layer in list(trunk.named_modules()):
+        if isinstance(layer, nn.Conv2d) and name.endswith(("extra_blocks.p6", "extra_blocks.p7")):
+            trunk.set_submodule(name, _Float32(layer))
+    model.backbone = _Features()
+    model.transform = _Given(model.transform.image_mean, model.transform.image_std)
+    last, layers = model, [model.head] if hasattr(model, "head") else [model.rpn.head, model.roi_heads.box_predictor]
+    if hasattr(model, "roi_heads"):
+        last = model.roi_heads
+        last.box_roi_pool = _Pool(last.box_roi_pool, pad.size(image.height, image.width))
+    # Boxes have more digits than bfloat16: they are computed in float32 from what autocast lets layers compute in it.
+    for layer in layers:
+        layer.register_forward_hook(_as_float32)
+    return _TorchvisionDetector(trunk, model, head, classes, first, last.detections_per_img)
+
+
+def _as_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    if isinstance(outputs, dict):
+        return {key: _as_float32(module, inputs, value) for key, value in outputs.items()}
+    return type(outputs)(_as_float32(module, inputs, value) for value in outputs)
+
+
+class _TorchvisionDetector(Detector):
+    """A trunk, and a model of torchvision that gets its features.
+
+    Args:
+        trunk: Maps images to a dict of features.
+        detector: The model, whose backbone is a `_Features`, and whose transform a `_Given`.
+        head: See `Detector`, and the others, too.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, detector: nn.Module, head: str, classes: int, first: int, detections: int
+    ) -> None:
+        super().__init__(head, classes, first, detections)
+        self.trunk = trunk
+        self.detector = detector
+
+    def losses(self, images: Tensor, targets: list[Boxes]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.detector(self._computed(images), targets)
+        return losses
+
+    def detect(self, images: Tensor) -> list[Boxes]:
+        found: list[Boxes] = self.detector(self._computed(images))
+        return found
+
+    def _computed(self, images: Tensor) -> "_Computed":
+        trunk: Any = self.trunk
+        features = {level: each.float() for level, each in trunk(images).items()}
+        return _Computed(images, features, trunk.pad.size(*images.shape[-2:]))
+
+
+class _Float32(nn.Conv2d):
+    """A convolution with the weights of another one, in float32 also where autocast computes in less.
+
+    On CPUs, the bfloat16 gradient of a 3x3 convolution of stride 2 is not finite at times if its input is one pixel,
+    which the coarsest features of small images are.
+
+    Args:
+        layer: The other one, a 3x3 convolution of stride 2.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(layer.in_channels, layer.out_channels, 3, stride=2, padding=1)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        device = "cpu" if features.is_meta else features.device.type
+        with torch.autocast(device, enabled=False):
+            return super().forward(features.float())
+
+
+class _Computed:
+    """Images whose features are known. torchvision's models take it for a list of images, and for an ``ImageList``.
+
+    Args:
+        images: Images (N, C, H, W), of which only the shapes are read.
+        features: Their features by the name of the level.
+        padded: Height and width of the padded images, of which the features are.
+    """
+
+    def __init__(self, images: Tensor, features: dict[str, Tensor], padded: tuple[int, int]) -> None:
+        self.images = images
+        self.features = features
+        self.image_sizes = [(images.shape[-2], images.shape[-1])] * len(images)
+        self.shape = torch.Size((*images.shape[:2], *padded))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.images)
+
+    @property
+    def tensors(self) -> "_Computed":
+        """What torchvision computes features of, and asks for the shape of a batch."""
+        return self
+
+
+class _Features(nn.Module):
+    """A backbone of torchvision that returns the features that are known."""
+
+    def forward(self, images: _Computed) -> dict[str, Tensor]:
+        return images.features
+
+
+class _Given(nn.Module):
+    """A transform of torchvision that leaves images and boxes as they are.
+
+    Args:
+        mean: Mean of each channel with which torchvision's weights were trained.
+        std: Their standard deviation.
+    """
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, images: _Computed, targets: Any = None) -> tuple[_Computed, Any]:
+        return images, targets
+
+    def postprocess(self, found: list[Boxes], *sizes: Any) -> list[Boxes]:
+        """Return detections as they are: in pixels of the images."""
+        return found
+
+
+class _Pool(nn.Module):
+    """A pooling of regions that takes features for those of padded images, which they are.
+
+    Of small images torchvision's would not find out by which factor features are smaller.
+
+    Args:
+        pool: torchvision's pooling.
+        size: Height and width of the padded images.
+    """
+
+    def __init__(self, pool: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.pool = pool
+        self.size = size
+
+    def forward(self, features: dict[str, Tensor], regions: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        pooled: Tensor = self.pool(features, regions, [self.size] * len(sizes))
+        return pooled
