@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from encoded_files import write_masks
+from encoded_files import write_coco, write_masks, write_voc_boxes, write_yolo
 from PIL import Image
 
+from tuner.data.encoded.boxes.listing import listing_of
 from tuner.errors import UserError
 from tuner.proposal.cost import Cost
 from tuner.proposal.layouts import Layout, layout_of
@@ -259,3 +260,44 @@ def test_two_classes_that_are_called_images_and_masks_are_classes(tmp_path: Path
         for number in range(9):
             Image.new("RGB", (40, 34), (number, 0, 0)).save(tmp_path / "photos" / label / f"{label}{number}.png")
     assert layout_of(tmp_path / "photos").fields["kind"] == "image_folder"
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "classes"),
+    [(write_coco, "coco", 3), (write_yolo, "yolo", 3), (write_voc_boxes, "voc_detection", 20)],
+)
+def test_images_with_boxes_get_a_detector(
+    tmp_path: Path, write: Callable[[Path], Path], kind: str, classes: int
+) -> None:
+    layout = layout_of(write(tmp_path / "farm"))
+    assert layout.fields == {"kind": kind, "root": str(tmp_path / "farm")} and layout.kind == "boxes"
+    assert f"images with boxes, {classes} classes" in layout.what
+    for machine, epoch in ((LAPTOP, 5.0), (LAPTOP, 200.0), (GPUS, 1.0)):
+        planned = made(replace(layout, side=500), machine, epoch=epoch)
+        assert planned.trial["task"] == {"kind": "detection"} and planned.objective[0] == "val_map"
+        assert planned.trial["model"]["kind"] == "yolo" and planned.candidate.size % 32 == 0
+        written = tmp_path / "farm.yaml"
+        written.write_text(text_of(planned, layout, machine, "farm"))
+        spec = load(written)
+        assert spec.objective.metric == "val_map" and set(planned.first) == set(planned.space)
+
+
+def test_broken_boxes_are_told_and_are_of_no_other_layout(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path / "farm")
+    (root / "labels" / "train" / "3.txt").write_text("0 1 2 3\n")
+    with pytest.raises(UserError, match=r"labels/train/3.txt, line 1: 0 1 2 3: it has 4 values"):
+        layout_of(root)
+    (root / "data.yaml").unlink()
+    listing_of.cache_clear()  # as in another process
+    with pytest.raises(UserError, match=r"as images with boxes: .*the names of the classes are unknown"):
+        layout_of(root)
+
+
+def test_a_file_of_json_or_yaml_does_not_make_boxes(tmp_path: Path, photos: Path) -> None:
+    (photos / "notes.json").write_text("[]")
+    (photos / "notes.yaml").write_text("name: photos\nobjective: val_accuracy\n")
+    assert layout_of(photos).fields["kind"] == "image_folder"
+    root = write_masks(tmp_path / "streets", 30)
+    (root / "classes.txt").unlink()
+    (root / "classes.json").write_text('["sky", "road", "car"]')
+    assert layout_of(root).fields["kind"] == "image_mask_folder"

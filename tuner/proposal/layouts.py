@@ -18,6 +18,7 @@ from tuner.errors import Mistakes, Problem, UserError, mistakes_in
 from tuner.formatting import counted
 from tuner.inspection.examine import size_of
 from tuner.interfaces import TargetKind
+from tuner.proposal.boxes import kind_of_boxes
 from tuner.proposal.masks import fields_of_masks
 
 _SAMPLE = 300
@@ -69,7 +70,8 @@ class Layout:
         fields: The fields of ``trial.data`` that name the data.
         data: The dataset, with the defaults of its other fields.
         training_images: The number of training images.
-        counts: The number of training images of each class, the largest first; none if each pixel has a class.
+        counts: The number of training images of each class, the largest first; none if not images have classes,
+            but their pixels or boxes.
         side: The median of the shorter sides of the images, in pixels.
         notes: What else was recognized, used or not, in sentences.
     """
@@ -119,6 +121,22 @@ def image_mask_folder(path: Path) -> Layout:
         return _layout("images with masks", fields, ImageMaskFolder)
     except NotThis as error:  # images have masks of their names, so that the folders are no classes
         raise NotThis(*error.problems, layout="images with masks") from None
+
+
+def images_with_boxes(path: Path) -> Layout:
+    """Recognize a folder of images whose boxes stand in files of COCO, YOLO or Pascal VOC.
+
+    Raises:
+        NotThis: It is not one.
+    """
+    member = kind_of_boxes(path) if path.is_dir() else None
+    if member is None:
+        raise NotThis
+    called = "images with boxes"
+    try:
+        return _layout(called, {"kind": member.model_fields["kind"].default, "root": str(path)}, member)
+    except NotThis as error:
+        raise NotThis(*error.problems, layout=called) from None
 
 
 def csv_file(path: Path) -> Layout:
@@ -190,6 +208,7 @@ Detector = Callable[[Path], Layout]
 """Returns what data at a path are; raises `NotThis`."""
 
 DETECTORS: Mapping[str, Detector] = {
+    "images with boxes": images_with_boxes,
     "images with masks": image_mask_folder,
     "a folder of images": image_folder,
     "a CSV file": csv_file,
@@ -259,7 +278,8 @@ def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) ->
     side = round(median(sides))
     what = f"{called}, {counted(target.size, 'class', 'classes')}, {sizes} images"
     what += f", the shorter side {side} pixels in the median"
-    counts = [] if target.per_pixel else sorted(files["train"].counts(target.size).tolist(), reverse=True)
+    of_images = target.kind in ("class", "multilabel")
+    counts = [] if not of_images else sorted(files["train"].counts(target.size).tolist(), reverse=True)
     return Layout(what, fields, data, len(files["train"]), tuple(counts), side)
 
 

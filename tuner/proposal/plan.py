@@ -33,14 +33,19 @@ _FEW = 20
 """Trials up to which none is pruned before a third of its epochs: early on, those that learn fast lead, and among few
 the best would be lost to chance. Among many, a ninth of the epochs has to do."""
 _TRIALS_PER_KEY = 5
-_TASKS: dict[TargetKind, str] = {"multilabel": "multilabel", "mask": "semantic_segmentation"}
+_TASKS: dict[TargetKind, str] = {
+    "multilabel": "multilabel",
+    "mask": "semantic_segmentation",
+    "boxes": "detection",
+}
 """Tasks of targets that are not classified, which is the default."""
 _SEARCHED = {
     "new": ([0.01, 0.5], [0.00005, 0.005]),
     "tuned": ([0.0001, 0.005], [0.001, 0.2]),
     "mask": ([0.0005, 0.02], [0.0001, 0.1]),
+    "boxes": ([0.001, 0.01], [0.005, 0.2]),
 }
-"""The ranges of learning rate and weight decay for new weights, pretrained ones, and networks of masks."""
+"""The ranges of learning rate and weight decay for new weights, pretrained ones, and networks of masks and of boxes."""
 _MIN_KEYS = 2
 
 
@@ -159,6 +164,9 @@ def _candidates(layout: Layout, machine: Machine, has_weights: Callable[[str], b
     if layout.kind == "mask":
         yield from _per_pixel(layout, machine)
         return
+    if layout.kind == "boxes":
+        yield from _detectors(layout, machine)
+        return
     if layout.side <= _SMALL:
         size = max(8, layout.side // 4 * 4)
         why = f"the images are small ({layout.side} pixels): a residual network whose first layers keep their size"
@@ -198,6 +206,14 @@ def _per_pixel(layout: Layout, machine: Machine) -> Iterator[Candidate]:
         yield Candidate(side, {"kind": "unet", "width": width, "levels": 4}, why, (10, 25, 60))
 
 
+def _detectors(layout: Layout, machine: Machine) -> Iterator[Candidate]:
+    largest = 640 if machine.gpus else 320
+    size = max(32, min(layout.side, largest) // 32 * 32)
+    why = "objects have boxes: a compact detector, whose width and images fit the time"
+    for width, side in ((32, size), (16, size), (16, max(32, size // 64 * 32)), (8, max(32, size // 64 * 32))):
+        yield Candidate(side, {"kind": "yolo", "width": width}, why, (10, 40, 100))
+
+
 def _trial(layout: Layout, candidate: Candidate, epochs: int) -> dict[str, Any]:
     images = layout.training_images
     batch = 32 if images < 1000 else 64 if images < 20_000 else 128
@@ -208,6 +224,10 @@ def _trial(layout: Layout, candidate: Candidate, epochs: int) -> dict[str, Any]:
         data["batch_size"] = 8 if candidate.size > _SMALL else 32
         optimizer = {"kind": "adamw", "lr": 0.005, "weight_decay": 0.01}
         schedule: dict[str, Any] = {"kind": "one_cycle"}
+    elif layout.kind == "boxes":
+        data["batch_size"] = 16
+        optimizer = {"kind": "adamw", "lr": 0.005, "weight_decay": 0.05}
+        schedule = {"kind": "cosine", "warmup": 1}
     elif candidate.is_pretrained:
         optimizer = {"kind": "adamw", "lr": 0.0005, "weight_decay": 0.05}
         schedule = {"kind": "cosine", "warmup": 0.5}
@@ -228,7 +248,8 @@ def _space(
 ) -> tuple[dict[str, tuple[dict[str, Any], str]], dict[str, Any]]:
     """The keys that are worth most, as many as the trials suffice for, and their values in the first trial."""
     optimizer = _trial(layout, candidate, 1)["optimizer"]
-    rates, decays = _SEARCHED["mask" if layout.kind == "mask" else "tuned" if candidate.is_pretrained else "new"]
+    own = "tuned" if candidate.is_pretrained else "new"
+    rates, decays = _SEARCHED[layout.kind if layout.kind in _SEARCHED else own]
     rate, decay = optimizer["lr"], optimizer["weight_decay"]
     is_grey = layout.data.image.channels == 1
     flip = "whether mirrored images keep their class cannot be known from the files: both are tried"
@@ -247,6 +268,8 @@ def _space(
 def _objective(layout: Layout) -> tuple[str, str]:
     if layout.kind == "mask":
         return "val_miou", "the mean over the classes of the overlap of predicted and true regions"
+    if layout.kind == "boxes":
+        return "val_map", "the mean of the classes' average precision, over overlaps from 0.5 to 0.95, as COCO has it"
     if layout.kind == "multilabel":
         return "val_map", "the mean of the classes' average precision: an image has several labels"
     if layout.imbalance >= IMBALANCE:
