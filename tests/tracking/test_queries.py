@@ -1,6 +1,7 @@
 """What a name means, and what can be known of a job from its record, however it ended."""
 
 import io
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -444,6 +445,14 @@ class TestJournal:
             artifact.unlink()
         with pytest.raises(UserError, match="there is no module 'mine'"):
             tuner.results("small")
+
+    @pytest.mark.slow
+    def test_has_metrics_that_are_no_finite_numbers(self, client: Any, place: Path) -> None:
+        job = Recorded(place)
+        job.trial(0.5)
+        job.finish(test_map_large=math.nan, test_loss=math.inf, test_map=0.25)
+        test = find_job(client, "small").test
+        assert math.isnan(test.pop("test_map_large")) and test == {"test_loss": math.inf, "test_map": 0.25}
 
     def test_has_the_classes_that_were_recorded(self, place: Path) -> None:
         job = Recorded(place)

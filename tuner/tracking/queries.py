@@ -147,7 +147,8 @@ def metrics_of(run: Any) -> dict[str, float]:
     """Return the latest value of each metric of a run by its original name, with infinities restored."""
     values = _with_original_names(run, run.data.metrics)
     return {
-        name: value if abs(value) < store.INFINITY else math.copysign(math.inf, value) for name, value in values.items()
+        name: math.copysign(math.inf, value) if abs(value) >= store.INFINITY else value
+        for name, value in values.items()
     }
 
 
