@@ -142,7 +142,8 @@ def _of_set(split: str, images: Images, target: Target | None) -> Iterator[Item]
     height, width = images.images.shape[-2:]
     for number, pixels in enumerate(images.images):
         digest = hashlib.blake2b(np.ascontiguousarray(pixels.numpy()).data).hexdigest()
-        label = "images with masks" if target is None else " and ".join(target.names(images.targets["label"][number]))
+        names = [] if target is None else target.names(images.targets["label"][number])
+        label = f"images with {', '.join(images.targets)}" if target is None else " and ".join(names)
         yield Item(f"{split} image {number}", split, label, width, height, mode, digest=digest)
 
 
