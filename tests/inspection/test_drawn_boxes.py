@@ -42,7 +42,7 @@ def test_styles_look_different() -> None:
     assert set(map(tuple, plain[1][frame()])) == {(38, 255, 101)}
 
 
-@pytest.mark.parametrize(("style", "behind"), [("plain", (38, 255, 101)), ("mistake", (198, 40, 40))])
+@pytest.mark.parametrize(("style", "behind"), [("plain", (38, 255, 101)), ("mistake", (255, 255, 255))])
 def test_a_name_is_above_its_box(style: Style, behind: tuple[int, int, int]) -> None:
     where, shown = drawn(Box(EDGES, 1, "cat", style))
     assert where[7:20, 10:20].all() and not where[:7].any()
@@ -56,7 +56,7 @@ def test_a_name_at_the_upper_edge_is_within_its_box() -> None:
 
 def test_where_there_is_no_room_a_name_is_at_the_lower_edge_or_left_out() -> None:
     below = drawn(Box(EDGES, 1, "cat", "mistake"), Box(EDGES, 2, "dog"))[1]
-    assert (below[7, 10:20] == (198, 40, 40)).all(), "a mistake is named first"
+    assert (below[7, 10:20] == 255).all(), "a mistake is named first"
     assert (below[36, 10:20] == (165, 38, 255)).all()
     both = [Box(EDGES, 1, "cat", "mistake"), Box(EDGES, 2, "dog")]
     assert (drawn(*both, Box(EDGES, 3, "cow"))[1] == drawn(*both, Box(EDGES, 3))[1]).all()

@@ -78,7 +78,7 @@ def test_a_picture_has_all_of_them() -> None:
     every = found(logits, target, Classification(), Target(3, classes=("x" * 200, "日本", "")), count=32)
     picture = Image.open(io.BytesIO(draw(every)))
     assert picture.width == 10 + 8 * 122
-    assert picture.height == 2 * (45 + 4 * 152)
+    assert picture.height == 2 * (45 + 4 * (5 * 18 + 40))
     assert Image.open(io.BytesIO(draw(Hardest(JUDGES["class"], [], [])))).width == picture.width
 
 
@@ -174,7 +174,7 @@ def test_boxes_are_drawn_beside_the_true_ones() -> None:
     assert paint != (0, 0, 0) and line == ([paint] * 5 + [(0, 0, 0)] * 4) * 5, "dashes of what is wrong"
     assert {true.getpixel((x, 194)) for x in range(140, 195)} == {(0, 0, 0)}
     picture = Image.open(io.BytesIO(draw(every)))
-    assert picture.size == (10 + 8 * 122, 2 * (45 + 274))
+    assert picture.size == (10 + 8 * 122, 2 * (45 + side + 40))
 
 
 def test_objects_with_masks_are_judged_by_their_boxes() -> None:

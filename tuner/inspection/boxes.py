@@ -26,7 +26,7 @@ class Box:
         edges: The left, top, right and bottom edge, in pixels of the image.
         number: The index of its class, whose colour it has.
         text: The text at its upper edge; at its lower one if there is no room.
-        style: What it is: ``plain``; a ``mistake`` has a dashed outline, and its text is on red; an ``ignored`` one is
+        style: What it is: ``plain``; a ``mistake`` has a dashed outline, and its text is red; an ``ignored`` one is
             grey.
     """
 
@@ -72,10 +72,11 @@ def boxes_over(image: Tensor, boxes: Iterable[Box], side: int) -> "Image":
             continue
         taken.append(free)
         y = free[1]
-        behind = _MISTAKE if box.style == "mistake" else _paint(box)
+        paint = _paint(box)
+        is_dark = paint[0] * 0.3 + paint[1] * 0.59 + paint[2] * 0.11 < 128
+        behind, letter = ("white", _MISTAKE) if box.style == "mistake" else (paint, "white" if is_dark else "black")
         pen.rectangle((x, y, x + width - 1, y + height - 1), fill=behind)
-        is_dark = behind[0] * 0.3 + behind[1] * 0.59 + behind[2] * 0.11 < 128
-        pen.text((x + 2, y - 1), box.text, fill="white" if is_dark else "black", font=letters)
+        pen.text((x + 2, y - 1), box.text, fill=letter, font=letters)
     return shown
 
 

@@ -17,22 +17,25 @@ def draw(found: Hardest) -> bytes:
     from PIL import Image, ImageDraw
 
     judge = found.judge
-    sections = [
-        (f"worst mistakes: {judge.worst} ({judge.legend})", found.mistakes),
-        (f"least certain: {judge.uncertain}", found.uncertain),
-    ]
     side, cell = judge.side, judge.panels * judge.side
+    sections = [
+        (title, [(hard, enlarged(hard.image.convert("RGB"), cell, side)) for hard in kept])
+        for title, kept in (
+            (f"worst mistakes: {judge.worst} ({judge.legend})", found.mistakes),
+            (f"least certain: {judge.uncertain}", found.uncertain),
+        )
+    ]
     columns = max(1, _WIDTH // (cell + _GAP))
-    row_height = side + 2 * _LINE + _GAP
+    tallest = max((shown.height for _, images in sections for _, shown in images), default=side)
+    row_height = tallest + 2 * _LINE + _GAP
     heights = [3 * _LINE + -(-max(len(images), 1) // columns) * row_height for _, images in sections]
     canvas = Image.new("RGB", (_GAP + _WIDTH, sum(heights)), "white")
     pen, letters, top = ImageDraw.Draw(canvas), font(12), 0
     for (title, images), height in zip(sections, heights, strict=True):
         pen.text((_GAP, top + _LINE), title if images else f"{title}: none", fill="#22292f", font=letters)
-        for number, hard in enumerate(images):
+        for number, (hard, shown) in enumerate(images):
             x = _GAP + number % columns * (cell + _GAP)
             y = top + 3 * _LINE + number // columns * row_height
-            shown = enlarged(hard.image.convert("RGB"), cell, side)
             canvas.paste(shown, (x, y))
             y += shown.height
             pen.text((x, y), _cut(hard.texts.true, letters, cell), fill="#66707a", font=letters)
