@@ -51,13 +51,16 @@ def match(found: Tensor, true: Tensor, score: float = SCORE) -> Matches:
     ignored = true[:, 5] > 0
     is_class = found[:, None, 5] == true[None, :, 4]
     shared = overlaps(found[None, :, :4], true[None, :, :4])[0].masked_fill(~is_class | ignored, 0.0)
-    right, is_found = torch.zeros(len(found), dtype=torch.bool), torch.zeros(len(true), dtype=torch.bool)
-    for number, row in enumerate(shared if len(true) else ()):
-        overlap, best = row.masked_fill(is_found, 0.0).max(dim=0)
-        if overlap >= _OVERLAP:
-            right[number] = is_found[best] = True
+    free, right = list(range(len(true))), torch.zeros(len(found), dtype=torch.bool)
+    for number, row in enumerate(shared.tolist()):  # numbers, as operations on so few are slow in PyTorch
+        best = max(free, key=row.__getitem__, default=-1)
+        if best >= 0 and row[best] >= _OVERLAP:
+            free.remove(best)
+            right[number] = True
+    missed = torch.zeros(len(true), dtype=torch.bool)
+    missed[free] = True
     excused = ((_inside(found, true) >= _OVERLAP) & is_class & ignored).any(dim=1)
-    return Matches(found, true, right, ~right & ~excused, ~is_found & ~ignored)
+    return Matches(found, true, right, ~right & ~excused, missed & ~ignored)
 
 
 def _inside(found: Tensor, true: Tensor) -> Tensor:
