@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoded_files import boxes_of, noise, shape_of, write_coco
+from encoded_files import boxes_of, noise, shape_of, write_coco, write_voc_boxes, write_yolo
 from PIL import Image
 from pydantic import ValidationError
 
 from tuner.data import COCO
 from tuner.data.decoding import Form, fitted
+from tuner.data.encoded.boxes import boxed
 from tuner.data.encoded.boxes.columns import Boxes
 from tuner.data.encoded.boxes.listing import listing_of
 from tuner.data.encoded.boxes.placing import placed
@@ -23,6 +24,9 @@ from tuner.data.loading.source import ALONE
 from tuner.errors import Problem, UserError, mistakes_in
 from tuner.inspection.datasets import inspect_dataset
 from tuner.interfaces import NO_BOX
+from tuner.objectives import Objective
+from tuner.train.loop import fit
+from tuner.train.trial_config import TrialConfig
 
 Content = dict[str, Any]
 
@@ -164,6 +168,7 @@ def test_a_camera_s_rotation_is_honoured(tmp_path: Path) -> None:
     data.load()
     for path in (root / "train2017").iterdir():
         Image.open(path).save(path)  # without EXIF data
+    boxed._compared.cache_clear()  # as in another process
     [problem] = problems_of(root=str(root), size=36)
     assert "8 images are of other sizes than their annotations say" in problem.message
     assert "it has 24x36 pixels, as EXIF data turn it, and the annotations say 36x24" in problem.message
@@ -314,3 +319,24 @@ def test_no_box_at_all_is_refused(tmp_path: Path) -> None:
     change(root, lambda content: content["annotations"].clear())
     [problem] = problems_of(root=str(root), size=12)
     assert "no training image has a box" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"), [(write_coco, "coco"), (write_yolo, "yolo"), (write_voc_boxes, "voc_detection")]
+)
+def test_a_trial_trains_on_them(tmp_path: Path, write: Callable[[Path, int, int], Path], kind: str) -> None:
+    root = write(tmp_path, 24, 12)
+    trial = TrialConfig.model_validate(
+        {
+            "task": {"kind": "detection"},
+            "data": {"kind": kind, "root": str(root), "size": 32, "augment": {"flip": True, "zoom": 1.5}},
+            "model": {"kind": "yolo", "width": 8},
+            "epochs": 1,
+            "seed": 0,
+        }
+    )
+    reports: list[dict[str, Any]] = []
+    objective = Objective(metric="val_map", mode="max")
+    fit(trial, objective, lambda metrics, save: reports.append(metrics), device=torch.device("cpu"))
+    [report] = reports
+    assert report["train_loss"] > 0 and 0 <= report["val_map"] <= 1

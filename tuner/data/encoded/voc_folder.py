@@ -65,7 +65,7 @@ def listed(root: Path, task: str, name: str, layout: str) -> list[str]:
     """
     file = root / "ImageSets" / task / f"{name}.txt"
     try:
-        stems = file.read_text(encoding="utf-8").split()
+        stems = list(dict.fromkeys(file.read_text(encoding="utf-8").split()))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise Mistakes(Problem(f"{file} cannot be read: {why}", "root", hint=layout)) from None

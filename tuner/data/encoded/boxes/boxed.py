@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import md5
 from typing import Any, Self
 
@@ -48,13 +49,14 @@ class BoxedImages(EncodedImages):
     @model_validator(mode="after")
     def _images_have_the_sizes_of_their_annotations(self) -> Self:
         if imports_allowed() and annotations_are_checked():
-            self._refuse(self._of_other_sizes(self._compared()))
+            self._refuse(_compared(self._unsplit))
         return self
 
     def _refuse(self, faults: Sequence[Fault]) -> None:
         """Raise Mistakes if there are faults."""
         if faults:
             listing_of.cache_clear()  # they may be mended
+            _compared.cache_clear()
             raise Mistakes(*problems_of(faults, self.source, self._key))
 
     @property
@@ -104,13 +106,9 @@ class BoxedImages(EncodedImages):
             return Problem(
                 f"{counted(count, 'image')} cannot be split into {sets} sets", hint=f"at least {sets} images"
             )
-        if not listing.counts(self.files()["train"].names).any():
+        if not listing.can_be_learnt:
             return Problem("no training image has a box", hint="there is nothing to learn")
         return None
-
-    def _compared(self) -> list[str]:
-        names = list(self._listing.row)
-        return list(dict.fromkeys(names[number * len(names) // _COMPARED] for number in range(_COMPARED)))
 
     def _of_other_sizes(self, names: list[str]) -> list[Fault]:
         """The images, of some, whose files have another size than the annotations say."""
@@ -155,3 +153,11 @@ class _BoxDecoder(Decoder):
 def _difference(size: tuple[int, int], given: tuple[Any, ...]) -> str:
     turned = ", as EXIF data turn it" if size == given[::-1] and size[0] != size[1] else ""
     return f"it has {size[0]}x{size[1]} pixels{turned}, and the annotations say {given[0]}x{given[1]}"
+
+
+@lru_cache(maxsize=8)
+def _compared(data: BoxedImages) -> tuple[Fault, ...]:
+    """The images, of some from the first to the last, whose files have another size than the annotations say."""
+    every = list(data._listing.row)
+    names = dict.fromkeys(every[number * len(every) // _COMPARED] for number in range(_COMPARED))
+    return tuple(data._of_other_sizes(list(names)))

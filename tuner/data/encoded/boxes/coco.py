@@ -10,7 +10,7 @@ from pydantic import field_validator
 
 from tuner.data.encoded.boxes.boxed import BoxedImages
 from tuner.data.encoded.boxes.classes import different
-from tuner.data.encoded.boxes.coco_json import COCOFile, index_of_classes, unasked
+from tuner.data.encoded.boxes.coco_json import COCOFile, index_of_classes, unasked, without_collection
 from tuner.data.encoded.boxes.listing import BoxListing
 from tuner.data.encoded.dataset import Name, Share
 from tuner.data.encoded.listing import split_of
@@ -67,6 +67,10 @@ class _Reader:
     test: str | None = None
 
     def listing(self) -> BoxListing:
+        with without_collection():
+            return self._read()
+
+    def _read(self) -> BoxListing:
         files = {split: COCOFile.read(path, key) for split, (path, key) in self._files().items()}
         names, index = index_of_classes(list(files.values()), self.classes)
         sets = {split: file.annotated(self._folder(file), index) for split, file in files.items()}
@@ -90,12 +94,11 @@ class _Reader:
         return {s: (path, "root") for s, path in usual.items() if s == "train" or path not in taken} | named
 
     def _folder(self, file: COCOFile) -> str:
-        """The folder of a file's images, relative to the root, with a slash behind it; empty for the root itself."""
+        """The folder of a file's images, relative to the root."""
         candidates = [self.root / self.images] if self.images is not None else _folders(self.root, file.path)
         for folder in dict.fromkeys(candidates):
             if any((folder / name).is_file() for name in file.first_names):
-                relative = os.path.relpath(folder, self.root)
-                return "" if relative == "." else f"{relative}/"
+                return os.path.relpath(folder, self.root)
         where = some([os.path.relpath(folder, self.root) for folder in dict.fromkeys(candidates)])
         what = f"the images of {file.path.name}, such as {escaped(file.first_names[0])}, are not in {where}"
         raise self._refusal(what, "images names the folder that has them", "root" if self.images is None else "images")

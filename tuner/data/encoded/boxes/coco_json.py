@@ -2,6 +2,7 @@
 
 import codecs
 import gc
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,10 +75,10 @@ class COCOFile:
         """Take over what it says.
 
         Args:
-            folder: What precedes the names of its images in the dataset, such as ``train2017/``.
+            folder: What precedes the names of its images in the dataset, such as ``train2017``.
             classes: The index of each class, by the category's id; -1 for one that is not asked for.
         """
-        names = [f"{folder}{each['file_name']}" for each in self.images]
+        names = [os.path.normpath(os.path.join(folder, each["file_name"])) for each in self.images]  # noqa: PTH118
         sizes = np.array([(_side(each, "width"), _side(each, "height")) for each in self.images], dtype=np.int64)
         row = {each["id"]: number for number, each in enumerate(self.images)}
         annotations, faults = self._sound(names, row)
@@ -158,22 +159,21 @@ def _loaded(path: Path, key: str) -> Any:
     except OSError as error:
         hint = "a path is relative to the folder of the dataset"
         _refuse(path, key, f"it cannot be read: {error.strerror or error}", hint)
-    with _without_collection():
-        try:
-            return from_json(_OUTLINES.sub(rb"\1null", content))
-        except ValueError:
-            pass  # the places in its message are those of the shortened text
-        try:
-            return from_json(content)
-        except ValueError as error:
-            is_short = "EOF" in str(error)
-            what = "it is cut short" if is_short else "it is no JSON"
-            hint = "get it again, or write it again: its end is missing" if is_short else "a JSON file in UTF-8"
-            _refuse(path, key, f"{what}: {one_line(str(error))}", hint)
+    try:
+        return from_json(_OUTLINES.sub(rb"\1null", content))
+    except ValueError:
+        pass  # the places in its message are those of the shortened text
+    try:
+        return from_json(content)
+    except ValueError as error:
+        is_short = "EOF" in str(error)
+        what = "it is cut short" if is_short else "it is no JSON"
+        hint = "get it again, or write it again: its end is missing" if is_short else "a JSON file in UTF-8"
+        _refuse(path, key, f"{what}: {one_line(str(error))}", hint)
 
 
 @contextmanager
-def _without_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Collect no garbage meanwhile: it would look at millions of new objects again and again, and find none."""
     was_enabled = gc.isenabled()
     gc.disable()

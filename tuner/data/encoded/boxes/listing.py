@@ -1,6 +1,7 @@
 """What a dataset of images and boxes holds: its splits, its classes and its boxes, known without decoding an image."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -101,6 +102,9 @@ class BoxListing(Listing):
         for split, each in sets.items():
             if not each.names:
                 raise Mistakes(Problem(f"{escaped(str(root))}: {split} has no images", "root", hint="add images to it"))
+            if len(set(each.names)) < len(each.names):
+                what = f"{escaped(Counter(each.names).most_common(1)[0][0])} is there twice in {split}"
+                raise Mistakes(Problem(f"{escaped(str(root))}: {what}", "root", hint="list each image once"))
             if twice := row.keys() & each.names:
                 what = f"{counted(len(twice), 'image is', 'images are')} in {split} and in another set"
                 hint = "a model must not be measured on images that it has seen: list each image once"
@@ -137,13 +141,12 @@ class BoxListing(Listing):
         """The indices of images, int64 (N,)."""
         return np.array([self.row[name] for name in names], dtype=np.int64)
 
-    def counts(self, names: Iterable[str]) -> Array:
-        """The number of boxes of each class in some images, without those that are ignored, int64 (classes,)."""
-        is_asked = np.zeros(len(self.row), dtype=bool)
-        is_asked[self.rows(names)] = True
-        shown = self.boxes.classes[is_asked[self.boxes.images] & ~self.boxes.ignored]
-        counts: Array = np.bincount(shown, minlength=len(self.classes))
-        return counts
+    @cached_property
+    def can_be_learnt(self) -> bool:
+        """Whether a training image has a box that is not ignored; a set that is split off leaves one, too."""
+        is_training = np.zeros(len(self.row), dtype=bool)
+        is_training[self.rows(self.splits["train"].names)] = True
+        return bool((is_training[self.boxes.images] & ~self.boxes.ignored).any())
 
 
 class Reader(Protocol):
