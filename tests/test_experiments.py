@@ -34,20 +34,28 @@ from tuner.trials.labels import label
 
 MEASURED = r"\d+ trials.*, .*(seconds|minutes?) on \d+ CPU cores"
 NOT_MEASURED = r"\d+ trials.*not been measured"
-NOT_TO_BE_HAD = {"cifar100_wide", "flowers_init", "imagenet_resnet50"}
+NOT_TO_BE_HAD = {"cifar100_wide", "coco_finetune", "flowers_init", "imagenet_resnet50", "voc_ssd"}
 """Experiments on data with which nobody has measured them: they say so, and from what a time is estimated."""
 COST = Cost(epoch=50.47524157616311, decoding=19.628280891471604)
 """What `tuner init` measured when it wrote flowers_init.yaml, on 2 cores of an AMD EPYC."""
 ITS_FOLDER = {"flowers_init": "flowers"}
 """What `tuner init` wrote is named after the folder."""
 
+SMALL_DETECTOR = [
+    "trial.data.size=64",
+    "trial.data.batch_size=16",
+    "trial.model.name=ssdlite320_mobilenet_v3_large",
+    "trial.model.weights=none",
+]
 SMALL = {
     "cifar10_multitask": ["trial.data.validation=200"],
     "cifar10_resnet": ["trial.data.validation=200"],
     "cifar100_wide": ["trial.data.validation=200", "trial.model.width=8"],
+    "coco_finetune": SMALL_DETECTOR,
     "flowers_init": ["trial.model.weights=none"],
     "folder_finetune": ["trial.epochs=3"],
     "imagenet_resnet50": ["trial.data.size=64", "trial.model.stem=original"],
+    "voc_ssd": SMALL_DETECTOR,
 }
 """Overrides for a trial of seconds, on data that can be had."""
 

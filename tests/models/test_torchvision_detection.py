@@ -108,6 +108,21 @@ def test_each_trains_and_finds(name: str) -> None:
     assert (found[classes < 0] == torch.tensor([0, 0, 0, 0, 0, -1.0])).all()
 
 
+@pytest.mark.parametrize("name", [LIGHT, "retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
+def test_convolutions_of_a_single_pixel_are_in_float32(name: str) -> None:
+    """Their gradient in bfloat16 on a CPU is not finite at times, which no single run of them shows."""
+    model = built(name, shape())
+    found: list[torch.dtype] = []
+    for layer in model.trunk.modules():
+        if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1 and layer.kernel_size[0] > 1:
+            layer.register_forward_hook(
+                lambda layer, inputs, output: found.append(output.dtype) if inputs[0][0, 0].numel() == 1 else None
+            )
+    with in_precision(torch.bfloat16):
+        model.train()(images(shape()), {"": targets(shape())})
+    assert found and {*found} == {torch.float32}
+
+
 def test_what_is_left_of_the_rows_is_no_object_and_a_named_output_has_its_name() -> None:
     outputs = {"objects": Output(3, boxes=True)}
     model = built(LIGHT, shape(), outputs, score=0.99)

@@ -46,10 +46,12 @@ def _pictures(folder: Path) -> Path:
 
 
 TREES: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
+    "coco_finetune": ("root", encoded_files.write_coco),
     "flowers_init": ("root", flowers),
     "folder_finetune": ("root", photos.write),
     "imagenet_resnet50": ("root", encoded_files.write_imagenet),
     "multilabel": ("file", _pictures),
+    "voc_ssd": ("root", encoded_files.write_voc_boxes),
 }
 """The field of an experiment that names data which somebody has, and what writes such data, in small, at a path."""
 

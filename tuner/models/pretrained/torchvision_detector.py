@@ -29,7 +29,7 @@ def wrapped(model: Any, image: ImageShape, head: str, classes: int, first: int) 
     pad = Pad(model.transform.size_divisible)
     trunk = nn.Sequential(OrderedDict[str, nn.Module](normalize=Normalize(image), pad=pad, backbone=model.backbone))
     for name, layer in list(trunk.named_modules()):
-        if isinstance(layer, nn.Conv2d) and name.endswith(("extra_blocks.p6", "extra_blocks.p7")):
+        if isinstance(layer, nn.Conv2d) and ".extra" in name and layer.stride[0] > 1:
             trunk.set_submodule(name, _Float32(layer))
     model.backbone = _Features()
     model.transform = _Given(model.transform.image_mean, model.transform.image_std)
@@ -84,15 +84,16 @@ class _TorchvisionDetector(Detector):
 class _Float32(nn.Conv2d):
     """A convolution with the weights of another one, in float32 also where autocast computes in less.
 
-    On CPUs, the bfloat16 gradient of a 3x3 convolution of stride 2 is not finite at times if its input is one pixel,
-    which the coarsest features of small images are.
+    On CPUs, the bfloat16 gradient of a 3x3 convolution of stride 2 is memory that nobody has written if its input is
+    one pixel, as are the coarsest features of small images, which the extra layers of a detector compute.
 
     Args:
-        layer: The other one, a 3x3 convolution of stride 2.
+        layer: The other one.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__(layer.in_channels, layer.out_channels, 3, stride=2, padding=1)
+    def __init__(self, layer: Any) -> None:
+        settings = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "groups")
+        super().__init__(**{each: getattr(layer, each) for each in settings}, bias=layer.bias is not None)
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, features: Tensor) -> Tensor:
