@@ -293,6 +293,14 @@ def test_broken_boxes_are_told_and_are_of_no_other_layout(tmp_path: Path) -> Non
         layout_of(root)
 
 
+def test_too_few_images_beside_missing_ones_are_told(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "farm", 3, 4)
+    for number in (0, 1):
+        (root / "train2017" / f"{number:012}.jpg").unlink()
+    with pytest.raises(UserError, match=r"2 images are not there: [^$]*1 image cannot be split into 2 sets"):
+        layout_of(root)
+
+
 def test_a_file_of_json_or_yaml_does_not_make_boxes(tmp_path: Path, photos: Path) -> None:
     (photos / "notes.json").write_text("[]")
     (photos / "notes.yaml").write_text("name: photos\nobjective: val_accuracy\n")

@@ -265,7 +265,10 @@ def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) ->
         problems = mistakes_in(error) or [Problem(str(error))]
         if all(problem.items for problem in problems):
             with unchecked():
-                unread = member.model_validate(given | UNOPENED)
+                try:
+                    unread = member.model_validate(given | UNOPENED)
+                except ValidationError as further:  # of what is left without what is broken
+                    raise NotThis(*problems, *mistakes_in(further)) from None
             raise Broken(called, unread, problems) from None
         raise NotThis(*problems) from None
     except Mistakes as mistakes:
