@@ -118,15 +118,17 @@ def write_voc(root: Path, train: int = 150, val: int = 12) -> Path:
 
 
 def write_cityscapes(root: Path, train: int = 150, val: int = 12) -> Path:
-    """Write Cityscapes in small: images of noise, and masks of noise of all label IDs."""
+    """Write Cityscapes in small: images of noise, masks of noise of all label IDs, and `objects_in` these."""
     seed = 0
     for name, count in (("train", train), ("val", val)):
         for number in range(count):
+            labels = noise_of([*range(34), 255], seed)
             city = ("aachen", "bonn")[number % 2]
             stem = f"{city}_{number:06}_000019"
             for top, file, picture in (
                 ("leftImg8bit", f"{stem}_leftImg8bit.png", noise(seed)),
-                ("gtFine", f"{stem}_gtFine_labelIds.png", Image.fromarray(noise_of([*range(34), 255], seed))),
+                ("gtFine", f"{stem}_gtFine_labelIds.png", Image.fromarray(labels)),
+                ("gtFine", f"{stem}_gtFine_instanceIds.png", Image.fromarray(objects_in(labels, seed))),
             ):
                 (root / top / name / city).mkdir(parents=True, exist_ok=True)
                 picture.save(root / top / name / city / file)
@@ -134,8 +136,18 @@ def write_cityscapes(root: Path, train: int = 150, val: int = 12) -> Path:
     return root
 
 
+def objects_in(labels: "np.ndarray[Any, np.dtype[np.uint8]]", seed: int) -> "np.ndarray[Any, np.dtype[np.uint16]]":
+    """A picture that tells up to three objects of a class apart; some pixels are groups."""
+    numbers = np.random.default_rng((seed, 1)).integers(-1, 3, labels.shape)
+    has_objects = np.isin(labels, (24, 25, 26, 27, 28, 31, 32, 33)) & (numbers >= 0)
+    return np.where(has_objects, labels.astype(np.int32) * 1000 + numbers, labels).astype(np.uint16)
+
+
 def write_coco(root: Path, train: int = 150, val: int = 12) -> Path:
-    """Write COCO 2017 in small: images of noise in two shapes, and boxes of `boxes_of` of three categories."""
+    """Write COCO 2017 in small: images of noise in two shapes, and boxes of `boxes_of` of three categories.
+
+    The mask of an object is an ellipse in its box.
+    """
     categories = [{"id": 90, "name": "cup"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
     for first, count, name in ((0, train, "train2017"), (train, val, "val2017")):
         images: list[dict[str, Any]] = []
@@ -146,7 +158,13 @@ def write_coco(root: Path, train: int = 150, val: int = 12) -> Path:
             noise(number, (height, width)).save(root / name / f"{number:012}.jpg")
             images.append({"id": 7 * number, "file_name": f"{number:012}.jpg", "width": width, "height": height})
             for x1, y1, x2, y2, label, is_crowd in boxes_of(number):
-                box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "category_id": [1, 18, 90][label], "iscrowd": is_crowd}
+                outline = outline_of((x1, y1, x2, y2), (height, width), 3 if is_crowd else len(annotations))
+                box = {
+                    "segmentation": outline,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "category_id": [1, 18, 90][label],
+                    "iscrowd": is_crowd,
+                }
                 annotations.append({"id": len(annotations) + 1, "image_id": 7 * number, **box})
         (root / "annotations").mkdir(exist_ok=True)
         content = {"info": {}, "images": images, "annotations": annotations[::-1], "categories": categories}
@@ -202,6 +220,29 @@ def yolo_lines(number: int) -> list[str]:
         f"{(y2 - y1) / height:.6f}"
         for x1, y1, x2, y2, label, _ in boxes_of(number)
     ]
+
+
+def outline_of(box: tuple[float, float, float, float], shape: tuple[int, int], form: int) -> Any:
+    """An ellipse in a box, in one of the forms of COCO: a polygon, two of them, or runs, compressed or not."""
+    import pycocotools.mask
+
+    x1, y1, x2, y2 = box
+    angles = np.linspace(0, 2 * np.pi, 14)[:-1]
+    points = np.stack([x1 + (x2 - x1) * (0.5 + 0.5 * np.cos(angles)), y1 + (y2 - y1) * (0.5 + 0.5 * np.sin(angles))], 1)
+    if form % 4 < 2:
+        parts = [points] if form % 4 == 0 else [points[:7], points[6:]]
+        return [part.round(2).ravel().tolist() for part in parts]
+    mask = np.zeros(shape, np.uint8, order="F")
+    rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
+    across, down = (columns - (x1 + x2) / 2) / (x2 - x1), (rows - (y1 + y2) / 2) / (y2 - y1)
+    mask[across**2 + down**2 <= 0.25] = 1
+    mask[int(y1), int(x1)] = 1
+    if form % 4 == 2:
+        runs = pycocotools.mask.encode(mask)
+        return {"size": list(shape), "counts": runs["counts"].decode()}
+    flat = mask.ravel(order="F")
+    starts = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), len(flat)]
+    return {"size": list(shape), "counts": [0] * int(flat[0]) + np.diff(starts).tolist()}
 
 
 def shape_of(number: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from tuner.data.loading.source import batch_of
 from tuner.error_text import escaped
 from tuner.inspection.boxes import boxes_over, true_boxes
-from tuner.inspection.pictures import data_uri, over, picture
+from tuner.inspection.pictures import data_uri, objects_over, over, picture
 from tuner.interfaces import Batch
 from tuner.train.trial_config import TrialConfig
 
@@ -84,6 +84,8 @@ def _tile(trial: TrialConfig, batch: Batch, row: int) -> Tile:
         value = batch.targets[name][row]
         if target.kind == "mask":
             shown = over(shown, value)
+        elif target.kind == "instances":
+            shown = objects_over(shown, value)
         elif target.kind == "boxes":
             boxes = true_boxes(value, target)
     return Tile(data_uri(picture(shown, _SIDE) if boxes is None else boxes_over(shown, boxes, _SIDE)), caption)

@@ -126,8 +126,8 @@ def _in_memory(data: ImageData, progress: Progress) -> Iterator[Item]:
 
 
 def _shares_of_classes(data: ImageData) -> Iterator[str]:
-    """How many of the training images' pixels, or boxes, each class has, for each target that is a mask, or boxes."""
-    counted_by: dict[TargetKind, str] = {"mask": "pixels", "boxes": "boxes"}
+    """How many of the training images' pixels, boxes or objects each class has, for each target of these."""
+    counted_by: dict[TargetKind, str] = {"mask": "pixels", "boxes": "boxes", "instances": "objects"}
     targets = {name: target for name, target in data.targets.items() if target.kind in counted_by}
     counts = data.class_counts() if targets else {}
     for name, target in targets.items():

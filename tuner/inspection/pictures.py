@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tuner.instances import NUMBERS
 from tuner.interfaces import IGNORED
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
+_GREY = (0.6, 0.64, 0.67)
 _SHARP = 64
 """Sides of an image up to which it is kept pixel by pixel."""
 
@@ -54,6 +56,30 @@ def over(image: Tensor, mask: Tensor) -> Tensor:
     colours = torch.tensor([colour(number) for number in range(IGNORED + 1)]).permute(1, 0)[:, classes]
     shown = torch.where(classes == 0, _coloured(image.detach().cpu()), 0.5 * grey + 0.5 * colours)
     return torch.where(classes == IGNORED, 0.0, shown)
+
+
+def objects_over(image: Tensor, instances: Tensor) -> Tensor:
+    """Colour the objects of an image by their classes, float (3, H, W) in [0, 1]; their edges have the colour alone.
+
+    Objects that are ignored are grey.
+
+    Args:
+        image: float (C, H, W) in [0, 1].
+        instances: Which object each pixel belongs to, int16 or int32 (H, W), as `tuner.instances` codes it.
+    """
+    codes = instances.cpu().int()
+    colours = torch.zeros(3, *codes.shape)
+    for code in {*codes.flatten().tolist()} - {0}:
+        paint = _GREY if code < 0 else colour(code // NUMBERS)
+        colours[:, codes == code] = torch.tensor(paint).unsqueeze(1)
+    is_edge = torch.zeros_like(codes, dtype=torch.bool)
+    is_edge[1:] |= codes[1:] != codes[:-1]
+    is_edge[:, 1:] |= codes[:, 1:] != codes[:, :-1]
+    is_edge[:-1] |= codes[1:] != codes[:-1]
+    is_edge[:, :-1] |= codes[:, 1:] != codes[:, :-1]
+    plain = _coloured(image.detach().cpu())
+    shown = torch.where(is_edge, colours, 0.5 * plain + 0.5 * colours)
+    return torch.where(codes == 0, plain, shown)
 
 
 def _coloured(image: Tensor) -> Tensor:

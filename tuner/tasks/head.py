@@ -64,6 +64,8 @@ class Head(Config):
             hint = allowed(self.target, targets)
             if self.target == "position":
                 hint += "; data.canvas gives it a position"
+            if self.target == "instances":
+                hint += "; data.instances: true reads the masks of objects, where the data have such a field"
             raise Mistakes(Problem(message, key="target", hint=hint))
         target = targets[self.target]
         if target.kind != self.loss.target_kind:

@@ -72,5 +72,5 @@ def test_a_folder_that_is_not_voc_or_cityscapes_is_told(tmp_path: Path) -> None:
     assert "it has no folder JPEGImages" in problem_of(VOCSegmentation, root=str(tmp_path)).message
     assert "it has no folder leftImg8bit/train" in problem_of(Cityscapes, root=str(tmp_path)).message
     write_cityscapes(tmp_path, 20, 6)
-    next((tmp_path / "gtFine" / "train" / "bonn").iterdir()).unlink()
+    next((tmp_path / "gtFine" / "train" / "bonn").glob("*_labelIds.png")).unlink()
     assert "1 image has no mask" in problem_of(Cityscapes, root=str(tmp_path)).message

@@ -89,9 +89,9 @@ class BoxedImages(EncodedImages):
         return {name: "; ".join(texts) for name, texts in why.items()}
 
     @property
-    def _decoder(self) -> Decoder:
+    def _decoder(self) -> "BoxDecoder":
         sizes = dict(zip(self._listing.row, map(tuple, self._listing.sizes.tolist()), strict=True))
-        return _BoxDecoder(self.encoded, self.form, self.only_grey, sizes)
+        return BoxDecoder(self.encoded, self.form, self.only_grey, sizes)
 
     def _targets_of(self, items: Items) -> Targets:
         return {"boxes": self._listing.placed(self.form).padded(self._listing.rows(items.names))}
@@ -123,7 +123,7 @@ class BoxedImages(EncodedImages):
 
 
 @dataclass(frozen=True)
-class _BoxDecoder(Decoder):
+class BoxDecoder(Decoder):
     """Decodes images, and compares their sizes with those for which their boxes were written.
 
     Args:

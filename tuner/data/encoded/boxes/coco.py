@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from tuner.data.encoded.boxes.boxed import BoxedImages
 from tuner.data.encoded.boxes.classes import different
 from tuner.data.encoded.boxes.coco_json import COCOFile, index_of_classes, unasked, without_collection
 from tuner.data.encoded.boxes.listing import BoxListing
+from tuner.data.encoded.boxes.outlined import OutlinedImages
 from tuner.data.encoded.dataset import Name, Share
 from tuner.data.encoded.listing import split_of
 from tuner.error_text import escaped
@@ -27,7 +27,7 @@ _LAYOUT = (
 )
 
 
-class COCO(BoxedImages):
+class COCO(OutlinedImages):
     """Images whose boxes stand in JSON files of COCO's format. Crowds are neither trained on nor measured.
 
     The boxes of COCO's real test set are not public: without a test set the images of val, on which results are
@@ -54,7 +54,7 @@ class COCO(BoxedImages):
 
     @property
     def _reader(self) -> "_Reader":
-        return _Reader(Path(self.root), self.annotations, self.images, self.classes, **self._named)
+        return _Reader(Path(self.root), self.annotations, self.images, self.classes, self.instances, **self._named)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class _Reader:
     annotations: str | None
     images: str | None
     classes: tuple[str, ...] | None
+    outlines: bool
     validation: str | None = None
     test: str | None = None
 
@@ -71,7 +72,9 @@ class _Reader:
             return self._read()
 
     def _read(self) -> BoxListing:
-        files = {split: COCOFile.read(path, key) for split, (path, key) in self._files().items()}
+        files = {
+            split: COCOFile.read(path, key, outlines=self.outlines) for split, (path, key) in self._files().items()
+        }
         names, index = index_of_classes(list(files.values()), self.classes)
         sets = {split: file.annotated(self._folder(file), index) for split, file in files.items()}
         return BoxListing.of(self.root, names, sets, unasked(files, index))

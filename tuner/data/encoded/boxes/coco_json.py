@@ -22,7 +22,7 @@ from tuner.errors import Mistakes, Problem, allowed
 from tuner.formatting import counted, some
 
 _OUTLINES = re.compile(rb'("segmentation"\s*:\s*)\[[\[\]0-9.,eE+\s-]*\]')
-"""Outlines of objects, which are not read: they are most of a file, and a Python object for each number."""
+"""Outlines of objects, which are read on request: they are most of a file, and a Python object for each number."""
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -36,6 +36,7 @@ class COCOFile:
         images: Its images.
         annotations: Its annotations.
         categories: The name of each category, by its id, in the order of the ids.
+        has_outlines: Whether the outlines of the objects have been read.
     """
 
     path: Path
@@ -43,15 +44,16 @@ class COCOFile:
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
     categories: dict[int, str]
+    has_outlines: bool = False
 
     @classmethod
-    def read(cls, path: Path, key: str) -> "COCOFile":
-        """Read a file.
+    def read(cls, path: Path, key: str, *, outlines: bool = False) -> "COCOFile":
+        """Read a file, and on request the outlines of its objects.
 
         Raises:
             Mistakes: It cannot be read, is no JSON, or is not built as COCO's files are.
         """
-        content = _loaded(path, key)
+        content = _loaded(path, key, outlines)
         if not isinstance(content, dict):
             _refuse(path, key, f"it holds {_type_of(content)}, and no object", _LAYOUT)
         for name in _LISTS:
@@ -64,7 +66,7 @@ class COCOFile:
                 _refuse(path, key, what, _LAYOUT)
         categories = _categories(path, key, content["categories"])
         _check_images(path, key, content["images"])
-        return cls(path, key, content["images"], content["annotations"], categories)
+        return cls(path, key, content["images"], content["annotations"], categories, outlines)
 
     @property
     def first_names(self) -> list[str]:
@@ -93,7 +95,8 @@ class COCOFile:
         def text(index: int) -> str:
             return self._text(annotations[asked[index]])
 
-        return Annotated(names, sizes.reshape(-1, 2), found, text, faults=faults)
+        outlines = [annotations[index].get("segmentation") for index in asked] if self.has_outlines else None
+        return Annotated(names, sizes.reshape(-1, 2), found, text, faults=faults, outlines=outlines)
 
     def _sound(self, names: list[str], row: dict[Any, int]) -> tuple[list[dict[str, Any]], list[Fault]]:
         """The annotations that are complete, and what is wrong with the others."""
@@ -151,7 +154,7 @@ class COCOFile:
 _LAYOUT = "an annotation file of COCO is an object with the lists images, annotations and categories"
 
 
-def _loaded(path: Path, key: str) -> Any:
+def _loaded(path: Path, key: str, outlines: bool) -> Any:
     try:
         if is_special(path):
             _refuse(path, key, "it is no file", "name a JSON file")
@@ -160,7 +163,7 @@ def _loaded(path: Path, key: str) -> Any:
         hint = "a path is relative to the folder of the dataset"
         _refuse(path, key, f"it cannot be read: {error.strerror or error}", hint)
     try:
-        return from_json(_OUTLINES.sub(rb"\1null", content))
+        return from_json(content if outlines else _OUTLINES.sub(rb"\1null", content))
     except ValueError:
         pass  # the places in its message are those of the shortened text
     try:

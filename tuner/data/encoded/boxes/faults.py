@@ -70,6 +70,24 @@ UNREAD = Kind(
     "cannot be read",
     "repair the files, or take their images out of the set",
 )
+NO_MASK = Kind(
+    _ANNOTATION,
+    "has no mask",
+    "have no masks",
+    "write their outlines as segmentation, or leave out instances: true, for boxes alone",
+)
+BROKEN_MASK = Kind(
+    _ANNOTATION,
+    "has a broken mask",
+    "have broken masks",
+    "a mask is a list of polygons [x1, y1, x2, y2, x3, y3, ...], or an object with the size of the image and counts",
+)
+ELSEWHERE = Kind(
+    _ANNOTATION,
+    "has its mask beside its box",
+    "have their masks beside their boxes",
+    "both are in pixels of the image as it is shown, upright, from its upper left corner",
+)
 MISSING = Kind(_IMAGE, "is not there", "are not there", "add the files, or take them out of the annotations")
 UNOPENED = Kind(_IMAGE, "cannot be opened", "cannot be opened", "repair the files, or delete them")
 OTHER_SIZE = Kind(

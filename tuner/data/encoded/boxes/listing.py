@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import md5
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from tuner.data.decoding import Form
 from tuner.data.encoded.boxes.columns import Boxes
 from tuner.data.encoded.boxes.faults import MISSING, UNOPENED, Fault, sound
 from tuner.data.encoded.boxes.headers import sizes_in
+from tuner.data.encoded.boxes.outlines import masked
 from tuner.data.encoded.boxes.placing import Placed, placed
 from tuner.data.encoded.listing import Array, Items, Listing, stamps
+from tuner.data.encoded.objects.drawing import Object
 from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted, some
@@ -34,6 +36,7 @@ class Annotated:
         relative: Whether the corners are shares of width and height, and not in pixels.
         faults: What is wrong with annotations that are not among these.
         unread: The indices of images whose boxes are unknown, because their files cannot be read.
+        outlines: What the files have for the mask of each box; None if masks are not read.
     """
 
     names: list[str]
@@ -43,6 +46,7 @@ class Annotated:
     relative: bool = False
     faults: list[Fault] = field(default_factory=list)
     unread: frozenset[int] = frozenset()
+    outlines: list[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,18 @@ class BoxListing(Listing):
             found.update("\n".join([split, *items.names, ""]).encode(errors="surrogateescape"))
         for column in (self.sizes, self.file_sizes, *self.boxes.columns):
             found.update(np.ascontiguousarray(column).data)
+        for mask in () if self.boxes.masks is None else self.boxes.masks:
+            found.update(mask + b"\n")
         return found.hexdigest()
+
+    @cached_property
+    def objects(self) -> dict[str, tuple[Object, ...]]:
+        """The objects of each image, by its name; only if their masks are read."""
+        assert self.boxes.masks is not None, "masks are read"
+        labels, crowds = self.boxes.classes.tolist(), self.boxes.ignored.tolist()
+        every = list(map(Object, self.boxes.masks.tolist(), labels, crowds))
+        ends = np.searchsorted(self.boxes.images, np.arange(len(self.row)), side="right").tolist()
+        return {name: tuple(every[start:end]) for name, start, end in zip(self.row, [0, *ends], ends, strict=False)}
 
     @classmethod
     def of(
@@ -193,7 +208,11 @@ class _Checked:
             boxes = replace(boxes, corners=boxes.corners * np.tile(sizes[boxes.images], 2))
         is_sound, faults = sound(boxes, sizes, given.names, lambda number: given.text(int(own[number])))
         self.faults += faults
-        boxes, kept = boxes.chosen(is_sound), np.flatnonzero(is_there)
+        boxes, own, kept = boxes.chosen(is_sound), own[is_sound], np.flatnonzero(is_there)
+        if given.outlines is not None:
+            outlines = [given.outlines[index] for index in own.tolist()]
+            boxes, faults = masked(boxes, outlines, sizes, given.names, lambda number: given.text(int(own[number])))
+            self.faults += faults
         new = np.cumsum(is_there) - 1
         order = np.argsort(boxes.images, kind="stable")
         self.boxes = replace(boxes, images=new[boxes.images]).chosen(order)
