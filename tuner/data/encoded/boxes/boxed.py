@@ -90,8 +90,7 @@ class BoxedImages(EncodedImages):
 
     @property
     def _decoder(self) -> "BoxDecoder":
-        sizes = dict(zip(self._listing.row, map(tuple, self._listing.sizes.tolist()), strict=True))
-        return BoxDecoder(self.encoded, self.form, self.only_grey, sizes)
+        return BoxDecoder(self.encoded, self.form, self.only_grey, self._listing.size_of)
 
     def _targets_of(self, items: Items) -> Targets:
         return {"boxes": self._listing.placed(self.form).padded(self._listing.rows(items.names))}

@@ -157,6 +157,11 @@ class BoxListing(Listing):
         return np.array([self.row[name] for name in names], dtype=np.int64)
 
     @cached_property
+    def size_of(self) -> dict[str, tuple[int, int]]:
+        """Width and height of each image, by its name."""
+        return {name: (width, height) for name, (width, height) in zip(self.row, self.sizes.tolist(), strict=True)}
+
+    @cached_property
     def can_be_learnt(self) -> bool:
         """Whether a training image has a box that is not ignored; a set that is split off leaves one, too."""
         is_training = np.zeros(len(self.row), dtype=bool)
