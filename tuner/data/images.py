@@ -74,12 +74,14 @@ class Description:
         digest: Digest of the files and of the settings that change what a trial reads; empty if unknown.
         source: Where the dataset comes from: a URL, or the code that reads it.
         sizes: Number of images in the ``train``, ``validation`` and ``test`` set; empty if unknown.
+        ignored: What of the user's files is not used, in phrases for the user.
     """
 
     name: str
     digest: str
     source: str
     sizes: dict[str, int]
+    ignored: tuple[str, ...] = ()
 
 
 class ImageData(Config):

@@ -54,11 +54,12 @@ def dataset_inputs(data: Mapping[str, Any], splits: Sequence[str]) -> list[Any]:
     """Return MLflow's dataset inputs for the splits of a dataset, each with name, digest and size.
 
     Args:
-        data: ``name``, ``digest``, ``source``, and ``sizes``: the number of images by split.
+        data: What `tuner.data.images.Description` has, by name; older jobs have no ``ignored``.
         splits: The splits: of ``train``, ``validation`` and ``test``.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    left_out = {"ignored": list(data["ignored"])} if data.get("ignored") else {}
     return [
         DatasetInput(
             Dataset(
@@ -66,7 +67,7 @@ def dataset_inputs(data: Mapping[str, Any], splits: Sequence[str]) -> list[Any]:
                 digest=data["digest"],
                 source_type="local",
                 source=json.dumps({"uri": data["source"]}),
-                profile=json.dumps({"num_rows": rows}),
+                profile=json.dumps({"num_rows": rows} | left_out),
             ),
             tags=[InputTag(CONTEXT, _CONTEXTS[split])],
         )

@@ -155,7 +155,7 @@ class TrialStarted(TrialEvent):
     config: dict[str, str] = {}
     """The whole trial: values as text, by their dotted keys."""
     data: dict[str, Any] | None = None
-    """The dataset: ``name``, ``digest``, ``source``, ``sizes``; None where only code of the user's own knows."""
+    """The dataset as `tuner.data.images.Description` has it; None where only code of the user's own knows."""
     has_own_code: bool = False
     """Whether it calls code of the user's own, which may log runs with MLflow itself."""
 

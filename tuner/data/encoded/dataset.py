@@ -167,7 +167,7 @@ class EncodedImages(CachedImages):
         digest = md5(f"{self._listing.digest} {settings}".encode()).hexdigest()[:8]
         sizes = {split: len(self._split(split)) for split in ("train", "validation", "test")}
         sizes["train"] = min(sizes["train"], self.limit or sizes["train"])
-        return Description(name, digest, self.source, sizes)
+        return Description(name, digest, self.source, sizes, self.ignored)
 
     def prepare(self) -> tuple[ImageData, str]:
         count = sum(map(len, self._listing.splits.values()))
