@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tuner.errors import Mistakes, Problem
+from tuner.instances import NUMBERS
 from tuner.interfaces import NO_BOX, ImageShape, Output
 from tuner.models import ImportedModel
 from tuner.train.checkpoint import read_model
@@ -19,6 +20,7 @@ from tuner.train.trial_config import TrialConfig
 
 IMAGE = ImageShape(3, 32, 40, (0.5,) * 3, (0.25,) * 3)
 BOXES = {"": Output(3, boxes=True)}
+MASKS = {"": Output(3, boxes=True, masks=True)}
 
 NET = """
 import torch
@@ -109,6 +111,30 @@ class Short(Net):
     def forward(self, images, targets=None):
         returned = super().forward(images, targets)
         return returned if self.training else returned[:1]
+
+class Masks(Net):
+    '''Finds that all pixels of its box are of the object.'''
+
+    def losses(self, scores, targets):
+        for each in targets:
+            assert each["masks"].dtype is torch.uint8 and each["masks"].shape == (len(each["labels"]), 32, 40)
+        areas = torch.stack([each["masks"].sum() for each in targets]).float()
+        return super().losses(scores, targets) | {"masks": (areas - self.box.prod()).abs().mean()}
+
+    def found(self, scores):
+        masks = torch.zeros(len(scores), 1, 32, 40)
+        masks[:, :, 2:8, 1:9] = 1
+        return super().found(scores) | {"masks": masks}
+
+class Logits(Masks):
+    def found(self, scores):
+        found = super().found(scores)
+        return found | {"masks": found["masks"] * 3 - 1}
+
+class Flat(Masks):
+    def found(self, scores):
+        found = super().found(scores)
+        return found | {"masks": found["masks"][:, 0]}
 """
 
 
@@ -161,6 +187,37 @@ def test_what_it_finds_is_sorted_and_has_neither_background_nor_unknown_classes(
     assert torch.equal(found[:, :3, :4], torch.tensor([1.0, 2, 9, 8]).expand(2, 3, 4))
     assert torch.equal(found[:, 3:], torch.tensor([0, 0, 0, 0, 0, -1.0]).expand(2, 2, 6))
     assert built(module, detections=1).eval()(images()).shape == (2, 1, 6), "the best only"
+
+
+def test_it_learns_and_finds_masks(module: str) -> None:
+    config = ImportedModel(target=f"{module}:Masks", detections=5)
+    config.check(IMAGE, MASKS)
+    torch.manual_seed(0)
+    model: Any = config.build(IMAGE, MASKS)
+    codes = torch.zeros((2, 32, 40), dtype=torch.int16)
+    codes[0, 2:12, 1:9] = 2 * NUMBERS + 1
+    codes[0, 20:30] = -(1 * NUMBERS + 2)
+    terms = model.train()(images(), {"": codes})
+    assert terms.shape == (2, 3)
+    area = model.detector.box.prod().item()
+    assert terms[0, 2].item() == pytest.approx((abs(80 - area) + area) / 2)
+    assert terms[0, 1].item() == pytest.approx(4 / 2), "the box of the mask is 1, 2, 9, 12"
+    found = model.eval()(images())
+    assert found.shape == (2, 5, 6 + 32 * 40)
+    assert torch.equal(found[..., 6:].any(dim=2), found[..., 5] >= 0)
+    mask = found[0, 0, 6:].view(32, 40)
+    assert mask.sum() == 6 * 8 and (mask[2:8, 1:9] == 1).all()
+
+
+def test_masks_that_do_not_follow_the_protocol_are_told(module: str) -> None:
+    for name, said in (
+        ("Net", "dicts without a tensor 'masks'"),
+        ("Logits", r"masks that are not in \[0, 1\]"),
+        ("Flat", r"masks \(4, 32, 40\) beside 4 labels"),
+    ):
+        problem = refused(module, name, MASKS)
+        assert re.search(said, problem.message) and "probabilities (n, 1, H, W)" in problem.hint
+    assert "masks" not in refused(module, "Whole").hint
 
 
 def test_it_computes_in_float32(module: str) -> None:

@@ -42,7 +42,8 @@ class Model(Config):
         # state of the generators with which a trial trains.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             module = self.build(image, outputs).train()
-            targets = {name: torch.tensor([[NO_BOX]]) for name, output in outputs.items() if output.boxes}
+            no_objects = {False: torch.tensor([[NO_BOX]]), True: torch.zeros(1, image.height, image.width).int()}
+            targets = {name: no_objects[output.masks] for name, output in outputs.items() if output.boxes}
             try:
                 module(torch.zeros(1, image.channels, image.height, image.width), *([targets] if targets else []))
             except Exception as error:  # of a module of the user's: what else is wrong, its training tells

@@ -57,11 +57,13 @@ class ImportedModel(Model):
     A detector follows torchvision's protocol instead: in training mode it takes a list of images and a list of dicts of
     ``boxes`` (n, 4) and ``labels`` (n,), and returns a dict of losses; in eval mode it takes the images and returns a
     list of dicts of ``boxes``, ``labels`` and ``scores``. Its labels are 1, 2, ..., and 0 is the background, which is
-    one more of the classes of which the callable gets the number.
+    one more of the classes of which the callable gets the number. For instance segmentation, the dicts have ``masks``,
+    too: uint8 (n, H, W) in targets, and probabilities (n, 1, H, W) of what it finds.
     """
 
     per_pixel = True
     boxes = True
+    masks = True
     kind: Literal["import"] = "import"
     target: TargetName
     """The class or function that builds the model, as ``pkg.module:name``: beside the YAML file, or installed."""
@@ -105,7 +107,7 @@ class ImportedModel(Model):
             module: nn.Module = factory(**self.arguments(factory, image, outputs))
             for name, output in outputs.items():
                 if output.boxes:  # it is the only one
-                    module = OwnDetector(module, name, output.size, self.detections or DETECTIONS)
+                    module = OwnDetector(module, name, output, self.detections or DETECTIONS)
             if any(is_lazy(each) for each in module.state_dict(keep_vars=True).values()):
                 training = module.training
                 with torch.no_grad():  # lazy layers get their shapes
@@ -129,7 +131,7 @@ class ImportedModel(Model):
         finds = [output.boxes for output in outputs.values()]
         if any(finds) and len(finds) > 1:
             message = "a model of your own that finds objects has no other output, and the task needs others"
-            return Problem(message, "target", hint="use task: {kind: detection}")
+            return Problem(message, "target", hint="use task: {kind: detection} or {kind: instance_segmentation}")
         if self.detections is not None and not any(finds):
             return Problem("the task needs no objects", "detections", hint="leave it out: it is for detectors")
         return None
@@ -192,7 +194,7 @@ def _problem(
             hint = "its parameters have to be attributes of it and of its submodules, and to require gradients"
             return Problem(f"{target} returns a module without parameters to train", "target", hint=hint)
         if outputs[0][1].boxes:
-            return protocol_problem(target, module, image, outputs[0][1].size)
+            return protocol_problem(target, module, image, outputs[0][1])
         # Batches have any number of images, of which outputs are to keep track.
         for training, count in ((False, 2), (True, 3)):
             mode, shape = " in training mode" if training else "", (count, image.channels, image.height, image.width)

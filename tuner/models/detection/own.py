@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.errors import Problem
-from tuner.interfaces import ImageShape
+from tuner.interfaces import ImageShape, Output
 from tuner.models.detection.protocol import BACKGROUND, Boxes, Detector
 from tuner.process.out_of_memory import is_out_of_memory
 from tuner.user_code import raised
@@ -19,7 +19,12 @@ _HINTS = {
     "and scores (n,), as torchvision's do",
 }
 """What a detector does, by whether it is in training mode."""
-_FORMS = {"boxes": (4,), "labels": (), "scores": ()}
+_MASKS = {
+    True: "; each dict of targets has masks, too: uint8 (n, H, W), 0 or 1",
+    False: "; for this task with masks, too: probabilities (n, 1, H, W)",
+}
+"""What more one does that finds masks."""
+_FORMS: dict[str, tuple[int, ...]] = {"boxes": (4,), "labels": (), "scores": ()}
 """The shape of each part of a detection."""
 
 
@@ -31,8 +36,8 @@ class OwnDetector(Detector):
         head: See `Detector`, and the others, too.
     """
 
-    def __init__(self, detector: nn.Module, head: str, classes: int, detections: int) -> None:
-        super().__init__(head, classes, BACKGROUND, detections)
+    def __init__(self, detector: nn.Module, head: str, output: Output, detections: int) -> None:
+        super().__init__(head, output, BACKGROUND, detections)
         self.detector = detector
 
     def losses(self, images: Tensor, targets: list[Boxes]) -> Mapping[str, Tensor]:
@@ -47,34 +52,42 @@ class OwnDetector(Detector):
         return found
 
 
-def protocol_problem(target: str, module: nn.Module, image: ImageShape, classes: int) -> Problem | None:
+def protocol_problem(target: str, module: nn.Module, image: ImageShape, output: Output) -> Problem | None:
     """Run a module of the user's in both modes on empty images; return what is against the protocol, or None.
 
     Args:
         target: The code that built it.
         module: The module.
         image: The shape of the images.
-        classes: Number of classes.
+        output: The output that it is to have.
     """
     shape = (image.channels, image.height, image.width)
     images = [torch.zeros(shape) for _ in range(3)]
     no_boxes = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     box = torch.tensor([[image.width / 4, image.height / 4, image.width * 3 / 4, image.height * 3 / 4]])
-    targets = [{"boxes": box, "labels": torch.tensor([classes - 1 + BACKGROUND])}, no_boxes, no_boxes]
+    targets = [{"boxes": box, "labels": torch.tensor([output.size - 1 + BACKGROUND])}, no_boxes, no_boxes]
+    forms, what = _FORMS, "boxes"
+    if output.masks:
+        forms, what = {**_FORMS, "masks": (1, image.height, image.width)}, "boxes and masks"
+        left, top, right, bottom = box[0].int().tolist()
+        mask = torch.zeros(1, image.height, image.width, dtype=torch.uint8)
+        mask[:, top:bottom, left:right] = 1
+        targets = [each | {"masks": mask[: len(each["labels"])]} for each in targets]
     for training, given, about in (
         (False, (images[:2],), f"a list of two images {shape}"),
-        (True, (images, targets), f"lists of three images {shape} and their boxes in training mode"),
+        (True, (images, targets), f"lists of three images {shape} and their {what} in training mode"),
     ):
+        hint = _HINTS[training] + (_MASKS[training] if output.masks else "")
         try:
             with torch.set_grad_enabled(training):
                 returned = module.train(training)(*given)
         except (Exception, SystemExit) as error:
             if is_out_of_memory(error):  # a worker may have more, and tries smaller batches
                 continue
-            return Problem(f"{target} cannot take {about}: {raised(error)}", "target", hint=_HINTS[training])
-        wrong = _wrong_losses(returned) if training else _wrong_detections(returned, 2)
+            return Problem(f"{target} cannot take {about}: {raised(error)}", "target", hint=hint)
+        wrong = _wrong_losses(returned) if training else _wrong_detections(returned, 2, forms)
         if wrong:
-            return Problem(f"{target} returns {wrong} for {about}", "target", hint=_HINTS[training])
+            return Problem(f"{target} returns {wrong} for {about}", "target", hint=hint)
     return None
 
 
@@ -92,8 +105,8 @@ def _wrong_losses(returned: Any) -> str:
     return "" if any(loss.requires_grad for loss in returned.values()) else "losses without a gradient"
 
 
-def _wrong_detections(returned: Any, images: int) -> str:
-    """What is wrong with detections, in words; empty if nothing is."""
+def _wrong_detections(returned: Any, images: int, forms: Mapping[str, tuple[int, ...]]) -> str:
+    """What is wrong with detections whose parts have these shapes, in words; empty if nothing is."""
     if not isinstance(returned, list | tuple):
         return f"a {type(returned).__name__}"
     if len(returned) != images:
@@ -101,12 +114,14 @@ def _wrong_detections(returned: Any, images: int) -> str:
     for found in returned:
         if not isinstance(found, Mapping):
             return f"a list of {type(found).__name__}"
-        if missing := [name for name in _FORMS if not isinstance(found.get(name), Tensor)]:
+        if missing := [name for name in forms if not isinstance(found.get(name), Tensor)]:
             return f"dicts without a tensor {', '.join(map(repr, missing))}"
         count = found["labels"].numel()
-        for name, form in _FORMS.items():
+        for name, form in forms.items():
             if found[name].shape != (count, *form):
                 return f"{name} {tuple(found[name].shape)} beside {count} labels"
         if found["labels"].is_floating_point():
             return f"labels that are {found['labels'].dtype}"
+        if "masks" in forms and not ((found["masks"] >= 0) & (found["masks"] <= 1)).all():
+            return "masks that are not in [0, 1]"
     return ""

@@ -1,4 +1,4 @@
-"""The detectors of torchvision by name: boxes of objects, with their classes.
+"""The detectors of torchvision by name: boxes of objects with their classes, and masks.
 
 torchvision is imported where it is used, because importing it takes seconds.
 """
@@ -19,17 +19,23 @@ from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.torchvision_detector import wrapped
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, fit_channels
 
-_OTHER = ("maskrcnn_", "keypointrcnn_")
-"""What the names of those begin with that find more than boxes."""
+_KEYPOINTS = "keypointrcnn_"
+"""What the names of those begin with that find keypoints."""
+_MASKS = "maskrcnn_"
+"""What the names of those begin with that find masks."""
 _SIDE = 800
 """The shorter side, in pixels, of the images for which torchvision's anchors are made."""
 _ANCHORS = (32, 64, 128, 256, 512)
 """Their sizes."""
 _LEAST_SCALE = 0.25
 """What they are multiplied by at the least: they are not to be smaller than two pixels of the features."""
-_LAST_LAYERS = ("roi_heads.box_predictor.", "head.classification_head.")
+_LAST_LAYERS = (
+    "roi_heads.box_predictor.",
+    "roi_heads.mask_predictor.mask_fcn_logits.",
+    "head.classification_head.",
+)
 """What the names of the layers begin with whose shape depends on the number of classes."""
-_WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+_WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 """Those whose weights of torchvision were trained with frozen batch normalization of another epsilon, 0."""
 
 
@@ -44,6 +50,7 @@ class Settings:
             torchvision's own.
         anchors: Sizes of the anchors in pixels; None for torchvision's own, which are fitted to the images if there are
             no pretrained weights.
+        regions: Regions of an image that are learnt at once; None for torchvision's own.
         weights: Pretrained weights, or none.
     """
 
@@ -51,33 +58,56 @@ class Settings:
     score: float | None
     overlap: float | None
     anchors: tuple[float, ...] | None
+    regions: int | None
     weights: str
 
 
 @lru_cache(maxsize=1)
 def names() -> tuple[str, ...]:
-    """The names of torchvision's models that find boxes, and nothing else."""
+    """The names of torchvision's models that find boxes, or boxes and masks."""
     from torchvision import models
 
-    return tuple(name for name in models.list_models(module=models.detection) if not name.startswith(_OTHER))
+    return tuple(name for name in models.list_models(module=models.detection) if not finds_keypoints(name))
 
 
-def finds_more(name: str) -> bool:
-    """Whether a model of torchvision finds masks or keypoints beside boxes."""
-    return name.startswith(_OTHER)
+def names_for(*, masks: bool) -> tuple[str, ...]:
+    """The names of those for objects with masks, or for boxes alone."""
+    return tuple(name for name in names() if finds_masks(name) == masks)
+
+
+def finds_keypoints(name: str) -> bool:
+    """Whether a model of torchvision finds keypoints beside boxes."""
+    return name.startswith(_KEYPOINTS)
+
+
+def finds_masks(name: str) -> bool:
+    """Whether a model of torchvision finds masks beside boxes."""
+    return name.startswith(_MASKS)
+
+
+def has_regions(name: str) -> bool:
+    """Whether a model finds regions first, and then what is in them."""
+    return "rcnn_" in name
 
 
 def has_anchors(name: str) -> bool:
     """Whether the sizes of a model's anchors are in pixels; SSD's are shares of the image, and FCOS has none."""
-    return name.startswith(("fasterrcnn_", "retinanet_"))
+    return has_regions(name) or name.startswith("retinanet_")
 
 
 def why_not_for(name: str, outputs: Mapping[str, Output]) -> Problem | None:
     """Why a model cannot have these outputs; None if it can."""
-    if len(outputs) == 1 and all(output.boxes for output in outputs.values()):
+    finds = finds_masks(name)
+    if len(outputs) != 1 or not all(output.boxes for output in outputs.values()):
+        kind = "instance_segmentation" if finds else "detection"
+        message = f"{name} finds objects and has no other output, and the task needs others"
+        return Problem(message, "name", hint=f"use task: {{kind: {kind}}}, or another model")
+    [output] = outputs.values()
+    if output.masks == finds:
         return None
-    message = f"{name} finds objects and has no other output, and the task needs others"
-    return Problem(message, "name", hint="use task: {kind: detection}, or another model")
+    found, needed = ("objects with masks", "boxes alone") if finds else ("boxes", "masks of objects")
+    hint = f"allowed: {', '.join(names_for(masks=output.masks))}, or kind: yolo"
+    return Problem(f"{name} finds {found}, and the task needs {needed}", "name", hint=hint)
 
 
 def build(name: str, image: ImageShape, outputs: Mapping[str, Output], settings: Settings) -> nn.Module:
@@ -92,12 +122,14 @@ def build(name: str, image: ImageShape, outputs: Mapping[str, Output], settings:
     last.detections_per_img = settings.detections
     last.score_thresh = last.score_thresh if settings.score is None else settings.score
     last.nms_thresh = last.nms_thresh if settings.overlap is None else settings.overlap
+    if settings.regions is not None:
+        last.fg_bg_sampler.batch_size_per_image = settings.regions
     backbone = model.backbone
     backbones.set_channels(backbone, image.channels)
     if settings.weights != "none" and _has_frozen_normalization(name):
         is_torchvision_s = settings.weights in ("DEFAULT", *pretrained.choices(name))
         _freeze_normalization(backbone, 0.0 if is_torchvision_s and name in _WITHOUT_EPSILON else 1e-5)
-    return wrapped(model, image, head, output.size, first)
+    return wrapped(model, image, head, output, first)
 
 
 def _first_label(name: str) -> int:

@@ -1,6 +1,7 @@
 """The module that has a detector of torchvision compute images as these are.
 
-torchvision's own transform resizes and normalizes them: that is left to the data and to `Normalize`.
+torchvision's own transform resizes and normalizes them: that is left to the data and to `Normalize`. It also puts the
+masks of what is found, which have the size of their boxes, into the image, which `in_image` does here.
 """
 
 from collections import OrderedDict
@@ -9,21 +10,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from tuner.interfaces import ImageShape
+from tuner.instances import mask_sides
+from tuner.interfaces import ImageShape, Output
 from tuner.models.detection.layers import Pad
 from tuner.models.detection.protocol import Boxes, Detector
 from tuner.models.heads import Normalize
 
 
-def wrapped(model: Any, image: ImageShape, head: str, classes: int, first: int) -> nn.Module:
+def wrapped(model: Any, image: ImageShape, head: str, output: Output, first: int) -> nn.Module:
     """Make a `Detector` of a model of torchvision, which is changed.
 
     Args:
-        model: A model of torchvision that finds boxes.
+        model: A model of torchvision that finds boxes, or masks, too.
         image: The images.
         head: Name of the output; ``""`` to return a tensor.
-        classes: Number of classes.
+        output: The output.
         first: Label of the first class.
     """
     pad = Pad(model.transform.size_divisible)
@@ -37,10 +40,13 @@ def wrapped(model: Any, image: ImageShape, head: str, classes: int, first: int) 
     if hasattr(model, "roi_heads"):
         last = model.roi_heads
         last.box_roi_pool = _Pool(last.box_roi_pool, pad.size(image.height, image.width))
+        if last.has_mask():
+            last.mask_roi_pool = _Pool(last.mask_roi_pool, pad.size(image.height, image.width))
+            layers.append(last.mask_predictor)
     # Boxes have more digits than bfloat16: they are computed in float32 from what autocast lets layers compute in it.
     for layer in layers:
         layer.register_forward_hook(_as_float32)
-    return _TorchvisionDetector(trunk, model, head, classes, first, last.detections_per_img)
+    return _TorchvisionDetector(trunk, model, head, output, first, last.detections_per_img)
 
 
 def _as_float32(module: nn.Module, inputs: Any, outputs: Any) -> Any:
@@ -61,9 +67,9 @@ class _TorchvisionDetector(Detector):
     """
 
     def __init__(
-        self, trunk: nn.Module, detector: nn.Module, head: str, classes: int, first: int, detections: int
+        self, trunk: nn.Module, detector: nn.Module, head: str, output: Output, first: int, detections: int
     ) -> None:
-        super().__init__(head, classes, first, detections)
+        super().__init__(head, output, first, detections)
         self.trunk = trunk
         self.detector = detector
 
@@ -73,12 +79,40 @@ class _TorchvisionDetector(Detector):
 
     def detect(self, images: Tensor) -> list[Boxes]:
         found: list[Boxes] = self.detector(self._computed(images))
+        if self.output.masks:
+            size = (images.shape[-2], images.shape[-1])
+            for each in found:
+                each["masks"] = in_image(each["masks"], each["boxes"], size, mask_sides(*size))
         return found
 
     def _computed(self, images: Tensor) -> "_Computed":
         trunk: Any = self.trunk
         features = {level: each.float() for level, each in trunk(images).items()}
         return _Computed(images, features, trunk.pad.size(*images.shape[-2:]))
+
+
+def in_image(masks: Tensor, boxes: Tensor, size: tuple[int, int], sides: tuple[int, int]) -> Tensor:
+    """Put the masks of boxes where these lie in their image. Nothing waits for the device.
+
+    Args:
+        masks: Masks of what the boxes hold (n, 1, m, m).
+        boxes: The boxes (n, 4), in pixels.
+        size: Height and width of the image.
+        sides: Height h and width w of the masks of the image.
+
+    Returns:
+        The masks of the image, (n, 1, h, w): their value in the centre of each pixel, and 0 outside of the boxes.
+    """
+    left, top, right, bottom = (each.view(-1, 1) for each in boxes.unbind(dim=1))
+    down, across = (
+        (torch.arange(n, device=boxes.device) + 0.5) * (each / n) for n, each in zip(sides, size, strict=True)
+    )
+    y, x = (down - top) / (bottom - top) * 2 - 1, (across - left) / (right - left) * 2 - 1  # from -1 to 1 in the box
+    shape = (len(boxes), *sides)
+    places = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=3)
+    inside = (x.abs() <= 1)[:, None, :] & (y.abs() <= 1)[:, :, None]
+    sampled = functional.grid_sample(masks, places, padding_mode="border", align_corners=False)
+    return sampled * inside.unsqueeze(1)
 
 
 class _Float32(nn.Conv2d):

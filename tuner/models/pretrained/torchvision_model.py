@@ -23,7 +23,7 @@ from tuner.models.stages import stages_of
 
 _SMALL = 64
 """Height and width, in pixels, up to which ``stem: auto`` is small."""
-_OF_DETECTORS = ("detections", "score", "overlap", "anchors")
+_OF_DETECTORS = ("detections", "score", "overlap", "anchors", "regions")
 _Size = Annotated[float, Field(ge=2, le=2**16)]
 
 
@@ -32,11 +32,13 @@ class TorchvisionModel(TorchvisionWeights):
 
     per_pixel = True
     boxes = True
+    masks = True
     kind: Literal["torchvision"] = "torchvision"
     name: str = "resnet18"
     """Name in torchvision, such as resnet50, efficientnet_b0, convnext_tiny, vit_b_16 or swin_t; for masks
     fcn_resnet50, deeplabv3_resnet50, lraspp_mobilenet_v3_large and their likes; for objects fasterrcnn_resnet50_fpn_v2,
-    retinanet_resnet50_fpn_v2, fcos_resnet50_fpn, ssd300_vgg16, ssdlite320_mobilenet_v3_large and their likes."""
+    retinanet_resnet50_fpn_v2, fcos_resnet50_fpn, ssd300_vgg16, ssdlite320_mobilenet_v3_large and their likes, with
+    masks maskrcnn_resnet50_fpn and maskrcnn_resnet50_fpn_v2."""
     stem: Literal["auto", "original", "small"] = "auto"
     """First layers of a ResNet, DenseNet or GoogLeNet: original, or small (a 3x3 convolution without stride, and no
     pooling), with which images of few pixels keep their size; auto is small for images up to 64 pixels if there are no
@@ -58,9 +60,12 @@ class TorchvisionModel(TorchvisionWeights):
     """Intersection over union above which a detector drops the less certain of two objects of a class; null for
     torchvision's own, 0.45 to 0.6."""
     anchors: tuple[_Size, _Size, _Size, _Size, _Size] | None = None
-    """Five sizes, in pixels, of the boxes from which Faster R-CNN and RetinaNet begin to look; null for torchvision's
-    own, 32 to 512, which are for images of 800 pixels: without pretrained weights they are scaled to the shorter side
-    of the images, down to a quarter."""
+    """Five sizes, in pixels, of the boxes from which Faster R-CNN, Mask R-CNN and RetinaNet begin to look; null for
+    torchvision's own, 32 to 512, which are for images of 800 pixels: without pretrained weights they are scaled to the
+    shorter side of the images, down to a quarter."""
+    regions: int | None = Field(None, ge=4, le=4096)
+    """Regions of an image that Faster and Mask R-CNN learn in a step, of which up to a quarter are of objects: fewer
+    take less time; null for torchvision's own, 512."""
 
     def check(self, image: ImageShape, outputs: Mapping[str, Output]) -> None:
         """Raise Mistakes if the model cannot be built for these images and outputs."""
@@ -169,7 +174,8 @@ class TorchvisionModel(TorchvisionWeights):
 
     @property
     def _settings(self) -> detection.Settings:
-        return detection.Settings(self.detections or DETECTIONS, self.score, self.overlap, self.anchors, self.weights)
+        most = self.detections or DETECTIONS
+        return detection.Settings(most, self.score, self.overlap, self.anchors, self.regions, self.weights)
 
     def _detection_problem(self, image: ImageShape, outputs: Mapping[str, Output]) -> Problem | None:
         has_none = {
@@ -178,6 +184,7 @@ class TorchvisionModel(TorchvisionWeights):
             "dropout": self.dropout is not None,
             "drop_path": self.drop_path is not None,
             "anchors": self.anchors is not None and not detection.has_anchors(self.name),
+            "regions": self.regions is not None and not detection.has_regions(self.name),
         }
         if key := next((key for key, is_set in has_none.items() if is_set), None):
             return Problem(f"{self.name} has none", key, hint="leave it out")
@@ -207,12 +214,14 @@ class TorchvisionModel(TorchvisionWeights):
 
 def _form_problem(name: str, outputs: Mapping[str, Output]) -> Problem | None:
     """Why a model that does not detect or segment cannot have these outputs; None if it can."""
-    if detection.finds_more(name):
-        hint = f"kind: yolo finds masks; for boxes allowed: {', '.join(detection.names())}"
-        return Problem(f"{name} finds masks or keypoints of objects, which is not supported", "name", hint=hint)
+    masks = any(output.masks for output in outputs.values())
+    able = f"allowed: {', '.join(detection.names_for(masks=masks))}, or kind: yolo"
+    if detection.finds_keypoints(name):
+        return Problem(f"{name} finds keypoints of objects, which is not supported", "name", hint=able)
     if any(output.boxes for output in outputs.values()):
-        hint = f"allowed: {', '.join(detection.names())}"
-        return Problem(f"{name} has outputs of the whole image, and the task needs boxes of objects", "name", hint=hint)
+        needed = "masks" if masks else "boxes"
+        message = f"{name} has outputs of the whole image, and the task needs {needed} of objects"
+        return Problem(message, "name", hint=able)
     if any(output.per_pixel for output in outputs.values()):
         hint = f"allowed: {', '.join(segmentation.names())}, or kind: unet"
         message = f"{name} has outputs of the whole image, and the task needs one for each pixel"
