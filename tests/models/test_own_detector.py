@@ -102,6 +102,18 @@ class Floats(Net):
     def found(self, scores):
         return super().found(scores) | {"labels": scores}
 
+class NaN(Net):
+    def found(self, scores):
+        return super().found(scores) | {"scores": super().found(scores)["scores"] * float("nan")}
+
+class Logits(Net):
+    def found(self, scores):
+        return super().found(scores) | {"scores": super().found(scores)["scores"] + 5}
+
+class Inverted(Net):
+    def found(self, scores):
+        return super().found(scores) | {"boxes": super().found(scores)["boxes"].flip(1)}
+
 class First(Net):
     def forward(self, images, targets=None):
         returned = super().forward(images, targets)
@@ -250,6 +262,9 @@ def test_its_stages_are_those_of_the_module(module: str) -> None:
         ("Unsure", "returns dicts without a tensor 'scores' for a list of two images"),
         ("One", r"returns boxes \(4,\) beside 4 labels for a list of two images"),
         ("Floats", "returns labels that are torch.float32 for a list of two images"),
+        ("NaN", "returns boxes or scores that are NaN or infinite for a list of two images"),
+        ("Logits", r"returns scores that are not in \[0, 1\] for a list of two images"),
+        ("Inverted", "returns boxes whose right or lower edge lies before the left or upper one"),
         ("First", "returns a dict for a list of two images"),
         ("Short", "returns a list of 1 for a list of two images"),
     ],

@@ -349,6 +349,7 @@ class TestAnchors:
     ("fields", "outputs", "said"),
     [
         ({"name": "resnet18"}, BOXES, "resnet18 has outputs of the whole image, and the task needs boxes of objects"),
+        ({"name": "fcos_resnet50"}, BOXES, "torchvision has no detection model 'fcos_resnet50'"),
         ({"name": "lraspp_mobilenet_v3_large"}, BOXES, "lraspp_mobilenet_v3_large has one output for each pixel"),
         ({"name": LIGHT}, {"": Output(4)}, f"{LIGHT} finds objects and has no other output"),
         ({"name": LIGHT}, BOXES | {"label": Output(3)}, f"{LIGHT} finds objects and has no other output"),

@@ -122,6 +122,12 @@ def _wrong_detections(returned: Any, images: int, forms: Mapping[str, tuple[int,
                 return f"{name} {tuple(found[name].shape)} beside {count} labels"
         if found["labels"].is_floating_point():
             return f"labels that are {found['labels'].dtype}"
+        if not all(found[name].isfinite().all() for name in ("boxes", "scores")):
+            return "boxes or scores that are NaN or infinite"
+        if not ((found["scores"] >= 0) & (found["scores"] <= 1)).all():
+            return "scores that are not in [0, 1]"
+        if (found["boxes"][:, 2:] < found["boxes"][:, :2]).any():
+            return "boxes whose right or lower edge lies before the left or upper one"
         if "masks" in forms and not ((found["masks"] >= 0) & (found["masks"] <= 1)).all():
             return "masks that are not in [0, 1]"
     return ""

@@ -121,7 +121,9 @@ def rows_of(found: Boxes, classes: int, first: int, count: int, sides: tuple[int
         The detections, (count, 6), or (count, 6 + h * w) with masks.
     """
     labels = found["labels"] - first
-    of_class = ((labels >= 0) & (labels < classes)).nonzero().flatten()
+    # Detections of a model that has diverged are none: its loss tells.
+    is_number = found["boxes"].isfinite().all(dim=1) & found["scores"].isfinite()
+    of_class = (is_number & (labels >= 0) & (labels < classes)).nonzero().flatten()
     best = of_class[found["scores"][of_class].argsort(descending=True, stable=True)[:count]]
     values = [found["boxes"][best], found["scores"][best, None], labels[best, None]]
     if sides is not None:

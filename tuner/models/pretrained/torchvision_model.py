@@ -218,6 +218,13 @@ def _form_problem(name: str, outputs: Mapping[str, Output]) -> Problem | None:
     able = f"allowed: {', '.join(detection.names_for(masks=masks))}, or kind: yolo"
     if detection.finds_keypoints(name):
         return Problem(f"{name} finds keypoints of objects, which is not supported", "name", hint=able)
+    found_by = {
+        "boxes": ("detection", detection.names_for(masks=masks)),
+        "per_pixel": ("segmentation", segmentation.names()),
+    }
+    for form, (kind, known) in found_by.items():
+        if name not in backbones.names() and any(getattr(output, form) for output in outputs.values()):
+            return Problem(f"torchvision has no {kind} model {name!r}", "name", hint=allowed(name, known))
     if any(output.boxes for output in outputs.values()):
         needed = "masks" if masks else "boxes"
         message = f"{name} has outputs of the whole image, and the task needs {needed} of objects"
