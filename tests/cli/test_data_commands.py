@@ -57,7 +57,7 @@ class TestInspect:
         (here / "photos" / "cats" / "x.png").write_text("")
         status, said = tuner(here, "inspect", "photos")
         assert status == 1
-        assert "1 file cannot be read:\n  cats/x.png: " in said
+        assert "1 file cannot be used:\n  cats/x.png: " in said
         assert "nothing is broken" not in said
 
     def test_a_folder_as_json(self, here: Path) -> None:
@@ -96,7 +96,7 @@ class TestInspect:
         broken = [*sample, *files["test"].names]
         assert status == 1
         assert len(sample) > 5
-        assert f"{len(broken)} files cannot be read" in said
+        assert f"{len(broken)} files cannot be used" in said
         assert all(f"{name}: it is not an image" in said for name in broken)
         assert "photos.html is not written" in said
         assert not (here / "photos.html").exists()
@@ -112,7 +112,7 @@ class TestInspect:
         (here / "photos" / name).write_text("")
         status, said = tuner(here, "inspect", "photos.yaml", "trial.data.channels=3", "trial.data.mean_std=imagenet")
         assert status == 1, "no image was measured, so the file has no mistake"
-        assert f"1 file cannot be read:\n  {name}: it is not an image" in said
+        assert f"1 file cannot be used:\n  {name}: it is not an image" in said
         assert "photos.html is not written" in said
 
     @pytest.mark.parametrize("split", ["", ",split"])
@@ -129,7 +129,7 @@ class TestInspect:
         status, said = tuner(here, "inspect", "photos.csv")
         assert status == 1
         assert "16 images" in said
-        assert "8 files cannot be read:" in said
+        assert "8 files cannot be used:" in said
         assert all(f"  {name}: it is not an image" in said for name in broken)
         status, said = tuner(here, "init", "photos.csv", "-o", "-")
         assert status == 2, "broken images are no reason to leave out the column of the sets"

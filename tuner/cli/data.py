@@ -141,7 +141,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
             raise
         sheet = None
     if sheet is None:
-        findings.notes.append(f"{page} is not written: its images cannot be read")
+        findings.notes.append(f"{page} is not written: its images cannot be used")
         return findings, None
     with writing(page):
         write_contact_sheet(page, sheet, spec.name)

@@ -86,7 +86,7 @@ def print_findings(console: Console, findings: Findings, page: Path | None = Non
         say(f"note: {note}", "yellow")
     _print_same(console, findings)
     if findings.broken:
-        say(f"{counted(len(findings.broken), 'file')} cannot be read:", "red")
+        say(f"{counted(len(findings.broken), 'file')} cannot be used:", "red")
         _print_some(console, (f"{name}: {why}" for name, why in findings.broken.items()), len(findings.broken), "red")
     for problem in findings.refused:
         say(f"training refuses it: {problem.message}", "red")

@@ -290,6 +290,11 @@ def test_all_kinds_of_faults_are_told_at_once_and_inspection_shows_each(tmp_path
     assert findings.is_broken and "val2017/000000000021.jpg" in findings.broken
     assert "is of image 5" in findings.broken["instances_train2017.json"]
     assert sum("[90, 90, 5, 5]" in why for why in findings.broken.values()) >= 1
+    reasons = "\n".join(findings.broken.values())
+    assert "the box lies outside of its image: instances_train2017.json: annotation " in reasons
+    assert "the box is of an unknown class: instances_train2017.json: annotation 1 with" in reasons
+    assert "the annotation is of an unknown image: " in findings.broken["instances_train2017.json"]
+    assert findings.broken["val2017/000000000021.jpg"] == "the image is not there: there is no such file"
     data = COCO(root=str(root), size=12, skip_broken=True)
     findings = inspect_dataset(data, lambda *_: None)
     assert not findings.is_broken

@@ -78,14 +78,14 @@ class BoxedImages(EncodedImages):
         why: dict[str, list[str]] = {}
         for fault in found:
             if fault.name in asked:
-                why.setdefault(fault.name, []).append(fault.text)
+                why.setdefault(fault.name, []).append(fault.reason)
         return {name: "; ".join(texts) for name, texts in why.items()}
 
     def absent(self) -> dict[str, str]:
         why: dict[str, list[str]] = {}
         for fault in () if self.skip_broken else self._listing.faults:
             if fault.name not in self._listing.row:
-                why.setdefault(fault.name, []).append(fault.text)
+                why.setdefault(fault.name, []).append(fault.reason)
         return {name: "; ".join(texts) for name, texts in why.items()}
 
     @property

@@ -113,6 +113,11 @@ class Fault:
     name: str
     text: str
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, of what, such as ``the box has no area: annotation 3 with the box [1, 2, 0, 4]``."""
+        return f"the {self.kind.of[0]} {self.kind.one}: {self.text}"
+
 
 def problems_of(faults: Iterable[Fault], source: str, key: str) -> list[Problem]:
     """One problem for each kind of fault.
