@@ -202,6 +202,7 @@ FIRST = "train2017/000000000000.jpg: instances_train2017.json: "
 """The image with the first annotation is 36 pixels wide and 24 high."""
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("how", "said"),
     [
@@ -212,7 +213,9 @@ FIRST = "train2017/000000000000.jpg: instances_train2017.json: "
         (box_of(3, 3, 0, 4), "1 box has no area: "),
         (box_of(9, 9, -3, 4), "1 box has no area: "),
         (box_of(9, 9, float("nan"), 4), "1 box has a value that is no number: "),
-        (box_of(9, 9, 10**400, 4), "1 box has a value that is no number: "),
+        (box_of(9, 9, 10**400, 4), "1 box ends beyond its image: "),
+        (box_of(1e308, 1e308, 1e308, 1e308), "1 box lies outside of its image: "),
+        (box_of(1e20, 9, 5, 4), "1 box lies outside of its image: "),
         (box_of(9, 9, 4), f"{FIRST}annotations[%d] has the box [9, 9, 4]; a box is [x, y, width, height]"),
         (box_of(9, 9, None, 4), "annotations[%d] has the box [9, 9, None, 4]"),
         (drop("bbox"), "annotations[%d] has no bbox"),
@@ -222,6 +225,10 @@ FIRST = "train2017/000000000000.jpg: instances_train2017.json: "
         (annotation(image_id=1), "1 annotation is of an unknown image: instances_train2017.json: instances_train2017"),
         (annotation(image_id=1), "is of image 1, which its images lack"),
         (annotation(id=2), "1 annotation repeats an id: "),
+        (annotation(iscrowd="yes"), f"{FIRST}annotations[%d] has the iscrowd 'yes'; it is 0, or 1 for a crowd"),
+        (annotation(iscrowd=2), "1 annotation is malformed: "),
+        (annotation(iscrowd=[1]), "annotations[%d] has the iscrowd [1]"),
+        (annotation(iscrowd=None), "annotations[%d] has the iscrowd None"),
     ],
 )
 def test_broken_annotations_are_told_or_left_out(tmp_path: Path, how: Callable[[Content], object], said: str) -> None:
@@ -239,6 +246,16 @@ def test_broken_annotations_are_told_or_left_out(tmp_path: Path, how: Callable[[
     assert skipping._listing.row == whole._listing.row
     [ignored] = skipping.ignored
     assert ignored.startswith("1 ") and " that " in ignored
+
+
+@pytest.mark.parametrize("crowd", [True, False])
+def test_a_crowd_may_be_told_by_true(tmp_path: Path, crowd: bool) -> None:
+    root = write_coco(tmp_path, 20, 4)
+    change(root, annotation(iscrowd=int(crowd)))
+    wanted = COCO(root=str(root), size=12)._listing.boxes.ignored
+    change(root, annotation(iscrowd=crowd))
+    listing_of.cache_clear()
+    assert COCO(root=str(root), size=12)._listing.boxes.ignored.tolist() == wanted.tolist()
 
 
 def test_a_box_that_ends_a_pixel_beyond_its_image_is_clipped(tmp_path: Path) -> None:

@@ -172,14 +172,6 @@ def test_names_may_be_absolute(tmp_path: Path) -> None:
     assert sum(COCO(root=str(tmp_path / "a"), size=12).describe().sizes.values()) == 12
 
 
-def test_categories_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    write(tmp_path / "boxes.json", tmp_path / "images", range(12))
-    content = content_of(range(12))
-    content["categories"][0]["name"] = "b"
-    (tmp_path / "boxes.json").write_text(json.dumps(content))
-    assert COCO(root=str(tmp_path), size=12).targets["boxes"].classes == ("b (0)", "b (1)", "c")
-
-
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -195,6 +187,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda content: content["categories"][1].update(id="x"), "categories[1] has the id 'x'"),
         (lambda content: content["categories"][1].update(name=" "), "category 1 has the name ' '"),
         (lambda content: content["categories"][1].update(id=2), "the categories b and c have the same id, 2"),
+        (lambda content: content["categories"][0].update(name="b"), "the categories 0 and 1 have the same name, b"),
         (lambda content: content["images"][1].update(id=2), "the images 1.png and 2.png have the same id, 2"),
         (lambda content: content["images"][1].update(file_name="2.png"), "the image 2.png is there twice"),
         (lambda content: content["images"][1].update(file_name="./2.png"), "images/2.png is there twice in train"),

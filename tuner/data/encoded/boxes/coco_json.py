@@ -106,6 +106,7 @@ class COCOFile:
                 len(set(ids)) == len(ids)
                 and row.keys() >= {each["image_id"] for each in self.annotations}
                 and self.categories.keys() >= {each["category_id"] for each in self.annotations}
+                and {each.get("iscrowd", 0) for each in self.annotations} <= _CROWDS
                 and all(map(_is_box, (each["bbox"] for each in self.annotations)))
             )
         except (KeyError, TypeError):
@@ -143,6 +144,9 @@ class COCOFile:
         if not _is_box(each.get("bbox")):
             what = f"has the box {one_line(repr(each['bbox']))}" if "bbox" in each else "has no bbox"
             return Fault(MALFORMED, names[image], f"{self.path.name}: {where} {what}; a box is [x, y, width, height]")
+        if not isinstance(crowd := each.get("iscrowd", 0), int | float) or crowd not in _CROWDS:
+            text = f"{self.path.name}: {where} has the iscrowd {one_line(repr(crowd))}; it is 0, or 1 for a crowd"
+            return Fault(MALFORMED, names[image], text)
         return None
 
     def _text(self, annotation: dict[str, Any]) -> str:
@@ -188,8 +192,9 @@ def without_collection() -> Iterator[None]:
 
 
 def _categories(path: Path, key: str, categories: list[dict[str, Any]]) -> dict[int, str]:
-    """The name of each category by its id; with its id behind it if another one has the same name."""
+    """The name of each category by its id, in the order of the ids."""
     found: dict[int, str] = {}
+    ids: dict[str, int] = {}
     for number, each in enumerate(categories):
         if type(each.get("id")) is not int:
             _refuse(path, key, f"categories[{number}] has the id {each.get('id')!r}", "ids are integers")
@@ -199,10 +204,13 @@ def _categories(path: Path, key: str, categories: list[dict[str, Any]]) -> dict[
             what = f"the categories {found[each['id']]} and {each['name']} have the same id, {each['id']}"
             _refuse(path, key, escaped(what), "give each category an id of its own")
         found[each["id"]] = each["name"]
+        if (other := ids.setdefault(each["name"], each["id"])) != each["id"]:
+            what = f"the categories {other} and {each['id']} have the same name, {each['name']}"
+            hint = "give each category a name of its own, or all boxes of the two the same category_id"
+            _refuse(path, key, escaped(what), hint)
     if not found:
         _refuse(path, key, "it has no categories", "declare the classes of the boxes")
-    names = list(found.values())
-    return {number: f"{name} ({number})" if names.count(name) > 1 else name for number, name in sorted(found.items())}
+    return dict(sorted(found.items()))
 
 
 def _check_images(path: Path, key: str, images: list[dict[str, Any]]) -> None:
@@ -234,14 +242,19 @@ def _is_box(value: Any) -> bool:
 
 
 _NUMBERS = {int, float}
+_CROWDS = {0, 1}
+"""What iscrowd may be; true and false equal them."""
+_FAR = 1e12
+"""Beyond every image, in pixels; and so near that a box's width and height are not lost by rounding."""
 
 
 def _numbers(boxes: list[list[float]]) -> Array:
-    """Boxes as float64 (B, 4)."""
+    """Boxes as float64 (B, 4). A number that is beyond every image is set to one that can be added to others."""
     try:
-        return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        found = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     except OverflowError:  # an integer of hundreds of digits
-        return np.array([[float(str(value)) for value in box] for box in boxes], dtype=np.float64)
+        found = np.array([[float(str(value)) for value in box] for box in boxes], dtype=np.float64)
+    return np.clip(found, -_FAR, _FAR)
 
 
 def _type_of(value: Any) -> str:
