@@ -340,7 +340,23 @@ def test_no_box_at_all_is_refused(tmp_path: Path) -> None:
     root = write_coco(tmp_path, 20, 4)
     change(root, lambda content: content["annotations"].clear())
     [problem] = problems_of(root=str(root), size=12)
-    assert "no training image has a box" in problem.message
+    assert problem.message.endswith("no training image has a box")
+
+
+def test_why_no_box_is_left_is_told(tmp_path: Path) -> None:
+    root = write_coco(tmp_path, 20, 4)
+
+    def spoil(content: Content) -> None:
+        for each in content["annotations"]:
+            each.update({"bbox": [90, 90, 5, 5]} if each["id"] > 3 else {"iscrowd": 1})
+
+    change(root, spoil)
+    change(root, lambda content: content["annotations"][0].update(bbox=[1, 1, 0, 0]), "val2017")
+    count = len(json.loads((root / "annotations" / "instances_train2017.json").read_text())["annotations"])
+    [problem] = problems_of(root=str(root), size=12, skip_broken=True)
+    wanted = "no training image has a box; 3 boxes are crowds, or difficult, and not learnt from; left out: "
+    assert f"{wanted}{count - 3} boxes that lie outside of their images (train2017/" in problem.message
+    assert "no area" not in problem.message and problem.hint == "there is nothing to learn"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ class BoxedImages(EncodedImages):
                 f"{counted(count, 'image')} cannot be split into {sets} sets", hint=f"at least {sets} images"
             )
         if not listing.can_be_learnt:
-            return Problem("no training image has a box", hint="there is nothing to learn")
+            return Problem(f"no training image has a box{_why_none(listing)}", hint="there is nothing to learn")
         return None
 
     def _of_other_sizes(self, names: list[str]) -> list[Fault]:
@@ -147,6 +147,15 @@ class BoxDecoder(Decoder):
     def settings(self) -> str:
         sizes = md5(repr(sorted(self.sizes.items())).encode(errors="surrogateescape"))
         return f"{super().settings} {sizes.hexdigest()}"
+
+
+def _why_none(listing: BoxListing) -> str:
+    """Where the boxes of the training images are, if they have none that are learnt from; empty if there were none."""
+    others = {name for split, items in listing.splits.items() if split != "train" for name in items.names}
+    why = [f"left out: {each}" for each in skipped(fault for fault in listing.faults if fault.name not in others)]
+    if crowds := len(listing.boxes_of("train")):
+        why.insert(0, f"{counted(crowds, 'box is a crowd', 'boxes are crowds')}, or difficult, and not learnt from")
+    return f"; {'; '.join(why)}" if why else ""
 
 
 def _difference(size: tuple[int, int], given: tuple[Any, ...]) -> str:

@@ -164,9 +164,13 @@ class BoxListing(Listing):
     @cached_property
     def can_be_learnt(self) -> bool:
         """Whether a training image has a box that is not ignored; a set that is split off leaves one, too."""
-        is_training = np.zeros(len(self.row), dtype=bool)
-        is_training[self.rows(self.splits["train"].names)] = True
-        return bool((is_training[self.boxes.images] & ~self.boxes.ignored).any())
+        return not self.boxes_of("train").ignored.all()
+
+    def boxes_of(self, split: str) -> Boxes:
+        """The boxes of the images of a split."""
+        is_of = np.zeros(len(self.row), dtype=bool)
+        is_of[self.rows(self.splits[split].names)] = True
+        return self.boxes.chosen(is_of[self.boxes.images])
 
 
 class Reader(Protocol):
