@@ -94,6 +94,7 @@ ASKED = {
     "boxes": {"": Output(5, boxes=True)},
     "boxes and of the image": {"boxes": Output(5, boxes=True), "label": Output(10)},
     "masks of objects": {"": Output(5, boxes=True, masks=True)},
+    "boxes and of each pixel": {"boxes": Output(5, boxes=True), "mask": Output(3, 4, per_pixel=True)},
     "named like a module's own attribute": {"type": Output(10), "values": Output(3), "training": Output(2, 8)},
 }
 

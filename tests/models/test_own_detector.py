@@ -106,7 +106,7 @@ class NaN(Net):
     def found(self, scores):
         return super().found(scores) | {"scores": super().found(scores)["scores"] * float("nan")}
 
-class Logits(Net):
+class Raw(Net):
     def found(self, scores):
         return super().found(scores) | {"scores": super().found(scores)["scores"] + 5}
 
@@ -224,7 +224,7 @@ def test_it_learns_and_finds_masks(module: str) -> None:
 def test_masks_that_do_not_follow_the_protocol_are_told(module: str) -> None:
     for name, said in (
         ("Net", "dicts without a tensor 'masks'"),
-        ("Logits", "returns scores that are not in .0, 1. for a list of two images"),
+        ("Logits", r"masks that are not in \[0, 1\]"),
         ("Flat", r"masks \(4, 32, 40\) beside 4 labels"),
     ):
         problem = refused(module, name, MASKS)
@@ -263,7 +263,7 @@ def test_its_stages_are_those_of_the_module(module: str) -> None:
         ("One", r"returns boxes \(4,\) beside 4 labels for a list of two images"),
         ("Floats", "returns labels that are torch.float32 for a list of two images"),
         ("NaN", "returns boxes or scores that are NaN or infinite for a list of two images"),
-        ("Logits", "returns scores that are not in .0, 1. for a list of two images"),
+        ("Raw", "returns scores that are not in .0, 1. for a list of two images"),
         ("Inverted", "returns boxes whose right or lower edge lies before the left or upper one"),
         ("First", "returns a dict for a list of two images"),
         ("Short", "returns a list of 1 for a list of two images"),

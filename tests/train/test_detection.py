@@ -92,10 +92,12 @@ def test_boxes_may_be_one_of_several_heads(tmp_path: Path) -> None:
     heads = {
         "digits": {"target": "boxes", "loss": {"kind": "detector"}},
         "again": {"target": "boxes", "loss": {"kind": "detector"}, "weight": 0.1},
+        "ground": {"target": "mask", "loss": {"kind": "pixel_cross_entropy"}},
     }
     objective = Objective(metric="val_digits_map50", mode="max")
     [*_, last] = trained(trial(task={"kind": "multitask", "heads": heads}), tmp_path, objective)
-    assert {"val_digits_map50", "val_again_recall", "train_digits_loss"} <= set(last)
+    assert {"val_digits_map50", "val_again_recall", "train_digits_loss", "val_ground_miou", "val_loss"} <= set(last)
+    assert last["val_loss"] == last["val_ground_loss"], "boxes have none"
 
 
 @pytest.mark.slow
@@ -122,7 +124,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(tmp_path: Path) -> None:
     ("parts", "message"),
     [
         ({"model": {"kind": "cnn"}}, "the task needs boxes of objects"),
-        ({"task": {"kind": "semantic_segmentation"}}, "the task needs one for each pixel"),
+        ({"task": {"kind": "semantic_segmentation"}}, "the task needs no boxes, which a detector is for"),
         ({"task": {"kind": "detection"}, "model": {"kind": "unet"}}, "the task needs boxes of objects"),
         ({"task": {"kind": "detection", "target": "mask"}}, "detector does not fit the target 'mask'"),
         ({"distillation": {"teacher": "best"}}, "knows no teacher"),

@@ -11,7 +11,7 @@ from tuner.config import Tunable
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Output, Targets
 from tuner.models.base import Model
-from tuner.models.detection.layers import Backbone, Neck, Pad
+from tuner.models.detection.layers import Backbone, Neck, Pad, convolution
 from tuner.models.detection.mask_head import MaskHead
 from tuner.models.detection.selection import Selection
 from tuner.models.detection.yolo_head import BoxHead, Gains
@@ -27,10 +27,11 @@ class Yolo(Model):
 
     A place predicts the classes and, for each edge of a box, a distribution of its distance. In training, boxes are
     assigned to the places that predict them best (Feng et al., 2021), and the distances are learnt as distributions (Li
-    et al., 2020). Objects get masks in tasks that ask for them. Other heads get the mean of the features of the
-    coarsest scale.
+    et al., 2020). Objects get masks in tasks that ask for them. Heads of the whole image get the mean of the
+    features of the coarsest scale, those of each pixel the features of the finest one.
     """
 
+    per_pixel = True
     boxes = True
     masks = True
     kind: Literal["yolo"] = "yolo"
@@ -65,8 +66,6 @@ class Yolo(Model):
         if self.mask_gain != type(self)().mask_gain and not any(output.masks for output in outputs.values()):
             hint = "leave it out; task: {kind: instance_segmentation} has masks"
             raise Mistakes(Problem("the task needs no masks, so this has no effect", "mask_gain", hint=hint))
-        if any(output.per_pixel for output in outputs.values()):
-            raise Mistakes(Problem("yolo has no outputs of each pixel", "kind", hint="use kind: unet for masks"))
 
     def build(self, image: ImageShape, outputs: Mapping[str, Output]) -> nn.Module:
         """Build a module that maps images (N, C, H, W) in [0, 1] to one output, or a dict of them by head."""
@@ -83,6 +82,8 @@ class Yolo(Model):
                 heads[name] = MaskHead(neck.channels, output.size, strides, size, gains, selection, most)
             elif output.boxes:
                 heads[name] = BoxHead(neck.channels, output.size, strides, size, gains, selection)
+            elif output.per_pixel:
+                heads[name] = _PixelHead(neck.channels[0], output, size, strides[0])
             else:
                 heads[name] = _ImageHead(build_head(neck.channels[-1], output, output.hidden or 0, self.dropout))
         trunk = nn.Sequential(
@@ -121,6 +122,25 @@ class _Network(nn.Module):
             name: self.heads[f"{name}_head"](features, boxes.get(name)) for name in self.names
         }
         return outputs.get("", outputs)
+
+
+class _PixelHead(nn.Module):
+    """Maps the features of the finest scale to an output of each pixel (N, size, H, W)."""
+
+    def __init__(self, features: int, output: Output, size: tuple[int, int], stride: int) -> None:
+        super().__init__()
+        width = output.hidden or features
+        self.layers = nn.Sequential(
+            convolution(features, width),
+            nn.Conv2d(width, output.size, 1),
+            nn.Upsample(scale_factor=stride, mode="bilinear"),
+        )
+        self.size = size
+
+    def forward(self, features: list[Tensor], boxes: Tensor | None) -> Tensor:
+        height, width = self.size
+        output: Tensor = self.layers(features[0])
+        return output[..., :height, :width]
 
 
 class _ImageHead(nn.Module):
