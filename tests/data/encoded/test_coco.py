@@ -238,6 +238,12 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     assert "are not in pictures" in problem.message and problem.key == "images"
     problem = problem_of(COCO, root=str(root), test="annotations/instances_train2017.json")
     assert "12 images are in test and in another set: train2017/" in problem.message
+    file = "instances_train2017.json"
+    problem = problem_of(COCO, root=str(root / "annotations" / file))
+    assert problem.message.endswith(f"{file}: it is a file") and problem.key == "root"
+    assert problem.hint == f"root is the folder, and annotations names the file in it: annotations: {file}"
+    problem = problem_of(COCO, root=str(root), classes="cup")
+    assert (problem.message, problem.hint) == ("cup is no list", "write [cup]")
     (root / "annotations" / "instances_train2014.json").write_text("{}")
     problem = problem_of(COCO, root=str(root))
     assert "instances_train2014.json and instances_train2017.json would both be the train set" in problem.message

@@ -129,6 +129,14 @@ def test_what_is_not_there_is_told(tmp_path: Path, spoil: Any, said: str) -> Non
     assert said in problem_of(VOCDetection, root=str(root), size=12).message
 
 
+def test_a_folder_that_is_not_there_and_classes_that_are_no_list_are_told(tmp_path: Path) -> None:
+    problem = problem_of(VOCDetection, root=str(tmp_path / "x"))
+    assert problem.message.endswith("x: there is no such folder") and problem.key == "root"
+    (tmp_path / "x").write_text("")
+    assert "x: it is a file, and no folder" in problem_of(VOCDetection, root=str(tmp_path / "x")).message
+    assert problem_of(VOCDetection, root=str(tmp_path), classes="bird").hint == "write [bird]"
+
+
 def test_files_without_sizes_are_enough(tmp_path: Path) -> None:
     root = write_voc_boxes(tmp_path, 30, 12)
     wanted = VOCDetection(root=str(root), size=12).load_test().targets["boxes"]

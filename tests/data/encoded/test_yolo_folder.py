@@ -140,7 +140,9 @@ FIRST = "images/train/2.jpg: labels/train/2.txt, line 2: "
         ("-1 0.5 0.5 0.2 0.2", "1 box is of an unknown class: "),
         ("0.5 0.5 0.5 0.2 0.2", "1 box is of an unknown class: "),
         ("1 12 12 5 5", "1 box is not given in shares of its image: "),
-        ("1 0.5 0.5 -0.2 0.2", "1 box is not given in shares of its image: "),
+        ("1 0.5 0.5 -0.2 0.2", f"1 box has no area: {FIRST}1 0.5 0.5 -0.2 0.2: its width is negative"),
+        ("1 0.5 0.5 0.2 -1e-5", f"1 box has no area: {FIRST}1 0.5 0.5 0.2 -1e-5: its height is negative"),
+        ("1 -0.5 0.5 0.2 0.2", "1 box is not given in shares of its image: "),
         ("1 0.5 0.5 0 0.2", f"1 box has no area: {FIRST}1 0.5 0.5 0 0.2, and the image has 24x24 pixels"),
         ("1 0.9 0.5 0.4 0.2", f"1 box ends beyond its image: {FIRST}1 0.9 0.5 0.4 0.2, and"),
     ],
@@ -196,6 +198,7 @@ def nothing(root: Path) -> None:
         (yaml_is("names: [a, b, c]"), {}, "data.yaml: it has no train", "root"),
         (yaml_is("train: images/train\nnames: [a, a]"), {}, "names has a twice", "root"),
         (yaml_is("train: images/train\nnames: {0: a, 2: b}"), {}, "names has the keys 0, 2", "root"),
+        (yaml_is("train: images/train\nnames: {'0': a}"), {}, "names has texts as keys: '0'", "root"),
         (yaml_is("train: images/train\nnames: [a, null]"), {}, "names has None", "root"),
         (yaml_is("train: images/train\nnames: cat"), {}, "names is 'cat'", "root"),
         (yaml_is("train: images/train\nnames: [a, b, c]\nnc: 4"), {}, "nc is 4, and names has 3 names", "root"),
@@ -228,4 +231,10 @@ def test_what_cannot_be_read_is_refused(
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert "no folder of training images" in problem_of(YOLOFolder, root=str(tmp_path)).message
+    root = write_yolo(tmp_path / "yolo", 20, 10, 5)
+    assert problem_of(YOLOFolder, root=str(root), classes="cat").hint == "write [cat]"
+    for fields in ({}, {"yaml": "data.yaml"}):
+        problem = problem_of(YOLOFolder, root=str(root / "data.yaml"), **fields)
+        assert problem.message.endswith("data.yaml: it is a file") and problem.key == "root"
+        assert problem.hint == "root is the folder, and yaml names the file in it: yaml: data.yaml"
     assert "cannot be read: No such file" in problem_of(YOLOFolder, root=str(tmp_path / "x")).message

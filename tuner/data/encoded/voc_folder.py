@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
+from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem
 
 OBJECTS = (
@@ -28,6 +29,7 @@ OBJECTS = (
     "tvmonitor",
 )
 """The 20 classes of objects."""
+_RELATIVE = "a path is relative to the folder of the YAML file"
 
 
 @lru_cache(maxsize=4)
@@ -41,6 +43,9 @@ def folder_of(root: Path, layout: str) -> Path:
     Raises:
         Mistakes: It has none.
     """
+    if not root.is_dir():
+        what = "it is a file, and no folder" if root.exists() else "there is no such folder"
+        raise Mistakes(Problem(f"{escaped(str(root))}: {what}", "root", hint=f"{_RELATIVE}; {layout}"))
     found = [
         each
         for each in (root, *sorted((root / "VOCdevkit").glob("VOC*"), reverse=True))

@@ -1,6 +1,19 @@
 """The classes of boxes, as a user names them."""
 
+from typing import Any
+
 from tuner.errors import Mistakes, Problem
+
+
+def in_a_list(classes: Any) -> Any:
+    """What a user wrote for classes, unless it is one text.
+
+    Raises:
+        Mistakes: It is one text.
+    """
+    if isinstance(classes, str):
+        raise Mistakes(Problem(f"{classes} is no list", hint=f"write [{classes}]"))
+    return classes
 
 
 def different(classes: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from tuner.data.encoded.boxes.classes import different
+from tuner.data.encoded.boxes.classes import different, in_a_list
 from tuner.data.encoded.boxes.coco_json import COCOFile, index_of_classes, unasked, without_collection
 from tuner.data.encoded.boxes.listing import BoxListing
 from tuner.data.encoded.boxes.outlined import OutlinedImages
@@ -50,6 +50,7 @@ class COCO(OutlinedImages):
     test: Share | Name = 0.1
     """Share of the images that is the test set if the data have none; or its JSON file."""
 
+    _classes_are_in_a_list = field_validator("classes", mode="before")(in_a_list)
     _classes_differ = field_validator("classes")(different)
 
     @property
@@ -81,6 +82,10 @@ class _Reader:
 
     def _files(self) -> dict[str, tuple[Path, str]]:
         """The annotation file of each split, the training set first, and the field that names it."""
+        if self.root.is_file():
+            name = escaped(self.root.name)
+            hint = f"root is the folder, and annotations names the file in it: annotations: {name}"
+            raise self._refusal("it is a file", hint)
         named = {
             split: (self.root / name, split)
             for split, name in (("validation", self.validation), ("test", self.test))

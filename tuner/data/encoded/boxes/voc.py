@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from tuner.data.decoding import is_image
 from tuner.data.encoded.boxes.boxed import BoxedImages
-from tuner.data.encoded.boxes.classes import different
+from tuner.data.encoded.boxes.classes import different, in_a_list
 from tuner.data.encoded.boxes.listing import BoxListing
 from tuner.data.encoded.boxes.voc_xml import annotated, described
 from tuner.data.encoded.dataset import Name, Share
@@ -38,6 +38,7 @@ class VOCDetection(PublishedImages, BoxedImages):
     validation: Share = 0.15
     """Share of the images of train that is held out as the validation set."""
 
+    _classes_are_in_a_list = field_validator("classes", mode="before")(in_a_list)
     _classes_differ = field_validator("classes")(different)
 
     @property

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from tuner.data.encoded.boxes.boxed import BoxedImages
-from tuner.data.encoded.boxes.classes import different
+from tuner.data.encoded.boxes.classes import different, in_a_list
 from tuner.data.encoded.boxes.listing import Annotated, BoxListing
 from tuner.data.encoded.boxes.yolo_labels import Labels
 from tuner.data.encoded.boxes.yolo_layout import images_of, layout_of, source_of
@@ -38,6 +38,7 @@ class YOLOFolder(BoxedImages):
     test: Share | Name = 0.1
     """Share of the images that is the test set if the data have none; or its folder of images."""
 
+    _classes_are_in_a_list = field_validator("classes", mode="before")(in_a_list)
     _classes_differ = field_validator("classes")(different)
 
     @property

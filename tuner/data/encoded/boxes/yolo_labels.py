@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tuner.data.encoded.boxes.columns import Boxes
-from tuner.data.encoded.boxes.faults import MALFORMED, NO_CLASS, NO_NUMBER, NO_SHARE, UNREAD, Fault, Kind
+from tuner.data.encoded.boxes.faults import EMPTY, MALFORMED, NO_CLASS, NO_NUMBER, NO_SHARE, UNREAD, Fault, Kind
 from tuner.data.encoded.boxes.listing import Annotated
 from tuner.error_text import one_line
 
@@ -113,6 +113,8 @@ class Labels:
             return _Wrong(NO_NUMBER, _LINE)
         if not 0 <= label < self.classes or label != int(label):
             return _Wrong(NO_CLASS, f"classes are 0 to {self.classes - 1}")
+        if count == 5 and min(values[2:]) < 0:
+            return _Wrong(EMPTY, f"its {'width' if values[2] < 0 else 'height'} is negative")
         if min(values) < -_TOLERANCE or max(values) > 1 + _TOLERANCE:
             return _Wrong(NO_SHARE, "its values are not all from 0 to 1")
         if count == 5:

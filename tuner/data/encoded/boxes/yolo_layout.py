@@ -54,6 +54,8 @@ def layout_of(root: Path, name: str | None) -> Layout:
     Raises:
         Mistakes: The file cannot be read, or names what is not there; or the folder has no images in folders.
     """
+    if root.is_file():
+        _refuse(root, "it is a file", f"root is the folder, and yaml names the file in it: yaml: {escaped(root.name)}")
     path = root / name if name is not None else yaml_in(root)
     if path is None:
         return _by_folders(root)
@@ -136,7 +138,9 @@ class _Described:
         names = content.get("names")
         if isinstance(names, dict):
             if sorted(names, key=str) != sorted(range(len(names)), key=str):
-                keys = ", ".join(map(str, list(names)[:10]))
+                keys = one_line(", ".join(map(repr, list(names)[:10])))
+                if any(isinstance(key, str) and key.isdecimal() for key in names):
+                    self._refuse(f"names has texts as keys: {keys}", f"write them without quotes: {_NAMES}")
                 self._refuse(f"names has the keys {keys}", f"the indices of the classes, from 0: {_NAMES}")
             names = [names[number] for number in range(len(names))]
         if not isinstance(names, list) or not names:
