@@ -235,35 +235,6 @@ def test_one_image_at_a_time_is_enough() -> None:
 
 
 @pytest.mark.slow
-def test_it_learns_masks_by_heart() -> None:
-    """A square, and one that is not its box: a cross."""
-    codes = torch.zeros((1, 64, 64), dtype=torch.int16)
-    codes[0, 4:30, 6:32] = 0 * NUMBERS + 1
-    codes[0, 42:50, 30:62] = 1 * NUMBERS + 2
-    codes[0, 30:62, 42:50] = 1 * NUMBERS + 2
-    picture = images(1) * 0.2
-    picture[0, 0] += 0.7 * (codes[0] == 1)
-    picture[0, 1] += 0.7 * (codes[0] == NUMBERS + 2)
-    model = built().train()
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.2, total_iters=90)
-    for step in range(90):
-        for layer in norms:
-            layer.momentum = 0.3  # there are few steps
-            layer.train(step < 50)  # what is found is computed with its statistics, which are to fit the weights
-        optimizer.zero_grad()
-        model(picture, {"": codes}).sum(dim=1).mean().backward()
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        [found] = model.eval()(picture)
-    for number, code in enumerate((1, NUMBERS + 2)):
-        sure = found[(found[:, 5] == number) & (found[:, 4] > 0.5)]
-        assert max(overlap(each[6:].view(64, 64) > 0.5, codes[0] == code) for each in sure) > 0.7
-
-
-@pytest.mark.slow
 def test_a_trial_trains_it_and_its_checkpoint_is_loaded(tmp_path: Path) -> None:
     data = {"kind": "mnist_scenes", "source": "digits", "scenes": 10, "validation": 4, "test": 4, "batch_size": 5}
     trial = TrialConfig.model_validate(
