@@ -143,7 +143,7 @@ def test_parts_that_do_not_fit_masks_are_told(parts: dict[str, object], said: st
     with pytest.raises(ValidationError, match=re.escape(said)) as refused:
         trial(**parts)
     if "model" in parts:
-        assert mistakes_in(refused.value)[0].hint == "allowed: unet, torchvision, import"
+        assert mistakes_in(refused.value)[0].hint == "allowed: unet, yolo, torchvision, import"
 
 
 def test_a_loss_of_pixels_does_not_fit_labels() -> None:
