@@ -327,8 +327,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_validate_imports_neither_ray_nor_mlflow() -> None:
-    # The code of own_function imports Ray Tune, the model of scenes_maskrcnn is torchvision's, and data of the user's own
-    # are not there.
+    # The code of own_function imports Ray Tune, scenes_maskrcnn is of torchvision, and some data are the user's.
     quick = [path for path in EXPERIMENTS if path.stem not in ("own_function", "scenes_maskrcnn", *TREES)]
     modules = modules_after(["validate", *map(str, quick)])
     assert "tuner.spec.experiment" in modules
