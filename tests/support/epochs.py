@@ -14,7 +14,7 @@ CLOCKS = {"epoch_seconds", "images_per_second", "latency_ms"}
 
 
 def trained(
-    config: TrialConfig, folder: Path, resume: Path | None = None, objective: str = "val_accuracy"
+    config: TrialConfig, folder: Path, resume: Path | None = None, objective: str = "val_accuracy", **options: Any
 ) -> list[dict[str, Any]]:
     """Train on the CPU, with each epoch's checkpoint in the folder of its number; return the reports, less clocks."""
     reports: list[dict[str, Any]] = []
@@ -25,5 +25,5 @@ def trained(
         save(kept)
         reports.append({name: value for name, value in metrics.items() if name not in CLOCKS})
 
-    fit(config, Objective.of_metric(objective), report, device=torch.device("cpu"), resume=resume)
+    fit(config, Objective.of_metric(objective), report, device=torch.device("cpu"), resume=resume, **options)
     return reports

@@ -1,20 +1,19 @@
 """The training loop on boxes: what it learns, measures, and repeats to the last bit."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import epochs
 import pytest
 import torch
 from pydantic import ValidationError
 
 from tuner.errors import mistakes_in
-from tuner.objectives import Objective
 from tuner.train.checkpoint import read_model
 from tuner.train.evaluation import Diverged
-from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 
-MAP = Objective(metric="val_map", mode="max")
 SCENES: dict[str, Any] = {
     "kind": "mnist_scenes",
     "source": "digits",
@@ -41,19 +40,7 @@ def trial(**parts: Any) -> TrialConfig:
     return TrialConfig.model_validate(whole | parts)
 
 
-def trained(config: TrialConfig, folder: Path, objective: Objective = MAP, **options: Any) -> list[dict[str, Any]]:
-    """Train on the CPU, with a checkpoint of every epoch; the reports without the clocks."""
-    reports: list[dict[str, Any]] = []
-
-    def report(metrics: dict[str, Any], save: Any) -> None:
-        checkpoint = folder / f"epoch-{metrics['epoch']}"
-        checkpoint.mkdir(parents=True)
-        save(checkpoint)
-        clocks = ("epoch_seconds", "images_per_second", "latency_ms")
-        reports.append({name: value for name, value in metrics.items() if name not in clocks})
-
-    fit(config, objective, report, device=torch.device("cpu"), **options)
-    return reports
+trained = partial(epochs.trained, objective="val_map")
 
 
 def numbers(reports: list[dict[str, Any]]) -> str:
@@ -65,11 +52,11 @@ def numbers(reports: list[dict[str, Any]]) -> str:
 def test_it_learns_and_measures_what_it_names(tmp_path: Path) -> None:
     config = trial(epochs=5, ema={"decay": 0.9})
     reports = trained(config, tmp_path)
-    assert set(config.metrics) - {"epoch_seconds", "images_per_second", "latency_ms"} <= set(reports[0])
+    assert set(config.metrics) - epochs.CLOCKS <= set(reports[0])
     assert "val_loss" not in reports[0] and {"val_map75", "val_ema_map", "val_map_small"} <= set(reports[0])
     assert reports[-1]["train_loss"] < 0.8 * reports[0]["train_loss"]
     assert 0 < reports[-1]["val_map50"] < 1 and reports[-1]["val_recall"] > 0.05
-    signature, model = read_model(tmp_path / "epoch-5")
+    signature, model = read_model(tmp_path / "5")
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 100, 6)
     [output] = signature.outputs.values()
     assert output.boxes and output.classes == tuple("0123456789") and output.predicts == "objects with boxes"
@@ -80,7 +67,7 @@ def test_a_trial_gives_the_same_numbers_resumed(tmp_path: Path) -> None:
     config = trial(data=SCENES | {"augment": {"color": 0.2}})
     whole = trained(config, tmp_path / "whole")
     assert numbers(trained(config, tmp_path / "again")) == numbers(whole)
-    assert numbers(trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "epoch-1")) == numbers(whole[1:])
+    assert numbers(trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "1")) == numbers(whole[1:])
 
 
 def test_micro_batches_and_accumulation_train_too(tmp_path: Path) -> None:
@@ -94,8 +81,8 @@ def test_boxes_may_be_one_of_several_heads(tmp_path: Path) -> None:
         "again": {"target": "boxes", "loss": {"kind": "detector"}, "weight": 0.1},
         "ground": {"target": "mask", "loss": {"kind": "pixel_cross_entropy"}},
     }
-    objective = Objective(metric="val_digits_map50", mode="max")
-    [*_, last] = trained(trial(task={"kind": "multitask", "heads": heads}), tmp_path, objective)
+    objective = "val_digits_map50"
+    [*_, last] = trained(trial(task={"kind": "multitask", "heads": heads}), tmp_path, objective=objective)
     assert {"val_digits_map50", "val_again_recall", "train_digits_loss", "val_ground_miou", "val_loss"} <= set(last)
     assert last["val_loss"] == last["val_ground_loss"], "boxes have none"
 
@@ -107,8 +94,8 @@ def test_objects_may_have_masks(tmp_path: Path) -> None:
     whole = trained(config, tmp_path / "whole")
     assert whole[-1]["train_loss"] < 0.8 * whole[0]["train_loss"]
     assert {"val_map", "val_map75", "val_box_map50"} <= set(whole[0]) and whole[-1]["val_box_map50"] > 0
-    assert numbers(trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "epoch-3")) == numbers(whole[3:])
-    signature, model = read_model(tmp_path / "whole" / "epoch-4")
+    assert numbers(trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "3")) == numbers(whole[3:])
+    signature, model = read_model(tmp_path / "whole" / "4")
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 100, 6 + 32 * 32)
     [output] = signature.outputs.values()
     assert output.masks and output.predicts == "objects with boxes and masks"

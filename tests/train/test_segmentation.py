@@ -1,18 +1,17 @@
 """The training loop on masks: what it learns, measures, and repeats to the last bit."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import epochs
 import pytest
 import torch
 from torch import nn
 
-from tuner.objectives import Objective
 from tuner.train.checkpoint import read_model
-from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
 
-MIOU = Objective(metric="val_miou", mode="max")
 SCENES: dict[str, Any] = {
     "kind": "mnist_scenes",
     "source": "digits",
@@ -39,29 +38,17 @@ def trial(**parts: Any) -> TrialConfig:
     return TrialConfig.model_validate(whole | parts)
 
 
-def trained(config: TrialConfig, folder: Path, objective: Objective = MIOU, **options: Any) -> list[dict[str, Any]]:
-    """Train on the CPU, with a checkpoint of every epoch; the reports without the clocks."""
-    reports: list[dict[str, Any]] = []
-
-    def report(metrics: dict[str, Any], save: Any) -> None:
-        checkpoint = folder / f"epoch-{metrics['epoch']}"
-        checkpoint.mkdir(parents=True)
-        save(checkpoint)
-        clocks = ("epoch_seconds", "images_per_second", "latency_ms")
-        reports.append({name: value for name, value in metrics.items() if name not in clocks})
-
-    fit(config, objective, report, device=torch.device("cpu"), **options)
-    return reports
+trained = partial(epochs.trained, objective="val_miou")
 
 
 @pytest.mark.parametrize("loss", ["pixel_cross_entropy", "pixel_focal", "pixel_dice"])
 def test_it_learns_and_measures_what_it_names(tmp_path: Path, loss: str) -> None:
     config = trial(task={"kind": "semantic_segmentation", "loss": {"kind": loss}}, epochs=4)
     reports = trained(config, tmp_path)
-    assert set(config.metrics) - {"epoch_seconds", "images_per_second", "latency_ms"} <= set(reports[0])
+    assert set(config.metrics) - epochs.CLOCKS <= set(reports[0])
     assert reports[-1]["val_loss"] < reports[0]["val_loss"]
     assert reports[-1]["val_accuracy"] > 0.6 and reports[-1]["val_miou"] > 0.07
-    signature, model = read_model(tmp_path / "epoch-4")
+    signature, model = read_model(tmp_path / "4")
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 11, 32, 32)
     [output] = signature.outputs.values()
     assert output.per_pixel and output.classes[:2] == ("background", "0")
@@ -71,7 +58,7 @@ def test_a_trial_gives_the_same_numbers_resumed_and_in_micro_batches(tmp_path: P
     config = trial(data=SCENES | {"augment": {"shift": 3, "color": 0.2}})
     whole = trained(config, tmp_path / "whole")
     assert trained(config, tmp_path / "again") == whole
-    assert trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "epoch-1") == whole[1:]
+    assert trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "1") == whole[1:]
     without_statistics = trial(model={"kind": "import", "target": "own_code:PerPixel", "args": {"classes": 11}})
     one, two = (
         trained(without_statistics, tmp_path / str(number), micro_batches=number)[-1]["val_loss"] for number in (1, 2)
@@ -92,8 +79,8 @@ def test_a_mask_may_be_one_of_several_heads(tmp_path: Path) -> None:
         "digits": {"target": "mask", "loss": {"kind": "pixel_cross_entropy"}, "hidden": 4},
         "again": {"target": "mask", "loss": {"kind": "pixel_dice"}, "weight": 0.5},
     }
-    objective = Objective(metric="val_digits_miou", mode="max")
-    [*_, last] = trained(trial(task={"kind": "multitask", "heads": heads}), tmp_path, objective)
+    objective = "val_digits_miou"
+    [*_, last] = trained(trial(task={"kind": "multitask", "heads": heads}), tmp_path, objective=objective)
     assert {"val_digits_miou", "val_again_boundary_f", "train_again_accuracy"} <= set(last)
 
 
