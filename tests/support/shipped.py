@@ -46,6 +46,7 @@ def _pictures(folder: Path) -> Path:
 
 
 TREES: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
+    "cityscapes_deeplab": ("root", encoded_files.write_cityscapes),
     "coco_finetune": ("root", encoded_files.write_coco),
     "flowers_init": ("root", flowers),
     "folder_finetune": ("root", photos.write),
