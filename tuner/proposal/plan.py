@@ -1,19 +1,17 @@
 """The choice of a trial, its epochs and the search over it, for data, a machine and a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tuner.formatting import duration
 from tuner.inspection.findings import IMBALANCE
-from tuner.interfaces import TargetKind
+from tuner.proposal.candidates import Candidate, candidates, trial_of
 from tuner.proposal.cost import Cost
 from tuner.proposal.layouts import Layout
 from tuner.proposal.machine import Machine
 from tuner.train.trial_config import TrialConfig
 
-_SMALL = 64
-"""Shorter side of the images, in pixels, up to which they are kept at their size and a network for small ones fits."""
 _OVERHEAD = 45.0
 """Seconds of a job in which nothing trains: Ray and MLflow start, the winner is tested, the record is finished. An
 estimate."""
@@ -33,12 +31,6 @@ _FEW = 20
 """Trials up to which none is pruned before a third of its epochs: early on, those that learn fast lead, and among few
 the best would be lost to chance. Among many, a ninth of the epochs has to do."""
 _TRIALS_PER_KEY = 5
-_TASKS: dict[TargetKind, str] = {
-    "multilabel": "multilabel",
-    "mask": "semantic_segmentation",
-    "boxes": "detection",
-}
-"""Tasks of targets that are not classified, which is the default."""
 _SEARCHED = {
     "new": ([0.01, 0.5], [0.00005, 0.005]),
     "tuned": ([0.0001, 0.005], [0.001, 0.2]),
@@ -47,25 +39,6 @@ _SEARCHED = {
 }
 """The ranges of learning rate and weight decay for new weights, pretrained ones, and networks of masks and of boxes."""
 _MIN_KEYS = 2
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trial that may fit.
-
-    Args:
-        size: Side to which the images are resized, in pixels.
-        model: The section ``model``.
-        why: Why this model, as a phrase.
-        epochs: The fewest epochs that are worth training it, how many are enough, and the most.
-        is_pretrained: Whether it begins with pretrained weights.
-    """
-
-    size: int
-    model: dict[str, Any]
-    why: str
-    epochs: tuple[int, int, int]
-    is_pretrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,10 +92,10 @@ def plan(
         say: Called with what is being done.
     """
     chosen: tuple[Candidate, Cost] | None = None
-    for candidate in _candidates(layout, machine, has_weights):
+    for candidate in candidates(layout, machine, has_weights):
         name = candidate.model.get("name", candidate.model["kind"])
         say(f"timing a few steps of {name} on images of {candidate.size} pixels")
-        cost = measure(TrialConfig.model_validate(_trial(layout, candidate, 1)), machine)
+        cost = measure(TrialConfig.model_validate(trial_of(layout, candidate, 1)), machine)
         chosen = candidate, cost
         if _LONGEST * _usable(seconds, cost) >= candidate.epochs[0] * cost.epoch:
             break
@@ -134,19 +107,19 @@ def plan(
     epochs = max(1, min(int(max(_FULL * affordable, min(_LONGEST * affordable, enough))), most))
     available = _usable(seconds, cost) * machine.slots
     grace = _grace(epochs, _REDUCTION**2)
-    trials = int(available / _seconds_per_trial(epochs, grace, cost))
+    trials = int(available / _seconds_pertrial_of(epochs, grace, cost))
     if trials < _FEW:
         grace = _grace(epochs, _REDUCTION)
-        trials = int(available / _seconds_per_trial(epochs, grace, cost))
+        trials = int(available / _seconds_pertrial_of(epochs, grace, cost))
     while trials < _MIN_TRIALS and epochs > 1:
         epochs -= 1
         grace = _grace(epochs, _REDUCTION)
-        trials = int(available / _seconds_per_trial(epochs, grace, cost))
+        trials = int(available / _seconds_pertrial_of(epochs, grace, cost))
     trials = min(max(trials, _MIN_TRIALS), _MAX_TRIALS)
     space, first = _space(layout, candidate, max(_MIN_KEYS, trials // _TRIALS_PER_KEY))
     return Plan(
         candidate=candidate,
-        trial=_trial(layout, candidate, epochs),
+        trial=trial_of(layout, candidate, epochs),
         space=space,
         first=first,
         objective=_objective(layout),
@@ -159,95 +132,11 @@ def plan(
     )
 
 
-def _candidates(layout: Layout, machine: Machine, has_weights: Callable[[str], bool]) -> Iterator[Candidate]:
-    """The trials that may fit, the best and slowest first."""
-    if layout.kind == "mask":
-        yield from _per_pixel(layout, machine)
-        return
-    if layout.kind == "boxes":
-        yield from _detectors(layout, machine)
-        return
-    if layout.side <= _SMALL:
-        size = max(8, layout.side // 4 * 4)
-        why = f"the images are small ({layout.side} pixels): a residual network whose first layers keep their size"
-        yield from _from_new_weights(size, 2 if size < 16 else 3, machine, why)
-        return
-    if has_weights("resnet18"):
-        yield from _pretrained(machine)
-    else:
-        why = "pretrained weights cannot be had here: a residual network from new weights, on reduced images"
-        yield from _from_new_weights(128 if machine.gpus else 64, 4, machine, why)
-
-
-def _from_new_weights(size: int, stages: int, machine: Machine, why: str) -> Iterator[Candidate]:
-    widths = [(64, 2), (32, 2), (16, 2)] if machine.gpus else [(64, 2), (32, 2), (32, 1), (16, 2), (16, 1), (8, 1)]
-    for width, blocks in widths:
-        model = {"kind": "resnet_small", "width": width, "blocks": blocks, "stages": stages}
-        yield Candidate(size, model, f"{why}; this width and depth fit the time", (40, 60, 100))
-
-
-def _pretrained(machine: Machine) -> Iterator[Candidate]:
-    why = "fine-tuning pretrained weights needs fewest images and epochs"
-    shapes = [("resnet50", 224), ("resnet18", 160)] if machine.gpus else [("resnet18", 160), ("resnet18", 96)]
-    for name, size in shapes:
-        model = {"kind": "torchvision", "name": name, "weights": "DEFAULT"}
-        yield Candidate(size, model, why, (4, 8, 15), is_pretrained=True)
-    name, size = shapes[-1]
-    frozen = {"kind": "torchvision", "name": name, "weights": "DEFAULT", "freeze": "backbone"}
-    why += "; the backbone is frozen, because the time is short"
-    yield Candidate(size, frozen, why, (4, 8, 15), is_pretrained=True)
-
-
-def _per_pixel(layout: Layout, machine: Machine) -> Iterator[Candidate]:
-    largest = 256 if machine.gpus else 128
-    size = max(16, min(layout.side, largest) // 16 * 16)
-    why = "each pixel gets a class: a U-Net, whose width fits the time"
-    for width, side in ((32, size), (16, size), (16, max(16, size // 2)), (8, max(16, size // 2))):
-        yield Candidate(side, {"kind": "unet", "width": width, "levels": 4}, why, (10, 25, 60))
-
-
-def _detectors(layout: Layout, machine: Machine) -> Iterator[Candidate]:
-    largest = 640 if machine.gpus else 320
-    size = max(32, min(layout.side, largest) // 32 * 32)
-    why = "objects have boxes: a compact detector, whose width and images fit the time"
-    for width, side in ((32, size), (16, size), (16, max(32, size // 64 * 32)), (8, max(32, size // 64 * 32))):
-        yield Candidate(side, {"kind": "yolo", "width": width}, why, (10, 40, 100))
-
-
-def _trial(layout: Layout, candidate: Candidate, epochs: int) -> dict[str, Any]:
-    images = layout.training_images
-    batch = 32 if images < 1000 else 64 if images < 20_000 else 128
-    data = layout.fields | {"size": candidate.size, "batch_size": batch}
-    if candidate.size <= _SMALL:
-        data |= {"augment": {"shift": candidate.size // 8}}
-    if layout.kind == "mask":
-        data["batch_size"] = 8 if candidate.size > _SMALL else 32
-        optimizer = {"kind": "adamw", "lr": 0.005, "weight_decay": 0.01}
-        schedule: dict[str, Any] = {"kind": "one_cycle"}
-    elif layout.kind == "boxes":
-        data["batch_size"] = 16
-        optimizer = {"kind": "adamw", "lr": 0.005, "weight_decay": 0.05}
-        schedule = {"kind": "cosine", "warmup": 1}
-    elif candidate.is_pretrained:
-        optimizer = {"kind": "adamw", "lr": 0.0005, "weight_decay": 0.05}
-        schedule = {"kind": "cosine", "warmup": 0.5}
-    else:
-        optimizer = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}
-        schedule = {"kind": "one_cycle"}
-    return ({"task": {"kind": _TASKS[layout.kind]}} if layout.kind in _TASKS else {}) | {
-        "data": data,
-        "model": candidate.model,
-        "optimizer": optimizer,
-        "schedule": schedule,
-        "epochs": epochs,
-    }
-
-
 def _space(
     layout: Layout, candidate: Candidate, keys: int
 ) -> tuple[dict[str, tuple[dict[str, Any], str]], dict[str, Any]]:
     """The keys that are worth most, as many as the trials suffice for, and their values in the first trial."""
-    optimizer = _trial(layout, candidate, 1)["optimizer"]
+    optimizer = trial_of(layout, candidate, 1)["optimizer"]
     own = "tuned" if candidate.is_pretrained else "new"
     rates, decays = _SEARCHED[layout.kind if layout.kind in _SEARCHED else own]
     rate, decay = optimizer["lr"], optimizer["weight_decay"]
@@ -288,7 +177,7 @@ def _grace(epochs: int, share: int) -> int:
     return max(1, round(epochs / share))
 
 
-def _seconds_per_trial(epochs: int, grace: int, cost: Cost) -> float:
+def _seconds_pertrial_of(epochs: int, grace: int, cost: Cost) -> float:
     """The mean over all trials, most of which ASHA prunes."""
     reached, share, trained = grace, 1.0, float(grace)
     while reached < epochs:
@@ -304,6 +193,6 @@ def expected(made: Plan, machine: Machine) -> str:
     whole = (
         _OVERHEAD
         + made.cost.decoding
-        + made.trials * _seconds_per_trial(made.epochs, made.grace or made.epochs, made.cost) / machine.slots
+        + made.trials * _seconds_pertrial_of(made.epochs, made.grace or made.epochs, made.cost) / machine.slots
     )
     return duration(whole)
