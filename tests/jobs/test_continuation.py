@@ -8,7 +8,7 @@ import pytest
 from conftest import Played, experiment
 from PIL import Image
 
-from tuner.data.encoded.folder_listing import listing_of
+from tuner.data.encoded.folders.listing import listing_of
 from tuner.errors import UserError
 from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.spec.experiment import ExperimentSpec

@@ -99,7 +99,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     Raises:
         UserError: The file has mistakes, or the page cannot be written.
     """
-    from tuner.data.encoded.dataset import UNOPENED
+    from tuner.data.encoded.measured import UNOPENED
     from tuner.data.encoded.unchecked import unchecked
     from tuner.report.page import check_replaceable
     from tuner.spec.loader import load

@@ -6,12 +6,12 @@ from pydantic import Field
 
 from tuner.data.cifar import CIFAR10, CIFAR100
 from tuner.data.digits import Digits
-from tuner.data.encoded.boxes.coco import COCO
-from tuner.data.encoded.boxes.voc import VOCDetection
-from tuner.data.encoded.boxes.yolo import YOLOFolder
-from tuner.data.encoded.csv_images import CSVImages
-from tuner.data.encoded.image_folder import ImageFolder
-from tuner.data.encoded.imagenet import ImageNet
+from tuner.data.encoded.boxes.coco.dataset import COCO
+from tuner.data.encoded.boxes.voc.dataset import VOCDetection
+from tuner.data.encoded.boxes.yolo.dataset import YOLOFolder
+from tuner.data.encoded.csv.dataset import CSVImages
+from tuner.data.encoded.folders.image_folder import ImageFolder
+from tuner.data.encoded.folders.imagenet import ImageNet
 from tuner.data.encoded.masks.cityscapes import Cityscapes
 from tuner.data.encoded.masks.dataset import ImageMaskFolder
 from tuner.data.encoded.masks.voc import VOCSegmentation

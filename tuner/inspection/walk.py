@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuner.data.decoding import is_image
-from tuner.data.encoded.folder_listing import kind_of
+from tuner.data.encoded.folders.listing import kind_of
 from tuner.data.encoded.listing import split_of
 
 _DEEPEST = 64

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tuner.data import COCO, VOCDetection, YOLOFolder
 from tuner.data.encoded.boxes.boxed import BoxedImages
-from tuner.data.encoded.boxes.coco import files_in
-from tuner.data.encoded.boxes.yolo_layout import yaml_in
+from tuner.data.encoded.boxes.coco.layout import files_in
+from tuner.data.encoded.boxes.yolo.layout import yaml_in
 from tuner.errors import Mistakes
 
 _HEAD = 2**20

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from tuner.data import CSVImages, ImageFolder, ImageMaskFolder, ParquetImages
 from tuner.data.decoding import Undecodable, quiet
-from tuner.data.encoded.csv_listing import columns_of
-from tuner.data.encoded.dataset import UNOPENED, EncodedImages
+from tuner.data.encoded.csv.listing import columns_of
+from tuner.data.encoded.dataset import EncodedImages
+from tuner.data.encoded.measured import UNOPENED
 from tuner.data.encoded.unchecked import unchecked
 from tuner.errors import Mistakes, Problem, UserError, mistakes_in
 from tuner.formatting import counted

@@ -163,6 +163,15 @@ def test_classes_are_those_that_are_named(tmp_path: Path) -> None:
     assert "'cup' is there twice" in problem_of(COCO, root=str(root), classes=("cup", "cup")).message
 
 
+@pytest.mark.parametrize(("name", "text"), [(True, "true"), (7, "7"), (1.5, "1.5"), (None, "null")])
+def test_a_name_of_a_class_that_yaml_reads_as_something_else_needs_quotes(tmp_path: Path, name: Any, text: str) -> None:
+    problem = problem_of(COCO, root=str(tmp_path), classes=["cup", name])
+    assert (problem.message, problem.hint) == (
+        f"{text} is no name of a class",
+        f'a name is a text: in quotes, "{text}"',
+    )
+
+
 def test_names_may_be_absolute(tmp_path: Path) -> None:
     write(tmp_path / "a" / "boxes.json", tmp_path / "b", range(12))
     content = content_of(range(12))

@@ -227,6 +227,7 @@ def folder_of_values(*numbers: int) -> Any:
         (kept, {"ignore": [[0, 0, 1]]}, "(0, 0, 1) is of another sort", "ignore"),
         (kept, {"ignore": 255}, "255 is no list", ""),
         (kept, {"classes": {0: "sky", 1: "road"}}, "0 is no name of a class", ""),
+        (kept, {"classes": ["sky", True]}, "true is no name of a class", ""),
         (kept, {"classes": {"a": 0, "b": -2}}, "b: -2 is neither a value nor a colour", ""),
         (kept, {"classes": ["a", "b", "a"]}, "'a' is there twice", ""),
         (folder_of_values(255), {}, "all pixels of 6 masks are unknown", "classes"),

@@ -1,5 +1,6 @@
 """Folders of YOLO's: where images and labels may lie, what a line may say, and what is wrong with files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,14 @@ def test_layouts(tmp_path: Path, places: list[str], text: str | None, fields: di
     assert any("images/none, which is not there" in each for each in data.ignored) == ("images/none" in (text or ""))
 
 
+@pytest.mark.parametrize("names", ["[no, yes, on]", "{0: no, 1: yes, 2: on}", "{'0': no, '1': yes, '2': on}"])
+def test_names_that_other_readers_take_for_truth_values_are_as_they_are_written(tmp_path: Path, names: str) -> None:
+    root = write_yolo(tmp_path, 20, 10, 5)
+    text = (root / "data.yaml").read_text()
+    (root / "data.yaml").write_text(re.sub(r"(?s)names:.*?(?=\n\w|$)", f"names: {names}", text))
+    assert YOLOFolder(root=str(root), size=12).targets["boxes"].classes == ("no", "yes", "on")
+
+
 def test_what_is_beside_the_labels_is_told(tmp_path: Path) -> None:
     root = write_yolo(tmp_path, 20, 10, 5)
     (root / "labels" / "train" / "alone.txt").write_text("")
@@ -198,8 +207,10 @@ def nothing(root: Path) -> None:
         (yaml_is("names: [a, b, c]"), {}, "data.yaml: it has no train", "root"),
         (yaml_is("train: images/train\nnames: [a, a]"), {}, "names has a twice", "root"),
         (yaml_is("train: images/train\nnames: {0: a, 2: b}"), {}, "names has the keys 0, 2", "root"),
-        (yaml_is("train: images/train\nnames: {'0': a}"), {}, "names has texts as keys: '0'", "root"),
-        (yaml_is("train: images/train\nnames: [a, null]"), {}, "names has None", "root"),
+        (yaml_is("train: images/train\nnames: {a: b}"), {}, "names has the keys a", "root"),
+        (yaml_is("train: images/train\nnames: [a, null]"), {}, "names: null is no name of a class", "root"),
+        (yaml_is("train: images/train\nnames: [false, true]"), {}, "names: false is no name of a class", "root"),
+        (yaml_is("train: images/train\nnames: [a, '']"), {}, "names has an empty one", "root"),
         (yaml_is("train: images/train\nnames: cat"), {}, "names is 'cat'", "root"),
         (yaml_is("train: images/train\nnames: [a, b, c]\nnc: 4"), {}, "nc is 4, and names has 3 names", "root"),
         (yaml_is("train: images/x\nnames: [a]"), {}, "train names images/x, which is not there", "root"),

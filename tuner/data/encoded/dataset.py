@@ -6,50 +6,37 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from hashlib import md5
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import psutil
 from pydantic import Field, field_validator, model_validator
 
-from tuner.data.decoding import Encoded, Form, Outcome, Resize
+from tuner.data.decoding import Encoded, Outcome
 from tuner.data.encoded.broken import broken, tell_animated
-from tuner.data.encoded.cached import CachedImages
 from tuner.data.encoded.listing import Items, Listing
+from tuner.data.encoded.measured import MeasuredImages
 from tuner.data.encoded.splitting import sets_of, why_not_named, without_test
-from tuner.data.encoded.statistics import IMAGENET, Statistics, is_mean_and_std, measure
 from tuner.data.images import Description, ImageData, Images
 from tuner.data.splits import Folds
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.formatting import byte_size, counted, some
-from tuner.interfaces import ImageShape
 from tuner.user_code import folders, imports_allowed
 
 _SAMPLE = 500
 """Most images of which the mean and the standard deviation are measured."""
 
-UNOPENED: dict[str, Any] = {"channels": 3, "mean_std": "imagenet"}
-"""Fields with which no image is opened before the images are read: broken ones are no mistake then."""
-
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
 
 
-class EncodedImages(CachedImages):
+class EncodedImages(MeasuredImages):
     """Images that lie encoded in files, of any format that Pillow reads and of any size.
 
     A member says what its images and their targets are (`_listing`), and how one is found if its name is no path
     (`encoded`). The sets that it lacks are split off its training images.
     """
 
-    size: int = Field(64, ge=4, le=4096)
-    """Side to which the images are resized, in pixels."""
-    resize: Resize = "crop"
-    """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
-    channels: Literal["auto", 1, 3] = "auto"
-    """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
-    mean_std: Literal["auto", "imagenet"] | Statistics = "auto"
-    """Mean and standard deviation of each channel in [0, 1]; auto measures them on up to 500 training images."""
     validation: Share | Name = 0.1
     """Share of the training images that is held out as the validation set if the data have none."""
     test: Share | Name | None = 0.1
@@ -106,14 +93,6 @@ class EncodedImages(CachedImages):
     def _origin(self) -> str:
         return self._folder
 
-    @field_validator("mean_std", mode="before")
-    @classmethod
-    def _is_a_scale(cls, value: Any) -> Any:
-        if value not in ("auto", "imagenet") and not is_mean_and_std(value):
-            hint = "auto, imagenet, or a mean in [0, 1] and a deviation above 0 for each channel: [[0.5], [0.25]]"
-            raise Mistakes(Problem(f"{value!r} is not allowed", hint=hint))
-        return value
-
     @model_validator(mode="after")
     def _can_be_split(self) -> "EncodedImages":
         if not imports_allowed():  # the files may be missing on this machine
@@ -122,10 +101,7 @@ class EncodedImages(CachedImages):
         if problem is not None:
             message = problem.message if problem.key else f"{self.source}: {problem.message}"
             raise Mistakes(Problem(message, problem.key or self._key, hint=problem.hint))
-        shape = self.image  # measures a sample
-        if not isinstance(self.mean_std, str) and len(self.mean_std[0]) != shape.channels:
-            message = f"is of {counted(len(self.mean_std[0]), 'channel')}, and the images have {shape.channels}"
-            raise Mistakes(Problem(message, "mean_std", hint="write channels: 1 or channels: 3, or mean_std: auto"))
+        self._check_channels()
         return self
 
     @abstractmethod
@@ -140,19 +116,6 @@ class EncodedImages(CachedImages):
     @property
     def needs_files(self) -> bool:
         return True
-
-    @property
-    def image(self) -> ImageShape:
-        channels, (mean, std) = self._measured
-        if self.mean_std == "imagenet":
-            mean, std = IMAGENET if channels == 3 else tuple((sum(each) / 3,) for each in IMAGENET)
-        elif self.mean_std != "auto":
-            mean, std = self.mean_std
-        return ImageShape(channels, self.size, self.size, mean, std)
-
-    @property
-    def preprocessing(self) -> list[dict[str, Any]]:
-        return self.form.steps
 
     @property
     def _split_settings(self) -> str:
@@ -193,7 +156,7 @@ class EncodedImages(CachedImages):
         items = self._split("train").first(min(count, self.limit or count))
         images, outcome = self._images_of(items)
         if outcome.failures:
-            raise UserError(self._broken(outcome.failures))
+            raise self._refusal(outcome.failures)
         return images
 
     def captions(self, items: Items) -> list[str]:
@@ -227,28 +190,15 @@ class EncodedImages(CachedImages):
 
     def _check(self, outcome: Outcome) -> None:
         if outcome.failures:
-            raise UserError(self._broken(outcome.failures))
+            raise self._refusal(outcome.failures)
         tell_animated(outcome.animated)
 
     def _broken(self, failures: dict[str, str]) -> Problem:
-        """The problem that images cannot be decoded."""
-        return broken(self.source, f"trial.data.{self._key}", failures)
+        return broken(self.source, self._key, failures)
 
-    @property
-    def form(self) -> Form:
-        channels = self._measured[0] if self.channels == "auto" else self.channels
-        return Form(channels, self.size, self.size, self.resize)
-
-    @property
-    def only_grey(self) -> bool:
-        # Those of the sample are grey.
-        return self.channels == "auto" and self.form.channels == 1
-
-    @property
-    def _measured(self) -> tuple[int, Statistics]:
-        if self.channels != "auto" and self.mean_std != "auto":
-            return self.channels, ((), ())
-        return _measure(self._unsplit)
+    def _refusal(self, failures: dict[str, str]) -> UserError:
+        """The error that images cannot be decoded while a trial runs."""
+        return UserError(replace(self._broken(failures), key=f"trial.data.{self._key}"))
 
     @property
     def _unsplit(self) -> Self:
@@ -271,23 +221,6 @@ class EncodedImages(CachedImages):
         names = without_test(self._listing, self.test)[0].names
         index = np.random.default_rng(0).permutation(len(names))[:_SAMPLE]
         return [names[each] for each in np.sort(index)]
-
-
-@lru_cache(maxsize=8)
-def _measure(data: EncodedImages) -> tuple[int, Statistics]:
-    """The channels of a sample, and the mean and standard deviation of each.
-
-    Raises:
-        Mistakes: A file of the sample cannot be decoded.
-    """
-    wanted = 0 if data.channels == "auto" else data.channels
-    form = Form(wanted, data.size, data.size, data.resize)
-    channels, statistics, outcome = measure(data._sample(), form, data.encoded)
-    if outcome.failures:
-        problem = data._broken(outcome.failures)
-        hint = f"{problem.hint}; tuner inspect looks at all images, and not just at a sample"
-        raise Mistakes(replace(problem, key=data._key, hint=hint))
-    return channels, statistics
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tuner.data.encoded.csv_listing import Columns, CSVListing, listing_of
+from tuner.data.encoded.csv.listing import Columns, CSVListing, listing_of
 from tuner.data.encoded.dataset import Name, Share
 from tuner.data.encoded.labelled_files import LabelledFiles
 from tuner.errors import Mistakes, Problem

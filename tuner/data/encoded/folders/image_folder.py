@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from tuner.data.encoded.dataset import Name, Share
-from tuner.data.encoded.folder_listing import FolderListing, listing_of
+from tuner.data.encoded.folders.listing import FolderListing, listing_of
 from tuner.data.encoded.labelled_files import LabelledFiles
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from tuner.data.encoded.dataset import Share
-from tuner.data.encoded.folder_listing import FolderListing, Lister
+from tuner.data.encoded.folders.listing import FolderListing, Lister
 from tuner.data.encoded.labelled_files import LabelledFiles
 from tuner.data.encoded.listing import Items
 from tuner.data.encoded.published import PublishedImages

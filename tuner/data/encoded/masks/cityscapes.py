@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tuner.data.decoding import Resize
 from tuner.data.encoded.dataset import Share
-from tuner.data.encoded.folder_listing import Lister
+from tuner.data.encoded.folders.listing import Lister
 from tuner.data.encoded.masks.decoding import Codes, MaskDecoder
 from tuner.data.encoded.masks.instances import InstanceMaskDecoder
 from tuner.data.encoded.masks.listing import MaskListing

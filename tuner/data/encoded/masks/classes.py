@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tuner.data.encoded.class_names import check_texts
 from tuner.data.encoded.masks.decoding import Code, Codes
 from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem
@@ -25,6 +26,7 @@ def as_classes(value: Any) -> Classes:
         Mistakes: It is neither a list of different names nor a value, or a colour, for each name.
     """
     if isinstance(value, list | tuple):
+        check_texts(value)
         for name in value:
             _check_name(name)
         if len(set(value)) < len(value):

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from tuner.data.decoding import is_image
-from tuner.data.encoded.folder_listing import FolderListing, Lister
+from tuner.data.encoded.folders.listing import FolderListing, Lister
 from tuner.data.encoded.listing import Items, stamps
 from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem

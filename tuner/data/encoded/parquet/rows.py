@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.data.decoding import Undecodable
-from tuner.data.encoded.verbatim import Places, places_of
+from tuner.data.encoded.parquet.verbatim import Places, places_of
 
 _KEPT = 256 * 2**20
 """Bytes of the images that a process keeps of the groups of rows that it read last and of which it knows no places. The

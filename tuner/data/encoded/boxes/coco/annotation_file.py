@@ -1,11 +1,8 @@
 """Annotation files of COCO: what they say of images, categories and boxes."""
 
 import codecs
-import gc
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,8 +15,8 @@ from tuner.data.encoded.boxes.faults import MALFORMED, NO_CLASS, NO_IMAGE, TWICE
 from tuner.data.encoded.boxes.listing import Annotated
 from tuner.data.encoded.listing import Array, is_special
 from tuner.error_text import escaped, one_line
-from tuner.errors import Mistakes, Problem, allowed
-from tuner.formatting import counted, some
+from tuner.errors import Mistakes, Problem
+from tuner.formatting import some
 
 _OUTLINES = re.compile(rb'("segmentation"\s*:\s*)\[[\[\]0-9.,eE+\s-]*\]')
 """Outlines of objects, which are read on request: they are most of a file, and a Python object for each number."""
@@ -55,15 +52,15 @@ class COCOFile:
         """
         content = _loaded(path, key, outlines)
         if not isinstance(content, dict):
-            _refuse(path, key, f"it holds {_type_of(content)}, and no object", _LAYOUT)
+            refuse(path, key, f"it holds {_type_of(content)}, and no object", _LAYOUT)
         for name in _LISTS:
             if not isinstance(content.get(name), list):
                 what = f"its {name} are no list" if name in content else f"it has no list {name}"
-                _refuse(path, key, what, _LAYOUT)
+                refuse(path, key, what, _LAYOUT)
             strange = next((number for number, each in enumerate(content[name]) if not isinstance(each, dict)), None)
             if strange is not None:
                 what = f"{name}[{strange}] is {_type_of(content[name][strange])}, and no object"
-                _refuse(path, key, what, _LAYOUT)
+                refuse(path, key, what, _LAYOUT)
         categories = _categories(path, key, content["categories"])
         _check_images(path, key, content["images"])
         return cls(path, key, content["images"], content["annotations"], categories, outlines)
@@ -161,11 +158,11 @@ _LAYOUT = "an annotation file of COCO is an object with the lists images, annota
 def _loaded(path: Path, key: str, outlines: bool) -> Any:
     try:
         if is_special(path):
-            _refuse(path, key, "it is no file", "name a JSON file")
+            refuse(path, key, "it is no file", "name a JSON file")
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         hint = "a path is relative to the folder of the dataset"
-        _refuse(path, key, f"it cannot be read: {error.strerror or error}", hint)
+        refuse(path, key, f"it cannot be read: {error.strerror or error}", hint)
     try:
         return from_json(content if outlines else _OUTLINES.sub(rb"\1null", content))
     except ValueError:
@@ -176,19 +173,7 @@ def _loaded(path: Path, key: str, outlines: bool) -> Any:
         is_short = "EOF" in str(error)
         what = "it is cut short" if is_short else "it is no JSON"
         hint = "get it again, or write it again: its end is missing" if is_short else "a JSON file in UTF-8"
-        _refuse(path, key, f"{what}: {one_line(str(error))}", hint)
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Collect no garbage meanwhile: it would look at millions of new objects again and again, and find none."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+        refuse(path, key, f"{what}: {one_line(str(error))}", hint)
 
 
 def _categories(path: Path, key: str, categories: list[dict[str, Any]]) -> dict[int, str]:
@@ -197,38 +182,38 @@ def _categories(path: Path, key: str, categories: list[dict[str, Any]]) -> dict[
     ids: dict[str, int] = {}
     for number, each in enumerate(categories):
         if type(each.get("id")) is not int:
-            _refuse(path, key, f"categories[{number}] has the id {each.get('id')!r}", "ids are integers")
+            refuse(path, key, f"categories[{number}] has the id {each.get('id')!r}", "ids are integers")
         if not isinstance(each.get("name"), str) or not each["name"].strip():
-            _refuse(path, key, f"category {each['id']} has the name {each.get('name')!r}", "names are texts")
+            refuse(path, key, f"category {each['id']} has the name {each.get('name')!r}", "names are texts")
         if each["id"] in found:
             what = f"the categories {found[each['id']]} and {each['name']} have the same id, {each['id']}"
-            _refuse(path, key, escaped(what), "give each category an id of its own")
+            refuse(path, key, escaped(what), "give each category an id of its own")
         found[each["id"]] = each["name"]
         if (other := ids.setdefault(each["name"], each["id"])) != each["id"]:
             what = f"the categories {other} and {each['id']} have the same name, {each['name']}"
             hint = "give each category a name of its own, or all boxes of the two the same category_id"
-            _refuse(path, key, escaped(what), hint)
+            refuse(path, key, escaped(what), hint)
     if not found:
-        _refuse(path, key, "it has no categories", "declare the classes of the boxes")
+        refuse(path, key, "it has no categories", "declare the classes of the boxes")
     return dict(sorted(found.items()))
 
 
 def _check_images(path: Path, key: str, images: list[dict[str, Any]]) -> None:
     if not images:
-        _refuse(path, key, "it has no images", "list the images, whether they have boxes or not")
+        refuse(path, key, "it has no images", "list the images, whether they have boxes or not")
     seen: dict[Any, str] = {}
     names: set[str] = set()
     for number, each in enumerate(images):
         name = each.get("file_name")
         if not isinstance(name, str) or not name or "\0" in name:
-            _refuse(path, key, f"images[{number}] has the file_name {name!r}", "each image has the name of its file")
+            refuse(path, key, f"images[{number}] has the file_name {name!r}", "each image has the name of its file")
         if not isinstance(each.get("id"), int | str):
-            _refuse(path, key, f"the image {escaped(name)} has the id {each.get('id')!r}", "each image has an id")
+            refuse(path, key, f"the image {escaped(name)} has the id {each.get('id')!r}", "each image has an id")
         if (other := seen.setdefault(each["id"], name)) is not name:
             what = f"the images {other} and {name} have the same id, {each['id']!r}"
-            _refuse(path, key, escaped(what), "it is unclear which of them the boxes are of: give each its own")
+            refuse(path, key, escaped(what), "it is unclear which of them the boxes are of: give each its own")
         if name in names:
-            _refuse(path, key, f"the image {escaped(name)} is there twice", "list each image once, with all its boxes")
+            refuse(path, key, f"the image {escaped(name)} is there twice", "list each image once, with all its boxes")
         names.add(name)
 
 
@@ -262,48 +247,6 @@ def _type_of(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _refuse(path: Path, key: str, what: str, hint: str) -> NoReturn:
+def refuse(path: Path, key: str, what: str, hint: str) -> NoReturn:
+    """Raise the mistake that a file is not as it has to be."""
     raise Mistakes(Problem(f"{escaped(str(path))}: {what}", key, hint=hint))
-
-
-def index_of_classes(files: list[COCOFile], classes: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict[int, int]]:
-    """The names of the classes, and the index of each by the category's id; -1 for one that is not asked for.
-
-    Args:
-        files: The files of all sets, the first of the training set.
-        classes: The names of the classes that are asked for, in their order; None for all, in the order of their ids.
-
-    Raises:
-        Mistakes: The files have different categories, or none of a name.
-    """
-    first = files[0]
-    for other in files[1:]:
-        if other.categories != first.categories:
-            number = next(
-                each
-                for each in sorted(other.categories.keys() | first.categories.keys())
-                if other.categories.get(each) != first.categories.get(each)
-            )
-            what = f"category {number} is {first.categories.get(number)} in {first.path.name}"
-            what += f" and {other.categories.get(number)} here"
-            _refuse(other.path, other.key, escaped(what), "all sets have the same categories")
-    names = tuple(first.categories.values())
-    if classes is None:
-        return names, {number: index for index, number in enumerate(first.categories)}
-    for name in classes:
-        if name not in names:
-            what = f"{name!r} is no category of {first.path.name}"
-            raise Mistakes(Problem(what, "classes", hint=allowed(name, names)))
-    return classes, {
-        number: classes.index(name) if name in classes else -1 for number, name in first.categories.items()
-    }
-
-
-def unasked(sets: dict[str, COCOFile], index: dict[int, int]) -> list[str]:
-    """How many boxes are of classes that are not asked for, in a phrase; none if there are none."""
-    left = {number for number, each in index.items() if each < 0}
-    if not left:
-        return []
-    ids = (each.get("category_id") for file in sets.values() for each in file.annotations)
-    count = sum(isinstance(each, int) and each in left for each in ids)
-    return [f"{counted(count, 'box', 'boxes')} of {counted(len(left), 'other class', 'other classes')}"]

@@ -1,30 +1,21 @@
 """Images with annotation files of COCO, as COCO itself and many tools write them."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator
-
-from tuner.data.encoded.boxes.classes import different, in_a_list
-from tuner.data.encoded.boxes.coco_json import COCOFile, index_of_classes, unasked, without_collection
+from tuner.data.encoded.boxes.coco.annotation_file import COCOFile
+from tuner.data.encoded.boxes.coco.categories import index_of_classes, unasked
+from tuner.data.encoded.boxes.coco.layout import LAYOUT, files_in, folders_of
 from tuner.data.encoded.boxes.listing import BoxListing
 from tuner.data.encoded.boxes.outlined import OutlinedImages
+from tuner.data.encoded.class_names import ClassNames
 from tuner.data.encoded.dataset import Name, Share
-from tuner.data.encoded.listing import split_of
 from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import some
-
-_NAME = re.compile(r"(?:instances[_-])?([a-z]+?)(\d{4})?\.json", re.IGNORECASE)
-"""The names of files in the folder annotations, such as instances_train2017.json or val.json."""
-_ROBOFLOW = "_annotations.coco.json"
-_LAYOUT = (
-    "a folder has annotations/instances_train2017.json and instances_val2017.json with train2017 and val2017, as COCO; "
-    f"or train, valid and test with {_ROBOFLOW} in each; or one JSON file. annotations names another file"
-)
+from tuner.process.collection import without_collection
 
 
 class COCO(OutlinedImages):
@@ -43,15 +34,12 @@ class COCO(OutlinedImages):
     images: Name | None = None
     """The folder to which the names of the images are relative, itself relative to root; null for the one beside the
     annotations, or of their name, such as train2017, or images."""
-    classes: tuple[Name, ...] | None = None
+    classes: ClassNames | None = None
     """The names of the categories that are used, in this order; null for all of them, in the order of their ids."""
     validation: Share | Name = 0.1
     """Share of the training images that is the validation set if the data have none; or its JSON file."""
     test: Share | Name = 0.1
     """Share of the images that is the test set if the data have none; or its JSON file."""
-
-    _classes_are_in_a_list = field_validator("classes", mode="before")(in_a_list)
-    _classes_differ = field_validator("classes")(different)
 
     @property
     def _reader(self) -> "_Reader":
@@ -95,7 +83,7 @@ class _Reader:
             return {"train": (self.root / self.annotations, "annotations"), **named}
         usual = files_in(self.root)
         if "train" not in usual:
-            raise self._refusal("it has no annotation file of a training set", _LAYOUT)
+            raise self._refusal("it has no annotation file of a training set", LAYOUT)
         for split in named:
             usual.pop(split, None)
         taken = {path for path, _ in named.values()}
@@ -103,7 +91,7 @@ class _Reader:
 
     def _folder(self, file: COCOFile) -> str:
         """The folder of a file's images, relative to the root."""
-        candidates = [self.root / self.images] if self.images is not None else _folders(self.root, file.path)
+        candidates = [self.root / self.images] if self.images is not None else folders_of(self.root, file.path)
         for folder in dict.fromkeys(candidates):
             if any((folder / name).is_file() for name in file.first_names):
                 return os.path.relpath(folder, self.root)
@@ -113,60 +101,3 @@ class _Reader:
 
     def _refusal(self, what: str, hint: str, key: str = "root") -> Mistakes:
         return Mistakes(Problem(f"{escaped(str(self.root))}: {what}", key, hint=hint))
-
-
-def files_in(root: Path) -> dict[str, Path]:
-    """The annotation files in a folder by split, that of the training images first; none if it has none.
-
-    Raises:
-        Mistakes: It cannot be read, or has several files for one set.
-    """
-    try:
-        folders = {each.name: each for each in sorted(root.iterdir()) if each.is_dir()}
-        roboflow = {
-            split: path
-            for name, folder in folders.items()
-            if (split := split_of(name)) and (path := folder / _ROBOFLOW).is_file()
-        }
-        if "train" in roboflow:
-            return {"train": roboflow["train"], **roboflow}
-        for folder in (root / "annotations", root):
-            if not folder.is_dir():
-                continue
-            files = sorted(each for each in folder.iterdir() if each.suffix.lower() == ".json")
-            if found := _by_split(files):
-                return found
-            if len(files) == 1:
-                return {"train": files[0]}
-    except OSError as error:
-        message = f"{escaped(str(root))} cannot be read: {error.strerror or error}"
-        raise Mistakes(Problem(message, "root", hint="a path is relative to the folder of the YAML file")) from None
-    return {}
-
-
-def _by_split(files: list[Path]) -> dict[str, Path]:
-    """The split of each file by its name; that of val is the test set if there is no other one."""
-    matches = [(file, match) for file in files if (match := _NAME.fullmatch(file.name)) and split_of(match[1])]
-    instances = [each for each in matches if each[0].name.lower().startswith("instances")]
-    found: dict[str, Path] = {}
-    for file, match in instances or matches:
-        split = split_of(match[1])
-        assert split is not None
-        if split in found:
-            what = f"{found[split].name} and {file.name} would both be the {split} set"
-            hint = f"name that of the training images: annotations: {file.parent.name}/{file.name}"
-            raise Mistakes(Problem(f"{escaped(str(file.parent))}: {what}", "annotations", hint=hint))
-        found[split] = file
-    if "train" not in found:
-        return {}
-    if "validation" in found and "test" not in found:
-        found["test"] = found.pop("validation")
-    return {"train": found["train"], **found}
-
-
-def _folders(root: Path, file: Path) -> list[Path]:
-    """Where the images of an annotation file may lie."""
-    stem = re.sub(r"^[a-z]+[_-](?=[a-z]+\d*$)", "", file.stem)  # instances_train2017: train2017
-    word = stem.rstrip("0123456789")
-    places = [root / name for name in dict.fromkeys((stem, word))]
-    return [file.parent, *places, *(root / "images" / each.name for each in places), root / "images", root]

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator
-
 from tuner.data.decoding import is_image
 from tuner.data.encoded.boxes.boxed import BoxedImages
-from tuner.data.encoded.boxes.classes import different, in_a_list
 from tuner.data.encoded.boxes.listing import BoxListing
-from tuner.data.encoded.boxes.voc_xml import annotated, described
-from tuner.data.encoded.dataset import Name, Share
-from tuner.data.encoded.folder_listing import Lister
+from tuner.data.encoded.boxes.voc.annotation_file import annotated, described
+from tuner.data.encoded.class_names import ClassNames
+from tuner.data.encoded.dataset import Share
+from tuner.data.encoded.folders.listing import Lister
 from tuner.data.encoded.published import PublishedImages
 from tuner.data.encoded.voc_folder import OBJECTS, folder_of, listed
 from tuner.error_text import escaped
@@ -33,13 +31,10 @@ class VOCDetection(PublishedImages, BoxedImages):
     root: str
     """The folder of JPEGImages, or one with VOCdevkit/VOC2012 in it, as torchvision writes it; relative to the YAML
     file."""
-    classes: tuple[Name, ...] | None = None
+    classes: ClassNames | None = None
     """The names of the classes; null for the 20 of VOC."""
     validation: Share = 0.15
     """Share of the images of train that is held out as the validation set."""
-
-    _classes_are_in_a_list = field_validator("classes", mode="before")(in_a_list)
-    _classes_differ = field_validator("classes")(different)
 
     @property
     def _folder(self) -> str:

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from pydantic import field_validator
-
 from tuner.data.encoded.boxes.boxed import BoxedImages
-from tuner.data.encoded.boxes.classes import different, in_a_list
 from tuner.data.encoded.boxes.listing import Annotated, BoxListing
-from tuner.data.encoded.boxes.yolo_labels import Labels
-from tuner.data.encoded.boxes.yolo_layout import images_of, layout_of, source_of
+from tuner.data.encoded.boxes.yolo.label_files import Labels
+from tuner.data.encoded.boxes.yolo.layout import images_of, layout_of, source_of
+from tuner.data.encoded.class_names import ClassNames
 from tuner.data.encoded.dataset import Name, Share
-from tuner.data.encoded.folder_listing import Lister
+from tuner.data.encoded.folders.listing import Lister
 from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
@@ -31,15 +29,12 @@ class YOLOFolder(BoxedImages):
     """The folder of data.yaml, or of images and labels, relative to the YAML file."""
     yaml: Name | None = None
     """The file in root that names the classes and the folders; null for data.yaml or the only one, if there is one."""
-    classes: tuple[Name, ...] | None = None
+    classes: ClassNames | None = None
     """The names of the classes 0, 1, ..., where no data.yaml has them; else null, or the same."""
     validation: Share | Name = 0.1
     """Share of the training images that is the validation set if the data have none; or its folder of images."""
     test: Share | Name = 0.1
     """Share of the images that is the test set if the data have none; or its folder of images."""
-
-    _classes_are_in_a_list = field_validator("classes", mode="before")(in_a_list)
-    _classes_differ = field_validator("classes")(different)
 
     @property
     def _reader(self) -> "_Reader":

@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 import yaml
 
 from tuner.data.decoding import is_image
-from tuner.data.encoded.folder_listing import Lister
+from tuner.data.encoded.class_names import check_texts
+from tuner.data.encoded.folders.listing import Lister
 from tuner.data.encoded.listing import split_of
 from tuner.error_text import escaped, one_line
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
+from tuner.storage.yaml import parse_yaml
 
 _KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _LAYOUT = (
@@ -122,7 +124,7 @@ class _Described:
 
     def _content(self) -> dict[str, Any]:
         try:
-            content = yaml.safe_load(self.path.read_text(encoding="utf-8-sig"))
+            content = parse_yaml(self.path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             self._refuse(f"it cannot be read: {error.strerror or error}", "a path is relative to the dataset's folder")
         except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -137,17 +139,19 @@ class _Described:
     def _names(self, content: dict[str, Any]) -> tuple[str, ...]:
         names = content.get("names")
         if isinstance(names, dict):
-            if sorted(names, key=str) != sorted(range(len(names)), key=str):
-                keys = one_line(", ".join(map(repr, list(names)[:10])))
-                if any(isinstance(key, str) and key.isdecimal() for key in names):
-                    self._refuse(f"names has texts as keys: {keys}", f"write them without quotes: {_NAMES}")
+            if sorted(names) != sorted(map(str, range(len(names)))):
+                keys = one_line(", ".join(list(names)[:10]))
                 self._refuse(f"names has the keys {keys}", f"the indices of the classes, from 0: {_NAMES}")
-            names = [names[number] for number in range(len(names))]
+            names = [names[str(number)] for number in range(len(names))]
         if not isinstance(names, list) or not names:
             self._refuse("it has no names" if names is None else f"names is {one_line(repr(names))}", _NAMES)
-        if strange := [name for name in names if not isinstance(name, str | int | float) or not str(name).strip()]:
-            self._refuse(f"names has {strange[0]!r}", f"texts: {_NAMES}")
-        texts = [str(name) for name in names]
+        texts = [str(name) if type(name) in (int, float) else name for name in names]
+        try:
+            check_texts(texts)
+        except Mistakes as mistakes:
+            self._refuse(f"names: {mistakes.problems[0].message}", mistakes.problems[0].hint)
+        if not all(text.strip() for text in texts):
+            self._refuse("names has an empty one", f"texts: {_NAMES}")
         if twice := [text for text in texts if texts.count(text) > 1]:
             self._refuse(f"names has {escaped(twice[0])} twice", "each class has a name of its own")
         if isinstance(number := content.get("nc"), int) and number != len(texts):

@@ -1,0 +1,1 @@
+"""Images with annotation files of COCO."""

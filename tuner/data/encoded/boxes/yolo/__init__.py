@@ -1,0 +1,1 @@
+"""Images with label files of YOLO."""
