@@ -326,6 +326,28 @@ class TestObjectives:
         assert yaml.safe_load(spec.to_yaml())["objective"] == {"metric": "val_loss", "mode": "min"}
         assert load(write(spec.to_yaml(), "again.yaml")) == spec
 
+    @pytest.mark.parametrize(
+        ("given", "key", "compared", "right"),
+        [
+            ("{metric: val_accuracy, mode: min}", "objective.mode", "higher", "max"),
+            ("{metric: val_loss, mode: max}", "objective.mode", "lower", "min"),
+            ("[val_loss, {metric: images_per_second, mode: min}]", "objective.1.mode", "higher", "max"),
+        ],
+    )
+    def test_the_worse_direction_of_a_known_metric_is_refused(
+        self, write: Write, minimal: str, given: str, key: str, compared: str, right: str
+    ) -> None:
+        with pytest.raises(UserError) as raised:
+            load(write(minimal.replace("val_accuracy", given)))
+        [problem] = raised.value.problems
+        assert problem.key == key and f"is better the {compared} it is" in problem.message
+        assert f"set mode: {right}," in problem.hint
+
+    @pytest.mark.parametrize("mode", ["min", "max"])
+    def test_a_function_of_ones_own_says_which_direction_is_better(self, write: Write, mode: str) -> None:
+        text = f"name: x\nobjective: {{metric: val_map, mode: {mode}}}\ntrial: {{target: 'json:dumps'}}\n"
+        assert load(write(f"{text}search: {{kind: grid}}\n")).objective.mode == mode
+
     def test_several_are_written_back_as_several(self, write: Write, minimal: str) -> None:
         spec = load(write(minimal.replace("val_accuracy", "[val_loss, val_accuracy]")))
         assert load(write(spec.to_yaml(), "again.yaml")) == spec

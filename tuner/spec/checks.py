@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tuner.errors import Problem, allowed, collecting
-from tuner.objectives import Objective
+from tuner.objectives import Objective, is_measured, mode_of
 from tuner.search.conditions import check_conditions
 from tuner.search.space import Space
 from tuner.spec.constraints import ConstraintSet
@@ -105,6 +105,7 @@ def _check_metrics(trial: AnyTrial, objectives: Sequence[Objective], stop: dict[
         key = "objective" if len(objectives) == 1 else f"objective.{index}"
         with collecting(key, problems):
             trial.check_metric(objective.metric)
+        problems += _check_mode(trial, objective, key)
         if objective.metric in [other.metric for other in objectives[:index]]:
             problems.append(Problem(f"{objective.metric} is listed twice", key, hint="keep one of them"))
     for name in stop:
@@ -114,3 +115,14 @@ def _check_metrics(trial: AnyTrial, objectives: Sequence[Objective], stop: dict[
             hint = allowed(name, [objective.metric for objective in objectives])
             problems.append(Problem("it is unknown which direction is better", f"stop.{name}", hint=hint))
     yield from problems
+
+
+def _check_mode(trial: AnyTrial, objective: Objective, key: str) -> Iterator[Problem]:
+    """Check the direction of an objective that the training loop measures. Journals of older versions may be wrong."""
+    metric = objective.metric
+    if trial.metrics is None or metric not in trial.metrics or not is_measured(metric) or not imports_allowed():
+        return
+    if objective.mode != (better := mode_of(metric)):
+        compared = "higher" if better == "max" else "lower"
+        message = f"{metric} is better the {compared} it is, and {objective.mode} would make the worst trial the winner"
+        yield Problem(message, f"{key}.mode", hint=f"set mode: {better}, or name the metric alone: {metric}")
