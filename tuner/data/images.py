@@ -153,8 +153,8 @@ class ImageData(Config):
         return partial(self.augment, targets=self.targets)
 
     def check_augment(self) -> None:
-        """Raise Mistakes if these images, or their targets, cannot be changed like this."""
-        self.augment.check(self.image, self.targets)
+        """Raise Mistakes if these images, their targets, or batches of their size cannot be changed like this."""
+        self.augment.check(self.image, self.targets, self.batch_size)
 
     @property
     def preprocessing(self) -> list[dict[str, Any]]:

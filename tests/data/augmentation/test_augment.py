@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tuner.data import Digits
 from tuner.data.augmentation import Augment
-from tuner.errors import Mistakes
+from tuner.errors import Mistakes, mistakes_in
 from tuner.interfaces import Batch, ImageShape, Mixed, Target
 from tuner.tasks import Classification, Multitask
 from tuner.train.trial_config import TrialConfig
@@ -268,17 +268,17 @@ def test_a_population_may_change_the_augmentation() -> None:
 
 def test_a_policy_that_cannot_change_these_images_is_told_at_its_key() -> None:
     shape = ImageShape(4, 8, 8, mean=(0.5,) * 4, std=(0.5,) * 4)
-    Augment(**GREY | {"policy": "none"}).check(shape, {})
+    Augment(**GREY | {"policy": "none"}).check(shape, {}, 2)
     with pytest.raises(Mistakes) as error:
-        Augment(policy="rand").check(shape, {})
+        Augment(policy="rand").check(shape, {}, 2)
     assert error.value.problems[0].key == "policy" and "4 channels" in error.value.problems[0].message
 
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_hues_of_images_that_have_none_are_told_at_their_key(channels: int) -> None:
-    Augment(hue=0.1).check(ImageShape(3, 8, 8, mean=(0.5,) * 3, std=(0.5,) * 3), {})
+    Augment(hue=0.1).check(ImageShape(3, 8, 8, mean=(0.5,) * 3, std=(0.5,) * 3), {}, 2)
     with pytest.raises(Mistakes) as error:
-        Augment(hue=0.1).check(ImageShape(channels, 8, 8, mean=(0.5,) * channels, std=(0.5,) * channels), {})
+        Augment(hue=0.1).check(ImageShape(channels, 8, 8, mean=(0.5,) * channels, std=(0.5,) * channels), {}, 2)
     assert error.value.problems[0].key == "hue" and f"images of {channels} channel" in error.value.problems[0].message
 
 
@@ -296,14 +296,30 @@ def test_parts_of_other_images_are_refused_where_they_have_no_target(
 ) -> None:
     shape = ImageShape(3, 8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
     located: dict[str, Target] = {"mask": Target(3, per_pixel=True), "boxes": Target(3, boxes=True)}
-    Augment.model_validate({field: 0.5}).check(shape, located)
+    Augment.model_validate({field: 0.5}).check(shape, located, 2)
     with pytest.raises(Mistakes, match=said) as error:
-        Augment.model_validate({field: 0.5}).check(shape, targets)
+        Augment.model_validate({field: 0.5}).check(shape, targets, 2)
     assert [problem.key for problem in error.value.problems] == [field]
 
 
 def test_all_that_does_not_fit_is_told_at_once() -> None:
     shape = ImageShape(1, 8, 8, mean=(0.5,), std=(0.5,))
     with pytest.raises(Mistakes) as error:
-        Augment(hue=0.1, mosaic=1, copy_paste=1, policy="rand").check(shape, {"mask": Target(3, per_pixel=True)})
+        Augment(hue=0.1, mosaic=1, copy_paste=1, policy="rand").check(shape, {"mask": Target(3, per_pixel=True)}, 2)
     assert [problem.key for problem in error.value.problems] == ["policy", "hue", "copy_paste"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("mixup", 0.2), ("cutmix", 1), ("mosaic", 0.5), ("copy_paste", 0.5)])
+def test_parts_of_other_images_are_refused_in_batches_of_one(field: str, value: float) -> None:
+    def trial(batch_size: int, **augment: float) -> TrialConfig:
+        data = {"kind": "mnist_scenes", "batch_size": batch_size, "augment": augment}
+        parts = {"task": {"kind": "detection"}, "data": data, "model": {"kind": "yolo"}}
+        return TrialConfig.model_validate(parts)
+
+    trial(2, **{field: value})
+    trial(1, flip=1)
+    with pytest.raises(ValidationError) as error:
+        trial(1, **{field: value})
+    [problem] = mistakes_in(error.value)
+    assert problem.key == f"data.augment.{field}" and "its batch, which is of 1 image" in problem.message
+    assert "data.batch_size to 2 or more" in problem.hint

@@ -146,7 +146,7 @@ def test_colours_and_erased_rectangles_leave_boxes_as_they_are() -> None:
 
 def test_a_policy_that_cannot_move_boxes_is_refused() -> None:
     with pytest.raises(Mistakes, match="rand moves images, but not their boxes"):
-        Augment(policy="rand").check(ImageShape(3, 8, 8, (0.5,) * 3, (0.2,) * 3), TARGETS)
+        Augment(policy="rand").check(ImageShape(3, 8, 8, (0.5,) * 3, (0.2,) * 3), TARGETS, 2)
 
 
 def test_blended_images_have_the_boxes_of_both() -> None:

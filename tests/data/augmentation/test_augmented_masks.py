@@ -69,4 +69,4 @@ def test_colours_and_erased_rectangles_leave_masks_as_they_are() -> None:
 
 def test_a_policy_that_cannot_move_masks_is_refused() -> None:
     with pytest.raises(Mistakes, match="trivial moves images, but not their masks"):
-        Augment(policy="trivial").check(ImageShape(3, 8, 8, (0.5,) * 3, (0.2,) * 3), MASK)
+        Augment(policy="trivial").check(ImageShape(3, 8, 8, (0.5,) * 3, (0.2,) * 3), MASK, 2)

@@ -67,11 +67,20 @@ class Augment(Config):
     @property
     def mixes(self) -> bool:
         """Whether an image gets parts of another one."""
-        return self.mixup > 0 or self.cutmix > 0 or self.mosaic > 0 or self.copy_paste > 0
+        return bool(self._mixing)
 
-    def check(self, image: ImageShape, targets: Mapping[str, Target]) -> None:
-        """Raise Mistakes if images of this shape, or their targets, cannot be changed like this."""
+    @property
+    def _mixing(self) -> list[str]:
+        """The fields that are set and give an image parts of another one of its batch."""
+        return [field for field in ("mixup", "cutmix", "mosaic", "copy_paste") if getattr(self, field) > 0]
+
+    def check(self, image: ImageShape, targets: Mapping[str, Target], batch_size: int) -> None:
+        """Raise Mistakes if images of this shape, their targets, or such batches cannot be changed like this."""
         problems: list[Problem] = []
+        if batch_size < 2:
+            message = "an image gets parts of others of its batch, which is of 1 image, so that this has no effect"
+            hint = "leave it out, set it to 0, or set data.batch_size to 2 or more"
+            problems += [Problem(message, field, hint=hint) for field in self._mixing]
         places = located(targets)
         if self.policy != "none" and places:
             hint = "leave it out; flip, crop, zoom, shift and rotation move them, too"
