@@ -181,6 +181,31 @@ def test_names_may_be_absolute(tmp_path: Path) -> None:
     assert sum(COCO(root=str(tmp_path / "a"), size=12).describe().sizes.values()) == 12
 
 
+@pytest.mark.parametrize("spare", [[0], [7], [0, 9]], ids=str)
+@pytest.mark.parametrize("classes", [None, ("c", "b")])
+def test_a_category_without_boxes_may_have_the_name_of_another(
+    tmp_path: Path, spare: list[int], classes: tuple[str, ...] | None
+) -> None:
+    """As the name of a project of Roboflow that is that of its only class."""
+    for name, numbers in (("train", range(12)), ("val", range(12, 16))):
+        write(tmp_path / "annotations" / f"{name}.json", tmp_path / "images", numbers)
+        content = content_of(numbers)
+        for each in (*content["categories"], *content["annotations"]):
+            key = "id" if "name" in each else "category_id"
+            each[key] += 1
+        content["categories"] += [{"id": number, "name": "c", "supercategory": "none"} for number in spare]
+        if name == "val":  # which has boxes of another class alone
+            content["annotations"] = [each for each in content["annotations"] if each["category_id"] == 1]
+        (tmp_path / "annotations" / f"{name}.json").write_text(json.dumps(content))
+    data = COCO(root=str(tmp_path), size=12, classes=classes)
+    assert data.targets["boxes"].classes == (classes or ("a", "b", "c"))
+    assert set(data._listing.boxes.classes.tolist()) == set(range(len(data.targets["boxes"].classes)))
+    what = "1 category" if len(spare) == 1 else "2 categories"
+    listed = ", ".join(f"{number} c" for number in spare)
+    assert data.ignored[-1] == f"{what} without boxes, of the name of another one ({listed})"
+    assert len(data.ignored) == (1 if classes is None else 2)
+
+
 Change = Callable[[dict[str, Any]], object]
 
 

@@ -32,7 +32,7 @@ class COCOFile:
         key: The field that names it.
         images: Its images.
         annotations: Its annotations.
-        categories: The name of each category, by its id, in the order of the ids.
+        categories: The name of each category, by its id, in the order of the ids; several may have the same name.
         has_outlines: Whether the outlines of the objects have been read.
     """
 
@@ -179,7 +179,6 @@ def _loaded(path: Path, key: str, outlines: bool) -> Any:
 def _categories(path: Path, key: str, categories: list[dict[str, Any]]) -> dict[int, str]:
     """The name of each category by its id, in the order of the ids."""
     found: dict[int, str] = {}
-    ids: dict[str, int] = {}
     for number, each in enumerate(categories):
         if type(each.get("id")) is not int:
             refuse(path, key, f"categories[{number}] has the id {each.get('id')!r}", "ids are integers")
@@ -189,10 +188,6 @@ def _categories(path: Path, key: str, categories: list[dict[str, Any]]) -> dict[
             what = f"the categories {found[each['id']]} and {each['name']} have the same id, {each['id']}"
             refuse(path, key, escaped(what), "give each category an id of its own")
         found[each["id"]] = each["name"]
-        if (other := ids.setdefault(each["name"], each["id"])) != each["id"]:
-            what = f"the categories {other} and {each['id']} have the same name, {each['name']}"
-            hint = "give each category a name of its own, or all boxes of the two the same category_id"
-            refuse(path, key, escaped(what), hint)
     if not found:
         refuse(path, key, "it has no categories", "declare the classes of the boxes")
     return dict(sorted(found.items()))

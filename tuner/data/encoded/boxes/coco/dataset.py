@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from tuner.data.encoded.boxes.coco.annotation_file import COCOFile
-from tuner.data.encoded.boxes.coco.categories import index_of_classes, unasked
+from tuner.data.encoded.boxes.coco.categories import index_of_classes, left_out
 from tuner.data.encoded.boxes.coco.layout import LAYOUT, files_in, folders_of
 from tuner.data.encoded.boxes.listing import BoxListing
 from tuner.data.encoded.boxes.outlined import OutlinedImages
@@ -66,7 +66,7 @@ class _Reader:
         }
         names, index = index_of_classes(list(files.values()), self.classes)
         sets = {split: file.annotated(self._folder(file), index) for split, file in files.items()}
-        return BoxListing.of(self.root, names, sets, unasked(files, index))
+        return BoxListing.of(self.root, names, sets, left_out(files, index))
 
     def _files(self) -> dict[str, tuple[Path, str]]:
         """The annotation file of each split, the training set first, and the field that names it."""
