@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tuner.objectives import Objective, pareto_front
+from tuner.objectives import Objective, pareto_front, why_undefined
 
 HIGH, LOW = Objective.of_metric("val_accuracy"), Objective.of_metric("val_loss")
 
@@ -57,6 +57,12 @@ def test_the_best_value_sorts_first() -> None:
 def test_its_value_in_a_report() -> None:
     assert HIGH.of({"val_accuracy": 1, "val_loss": 3.0}) == 1.0
     assert HIGH.of({"val_loss": 3.0}) is None
+
+
+def test_what_a_set_lacks_for_a_metric() -> None:
+    name = "val_ema_box_map_large"
+    assert why_undefined(name, {name: math.nan}) == "no object of more than 96x96 pixels of the resized images"
+    assert why_undefined(name, {name: 0.0}) == why_undefined("val_miou", {"val_miou": math.nan}) == ""
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400])

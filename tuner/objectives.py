@@ -17,10 +17,18 @@ class Metric:
     Args:
         meaning: What it measures, with its unit.
         mode: The direction that is better; None if neither is.
+        undefined: What a set lacks for which the value is NaN, whatever the model; empty if there is always a value.
     """
 
     meaning: str
     mode: Mode | None
+    undefined: str = ""
+
+
+def _of_objects(meaning: str, size: str = "") -> Metric:
+    """A metric that is a number where there are objects; if it is of those of a size, where there are some of these."""
+    lacks = f"no object of {size} of the resized images" if size else "no object"
+    return Metric(f"{meaning}{f' of objects of {size}' if size else ''}, in [0, 1]", "max", lacks)
 
 
 METRICS = {
@@ -31,19 +39,19 @@ METRICS = {
     "accuracy_top5": Metric("share of samples whose class is among the five largest outputs, in [0, 1]", "max"),
     "ece": Metric("expected calibration error of the predicted class, in 15 bins, in [0, 1]", "min"),
     "precision": Metric("macro precision: the mean over classes, in [0, 1]", "max"),
-    "recall": Metric("macro recall: the mean over classes, of boxes COCO's of up to 100 detections, in [0, 1]", "max"),
+    "recall": _of_objects("macro recall: the mean over classes, of boxes COCO's of up to 100 detections"),
     "f1": Metric("macro F1: the mean over classes, in [0, 1]", "max"),
     "f1_micro": Metric("F1 over all pairs of a sample and a class, at a probability of 0.5, in [0, 1]", "max"),
     "miou": Metric("intersection over union of the regions of a class: the mean over classes, in [0, 1]", "max"),
     "dice": Metric("Dice coefficient of the regions of a class: the mean over classes, in [0, 1]", "max"),
     "boundary_f": Metric("F1 of the boundaries of the regions: the mean over classes, in [0, 1]", "max"),
-    "map": Metric("mean average precision: the mean over classes, of boxes COCO's, in [0, 1]", "max"),
-    "map50": Metric("mean average precision of boxes that overlap the true ones by a half or more, in [0, 1]", "max"),
-    "map75": Metric("mean average precision of boxes that overlap the true ones by three quarters, in [0, 1]", "max"),
-    "map_voc": Metric("Pascal VOC's mean average precision, of 2010 and later, in [0, 1]", "max"),
-    "map_small": Metric("mean average precision of objects of up to 32x32 pixels, in [0, 1]", "max"),
-    "map_medium": Metric("mean average precision of objects of 32x32 to 96x96 pixels, in [0, 1]", "max"),
-    "map_large": Metric("mean average precision of objects of more than 96x96 pixels, in [0, 1]", "max"),
+    "map": _of_objects("mean average precision: the mean over classes, of boxes COCO's"),
+    "map50": _of_objects("mean average precision of boxes that overlap the true ones by a half or more"),
+    "map75": _of_objects("mean average precision of boxes that overlap the true ones by three quarters"),
+    "map_voc": _of_objects("Pascal VOC's mean average precision, of 2010 and later"),
+    "map_small": _of_objects("mean average precision", "up to 32x32 pixels"),
+    "map_medium": _of_objects("mean average precision", "32x32 to 96x96 pixels"),
+    "map_large": _of_objects("mean average precision", "more than 96x96 pixels"),
     "auroc": Metric("area under the ROC curve: the mean over classes, in [0, 1]", "max"),
     "error": Metric("mean Euclidean distance between output and target, in the target's unit", "min"),
     "epoch_seconds": Metric("wall-clock seconds of an epoch, validation included", "min"),
@@ -60,10 +68,25 @@ def mode_of(name: str) -> Mode | None:
     Raises:
         KeyError: The name does not end in the name of a metric of METRICS.
     """
+    return METRICS[_ending(name)].mode
+
+
+def why_undefined(name: str, metrics: Mapping[str, Any]) -> str:
+    """What the validation set lacks if a metric of METRICS, given its full name, is NaN; empty if it is not.
+
+    Args:
+        name: The full name.
+        metrics: The metrics of an epoch.
+    """
+    value = metrics[name]
+    return METRICS[_ending(name)].undefined if isinstance(value, float) and math.isnan(value) else ""
+
+
+def _ending(name: str) -> str:
     ending = next((known for known in METRICS if name == known or name.endswith(f"_{known}")), None)
     if ending is None:
         raise KeyError(name)
-    return METRICS[ending].mode
+    return ending
 
 
 class Objective(Config):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from tuner.interfaces import NO_BOX
+from tuner.objectives import why_undefined
 from tuner.tasks import Classification, Detection
 from tuner.tasks.metrics.boxes import AveragePrecision
 from tuner.tasks.metrics.voc import VOCAveragePrecision
@@ -124,7 +125,9 @@ def test_each_class_has_its_own() -> None:
 def test_what_occurs_nowhere_has_no_value() -> None:
     meter = AveragePrecision()
     meter.update(torch.tensor([[[0, 0, 9, 9, 0.5, 0]]]), torch.tensor([[NO_BOX]]))
-    assert all(math.isnan(value) for value in meter.compute().values())
+    measured = {f"val_{name}": value for name, value in meter.compute().items()}
+    assert all(math.isnan(value) for value in measured.values())
+    assert all(why_undefined(name, measured).startswith("no object") for name in measured)
 
 
 @pytest.mark.parametrize(

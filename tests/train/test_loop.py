@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tuner.data import Digits
 from tuner.data.augmentation import Augment
 from tuner.data.images import Images
+from tuner.errors import UserError
 from tuner.interfaces import Target
 from tuner.objectives import Objective
 from tuner.tasks import Multilabel
@@ -690,6 +691,26 @@ def test_a_loss_that_is_not_finite_on_held_out_images_counts_as_diverged(value: 
     validation = config.data.load()[1]
     with pytest.raises(Diverged, match="on held-out images"):
         evaluate(config.task, Broken(), validation, torch.float32)
+
+
+LARGE = "val_map_large is no number: the validation set has no object of more than 96x96 pixels"
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "key"),
+    [
+        ("val_map_large", {}, "objective"),
+        ("val_map", {"early_stopping": {"metric": "val_map_large"}}, "trial.early_stopping.metric"),
+    ],
+)
+def test_a_metric_that_the_validation_set_has_no_value_of_ends_the_trial_at_once(
+    objective: str, changes: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    scenes = {"kind": "mnist_scenes", "source": "digits", "size": 48, "scenes": 60, "limit": 16, "batch_size": 16}
+    detector: dict[str, Any] = {"task": {"kind": "detection"}, "data": scenes, "model": {"kind": "yolo", "width": 4}}
+    with pytest.raises(UserError, match=f"{key}: {LARGE}"):
+        run(trial(**detector, **changes, epochs=2), tmp_path, Objective.of_metric(objective))
+    assert not list(tmp_path.iterdir()), "nothing is reported of it"
 
 
 # --- gradients and precision

@@ -1,7 +1,7 @@
 """The training loop. It is independent of Ray and MLflow: it trains, evaluates, and passes each epoch to `report`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from tuner.data.loading.source import ALONE, LoaderResources
-from tuner.objectives import Objective
+from tuner.errors import Problem, UserError
+from tuner.objectives import Objective, why_undefined
 from tuner.report_keys import MICRO_BATCHES
 from tuner.train import checkpoint
 from tuner.train.device import pick_device
@@ -19,6 +20,8 @@ from tuner.train.trial_config import TrialConfig
 
 Report = Callable[[dict[str, Any], checkpoint.Save], None]
 """A function that is called with the metrics of an epoch, including ``epoch``, from 1, and a checkpoint to save."""
+
+_WATCHED = "trial.early_stopping.metric"
 
 
 def fit(
@@ -32,6 +35,7 @@ def fit(
     micro_batches: int = 1,
     loading: LoaderResources = ALONE,
     teacher: nn.Module | None = None,
+    others: Sequence[str] = (),
 ) -> str:
     """Train one trial to its end, and call `report` after every epoch.
 
@@ -51,12 +55,14 @@ def fit(
             compute statistics of a batch, such as batch normalization.
         loading: What the reading of the images may take.
         teacher: The teacher of the trial's distillation, in eval mode; None if it has none.
+        others: Full names of further objectives, which are to be numbers, too.
 
     Returns:
         Why the training ended before its last epoch; empty if it did not.
 
     Raises:
         Diverged: The loss became NaN or infinite.
+        UserError: A metric that is to be a number is none, whatever the model: the validation set lacks something.
     """
     device = device or pick_device()
     with config.data.opened(device, loading) as (train, validation):
@@ -93,11 +99,21 @@ def fit(
                 "precision": str(trainer.dtype).removeprefix("torch."),
             }
             metrics |= {MICRO_BATCHES: trainer.micro_batches} if trainer.micro_batches > 1 else {}
+            _check_defined({"objective": (objective.metric, *others), _WATCHED: (patience.objective.metric,)}, metrics)
             patience.update(metrics)
             weights, state = trainer.state(objective.metric)
             state |= {"best": patience.best, "stale": patience.stale, "epoch": epoch}
             report(metrics, checkpoint.Save(config, weights, state, metrics))
     return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
+
+
+def _check_defined(names: Mapping[str, Sequence[str]], metrics: Mapping[str, Any]) -> None:
+    """Raise UserError if metrics, whose names are by the key that asks for them, are NaN in every epoch."""
+    for key, each in names.items():
+        for name in each:
+            if why := why_undefined(name, metrics):
+                message = f"{name} is no number: the validation set has {why}"
+                raise UserError(Problem(message, key, hint="name a metric that these data have"))
 
 
 class _Patience:

@@ -180,7 +180,13 @@ def _train(
     try:
         with user_code.in_experiment_folder() if config.targets else nullcontext():
             reason = fit(
-                config, spec.objective, report, device=device, micro_batches=trial.micro_batches, teacher=teacher
+                config,
+                spec.objective,
+                report,
+                device=device,
+                micro_batches=trial.micro_batches,
+                teacher=teacher,
+                others=[each.metric for each in spec.objectives[1:]],
             )
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
