@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tuner.data import COCO
 from tuner.data.decoding import Form, fitted
+from tuner.data.encoded import dataset
 from tuner.data.encoded.boxes import boxed
 from tuner.data.encoded.boxes.columns import Boxes
 from tuner.data.encoded.boxes.listing import listing_of
@@ -282,6 +283,7 @@ def test_a_missing_image_is_told_or_left_out(tmp_path: Path) -> None:
     for name in images:
         (root / name).unlink()
     listing_of.cache_clear()
+    dataset._usable.cache_clear()
     [problem] = problems_of(root=str(root), size=12, skip_broken=True)
     assert "such as 000000000000.jpg, are not in annotations, train2017, train, images/train2017" in problem.message
 

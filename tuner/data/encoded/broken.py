@@ -17,7 +17,7 @@ def broken(source: str, key: str, failures: Mapping[str, str]) -> Problem:
         failures: Why, by their names.
     """
     items = tuple(f"{escaped(name)}: {why}" for name, why in failures.items())
-    hint = "repair them or delete them"
+    hint = "repair them or delete them; skip_broken: true leaves them out"
     if any(why == IN_COLOUR for why in failures.values()):
         hint = "the first images are grey: write channels: 3 to read all in colour, or channels: 1"
     message = f"{source}: {counted(len(items), 'file')} cannot be read: {some(items, separator='; ')}"

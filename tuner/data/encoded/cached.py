@@ -17,6 +17,7 @@ from tuner.data.images import ImageData, Images, OnceRead
 from tuner.data.loading.choice import Cache, Choice, choose
 from tuner.data.loading.decoder import Decoder
 from tuner.data.loading.disk_cache import file_of
+from tuner.data.loading.failures import Failures, failures_of
 from tuner.data.loading.fetched import EncodedSet
 from tuner.data.loading.opening import on_disk, streamed
 from tuner.data.loading.source import LoaderResources, Source
@@ -147,6 +148,10 @@ class CachedImages(ImageData):
     @property
     def _decoder(self) -> Decoder:
         return Decoder(self.encoded, self.form, self.only_grey)
+
+    def _failures(self) -> Failures:
+        """Why images, of whichever set, cannot be decoded, by their names. All are decoded, unless that was done."""
+        return failures_of(_file(self).with_suffix(".json"), _names(self), self._decoder, self._origin)
 
 
 @lru_cache(maxsize=4)

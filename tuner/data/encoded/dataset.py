@@ -15,16 +15,23 @@ from pydantic import Field, field_validator, model_validator
 from tuner.data.decoding import Encoded, Outcome
 from tuner.data.encoded.broken import broken, tell_animated
 from tuner.data.encoded.listing import Items, Listing
-from tuner.data.encoded.measured import MeasuredImages
+from tuner.data.encoded.measured import UNOPENED, MeasuredImages
 from tuner.data.encoded.splitting import sets_of, why_not_named, without_test
 from tuner.data.images import Description, ImageData, Images
 from tuner.data.splits import Folds
+from tuner.error_text import escaped
 from tuner.errors import Mistakes, Problem, UserError
 from tuner.formatting import byte_size, counted, some
 from tuner.user_code import folders, imports_allowed
 
 _SAMPLE = 500
 """Most images of which the mean and the standard deviation are measured."""
+
+_SMALL = 16
+"""Side in pixels to which images are decoded to find the broken ones: a large JPEG is then decoded at an eighth of its
+size, which reads all of it."""
+_SHOWN = 3
+"""Most broken images that are named."""
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -33,7 +40,7 @@ Name = Annotated[str, Field(min_length=1)]
 class EncodedImages(MeasuredImages):
     """Images that lie encoded in files, of any format that Pillow reads and of any size.
 
-    A member says what its images and their targets are (`_listing`), and how one is found if its name is no path
+    A member says what its images and their targets are (`_complete`), and how one is found if its name is no path
     (`encoded`). The sets that it lacks are split off its training images.
     """
 
@@ -41,6 +48,10 @@ class EncodedImages(MeasuredImages):
     """Share of the training images that is held out as the validation set if the data have none."""
     test: Share | Name | None = 0.1
     """Share of the images that is held out as the test set if the data have none."""
+
+    skip_broken: bool = False
+    """Whether images that cannot be decoded are left out of their sets, for which all are decoded once, before anything
+    starts; else they fail a trial."""
 
     _key: ClassVar[str] = "root"
     """The field that says where the images are."""
@@ -82,12 +93,27 @@ class EncodedImages(MeasuredImages):
 
     @property
     @abstractmethod
-    def _listing(self) -> Listing:
-        """What the dataset holds.
+    def _complete(self) -> Listing:
+        """What the dataset holds, whether it can be decoded or not.
 
         Raises:
             Mistakes: It cannot be read, or holds nothing to learn.
         """
+
+    @property
+    def _listing(self) -> Listing:
+        """What the dataset holds, without what `skip_broken` leaves out.
+
+        Raises:
+            Mistakes: It cannot be read, or holds nothing to learn.
+        """
+        return _usable(self._whole) if self.skip_broken else self._complete
+
+    @property
+    def _whole(self) -> Self:
+        """A copy that leaves nothing out, the same for all that would leave out the same: all decode to it."""
+        decoded = {"size": _SMALL, "resize": "squash", **UNOPENED}
+        return self._unsplit.model_copy(update={"skip_broken": False, **decoded})
 
     @property
     def _origin(self) -> str:
@@ -221,6 +247,26 @@ class EncodedImages(MeasuredImages):
         names = without_test(self._listing, self.test)[0].names
         index = np.random.default_rng(0).permutation(len(names))[:_SAMPLE]
         return [names[each] for each in np.sort(index)]
+
+
+@lru_cache(maxsize=8)
+def _usable(data: EncodedImages) -> Listing:
+    """What a dataset holds, without the images that cannot be decoded.
+
+    Raises:
+        Mistakes: None is left of a set.
+    """
+    complete, failures = data._complete, data._failures()
+    if not failures:
+        return complete
+    items = [f"{escaped(name)}: {why}" for name, why in failures.items()]
+    phrase = f"{counted(len(items), 'image')} that cannot be used ({some(items, separator='; ', count=_SHOWN)})"
+    found = complete.without(failures, phrase)
+    for split, left in found.splits.items():
+        if not len(left):
+            message = f"{data.source}: {split} has no images left: ignored {phrase}"
+            raise Mistakes(Problem(message, data._key, hint="repair them: skip_broken leaves them out"))
+    return found
 
 
 @lru_cache(maxsize=4)

@@ -1,13 +1,13 @@
 """What an encoded dataset holds: its splits, its classes and its images, known without decoding one."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -87,6 +87,19 @@ class Listing:
     def digest(self) -> str:
         """A digest of all items, the same for a copy of the dataset."""
         raise NotImplementedError
+
+    def without(self, names: Collection[str], phrase: str) -> Self:
+        """A copy without some items.
+
+        Args:
+            names: Their names.
+            phrase: What they are, for the user, beside what else was ignored.
+        """
+        splits = {
+            split: items.chosen(np.flatnonzero([name not in names for name in items.names]))
+            for split, items in self.splits.items()
+        }
+        return replace(self, splits=splits, ignored=(*self.ignored, phrase))
 
 
 def stamps(paths: Iterable[str]) -> Iterator[tuple[int, int] | None]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import md5
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,8 @@ class BoxedImages(EncodedImages):
     resize: Resize = "pad"
     """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
     skip_broken: bool = False
-    """Whether broken annotations, and images that are missing, are left out; else the dataset is refused."""
+    """Whether broken annotations are left out, and images that are missing, of another size than their annotations say,
+    or cannot be decoded, for which all are decoded once; else the dataset is refused, or a trial fails."""
 
     @property
     @abstractmethod
@@ -43,8 +44,12 @@ class BoxedImages(EncodedImages):
         """Reads the annotations."""
 
     @property
-    def _listing(self) -> BoxListing:
+    def _complete(self) -> BoxListing:
         return listing_of(self._reader)
+
+    @property
+    def _listing(self) -> BoxListing:
+        return cast(BoxListing, super()._listing)
 
     @model_validator(mode="after")
     def _images_have_the_sizes_of_their_annotations(self) -> Self:

@@ -25,14 +25,12 @@ class Kind:
         one: What one has, such as ``has no area``.
         many: The same of several.
         hint: What to do.
-        can_be_skipped: Whether skip_broken leaves it out.
     """
 
     of: tuple[str, str]
     one: str
     many: str
     hint: str
-    can_be_skipped: bool = True
 
     def told(self, count: int, joint: str = " ") -> str:
         """How many there are, in words."""
@@ -95,7 +93,6 @@ OTHER_SIZE = Kind(
     "is of another size than its annotations say",
     "are of other sizes than their annotations say",
     "boxes are those of the image as it is shown: annotate the images that are in the folder",
-    can_be_skipped=False,
 )
 
 
@@ -134,8 +131,7 @@ def problems_of(faults: Iterable[Fault], source: str, key: str) -> list[Problem]
     for kind, texts in by_kind.items():
         message = f"{source}: {kind.told(len(texts))}: {some(texts, separator='; ', count=_SHOWN)}"
         skipping = f"; skip_broken: true leaves {'it' if len(texts) == 1 else 'them'} out"
-        hint = kind.hint + (skipping if kind.can_be_skipped else "")
-        problems.append(Problem(message, key, hint=hint, items=tuple(texts)))
+        problems.append(Problem(message, key, hint=kind.hint + skipping, items=tuple(texts)))
     return problems
 
 

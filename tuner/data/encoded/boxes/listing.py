@@ -2,12 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import md5
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -150,6 +150,18 @@ class BoxListing(Listing):
             joined,
             np.concatenate(file_sizes),
             tuple(faults),
+        )
+
+    def without(self, names: Collection[str], phrase: str) -> Self:
+        is_kept = np.array([name not in names for name in self.row], dtype=bool)
+        boxes = self.boxes.chosen(is_kept[self.boxes.images])
+        return replace(
+            super().without(names, phrase),
+            row={name: number for number, name in enumerate(name for name in self.row if name not in names)},
+            sizes=self.sizes[is_kept],
+            boxes=replace(boxes, images=(np.cumsum(is_kept) - 1)[boxes.images]),
+            file_sizes=self.file_sizes[is_kept],
+            _placed={},
         )
 
     def rows(self, names: Iterable[str]) -> Array:

@@ -74,7 +74,7 @@ class CSVImages(LabelledFiles):
         return separator
 
     @property
-    def _listing(self) -> CSVListing:
+    def _complete(self) -> CSVListing:
         columns = Columns(self.paths, self.labels, self.separator, self.split, self.group, **self._named)
         return listing_of(Path(self.file), Path(self._folder), self.suffix, columns, self.delimiter, self.encoding)
 

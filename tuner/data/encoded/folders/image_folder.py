@@ -26,5 +26,5 @@ class ImageFolder(LabelledFiles):
     """Share of the images of each class that is the test set if there is no folder test; or its folder."""
 
     @property
-    def _listing(self) -> FolderListing:
+    def _complete(self) -> FolderListing:
         return listing_of(Path(self.root), **self._named)

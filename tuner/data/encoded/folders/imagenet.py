@@ -39,7 +39,7 @@ class ImageNet(PublishedImages, LabelledFiles):
     """Share of the training images of each class that is held out as the validation set: 26 of 1,300."""
 
     @property
-    def _listing(self) -> "ImageNetListing":
+    def _complete(self) -> "ImageNetListing":
         return _listing_of(Path(self.root))
 
 

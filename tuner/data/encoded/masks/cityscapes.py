@@ -90,7 +90,7 @@ class Cityscapes(PublishedImages, MaskedImages):
         return replace(found, digest=md5(f"{found.digest} {self._pictures.digest}".encode()).hexdigest()[:8])
 
     @property
-    def _listing(self) -> MaskListing:
+    def _complete(self) -> MaskListing:
         return _listing_of(Path(self.root), _MASK)
 
     @property

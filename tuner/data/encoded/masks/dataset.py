@@ -61,7 +61,7 @@ class ImageMaskFolder(MaskedImages):
         return _classes_in(Path(self.root), None) if self.classes is None else self.classes
 
     @property
-    def _listing(self) -> MaskListing:
+    def _complete(self) -> MaskListing:
         root, names = Path(self.root), tuple(self._classes)
         return listing_of(root, self.images, self.masks, self.mask_suffix, names, **self._named)
 

@@ -36,7 +36,7 @@ class MaskedImages(EncodedImages):
 
     @property
     @abstractmethod
-    def _listing(self) -> MaskListing:
+    def _complete(self) -> MaskListing:
         """The images and their masks."""
 
     @property
@@ -48,7 +48,7 @@ class MaskedImages(EncodedImages):
     def _masks_can_be_read(self) -> Self:
         if not imports_allowed() or not annotations_are_checked():  # the files may be missing on this machine
             return self
-        every = sorted(self._listing.masks)
+        every = sorted(name for items in self._listing.splits.values() for name in items.names)
         names = [every[number * len(every) // _CHECKED] for number in range(_CHECKED)]
         failures, found = _sampled(self._unsplit, tuple(dict.fromkeys(names)))
         if failures:
@@ -95,10 +95,10 @@ class MaskedImages(EncodedImages):
 
     @property
     def _decoder(self) -> MaskDecoder:
-        return MaskDecoder(self.encoded, self.form, self.only_grey, self._listing.masks, self._codes)
+        return MaskDecoder(self.encoded, self.form, self.only_grey, self._complete.masks, self._codes)
 
     def _paths(self) -> Iterable[str]:
-        return chain(super()._paths(), self._listing.masks.values())
+        return chain(super()._paths(), self._complete.masks.values())
 
     def _targets_of(self, items: Items) -> Targets:
         return {}  # they are decoded with the images

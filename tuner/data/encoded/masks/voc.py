@@ -41,7 +41,7 @@ class VOCSegmentation(PublishedImages, MaskedImages):
         return str(folder_of(Path(self.root), _LAYOUT))
 
     @property
-    def _listing(self) -> MaskListing:
+    def _complete(self) -> MaskListing:
         return _listing_of(Path(self._folder))
 
     @property

@@ -35,16 +35,16 @@ class ParquetImages(LabelledFiles):
     has_files: ClassVar[bool] = False
 
     @property
-    def _listing(self) -> ParquetListing:
+    def _complete(self) -> ParquetListing:
         return listing_of(self.file, self.images, self.labels, **self._named)
 
     @property
     def _origin(self) -> str:
-        return f"{self.file}\0{self._listing.column}"
+        return f"{self.file}\0{self._complete.column}"
 
     @property
     def encoded(self) -> Encoded:
-        return partial(image_of, self._listing.shards, self._listing.column)
+        return partial(image_of, self._complete.shards, self._complete.column)
 
     def _paths(self) -> Iterable[str]:
-        return [str(shard.path) for shard in self._listing.shards.values()]
+        return [str(shard.path) for shard in self._complete.shards.values()]
