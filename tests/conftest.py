@@ -304,3 +304,11 @@ def _modules_of_tests_own() -> Iterator[None]:
         file = str(getattr(module, "__file__", None) or "")
         if "/pytest-of-" in file or file.startswith(experiments):
             del sys.modules[name]
+
+
+@pytest.fixture
+def own_data_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own in the place of that of downloaded and decoded data."""
+    folder = tmp_path_factory.mktemp("data_dir")
+    monkeypatch.setenv("TUNER_DATA_DIR", str(folder))
+    return folder

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import encoded_files
+import pytest
 
 from tuner.data import COCO
 from tuner.tracking.entities import dataset_inputs
@@ -18,6 +19,7 @@ def test_what_of_the_files_is_left_out_is_recorded(tmp_path: Path) -> None:
     assert json.loads(told.dataset.profile) == {"num_rows": 3, "ignored": ["2 boxes without an area"]}
 
 
+@pytest.mark.usefixtures("own_data_dir")
 def test_a_dataset_of_which_something_is_left_out_says_so(tmp_path: Path) -> None:
     root = encoded_files.write_coco(tmp_path)
     file = next(root.rglob("instances_train*.json"))

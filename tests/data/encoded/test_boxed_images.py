@@ -32,6 +32,9 @@ from tuner.train.trial_config import TrialConfig
 Content = dict[str, Any]
 
 
+pytestmark = pytest.mark.usefixtures("own_data_dir")
+
+
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     listing_of.cache_clear()  # tests change files behind it

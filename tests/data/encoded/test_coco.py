@@ -13,6 +13,8 @@ from tuner.data import COCO
 from tuner.data.encoded.boxes.listing import listing_of
 from tuner.data.encoded.listing import Items
 
+pytestmark = pytest.mark.usefixtures("own_data_dir")
+
 
 @pytest.fixture(autouse=True)
 def _fresh() -> None:

@@ -33,6 +33,9 @@ Content = dict[str, Any]
 LABELS = {1: 0, 18: 1, 90: 2}
 
 
+pytestmark = pytest.mark.usefixtures("own_data_dir")
+
+
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     listing_of.cache_clear()  # tests change files behind them

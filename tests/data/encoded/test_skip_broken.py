@@ -38,11 +38,7 @@ from tuner.data.loading.source import ALONE
 from tuner.errors import UserError
 from tuner.inspection.datasets import inspect_dataset
 
-
-@pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path / "data"
+pytestmark = pytest.mark.usefixtures("own_data_dir")
 
 
 def cut(path: Path) -> str:
@@ -207,9 +203,10 @@ def test_it_works_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pyte
     assert sum(kind(**fields, size=8, skip_broken=True).describe().sizes.values()) == 59
 
 
-def test_what_is_remembered_names_why(tmp_path: Path, data_dir: Path) -> None:
+def test_what_is_remembered_names_why(tmp_path: Path, own_data_dir: Path) -> None:
     kind, fields, name = folder(tmp_path / "root")
     assert kind(**fields, skip_broken=True).ignored
-    [file] = (data_dir / "decoded").glob("*.json")
+    [file] = (own_data_dir / "decoded").glob("*.json")
+    assert file.stat().st_mode & 0o777 == 0o644  # as other users may share the folder
     [(found, why)] = json.loads(file.read_text()).items()
     assert found == f"a/{name}" and "truncated" in why

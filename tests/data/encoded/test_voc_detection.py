@@ -16,6 +16,9 @@ from tuner.data.encoded.voc_folder import OBJECTS
 INSIDE = Path("VOCdevkit/VOC2012")
 
 
+pytestmark = pytest.mark.usefixtures("own_data_dir")
+
+
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     listing_of.cache_clear()  # tests change files behind it

@@ -14,6 +14,8 @@ from tuner.data import YOLOFolder
 from tuner.data.encoded.boxes.listing import listing_of
 from tuner.data.encoded.listing import Items
 
+pytestmark = pytest.mark.usefixtures("own_data_dir")
+
 
 @pytest.fixture(autouse=True)
 def _fresh() -> None:

@@ -52,4 +52,6 @@ def _read(file: Path) -> Failures | None:
 def _write(file: Path, found: Failures) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".new", dir=file.parent, encoding="utf-8", delete=False) as new:
         json.dump(found, new)  # escapes what of a file's name is not UTF-8
-    Path(new.name).replace(file)
+    part = Path(new.name)
+    part.chmod(0o644)
+    part.replace(file)
