@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from commands import tuner
-from encoded_files import write_masks, write_parquet
+from encoded_files import write_masks, write_parquet, write_voc_boxes, write_yolo
 from pages import Page
 from PIL import Image
 
@@ -264,6 +264,36 @@ class TestInspect:
         assert status == 1
         assert "the classes are unknown" in said
 
+    @pytest.mark.parametrize("kind", ["voc", "yolo"])
+    def test_classes_that_the_data_do_not_say_are_an_option(self, kind: str, here: Path) -> None:
+        if kind == "voc":
+            write_voc_boxes(here / "farm", 20, 10, classes=("cow", "ewe", "hen"))
+        else:
+            (write_yolo(here / "farm", 20, 6, 4) / "data.yaml").unlink()
+        status, said = tuner(here, "inspect", "farm")
+        assert status == 1
+        assert "tuner inspect and tuner init take them as --classes cat,dog" in said
+        status, said = tuner(here, "inspect", "farm", "--classes", "cow, ewe,hen")
+        assert status == 0, said
+        assert "3 classes" in said
+        status, said = tuner(here, "init", "farm", "--classes", "cow, ewe,hen", "-o", "-")
+        assert status == 0, said
+        assert "    classes: [cow, ewe, hen]\n" in said
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("inspect", "photos"), "photos says itself what its classes are"),
+            (("init", "photos", "-o", "-"), "photos says itself what its classes are"),
+            (("inspect", "photos.yaml"), "an experiment says its classes itself"),
+            (("inspect", "photos", "--classes", "a,,b"), "'a,,b' has a class without a name"),
+        ],
+    )
+    def test_classes_that_cannot_be_said_are_told(self, arguments: tuple[str, ...], message: str, here: Path) -> None:
+        status, said = tuner(here, *arguments, *(() if "--classes" in arguments else ("--classes", "cow,ewe")))
+        assert status == 2
+        assert "--classes" in said and message in said
+
 
 class TestInit:
     def test_it_writes_an_experiment_that_can_be_validated_and_trained(self, here: Path) -> None:
@@ -287,6 +317,17 @@ class TestInit:
         assert status == 0
         assert f"root: {here / 'photos'}\n" in said
         assert (here / "photos.yaml").read_text(encoding="utf-8") == EXPERIMENT
+
+    @pytest.mark.usefixtures("own_data_dir")
+    def test_it_leaves_out_what_is_broken_where_it_is_asked_to(self, here: Path) -> None:
+        (here / "photos" / "cats" / "7.png").write_text("")
+        status, said = tuner(here, "init", "photos", "-o", "x.yaml")
+        assert status == 2
+        assert "--skip-broken leaves out what is broken" in said
+        status, said = tuner(here, "init", "photos", "-o", "x.yaml", "--skip-broken")
+        assert status == 0, said
+        assert "    skip_broken: true\n" in (here / "x.yaml").read_text(encoding="utf-8")
+        assert tuner(here, "validate", "x.yaml")[0] == 0
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -12,7 +12,8 @@ from PIL import Image
 from tuner.data.encoded.boxes.listing import listing_of
 from tuner.errors import UserError
 from tuner.proposal.cost import Cost
-from tuner.proposal.layouts import Layout, layout_of
+from tuner.proposal.layout import Layout
+from tuner.proposal.layouts import layout_of
 from tuner.proposal.machine import Machine
 from tuner.proposal.plan import Plan, plan
 from tuner.proposal.text import name_of, text_of

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,12 @@ from tuner.report import output as streams
 if TYPE_CHECKING:
     from tuner.inspection.findings import Findings
 
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...", help="Names of the classes, in their order, where the data do not say them: helmet,head."
+    ),
+]
 _LEAST = 60
 """Seconds that an experiment may at least take."""
 
@@ -31,6 +37,7 @@ def inspect(
             "--output", "-o", help="The page of augmented images to write; default: beside FILE, as <FILE>.html."
         ),
     ] = None,
+    classes: Classes = None,
     json: AsJson = False,
 ) -> None:
     """Look at the images of a folder, or at what an experiment's networks will see.
@@ -46,8 +53,11 @@ def inspect(
         if output is not None or overrides:
             option = "--output" if output is not None else "KEY=VALUE"
             raise UserError(Problem("a folder has no augmentation", option, hint="give an experiment's YAML file"))
-        findings, page = _of_folder(path), None
+        findings, page = _of_folder(path, _given(classes)), None
     else:
+        if classes is not None:
+            hint = "write them there, or as trial.data.classes=[helmet,head]"
+            raise UserError(Problem("an experiment says its classes itself", "--classes", "command line", hint))
         findings, page = _of_experiment(path, overrides or [], output)
     if json:
         from tuner.cli.as_json import text_of
@@ -61,19 +71,40 @@ def inspect(
     raise typer.Exit(1 if findings.is_broken else 0)
 
 
-def _of_folder(path: Path) -> "Findings":
-    """Inspect a folder, or a file that lists or holds images."""
+def _given(classes: str | None, *, skip_broken: bool = False) -> dict[str, Any]:
+    """The fields of a dataset that options say.
+
+    Raises:
+        UserError: A class has no name.
+    """
+    found: dict[str, Any] = {"skip_broken": True} if skip_broken else {}
+    if classes is not None:
+        names = [name.strip() for name in classes.split(",")]
+        if not all(names):
+            hint = "names with commas between them: --classes helmet,head"
+            raise UserError(Problem(f"{classes!r} has a class without a name", "--classes", "command line", hint))
+        found["classes"] = names
+    return found
+
+
+def _of_folder(path: Path, given: dict[str, Any]) -> "Findings":
+    """Inspect a folder, or a file that lists or holds images.
+
+    Raises:
+        UserError: It does not exist, or has no use for what the user says.
+    """
     from tuner.cli.findings import Counting
     from tuner.data import ImageFolder
     from tuner.inspection.datasets import inspect_dataset, inspect_folder
     from tuner.inspection.findings import Findings
-    from tuner.proposal.layouts import Broken, Layout, NotThis, detected
+    from tuner.proposal.layout import Broken, Layout, NotThis
+    from tuner.proposal.layouts import detected
 
     if not path.exists():
         raise UserError(Problem("no such file", where=str(path)))
     with Counting(f"looking at {path}") as counting:
         try:
-            found: Layout | Broken = detected(path.absolute())
+            found: Layout | Broken = detected(path.absolute(), given)
         except Broken as broken:
             found = broken
         except NotThis as error:
@@ -158,6 +189,10 @@ def init(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if there is one.")] = False,
+    classes: Classes = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out what is broken: the file has skip_broken: true.")
+    ] = False,
 ) -> None:
     """Write an experiment for a folder of images, which fits them, this machine and a time."""
     from tuner.cli.init import write_experiment
@@ -170,4 +205,4 @@ def init(
     if seconds < _LEAST:
         hint = f"allowed: from {_LEAST}s; starting and ending a job takes nearly as long"
         raise UserError(Problem(f"{time} is too short to tune anything", "--time", "command line", hint))
-    write_experiment(folder, seconds, output, force=force)
+    write_experiment(folder, seconds, output, force=force, given=_given(classes, skip_broken=skip_broken))

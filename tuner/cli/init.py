@@ -2,8 +2,10 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -19,9 +21,13 @@ from tuner.spec.loader import load
 from tuner.storage.named_output import check_writable, writing
 
 STDOUT = Path("-")
+_PATHS = ("root", "file")
+"""The fields of datasets that have paths, which `Layout` has as absolute ones."""
 
 
-def write_experiment(path: Path, seconds: float, output: Path | None, *, force: bool = False) -> None:
+def write_experiment(
+    path: Path, seconds: float, output: Path | None, *, force: bool = False, given: Mapping[str, Any] | None = None
+) -> None:
     """Write an experiment for data to a file or to standard output, and print what to do with it.
 
     Args:
@@ -29,6 +35,7 @@ def write_experiment(path: Path, seconds: float, output: Path | None, *, force: 
         seconds: How long the job may take.
         output: The file to write; None for one beside the data; ``-`` for standard output.
         force: Whether to overwrite the file.
+        given: Fields of the dataset that the user says.
 
     Raises:
         UserError: The data are not fit for training, or the file exists.
@@ -39,7 +46,7 @@ def write_experiment(path: Path, seconds: float, output: Path | None, *, force: 
     console = Console(stderr=True)
     with Phases(console) as phases:
         phases.begin("data", f"looking at {path}")
-        layout, machine = layout_of(data), Machine.here()
+        layout, machine = layout_of(data, given or {}), Machine.here()
         made = plan(
             layout,
             machine,
@@ -50,7 +57,7 @@ def write_experiment(path: Path, seconds: float, output: Path | None, *, force: 
         )
     beside = data.parent if file == STDOUT else Path(os.path.normpath(file.parent.absolute()))
     fields = {
-        key: value if file == STDOUT or not Path(value).is_absolute() else _relative(value, beside)
+        key: value if file == STDOUT or key not in _PATHS else _relative(value, beside)
         for key, value in layout.fields.items()
     }
     text = text_of(made, replace(layout, fields=fields), machine, name_of(data.stem if data.is_file() else data.name))

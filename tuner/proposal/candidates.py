@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.interfaces import TargetKind
-from tuner.proposal.layouts import Layout
+from tuner.proposal.layout import Layout
 from tuner.proposal.machine import Machine
 
 _SMALL = 64

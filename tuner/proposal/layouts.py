@@ -1,32 +1,21 @@
 """What a folder or a file of data is: a layout that a dataset of `tuner` reads."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import Any
-
-from pydantic import ValidationError
+from types import MappingProxyType
 
 from tuner.data import CSVImages, ImageFolder, ImageMaskFolder, ParquetImages
-from tuner.data.decoding import Undecodable, quiet
 from tuner.data.encoded.csv.listing import columns_of
-from tuner.data.encoded.dataset import EncodedImages
-from tuner.data.encoded.measured import UNOPENED
-from tuner.data.encoded.unchecked import unchecked
-from tuner.errors import Mistakes, Problem, UserError, mistakes_in
-from tuner.formatting import counted
-from tuner.inspection.examine import size_of
-from tuner.interfaces import TargetKind
+from tuner.errors import Mistakes, Problem, UserError
 from tuner.proposal.boxes import kind_of_boxes
+from tuner.proposal.layout import Broken, Given, Layout, NotThis, read
 from tuner.proposal.masks import fields_of_masks
 
-_SAMPLE = 300
-"""Most images whose sizes are looked at."""
 _CSV = (".csv", ".tsv")
 LISTS = (*_CSV, ".parquet")
 """Suffixes of files that list or hold images."""
+_NOTHING: Given = MappingProxyType({})
 _COLUMNS = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group", "patient", "patient_id", "subject", "subject_id"),
@@ -34,70 +23,7 @@ _COLUMNS = {
 """Fields of a CSV file, and the names of columns that mean them, in any case."""
 
 
-class NotThis(Exception):
-    """Data are not of a layout, or of it and not fit for training; the problems say why.
-
-    Args:
-        problems: Why.
-        layout: The layout that the data certainly have; empty if they may be of another one.
-    """
-
-    def __init__(self, *problems: Problem, layout: str = "") -> None:
-        self.problems = problems
-        self.layout = layout
-
-
-class Broken(Exception):
-    """Data are of a layout, and images of theirs cannot be decoded.
-
-    Args:
-        what: A phrase for the user.
-        data: The dataset, of which no image is opened yet.
-        problems: Which images, and why.
-    """
-
-    def __init__(self, what: str, data: EncodedImages, problems: list[Problem]) -> None:
-        self.what = what
-        self.data = data
-        self.problems = problems
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What data are.
-
-    Args:
-        what: A phrase for the user.
-        fields: The fields of ``trial.data`` that name the data.
-        data: The dataset, with the defaults of its other fields.
-        training_images: The number of training images.
-        counts: The number of training images of each class, the largest first; none if not images have classes,
-            but their pixels or boxes.
-        side: The median of the shorter sides of the images, in pixels.
-        notes: What else was recognized, used or not, in sentences.
-    """
-
-    what: str
-    fields: dict[str, Any]
-    data: EncodedImages
-    training_images: int
-    counts: tuple[int, ...]
-    side: int
-    notes: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> TargetKind:
-        """The kind of the target."""
-        [target] = self.data.targets.values()
-        return target.kind
-
-    @property
-    def imbalance(self) -> float:
-        """How many times as many training images as the smallest class the largest one has."""
-        return self.counts[0] / max(self.counts[-1], 1) if self.counts else 1.0
-
-
-def image_folder(path: Path) -> Layout:
+def image_folder(path: Path, given: Given) -> Layout:
     """Recognize a folder of images, with a folder for each class.
 
     Raises:
@@ -105,10 +31,10 @@ def image_folder(path: Path) -> Layout:
     """
     if not path.is_dir():
         raise NotThis
-    return _layout("a folder of images", {"kind": "image_folder", "root": str(path)}, ImageFolder)
+    return read("a folder of images", {"kind": "image_folder", "root": str(path)}, ImageFolder, given)
 
 
-def image_mask_folder(path: Path) -> Layout:
+def image_mask_folder(path: Path, given: Given) -> Layout:
     """Recognize a folder of images and of masks.
 
     Raises:
@@ -119,12 +45,12 @@ def image_mask_folder(path: Path) -> Layout:
         raise NotThis
     fields = {"kind": "image_mask_folder", "root": str(path), **fields}
     try:
-        return _layout("images with masks", fields, ImageMaskFolder)
+        return read("images with masks", fields, ImageMaskFolder, given)
     except NotThis as error:  # images have masks of their names, so that the folders are no classes
         raise NotThis(*error.problems, layout="images with masks") from None
 
 
-def images_with_boxes(path: Path) -> Layout:
+def images_with_boxes(path: Path, given: Given) -> Layout:
     """Recognize a folder of images whose boxes stand in files of COCO, YOLO or Pascal VOC.
 
     Raises:
@@ -135,12 +61,12 @@ def images_with_boxes(path: Path) -> Layout:
         raise NotThis
     called = "images with boxes"
     try:
-        return _layout(called, {"kind": member.model_fields["kind"].default, "root": str(path)}, member)
+        return read(called, {"kind": member.model_fields["kind"].default, "root": str(path)}, member, given)
     except NotThis as error:
         raise NotThis(*error.problems, layout=called) from None
 
 
-def csv_file(path: Path) -> Layout:
+def csv_file(path: Path, given: Given) -> Layout:
     """Recognize a CSV file that lists images, or a folder with one.
 
     Raises:
@@ -152,13 +78,13 @@ def csv_file(path: Path) -> Layout:
     problems: list[Problem] = []
     for file in files:
         try:
-            return _listed(file)
+            return _listed(file, given)
         except NotThis as error:
             problems += error.problems
     raise NotThis(*dict.fromkeys(problems))
 
 
-def _listed(file: Path) -> Layout:
+def _listed(file: Path, given: Given) -> Layout:
     """What a CSV file lists. A column of groups is used in any case: else a model is measured on what it has learnt.
 
     Raises:
@@ -169,7 +95,7 @@ def _listed(file: Path) -> Layout:
     problems: list[Problem] = []
     for used in [columns] if split is None else [columns, {key: columns[key] for key in columns if key != "split"}]:
         try:
-            layout = _layout("images that a CSV file lists", {"kind": "csv", "file": str(file)} | used, CSVImages)
+            layout = read("images that a CSV file lists", {"kind": "csv", "file": str(file)} | used, CSVImages, given)
         except NotThis as error:  # not where images are broken: with other columns they might be in the test set
             problems += error.problems
             continue
@@ -183,7 +109,7 @@ def _listed(file: Path) -> Layout:
     raise NotThis(*problems)
 
 
-def parquet(path: Path) -> Layout:
+def parquet(path: Path, given: Given) -> Layout:
     """Recognize Parquet files of images.
 
     Raises:
@@ -192,7 +118,7 @@ def parquet(path: Path) -> Layout:
     is_one = path.is_file() and path.suffix.lower() == ".parquet"
     if not is_one and not (path.is_dir() and next(path.rglob("*.parquet"), None)):
         raise NotThis
-    return _layout("Parquet files of images", {"kind": "parquet", "file": str(path)}, ParquetImages)
+    return read("Parquet files of images", {"kind": "parquet", "file": str(path)}, ParquetImages, given)
 
 
 def _usual_columns(file: Path) -> dict[str, str]:
@@ -205,8 +131,8 @@ def _usual_columns(file: Path) -> dict[str, str]:
     return {key: name for key, name in found.items() if name is not None}
 
 
-Detector = Callable[[Path], Layout]
-"""Returns what data at a path are; raises `NotThis`."""
+Detector = Callable[[Path, Given], Layout]
+"""Returns what data at a path are, by what the user says beside; raises `NotThis`."""
 
 DETECTORS: Mapping[str, Detector] = {
     "images with boxes": images_with_boxes,
@@ -218,8 +144,12 @@ DETECTORS: Mapping[str, Detector] = {
 """The layouts that are recognized, by what they are called, in the order in which they are tried."""
 
 
-def layout_of(path: Path) -> Layout:
+def layout_of(path: Path, given: Given = _NOTHING) -> Layout:
     """Say what data are.
+
+    Args:
+        path: Their folder or file.
+        given: Fields of the dataset that the user says.
 
     Raises:
         UserError: They are of no layout that is known, or training would refuse them.
@@ -227,70 +157,33 @@ def layout_of(path: Path) -> Layout:
     if not path.exists():
         raise UserError(Problem("does not exist", where=str(path), hint="give the folder that holds the images"))
     try:
-        return detected(path)
+        return detected(path, given)
     except (NotThis, Broken) as error:
         hint = f"tuner inspect {path} lists all that it holds"
+        if isinstance(error, Broken):
+            hint += "; --skip-broken leaves out what is broken"
         none = Problem("no experiment can be written for this", where=str(path), hint=hint)
         raise UserError(*error.problems, none) from None
 
 
-def detected(path: Path) -> Layout:
+def detected(path: Path, given: Given = _NOTHING) -> Layout:
     """Say what data are, by the first of the layouts that they have.
+
+    Args:
+        path: Their folder or file.
+        given: Fields of the dataset that the user says.
 
     Raises:
         Broken: Images cannot be decoded.
         NotThis: They have none of them, or training would refuse them.
+        UserError: Their dataset has no field for what the user says.
     """
     problems: list[Problem] = []
     for name, detect in DETECTORS.items():
         try:
-            return detect(path)
+            return detect(path, given)
         except NotThis as error:
             problems += [replace(each, message=f"as {name}: {each.message}", key="") for each in error.problems]
             if error.layout:
                 raise NotThis(*problems, layout=error.layout) from None
     raise NotThis(*problems)
-
-
-def _layout(called: str, fields: dict[str, Any], member: type[EncodedImages]) -> Layout:
-    """Read a dataset with the defaults of its other fields.
-
-    Raises:
-        NotThis: It cannot be read.
-    """
-    given = {name: value for name, value in fields.items() if name != "kind"}
-    try:
-        data = member.model_validate(given)
-        files = data.files()
-    except ValidationError as error:
-        problems = mistakes_in(error) or [Problem(str(error))]
-        if all(problem.items for problem in problems):
-            with unchecked():
-                try:
-                    unread = member.model_validate(given | UNOPENED)
-                except ValidationError as further:  # of what is left without what is broken
-                    raise NotThis(*problems, *mistakes_in(further)) from None
-            raise Broken(called, unread, problems) from None
-        raise NotThis(*problems) from None
-    except Mistakes as mistakes:
-        raise NotThis(*mistakes.problems) from None
-    sides = list(map(min, _sizes(data, files["train"].names[:_SAMPLE])))
-    if not sides:
-        raise NotThis(Problem(f"the first images of {data.source} cannot be read"))
-    [target] = data.targets.values()
-    sizes = ", ".join(f"{len(items):,} {split}" for split, items in files.items())
-    side = round(median(sides))
-    what = f"{called}, {counted(target.size, 'class', 'classes')}, {sizes} images"
-    what += f", the shorter side {side} pixels in the median"
-    of_images = target.kind in ("class", "multilabel")
-    counts = [] if not of_images else sorted(files["train"].counts(target.size).tolist(), reverse=True)
-    return Layout(what, fields, data, len(files["train"]), tuple(counts), side)
-
-
-def _sizes(data: EncodedImages, names: list[str]) -> Iterator[tuple[int, int]]:
-    """The sizes of images in pixels, by their headers; those that cannot be read are left out."""
-    with quiet():
-        for name in names:
-            with contextlib.suppress(Undecodable):
-                if (size := size_of(data.encoded(name))) is not None:
-                    yield size

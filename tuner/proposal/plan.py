@@ -8,7 +8,7 @@ from tuner.formatting import duration
 from tuner.inspection.findings import IMBALANCE
 from tuner.proposal.candidates import Candidate, candidates, trial_of
 from tuner.proposal.cost import Cost
-from tuner.proposal.layouts import Layout
+from tuner.proposal.layout import Layout
 from tuner.proposal.machine import Machine
 from tuner.train.trial_config import TrialConfig
 

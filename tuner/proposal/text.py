@@ -8,7 +8,7 @@ import yaml
 
 from tuner.error_text import one_line
 from tuner.formatting import counted, duration
-from tuner.proposal.layouts import Layout
+from tuner.proposal.layout import Layout
 from tuner.proposal.machine import Machine
 from tuner.proposal.plan import Plan, expected
 
