@@ -126,7 +126,7 @@ def soak(trials: int, every: float, seed: int) -> list[str]:
         took, status = time.monotonic() - began, night.wait(60)
         last_lines = night.log.read_text().rpartition("Leaderboard")[2]
         # The driver was killed while the end of its job was recorded: no trial is left to resume.
-        is_through = "has finished all of its" in last_lines
+        is_through = "has finished its" in last_lines
         is_behind = "tuner sync" in last_lines
         if is_behind:  # the server was down at the end, or the driver killed: do as the message says
             head.run(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tuner import instances
+from tuner.formatting import counted
 
 Outputs = Tensor | dict[str, Tensor]
 """What a model returns: one tensor, or one tensor for each head. The first dimension is the sample."""
@@ -171,15 +172,16 @@ class Target:
         return self.classes[index] if index < len(self.classes) else str(index)
 
     def __str__(self) -> str:
+        classes = counted(self.size, "class", "classes")
         texts = {
-            "class": "one of {} classes",
-            "multilabel": "any number of {} classes",
-            "mask": "one of {} classes for each pixel",
-            "boxes": "any number of boxes of {} classes",
-            "instances": "any number of objects with masks of {} classes",
-            "values": "{} values in {}",
+            "class": f"one of {classes}",
+            "multilabel": f"any number of {classes}",
+            "mask": f"one of {classes} for each pixel",
+            "boxes": f"any number of boxes of {classes}",
+            "instances": f"any number of objects with masks of {classes}",
+            "values": f"{counted(self.size, 'value')} in {self.unit}",
         }
-        return texts[self.kind].format(self.size, self.unit)
+        return texts[self.kind]
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ class TestGoingOn:
         journal.recorded(end_of("FINISHED", {"status": "completed"}))
         status, _, error = tuner("run", path, "--resume")
         assert status == 2
-        assert "has finished all of its" in error and "--extend 10 trains" in error and "tuner sync" in error
+        assert "has finished its" in error and "--extend 10 trains" in error and "tuner sync" in error
 
     def test_fewer_than_none_are_refused(self, tuner: Tuner, write: Write, minimal: str) -> None:
         assert tuner("run", write(minimal), "--extend", "-1")[0] == 2

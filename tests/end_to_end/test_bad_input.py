@@ -395,7 +395,7 @@ MISTAKES = {
     "more initial than trials": Bad(
         "{kind: grid}",
         "{kind: random, trials: 1, initial: [{optimizer.lr: 0.1}, {optimizer.lr: 0.01}]}",
-        ":8:35: search.initial: has 2 configurations, but there are only 1 trials",
+        ":8:35: search.initial: has 2 configurations, but there are only 1 trial",
         (),
     ),
     # Conditions

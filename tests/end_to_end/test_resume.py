@@ -335,7 +335,7 @@ def test_what_went_on_has_the_numbers_of_what_was_never_interrupted(grid: Place)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--resume"], "has finished all of its 6 trials"),
+        (["--resume"], "has finished its 6 trials"),
         (["--extend", "3"], "--extend: the space has no more than the 6 trials"),
         (["--resume", "trial.epochs=7"], "trial.epochs: was 5 when the job began, and is 7"),
         (["--extend", "3", "objective=val_loss"], "objective.metric: was"),

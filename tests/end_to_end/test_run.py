@@ -263,7 +263,7 @@ def test_the_journal_tells_what_the_driver_knew(job: Job) -> None:
 
 @pytest.mark.slow
 def test_a_job_that_is_through_is_not_gone_on_with(job: Job) -> None:
-    with pytest.raises(UserError, match="has finished all of its 4 trials"):
+    with pytest.raises(UserError, match="has finished its 4 trials"):
         run(job.spec, resume=True)
     with pytest.raises(UserError, match="the space has no more than the 4 trials"):
         run(job.spec, extend=2)
@@ -286,7 +286,7 @@ def test_a_job_whose_driver_was_killed_in_its_last_words_is_gone_on_with(
     told = journal.read_text().removeprefix("".join(before))
     assert '"recorded"' in told and '"started"' not in told
     assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(again.links.parent_run_id).info.status == "FINISHED"
-    with pytest.raises(UserError, match="has finished all of its 1 trials"):
+    with pytest.raises(UserError, match="has finished its 1 trial"):
         run(spec, resume=True)
 
 
@@ -380,7 +380,7 @@ class TestGoingOn:
     @pytest.mark.parametrize("search", [{"kind": "random", "trials": 4}, {"kind": "bayesian", "trials": 4}])
     def test_a_job_that_is_through_is_refused(self, search: dict[str, Any], tmp_path: Path) -> None:
         spec = self.past(tmp_path, search=search)
-        with pytest.raises(UserError, match="has finished all of its"):
+        with pytest.raises(UserError, match="has finished its"):
             _past(spec, 0)
 
     def test_a_space_that_is_exhausted_has_no_more(self, tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ class TestGoingOn:
             tmp_path, space={"optimizer.lr": {"choice": [0.1, 0.2]}}, search={"kind": "random", "trials": 9}
         )
         assert spec.count() == 2
-        with pytest.raises(UserError, match="has finished all of its"):
+        with pytest.raises(UserError, match="has finished its"):
             _past(spec, 0)
         with pytest.raises(UserError, match="the space has no more than the 2 trials"):
             _past(spec, 5)
@@ -396,7 +396,7 @@ class TestGoingOn:
     def test_a_budget_that_was_spent_may_be_raised(self, tmp_path: Path) -> None:
         space = {"optimizer.lr": {"grid": [0.1, 0.2, 0.3]}}
         spec = self.past(tmp_path, space=space, search={"kind": "grid"}, budget={"trials": 2})
-        with pytest.raises(UserError, match="has finished all of its"):
+        with pytest.raises(UserError, match="has finished its"):
             _past(spec, 0)
         raised = experiment(storage=str(tmp_path), space=space, search={"kind": "grid"})
         assert _past(raised, 0)[0].count() == 3

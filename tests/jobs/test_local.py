@@ -140,6 +140,10 @@ def train(config):
     return {"val": {"loss": config["lr"]}}
 
 
+def ties(config):
+    yield from (0, 0, 1)
+
+
 def steps(config):
     yield 4
     yield {"loss": 3, "done": True}
@@ -166,6 +170,8 @@ def test_a_function_of_ones_own_reports_to_the_terminal(
     assert lines[3:] == ["report 4  val/loss 0.5000"]
     assert (tmp_path / "best" / "step").read_text() == "1"
     assert "'word' was left out: it was a str" in capsys.readouterr().err
+    tied = ["report 1  loss 0  best so far", "report 2  loss 0  as good as the best so far"]
+    assert said(own_spec(f"{module}:ties")) == [*tied, "report 3  loss 1"]
     assert said(own_spec(f"{module}:steps"))[-1] == "report 2  loss 3  best so far"
     assert said(own_spec(f"{module}:other"))[-1] == "never reported loss as a number: it reported los"
 
@@ -184,7 +190,7 @@ def test_an_empty_folder_will_do(tmp_path: Path) -> None:
 
 def test_it_says_why_it_ended_early() -> None:
     lines = said(experiment(epochs=5, early_stopping={"patience": 1, "min_delta": 1.0}))
-    assert lines[-1] == "no improvement for 1 epochs"
+    assert lines[-1] == "no improvement for 1 epoch"
     assert len(lines) == 1 + 2 + 1
 
 

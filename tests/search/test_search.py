@@ -149,7 +149,7 @@ class TestInitial:
     def test_are_no_more_than_the_trials(self) -> None:
         [problem] = Random(trials=1, initial=[{"a": 0.1}, {"a": 0.2}]).check(space(**SPACE))
         assert problem.key == "search.initial"
-        assert "has 2 configurations, but there are only 1 trials" in problem.message
+        assert "has 2 configurations, but there are only 1 trial" in problem.message
 
 
 NUMBERS: dict[str, Any] = {"a": {"uniform": [0, 1]}, "b": {"int": [1, 9]}, "c": {"logint": [1, 99]}}

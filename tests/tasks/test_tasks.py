@@ -140,13 +140,13 @@ def test_meters_of_two_processes_measure_together_what_one_does() -> None:
         (
             Head(target="label", loss=NLL(class_weights=(1, 2))),
             "heads.h.loss.class_weights",
-            "has 2 weights, and there are 10 classes",
+            "has 2 weights for 10 classes",
             "balanced",
         ),
         (
             Head(target="tags", loss=BinaryCrossEntropy(pos_weight=(1, 2))),
             "heads.h.loss.pos_weight",
-            "has 2 weights, and there are 3 classes",
+            "has 2 weights for 3 classes",
             "one number for all",
         ),
     ],

@@ -87,7 +87,7 @@ class TestRoundTrip:
         trial = job.next()
         for value in (0.1, 1 / 3, 0.2):
             job.report(trial, value, store_of(job))
-        job.end(trial, "completed", "no improvement for 1 epochs")
+        job.end(trial, "completed", "no improvement for 1 epoch")
         past = job.past()
         [read] = past.trials
         assert same(read, trial)

@@ -38,7 +38,9 @@ def test_a_trial_keeps_its_best_report_whole() -> None:
     reports = [
         {"epoch": n, "val_accuracy": value, "val_loss": 9 - n} for n, value in enumerate([0.5, 0.8, 0.8, 0.6], 1)
     ]
-    assert [ours.take(report, HIGH) for report in reports] == [True, True, True, False]
+    taken = [(ours.take(report, HIGH), ours.standing) for report in reports]
+    new = (True, "best so far")
+    assert taken == [new, new, (True, "as good as the best so far"), (False, "")]
     assert (ours.best, ours.best_epoch, ours.epoch) == (0.8, 3, 4)
     assert ours.best_report == reports[2]
     assert ours.series == {1: 0.5, 2: 0.8, 3: 0.8, 4: 0.6}

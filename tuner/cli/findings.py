@@ -107,7 +107,7 @@ def _table(findings: Findings) -> Table:
         counts = [findings.counts[split].get(label, 0) for split in findings.splits]
         table.add_row(Text(label or "(none)"), *(f"{count:,}" for count in counts))
     if len(classes) > _MAX_CLASSES:
-        table.caption = f"and {len(classes) - _MAX_CLASSES:,} classes more"
+        table.caption = f"and {counted(len(classes) - _MAX_CLASSES, 'class', 'classes')} more"
     if len(classes) > 1:
         totals = [f"{sum(findings.counts[split].values()):,}" for split in findings.splits]
         table.add_section()

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.proposal.cost import measure
 from tuner.proposal.layouts import layout_of
 from tuner.proposal.machine import Machine, weights_can_be_had
@@ -68,7 +69,7 @@ def write_experiment(
     with writing(file):
         file.write_text(text, encoding="utf-8")
     typer.echo(f"{path}: {layout.what}")
-    typer.echo(f"wrote {file}: {made.trials} trials of up to {made.epochs} epochs")
+    typer.echo(f"wrote {file}: {counted(made.trials, 'trial')} of up to {counted(made.epochs, 'epoch')}")
     typer.echo(f"    tuner inspect {file}    shows what a network will see")
     typer.echo(f"    tuner run {file}")
 

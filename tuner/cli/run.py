@@ -8,6 +8,7 @@ import typer
 
 from tuner.cli.arguments import File, Overrides, Uri
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.report import output as streams
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def validate(
             typer.echo(spec.to_yaml(), nl=False)
         else:
             trials = spec.count()
-            typer.echo(f"{file}: valid, {trials} {'trial' if trials == 1 else 'trials'}")
+            typer.echo(f"{file}: valid, {counted(trials, 'trial')}")
     if problems:
         raise UserError(*problems)
 
@@ -206,8 +207,7 @@ def sync(
 
     streams.ignore_closed_stdout()
     synced = sync_job(load(file, overrides or ()), file, job, lambda message: typer.echo(message, err=True))
-    trials = "1 trial" if synced.trials == 1 else f"{synced.trials} trials"
-    typer.echo(f"job {synced.job}: the record of its {trials} is complete")
+    typer.echo(f"job {synced.job}: the record of its {counted(synced.trials, 'trial')} is complete")
 
 
 def schema() -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 from tuner.cli.load_call import load_call
 from tuner.config_keys import Assignment
 from tuner.data.loading.source import LoaderResources
-from tuner.formatting import duration, score, score_format
+from tuner.formatting import counted, duration, score, score_format
 from tuner.jobs.forecast import forecast
 from tuner.jobs.result import FAILED, INTERRUPTED, Result
 from tuner.objectives import Objective
@@ -164,7 +164,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
         console.print(table)
     gpu = spec.resources.gpu if isinstance(spec.resources.gpu, str) else f"{spec.resources.gpu:g}"
     epochs = spec.trial.length
-    length = "" if epochs is None else f" of {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    length = "" if epochs is None else f" of {counted(epochs, 'epoch')}"
     repeats = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
     address = connection.address_of(address)
     share = None if address else resources.share(spec.resources, resources.here(), spec.count())
@@ -220,7 +220,7 @@ def print_result(console: Console, result: Result, source: Path | None = None) -
         scores = "  ".join(f"{o.metric} {column(o.of(best.best_report))}" for o, column in columns)
         on_front = len(front(result.trials, objectives))
         if on_front:
-            trials = f"{on_front} {'trial' if on_front == 1 else 'trials'}"
+            trials = counted(on_front, "trial")
             lines.append(Text.assemble(("front       ", "bold"), f"{trials}, drawn in {FRONT_FILE} in MLflow"))
         lines.append(Text.assemble(("best        ", "bold"), f"trial {best.number}: ", (settings, "bold green")))
         lines.append(Text(f"            {scores} in epoch {best.best_epoch}"))

@@ -16,6 +16,7 @@ from tuner.data.pixels import Unclear
 from tuner.data.splits import stratified
 from tuner.data.user_dataset import ImageSet, check_classes, disagreement, names, read_pairs
 from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
 from tuner.interfaces import ImageShape, Target
 from tuner.target_name import TargetName
 from tuner.user_code import folders, imports_allowed, in_experiment_folder, raised, resolve_factory
@@ -57,10 +58,11 @@ class ImportedData(InMemoryImages):
             raise Mistakes(problem)
         classes = self.targets["label"].size  # a stratified split has each class in both sets
         count = len(self._set(True).labels)
+        images = counted(count, "image")
         if self.folds is not None and self.folds.k > count:
-            raise Mistakes(Problem(f"{self.folds.k} folds of {count} images", "folds.k", hint="at most the images"))
+            raise Mistakes(Problem(f"{self.folds.k} folds of {images}", "folds.k", hint="at most the images"))
         if self.folds is None and min(self.validation_size, count - self.validation_size) < classes:
-            message = f"{self.validation:g} of {count} images leaves fewer images than classes in one of the two sets"
+            message = f"{self.validation:g} of {images} leaves fewer images than classes in one of the two sets"
             raise Mistakes(Problem(message, "validation"))
         return self
 

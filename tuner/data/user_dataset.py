@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tuner.data.pixels import Bytes, Unclear, as_bytes, as_class
 from tuner.errors import Problem
+from tuner.formatting import counted
 from tuner.interfaces import ImageShape, Target
 from tuner.user_code import raised
 
@@ -151,7 +152,7 @@ def _size(image: Any) -> str:
 
 
 def _text(channels: int, height: int, width: int) -> str:
-    return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
+    return f"{width}x{height} with {counted(channels, 'channel')}"
 
 
 def _check_repeatable(dataset: Any, images: Tensor, labels: Tensor) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
 from tuner.trials.resume.reading import read_past
@@ -155,10 +156,10 @@ def _lengthened(
         hint = "widen the space, in a new job, or raise budget.trials"
         if spec.search.is_exhaustive:
             hint = "add values to the grid: only the new configurations are trained"
-        message = f"{limit_name} no more than the {before} trials of job {past.job}"
+        message = f"{limit_name} no more than the {counted(before, 'trial')} of job {past.job}"
         raise UserError(Problem(message, "--extend", hint=hint))
     if total <= before and past.is_finished and past.end:  # without an end its winner is yet to be tested
-        message = f"the last job of {spec.name!r}, {past.job}, has finished all of its {len(past.trials)} trials"
+        message = f"the last job of {spec.name!r}, {past.job}, has finished its {counted(len(past.trials), 'trial')}"
         hint = (
             "--extend 10 trains ten configurations more; without --resume a new job begins; "
             "tuner sync FILE completes its record if something is missing"
@@ -182,7 +183,7 @@ def _with_more_trials(
     configurations = -(-before // spec.repeat)
     requested = _asked(spec) or configurations
     if requested < configurations and requested not in past.asked:
-        message = f"is {requested}, but the job has {configurations} configurations already"
+        message = f"is {requested}, but the job has {_configurations(configurations)} already"
         hint = f"allowed: the number with which the job began, or {configurations} and more"
         raise UserError(Problem(message, "search.trials", where, hint))
     total = max(configurations, requested) + extend
@@ -215,7 +216,7 @@ def _widened(
 
 
 def _configurations(count: int) -> str:
-    return "1 configuration" if count == 1 else f"{count} configurations"
+    return counted(count, "configuration")
 
 
 def changed_code(before: dict[str, str] | None, code: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.jobs import preflight
 from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.jobs.lock import alone_in
@@ -242,8 +243,9 @@ def _print_plan(opening: JobStart, generator: TrialGenerator, learnt: warm_start
     if past is not None:
         ended = len(past.trials) - len(generator.unfinished)
         lines.append(
-            f"resuming job {past.job}: {ended} trials have ended, {len(generator.unfinished)} continue, "
-            f"up to {generator.total - len(past.trials)} are new"
+            f"resuming job {past.job}: {counted(ended, 'trial has', 'trials have')} ended, "
+            f"{counted(len(generator.unfinished), 'continues', 'continue')}, "
+            f"up to {counted(generator.total - len(past.trials), 'is', 'are')} new"
         )
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

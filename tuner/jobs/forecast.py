@@ -5,7 +5,7 @@ from statistics import fmean
 
 from tuner import user_code
 from tuner.errors import UserError
-from tuner.formatting import duration
+from tuner.formatting import counted, duration
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
 from tuner.trials import journal
@@ -40,11 +40,11 @@ def forecast(spec: ExperimentSpec, slots: int) -> str:
     each, note = fmean(measured), ""
     if spec.trial.length and before.trial.length and spec.trial.length != before.trial.length:
         each *= spec.trial.length / before.trial.length
-        epochs = f"{before.trial.length} {'epoch' if before.trial.length == 1 else 'epochs'}"
+        epochs = counted(before.trial.length, "epoch")
         note = f", trained for {epochs}, scaled to {spec.trial.length}"
     count = spec.count() if spec.budget.trials is None else min(spec.count(), spec.budget.trials)
     whole = each * math.ceil(count / slots)
     return (
         f"about {duration(whole)} of training: {count:,} x {duration(each)} / {min(slots, count)} at once; "
-        f"{duration(fmean(measured))} is the mean of {len(measured)} trials of job {past.job}{note}"
+        f"{duration(fmean(measured))} is the mean of {counted(len(measured), 'trial')} of job {past.job}{note}"
     )

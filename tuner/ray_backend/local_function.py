@@ -77,8 +77,8 @@ class _Reports:
         report = numbers | {"epoch": self.trial.epoch + 1}
         is_best = self.trial.take(report, self._objectives[0], others=self._objectives[1:])
         shown = "  ".join(f"{name} {score(value)}" for name, value in numbers.items())
-        mark = "  best so far" if is_best else ""
-        self._console.print(f"report {self.trial.epoch}  {shown}{mark}", soft_wrap=True, highlight=False, markup=False)
+        line = "  ".join(filter(None, (f"report {self.trial.epoch}", shown, self.trial.standing)))
+        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
         if is_best and checkpoint is not None and self._output:
             with checkpoint.as_directory() as folder, tempfile.TemporaryDirectory(dir=self._output.parent) as temporary:
                 complete = shutil.copytree(folder, Path(temporary, "checkpoint"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.storage.named_output import writing
 
 _MARK = '<meta name="generator" content="tuner">'
@@ -50,6 +51,7 @@ def write_page(path: Path, template: str, *, has_plots: bool = True, **values: A
         lstrip_blocks=True,
     )
     # JSON inside a script element, where the browser interprets only an end tag and a comment.
+    environment.filters["counted"] = counted
     environment.filters["inert"] = lambda json: Markup(json.replace("<", "\\u003c"))
     page = environment.get_template(template).render(
         mark=Markup(_MARK),

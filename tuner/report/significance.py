@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist, mean, stdev
 
-from tuner.formatting import score, score_format
+from tuner.formatting import counted, score, score_format
 from tuner.objectives import Objective
 from tuner.report.plots.study import configuration
 from tuner.trials.status import SCORED
@@ -60,7 +60,7 @@ def _seeds(best: Trial, rivals: Sequence[Trial], objective: Objective) -> list[s
     format_score = score_format([mean(scores), min(scores), max(scores)])
     spread = f"mean {format_score(mean(scores))}, from {format_score(min(scores))} to {format_score(max(scores))}"
     sentences = [
-        f"Its configuration was trained with {seeds} seed{'s' if seeds > 1 else ''}, in {len(own)} trials: {spread}, "
+        f"Its configuration was trained with {counted(seeds, 'seed')}, in {counted(len(own), 'trial')}: {spread}, "
         f"standard deviation {score(_deviation(scores))}."
     ]
     better = [group for group in groups.values() if len(group) > 1 and _is_ahead(_scores(group), scores, objective)]

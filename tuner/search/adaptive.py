@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tuner.config_keys import Assignment
 from tuner.errors import Problem
+from tuner.formatting import counted
 from tuner.search.planned import QMC, Allows, CountedSearch
 from tuner.search.space import Space
 
@@ -117,7 +118,7 @@ class Bayesian(Adaptive):
             return "tpe", f"the space has more than {_GP_MAX_KEYS} keys"
         if self.trials > _GP_MAX_TRIALS:
             return "tpe", f"with more than {_GP_MAX_TRIALS} trials a Gaussian process takes seconds per suggestion"
-        return "gp", f"{len(space)} keys without conditions, {self.trials} trials without pruning"
+        return "gp", f"{counted(len(space), 'key')} without conditions, {counted(self.trials, 'trial')} without pruning"
 
 
 _STARTUP = 10

@@ -10,6 +10,7 @@ from pydantic import Field
 from tuner.config import Config
 from tuner.config_keys import Assignment, Value
 from tuner.errors import Problem, allowed
+from tuner.formatting import counted
 from tuner.search.conditions import combinations, draw, is_active
 from tuner.search.distributions import same
 from tuner.search.space import Space
@@ -129,7 +130,9 @@ class CountedSearch(Search):
             message = f"{self.trials} trials are too many for a plan, which has at most {_MAX_PLANNED}"
             yield Problem(message, "search.trials", hint=hint)
         if len(self.initial) > self.trials:
-            message = f"has {len(self.initial)} configurations, but there are only {self.trials} trials"
+            message = (
+                f"has {counted(len(self.initial), 'configuration')}, but there are only {counted(self.trials, 'trial')}"
+            )
             yield Problem(message, "search.initial", hint="raise search.trials")
 
     def with_trials(self, trials: int) -> "CountedSearch":

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
 
 
 class Resources(Config):
@@ -81,7 +82,7 @@ class FailAfter(Config):
 
     def reached(self, failed: int, of: int) -> str:
         """A sentence on the limit that `failed` trials out of `of` reach; empty if they reach none."""
-        count = "1 trial" if failed == 1 else f"{failed} trials"
+        count = counted(failed, "trial")
         if self.trials is not None and failed >= self.trials:
             return f"{count} failed, and fail_after.trials is {self.trials}"
         if self.share is not None and failed and failed >= self.share * of - 1e-9:  # because 0.07 * 100 > 7

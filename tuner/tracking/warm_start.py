@@ -7,6 +7,7 @@ from typing import Any
 
 from tuner.config_keys import Value
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.search.conditions import draw
 from tuner.search.searcher import State, TrialOutcome
 from tuner.search.space import Distribution
@@ -40,7 +41,7 @@ class WarmStart:
         if not self.source:
             return ""
         total = len(self.told) + sum(self.left_out.values())
-        text = f"learning from {len(self.told)} of the {total} trials of {self.source!r}"
+        text = f"learning from {len(self.told)} of the {counted(total, 'trial')} of {self.source!r}"
         by_count = sorted(self.left_out.items(), key=lambda pair: (-pair[1], pair[0]))
         return f"{text}; not from {', '.join(f'{count} {why}' for why, count in by_count)}" if by_count else text
 
@@ -77,7 +78,7 @@ def learnt(spec: ExperimentSpec, uri: str, but: str = "") -> WarmStart:
     if not outcomes and len(others) == len(runs):
         wanted = ", ".join(objective.metric for objective in spec.objectives)
         why = f": {', '.join(f'{count} {reason}' for reason, count in left_out.items())}" if left_out else ""
-        message = f"none of the {len(runs)} trials of {source!r} can be learnt from{why}"
+        message = f"none of the {counted(len(runs), 'trial')} of {source!r} can be learnt from{why}"
         hint = f"it takes trials that ended, with {wanted} measured, and every searched key inside the space"
         raise UserError(Problem(message, key, uri, hint))
     return found

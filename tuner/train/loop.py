@@ -10,6 +10,7 @@ from torch import nn
 
 from tuner.data.loading.source import ALONE, LoaderResources
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.objectives import Objective, why_undefined
 from tuner.report_keys import MICRO_BATCHES
 from tuner.train import checkpoint
@@ -104,7 +105,7 @@ def fit(
             weights, state = trainer.state(objective.metric)
             state |= {"best": patience.best, "stale": patience.stale, "epoch": epoch}
             report(metrics, checkpoint.Save(config, weights, state, metrics))
-    return f"no improvement for {patience.stale} epochs" if patience.is_over else ""
+    return f"no improvement for {counted(patience.stale, 'epoch')}" if patience.is_over else ""
 
 
 def _check_defined(names: Mapping[str, Sequence[str]], metrics: Mapping[str, Any]) -> None:

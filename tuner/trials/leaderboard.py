@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from tuner.formatting import counted
 from tuner.objectives import Objective, pareto_front
 from tuner.trials.status import SCORED
 from tuner.trials.trial import Trial
@@ -72,7 +73,7 @@ def failures(trials: Sequence[Trial]) -> str:
     if not failed:
         return ""
     first = f"trial {failed[0].number}" if len(failed) == 1 else f"the first, trial {failed[0].number}"
-    return f"{len(failed)} of {len(trials)} trials; {first}: {failed[0].reason}"
+    return f"{len(failed)} of {counted(len(trials), 'trial')}; {first}: {failed[0].reason}"
 
 
 def leaderboard(trials: Sequence[Trial], objectives: Sequence[Objective], repeat: int = 1) -> "pd.DataFrame":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from tuner.formatting import counted
 from tuner.objectives import Objective
 from tuner.process.signals import on_signal, stop
 from tuner.spec.sections import FailAfter
@@ -75,7 +76,7 @@ class StoppingCriteria(TrialCallback):
             if value is not None and not trial.not_finite and objective.beats(value, goal) and not self.reason:
                 self.reason = f"{objective.metric} {value:.6g} reached {goal:g}"
         if self._epochs is not None and self._spent >= self._epochs and not self.reason:
-            self.reason = f"the budget of {self._epochs} epochs is spent"
+            self.reason = f"the budget of {counted(self._epochs, 'epoch')} is spent"
 
     def trial_ended(self, trial: Trial) -> None:
         """Check whether the first trials all failed, and whether too many trials failed."""

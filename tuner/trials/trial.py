@@ -57,6 +57,8 @@ class Trial:
     """The last epoch reported; of a function of the user's own, the number of reports."""
     best: float | None = None
     """The objective at its best report."""
+    ties: bool = False
+    """Whether its best report is as good as the best one before it, and no better."""
     best_report: dict[str, Any] = field(default_factory=dict)
     """All metrics of its best report."""
     best_assignment: Assignment = field(default_factory=dict)
@@ -119,6 +121,13 @@ class Trial:
         """Whether it violates no constraint."""
         return all(violation <= 0 for violation in self.violations.values())
 
+    @property
+    def standing(self) -> str:
+        """How its last report compares with those before it, for people; empty if an earlier one was better."""
+        if self.best_epoch != self.epoch:
+            return ""
+        return "as good as the best so far" if self.ties else "best so far"
+
     def values(self, objectives: Sequence[Objective]) -> list[float] | None:
         """Return each objective of its best report; None if one is missing."""
         values = [objective.of(self.best_report) for objective in objectives]
@@ -157,6 +166,7 @@ class Trial:
         self.series[self.epoch] = value
         if any(other.of(report) is None for other in others) or not objective.beats(value, self.best):
             return False
+        self.ties = value == self.best
         self.best, self.best_report, self.best_assignment = value, dict(report), dict(self.assignment_at(self.epoch))
         return True
 

@@ -271,7 +271,7 @@ def test_a_trial_takes_it(tmp_path: Path) -> None:
     )
     assert {"val_miou", "val_boundary_f"} <= set(trial.metrics)
     task = {"kind": "semantic_segmentation", "loss": {"kind": "pixel_dice", "class_weights": [1, 2]}}
-    with pytest.raises(ValidationError, match="has 2 weights, and there are 3 classes"):
+    with pytest.raises(ValidationError, match="has 2 weights for 3 classes"):
         TrialConfig.model_validate({"task": task, "data": data, "model": {"kind": "unet"}})
 
 

@@ -18,6 +18,7 @@ from tuner.data.augmentation.mixing import mixed
 from tuner.data.augmentation.mosaic import composed
 from tuner.data.augmentation.policies import changed_by_policy
 from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
 from tuner.interfaces import Batch, ImageShape, Target
 
 
@@ -91,9 +92,8 @@ class Augment(Config):
             message = f"{self.policy} cannot change images of {image.channels} channels"
             problems.append(Problem(message, "policy", hint=hint))
         if self.hue and image.channels != 3:
-            has = "1 channel" if image.channels == 1 else f"{image.channels} channels"
             hint = "leave hue out, or set it to 0; images of 3 channels have hues"
-            problems.append(Problem(f"images of {has} have no hue", "hue", hint=hint))
+            problems.append(Problem(f"images of {counted(image.channels, 'channel')} have no hue", "hue", hint=hint))
         for field in ("mosaic", "copy_paste"):
             if getattr(self, field) and (whole := [name for name in targets if name not in places]):
                 message = f"an image that has parts of others has no {' and '.join(whole)} of its own"

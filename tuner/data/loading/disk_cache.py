@@ -17,7 +17,7 @@ from tuner.data.downloads import data_dir
 from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
 from tuner.errors import Problem, UserError
-from tuner.formatting import byte_size
+from tuner.formatting import byte_size, counted
 from tuner.storage.disk_full import is_full
 from tuner.storage.file_lock import exclusive
 
@@ -94,7 +94,7 @@ def _opened(file: Path, shape: tuple[int, ...]) -> Bytes | None:
 def _write(
     file: Path, names: list[str], decoder: Decoder, check: Callable[[Outcome], None], threads: int | None
 ) -> None:
-    print(f"decoding {len(names):,} images into {file}")
+    print(f"decoding {counted(len(names), 'image')} into {file}")
     size = len(names) * decoder.image_bytes
     owner = f"{file.stem}-{socket.gethostname()}-{os.getpid()}-"
     descriptor, name = tempfile.mkstemp(_PART, owner, file.parent)

@@ -157,21 +157,15 @@ def _train(
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         see(metrics)
-        mark = ""
-        if trial.take(metrics, spec.objective, others=spec.objectives[1:]):
-            mark = "  best so far"
-            if output:
-                _replace(output, save)
+        if trial.take(metrics, spec.objective, others=spec.objectives[1:]) and output:
+            _replace(output, save)
         shown = [
             f"{name} {score(metrics[name])}"
             for name in config.metrics
             if name.endswith(("loss", "accuracy", "error")) or name == spec.objective.metric
         ]
-        console.print(
-            f"epoch {metrics['epoch']}/{config.epochs}  {'  '.join(shown)}  {duration(metrics['epoch_seconds'])}{mark}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        parts = (f"epoch {metrics['epoch']}/{config.epochs}", *shown, duration(metrics["epoch_seconds"]))
+        console.print("  ".join(filter(None, (*parts, trial.standing))), soft_wrap=True, highlight=False)
 
     with found(spec, tracking_uri(spec)) as source:
         teacher = load_teacher(str(source.folder), config) if source else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 from tuner.spec.validation_errors import as_user_error
@@ -65,7 +66,7 @@ class TrialResources:
         if self.slots:
             more = f", for {self.later} more when the autoscaler has added all nodes that it may" if self.later else ""
             return f"room for {self.slots} trials at once{more}" if self.slots > 1 else f"room for one trial{more}"
-        total = f", for up to {self.later} trials at once" if self.later else ""
+        total = f", for up to {counted(self.later, 'trial')} at once" if self.later else ""
         return f"no node has room for a trial yet: the autoscaler is asked for one{total}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from tuner import user_code
-from tuner.formatting import byte_size
+from tuner.formatting import byte_size, counted
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
@@ -57,7 +57,7 @@ class Package:
 
     def __str__(self) -> str:
         more = {file.relative_to(self.beside).parts[0] for file in self._outside_folder()}
-        many = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
+        many = counted(len(self.files), "file")
         of = f"{self.folder} and {', '.join(sorted(more))} of {self.beside}" if more else str(self.folder)
         without = f", without {', '.join(self.left_out)} (a link to a folder, or not readable)" if self.left_out else ""
         return f"{many} of {of}, {byte_size(self.size)}{without}"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import cycle
 
+from tuner.formatting import counted
 from tuner.objectives import Objective
 from tuner.report.plots.figures import BLUE, Drawn, Sheet, Undrawable, metric, of_many, spread, styled
 from tuner.report.plots.influence import can_decide
@@ -214,4 +215,4 @@ class KeyPlots(Sheet):
 
 
 def _have(count: int) -> str:
-    return "1 configuration has" if count == 1 else f"{count} configurations have"
+    return counted(count, "configuration has", "configurations have")

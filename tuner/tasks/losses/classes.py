@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tuner.config import Tunable
 from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
 from tuner.interfaces import ClassCounts, Target, TargetKind
 from tuner.tasks.losses.base import Loss, focused, on_device
 
@@ -24,7 +25,8 @@ class OneClassLoss(Loss):
 
     def check(self, target: Target) -> None:
         if isinstance(self.class_weights, tuple) and len(self.class_weights) != target.size:
-            message = f"has {len(self.class_weights)} weights, and there are {target.size} classes"
+            weights = counted(len(self.class_weights), "weight")
+            message = f"has {weights} for {counted(target.size, 'class', 'classes')}"
             raise Mistakes(Problem(message, "loss.class_weights", hint="give one for each class, or write balanced"))
 
     @field_validator("class_weights")

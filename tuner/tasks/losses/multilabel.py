@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tuner.errors import Mistakes, Problem
+from tuner.formatting import counted
 from tuner.interfaces import ClassCounts, Target
 from tuner.tasks.losses.base import Loss, focused, on_device
 
@@ -46,7 +47,8 @@ class BinaryCrossEntropy(OneForEachClass):
 
     def check(self, target: Target) -> None:
         if isinstance(self.pos_weight, tuple) and len(self.pos_weight) != target.size:
-            message = f"has {len(self.pos_weight)} weights, and there are {target.size} classes"
+            weights = counted(len(self.pos_weight), "weight")
+            message = f"has {weights} for {counted(target.size, 'class', 'classes')}"
             hint = "give one number for all classes, one for each, or write balanced"
             raise Mistakes(Problem(message, "loss.pos_weight", hint=hint))
 

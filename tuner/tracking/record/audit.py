@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from tuner.formatting import counted
 from tuner.spec.experiment import ExperimentSpec
 from tuner.tracking import entities, store
 from tuner.tracking.names import recorded
@@ -115,7 +116,7 @@ def _of_trial(
     for name, there in steps.items():
         count = points.get(recorded(name), 0)
         if count < len(there):
-            yield MissingItem(f"trial {number} has {count} of {len(there)} points of {name!r}", number, name)
+            yield MissingItem(f"trial {number} has {count} of {counted(len(there), 'point')} of {name!r}", number, name)
     for name in measured:
         if recorded(name) not in run.data.metrics:
             yield MissingItem(f"trial {number} has not the metric {name!r}", number)
