@@ -1,5 +1,6 @@
 """What every member of every union must do. The members come from the unions: a new one needs no edit here."""
 
+import inspect
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -68,6 +69,16 @@ UNIONS = {
     "searches": SearchConfig,
     "schedulers": SchedulerConfig,
 }
+
+
+@pytest.mark.parametrize("union", UNIONS.values(), ids=UNIONS)
+def test_a_field_is_that_of_the_nearest_class_that_has_it(union: Any) -> None:
+    """Of a member with two bases pydantic takes all fields of the first one, also those that it has inherited."""
+    for member in members(union):
+        for name, field in member.model_fields.items():
+            nearest = next(each for each in member.__mro__ if name in inspect.get_annotations(each))
+            wanted = nearest.model_fields[name]
+            assert (field.default, field.description) == (wanted.default, wanted.description), (member, name)
 
 
 @pytest.mark.parametrize("union", UNIONS.values(), ids=UNIONS)
