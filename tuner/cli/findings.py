@@ -1,7 +1,7 @@
 """What was found in a dataset, on a terminal, and the progress of finding it."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.formatting import counted, duration
-from tuner.inspection.findings import IMBALANCE, Findings, Same
+from tuner.inspection.findings import IMBALANCE, BoxCounts, Findings, Same
 
 _MAX_CLASSES = 40
 """Most classes that the table lists."""
@@ -75,6 +75,8 @@ def print_findings(console: Console, findings: Findings, page: Path | None = Non
     say(f"{findings.where}: {findings.what}, {counted(findings.images, 'image')}")
     if findings.images:
         console.print(_table(findings))
+    if findings.boxes:
+        console.print(_table_of_boxes(findings.boxes))
     if sides := findings.sides:
         for name, (least, middle, most) in zip(("width", "height"), sides, strict=True):
             say(f"{name:<7}{least} pixels" if least == most else f"{name:<7}{least} to {most} pixels, median {middle}")
@@ -112,6 +114,26 @@ def _table(findings: Findings) -> Table:
         totals = [f"{sum(findings.counts[split].values()):,}" for split in findings.splits]
         table.add_section()
         table.add_row(counted(len(classes), "class", "classes"), *totals, style="bold")
+    return table
+
+
+def _table_of_boxes(boxes: Mapping[str, BoxCounts]) -> Table:
+    """How many boxes of each class each set has."""
+    table = Table(header_style="bold")
+    table.add_column("boxes of", overflow="fold")
+    for split in boxes:
+        table.add_column(split, justify="right")
+    sets, classes = boxes.values(), list(next(iter(boxes.values())).by_class)
+    for label in classes[:_MAX_CLASSES]:
+        table.add_row(Text(label), *(f"{each.by_class[label]:,}" for each in sets))
+    if len(classes) > _MAX_CLASSES:
+        table.caption = f"and {len(classes) - _MAX_CLASSES:,} classes more"
+    table.add_section()
+    table.add_row("all boxes", *(f"{each.boxes:,}" for each in sets), style="bold")
+    if any(each.ignored for each in sets):
+        table.add_row("ignored ones of these", *(f"{each.ignored:,}" for each in sets))
+    table.add_row("images", *(f"{each.images:,}" for each in sets))
+    table.add_row("images without boxes", *(f"{each.without:,}" for each in sets))
     return table
 
 

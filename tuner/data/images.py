@@ -123,7 +123,7 @@ class ImageData(Config):
 
     def class_counts(self) -> dict[str, ClassCounts]:
         """Count how often the classes of each target occur in the training set, which `limit` may have shortened."""
-        targets = self._training_targets()
+        targets = self.targets_in("train")
         counts = {}
         for name, target in self.targets.items():
             values = targets[name]
@@ -143,9 +143,15 @@ class ImageData(Config):
                 counts[name] = ClassCounts(tuple(classes.bincount(minlength=target.size).tolist()), len(classes))
         return counts
 
-    def _training_targets(self) -> Targets:
-        """The targets of the training set."""
-        return self.load()[0].targets
+    def targets_in(self, split: str) -> Targets:
+        """The targets of the ``train``, ``validation`` or ``test`` set that are known without decoding its images.
+
+        `limit` may have shortened the training set.
+        """
+        if split == "test":
+            return self.load_test().targets
+        train, validation = self.load()
+        return (train if split == "train" else validation).targets
 
     @property
     def augmentation(self) -> Callable[[Batch], Batch]:

@@ -17,6 +17,7 @@ from tuner.data.images import ImageData, Images
 from tuner.error_text import escaped
 from tuner.errors import Problem, UserError, mistakes_in
 from tuner.formatting import counted
+from tuner.inspection.box_counts import counts_of_boxes
 from tuner.inspection.examine import Examined, Progress, examine
 from tuner.inspection.findings import SPLITS, Findings, Item
 from tuner.inspection.walk import Tree, walk
@@ -82,6 +83,7 @@ def inspect_dataset(data: ImageData, progress: Progress) -> Findings:
         _add_encoded(findings, data, progress)
     else:
         findings.add(_in_memory(data, progress))
+    findings.boxes = counts_of_boxes(data)
     if not findings.broken:
         findings.notes += _shares_of_classes(data)
     return findings

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -63,6 +63,28 @@ class Same:
         return len(self.labels) > 1
 
 
+@dataclass(frozen=True)
+class BoxCounts:
+    """How many boxes a set has.
+
+    Args:
+        images: The number of its images.
+        without: The number of its images without boxes.
+        by_class: The number of boxes by class.
+        ignored: How many of them are neither trained on nor measured, such as crowds.
+    """
+
+    images: int
+    without: int
+    by_class: dict[str, int]
+    ignored: int
+
+    @property
+    def boxes(self) -> int:
+        """The number of boxes."""
+        return sum(self.by_class.values())
+
+
 @dataclass
 class Findings:
     """What was found in a dataset.
@@ -84,6 +106,8 @@ class Findings:
     """The images that cannot be decoded, and why."""
     same: list[Same] = field(default_factory=list)
     """The images that are there more than once; those that leak first."""
+    boxes: dict[str, BoxCounts] = field(default_factory=dict)
+    """The boxes of each set; none if the images have no boxes."""
     refused: list[Problem] = field(default_factory=list)
     """Why training refuses the dataset."""
     notes: list[str] = field(default_factory=list)
@@ -162,6 +186,7 @@ class Findings:
             "broken": [{"name": name, "why": why} for name, why in self.broken.items()],
             "duplicates": [{"names": each.names, "splits": each.splits, "classes": each.labels} for each in self.same],
             "refused": [{"message": each.message, "hint": each.hint} for each in self.refused],
+            "boxes": {split: asdict(each) | {"boxes": each.boxes} for split, each in self.boxes.items()},
             "notes": self.notes,
         }
 

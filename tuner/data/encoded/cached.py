@@ -129,8 +129,8 @@ class CachedImages(ImageData):
             return Choice(self.cache, "as the file says")
         return _automatic(self._unsplit, device, resources)
 
-    def _training_targets(self) -> Targets:
-        return self._targets_of(self.files()["train"].first(self.limit))
+    def targets_in(self, split: str) -> Targets:
+        return self._targets_of(self.files()[split].first(self.limit if split == "train" else None))
 
     def _encoded_set(self, items: Items) -> EncodedSet:
         return EncodedSet(items.names, self._targets_of(items), self._decoder)

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import md5
@@ -11,7 +12,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from tuner.data.decoding import Form
+from tuner.data.decoding import Form, is_image
 from tuner.data.encoded.boxes.columns import Boxes
 from tuner.data.encoded.boxes.faults import MISSING, UNOPENED, Fault, sound
 from tuner.data.encoded.boxes.headers import sizes_in
@@ -141,6 +142,11 @@ class BoxListing(Listing):
         joined = Boxes.joined(boxes)
         strata = _strata(joined, len(row), len(classes))
         items = {split: Items(names, strata[[row[name] for name in names]]) for split, names in splits.items()}
+        if unlisted := _unlisted(root, sets.values()):
+            what = (
+                f"{counted(len(unlisted), 'image')} that no set lists ({some(list(map(escaped, unlisted)), count=3)})"
+            )
+            ignored = (*ignored, what)
         return cls(
             classes,
             items,
@@ -239,6 +245,18 @@ class _Checked:
         self.boxes = replace(boxes, images=new[boxes.images]).chosen(order)
         self.names = [given.names[index] for index in kept]
         self.sizes, self.file_sizes = sizes[kept], found[kept]
+
+
+def _unlisted(root: Path, sets: Iterable[Annotated]) -> list[str]:
+    """The images in the folders of listed ones that no set lists, in order."""
+    listed = {os.path.normpath(name) for each in sets for name in each.names}
+    found = []
+    for folder in {os.path.dirname(name) for name in listed}:  # noqa: PTH120 - once for each image
+        with suppress(OSError), os.scandir(root / folder) as entries:  # that images are missing is told elsewhere
+            names = (entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+            paths = (os.path.join(folder, name) for name in names if not name.startswith("."))  # noqa: PTH118
+            found += [path for path in paths if path not in listed]
+    return sorted(found)
 
 
 def _strata(boxes: Boxes, images: int, classes: int) -> Array:

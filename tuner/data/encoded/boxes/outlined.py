@@ -31,7 +31,7 @@ class OutlinedImages(BoxedImages):
         return super().targets | {"instances": Target(len(classes), classes=classes, instances=True)}
 
     def class_counts(self) -> dict[str, ClassCounts]:
-        labels = self._training_targets()["boxes"][..., 4].long()  # objects have both
+        labels = self.targets_in("train")["boxes"][..., 4].long()  # objects have both
         counts = labels[labels >= 0].bincount(minlength=len(self._listing.classes)).tolist()
         return {name: ClassCounts(tuple(counts), sum(counts)) for name in self.targets}
 
