@@ -12,9 +12,11 @@ USED = {
     # Starting, leaving and asking a Ray
     "utils": "ray._private.utils",
     "utils.set_sigterm_handler": "ray._private.utils:set_sigterm_handler",
+    "utils.update_envs": "ray._private.utils:update_envs",
     "utils.set_kill_on_parent_death_linux": "ray._private.utils:set_kill_on_parent_death_linux",
     "Node": "ray._private.node:Node",
     "Node.start_api_server": "ray._private.node:Node.start_api_server",
+    "Node.start_raylet": "ray._private.node:Node.start_raylet",
     "Node.start_log_monitor": "ray._private.node:Node.start_log_monitor",
     "Node.start_monitor": "ray._private.node:Node.start_monitor",
     "worker": "ray._private.worker",

@@ -14,6 +14,7 @@ from typing import Any
 from tuner.errors import UserError
 from tuner.ray_backend.cluster import auth, sessions
 from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, local_capacity
+from tuner.ray_backend.fork_server import starting
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
 
@@ -45,7 +46,7 @@ def connect(address: str | None, working_dir: str | None = None) -> ClusterResou
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
         capacity = local_capacity()
         root, _ = sessions.root()
-        with _signals_left_alone(), _only_what_jobs_use(), sessions.marking(root):
+        with _signals_left_alone(), _only_what_jobs_use(), sessions.marking(root), starting.forked_workers():
             ray.init(
                 address="local",  # always a new Ray, also if one runs on this host
                 _temp_dir=str(root),
@@ -207,6 +208,7 @@ def disconnect() -> str:
         return ""
     session = _own_session()
     _end()
+    starting.end()
     return sessions.remove(session) if session else ""
 
 

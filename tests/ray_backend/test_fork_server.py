@@ -1,0 +1,126 @@
+"""Workers of a Ray on this host: forked from one process, and otherwise as Ray starts them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from conftest import eventually
+
+from tuner.ray_backend.fork_server import server, setup_worker
+
+WORKER = ["/ray/default_worker.py", "--worker-id=1"]
+
+
+def context(**parts: Any) -> list[str]:
+    whole = {"command_prefix": [], "env_vars": {}, "py_executable": sys.executable, "java_jars": []} | parts
+    return [*WORKER, f"--serialized-runtime-env-context={json.dumps(whole)}", "--language=PYTHON"]
+
+
+def test_a_worker_is_asked_for_with_all_that_a_process_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(setup_worker.ADDRESS, "/somewhere")
+    monkeypatch.setenv("ODD", os.fsdecode(b"\xff"))
+    wanted = setup_worker.request(context(env_vars={"A": "${HOME}"}))
+    assert wanted is not None
+    wanted = json.loads(json.dumps(wanted))
+    assert wanted["arguments"] == WORKER
+    assert wanted["variables"] == {"A": "${HOME}"}
+    assert wanted["folder"] == str(Path.cwd())
+    assert os.fsencode(wanted["environment"]["ODD"]) == b"\xff"
+    assert setup_worker.ADDRESS not in wanted["environment"]
+    assert setup_worker.request(WORKER) is not None  # a Ray without runtime environments
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"command_prefix": ["nsys", "profile"]},
+        {"py_executable": "/elsewhere/python"},
+        {"override_worker_entrypoint": "/elsewhere/default_worker.py"},
+        {"env_vars": {"LD_PRELOAD": "/lib/some.so"}},
+        {"env_vars": {"PYTHONPATH": "/elsewhere"}},
+    ],
+    ids=lambda parts: next(iter(parts)),
+)
+def test_what_a_fork_cannot_be_is_started_by_rays_own_script(parts: dict[str, Any]) -> None:
+    assert setup_worker.request(context(**parts)) is None
+
+
+def test_a_server_that_does_not_answer_is_done_without(tmp_path: Path) -> None:
+    assert not setup_worker.ask(str(tmp_path / "none"), {})
+
+
+def fork_server() -> psutil.Process:
+    [found] = [each for each in psutil.Process().children() if server.__name__ in each.cmdline()]
+    return found
+
+
+@pytest.mark.usefixtures("started_ray")
+def test_workers_are_forked_and_share_nothing_that_processes_do_not_share() -> None:
+    import ray
+
+    def about_worker(*_: Any) -> dict[str, Any]:
+        time.sleep(1)  # long enough for each call to get a worker of its own
+        return {
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "group": os.getpgid(0),
+            "server": os.environ.get(setup_worker.ADDRESS),
+            "variable": os.environ.get("VARIABLE"),
+            "random": random.random(),
+            "numpy": float(np.random.random()),
+            "child": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
+        }
+
+    remote = ray.remote(num_cpus=0)(about_worker).options(runtime_env={"env_vars": {"VARIABLE": "value"}})
+    first, second = ray.get([remote.remote(1), remote.remote(2)])
+    assert first["pid"] != second["pid"]
+    for worker in first, second:
+        assert worker["parent"] == fork_server().pid
+        assert worker["group"] == worker["pid"]  # Ray ends the processes of this group with the worker
+        assert worker["server"] is None
+        assert worker["variable"] == "value"
+        assert worker["child"]
+    assert first["random"] != second["random"]
+    assert first["numpy"] != second["numpy"]
+
+
+WITHOUT = """
+import os, signal, sys, psutil, ray
+from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.fork_server import server
+
+connection.connect(None)
+[found] = [each for each in psutil.Process().children() if server.__name__ in each.cmdline()]
+if sys.argv[1] == "server":
+    found.kill()
+    found.wait()
+    print("worker:", ray.get(ray.remote(num_cpus=0)(lambda: os.getppid()).remote()) != found.pid)
+    connection.disconnect()
+else:
+    print("server:", found.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def run_without(what: str) -> str:
+    return subprocess.run([sys.executable, "-c", WITHOUT, what], capture_output=True, text=True, timeout=120).stdout
+
+
+@pytest.mark.slow
+def test_without_the_server_ray_starts_its_workers() -> None:
+    assert run_without("server") == "worker: True\n"
+
+
+@pytest.mark.slow
+def test_the_server_ends_with_the_driver() -> None:
+    pid = int(run_without("driver").removeprefix("server: "))
+    assert eventually(lambda: not psutil.pid_exists(pid))

@@ -1,0 +1,108 @@
+"""The fork server's process: it imports what workers need, and forks one whenever Ray starts a worker."""
+
+import gc
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tuner.ray_backend.internals import internal
+
+_IMPORTED = (
+    "tuner.train.loop",
+    "torch._dynamo",  # which torch's optimizers import as they are made
+    "sklearn.model_selection",  # which splits datasets
+    *("google.protobuf.message", "jsonschema", "pandas", "pyarrow.dataset", "requests"),
+)
+"""What workers and Ray in them need. Not Ray itself: it reads a worker's environment variables as it is imported."""
+
+_Request = Mapping[str, Any]
+"""What `setup_worker.request` returns."""
+
+
+def main(listener: socket.socket) -> None:
+    """Serve until the driver, which holds the other end of standard input, has ended. In a worker, be the worker.
+
+    Args:
+        listener: A listening Unix socket, on which `setup_worker.py` asks for workers.
+    """
+    for module in _IMPORTED:
+        import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a worker would write to all objects, and so copy the memory that workers share
+    wanted = _serve(listener)
+    if wanted is not None:
+        _work(wanted)
+
+
+def _serve(listener: socket.socket) -> _Request | None:
+    """Fork a worker for each request; return the request in the worker, and None when the driver has ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: Ray learns of their ends by their sockets
+    driver = sys.stdin.fileno()
+    ready = select.poll()
+    ready.register(listener, select.POLLIN)
+    ready.register(driver, select.POLLIN)  # which is told of the end, too
+    while driver not in dict(ready.poll()):
+        connection, _ = listener.accept()
+        with connection:
+            streams, wanted = _received(connection)
+            if wanted is not None and os.fork() == 0:
+                listener.close()
+                _take_over(streams, wanted)
+                return wanted
+            for stream in streams:
+                os.close(stream)
+            connection.sendall(b"1" if wanted else b"0")
+    return None
+
+
+def _received(connection: socket.socket) -> tuple[Sequence[int], _Request | None]:
+    """Receive a worker's standard streams and a request; None if whoever asks has gone meanwhile."""
+    connection.settimeout(10.0)
+    streams: Sequence[int] = ()
+    try:
+        head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+        with connection.makefile("rb") as file:
+            return streams, json.loads(file.read(int.from_bytes(head, "big")))
+    except (OSError, ValueError):
+        return streams, None
+
+
+def _take_over(streams: Sequence[int], wanted: _Request) -> None:
+    """Make this process what the one that asked for it was to be."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(wanted["environment"])
+    os.chdir(wanted["folder"])
+    os.setpgid(0, 0)  # Ray ends the processes of a worker's group with it
+    os.setpriority(os.PRIO_PROCESS, 0, wanted["niceness"])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, wanted["blocked"])
+
+
+def _work(wanted: _Request) -> None:
+    """Be a worker, as if Python had been started with the arguments of the request."""
+    import numpy as np
+
+    internal("utils.update_envs")(wanted["variables"])
+    # Each process that is started has seeds of its own; torch begins with the same in all.
+    random.seed()
+    np.random.seed()
+    script = wanted["arguments"][0]
+    sys.argv = list(wanted["arguments"])
+    sys.path[0] = str(Path(script).parent)
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))

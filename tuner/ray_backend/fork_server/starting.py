@@ -1,0 +1,75 @@
+"""Starting a fork server beside a Ray that is started, and ending it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tuner.ray_backend.fork_server import server, setup_worker
+from tuner.ray_backend.internals import internal
+from tuner.storage import temporary
+
+_running = contextlib.ExitStack()
+"""The fork server of this process, which ends as the stack is closed."""
+
+
+@contextlib.contextmanager
+def forked_workers() -> Iterator[None]:
+    """Start a fork server; a Ray that is started in the body has its workers from it.
+
+    A process of its own imports what workers need while Ray starts, so that a worker costs a fork instead of seconds of
+    imports, and shares their memory. It ends with this process, or when `end` is called.
+    """
+    end()
+    try:
+        address = _running.enter_context(_started())
+    except OSError:  # no folder whose path is short enough, or no further process: Ray starts workers itself
+        yield
+        return
+    node, original = internal("Node"), internal("Node.start_raylet")
+
+    def start_raylet(self: Any, *arguments: Any, **options: Any) -> None:
+        self._ray_params.setup_worker_path = setup_worker.__file__
+        os.environ[setup_worker.ADDRESS] = address  # for the raylet, which passes it to workers
+        try:
+            original(self, *arguments, **options)
+        finally:
+            del os.environ[setup_worker.ADDRESS]
+
+    node.start_raylet = start_raylet
+    try:
+        yield
+    finally:
+        node.start_raylet = original
+
+
+def end() -> None:
+    """End the fork server of this process, if it has one; its workers live on until their Ray ends."""
+    _running.close()
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[str]:
+    """Start a fork server, and end it after the body; the path of its socket."""
+    with temporary.folder() as folder, socket.socket(socket.AF_UNIX) as listener:
+        address = str(folder / "workers")
+        listener.bind(address)
+        listener.listen(1024)
+        process = subprocess.Popen(
+            [sys.executable, "-m", server.__name__, str(listener.fileno())],
+            stdin=subprocess.PIPE,  # its end tells the server that this process has ended
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # signals of a terminal do not reach it
+            # Asking for GPUs must not begin with the one context of CUDA that a fork cannot use.
+            env=os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+        )
+        listener.close()
+        try:
+            yield address
+        finally:
+            process.communicate()
