@@ -286,3 +286,8 @@ def test_a_broken_image_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 file cannot be read: broken\.png: it is not") as error:
         data.load()
     assert error.value.problems[0].key == "trial.data.file"
+
+
+def test_a_column_of_a_class_that_yaml_reads_as_a_truth_value_needs_quotes(tmp_path: Path) -> None:
+    problem = problem_of(CSVImages, file=str(tmp_path / "a.csv"), labels=["no", True])
+    assert (problem.message, problem.hint) == ("true is no name of a class", 'a name is a text: in quotes, "true"')

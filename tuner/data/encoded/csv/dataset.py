@@ -1,10 +1,11 @@
 """Images that a CSV file lists, with their labels."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from tuner.data.encoded.class_names import check_texts
 from tuner.data.encoded.csv.listing import Columns, CSVListing, listing_of
 from tuner.data.encoded.dataset import Name, Share
 from tuner.data.encoded.labelled_files import LabelledFiles
@@ -57,6 +58,13 @@ class CSVImages(LabelledFiles):
             hint = "such as utf-8, utf-16, latin-1 or cp1252"
             raise Mistakes(Problem(f"{encoding!r} is no encoding that Python knows", hint=hint)) from None
         return encoding
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _are_texts(cls, labels: Any) -> Any:
+        if isinstance(labels, list | tuple):
+            check_texts(labels)
+        return labels
 
     @field_validator("labels")
     @classmethod
