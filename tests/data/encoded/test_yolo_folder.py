@@ -1,5 +1,6 @@
 """Folders of YOLO's: where images and labels may lie, what a line may say, and what is wrong with files."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from encoded_files import boxes_of, noise, problem_of, shape_of, write_yolo, yolo_lines
+import torch
+from encoded_files import boxes_of, noise, outline_of, problem_of, shape_of, write_yolo, yolo_lines
 from PIL import Image
 
-from tuner.data import YOLOFolder
+from tuner.data import COCO, YOLOFolder
 from tuner.data.encoded.boxes.listing import listing_of
 from tuner.data.encoded.listing import Items
 
@@ -68,6 +70,51 @@ def test_outlines_and_key_points_have_boxes(tmp_path: Path) -> None:
     listing_of.cache_clear()
     data = YOLOFolder(root=str(root), size=24, resize="squash")
     assert boxes_in(data, "images/train/2.jpg") == [(3, 0, 21, 12, 1, 0), (6, 0, 18, 24, 1, 0)]
+
+
+def test_outlines_are_masks_as_cocos_polygons_are(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path / "yolo", 12, 10, 5)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in range(12):
+        height, width = shape_of(number)
+        images.append({"id": number, "file_name": f"{number}.jpg", "width": width, "height": height})
+        lines = []
+        for x1, y1, x2, y2, label, _ in boxes_of(number):
+            [polygon] = outline_of((x1, y1, x2, y2), (height, width), 0)
+            shares = np.array(polygon).reshape(-1, 2) / (width, height)
+            lines.append(" ".join([str(label), *map(repr, shares.flatten().tolist())]))
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [polygon], "category_id": label, "iscrowd": 0}
+            annotations.append({"id": len(annotations), "image_id": number, **box})
+        (root / "labels" / "train" / f"{number}.txt").write_text("\n".join(lines))
+    assert annotations
+    for split in ("val", "test"):
+        for file in (root / "labels" / split).glob("*.txt"):
+            file.unlink()
+    categories = [{"id": number, "name": name} for number, name in enumerate(("person", "dog", "cup"))]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    own = YOLOFolder(root=str(root), size=36, instances=True)
+    coco = COCO(root=str(tmp_path), annotations="coco.json", images="yolo/images/train", size=36, instances=True)
+    assert own.targets["instances"].classes == coco.targets["instances"].classes
+    found, wanted = (
+        {
+            Path(name).name: codes
+            for split, opened in zip(("train", "validation"), data.load(), strict=True)
+            for name, codes in zip(data.names(split), opened.targets["instances"], strict=True)
+        }
+        for data in (own, coco)
+    )
+    seen = [name for name in wanted if name in found]
+    assert len(seen) > 5 and any(found[name].any() for name in seen)
+    assert all(torch.equal(found[name], wanted[name]) for name in seen)
+
+
+def test_a_box_among_outlines_has_no_mask(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, 20, 10, 5)
+    problem = problem_of(YOLOFolder, root=str(root), size=24, instances=True)
+    assert "have no masks: images/train/0.jpg: labels/train/0.txt, line 1" in str(problem)
+    assert "class, x1, y1, x2, y2, ... in YOLO's" in str(problem.hint)
 
 
 def test_boxes_are_those_of_the_image_as_it_is_shown(tmp_path: Path) -> None:

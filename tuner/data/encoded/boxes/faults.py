@@ -72,7 +72,8 @@ NO_MASK = Kind(
     _ANNOTATION,
     "has no mask",
     "have no masks",
-    "write their outlines as segmentation, or leave out instances: true, for boxes alone",
+    "write their outlines (segmentation in COCO's files; class, x1, y1, x2, y2, ... in YOLO's), or leave out "
+    "instances: true, for boxes alone",
 )
 BROKEN_MASK = Kind(
     _ANNOTATION,

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import md5
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -34,7 +35,7 @@ class Annotated:
         sizes: Width and height of each one as it is shown, int64 (N, 2); 0 where the files do not say.
         boxes: Their boxes.
         text: Says which box one is, and its value, by its index.
-        relative: Whether the corners are shares of width and height, and not in pixels.
+        relative: Whether the corners, and outlines, are shares of width and height, and not in pixels.
         faults: What is wrong with annotations that are not among these.
         unread: The indices of images whose boxes are unknown, because their files cannot be read.
         outlines: What the files have for the mask of each box; None if masks are not read.
@@ -238,6 +239,9 @@ class _Checked:
         boxes, own, kept = boxes.chosen(is_sound), own[is_sound], np.flatnonzero(is_there)
         if given.outlines is not None:
             outlines = [given.outlines[index] for index in own.tolist()]
+            if given.relative:
+                sides = sizes[boxes.images].tolist()
+                outlines = [_scaled(polygons, *side) for polygons, side in zip(outlines, sides, strict=True)]
             boxes, faults = masked(boxes, outlines, sizes, given.names, lambda number: given.text(int(own[number])))
             self.faults += faults
         new = np.cumsum(is_there) - 1
@@ -245,6 +249,11 @@ class _Checked:
         self.boxes = replace(boxes, images=new[boxes.images]).chosen(order)
         self.names = [given.names[index] for index in kept]
         self.sizes, self.file_sizes = sizes[kept], found[kept]
+
+
+def _scaled(polygons: list[list[float]], width: int, height: int) -> list[list[float]]:
+    """Polygons x1, y1, x2, y2, ... in pixels, of those in shares of an image."""
+    return [[value * side for value, side in zip(each, cycle((width, height)), strict=False)] for each in polygons]
 
 
 def _unlisted(root: Path, sets: Iterable[Annotated]) -> list[str]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from tuner.data.encoded.boxes.boxed import BoxedImages
 from tuner.data.encoded.boxes.listing import Annotated, BoxListing
+from tuner.data.encoded.boxes.outlined import OutlinedImages
 from tuner.data.encoded.boxes.yolo.label_files import Labels
 from tuner.data.encoded.boxes.yolo.layout import images_of, layout_of, source_of
 from tuner.data.encoded.class_names import ClassNames
@@ -17,11 +17,11 @@ from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
 
 
-class YOLOFolder(BoxedImages):
+class YOLOFolder(OutlinedImages):
     """Images whose boxes stand in label files of YOLO: labels/train/cat.txt for images/train/cat.jpg.
 
     A line has a class and the centre, width and height of a box, in shares of the image; or an outline, whose box is
-    taken. An image without a file has no boxes.
+    taken, and with `instances` the mask. An image without a file has no boxes.
     """
 
     kind: Literal["yolo"] = "yolo"
@@ -38,7 +38,7 @@ class YOLOFolder(BoxedImages):
 
     @property
     def _reader(self) -> "_Reader":
-        return _Reader(Path(self.root), self.yaml, self.classes, **self._named)
+        return _Reader(Path(self.root), self.yaml, self.classes, self.instances, **self._named)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class _Reader:
     root: Path
     yaml: str | None
     classes: tuple[str, ...] | None
+    outlines: bool
     validation: str | None = None
     test: str | None = None
 
@@ -66,7 +67,7 @@ class _Reader:
                     message = f"{self.root} has no folder {escaped(name)}"
                     raise Mistakes(Problem(message, split, hint="name a folder of images in root"))
                 sources[split] = [folder]
-        lister, labels = Lister(self.root), Labels(len(classes), layout.has_keypoints)
+        lister, labels = Lister(self.root), Labels(len(classes), layout.has_keypoints, self.outlines)
         images = {split: images_of(lister, each, layout.folder) for split, each in sources.items()}
         sets = {split: self._annotated(labels, paths) for split, paths in images.items()}
         if not any(len(each.boxes) or each.faults for each in sets.values()):

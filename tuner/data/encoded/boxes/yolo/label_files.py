@@ -27,10 +27,12 @@ class Labels:
     Args:
         classes: The number of classes.
         has_keypoints: Whether key points follow each box.
+        has_outlines: Whether the outlines of the objects are read, and not their boxes alone.
     """
 
     classes: int
     has_keypoints: bool = False
+    has_outlines: bool = False
 
     def annotated(self, names: list[str], files: list[str], folder: Path) -> Annotated:
         """Read the boxes of images.
@@ -43,11 +45,14 @@ class Labels:
         rows: list[tuple[float, ...]] = []
         images: list[int] = []
         lines: list[int] = []
+        outlines: list[list[list[float]]] | None = [] if self.has_outlines else None
         faults: list[Fault] = []
         unread: list[int] = []
         for number, found in enumerate(self._read(folder / each for each in files)):
             rows += found.rows
             lines += found.lines
+            if outlines is not None:
+                outlines += found.outlines
             images += [number] * len(found.rows)
             if found.failure:
                 faults.append(Fault(UNREAD, names[number], f"{files[number]}: {found.failure}"))
@@ -64,7 +69,9 @@ class Labels:
             return f"{file}, line {lines[index]}: {one_line(line)}"
 
         sizes = np.zeros((len(names), 2), dtype=np.int64)
-        return Annotated(names, sizes, boxes, text, relative=True, faults=faults, unread=frozenset(unread))
+        return Annotated(
+            names, sizes, boxes, text, relative=True, faults=faults, unread=frozenset(unread), outlines=outlines
+        )
 
     def _read(self, paths: Iterable[Path]) -> Iterator["_Read"]:
         each = iter(paths)
@@ -90,15 +97,16 @@ class Labels:
                 continue
             seen.add(line)
             found = self._line(line)
-            if isinstance(found, tuple):
-                read.rows.append(found)
+            if isinstance(found, _Object):
+                read.rows.append(found.row)
                 read.lines.append(number)
+                if self.has_outlines:
+                    read.outlines.append(found.polygons)
             else:
                 read.faults.append((found.kind, f"line {number}: {one_line(line)}: {found.why}"))
         return read
 
-    def _line(self, line: str) -> "tuple[float, float, float, float, float] | _Wrong":
-        """The class and the corners of a box."""
+    def _line(self, line: str) -> "_Object | _Wrong":
         words = line.split()
         if self.has_keypoints:
             words = words[:5]
@@ -119,9 +127,22 @@ class Labels:
             return _Wrong(NO_SHARE, "its values are not all from 0 to 1")
         if count == 5:
             x, y, width, height = values
-            return label, x - width / 2, y - height / 2, x + width / 2, y + height / 2
+            return _Object((label, x - width / 2, y - height / 2, x + width / 2, y + height / 2), [])
         across, down = values[::2], values[1::2]
-        return label, min(across), min(down), max(across), max(down)
+        return _Object((label, min(across), min(down), max(across), max(down)), [values])
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """What a line says.
+
+    Args:
+        row: The class, and the corners of the box.
+        polygons: The outline, as polygons x1, y1, x2, y2, ...; none if the line has a box.
+    """
+
+    row: tuple[float, float, float, float, float]
+    polygons: list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +153,12 @@ class _Wrong:
 
 @dataclass(slots=True)
 class _Read:
-    """What a label file says: class and corners of each box and its line, what is wrong, and why it cannot be read."""
+    """What a label file says: class and corners of each box, its line and its outline if that is read; what is wrong;
+    and why the file cannot be read.
+    """
 
     rows: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
+    outlines: list[list[list[float]]] = field(default_factory=list)
     faults: list[tuple[Kind, str]] = field(default_factory=list)
     failure: str = ""
