@@ -211,6 +211,7 @@ class Output:
             training mode it is the terms of the loss, (N, T), whose sum is the loss of a sample.
         masks: Whether each of these objects has a mask, too, behind its other values: probabilities, row by row, of the
             sides that `tuner.instances.mask_sides` returns.
+        classes: The names of the classes of these objects, by index; empty if they are unknown.
     """
 
     size: int
@@ -219,6 +220,7 @@ class Output:
     per_pixel: bool = False
     boxes: bool = False
     masks: bool = False
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ from pydantic import ValidationError
 
 from tuner.errors import UserError
 from tuner.search.numeric_distributions import LogUniform, Uniform
+from tuner.spec.auto_space import _tunables
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
+from tuner.spec.space_checks import refusal
 from tuner.storage.yaml import parse_yaml
 from tuner.train.optim.optimizers import OptimizerConfig
+from tuner.train.trial_config import TrialConfig
 
 TRIAL = {
     "data": {"kind": "digits", "limit": 64},
@@ -82,6 +85,18 @@ def test_stochastic_depth_is_searched_where_the_model_has_it(kind: str, name: st
     trial = {"data": {"kind": "digits", "size": 32}, "model": {"kind": kind, "name": name}}
     searched = {key for key in experiment(trial=trial).space if key.startswith("model.")}
     assert searched == ({"model.dropout", "model.drop_path"} if has_drop_path else {"model.dropout"})
+
+
+@pytest.mark.parametrize(
+    ("name", "has_regions"), [("fasterrcnn_mobilenet_v3_large_320_fpn", True), ("fcos_resnet50_fpn", False)]
+)
+def test_of_torchvision_s_detectors_the_regions_are_searched_where_there_are_some(name: str, has_regions: bool) -> None:
+    """The whole space would build the detector for each bound of each key, which takes a minute."""
+    data = {"kind": "mnist_scenes", "source": "digits", "size": 64}
+    parts = {"task": {"kind": "detection"}, "data": data, "model": {"kind": "torchvision", "name": name}}
+    trial = TrialConfig.model_validate(parts)
+    values = {key: tunable.values for key, tunable in _tunables(trial, "")}["model.regions"]
+    assert bool(refusal(trial, {"model.regions": values["choice"][0]})) != has_regions
 
 
 def test_what_one_of_the_searched_models_cannot_have_is_not_searched() -> None:

@@ -81,6 +81,7 @@ class Head(Config):
             target.per_pixel,
             boxes=target.boxes or target.instances,
             masks=target.instances,
+            classes=target.classes if target.boxes or target.instances else (),
         )
 
     def meter(self, *, training: bool) -> "HeadMeter":

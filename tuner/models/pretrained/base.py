@@ -20,7 +20,8 @@ class Pretrained(Model):
     weights: str = "none"
     """Pretrained weights: none; DEFAULT, or a name that torchvision has for the model, such as IMAGENET1K_V1, which are
     downloaded once (timm's from Hugging Face's hub); or the path of a file with a state_dict, or, of a model of
-    torchvision, of a checkpoint.
+    torchvision, of a checkpoint. torchvision's detectors and segmentation models take the names of their backbone's
+    weights, too: IMAGENET1K_V1 is ResNet's own, for instance, and all layers behind it begin with new weights.
 
     Images are normalized with the statistics of the weights (of a file: with the library's for this model, and of a
     checkpoint: with its own). The output layer of a model of torchvision begins with the weights' own if it has the
@@ -59,7 +60,7 @@ class Pretrained(Model):
         with torch.device("meta"):
             module = self.build(image, outputs)
         self.load(module)
-        return self, message
+        return self, "\n".join(filter(None, (message, self.use_of_weights(outputs))))
 
     def load_pretrained(self, module: nn.Module) -> None:
         if not self.is_pretrained:
@@ -69,6 +70,10 @@ class Pretrained(Model):
         except (OSError, RuntimeError) as error:
             raise self.unavailable(error) from None
         self.load(module)
+
+    def use_of_weights(self, outputs: Mapping[str, Output]) -> str:
+        """Which layers begin with the weights and which do not, as a message for the user, where that is not plain."""
+        return ""
 
     @property
     @abstractmethod

@@ -28,8 +28,13 @@ class TorchvisionWeights(Pretrained):
     def unavailable(self, error: Exception) -> UserError:
         return pretrained.unavailable(self.of_torchvision, self.weights, error)
 
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The names that torchvision has for weights of the model; DEFAULT is one of them."""
+        return pretrained.choices(self.of_torchvision)
+
     def name_problem(self) -> Problem | None:
-        known = ("none", "DEFAULT", *pretrained.choices(self.of_torchvision))
+        known = ("none", *self.weight_names)
         if self.weights in known:
             return None
         hint = f"{allowed(self.weights, known)}, or the path of a file, such as ./{self.weights}.pt"

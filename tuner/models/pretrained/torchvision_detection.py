@@ -3,18 +3,21 @@
 torchvision is imported where it is used, because importing it takes seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tuner.errors import Problem, UserError
+from tuner.formatting import counted, some
 from tuner.interfaces import ImageShape, Output
 from tuner.models.detection.protocol import BACKGROUND
+from tuner.models.pretrained import class_rows
 from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained import torchvision_of_backbone as of_backbone
 from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.torchvision_detector import wrapped
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, fit_channels
@@ -127,7 +130,7 @@ def build(name: str, image: ImageShape, outputs: Mapping[str, Output], settings:
     backbone = model.backbone
     backbones.set_channels(backbone, image.channels)
     if settings.weights != "none" and _has_frozen_normalization(name):
-        is_torchvision_s = settings.weights in ("DEFAULT", *pretrained.choices(name))
+        is_torchvision_s = settings.weights in pretrained.choices(name)
         _freeze_normalization(backbone, 0.0 if is_torchvision_s and name in _WITHOUT_EPSILON else 1e-5)
     return wrapped(model, image, head, output, first)
 
@@ -163,7 +166,7 @@ def _set_anchors(model: Any, name: str, image: ImageShape, settings: Settings) -
     sizes = settings.anchors
     if sizes is None:
         # The layers behind pretrained weights have learnt which sizes the anchors have.
-        is_new = settings.weights == "none"
+        is_new = settings.weights in ("none", *of_backbone.choices(name))
         scale = max(min(image.height, image.width) / _SIDE, _LEAST_SCALE) if is_new else 1.0
         sizes = tuple(scale * size for size in _ANCHORS)
     owner = getattr(model, "rpn", model)
@@ -178,8 +181,41 @@ def _resized(size: int, sizes: tuple[float, ...]) -> float:
     return sizes[index] * size / _ANCHORS[index]
 
 
+def use_of(name: str, weights: str, output: Output) -> str:
+    """What of weights a detector begins with, as a message for the user; empty if torchvision does not name classes."""
+    known = pretrained.categories(name, weights)
+    if not known or not output.classes:
+        return ""
+    if lacking := class_rows.unknown(output.classes, known):
+        return f"the last layers of {name} begin with new weights: those of {weights} have no {some(lacking, count=3)}"
+    count = counted(output.size, "class", "classes")
+    return f"the last layers of {name} begin with the weights of {weights} for the {count} of the data"
+
+
+def _fitted(key: str, weights: Tensor, own: Tensor, module: Any, known: Sequence[str]) -> Tensor:
+    """The weights with which a last layer begins: of the weights that were read, or its own, which are new.
+
+    Args:
+        key: Its name.
+        weights: What was read.
+        own: Its own.
+        module: The detector.
+        known: The names of the classes of what was read, by label; empty if they are unknown.
+    """
+    classes = module.output.classes
+    if not (known and classes) or not weights.dim() or len(weights) % len(known):
+        return weights if weights.shape == own.shape else own
+    labels = class_rows.labels_of(classes, known)
+    if labels is None:
+        return own
+    return class_rows.rows_of(weights, [0] * module.first + labels, len(known), by_class=key.startswith("roi_heads."))
+
+
 def load(module: nn.Module, name: str, weights: str) -> None:
-    """Load weights into what `build` has returned; the last layers of another number of classes keep their new weights.
+    """Load weights into what `build` has returned.
+
+    The last layers get the rows of the data's classes where torchvision names those of its weights. Else they keep
+    their new weights if the number of classes differs.
 
     Raises:
         UserError: They are not weights of this model.
@@ -194,10 +230,11 @@ def load(module: nn.Module, name: str, weights: str) -> None:
     backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     others = {key: value for key, value in state.items() if not key.startswith("backbone.")}
     pretrained.fit_stem(trunk.backbone, backbone)
-    own = detector.state_dict()
-    for key in [key for key in own if key.startswith(_LAST_LAYERS)]:
-        if key in others and others[key].shape != own[key].shape:
-            others[key] = own[key]
+    last = {
+        key: value for key, value in detector.state_dict().items() if key.startswith(_LAST_LAYERS) and key in others
+    }
+    known = pretrained.categories(name, weights)
+    others |= {key: _fitted(key, others[key], own, module, known) for key, own in last.items()}
     problems = pretrained.load_part(trunk.backbone, backbone) + pretrained.load_part(detector, others)
     if problems:
         message = f"these are not weights of {name}: {'; '.join(problems)}"

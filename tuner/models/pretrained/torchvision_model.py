@@ -16,9 +16,11 @@ from tuner.models.detection.protocol import DETECTIONS
 from tuner.models.heads import AuxiliaryBranches, Normalize, all_heads, with_heads
 from tuner.models.pretrained import torchvision_backbone as backbones
 from tuner.models.pretrained import torchvision_detection as detection
+from tuner.models.pretrained import torchvision_of_backbone as of_backbone
 from tuner.models.pretrained import torchvision_segmentation as segmentation
 from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.torchvision_base import TorchvisionWeights
+from tuner.models.pretrained.weight_files import is_path
 from tuner.models.stages import stages_of
 
 _SMALL = 64
@@ -61,9 +63,9 @@ class TorchvisionModel(TorchvisionWeights):
     torchvision's own, 0.45 to 0.6."""
     anchors: tuple[_Size, _Size, _Size, _Size, _Size] | None = None
     """Five sizes, in pixels, of the boxes from which Faster R-CNN, Mask R-CNN and RetinaNet begin to look; null for
-    torchvision's own, 32 to 512, which are for images of 800 pixels: without pretrained weights they are scaled to the
+    torchvision's own, 32 to 512, which are for images of 800 pixels: without weights of COCO they are scaled to the
     shorter side of the images, down to a quarter."""
-    regions: int | None = Field(None, ge=4, le=4096)
+    regions: Annotated[int | None, Tunable({"choice": [128, 256, 512]})] = Field(None, ge=4, le=4096)
     """Regions of an image that Faster and Mask R-CNN learn in a step, of which up to a quarter are of objects: fewer
     take less time; null for torchvision's own, 512."""
 
@@ -119,9 +121,31 @@ class TorchvisionModel(TorchvisionWeights):
 
     @property
     def of_torchvision(self) -> str:
-        return self.name
+        return of_backbone.backbone_of(self.name) if self._begins_with_backbone else self.name
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        more = of_backbone.choices(self.name) if self._is_segmentation or self._is_detection else ()
+        return (*pretrained.choices(self.name), *more)
+
+    @property
+    def _begins_with_backbone(self) -> bool:
+        """Whether the weights are those of the classification model that is its backbone."""
+        is_part = self._is_segmentation or self._is_detection
+        return is_part and self.weights in of_backbone.choices(self.name)
+
+    def use_of_weights(self, outputs: Mapping[str, Output]) -> str:
+        if self._begins_with_backbone:
+            told = f"{self.weights} are weights of {self.of_torchvision}"
+            return f"{told}: all layers of {self.name} behind its backbone begin with new weights"
+        if self._is_detection and not is_path(self.weights):
+            return detection.use_of(self.name, self.weights, next(iter(outputs.values())))
+        return ""
 
     def load(self, module: nn.Module) -> None:
+        if self._begins_with_backbone:
+            of_backbone.load(module.get_submodule("trunk"), self.name, self.weights)
+            return
         if self._is_segmentation or self._is_detection:
             (segmentation if self._is_segmentation else detection).load(module, self.name, self.weights)
             return
@@ -194,7 +218,12 @@ class TorchvisionModel(TorchvisionWeights):
             return problem
         with torch.device("meta"):
             model = detection.build(self.name, image, outputs, self._settings)
-        return self.freeze_problem(self.name, len(stages_of(model.get_submodule("trunk"), "trunk.")))
+        stages = stages_of(model.get_submodule("trunk"), "trunk.")
+        if self._begins_with_backbone and (
+            problem := of_backbone.freeze_problem(self.name, self.weights, self.freeze, stages)
+        ):
+            return problem
+        return self.freeze_problem(self.name, len(stages))
 
     def _segmentation_problem(self, image: ImageShape, outputs: Mapping[str, Output]) -> Problem | None:
         if self.stem == "small" or self.drop_path is not None:

@@ -24,7 +24,7 @@ _TRUNK = "trunk.backbone."
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The names of the weights that torchvision has of a model."""
+    """The names of the weights that torchvision has of a model, of which DEFAULT is another name of the best."""
     from torchvision import models
 
     return tuple(models.get_model_weights(name).__members__)
@@ -36,6 +36,11 @@ def statistics(name: str, weights: str) -> tuple[tuple[float, ...], tuple[float,
         return (0.5,) * 3, (0.5,) * 3
     transforms = _entry(name, "DEFAULT" if is_path(weights) else weights).transforms.keywords
     return transforms.get("mean", (0.485, 0.456, 0.406)), transforms.get("std", (0.229, 0.224, 0.225))
+
+
+def categories(name: str, weights: str) -> tuple[str, ...]:
+    """The names of the classes of torchvision's weights, by label; of a path, none."""
+    return () if is_path(weights) else tuple(_entry(name, weights).meta["categories"])
 
 
 def location(name: str, weights: str) -> Path:
