@@ -76,3 +76,34 @@ def mask_sides(height: int, width: int) -> tuple[int, int]:
     while max(height, width) > _LONGEST:
         height, width = -(-height // 2), -(-width // 2)
     return height, width
+
+
+def binary_masks(masks: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels of an image predicted masks have, booleans (K, H, W): those of 0.5 and more.
+
+    Args:
+        masks: The masks of K detections, (K, h * w) in [0, 1], with the `mask_sides` of the image.
+        height: Height of the image, in pixels.
+        width: Its width.
+    """
+    sides = mask_sides(height, width)
+    probabilities = masks.float().view(1, -1, *sides)
+    if sides != (height, width) and len(masks):
+        probabilities = torch.nn.functional.interpolate(probabilities, size=(height, width), mode="bilinear")
+    return probabilities.view(-1, height, width) >= 0.5
+
+
+def instances_of(detections: Tensor, height: int, width: int) -> Tensor:
+    """The masks of detections as a target has them, int32 (H, W); those of the surest lie in front.
+
+    Args:
+        detections: Rows of x1, y1, x2, y2, score, class and a mask, (K, 6 + h * w), of at most 1,023 objects.
+        height: Height of the image, in pixels.
+        width: Its width.
+    """
+    codes = torch.zeros((height, width), dtype=torch.int32)
+    order = detections[:, 4].argsort(stable=True).tolist()
+    masks = binary_masks(detections[:, 6:], height, width)
+    for number, row in enumerate(order, start=1):
+        codes[masks[row].cpu()] = int(detections[row, 5]) * NUMBERS + number
+    return codes

@@ -177,13 +177,27 @@ def test_boxes_are_drawn_beside_the_true_ones() -> None:
     assert picture.size == (10 + 8 * 122, 2 * (45 + side + 40))
 
 
-def test_objects_with_masks_are_judged_by_their_boxes() -> None:
+def test_objects_with_masks_are_judged_by_their_boxes_and_drawn() -> None:
     instances = torch.zeros(2, 20, 20, dtype=torch.int32)
     instances[:, 2:10, 2:10] = 1024 + 1
     found = torch.tensor([[[2, 2, 10, 10, 0.9, 1]], [[2, 2, 10, 10, 0.9, 2]]]).float()
-    outputs = torch.cat([found, torch.zeros(2, 1, 400)], dim=2)
+    mask = torch.zeros(20, 20)
+    mask[4:8, 4:8] = 0.9
+    outputs = torch.cat([found, mask.flatten().expand(2, 1, 400)], dim=2)
     batch = Batch(torch.zeros(2, 3, 20, 20), {"instances": instances})
     of = Target(3, classes=CLASSES, instances=True)
     [every] = hardest(InstanceSegmentation(), {"instances": of}, [(batch, outputs)]).values()
     assert [each.texts.predicted for each in every.mistakes] == ["1 true, 1 missed, 1 wrong"]
     assert every.mistakes[0].texts.true == "dog" and len(every.uncertain) == 2
+    right = next(each.image for each in every.uncertain if not each.is_wrong)
+    side = (right.width - 4) // 2
+
+    def painted(left: int) -> set[tuple[int, int]]:
+        """The pixels of the image whose middles are coloured, between the edges of the box and below its text."""
+        places = [(x, y) for y in range(5, 9) for x in range(3, 9)]
+        scale = side / 20
+        pixels = {at: right.getpixel((left + int((at[0] + 0.5) * scale), int((at[1] + 0.5) * scale))) for at in places}
+        return {at for at, pixel in pixels.items() if pixel != (0, 0, 0)}
+
+    assert painted(0) == {(x, y) for y in range(5, 9) for x in range(3, 9)}
+    assert painted(side + 4) == {(x, y) for y in range(5, 8) for x in range(4, 8)}

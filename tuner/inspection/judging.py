@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tuner.inspection.boxes import Box, Style, boxes_over, true_boxes
-from tuner.inspection.matching import Matches, match
-from tuner.inspection.pictures import over, picture
-from tuner.instances import NUMBERS, boxes_of
+from tuner.inspection.matching import SCORE, Matches, match
+from tuner.inspection.pictures import objects_over, over, picture
+from tuner.instances import NUMBERS, boxes_of, instances_of
 from tuner.interfaces import IGNORED, Target, TargetKind
 from tuner.tasks.head import Head
 
@@ -85,6 +85,14 @@ class Judge:
     count: int = 32
 
 
+_Panels = tuple[Tensor, Tensor]
+"""What boxes are drawn over: an image for the truth, and one for what is found."""
+
+
+def _as_it_is(image: Tensor, row: int) -> _Panels:
+    return image, image
+
+
 def _judge_class(head: Head, output: Tensor, target: Tensor, of: Target) -> Judgement:
     """The loss is the cross-entropy, the confidence the probability of the predicted class."""
     logs = output if head.loss.log_probabilities else output.log_softmax(dim=1)
@@ -131,11 +139,14 @@ def _judge_mask(head: Head, output: Tensor, target: Tensor, of: Target) -> Judge
     return Judgement(losses.sum(dim=(1, 2)) / pixels, confidences, shares > _WRONG, texts, shown)
 
 
-def _judge_boxes(head: Head, output: Tensor, target: Tensor, of: Target) -> Judgement:
+def _judge_boxes(
+    head: Head, output: Tensor, target: Tensor, of: Target, behind: Callable[[Tensor, int], _Panels] = _as_it_is
+) -> Judgement:
     """The loss is the number of mistakes, plus half of the mean score of the detections that are wrong.
 
     A mistake is an object that is missed, or a detection that finds none. The confidence is the mean score of the
-    detections; without any, how far the best score is from 1.
+    detections; without any, how far the best score is from 1. Boxes are drawn over what is `behind`: an image (C, H, W)
+    of a row for the truth, and one for what is found.
     """
     output, target = output.cpu(), target.cpu()
     matches = [match(*each) for each in zip(output, target, strict=True)]
@@ -158,9 +169,8 @@ def _judge_boxes(head: Head, output: Tensor, target: Tensor, of: Target) -> Judg
     def shown(image: Tensor, row: int, side: int) -> "Image":
         from PIL import Image
 
-        both = [
-            boxes_over(image, boxes, side - _BETWEEN) for boxes in (_true(matches[row], of), _found(matches[row], of))
-        ]
+        drawn = _true(matches[row], of), _found(matches[row], of)
+        both = [boxes_over(*each, side - _BETWEEN) for each in zip(behind(image, row), drawn, strict=True)]
         width, height = both[0].size
         joined = Image.new("RGB", (2 * width + _BETWEEN, height), "white")
         for number, panel in enumerate(both):
@@ -172,9 +182,15 @@ def _judge_boxes(head: Head, output: Tensor, target: Tensor, of: Target) -> Judg
 
 
 def _judge_instances(head: Head, output: Tensor, target: Tensor, of: Target) -> Judgement:
-    """Objects with masks are judged by their boxes."""
+    """Objects with masks are judged by their boxes; both are drawn."""
     boxes, _ = boxes_of(target.cpu(), NUMBERS - 1)
-    return _judge_boxes(head, output[..., :6], boxes, replace(of, instances=False, boxes=True))
+
+    def behind(image: Tensor, row: int) -> _Panels:
+        found = output[row].detach().cpu().float()
+        found = found[(found[:, 5] >= 0) & (found[:, 4] >= SCORE)]
+        return objects_over(image, target[row]), objects_over(image, instances_of(found, *target.shape[1:]))
+
+    return _judge_boxes(head, output[..., :6], boxes, replace(of, instances=False, boxes=True), behind)
 
 
 def _true(matches: Matches, of: Target) -> list[Box]:
@@ -216,6 +232,10 @@ JUDGES: dict[TargetKind, Judge] = {
     "multilabel": replace(_OF_CLASSES, judge=_judge_multilabel),
     "mask": Judge(_judge_mask, "image, true mask, predicted mask", panels=3),
     "boxes": _OF_BOXES,
-    "instances": replace(_OF_BOXES, judge=_judge_instances),
+    "instances": replace(
+        _OF_BOXES,
+        judge=_judge_instances,
+        legend="true objects, dashed if missed; predicted ones with their scores, dashed if wrong",
+    ),
 }
 """How each kind of target is judged of which images are shown; the others have no pictures."""

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch import Tensor
-from torch.nn import functional
 
-from tuner.instances import NUMBERS, boxes_of, mask_sides, numbers_of
+from tuner.instances import NUMBERS, binary_masks, boxes_of, numbers_of
 from tuner.tasks.metrics.boxes import AveragePrecision
 from tuner.tasks.metrics.coco import Array, COCOMeter, categories
 from tuner.tasks.metrics.meter import ByClass, ErrorKind
@@ -44,7 +43,7 @@ class MaskAveragePrecision(COCOMeter):
                 self._true.append(self._row(image, row[4]) | segmentation | {"bbox": edges})
         for image, found in enumerate(output.detach().cpu()):
             rows = found[found[:, 5] >= 0]
-            shown = _binary(rows[:, _BOX:], target.shape[1:])
+            shown = binary_masks(rows[:, _BOX:], *target.shape[1:]).byte().permute(1, 2, 0).numpy()
             for row, code in zip(rows[:, :_BOX].numpy(), coding.encode(shown), strict=True):
                 self._found.append(self._row(image, row[5]) | {"segmentation": code, "score": float(row[4])})
         self._changed(len(output))
@@ -88,14 +87,3 @@ class BoxesOfInstances(AveragePrecision):
 
     def errors(self) -> list[ErrorKind]:
         return []  # those of the masks are told apart
-
-
-def _binary(masks: Tensor, size: tuple[int, ...]) -> Array:
-    """Masks (K, h * w) in [0, 1] as bytes of the size of the image, (H, W, K): 1 from 0.5 on."""
-    height, width = size
-    sides = mask_sides(height, width)
-    probabilities = masks.float().view(1, -1, *sides)
-    if sides != (height, width) and len(masks):
-        probabilities = functional.interpolate(probabilities, size=(height, width), mode="bilinear")
-    shown: Array = (probabilities.view(-1, height, width) >= 0.5).byte().permute(1, 2, 0).numpy()
-    return shown
