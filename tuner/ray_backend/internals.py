@@ -48,6 +48,12 @@ USED = {
     "TuneController._stop_experiment_if_needed": (
         "ray.tune.execution.tune_controller:TuneController._stop_experiment_if_needed"
     ),
+    "TrackedActor": "ray.air.execution._internal.tracked_actor:TrackedActor",
+    "TrackedActorTask": "ray.air.execution._internal.tracked_actor_task:TrackedActorTask",
+    "RayActorManager": "ray.air.execution._internal.actor_manager:RayActorManager",
+    "RayActorManager._actor_task_failed": (
+        "ray.air.execution._internal.actor_manager:RayActorManager._actor_task_failed"
+    ),
     "Bracket": "ray.tune.schedulers.hyperband:_Bracket",
     "HyperBand._create_bracket": "ray.tune.schedulers.hyperband:HyperBandScheduler._create_bracket",
     "HyperBand._process_bracket": "ray.tune.schedulers.hyperband:HyperBandScheduler._process_bracket",

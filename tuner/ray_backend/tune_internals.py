@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
@@ -21,12 +21,18 @@ class Controller(TuneController):  # type: ignore[misc]
 
     An error while a report is processed, in Ray's scheduler or in tuner, fails that trial. An error elsewhere in a step
     ends the job: running trials are interrupted.
+
+    Ray also ends the job where it has killed a worker because the memory of its node is exhausted.
     """
 
     fail: ClassVar[Callable[[RayTrial, Exception], None]]
     """Notes that a trial fails because processing its report raised."""
     break_off: ClassVar[Callable[[Exception], None]]
     """Ends the job because of an error."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._actor_manager.__class__ = MendedActorManager
 
     def step(self) -> None:
         """Run one step of the loop."""
@@ -52,6 +58,19 @@ class Controller(TuneController):  # type: ignore[misc]
         if trial.status == RayTrial.PENDING and isinstance(exception, RayActorError):
             return  # Ray has scheduled it again already
         super()._trial_task_failure(trial, exception)
+
+
+class MendedActorManager(internal("RayActorManager")):  # type: ignore[misc]
+    """Ray's manager of workers, which takes any error of Ray for a lost worker, and not `RayActorError` alone.
+
+    That a worker was killed for the memory of its node is another error, of which it knows nothing.
+    """
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayTaskError | RayActorError):
+            reason = str(exception).strip().partition("\n")[0]
+            exception = RayActorError(error_msg=reason or type(exception).__name__)
+        super()._actor_task_failed(tracked_actor_task, exception)
 
 
 class _MendedBracket(internal("Bracket")):  # type: ignore[misc]
