@@ -616,7 +616,7 @@ def test_patience_counts_epochs_without_improvement(tmp_path: Path) -> None:
         rule = {"patience": patience, "min_delta": 1.0}
         done = run(trial(epochs=6, early_stopping=rule), tmp_path / str(patience), ACCURACY)
         assert len(done.reports) == 1 + patience
-        assert done.reason == f"no improvement for {patience} epochs"
+        assert done.reason == f"no improvement for {patience} {'epoch' if patience == 1 else 'epochs'}"
 
 
 def test_an_improvement_is_one_by_more_than_min_delta_over_the_best(tmp_path: Path) -> None:
