@@ -34,6 +34,7 @@ def test_a_worker_is_asked_for_with_all_that_a_process_inherits(monkeypatch: pyt
     assert wanted["arguments"] == WORKER
     assert wanted["variables"] == {"A": "${HOME}"}
     assert wanted["folder"] == str(Path.cwd())
+    assert wanted["path"] == sys.path[1:]
     assert os.fsencode(wanted["environment"]["ODD"]) == b"\xff"
     assert setup_worker.ADDRESS not in wanted["environment"]
     assert setup_worker.request(WORKER) is not None  # a Ray without runtime environments
@@ -93,34 +94,44 @@ def test_workers_are_forked_and_share_nothing_that_processes_do_not_share() -> N
     assert first["numpy"] != second["numpy"]
 
 
-WITHOUT = """
+PROGRAM = """
 import os, signal, sys, psutil, ray
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.fork_server import server
 
 connection.connect(None)
 [found] = [each for each in psutil.Process().children() if server.__name__ in each.cmdline()]
-if sys.argv[1] == "server":
-    found.kill()
-    found.wait()
-    print("worker:", ray.get(ray.remote(num_cpus=0)(lambda: os.getppid()).remote()) != found.pid)
+if sys.argv[1] != "driver":
+    if sys.argv[1] == "server":
+        found.kill()
+        found.wait()
+    remote = ray.remote(num_cpus=0)(lambda: os.getppid()).options(runtime_env={"env_vars": {"VARIABLE": "value"}})
+    print("forked:", ray.get(remote.remote()) == found.pid)
     connection.disconnect()
+    print("ended:", not found.is_running())
 else:
     print("server:", found.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def run_without(what: str) -> str:
-    return subprocess.run([sys.executable, "-c", WITHOUT, what], capture_output=True, text=True, timeout=120).stdout
+def run(what: str, folder: Path) -> str:
+    command = [sys.executable, "-P", "-c", PROGRAM, what]  # as our command, which does not look for modules in a folder
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.mark.slow
-def test_without_the_server_ray_starts_its_workers() -> None:
-    assert run_without("server") == "worker: True\n"
+def test_without_the_server_ray_starts_its_workers(tmp_path: Path) -> None:
+    assert run("server", tmp_path) == "forked: False\nended: True\n"
 
 
 @pytest.mark.slow
-def test_the_server_ends_with_the_driver() -> None:
-    pid = int(run_without("driver").removeprefix("server: "))
+def test_modules_of_the_user_do_not_take_the_place_of_libraries(tmp_path: Path) -> None:
+    (tmp_path / "jsonschema.py").write_text("raise SystemExit")
+    assert run("nothing", tmp_path) == "forked: True\nended: True\n"
+
+
+@pytest.mark.slow
+def test_the_server_ends_with_the_driver(tmp_path: Path) -> None:
+    pid = int(run("driver", tmp_path).removeprefix("server: "))
     assert eventually(lambda: not psutil.pid_exists(pid))

@@ -7,8 +7,9 @@ from ray.air.execution import FixedResourceManager
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
 from tuner.ray_backend.internals import internal
-from tuner.ray_backend.tune_internals import MendedActorManager
+from tuner.ray_backend.tune_internals import LostWorkers
 
+MENDED = type("Mended", (LostWorkers, internal("RayActorManager")), {})
 LOW = "1 worker(s) were killed due to the node running low on memory."
 
 
@@ -25,7 +26,7 @@ def told(manager: Any, error: Exception) -> list[tuple[str, Exception]]:
 
 @pytest.mark.parametrize("error", [OutOfMemoryError(f"{LOW}\nMemory on the node ..."), WorkerCrashedError()])
 def test_any_error_of_ray_is_a_lost_worker(error: RayError) -> None:
-    said = told(MendedActorManager, error)
+    said = told(MENDED, error)
     assert [who for who, _ in said] == ["worker", "task"]
     assert all(isinstance(why, RayActorError) for _, why in said)
     assert str(said[0][1]) == str(error).partition("\n")[0]
@@ -35,4 +36,4 @@ def test_any_error_of_ray_is_a_lost_worker(error: RayError) -> None:
 
 def test_an_error_of_the_task_is_none_of_the_worker() -> None:
     error = RayTaskError("train", "Traceback", ValueError("wrong"))
-    assert told(MendedActorManager, error) == [("task", error)]
+    assert told(MENDED, error) == [("task", error)]

@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray import cloudpickle
 from ray.air.execution._internal import RayActorManager
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources
@@ -86,6 +86,8 @@ class _Actor:
             return _sent(getattr(made, name)(*_sent(arguments), **_sent(named)))
         except Exception as error:  # as a Ray's worker sends it
             raise RayTaskError(name, "", error) from error
+        except SystemExit as left:  # of a thread that has been told to leave: a worker would end
+            raise RayActorError(error_msg="the worker has left") from left
 
 
 def _made_here(actors: list[Any]) -> list[Any]:

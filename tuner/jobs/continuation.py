@@ -183,7 +183,7 @@ def _with_more_trials(
     configurations = -(-before // spec.repeat)
     requested = _asked(spec) or configurations
     if requested < configurations and requested not in past.asked:
-        message = f"is {requested}, but the job has {_configurations(configurations)} already"
+        message = f"is {requested}, but the job has {counted(configurations, 'configuration')} already"
         hint = f"allowed: the number with which the job began, or {configurations} and more"
         raise UserError(Problem(message, "search.trials", where, hint))
     total = max(configurations, requested) + extend
@@ -195,7 +195,7 @@ def _with_more_trials(
     spec = spec.model_copy(update={"search": search})
     more = min(each for each in (spec.count(), spec.budget.trials) if each is not None) // spec.repeat - configurations
     if requested > configurations and more > 0 and not extend:
-        return spec, None, [f"search.trials: {requested} adds {_configurations(more)} to the job"]
+        return spec, None, [f"search.trials: {requested} adds {counted(more, 'configuration')} to the job"]
     return spec, None, []
 
 
@@ -212,11 +212,7 @@ def _widened(
         raise left_out(outside[0].number, outside[0].assignment, where)
     most = None if extend == "all" else before + extend * spec.repeat
     new = len(plan) - len({repr(trial.assignment) for trial in past.trials})
-    return spec, most, [f"the grid has {_configurations(new)} that this job has not tried"] if new else []
-
-
-def _configurations(count: int) -> str:
-    return counted(count, "configuration")
+    return spec, most, [f"the grid has {counted(new, 'configuration')} that this job has not tried"] if new else []
 
 
 def changed_code(before: dict[str, str] | None, code: dict[str, str]) -> str:

@@ -32,8 +32,8 @@ class Controller(TuneController):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        if type(self._actor_manager) is internal("RayActorManager"):
-            self._actor_manager.__class__ = MendedActorManager
+        manager = self._actor_manager
+        manager.__class__ = type("MendedActorManager", (LostWorkers, type(manager)), {})
 
     def step(self) -> None:
         """Run one step of the loop."""
@@ -61,17 +61,17 @@ class Controller(TuneController):  # type: ignore[misc]
         super()._trial_task_failure(trial, exception)
 
 
-class MendedActorManager(internal("RayActorManager")):  # type: ignore[misc]
-    """Ray's manager of workers, which takes any error of Ray for a lost worker, and not `RayActorError` alone.
+class LostWorkers:
+    """Mixed into Ray's manager of workers: any error of Ray is a lost worker, and not `RayActorError` alone.
 
-    That a worker was killed for the memory of its node is another error, of which it knows nothing.
+    That a worker was killed for the memory of its node is another error, of which the manager knows nothing.
     """
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, RayError) and not isinstance(exception, RayTaskError | RayActorError):
             reason = str(exception).strip().partition("\n")[0]
             exception = RayActorError(error_msg=reason or type(exception).__name__)
-        super()._actor_task_failed(tracked_actor_task, exception)
+        super()._actor_task_failed(tracked_actor_task, exception)  # type: ignore[misc]
 
 
 class _MendedBracket(internal("Bracket")):  # type: ignore[misc]

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def _serve(listener: socket.socket) -> _Request | None:
                 return wanted
             for stream in streams:
                 os.close(stream)
-            connection.sendall(b"1" if wanted else b"0")
+            with suppress(OSError):  # whoever asked has gone meanwhile
+                connection.sendall(b"1" if wanted else b"0")
     return None
 
 
@@ -100,7 +102,7 @@ def _work(wanted: _Request) -> None:
     np.random.seed()
     script = wanted["arguments"][0]
     sys.argv = list(wanted["arguments"])
-    sys.path[0] = str(Path(script).parent)
+    sys.path[:] = [str(Path(script).parent), *wanted["path"]]
     runpy.run_path(script, run_name="__main__")
 
 

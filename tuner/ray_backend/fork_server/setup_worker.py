@@ -1,5 +1,6 @@
 """What Ray runs in place of its own setup_worker.py to start a worker: it asks the fork server for one.
 
+Ray runs it for workers that have a runtime environment, as all of Ray Tune's have, and starts others without it.
 It starts hundreds of times on a large host, so that it imports the standard library alone, and nothing of tuner. Where
 the fork server cannot be asked, or Ray wants more of a worker than environment variables, it becomes Ray's own script.
 """
@@ -42,6 +43,7 @@ def request(arguments: list[str]) -> dict[str, Any] | None:
         "variables": variables,
         "environment": {name: value for name, value in os.environ.items() if name != ADDRESS},
         "folder": str(Path.cwd()),
+        "path": sys.path[1:],
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
     }

@@ -42,6 +42,9 @@ def forked_workers() -> Iterator[None]:
     node.start_raylet = start_raylet
     try:
         yield
+    except BaseException:
+        end()  # no Ray was started
+        raise
     finally:
         node.start_raylet = original
 
@@ -59,17 +62,23 @@ def _started() -> Iterator[str]:
         listener.bind(address)
         listener.listen(1024)
         process = subprocess.Popen(
-            [sys.executable, "-m", server.__name__, str(listener.fileno())],
+            [sys.executable, "-P", "-m", server.__name__, str(listener.fileno())],
             stdin=subprocess.PIPE,  # its end tells the server that this process has ended
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=[listener.fileno()],
             start_new_session=True,  # signals of a terminal do not reach it
-            # Asking for GPUs must not begin with the one context of CUDA that a fork cannot use.
-            env=os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+            env=os.environ
+            | {
+                # It imports what this process would, and no module of the user's that is named as one of a library.
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                # Asking for GPUs must not begin with the one context of CUDA that a fork cannot use.
+                "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+            },
         )
         listener.close()
         try:
             yield address
         finally:
+            process.kill()  # it may still import, and has nothing to end
             process.communicate()
