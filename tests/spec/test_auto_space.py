@@ -1,8 +1,10 @@
 from typing import Any, get_args
+from unittest import mock
 
 import pytest
 from conftest import Write
 from pydantic import ValidationError
+from torchvision import models
 
 from tuner.errors import UserError
 from tuner.search.numeric_distributions import LogUniform, Uniform
@@ -186,3 +188,24 @@ def test_every_optimizer_says_what_of_it_is_worth_tuning(member: Any) -> None:
     assert {"optimizer.lr", "optimizer.weight_decay"} <= set(space)
     low, high = space["optimizer.lr"].corners()
     assert low < member().lr < high
+
+
+@pytest.mark.parametrize(
+    ("task", "objective", "model"),
+    [
+        ("detection", "val_map", {"kind": "torchvision", "name": "ssdlite320_mobilenet_v3_large"}),
+        ("instance_segmentation", "val_map", {"kind": "torchvision", "name": "maskrcnn_resnet50_fpn"}),
+        ("semantic_segmentation", "val_miou", {"kind": "torchvision", "name": "lraspp_mobilenet_v3_large"}),
+        ("semantic_segmentation", "val_miou", {"kind": "unet", "encoder": "mobilenet_v3_small"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(reversed(value.values())),
+)
+def test_a_large_model_is_not_built_for_each_corner(
+    task: str, objective: str, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_model = mock.Mock(wraps=models.get_model)
+    monkeypatch.setattr(models, "get_model", get_model)
+    trial = {"task": {"kind": task}, "data": {"kind": "mnist_scenes", "source": "digits"}, "model": model}
+    space = experiment(trial=trial, objective=objective).space
+    assert len(space) > 4
+    assert get_model.call_count < 6  # there are hundreds of corners

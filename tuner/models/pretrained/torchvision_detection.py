@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted, some
 from tuner.interfaces import ImageShape, Output
-from tuner.models.detection.protocol import BACKGROUND
+from tuner.models.detection.protocol import BACKGROUND, DETECTIONS
 from tuner.models.pretrained import class_rows
 from tuner.models.pretrained import torchvision_backbone as backbones
 from tuner.models.pretrained import torchvision_of_backbone as of_backbone
 from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.torchvision_detector import wrapped
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, fit_channels
+from tuner.models.stages import Stages, stages_of
 
 _KEYPOINTS = "keypointrcnn_"
 """What the names of those begin with that find keypoints."""
@@ -244,10 +245,21 @@ def load(module: nn.Module, name: str, weights: str) -> None:
         buffer.copy_(fit_channels(of, len(buffer)))
 
 
-@lru_cache(maxsize=4096)  # every corner of a space is checked
-def size_problem(name: str, image: ImageShape, output: Output, settings: Settings) -> Problem | None:
-    """Compute features of two images of which only the shape exists; return what is wrong with their size, or None."""
+@lru_cache(maxsize=256)  # every corner of a space is checked, and none changes this
+def look(name: str, image: ImageShape, output: Output, weights: str) -> Problem | Stages:
+    """Compute features of two images of which only the shape exists.
+
+    Args:
+        name: Name of the model.
+        image: The images.
+        output: The objects.
+        weights: Pretrained weights, or none.
+
+    Returns:
+        The stages of the model, or what is wrong with the size of the images.
+    """
     size = f"{image.channels}x{image.height}x{image.width}"
+    settings = Settings(DETECTIONS, None, None, None, None, weights)
     try:
         with torch.device("meta"), torch.inference_mode():
             trunk = build(name, image, {"": output}, settings).get_submodule("trunk").eval()
@@ -255,4 +267,4 @@ def size_problem(name: str, image: ImageShape, output: Output, settings: Setting
     except Exception as error:  # torchvision's models check sizes in many ways
         hint = "it is made for images of 300x300 pixels" if name.startswith("ssd300_") else ""
         return Problem(f"{name} cannot take images {size}: {error}", "name", hint=hint)
-    return None
+    return stages_of(trunk, "trunk.")

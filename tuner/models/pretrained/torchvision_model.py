@@ -214,11 +214,9 @@ class TorchvisionModel(TorchvisionWeights):
             return Problem(f"{self.name} has none", key, hint="leave it out")
         if problem := self.weights_problem():
             return problem
-        if problem := detection.size_problem(self.name, image, next(iter(outputs.values())), self._settings):
-            return problem
-        with torch.device("meta"):
-            model = detection.build(self.name, image, outputs, self._settings)
-        stages = stages_of(model.get_submodule("trunk"), "trunk.")
+        stages = detection.look(self.name, image, next(iter(outputs.values())), self.weights)
+        if isinstance(stages, Problem):
+            return stages
         if self._begins_with_backbone and (
             problem := of_backbone.freeze_problem(self.name, self.weights, self.freeze, stages)
         ):
@@ -234,11 +232,10 @@ class TorchvisionModel(TorchvisionWeights):
         if problem := self.weights_problem():
             return problem
         [output] = outputs.values()
-        if problem := segmentation.size_problem(self.name, image, output):
-            return problem
-        with torch.device("meta"):
-            model = segmentation.build(self.name, image, outputs, auxiliary=False)
-        return self.freeze_problem(self.name, len(stages_of(model.get_submodule("trunk"), "trunk.")))
+        stages = segmentation.look(self.name, image, output)
+        if isinstance(stages, Problem):
+            return stages
+        return self.freeze_problem(self.name, len(stages))
 
 
 def _form_problem(name: str, outputs: Mapping[str, Output]) -> Problem | None:

@@ -18,6 +18,7 @@ from tuner.models.heads import Normalize
 from tuner.models.pretrained import torchvision_backbone as backbones
 from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, fit_channels
+from tuner.models.stages import Stages, stages_of
 
 _AUXILIARY_WEIGHT = 0.5
 """Weight of the loss of the auxiliary output, as in torchvision's reference training."""
@@ -141,8 +142,9 @@ def _renamed(key: str) -> str:
     return key
 
 
-def size_problem(name: str, image: ImageShape, output: Output) -> Problem | None:
-    """Run a model on two images of which only the shape exists; return what is wrong with their size, or None."""
+@lru_cache(maxsize=256)  # every corner of a space is checked, and none changes this
+def look(name: str, image: ImageShape, output: Output) -> Problem | Stages:
+    """Run a model on two images of which only the shape exists; return its stages, or what is wrong with their size."""
     size = f"{image.channels}x{image.height}x{image.width}"
     try:
         with torch.device("meta"), torch.inference_mode():
@@ -150,4 +152,4 @@ def size_problem(name: str, image: ImageShape, output: Output) -> Problem | None
             model(torch.zeros(2, image.channels, image.height, image.width))
     except Exception as error:  # torchvision's models check sizes in many ways
         return Problem(f"{name} cannot take images {size}: {error}", "name")
-    return None
+    return stages_of(model.get_submodule("trunk"), "trunk.")

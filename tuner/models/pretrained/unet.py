@@ -1,7 +1,7 @@
 """The network for outputs of each pixel, with an encoder of its own or one of torchvision's models."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -87,8 +87,7 @@ class UNet(TorchvisionWeights):
             widths = [self.width * 2**level for level in range(levels)]
             return _Encoder(image.channels, widths), widths
         nodes = self._nodes(image)
-        extractor = backbones.extractor(_backbone(self.of_torchvision, image), list(nodes))
-        return extractor, [image.channels, *nodes.values()]
+        return _extractor(self.of_torchvision, image, nodes), [image.channels, *nodes.values()]
 
     def _nodes(self, image: ImageShape) -> dict[str, int]:
         """The features of the encoder that are used, as `backbones.pyramid` returns them."""
@@ -118,9 +117,7 @@ class UNet(TorchvisionWeights):
             return Problem(f"{self.encoder} has {len(found) + 1} levels here", "levels", hint=hint)
         if problem := self.weights_problem():
             return problem
-        with torch.device("meta"):
-            stages = len(stages_of(self._encoder(image)[0]))
-        return self.freeze_problem(self.encoder, stages)
+        return self.freeze_problem(self.encoder, _stages(self.encoder, image, tuple(self._nodes(image))))
 
     @property
     def of_torchvision(self) -> str:
@@ -136,6 +133,18 @@ class UNet(TorchvisionWeights):
 def _pyramid(name: str, image: ImageShape) -> dict[str, int]:
     with torch.device("meta"):
         return backbones.pyramid(_backbone(name, image), image)
+
+
+@lru_cache(maxsize=256)  # every corner of a space is checked, and few change this
+def _stages(name: str, image: ImageShape, nodes: tuple[str, ...]) -> int:
+    """The number of stages of an encoder of torchvision."""
+    with torch.device("meta"):
+        return len(stages_of(_extractor(name, image, nodes)))
+
+
+def _extractor(name: str, image: ImageShape, nodes: Iterable[str]) -> nn.Module:
+    """Build an encoder of torchvision that returns the features of some of its nodes."""
+    return backbones.extractor(_backbone(name, image), list(nodes))
 
 
 def _backbone(name: str, image: ImageShape) -> nn.Module:
