@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tuner.inspection.augmented import ContactSheet, contact_sheet
+from tuner.inspection.augmented import _SIDE, ContactSheet, contact_sheet
+from tuner.inspection.pictures import data_uri, over, picture
 from tuner.report.contact_sheet import write_contact_sheet
 from tuner.train.trial_config import TrialConfig
 
@@ -104,9 +105,9 @@ def test_boxes_are_on_originals_and_versions() -> None:
     scenes = {"kind": "mnist_scenes", "source": "digits", "scenes": 20, "validation": 5, "test": 5, "digits": 6}
     augment = {"flip": True, "mosaic": 1, "mixup": 1}
     trial = {
-        "task": {"kind": "semantic_segmentation"},
+        "task": {"kind": "detection"},
         "data": scenes | {"augment": augment},
-        "model": {"kind": "unet"},
+        "model": {"kind": "yolo"},
     }
     config = TrialConfig.model_validate(trial | {"seed": 1})
     made = contact_sheet(config, 3, 2)
@@ -124,3 +125,15 @@ def test_boxes_are_on_originals_and_versions() -> None:
                 colours += 1
     assert colours > 2
     assert len({tile.picture for row in made.versions for tile in row}) == 6
+
+
+def test_what_the_task_does_not_learn_is_not_drawn() -> None:
+    scenes = {"kind": "mnist_scenes", "source": "digits", "scenes": 20, "validation": 5, "test": 5}
+    made = {}
+    for task, model in (("semantic_segmentation", "unet"), ("detection", "yolo"), ("instance_segmentation", "yolo")):
+        trial = {"task": {"kind": task}, "data": scenes, "model": {"kind": model}}
+        made[task] = [each.picture for each in contact_sheet(TrialConfig.model_validate(trial), 3, 1).originals]
+    images = TrialConfig.model_validate(trial).data.first(3)
+    pairs = zip(images.images / 255, images.targets["mask"], strict=True)
+    assert made["semantic_segmentation"] == [data_uri(picture(over(image, mask), _SIDE)) for image, mask in pairs]
+    assert len({tuple(each) for each in made.values()}) == 3

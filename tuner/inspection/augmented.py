@@ -80,8 +80,8 @@ def _tile(trial: TrialConfig, batch: Batch, row: int) -> Tile:
         other = _caption(trial, batch.mixed.targets, row)
         caption = f"{batch.mixed.share:.0%} {caption} + {1 - batch.mixed.share:.0%} {other}"
     shown, boxes = batch.inputs[row], None
-    for name, target in trial.data.targets.items():
-        value = batch.targets[name][row]
+    for name in dict.fromkeys(head.target for head in trial.task.named_heads.values()):  # what is learnt of the image
+        target, value = trial.data.targets[name], batch.targets[name][row]
         if target.kind == "mask":
             shown = over(shown, value)
         elif target.kind == "instances":
