@@ -50,6 +50,27 @@ def names(data: ImageFolder, split: str) -> set[str]:
     return set(data.files()[split].names)
 
 
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
+def test_images_need_not_become_squares(tmp_path: Path, resize: Any) -> None:
+    for name in ("cats", "dogs"):
+        fill(tmp_path / name, 6, size=(16, 8))
+    data = ImageFolder(root=str(tmp_path), size=[6, 24], resize=resize)
+    assert (data.image.height, data.image.width) == (6, 24)
+    images = data.load()[0].images
+    assert images.shape[1:] == (3, 6, 24)
+    black = 24 - 12 if resize == "pad" else 0  # beside the image, which is twice as wide as it is high
+    assert (images.sum(dim=1) == 0).all(dim=1).sum(dim=1).tolist() == [black] * len(images)
+    [_, step] = data.preprocessing
+    assert step == {"kind": "resize", "height": 6, "width": 24, "interpolation": "bilinear", "fit": resize}
+
+
+@pytest.mark.parametrize("size", [3, 5000, "large", [8], [8, 8, 8], [8, 3], [8, "wide"], {"height": 8}], ids=str)
+def test_a_size_that_no_image_has_is_told(photos: Path, size: Any) -> None:
+    problem = refused(photos, size=size)
+    assert problem.message == f"{size!r} is not allowed"
+    assert problem.hint == "allowed: a side of 4 to 4096 pixels, or two of them: [height, width]"
+
+
 def test_one_folder_is_split_by_class(photos: Path) -> None:
     data = ImageFolder(root=str(photos), size=8, validation=0.25, test=0.2)
     assert data.describe().sizes == {"train": 24, "validation": 8, "test": 8}

@@ -89,8 +89,10 @@ def test_a_box_of_which_a_crop_leaves_a_sliver_is_left_out() -> None:
     assert rows[:, :5].tolist() == [[0, 0, 10, 40, 1], [0, 0, 40, 40, 2]]
 
 
-def test_images_have_their_own_boxes_in_every_set(tmp_path: Path) -> None:
-    data = COCO(root=str(write_coco(tmp_path, 40, 6)), size=36)
+@pytest.mark.parametrize("size", [36, (24, 60)], ids=str)
+def test_images_have_their_own_boxes_in_every_set(tmp_path: Path, size: Any) -> None:
+    tall, wide = (size, size) if isinstance(size, int) else size
+    data = COCO(root=str(write_coco(tmp_path, 40, 6)), size=size)
     assert data.describe().sizes == {"train": 35, "validation": 5, "test": 6}
     assert data.targets["boxes"].classes == ("person", "dog", "cup")
     train, validation = data.load()
@@ -101,8 +103,8 @@ def test_images_have_their_own_boxes_in_every_set(tmp_path: Path) -> None:
         for name, rows in zip(data.names(split), images.targets["boxes"], strict=True):
             number = int(Path(name).stem)
             height, width = shape_of(number)
-            scale = 36 / max(height, width)
-            x, y = (36 - round(width * scale)) // 2, (36 - round(height * scale)) // 2
+            scale = min(tall / height, wide / width)
+            x, y = (wide - round(width * scale)) // 2, (tall - round(height * scale)) // 2
             wanted = sorted(
                 (x1 * scale + x, y1 * scale + y, x2 * scale + x, y2 * scale + y, float(label), float(crowd))
                 for x1, y1, x2, y2, label, crowd in boxes_of(number)

@@ -112,10 +112,10 @@ def identities(inputs: torch.Tensor, targets: dict[str, torch.Tensor]) -> set[tu
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk", "none"])
-@pytest.mark.parametrize("size", [36, 31])
+@pytest.mark.parametrize("size", [36, 31, (20, 36)], ids=str)
 @pytest.mark.parametrize("kind", [COCO, Cityscapes])
 def test_every_cache_has_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, size: int, kind: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str, size: Any, kind: Any
 ) -> None:
     monkeypatch.setenv("TUNER_DATA_DIR", str(tmp_path / "cache"))
     root = {COCO: write_coco, Cityscapes: write_cityscapes}[kind](tmp_path / "data", 24, 6)

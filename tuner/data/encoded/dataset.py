@@ -163,7 +163,8 @@ class EncodedImages(MeasuredImages):
         memory = psutil.virtual_memory().total
         needed = count * self._decoder.image_bytes
         if self.cache == "memory" and needed > memory:
-            message = f"{counted(count, 'image')} of {self.size}x{self.size} pixels take {byte_size(needed)} of memory"
+            height, width = self._sides
+            message = f"{counted(count, 'image')} of {height}x{width} pixels take {byte_size(needed)} of memory"
             hint = f"this machine has {byte_size(memory)}: write cache: auto, or a smaller size"
             raise UserError(Problem(message, "trial.data.size", hint=hint))
         ignored = self.ignored

@@ -3,9 +3,9 @@
 from abc import abstractmethod
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from tuner.data.decoding import Form, Resize
 from tuner.data.encoded.cached import CachedImages
@@ -18,13 +18,20 @@ UNOPENED: dict[str, Any] = {"channels": 3, "mean_std": "imagenet"}
 """Fields with which no image is opened before the images are read: broken ones are no mistake then."""
 
 
+_LEAST, _MOST = 4, 4096
+_Side = Annotated[int, Field(ge=_LEAST, le=_MOST)]
+
+Size = _Side | tuple[_Side, _Side]
+"""The size of images in pixels: the side of squares, or height and width."""
+
+
 class MeasuredImages(CachedImages):
     """Images that are resized, and whose channels, mean and standard deviation are measured unless they are given."""
 
-    size: int = Field(64, ge=4, le=4096)
-    """Side to which the images are resized, in pixels."""
+    size: Size = 64
+    """Side in pixels to which the images are resized; [height, width] for others than squares."""
     resize: Resize = "crop"
-    """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
+    """How images of another shape are resized: crop (the centre), squash, or pad (with black)."""
     channels: Literal["auto", 1, 3] = "auto"
     """1 for grey, 3 for colour; auto is 1 if all images are grey, else 3."""
     mean_std: Literal["auto", "imagenet"] | Statistics = "auto"
@@ -37,6 +44,15 @@ class MeasuredImages(CachedImages):
     @abstractmethod
     def _broken(self, failures: dict[str, str]) -> Problem:
         """The problem that images cannot be decoded, whose key is a field of the dataset."""
+
+    @field_validator("size", mode="wrap")
+    @classmethod
+    def _is_a_size(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            hint = f"allowed: a side of {_LEAST} to {_MOST} pixels, or two of them: [height, width]"
+            raise Mistakes(Problem(f"{value!r} is not allowed", hint=hint)) from None
 
     @field_validator("mean_std", mode="before")
     @classmethod
@@ -53,7 +69,7 @@ class MeasuredImages(CachedImages):
             mean, std = IMAGENET if channels == 3 else tuple((sum(each) / 3,) for each in IMAGENET)
         elif self.mean_std != "auto":
             mean, std = self.mean_std
-        return ImageShape(channels, self.size, self.size, mean, std)
+        return ImageShape(channels, *self._sides, mean, std)
 
     @property
     def preprocessing(self) -> list[dict[str, Any]]:
@@ -62,7 +78,12 @@ class MeasuredImages(CachedImages):
     @property
     def form(self) -> Form:
         channels = self._measured[0] if self.channels == "auto" else self.channels
-        return Form(channels, self.size, self.size, self.resize)
+        return Form(channels, *self._sides, self.resize)
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """The height and the width to which the images are resized, in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     @property
     def only_grey(self) -> bool:
@@ -91,7 +112,7 @@ def _measure(data: MeasuredImages) -> tuple[int, Statistics]:
         Mistakes: A file of the sample cannot be decoded.
     """
     wanted = 0 if data.channels == "auto" else data.channels
-    form = Form(wanted, data.size, data.size, data.resize)
+    form = Form(wanted, *data._sides, data.resize)
     channels, statistics, outcome = measure(data._sample(), form, data.encoded)
     if outcome.failures:
         problem = data._broken(outcome.failures)

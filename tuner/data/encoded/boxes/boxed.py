@@ -7,7 +7,7 @@ from functools import lru_cache
 from hashlib import md5
 from typing import Any, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from tuner.data.decoding import Resize, Undecodable, decode, shown_size
 from tuner.data.encoded.boxes.faults import OTHER_SIZE, Fault, problems_of, skipped
@@ -15,6 +15,7 @@ from tuner.data.encoded.boxes.headers import sizes_in
 from tuner.data.encoded.boxes.listing import BoxListing, Reader, listing_of
 from tuner.data.encoded.dataset import EncodedImages
 from tuner.data.encoded.listing import Items
+from tuner.data.encoded.measured import Size
 from tuner.data.encoded.unchecked import annotations_are_checked
 from tuner.data.loading.decoder import Decoder
 from tuner.data.pixels import Bytes
@@ -30,10 +31,10 @@ _COMPARED = 100
 class BoxedImages(EncodedImages):
     """Images in files, each with any number of boxes, the target ``boxes``. Boxes are resized with their images."""
 
-    size: int = Field(320, ge=4, le=4096)
-    """Side to which the images are resized, in pixels."""
+    size: Size = 320
+    """Side in pixels to which the images are resized; [height, width] for others than squares."""
     resize: Resize = "pad"
-    """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
+    """How images of another shape are resized: crop (the centre), squash, or pad (with black)."""
     skip_broken: bool = False
     """Whether broken annotations are left out, and images that are missing, of another size than their annotations say,
     or cannot be decoded, for which all are decoded once; else the dataset is refused, or a trial fails."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from tuner.data.encoded.dataset import Share
 from tuner.data.encoded.folders.listing import FolderListing, Lister
 from tuner.data.encoded.labelled_files import LabelledFiles
 from tuner.data.encoded.listing import Items
+from tuner.data.encoded.measured import Size
 from tuner.data.encoded.published import PublishedImages
 from tuner.errors import Mistakes, Problem
 from tuner.formatting import counted
@@ -33,8 +33,8 @@ class ImageNet(PublishedImages, LabelledFiles):
     kind: Literal["imagenet"] = "imagenet"
     root: str
     """The folder of train and val and, for the names of the classes, meta.bin or the devkit; relative to the file."""
-    size: int = Field(224, ge=4, le=4096)
-    """Side to which the images are resized, in pixels."""
+    size: Size = 224
+    """Side in pixels to which the images are resized; [height, width] for others than squares."""
     validation: Share = 0.02
     """Share of the training images of each class that is held out as the validation set: 26 of 1,300."""
 

@@ -8,8 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from tuner.data.decoding import Resize
 from tuner.data.encoded.dataset import Share
 from tuner.data.encoded.folders.listing import Lister
@@ -17,6 +15,7 @@ from tuner.data.encoded.masks.decoding import Codes, MaskDecoder
 from tuner.data.encoded.masks.instances import InstanceMaskDecoder
 from tuner.data.encoded.masks.listing import MaskListing
 from tuner.data.encoded.masks.masked import MaskedImages
+from tuner.data.encoded.measured import Size
 from tuner.data.encoded.published import PublishedImages
 from tuner.data.images import Description
 from tuner.errors import Mistakes, Problem
@@ -64,10 +63,10 @@ class Cityscapes(PublishedImages, MaskedImages):
     kind: Literal["cityscapes"] = "cityscapes"
     root: str
     """The folder of leftImg8bit and gtFine, relative to the YAML file."""
-    size: int = Field(512, ge=4, le=4096)
-    """Side to which the images are resized, in pixels; they are 2048x1024."""
+    size: Size = 512
+    """Side in pixels to which the images are resized; [height, width] for others than squares: they have 1024x2048."""
     resize: Resize = "squash"
-    """How images that are not square are resized: crop (the centre), squash, or pad (with black)."""
+    """How images of another shape are resized: crop (the centre), squash, or pad (with black)."""
     validation: Share = 0.1
     """Share of the images of train that is held out as the validation set."""
     instances: bool = False

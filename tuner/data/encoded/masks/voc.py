@@ -4,12 +4,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from tuner.data.encoded.dataset import Share
 from tuner.data.encoded.masks.decoding import Codes
 from tuner.data.encoded.masks.listing import MaskListing
 from tuner.data.encoded.masks.masked import MaskedImages
+from tuner.data.encoded.measured import Size
 from tuner.data.encoded.published import PublishedImages
 from tuner.data.encoded.voc_folder import OBJECTS, folder_of, listed
 from tuner.errors import Mistakes, Problem
@@ -31,8 +30,8 @@ class VOCSegmentation(PublishedImages, MaskedImages):
     root: str
     """The folder of JPEGImages, or one with VOCdevkit/VOC2012 in it, as torchvision writes it; relative to the YAML
     file."""
-    size: int = Field(256, ge=4, le=4096)
-    """Side to which the images are resized, in pixels."""
+    size: Size = 256
+    """Side in pixels to which the images are resized; [height, width] for others than squares."""
     validation: Share = 0.15
     """Share of the images of train that is held out as the validation set."""
 
