@@ -70,6 +70,8 @@ SMALL = {
     "scenes_maskrcnn": [
         f"trial.data.{name}={number}" for name, number in (("limit", 16), ("validation", 8), ("test", 8))
     ],
+    "scenes_segmentation": ["trial.data.scenes=200"],
+    "scenes_yolo": ["trial.data.scenes=200"],
     "voc_ssd": SMALL_DETECTOR,
 }
 """Overrides for a trial of seconds, on data that can be had."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from commands import tuner
-from encoded_files import write_masks, write_parquet, write_voc_boxes, write_yolo
+from encoded_files import write_coco, write_masks, write_parquet, write_voc_boxes, write_yolo
 from pages import Page
 from PIL import Image
 
@@ -28,6 +28,19 @@ trial:
   task: {kind: semantic_segmentation}
   data: {kind: image_mask_folder, root: streets, size: 16}
   model: {kind: unet, levels: 2, width: 4}
+space:
+  optimizer.lr: {grid: [0.1, 0.01]}
+search: {kind: grid}
+"""
+
+
+COCO = """\
+name: coco
+objective: val_map
+trial:
+  task: {kind: detection}
+  data: {kind: coco, root: coco, size: 32}
+  model: {kind: yolo, width: 8}
 space:
   optimizer.lr: {grid: [0.1, 0.01]}
 search: {kind: grid}
@@ -353,3 +366,56 @@ def test_the_time_of_a_run_is_its_timeout(here: Path) -> None:
     status, said = tuner(here, "run", "photos.yaml", "--time", "soon", "--dry-run")
     assert status == 2
     assert "timeout" in said
+
+
+class TestValidateData:
+    def test_all_images_are_read(self, here: Path) -> None:
+        assert tuner(here, "validate", "photos.yaml", "--data") == (0, "photos.yaml: valid, 1 trial, 16 images read\n")
+
+    def test_each_broken_file_is_named_whatever_else_is_wrong_with_the_data(self, here: Path) -> None:
+        broken = [f"cats/{number}.png" for number in range(8)]
+        for name in broken:
+            (here / "photos" / name).write_text("")
+        status, said = tuner(here, "validate", "photos.yaml", "--data")
+        assert status == 2
+        lines = [line for line in said.splitlines() if line.startswith("error: photos.yaml")]
+        told = sorted(line.partition(": cats/")[2] for line in lines)
+        assert told == [f"{number}.png: it is not an image of a format that Pillow reads" for number in range(8)]
+        assert "skip_broken: true leaves them out" in said
+
+    def test_each_broken_box_is_named_with_its_annotation(self, here: Path) -> None:
+        root = write_coco(here / "coco", 12, 4)
+        file = root / "annotations" / "instances_train2017.json"
+        content = json.loads(file.read_text())
+        wrong = content["annotations"][:5]
+        for each in wrong:
+            each["bbox"][2] = 0
+        file.write_text(json.dumps(content))
+        image = sorted((root / "val2017").iterdir())[0]
+        image.write_bytes(image.read_bytes()[:50])
+        (here / "coco.yaml").write_text(COCO, encoding="utf-8")
+        status, said = tuner(here, "validate", "coco.yaml", "--data")
+        assert status == 2
+        for each in wrong:
+            assert f"annotation {each['id']} " in said
+        assert f"{image.name}: " in said
+        assert "Traceback" not in said
+
+    def test_the_datasets_of_a_space_are_read(self, here: Path) -> None:
+        shutil.copytree(here / "photos", here / "more")
+        (here / "more" / "cats" / "3.png").write_text("")
+        space = "space:\n  data.root: {choice: [photos, more]}\n"
+        given = " channels: 3, mean_std: imagenet,"
+        text = EXPERIMENT.replace("size: 8,", f"size: 8,{given}").replace("search: {", f"{space}search: {{")
+        (here / "both.yaml").write_text(text, encoding="utf-8")
+        assert tuner(here, "validate", "both.yaml")[0] == 0
+        status, said = tuner(here, "validate", "both.yaml", "--data")
+        assert status == 2
+        assert "cats/3.png: it is not an image" in said
+
+    def test_other_mistakes_are_told_first(self, here: Path) -> None:
+        (here / "wrong.yaml").write_text(EXPERIMENT.replace("kind: mlp", "kind: mlpp"), encoding="utf-8")
+        status, said = tuner(here, "validate", "wrong.yaml", "photos.yaml", "--data")
+        assert status == 2
+        assert "unknown kind 'mlpp'" in said
+        assert "photos.yaml: valid, 1 trial, 16 images read" in said

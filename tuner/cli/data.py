@@ -1,6 +1,5 @@
 """Commands that look at data before anything is trained."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,39 +129,22 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     Raises:
         UserError: The file has mistakes, or the page cannot be written.
     """
-    from tuner.data.encoded.measured import UNOPENED
-    from tuner.data.encoded.unchecked import unchecked
+    from tuner.jobs.local.data_check import opened
     from tuner.report.page import check_replaceable
-    from tuner.spec.loader import load
     from tuner.storage.named_output import check_writable, writing
-    from tuner.train.trial_config import TrialConfig
 
     page = output or file.with_suffix(".html")
     check_writable(page, file.with_suffix(".html").name)
     if page == file or (page.exists() and file.exists() and page.samefile(file)):
         raise UserError(Problem(f"{page} is the experiment", "--output", hint="name another file"))
     check_replaceable(page)
-    can_be_seen = True
-    try:
-        spec, _ = load(file, overrides).prepare(choices=False)
-    except UserError as error:
-        if not all(problem.items for problem in error.problems):
-            raise
-        can_be_seen = False
-        unopened = [f"trial.data.{name}={value}" for name, value in UNOPENED.items()]
-        with unchecked():
-            spec, _ = load(file, [*overrides, *unopened]).prepare(choices=False)
-    if not isinstance(spec.trial, TrialConfig):
-        hint = "tuner inspect FOLDER looks at a folder of images"
-        raise UserError(Problem("a function of your own reads its own data", "trial.target", hint=hint))
+    found = opened(file, overrides)
+    trial, can_be_seen = found.trial, not found.refused
     from tuner.cli.findings import Counting
     from tuner.inspection.augmented import contact_sheet
     from tuner.inspection.datasets import inspect_dataset
     from tuner.report.contact_sheet import write_contact_sheet
 
-    with nullcontext() if can_be_seen else unchecked():
-        trial = spec.trial_config({})
-    assert isinstance(trial, TrialConfig)
     with Counting(f"looking at {trial.data.describe().name}") as counting:
         findings = inspect_dataset(trial.data, counting)
     try:
@@ -175,7 +157,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
         findings.notes.append(f"{page} is not written: its images cannot be used")
         return findings, None
     with writing(page):
-        write_contact_sheet(page, sheet, spec.name)
+        write_contact_sheet(page, sheet, found.spec.name)
     return findings, page
 
 

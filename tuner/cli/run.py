@@ -112,6 +112,9 @@ def _changed_code(value: str | None) -> bool:
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Experiments' YAML files.")],
     show: Annotated[bool, typer.Option("--print", help="Print each file with every default.")] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Read all images and annotations, too; missing data are downloaded.")
+    ] = False,
 ) -> None:
     """Check experiments' files without starting anything."""
     from tuner.spec.loader import load
@@ -119,6 +122,7 @@ def validate(
     problems = []
     for file in files:
         try:
+            images = _check_data(file) if data else ""  # before the rest: it names each file that is broken
             spec = load(file)
             note = _check_teacher(spec, file) if spec.trial.teacher else ""
         except UserError as error:
@@ -130,9 +134,17 @@ def validate(
             typer.echo(spec.to_yaml(), nl=False)
         else:
             trials = spec.count()
-            typer.echo(f"{file}: valid, {counted(trials, 'trial')}")
+            typer.echo(f"{file}: valid, {counted(trials, 'trial')}{images}")
     if problems:
         raise UserError(*problems)
+
+
+def _check_data(file: Path) -> str:
+    """Read all data of an experiment; return how much there is, as the end of a phrase."""
+    from tuner.cli.findings import Counting
+    from tuner.jobs.local.data_check import check_data
+
+    return f", {counted(check_data(file, Counting), 'image')} read"
 
 
 def _check_teacher(spec: "ExperimentSpec", file: Path) -> str:

@@ -24,7 +24,7 @@ def prepare_choices(trial: AnyTrial, space: Space, allows: Callable[[Assignment]
         UserError: Something cannot be downloaded, or would be replaced by something else, in some trials only.
     """
     messages = []
-    for assignment in _with_each_choice(filter(allows, corners(space))):
+    for assignment in with_each_choice(filter(allows, corners(space))):
         chosen = merge(trial, assignment)
         if chosen.data_is_available:
             continue
@@ -36,7 +36,7 @@ def prepare_choices(trial: AnyTrial, space: Space, allows: Callable[[Assignment]
     return list(filter(None, messages))
 
 
-def _with_each_choice(assignments: Iterable[Assignment]) -> Iterator[Assignment]:
+def with_each_choice(assignments: Iterable[Assignment]) -> Iterator[Assignment]:
     """One configuration with each combination of the values that are no numbers: numbers decide no download."""
     seen = set()
     for assignment in assignments:
