@@ -1,21 +1,36 @@
 """Trainings that take turns: seconds of their epochs, and what they reach, against the plain PyTorch script."""
 
+import argparse
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.machine import Neighbours
+from benchmarks.machine import Neighbours, facts
 from benchmarks.tables import spread, table
 
 THREADS = 2
 PLAIN, PRECISIONS = "plain", ("float32", "auto")
+
+
+Write = Callable[[Path, int], None]
+"""Writes so many training images, and images of other sets, into a folder."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: the folder of the images, the number of training images, the number of epochs."""
+
+    folder: Path
+    images: int
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Contest:
-    """The plain script and ours on the same job, whose classes and functions other processes import.
+    """The plain script and ours on the same job, whose functions other processes import.
 
     Args:
         plain: Trains as the plain script does, with a seed.
@@ -96,3 +111,36 @@ class Contest:
                 ]
             )
         return table(["", "first epoch, s", "times plain", "later epochs, s", "times plain", self.metric], rows)
+
+
+def compete(
+    description: str, contests: Mapping[str, tuple[Write, Contest]], *, side: int, images: int, epochs: int
+) -> None:
+    """Read the command line of a benchmark, let all take turns, and print.
+
+    Args:
+        description: What the command compares.
+        contests: What can be compared, by name, and what writes the images; the first is compared unless the command
+            line says otherwise.
+        side: Side of the images in pixels.
+        images: Number of training images, unless the command line says otherwise.
+        epochs: Number of epochs, likewise.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--images", type=int, default=images, help="training images")
+    parser.add_argument("--epochs", type=int, default=epochs, help="2 or more")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--cache", nargs="+", choices=["memory", "disk", "none"], default=["memory", "disk"])
+    first, *others = contests
+    if others:
+        parser.add_argument("--of", choices=[first, *others], default=first, help="what is learnt")
+    options = parser.parse_args()
+    write, contest = contests[options.of if others else first]
+    neighbours = Neighbours()
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(Path(folder), options.images, options.epochs)
+        write(job.folder, job.images)
+        found = contest.run(job, options.cache, options.turns, neighbours)
+    print(f"{job.images:,} images of {side}x{side} pixels, {options.turns} turns; median (min..max).\n")
+    print(found)
+    print(f"\n{facts(neighbours)}")

@@ -15,29 +15,16 @@ They run in turns in new processes. The first epoch of ours includes the decodin
 script the start of the workers. Ratios are taken within a turn.
 """
 
-import argparse
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
-from benchmarks.epochs import Contest, Training
+from benchmarks.epochs import Contest, Job, Training, compete
 
 _BATCH, _WORKERS, _SHIFT, _SIDE = 32, 2, 4, 64
 _HELD_OUT = 300  # images
 _LR, _DECAY = 5e-3, 0.01
 _CLASSES = ["background", *"0123456789"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained: the folder of images and masks, the number of training images, the number of epochs."""
-
-    folder: Path
-    images: int
-    epochs: int
 
 
 def write_scenes(folder: Path, count: int) -> None:
@@ -153,20 +140,9 @@ def _config(job: Job, cache: str = "memory") -> Any:
 
 def main() -> None:
     """Compare and print."""
-    parser = argparse.ArgumentParser(description="Training on images with masks: the plain script against ours.")
-    parser.add_argument("--images", type=int, default=2000, help="training images")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--cache", nargs="+", choices=["memory", "disk", "none"], default=["memory", "disk"])
-    options = parser.parse_args()
-    neighbours = machine.Neighbours()
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(Path(folder), options.images, options.epochs)
-        write_scenes(job.folder, job.images)
-        found = Contest(_train_plain, _config, "val_miou").run(job, options.cache, options.turns, neighbours)
-    print(f"{job.images:,} images of {_SIDE}x{_SIDE} pixels, {options.turns} turns; median (min..max).\n")
-    print(found)
-    print(f"\n{machine.facts(neighbours)}")
+    contest = Contest(_train_plain, _config, "val_miou")
+    what = "Training on images with masks: the plain script against ours."
+    compete(what, {"masks": (write_scenes, contest)}, side=_SIDE, images=2000, epochs=4)
 
 
 if __name__ == "__main__":
