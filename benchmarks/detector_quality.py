@@ -77,9 +77,8 @@ def main() -> None:
 
     epochs = {}
     for contestant in _MODELS:
-        share = 10  # a tenth of an epoch is enough to time one
-        seconds, _ = trained(contestant, 1, 0, max(options.scenes // share, 64))
-        epochs[contestant] = max(1, round(options.minutes * 60 / (seconds * share)))
+        seconds, _ = trained(contestant, 1, 0, options.scenes)  # whole: the first steps of some take long
+        epochs[contestant] = max(1, round(options.minutes * 60 / seconds))
     done: dict[str, list[tuple[float, dict[str, float]]]] = {contestant: [] for contestant in _MODELS}
     for seed in range(options.turns):
         for contestant, results in done.items():
@@ -89,7 +88,7 @@ def main() -> None:
         [
             contestant,
             f"{results[0][1]['parameters'] / 1e6:.1f}",
-            epochs[contestant],
+            str(epochs[contestant]),
             spread([seconds / 60 for seconds, _ in results], ".1f"),
             spread([metrics["val_map"] for _, metrics in results], ".3f"),
             spread([metrics["val_map50"] for _, metrics in results], ".3f"),
