@@ -44,8 +44,7 @@ class _Kind:
         model: Name of the model in torchvision.
         fields: Fields of our model.
         compared: What pycocotools compares.
-        held_out: Number of validation images. Masks of the hundred best guesses at each are computed, however few are
-            there, which takes a second of an image.
+        held_out: Number of validation images: few with masks, as those of a hundred guesses at each are computed.
     """
 
     task: str
@@ -57,12 +56,23 @@ class _Kind:
     held_out: int
 
 
-_BOXES = _Kind("detection", "boxes", ("boxes", "labels"), "ssdlite320_mobilenet_v3_large", {}, "bbox", 200)
+_BOXES = _Kind(
+    task="detection",
+    target="boxes",
+    keys=("boxes", "labels"),
+    model="ssdlite320_mobilenet_v3_large",
+    fields={},
+    compared="bbox",
+    held_out=200,
+)
 _INSTANCES = _Kind(
-    *("instance_segmentation", "instances", ("boxes", "labels", "masks"), "maskrcnn_resnet50_fpn"),
-    {"regions": 32, "anchors": [8, 16, 32, 64, 128]},
-    "segm",
-    10,
+    task="instance_segmentation",
+    target="instances",
+    keys=("boxes", "labels", "masks"),
+    model="maskrcnn_resnet50_fpn",
+    fields={"regions": 32, "anchors": [8, 16, 32, 64, 128]},
+    compared="segm",
+    held_out=10,
 )
 
 

@@ -77,16 +77,17 @@ def check_data(file: Path, watched: Callable[[str], AbstractContextManager[Progr
         UserError: The file has mistakes, or files cannot be used, each of which is told.
     """
     found = opened(file)
-    count, faults = 0, dict.fromkeys(_each(found.refused, str(file)))
+    count, faults = 0, list(_each(found.refused, str(file)))
+    told = {fault.message for fault in faults}
     for data in [found.trial.data] if found.refused else _datasets(found):
-        with watched(f"reading {data.describe().name}") as progress:
+        description = data.describe()
+        with watched(f"reading {description.name}") as progress:
             findings = inspect_dataset(data, progress)
         count += findings.images
-        told = {fault.message for fault in faults}
-        hint = "repair or delete the files; skip_broken: true leaves them out"
         broken = [f"{name}: {why}" for name, why in findings.broken.items()]
-        problem = Problem("", "trial.data", str(file), hint, tuple(each for each in broken if each not in told))
-        faults |= dict.fromkeys(_each([problem], str(file)))
+        items = tuple(f"{description.source}: {each}" for each in broken if each not in told)
+        hint = "repair or delete the files; skip_broken: true leaves them out"
+        faults += _each([Problem("", "trial.data", hint=hint, items=items)], str(file))
     if faults:
         raise UserError(*faults)
     return count
