@@ -91,6 +91,7 @@ class TestSchema:
         Draft202012Validator.check_schema(schema)
         return Draft202012Validator(schema)
 
+    @pytest.mark.slow
     def test_it_accepts_what_comes_with_the_project(self, validator: Draft202012Validator) -> None:
         assert EXPERIMENTS
         for path in EXPERIMENTS:
@@ -122,6 +123,7 @@ class TestSchema:
         assert validator.is_valid(parse_yaml(minimal))
         assert not validator.is_valid(parse_yaml(minimal.replace(old, new, 1)))
 
+    @pytest.mark.slow
     def test_it_tells_what_each_key_is_for(self, validator: Draft202012Validator) -> None:
         models = [validator.schema, *validator.schema["$defs"].values()]
         silent = {
@@ -157,6 +159,7 @@ class TestDryRun:
         assert list(here.iterdir()) == []
         assert list(tmp_path.iterdir()) == [path]
 
+    @pytest.mark.slow
     def test_of_many_trials_it_shows_the_first_and_the_last(self, tuner: Tuner, write: Write, minimal: str) -> None:
         values = [round(0.0001 * number, 4) for number in range(1, 1001)]
         _, out, _ = tuner("run", write(minimal.replace("[0.1, 0.01]", str(values))), "--dry-run")

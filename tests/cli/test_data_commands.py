@@ -243,6 +243,7 @@ class TestInspect:
         assert "epochs" in said
         assert name not in said
 
+    @pytest.mark.slow
     def test_a_folder_is_what_init_says_that_it_is(self, here: Path) -> None:
         rows = [f"{label}/{number}.png,{label}" for label in ("cats", "<dogs>") for number in range(6)]
         (here / "photos" / "some.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
@@ -277,6 +278,7 @@ class TestInspect:
         assert status == 1
         assert "the classes are unknown" in said
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["voc", "yolo"])
     def test_classes_that_the_data_do_not_say_are_an_option(self, kind: str, here: Path) -> None:
         if kind == "voc":
@@ -309,6 +311,7 @@ class TestInspect:
 
 
 class TestInit:
+    @pytest.mark.slow
     def test_it_writes_an_experiment_that_can_be_validated_and_trained(self, here: Path) -> None:
         (here / "photos.yaml").unlink()
         status, said = tuner(here, "init", "photos", "--time", "2m")
@@ -321,6 +324,7 @@ class TestInit:
         assert tuner(here, "train", "photos.yaml", "trial.epochs=1", "scheduler={kind: fifo}")[0] == 0
         assert sorted(path.name for path in here.iterdir()) == ["photos", "photos.yaml"]
 
+    @pytest.mark.slow
     def test_it_prints_it_and_overwrites_nothing(self, here: Path) -> None:
         status, said = tuner(here, "init", "photos")
         assert status == 2
@@ -331,6 +335,7 @@ class TestInit:
         assert f"root: {here / 'photos'}\n" in said
         assert (here / "photos.yaml").read_text(encoding="utf-8") == EXPERIMENT
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("own_data_dir")
     def test_it_leaves_out_what_is_broken_where_it_is_asked_to(self, here: Path) -> None:
         (here / "photos" / "cats" / "7.png").write_text("")

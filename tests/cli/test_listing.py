@@ -89,6 +89,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> TrialOutcome:
     return tell
 
 
+@pytest.mark.slow
 def test_list_shows_every_job_newest_first(store: Store, told: TrialOutcome) -> None:
     store.job("20260101-000000-aaaa", [0.5, 0.75])
     store.job("20260102-000000-bbbb", [0.25])
@@ -111,6 +112,7 @@ def test_best_names_the_winner_and_how_to_load_it(store: Store, told: TrialOutco
         assert runs[0].info.run_id in said
 
 
+@pytest.mark.slow
 def test_compare_shows_what_differs(store: Store, told: TrialOutcome) -> None:
     store.job("20260101-000000-aaaa", [0.5])
     trial = {"data": {"kind": "digits", "limit": 64}, "model": {"kind": "cnn", "hidden": 16}, "epochs": 4}
@@ -121,6 +123,7 @@ def test_compare_shows_what_differs(store: Store, told: TrialOutcome) -> None:
     assert "are the same" in told("compare", "small", "small", status=2)
 
 
+@pytest.mark.slow
 def test_report_is_written_again_from_the_artifact_alone(store: Store, told: TrialOutcome, tmp_path: Path) -> None:
     store.job("20260101-000000-aaaa", [0.5, 0.75])
     shutil.rmtree(tmp_path / "runs")
@@ -157,6 +160,7 @@ class TestJson:
     def given(self, told: TrialOutcome) -> Callable[..., Any]:
         return lambda *arguments: json.loads(told(*arguments, "--json"), parse_constant=pytest.fail)
 
+    @pytest.mark.slow
     def test_list(self, store: Store, given: Callable[..., Any]) -> None:
         store.job("20260101-000000-aaaa", [0.5, 0.75])
         store.job("20260102-000000-bbbb", [0.25], name="other", ends=False)
@@ -183,6 +187,7 @@ class TestJson:
         store.job("20260101-000000-aaaa", [float("nan")], ends=False)
         assert given("best", "small")["best"] is None
 
+    @pytest.mark.slow
     def test_compare(self, store: Store, given: Callable[..., Any]) -> None:
         store.job("20260101-000000-aaaa", [0.5])
         trial = {"data": {"kind": "digits", "limit": 64}, "model": {"kind": "cnn", "hidden": 16}, "epochs": 4}
@@ -191,6 +196,7 @@ class TestJson:
         assert "trial.model.hidden" in said["differs"] and "trial.epochs" not in said["differs"]
         assert said["a"]["numbers"]["best_val_accuracy"] == 0.5 and said["warnings"] == []
 
+    @pytest.mark.slow
     def test_results(self, store: Store, given: Callable[..., Any], told: TrialOutcome) -> None:
         store.job("20260101-000000-aaaa", [0.5, 1 / 3, float("nan")])
         rows = given("results", "small")
@@ -247,6 +253,7 @@ class TestMistakes:
                 "another version of MLflow created the store" in said and f"mlflow db upgrade sqlite:///{copy}" in said
             )
 
+    @pytest.mark.slow
     def test_a_job_without_a_journal(self, store: Store, told: TrialOutcome, tmp_path: Path) -> None:
         store.job("20260101-000000-aaaa", [0.5], ends=False)
         shutil.rmtree(tmp_path / "runs")

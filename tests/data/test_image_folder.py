@@ -379,6 +379,7 @@ def test_an_animation_is_told_while_it_is_read(photos: Path, capsys: pytest.Capt
     assert "images with several frames, the first is used: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs cifar10-sample in TUNER_DATA_DIR")
 def test_real_images_are_read_pixel_by_pixel() -> None:
     data = ImageFolder(root=str(REAL), size=32, limit=100)

@@ -617,6 +617,7 @@ def test_a_file_without_keys(refused: Refused, text: str, words: str) -> None:
     assert "an experiment starts with: name: my-experiment" in refusal.text
 
 
+@pytest.mark.slow
 def test_a_missing_file_names_those_that_are_there(refused: Refused, here: Path) -> None:
     assert refused(None).lines == ["x.yaml: no such file"]
     (here / "y.yaml").touch()

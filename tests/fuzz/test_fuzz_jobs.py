@@ -207,6 +207,7 @@ def _is_own(trial: Trial, job: Job) -> bool:
     return all(Path(p).resolve().is_relative_to(job.folder) for p in (trial.latest, trial.checkpoint) if p is not None)
 
 
+@pytest.mark.slow
 @fuzzed(200, what=damage(), place=st.sampled_from(_PLACES))
 def test_nothing_of_others_is_deleted(what: tuple[int, Any], place: str, jobs: list[Job], storage: Path) -> None:
     job = jobs[what[0]]
@@ -316,6 +317,7 @@ def _zipped(value: Any) -> bytes:
 _FILES = ["model.pt", "state.pt", "trial.yaml", "trial.yaml", "signature.json", "signature.json", "metrics.json"]
 
 
+@pytest.mark.slow
 @fuzzed(1000, data=st.data())
 def test_a_damaged_checkpoint(data: st.DataObject, checkpoint: Checkpoint) -> None:
     name = data.draw(st.sampled_from(_FILES))

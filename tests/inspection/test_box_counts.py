@@ -53,6 +53,7 @@ def test_other_formats_have_them_too(tmp_path: Path, write: Callable[[Path], Box
     assert sum(counts.boxes for counts in found.values()) == len(data._listing.boxes)
 
 
+@pytest.mark.slow
 def test_images_that_are_made_have_them_and_images_without_boxes_do_not(tmp_path: Path) -> None:
     scenes = MNISTScenes(size=64, source="digits", limit=30)
     found = counts_of_boxes(scenes)

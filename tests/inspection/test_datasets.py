@@ -74,6 +74,7 @@ def test_the_sets_of_a_folder_are_counted_one_by_one(photo: Photo, tmp_path: Pat
     assert not findings.is_broken
 
 
+@pytest.mark.slow
 def test_every_broken_file_is_named_with_why(photos: Path, photo: Photo) -> None:
     (photos / "cats" / "text.jpg").write_text("no image")
     (photos / "cats" / "empty.png").touch()

@@ -51,6 +51,7 @@ def test_another_driver_is_refused_as_long_as_the_first_one_lives(
         first.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["", "s3://bucket"])
 def test_a_killed_driver_is_succeeded_only_when_its_writer_has_ended(storage: str, tmp_path: Path) -> None:
     folder = f"{storage}{tmp_path}/job"

@@ -147,6 +147,7 @@ def test_a_journal_that_is_older_than_the_record_takes_nothing_from_it(job: Job,
     assert job.content() == before
 
 
+@pytest.mark.slow
 def test_what_its_user_has_put_below_the_run_of_a_job_is_no_trial(job: Job) -> None:
     client = MlflowClient(job.uri)
     client.create_run(job.links.experiment_id, tags={"mlflow.parentRunId": job.links.parent_run_id})

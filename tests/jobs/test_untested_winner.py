@@ -28,6 +28,7 @@ tracking: {uri: "sqlite:///mlflow.db", register: false}
 """
 
 
+@pytest.mark.slow
 def test_a_broken_test_image_is_told_by_its_name(tmp_path: Path) -> None:
     name = photos.read(photos.write(tmp_path / "photos")).files()["test"].names[0]
     image = tmp_path / "photos" / name
@@ -44,6 +45,7 @@ def test_a_broken_test_image_is_told_by_its_name(tmp_path: Path) -> None:
     assert status == OK and "test set" in output, output
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written_cost_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in [*photos.write(tmp_path / "photos").rglob("*.png")]:
         path.rename(os.fsdecode(os.fsencode(path.with_suffix("")) + b"\xff.png"))

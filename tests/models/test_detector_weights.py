@@ -66,6 +66,7 @@ HEAVY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side"), [(LIGHT, 64), (REGIONS, 64), *(pytest.param(*each, marks=pytest.mark.slow) for each in HEAVY)]
 )
@@ -96,6 +97,7 @@ def test_the_last_layers_are_those_of_the_classes_of_the_same_names(name: str, s
             torch.testing.assert_close(ours, wanted[:, kept])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "lacking"),
     [
@@ -119,6 +121,7 @@ def test_the_last_layers_of_other_classes_are_new(classes: tuple[str, ...], lack
             assert torch.equal(value, state[key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "source", "weights"),
     [

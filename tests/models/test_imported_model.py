@@ -407,6 +407,7 @@ class TestInASearch:
         assert widths[3] == TrialConfig.model_validate(widths[3].model_dump())
         assert widths[3] == merge(spec.trial, {"model.args.width": 3}).with_seed(0)
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("in_one_process", "store_made")
     def test_what_cannot_be_built_is_a_failed_trial_with_its_reason(self, own: Own, tmp_path: Path) -> None:
         spec = {"name": "x", "objective": "val_loss", "storage": "runs"} | self.parts(own(COUNTED))

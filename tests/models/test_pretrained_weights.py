@@ -96,6 +96,7 @@ def test_files_of_training_scripts_are_read(form: str, tmp_path: Path) -> None:
     assert torch.equal(module.trunk.backbone.conv1[0].weight, state["conv1.0.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side"),
     [("inception_v3", 80), ("googlenet", 64), ("squeezenet1_1", 64), ("densenet121", 64), ("vit_b_32", 96)],
@@ -221,6 +222,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_weights_are_downloaded_once_into_the_cache_of_torch_hub(server: Server, tmp_path: Path) -> None:
     model = TorchvisionModel(name=SMALL, weights="DEFAULT")
     assert not model.is_available
@@ -310,6 +312,7 @@ def run(config: TrialConfig, folder: Path, resume: Path | None = None) -> list[d
     return reports
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_stays_as_it_was_and_only_the_head_is_trained(tmp_path: Path) -> None:
     saved(tmp_path / "w.pth")
     config = trial(tmp_path / "w.pth", freeze="backbone")
@@ -324,6 +327,7 @@ def test_a_frozen_backbone_stays_as_it_was_and_only_the_head_is_trained(tmp_path
     assert [name for name, each in trunk.items() if each.training] == ["", "fc"]
 
 
+@pytest.mark.slow
 def test_a_training_resumes_without_the_file_and_a_checkpoint_loads_without_it(tmp_path: Path) -> None:
     saved(tmp_path / "w.pth")
     config = trial(tmp_path / "w.pth", freeze="backbone")
@@ -336,6 +340,7 @@ def test_a_training_resumes_without_the_file_and_a_checkpoint_loads_without_it(t
     assert resumed[0]["val_loss"] == straight[1]["val_loss"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_a_source_of_weights_with_its_own_normalization(tmp_path: Path) -> None:
     first = trial(tmp_path / "w.pth", weights="none")
     run(first, tmp_path / "kept")

@@ -117,6 +117,7 @@ def changed(config: TrialConfig, folder: Path) -> set[str]:
     return {name.split(".")[2] for name in different if name.startswith("trunk.backbone.")}
 
 
+@pytest.mark.slow
 def test_frozen_stages_keep_weights_and_statistics_until_they_are_thawed(weights: Path, tmp_path: Path) -> None:
     config = trial(weights, epochs=3, freeze=2, thaw=3)
     reports = trained(config, tmp_path / "straight")
@@ -134,6 +135,7 @@ def test_frozen_stages_keep_weights_and_statistics_until_they_are_thawed(weights
         assert all(torch.equal(again[name], value) for name, value in straight.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sgd", "rmsprop", "lion", "muon", "adam"])
 def test_every_optimizer_goes_on_with_what_is_thawed(kind: str, weights: Path, tmp_path: Path) -> None:
     momentum = {"momentum": 0.9} if kind in ("sgd", "rmsprop") else {}
@@ -153,6 +155,7 @@ def test_stages_frozen_for_good_are_not_counted_and_stay(weights: Path, tmp_path
     assert report["learning_rate"] == pytest.approx(0.0)  # of the head, at the end of the cosine
 
 
+@pytest.mark.slow
 def test_a_checkpoint_resumes_with_other_groups_of_parameters(weights: Path, tmp_path: Path) -> None:
     """A population changes the learning rates, and with them which parameters share one."""
     trained(trial(weights, epochs=2), tmp_path / "first")

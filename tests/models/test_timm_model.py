@@ -89,6 +89,7 @@ def test_dropout_is_where_the_model_has_it_or_before_the_output(name: str, has_d
     assert built(None).head.dropout.p == 0.0
 
 
+@pytest.mark.slow
 def test_it_is_looked_at_once_whatever_of_it_is_searched(monkeypatch: pytest.MonkeyPatch, lite0: str) -> None:
     import timm
 
@@ -122,6 +123,7 @@ for model in ({"kind": "cnn"}, {"kind": "torchvision"}, {"kind": "timm", "name":
     assert ran.stdout.splitlines() == ["cnn False", "torchvision False", "timm True"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_weights_are_loaded_tensor_by_tensor_with_timm_s_statistics(lite0: str, channels: int) -> None:
     model, shape = TimmModel(name=LITE, weights=lite0), image(64, channels)

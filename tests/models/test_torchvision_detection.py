@@ -107,6 +107,7 @@ def test_each_trains_and_finds(name: str) -> None:
     assert (found[classes < 0] == torch.tensor([0, 0, 0, 0, 0, -1.0])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [LIGHT, "retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
 def test_convolutions_of_a_single_pixel_are_in_float32(name: str) -> None:
     """Their gradient in bfloat16 on a CPU is not finite at times, which no single run of them shows."""
@@ -141,6 +142,7 @@ def test_images_are_computed_a_few_at_once_with_the_same_result(monkeypatch: pyt
     assert calls == [2, 2, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "first"), [(LIGHT, 320, 1), (REGIONS, 128, 1), ("fcos_resnet50_fpn", 64, 0)], ids=str
 )
@@ -243,6 +245,7 @@ def test_every_parameter_lies_in_a_stage_or_the_head_and_the_backbone_can_be_fro
 
 
 class TestWeights:
+    @pytest.mark.slow
     def test_those_of_other_classes_are_those_of_all_layers_but_the_last(self, tmp_path: Path) -> None:
         path = tmp_path / "theirs.pt"
         state = theirs(REGIONS, path, 91).state_dict()
@@ -258,6 +261,7 @@ class TestWeights:
         assert {*renamed.values()} == {key for key in state if "num_batches" not in key}
         assert module.trunk.normalize.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("channels", "normalized"), [(1, [0.5]), (4, [0.5] * 4)])
     def test_they_are_fitted_to_the_channels(self, channels: int, normalized: list[float], tmp_path: Path) -> None:
         path = tmp_path / "theirs.pt"
@@ -272,6 +276,7 @@ class TestWeights:
         last = "head.classification_head.module_list.0.1.weight"
         assert torch.equal(module.detector.state_dict()[last], state[last]), "it has the same shape"
 
+    @pytest.mark.slow
     def test_torchvision_s_own_lie_in_the_cache_of_torch_hub(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -289,6 +294,7 @@ class TestWeights:
         key = "extra.0.0.0.weight"
         assert torch.equal(module.trunk.backbone.state_dict()[key], state[f"backbone.{key}"])
 
+    @pytest.mark.slow
     def test_a_file_of_an_older_version_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "theirs.pt"
         state = dict(theirs(REGIONS, path, 91).state_dict())
@@ -299,6 +305,7 @@ class TestWeights:
         torch.save(old, path)
         assert torch.equal(loaded(REGIONS, path, shape()).detector.rpn.head.conv[0][0].weight, weight)
 
+    @pytest.mark.slow
     def test_a_checkpoint_s_are_read_with_its_normalization(self, tmp_path: Path) -> None:
         before = built(LIGHT, shape())
         torch.save(before.state_dict(), tmp_path / "model.pt")
@@ -306,6 +313,7 @@ class TestWeights:
         after = loaded(LIGHT, tmp_path / "model.pt", other).state_dict()
         assert all(torch.equal(value, after[key]) for key, value in before.state_dict().items())
 
+    @pytest.mark.slow
     def test_those_of_another_model_are_refused(self, tmp_path: Path) -> None:
         torch.save(models.resnet18().state_dict(), tmp_path / "other.pt")
         with pytest.raises(UserError, match=f"these are not weights of {LIGHT}"):

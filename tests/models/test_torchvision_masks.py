@@ -93,6 +93,7 @@ def test_each_trains_and_finds(name: str) -> None:
     assert (found[..., 6:] >= 0).all() and (found[..., 6:] <= 1).all() and found[..., 6:].any(dim=2).any()
 
 
+@pytest.mark.slow
 def test_losses_and_masks_are_those_of_torchvision(tmp_path: Path) -> None:
     side = 128
     torch.manual_seed(1)
@@ -164,6 +165,7 @@ def test_rows_have_masks_and_those_that_are_left_have_none() -> None:
     assert (rows[2:, :6] == NO_OBJECT).all() and not rows[2:, 6:].any()
 
 
+@pytest.mark.slow
 def test_masks_of_large_images_are_smaller_and_what_is_left_is_no_object() -> None:
     image = shape(96, 200)
     model = built(image=image, score=0.0, detections=3).eval()
@@ -175,6 +177,7 @@ def test_masks_of_large_images_are_smaller_and_what_is_left_is_no_object() -> No
     assert (nothing[..., :6] == NO_OBJECT).all() and not nothing[..., 6:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_of_other_classes_are_those_of_all_layers_but_the_last(name: str, tmp_path: Path) -> None:
     path = tmp_path / "theirs.pt"
@@ -230,6 +233,7 @@ def test_regions_are_those_of_models_that_have_them() -> None:
         TorchvisionModel(name="fcos_resnet50_fpn", regions=16).check(shape(), {"": Output(3, boxes=True)})
 
 
+@pytest.mark.slow
 def test_one_image_at_a_time_is_enough() -> None:
     assert not TorchvisionModel(name=NAME, weights="./file.pt").needs_several(shape(), MASKS)
 

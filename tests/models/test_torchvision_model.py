@@ -50,6 +50,7 @@ def of_each_family() -> list[str]:
     return list(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", of_each_family())
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_model_of_each_family_takes_images_of_any_channels_and_returns_the_outputs(name: str, channels: int) -> None:
@@ -67,6 +68,7 @@ def test_the_families_are_all_of_torchvision_s() -> None:
     assert len(backbones.names()) >= 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "vit_b_32"])
 def test_it_is_torchvision_s_model_but_for_the_last_layer(name: str) -> None:
     torch.manual_seed(0)
@@ -98,6 +100,7 @@ def test_what_the_model_cannot_be_is_refused(name: str, side: int, message: str,
     assert problem.key == "name" and message in problem.message and hint in problem.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "count", "weight"), [("inception_v3", 299, 1, 0.4), ("googlenet", 32, 2, 0.3)]
 )
@@ -114,6 +117,7 @@ def test_auxiliary_outputs_are_those_of_training_and_have_a_weight(
             assert shapes == ({name: tuple(v.shape) for name, v in each.items()} if outputs is heads else each.shape)
 
 
+@pytest.mark.slow
 def test_the_layers_of_auxiliary_outputs_learn_and_are_no_part_of_the_backbone() -> None:
     torch.manual_seed(0)
     model = TorchvisionModel(name="googlenet")
@@ -130,6 +134,7 @@ def test_the_layers_of_auxiliary_outputs_learn_and_are_no_part_of_the_backbone()
     assert heads == {"head", "auxiliary"}
 
 
+@pytest.mark.slow
 def test_auto_leaves_auxiliary_outputs_out_where_they_cannot_be_or_teach_nothing() -> None:
     small = meta(TorchvisionModel(name="inception_v3"), image(75)).train()  # its branch needs more
     assert small(torch.zeros(2, 3, 75, 75, device="meta")).shape == (2, 10)
@@ -154,6 +159,7 @@ def test_a_vision_transformer_needs_a_square() -> None:
     assert "3x32x48" in problem.message and "square" in problem.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "googlenet"])
 def test_a_small_stem_keeps_the_size_of_the_image(name: str) -> None:
     def first_features(stem: Any, side: int) -> int:
@@ -177,6 +183,7 @@ def test_a_model_without_such_a_stem_refuses_a_small_one() -> None:
     TorchvisionModel(name="mobilenet_v2").check(image(32), TEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_new_stem_begins_with_outputs_of_the_same_size(channels: int) -> None:
     torch.manual_seed(0)

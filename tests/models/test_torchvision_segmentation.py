@@ -21,6 +21,7 @@ def built(name: str, outputs: dict[str, Output] = MASK, **fields: Any) -> torch.
     return config.build(SHAPE, outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", LIGHT])
 def test_each_pixel_has_an_output_and_training_an_auxiliary_one(name: str) -> None:
     model = built(name)

@@ -37,6 +37,7 @@ def test_its_encoder_has_stages() -> None:
         assert head in model.state_dict() and stages.depth_of(head) == 4
 
 
+@pytest.mark.slow
 def test_it_learns_where_a_square_is() -> None:
     torch.manual_seed(0)
     images, masks = torch.rand(16, 3, 16, 16), torch.zeros(16, 16, 16, dtype=torch.int64)
@@ -64,6 +65,7 @@ ENCODERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_model_of_torchvision_may_be_the_encoder(encoder: str) -> None:
     shape = image(64, 96)
@@ -110,6 +112,7 @@ def test_what_does_not_fit_is_told(fields: dict[str, str], said: str) -> None:
         UNet.model_validate(fields).check(image(64, 64), MASK)
 
 
+@pytest.mark.slow
 def test_the_encoder_begins_with_pretrained_weights_and_may_keep_them(tmp_path: Path) -> None:
     from torchvision.models import resnet18, resnet34
 

@@ -49,6 +49,7 @@ def test_garbage_is_collected_afterwards(collections: list[int]) -> None:
     assert collections and lost() is None and kept
 
 
+@pytest.mark.slow
 def test_a_process_that_never_says_that_it_has_started_collects_garbage_all_the_same(
     collections: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,6 +263,7 @@ def test_two_classes_that_are_called_images_and_masks_are_classes(tmp_path: Path
     assert layout_of(tmp_path / "photos").fields["kind"] == "image_folder"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "kind", "classes"),
     [(write_coco, "coco", 3), (write_yolo, "yolo", 3), (write_voc_boxes, "voc_detection", 20)],

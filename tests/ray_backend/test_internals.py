@@ -21,6 +21,7 @@ def test_a_name_that_ray_has_no_more_is_told(monkeypatch: pytest.MonkeyPatch) ->
         internal("gone")
 
 
+@pytest.mark.slow
 def test_no_other_module_imports_a_private_name_of_ray() -> None:
     found = []
     for path in sorted(ROOMS.rglob("*.py")):

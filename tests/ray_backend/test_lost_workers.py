@@ -24,6 +24,7 @@ def told(manager: Any, error: Exception) -> list[tuple[str, Exception]]:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OutOfMemoryError(f"{LOW}\nMemory on the node ..."), WorkerCrashedError()])
 def test_any_error_of_ray_is_a_lost_worker(error: RayError) -> None:
     said = told(MENDED, error)

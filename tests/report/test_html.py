@@ -110,6 +110,7 @@ def page_of(path: Path, spec: ExperimentSpec, trials: Sequence[Trial], **more: A
 
 
 class TestAnswer:
+    @pytest.mark.slow
     def test_it_comes_first_with_its_configuration_score_epoch_and_test(self, tmp_path: Path) -> None:
         spec = experiment()
         low = trial_of(spec, 0, {"optimizer.lr": 0.01, "optimizer.momentum": 0.5}, [0.4, 0.7123])
@@ -376,6 +377,7 @@ class TestStudy:
 
 
 class TestPlots:
+    @pytest.mark.slow
     def test_a_job_has_them_all(self, tmp_path: Path) -> None:
         spec = experiment()
         page = page_of(tmp_path, spec, mixed(spec, 40))
@@ -630,6 +632,7 @@ class TestFile:
         assert "url(" not in style and "@import" not in style
         assert "plotly.js" in (tmp_path / "report.html").read_text()
 
+    @pytest.mark.slow
     def test_what_users_wrote_is_text(self, tmp_path: Path) -> None:
         spec, trials = self.evil()
         page = page_of(tmp_path, spec, trials, job=EVIL, status=EVIL, ended_early=EVIL, test={EVIL: 0.5})

@@ -58,6 +58,7 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+@pytest.mark.slow
 def test_a_screen_that_cannot_be_drawn_ends_neither_its_thread_nor_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Display) -> Any:
         raise ValueError("it broke")
@@ -120,6 +121,7 @@ def test_a_terminal_shows_progress_the_best_so_far_and_what_runs() -> None:
     assert "left" in there
 
 
+@pytest.mark.slow
 def test_a_screen_is_drawn_again_by_itself_until_the_job_ends() -> None:
     text, (generator, trials) = StringIO(), begun(1)
     with Display(Console(file=text, force_terminal=True, width=120, color_system=None), SPEC, generator) as display:

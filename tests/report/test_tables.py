@@ -91,6 +91,7 @@ def axes_of(figure: dict[str, Any]) -> tuple[str, str]:
 
 
 class TestFront:
+    @pytest.mark.slow
     def test_it_is_drawn_over_all_trials(self, tmp_path: Path) -> None:
         spec = experiment(objective=["val_accuracy", "parameters"])
         made = trials((0.9, 500), (0.8, 300), (0.7, 400), (0.5, 100), (None, 50))

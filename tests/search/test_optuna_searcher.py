@@ -426,6 +426,7 @@ class TestFailures:
             searcher.tell(number, told)
         assert sum(states[6:]) <= 5
 
+    @pytest.mark.slow
     def test_a_kind_that_always_fails_is_tried_less(self) -> None:
         given = {"kind": {"choice": ["a", "b", "c"]}, "x": {"uniform": [0, 1]}}
         failed = 0

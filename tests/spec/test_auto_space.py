@@ -68,12 +68,14 @@ def test_a_warmup_is_a_share_of_the_epochs() -> None:
     assert warmup.corners() == [0, 2]
 
 
+@pytest.mark.slow
 def test_what_a_trial_cannot_have_is_not_searched() -> None:
     space = experiment(trial={"data": {"kind": "digits", "canvas": 24}}).space
     assert not {"data.augment.crop", "data.augment.mixup"} & set(space), "they move what has a position"
     assert "data.augment.color" in space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "has_drop_path"),
     [
@@ -101,6 +103,7 @@ def test_of_torchvision_s_detectors_the_regions_are_searched_where_there_are_som
     assert bool(refusal(trial, {"model.regions": values["choice"][0]})) != has_regions
 
 
+@pytest.mark.slow
 def test_what_one_of_the_searched_models_cannot_have_is_not_searched() -> None:
     trial = {"data": {"kind": "digits", "size": 32}, "model": {"kind": "torchvision", "name": "efficientnet_b0"}}
     space = experiment({"auto": True, "model.name": {"choice": ["efficientnet_b0", "resnet18"]}}, trial).space
@@ -108,6 +111,7 @@ def test_what_one_of_the_searched_models_cannot_have_is_not_searched() -> None:
     assert "model.drop_path" not in space, "resnet18 has none"
 
 
+@pytest.mark.slow
 def test_fine_tuning_has_smaller_learning_rates() -> None:
     data = {"kind": "digits", "size": 32}
     rates = []
@@ -126,6 +130,7 @@ def test_keys_beside_auto_have_their_own_values() -> None:
     assert list(experiment({"auto": False, "optimizer.lr": {"grid": [0.1, 0.2]}}).space) == ["optimizer.lr"]
 
 
+@pytest.mark.slow
 def test_the_fields_of_a_section_whose_kind_is_searched_are_left_to_the_file() -> None:
     space = experiment({"auto": True, "optimizer.kind": {"choice": ["sgd", "adamw"]}}).space
     assert [key for key in space if key.startswith("optimizer.")] == ["optimizer.kind"]
@@ -190,6 +195,7 @@ def test_every_optimizer_says_what_of_it_is_worth_tuning(member: Any) -> None:
     assert low < member().lr < high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "objective", "model"),
     [

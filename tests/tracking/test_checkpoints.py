@@ -87,11 +87,13 @@ def refused(model: str | Path) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_a_run_a_job_and_an_experiment_without_a_registered_model(there: Store) -> None:
     assert [number_of(run, there) for run in there.trials] == [0, 1]
     assert [number_of(name, there) for name in (there.job, JOB, "small")] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_versions_by_alias_and_by_number(there: Store) -> None:
     for number, alias in ((0, "champion"), (1, "candidate")):
         there.register(number, alias, **{"tuner.epoch": str(number + 2)})
@@ -121,6 +123,7 @@ def test_a_folder_of_an_experiment_s_name_is_not_taken_for_a_checkpoint(there: S
         tuner.load(Path("small"))
 
 
+@pytest.mark.slow
 def test_a_pinned_model_is_the_same_one_after_its_alias_has_moved(there: Store) -> None:
     assert [pinned(name) for name in (there.trials[0], there.job, "small")] == [there.trials[i] for i in (0, 1, 1)]
     for number in (0, 1):

@@ -142,6 +142,7 @@ def run_of(client: Any, job: Recorded, number: int) -> str:
 
 
 class TestName:
+    @pytest.mark.slow
     def test_of_an_experiment_means_its_last_job(self, client: Any, place: Path) -> None:
         for job in (ONE, TWO):
             recorded = Recorded(place, job)
@@ -233,6 +234,7 @@ class TestBest:
         client.delete_run(run)
         assert f"its run {run} was deleted" in shown(listing.print_best, find_job(client, "small"))
 
+    @pytest.mark.slow
     def test_of_several_objectives_is_a_front(self, client: Any, place: Path, shown: Shown) -> None:
         job = Recorded(place, objective=["val_loss", "val_accuracy"])
         job.trial(0.5, val_accuracy=0.9)
@@ -246,6 +248,7 @@ class TestBest:
         assert said.index(runs[1]) < said.index(runs[0]) and runs[2] not in said
         assert "trial 1: optimizer.lr=" in said and "val_loss 0.2500 val_accuracy 0.8000 in epoch 1" in said
 
+    @pytest.mark.slow
     def test_of_a_population_has_the_configuration_of_its_best_report(self, client: Any, place: Path) -> None:
         job = Recorded(place, scheduler={"kind": "pbt"}, search={"kind": "random", "trials": 2})
         parent, trial = job.trial(0.1, status=""), job.trial(0.2, status="")
@@ -347,6 +350,7 @@ class TestComparison:
         assert "│ best_epoch │ 1 │ 2 │ +1 │" in said
         assert "model.kind" not in said and "not comparable" not in said
 
+    @pytest.mark.slow
     def test_of_what_cannot_be_compared(self, client: Any, place: Path) -> None:
         for name, side, objective in (("a", 8, "val_accuracy"), ("b", 16, "val_loss")):
             data = {"kind": "digits", "size": side}
@@ -361,6 +365,7 @@ class TestComparison:
         with pytest.raises(UserError, match=f"a is a job, {run} is a trial"):
             compare(client, "a", run)
 
+    @pytest.mark.slow
     def test_of_two_that_are_the_same_but_for_what_came_of_them(self, client: Any, place: Path) -> None:
         for job, score in ((ONE, 0.5), (TWO, 0.75)):
             recorded = Recorded(place, job)
@@ -395,6 +400,7 @@ class TestJournal:
         table = tuner.results("small")
         assert len(table) == 0 and list(table.columns) == ["run_id"]
 
+    @pytest.mark.slow
     def test_of_a_function_that_is_not_here(self, place: Path, own: Callable[[str], str]) -> None:
         module = own(FUNCTION)
         function_s(place, module)
@@ -406,6 +412,7 @@ class TestJournal:
         assert written.note == "" and "0.75" in written.path.read_text()
         assert module not in sys.modules
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("scheduler", ["fifo", "pbt"])  # of a population the models of two trials are compared
     def test_has_no_code_called_that_it_names(self, place: Path, own: Callable[[str], str], scheduler: str) -> None:
         module = own(MODEL_AND_DATA)
@@ -454,6 +461,7 @@ class TestJournal:
         test = find_job(client, "small").test
         assert math.isnan(test.pop("test_map_large")) and test == {"test_loss": math.inf, "test_map": 0.25}
 
+    @pytest.mark.slow
     def test_has_the_classes_that_were_recorded(self, place: Path) -> None:
         job = Recorded(place)
         job.trial(0.5)
@@ -508,6 +516,7 @@ def test_reading_makes_nothing(place: Path, tmp_path: Path) -> None:
         assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_relative_store_is_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()

@@ -60,6 +60,7 @@ def registry(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     mlflow.set_registry_uri(before[1])
 
 
+@pytest.mark.slow
 def test_the_first_is_the_champion_and_can_be_loaded(registry: Registry) -> None:
     assert registry.register(0.9) == "models:/digits@champion"
     version = registry.at("champion")
@@ -79,6 +80,7 @@ def test_the_first_is_the_champion_and_can_be_loaded(registry: Registry) -> None
     assert [point.step for point in curve] == [1, 2, 3]  # as it was before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "said", "alias"),
     [
@@ -99,6 +101,7 @@ def test_a_later_one_has_to_be_better_in_the_same(
     assert int(registry.at(alias).version) == 2
 
 
+@pytest.mark.slow
 def test_a_winner_that_is_registered_already_is_not_registered_again(registry: Registry) -> None:
     registry.register(0.9)
     told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": 0.9, "dataset": "digits 1"}
@@ -110,6 +113,7 @@ def test_a_winner_that_is_registered_already_is_not_registered_again(registry: R
     assert register(registry.client, registry.uri, registry.run, told | {"epoch": 3}) == "models:/digits@candidate"
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_away_has_a_champion_all_the_same(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +152,7 @@ def test_a_champion_holds_no_pickle(registry: Registry) -> None:
     assert formats(registry) == {".pt2"}
 
 
+@pytest.mark.slow
 def test_a_model_of_one_s_own_that_cannot_be_exported_is_kept_as_it_is(registry: Registry) -> None:
     target = f"{__name__}:Choosy"
     trial = {"data": {"kind": "digits"}, "model": {"kind": "import", "target": target}}
@@ -159,6 +164,7 @@ def test_a_model_of_one_s_own_that_cannot_be_exported_is_kept_as_it_is(registry:
         assert torch.equal(model(images), model(-images))
 
 
+@pytest.mark.slow
 def test_a_model_with_several_heads(registry: Registry) -> None:
     registry.register(0.9, MULTITASK)
     model = mlflow.pytorch.load_model("models:/digits@champion")

@@ -84,6 +84,7 @@ class TestTheSameSpace:
                 for trial in trials
             ]
 
+    @pytest.mark.slow
     def test_one_job_of_several(self, uri: str) -> None:
         record(uri, experiment(), well)
         _, second = record(uri, experiment(search={"kind": "random", "trials": 2, "seed": 5}), well)
@@ -124,6 +125,7 @@ class TestTheSameSpace:
             learnt(learning("small", objective=["val_accuracy", "val_f1"]), uri)
         assert "val_accuracy, val_f1 measured" in error.value.problems[0].hint
 
+    @pytest.mark.slow
     def test_a_sampler_begins_with_what_it_learnt(self, uri: str) -> None:
         """Past its start-up trials: what it suggests first is near the best of the earlier job."""
 

@@ -52,6 +52,7 @@ def trained(
     return reports, read_state(folder / str(config.epochs))[0]
 
 
+@pytest.mark.slow
 def test_every_cache_and_number_of_workers_gives_the_same_bits(folder: Path, tmp_path: Path) -> None:
     wanted, weights = trained(trial(folder, "memory"), tmp_path / "memory", 0)
     assert len({report["train_loss"] for report in wanted}) == 3

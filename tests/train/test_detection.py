@@ -70,11 +70,13 @@ def test_a_trial_gives_the_same_numbers_resumed(tmp_path: Path) -> None:
     assert numbers(trained(config, tmp_path / "resumed", resume=tmp_path / "whole" / "1")) == numbers(whole[1:])
 
 
+@pytest.mark.slow
 def test_micro_batches_and_accumulation_train_too(tmp_path: Path) -> None:
     [*_, last] = trained(trial(accumulate=2), tmp_path / "accumulated", micro_batches=2)
     assert last["train_loss"] > 0 and 0 <= last["val_map"] <= 1
 
 
+@pytest.mark.slow
 def test_boxes_may_be_one_of_several_heads(tmp_path: Path) -> None:
     heads = {
         "digits": {"target": "boxes", "loss": {"kind": "detector"}},

@@ -53,6 +53,7 @@ def test_the_average_is_that_of_all_steps_with_a_decay_that_grows() -> None:
     assert same(dict(module.state_dict()), before)
 
 
+@pytest.mark.slow
 def test_the_average_is_measured_beside_the_weights_and_changes_nothing_of_the_training(tmp_path: Path) -> None:
     config = trial()
     averaged, plain = trained(config, tmp_path / "averaged"), trained(trial(ema=None), tmp_path / "plain")
@@ -74,6 +75,7 @@ def test_a_checkpoint_s_model_is_what_the_objective_measured(objective: str, tmp
     assert loss == pytest.approx(reports[-1][objective.replace("accuracy", "loss")], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_ema_accuracy"])
 def test_it_resumes_as_if_never_stopped(objective: str, tmp_path: Path) -> None:
     straight = trained(trial(), tmp_path / "straight", objective=objective)
@@ -88,6 +90,7 @@ def test_it_resumes_as_if_never_stopped(objective: str, tmp_path: Path) -> None:
         assert same(*others) and not same(others[0], again[0])
 
 
+@pytest.mark.slow
 def test_a_trial_begins_an_average_where_the_checkpoint_has_none_and_leaves_one_out(tmp_path: Path) -> None:
     trained(trial(ema=None), tmp_path / "plain")
     trained(trial(), tmp_path / "averaged", objective="val_ema_accuracy")

@@ -19,6 +19,7 @@ DETECTION, INSTANCES, PIXELS = (
 AUGMENT = {"flip": True, "rotation": 10, "crop": 0.5, "zoom": 1.3, "shift": 4, "color": 0.2, "erase": 0.3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "model", "augment"),
     [

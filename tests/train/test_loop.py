@@ -119,6 +119,7 @@ class Balanced(Rare):
         return True
 
 
+@pytest.mark.slow
 def test_a_dataset_can_have_rare_classes_weigh_more(tmp_path: Path) -> None:
     config = trial(epochs=2)
     rare = config.model_copy(update={"data": Balanced(batch_size=32)})
@@ -323,6 +324,7 @@ def test_predictions_are_in_the_order_of_the_data_and_without_dropout() -> None:
 # --- the same numbers again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -619,6 +621,7 @@ def test_patience_counts_epochs_without_improvement(tmp_path: Path) -> None:
         assert done.reason == f"no improvement for {patience} {'epoch' if patience == 1 else 'epochs'}"
 
 
+@pytest.mark.slow
 def test_an_improvement_is_one_by_more_than_min_delta_over_the_best(tmp_path: Path) -> None:
     slow: dict[str, Any] = {"epochs": 4, "optimizer": {"kind": "sgd", "lr": 0.001}}
 
@@ -696,6 +699,7 @@ def test_a_loss_that_is_not_finite_on_held_out_images_counts_as_diverged(value: 
 LARGE = "val_map_large is no number: the validation set has no object of more than 96x96 pixels"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "changes", "key"),
     [

@@ -41,6 +41,7 @@ def trial(**parts: Any) -> TrialConfig:
 trained = partial(epochs.trained, objective="val_miou")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["pixel_cross_entropy", "pixel_focal", "pixel_dice"])
 def test_it_learns_and_measures_what_it_names(tmp_path: Path, loss: str) -> None:
     config = trial(task={"kind": "semantic_segmentation", "loss": {"kind": loss}}, epochs=4)
@@ -54,6 +55,7 @@ def test_it_learns_and_measures_what_it_names(tmp_path: Path, loss: str) -> None
     assert output.per_pixel and output.classes[:2] == ("background", "0")
 
 
+@pytest.mark.slow
 def test_a_trial_gives_the_same_numbers_resumed_and_in_micro_batches(tmp_path: Path) -> None:
     config = trial(data=SCENES | {"augment": {"shift": 3, "color": 0.2}})
     whole = trained(config, tmp_path / "whole")
@@ -66,6 +68,7 @@ def test_a_trial_gives_the_same_numbers_resumed_and_in_micro_batches(tmp_path: P
     assert one == pytest.approx(two, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_classes_may_weigh_by_their_pixels(tmp_path: Path) -> None:
     task = {"kind": "semantic_segmentation", "loss": {"kind": "pixel_cross_entropy", "class_weights": "balanced"}}
     plain, weighted = (
@@ -74,6 +77,7 @@ def test_classes_may_weigh_by_their_pixels(tmp_path: Path) -> None:
     assert weighted["val_miou"] != plain["val_miou"]
 
 
+@pytest.mark.slow
 def test_a_mask_may_be_one_of_several_heads(tmp_path: Path) -> None:
     heads = {
         "digits": {"target": "mask", "loss": {"kind": "pixel_cross_entropy"}, "hidden": 4},

@@ -124,6 +124,7 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, th
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
+@pytest.mark.slow
 def test_files_go_when_mlflow_has_them_and_not_before(store: str, tmp_path: Path) -> None:
     spec = experiment(space=SPACE, search={"kind": "random", "trials": 2})
     lost, sound = trial_of(spec, tmp_path, 0.5), trial_of(spec, tmp_path, 0.6)

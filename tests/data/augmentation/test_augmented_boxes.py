@@ -170,6 +170,7 @@ def test_blended_images_have_the_boxes_of_both() -> None:
     assert seen == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_pasted_rectangle_brings_its_boxes_and_hides_others() -> None:
     given = bright(40)
     for seed in range(60):

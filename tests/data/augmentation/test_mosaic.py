@@ -1,5 +1,6 @@
 """Mosaics: what each quarter shows, and which boxes and masks it has."""
 
+import pytest
 import torch
 from rectangles import SIDE, are_none, bright
 from torch import Tensor
@@ -61,6 +62,7 @@ def test_a_share_of_the_images_is_composed_and_the_others_are_as_they_were() -> 
     assert torch.equal(result.targets["mask"][is_same], given.targets["mask"][is_same])
 
 
+@pytest.mark.slow
 def test_boxes_stay_around_their_objects_and_masks_on_them() -> None:
     for height, width in ((64, 64), (48, 80)):
         result = composed(with_masks(400, height, width))

@@ -33,6 +33,7 @@ with photos.read(Path(sys.argv[1]), cache="none").opened(torch.device("cpu"), Lo
 """
 
 
+@pytest.mark.slow
 def test_they_end_with_the_trial_that_failed_amid_an_epoch(tmp_path: Path) -> None:
     data = photos.read(photos.write(tmp_path / "photos"), cache="none")
     with pytest.raises(SystemExit), data.opened(CPU, LoaderResources(2)) as (train, _):

@@ -178,6 +178,7 @@ def test_this_machine_has_a_core() -> None:
     assert local_capacity().cpu >= 1
 
 
+@pytest.mark.slow
 def test_nothing_of_rays_is_found_by_the_garbage_collector_while_it_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reference that dies then would end the process, silently, with status 1."""
 

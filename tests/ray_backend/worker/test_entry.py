@@ -5,6 +5,8 @@ import pickle
 import subprocess
 import sys
 
+import pytest
+
 from tuner.ray_backend.worker.entry import Sent
 from tuner.ray_backend.worker.trainable import run_target, train_trial
 
@@ -26,6 +28,7 @@ def test_where_it_is_imported_already_it_is_the_function_itself() -> None:
         assert inspect.signature(sent) == inspect.signature(function)
 
 
+@pytest.mark.slow
 def test_a_worker_imports_it_without_collecting_garbage() -> None:
     script = IN_A_WORKER.format(pickled=pickle.dumps(Sent(train_trial)))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)

@@ -80,6 +80,7 @@ def test_a_store_that_mlflow_does_not_know_is_refused() -> None:
         check_store("sqlit:///mlflow.db")
 
 
+@pytest.mark.slow
 def test_thousands_of_metrics_travel_in_batches_and_arrive_once(spec: ExperimentSpec, uri: str, tmp_path: Path) -> None:
     recorder, [trial, _] = Recorder(spec, uri), plan(spec)
     journal = Journal(str(tmp_path / "job"), follow=recorder.put)
@@ -115,6 +116,7 @@ def test_a_store_that_goes_away_ends_no_job_and_is_told(spec: ExperimentSpec, ur
     assert recorder.failure is not None
 
 
+@pytest.mark.slow
 def test_a_store_that_has_gone_away_for_good_before_the_end_holds_up_no_end(
     spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_driver_that_is_killed_in_the_middle_of_a_line_leaves_no_writer_behind
     assert MlflowClient(uri).get_run(links.parent_run_id).info.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_a_store_that_comes_back_is_told_all_that_it_missed(
     spec: ExperimentSpec, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +227,7 @@ def test_ctrl_c_waits_for_no_server_that_is_away(spec: ExperimentSpec, monkeypat
     recorder.close()
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_is_refused(
     spec: ExperimentSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -521,6 +525,7 @@ class TestWhatIsWritten:
         job.finish()
         assert "a Gaussian process (gp)" in job.parent.data.tags["tuner.sampler"]
 
+    @pytest.mark.slow
     def test_the_test_set_is_the_winner_s(self, uri: str, tmp_path: Path) -> None:
         job = Recorded(experiment(), uri, tmp_path)
         for _ in range(2):
@@ -560,6 +565,7 @@ class TestReopened:
         job.end(done)
         return job
 
+    @pytest.mark.slow
     def test_the_same_runs_go_on_and_no_step_is_there_twice(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path)
         job.close()
@@ -669,6 +675,7 @@ class TestReopened:
         assert again.run_of(0).info == before.info
         assert again.run_of(0).data.tags["tuner.reason"] == "mine"
 
+    @pytest.mark.slow
     def test_a_trial_that_was_interrupted_runs_again(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path)
         job.end(job.generator.trials[1], "interrupted", "timeout")
@@ -696,6 +703,7 @@ class TestReopened:
         assert "tuner.reason" not in again.run_of(1).data.tags
         assert [number for number in (0, 1) if "pareto" in again.run_of(number).data.tags] == [1]
 
+    @pytest.mark.slow
     def test_a_run_that_its_user_deleted_is_made_again(self, uri: str, tmp_path: Path) -> None:
         job = self.killed(uri, tmp_path)
         job.close()

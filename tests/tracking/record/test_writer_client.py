@@ -45,6 +45,7 @@ def test_a_writer_that_is_killed_at_its_last_word_is_told_of(start: Start) -> No
     assert writer.close() == Written(failures=["the process that writes ended: killed"])
 
 
+@pytest.mark.slow
 def test_what_is_put_to_a_writer_that_has_ended_is_no_error(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     raised: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", raised.append)
