@@ -1,11 +1,12 @@
 """Compares training of a detector: torchvision's reference script against tuner's `kind: coco`.
 
-    python -m benchmarks.box_speed [--of instances] [--images 1000] [--epochs 3] [--turns 3] [--cache memory disk]
+    python -m benchmarks.box_speed [--of easy | instances] [--images 1000] [--epochs 3] [--turns 3] [--cache memory]
 
 The images are scenes of digits of 64x64 pixels, as PNG files with a COCO file in a temporary folder. Both train
 torchvision's SSDlite on as many of them, flipped at random, with AdamW, one-cycle, batch 16, on 2 threads, and measure
-mAP50 on others after each epoch. With `--of instances` the objects have masks, too, and both train Mask R-CNN on 32
-regions of an image, with anchors of 8 to 128 pixels:
+mAP50 on others after each epoch. With `--of easy` scenes have none to two large digits and batches 8 images, so that a
+training of minutes finds them, and what both reach can be compared. With `--of instances` the objects have masks, too,
+and both train Mask R-CNN on 32 regions of an image, with anchors of 8 to 128 pixels:
 
 - plain: `CocoDetection`, the transforms v2 of torchvision's reference script for detection, a DataLoader with 2
   persistent workers that returns lists, and pycocotools;
@@ -21,14 +22,14 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.epochs import Contest, Job, Training, compete
 
-_BATCH, _WORKERS, _SIDE, _CLASSES = 16, 2, 64, 10
+_WORKERS, _SIDE, _CLASSES = 2, 64, 10
 _LR, _DECAY = 1e-3, 0.01
 _FILE = "_annotations.coco.json"
 
@@ -45,6 +46,8 @@ class _Kind:
         fields: Fields of our model.
         compared: What pycocotools compares.
         held_out: Number of validation images: few with masks, as those of a hundred guesses at each are computed.
+        batch: Images of a batch.
+        scenes: Fields of the scenes.
     """
 
     task: str
@@ -54,6 +57,8 @@ class _Kind:
     fields: dict[str, Any]
     compared: str
     held_out: int
+    batch: int = 16
+    scenes: dict[str, Any] = field(default_factory=dict)
 
 
 _BOXES = _Kind(
@@ -65,6 +70,7 @@ _BOXES = _Kind(
     compared="bbox",
     held_out=200,
 )
+_EASY = replace(_BOXES, batch=8, scenes={"digits": 2, "smallest": 28, "clutter": 0})
 _INSTANCES = _Kind(
     task="instance_segmentation",
     target="instances",
@@ -82,7 +88,8 @@ def write_scenes(kind: _Kind, folder: Path, count: int) -> None:
 
     from tuner.data import MNISTScenes
 
-    scenes = MNISTScenes(scenes=count, validation=kind.held_out, test=10, offline="digits").prepare()[0]
+    fields = {"scenes": count, "validation": kind.held_out, "test": 10, "offline": "digits"} | kind.scenes
+    scenes = MNISTScenes.model_validate(fields).prepare()[0]
     sets = dict(zip(("train", "valid", "test"), (*scenes.load(), scenes.load_test()), strict=True))
     for split, images in sets.items():
         (folder / split).mkdir(parents=True)
@@ -174,8 +181,8 @@ def _train_plain(kind: _Kind, job: Job, seed: int) -> Training:
     training = _set(kind, job.folder / "train", augmented)
     held_out = _set(kind, job.folder / "valid", v2.Compose(as_tensors))
     options: dict[str, Any] = {"num_workers": _WORKERS, "persistent_workers": True, "collate_fn": _listed}
-    train_loader: Any = DataLoader(training, _BATCH, shuffle=True, **options)
-    validation_loader: Any = DataLoader(held_out, _BATCH, **options)
+    train_loader: Any = DataLoader(training, kind.batch, shuffle=True, **options)
+    validation_loader: Any = DataLoader(held_out, kind.batch, **options)
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total_steps=job.epochs * len(train_loader))
     seconds, reached = [], 0.0
@@ -231,7 +238,7 @@ def _shape(kind: _Kind, found: Any, row: int) -> dict[str, Any]:
 def _config(kind: _Kind, job: Job, cache: str = "memory") -> Any:
     from tuner.train.trial_config import TrialConfig
 
-    data = {"kind": "coco", "root": str(job.folder), "size": _SIDE, "cache": cache, "batch_size": _BATCH}
+    data = {"kind": "coco", "root": str(job.folder), "size": _SIDE, "cache": cache, "batch_size": kind.batch}
     data |= {"instances": True} if kind.compared == "segm" else {}
     return TrialConfig.model_validate(
         {
@@ -253,7 +260,7 @@ def main() -> None:
             partial(write_scenes, kind),
             Contest(partial(_train_plain, kind), partial(_config, kind), "val_map50"),
         )
-        for name, kind in {"boxes": _BOXES, "instances": _INSTANCES}.items()
+        for name, kind in {"boxes": _BOXES, "easy": _EASY, "instances": _INSTANCES}.items()
     }
     what = "Training of a detector: torchvision's script against ours."
     compete(what, contests, side=_SIDE, images=1000, epochs=3)
