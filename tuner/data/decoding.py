@@ -92,9 +92,9 @@ def decode(
     Raises:
         Undecodable: The file is not an image, damaged, or has more pixels than Pillow allows.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
+    with _why_undecodable():
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             opened(image)
             # A camera's JPEG may hold a preview: that is no further frame.
@@ -103,6 +103,25 @@ def decode(
             image.draft(None, (2 * form.width, 2 * form.height))
             pixels = _converted(upright(image), form.channels, only_grey)
         return _arranged(_resized(pixels, form)), has_more
+
+
+def formed(image: "Image", form: Form) -> Bytes:
+    """Bring an image of Pillow's to a form, uint8 (C, height, width), as `decode` does with that of a file.
+
+    Raises:
+        Undecodable: It cannot be read, or its values are ambiguous.
+    """
+    with _why_undecodable():
+        return _arranged(_resized(_converted(upright(image), form.channels, only_grey=False), form))
+
+
+@contextlib.contextmanager
+def _why_undecodable() -> Iterator[None]:
+    """Make Undecodable of what keeps the body from decoding an image."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
     except MemoryError:
         raise
     except UnidentifiedImageError:

@@ -9,6 +9,7 @@ from torch import Tensor
 from tuner.data.decoding import Form
 from tuner.data.encoded.boxes.columns import Boxes
 from tuner.data.encoded.listing import Array
+from tuner.data.placing import maps
 from tuner.interfaces import NO_BOX
 
 _VISIBLE = 0.1
@@ -51,7 +52,7 @@ def placed(boxes: Boxes, sizes: Array, form: Form) -> Placed:
         sizes: Width and height of each image as it is shown, int64 (N, 2).
         form: The form of the images.
     """
-    scale, offset = _maps(sizes.astype(np.float64), form)
+    scale, offset = maps(sizes.astype(np.float64), form)
     sides = np.array([form.width, form.height], dtype=np.float64)
     limits = sizes[boxes.images].astype(np.float64)
     corners = boxes.corners.reshape(-1, 2, 2)  # first and second corner; x and y
@@ -66,19 +67,6 @@ def placed(boxes: Boxes, sizes: Array, form: Form) -> Placed:
     is_kept &= (rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])  # in single precision, too
     counts = np.bincount(boxes.images[is_kept], minlength=len(sizes))
     return Placed(rows[is_kept], np.concatenate([[0], np.cumsum(counts)]))
-
-
-def _maps(sizes: Array, form: Form) -> tuple[Array, Array]:
-    """The factor and then the shift of places in each image, both for x and y: float64 (N, 2)."""
-    sides = np.array([form.width, form.height], dtype=np.float64)
-    if form.resize == "squash":
-        return sides / sizes, np.zeros_like(sizes)
-    if form.resize == "crop":
-        scale = (sizes / sides).min(axis=1, keepdims=True)
-        return np.repeat(1 / scale, 2, axis=1), -(sizes - sides * scale) / 2 / scale
-    scale = (sides / sizes).min(axis=1, keepdims=True)
-    inner = np.maximum(1, np.rint(sizes * scale))
-    return inner / sizes, (sides - inner) // 2
 
 
 def _areas(corners: Array) -> Array:

@@ -203,7 +203,7 @@ class Lister:
                 if entry.name.startswith("."):
                     continue
                 kind = kind_of(entry)
-                if kind is None or (kind and _is_circle(entry, folder)):
+                if kind is None or (kind and is_circle(entry, folder)):
                     what = "link" if entry.is_symlink() else "special file"
                     self.ignored.append(f"the {what} {escaped(self._relative(entry))}")
                     continue
@@ -246,6 +246,6 @@ def kind_of(entry: os.DirEntry[str]) -> bool | None:
         return None
 
 
-def _is_circle(entry: os.DirEntry[str], folder: Path) -> bool:
+def is_circle(entry: os.DirEntry[str], folder: Path) -> bool:
     """Whether an entry of a folder is a link to that folder or to one that contains it."""
     return entry.is_symlink() and folder.resolve().is_relative_to(Path(entry.path).resolve())
