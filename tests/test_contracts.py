@@ -2,8 +2,10 @@
 
 import inspect
 import io
+import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -32,12 +34,14 @@ from tuner.data import (
     VOCSegmentation,
     YOLOFolder,
 )
+from tuner.data.decoding import Form
 from tuner.data.images import ImageData, Images, _train_and_validation
 from tuner.data.in_memory import InMemoryImages
 from tuner.data.labelled import LabelledImages
 from tuner.data.loading.choice import Cache
 from tuner.data.loading.source import ALONE
 from tuner.data.mnist import _FILES, MNIST
+from tuner.data.placing import placement
 from tuner.errors import Mistakes, UserError
 from tuner.instances import NUMBERS, classes_of, numbers_of
 from tuner.interfaces import IGNORED, NO_BOX, Batch, ImageShape, Output, Outputs, Target
@@ -50,6 +54,7 @@ from tuner.search.searcher import Plan, Searcher, TrialOutcome
 from tuner.search.space import Space
 from tuner.tasks import TaskConfig
 from tuner.tasks.losses import LossConfig
+from tuner.tasks.predictions.base import Options
 from tuner.train.optim.lr_schedules import ScheduleConfig
 from tuner.train.optim.optimizers import OptimizerConfig
 
@@ -599,6 +604,37 @@ def test_a_task_measures_what_it_names_and_is_pure(member: Any) -> None:
 def test_a_task_refuses_data_that_has_nothing_for_it(member: Any) -> None:
     with pytest.raises(Mistakes, match="the data has no target"):
         member().outputs({"weather": Target(3)})
+
+
+def outputs_for(asked: Output, count: int) -> Tensor:
+    """What a model might return for images of 8x8 pixels; of objects one in each."""
+    generator = torch.Generator().manual_seed(0)
+    if not asked.boxes:
+        return torch.randn(count, asked.size, *((8, 8) if asked.per_pixel else ()), generator=generator)
+    rows = torch.rand(count, 3, 6 + 64 * asked.masks, generator=generator)
+    rows[:, 0, :6] = torch.tensor([1.0, 2, 7, 6, 0.9, 1])
+    rows[:, 1:, 5] = -1
+    return rows
+
+
+@pytest.mark.parametrize("member", members(TaskConfig), ids=lambda member: member.__name__)
+def test_a_task_says_what_its_outputs_predict(member: Any) -> None:
+    task = member()
+    offered = {name: TARGETS[head.loss.target_kind] for name, head in task.named_heads.items()}
+    asked = task.outputs({head.target: offered[name] for name, head in task.named_heads.items()})
+    by_head = {name: outputs_for(output, 3) for name, output in asked.items()}
+    outputs: Any = by_head[""] if list(by_head) == [""] else by_head
+    where = placement((20, 10), Form(3, 8, 8, "pad"))
+    found = list(task.predictions(outputs, offered, [where] * 3, Options(threshold=0.1)))
+    assert [list(each) for each in found] == [list(by_head)] * 3
+    for name, prediction in ((name, each[name]) for each in found for name in each):
+        assert isinstance(prediction, task.named_heads[name].prediction)
+        said = prediction.as_dict()
+        assert said and json.loads(json.dumps(said, allow_nan=False)) == said and "path" not in said
+        rows = prediction.rows()
+        assert rows and all(set(row) == set(prediction.columns) for row in rows)
+        assert str(prediction) and bool(prediction.objects) == prediction.finds_objects
+        assert prediction.options <= {each.name for each in fields(Options)}
 
 
 # --- optimizers and schedules

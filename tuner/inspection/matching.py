@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from tuner.models.detection.boxes import overlaps
+from tuner.tasks.predictions.boxes import SCORE
 
-SCORE = 0.25
-"""Least score of a detection that counts."""
 _OVERLAP = 0.5
 """Least intersection over union of a detection with the object that it finds."""
 

@@ -1,7 +1,7 @@
 """The base class of tasks: the training loss and the metrics of all heads together."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import Batch, ClassCounts, Model, Output, Outputs, Target, Targets, WithAuxiliary
+from tuner.placement import Placement
 from tuner.tasks.head import Head
 from tuner.tasks.metrics.meter import ByClass, ErrorKind
+from tuner.tasks.predictions.base import Options, Prediction
 
 
 class Task(Config):
@@ -94,6 +96,24 @@ class Task(Config):
         """Compute the outputs of a model in eval mode for a batch."""
         returned = model(batch.inputs)
         return returned.outputs if isinstance(returned, WithAuxiliary) else returned
+
+    def predictions(
+        self, outputs: Outputs, targets: Mapping[str, Target], placements: Sequence[Placement], options: Options
+    ) -> Iterator[dict[str, Prediction]]:
+        """Read what the outputs of a model say of each image of a batch, by head, one image after another.
+
+        Args:
+            outputs: The outputs, as `predict` returns them, for N images.
+            targets: What each head predicts, by head.
+            placements: How each of the images was placed in the model's input.
+            options: What is asked.
+        """
+        of_heads = [
+            head.predictions(_of(outputs, name), targets[name], placements, options)
+            for name, head in self.named_heads.items()
+        ]
+        for each in zip(*of_heads, strict=True):
+            yield dict(zip(self.named_heads, each, strict=True))
 
     def training_loss(self, model: Model, batch: Batch) -> tuple[Tensor, Outputs]:
         """Compute the loss of a model in training mode for a batch.

@@ -1,6 +1,6 @@
 """A head: an output of a model, with its target, its loss and the meter of its metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self, get_args
 
 from pydantic import Field
@@ -9,9 +9,12 @@ from torch import Tensor
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import Output, Target, TargetKind
+from tuner.placement import Placement
 from tuner.tasks.losses import AnyLoss, LossConfig
 from tuner.tasks.metrics import METERS, TRAINING_METERS
 from tuner.tasks.metrics.meter import ByClass, ErrorKind, Meter, SumMeter
+from tuner.tasks.predictions import PREDICTIONS
+from tuner.tasks.predictions.base import Options, Prediction
 
 _TASKS: dict[TargetKind, str] = {
     "class": "task: {kind: classification}, or as a head of multitask",
@@ -90,6 +93,17 @@ class Head(Config):
         if self.loss.is_of_model and not training:  # the model computes it in training mode alone
             return HeadMeter(*meters)
         return HeadMeter(LossMeter(self.loss), *meters)
+
+    @property
+    def prediction(self) -> type[Prediction]:
+        """What the head says of an image."""
+        return PREDICTIONS[self.loss.target_kind]
+
+    def predictions(
+        self, output: Tensor, target: Target, placements: Sequence[Placement], options: Options
+    ) -> Iterator[Prediction]:
+        """Read the head's output (N, ...) for a batch, one image after another; see `Prediction.of`."""
+        return self.prediction.of(output, target, placements, options)
 
 
 class LossMeter(SumMeter):
