@@ -8,6 +8,7 @@ HOUSE = Path(__file__).parents[1] / "tuner"
 
 PACKAGES = [
     "cli",
+    "deploy",
     "jobs",
     "report",
     "ray_backend",

@@ -3,20 +3,16 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from torch import nn
-
-from tuner.errors import Problem, UserError
+from tuner.deploy.model import LoadedModel, load_model
 from tuner.report.from_record import results as results
-from tuner.tracking.checkpoints import checkpoint_of
-from tuner.train.checkpoint import read_model
-from tuner.user_code import add_folder
 
 
-def load(source: str | Path, *, trust: Collection[str] = (), code: str | Path | None = None) -> nn.Module:
+def load(source: str | Path, *, trust: Collection[str] = (), code: str | Path | None = None) -> LoadedModel:
     """Load the model of a trial, on the CPU and in eval mode.
 
     The model takes float32 images (N, C, H, W) in [0, 1] and normalizes them itself. It returns one tensor
-    (N, classes), or a dict of such tensors by head if the task has several heads.
+    (N, classes), or a dict of such tensors by head if the task has several heads. Its method `predict` takes files and
+    images of any size instead, and says what is in them; printing it shows what it is.
 
     Args:
         source: One of
@@ -36,9 +32,4 @@ def load(source: str | Path, *, trust: Collection[str] = (), code: str | Path | 
     Raises:
         UserError: The model does not exist, is damaged, or names code that is not trusted.
     """
-    if code is not None:
-        if not Path(code).is_dir():
-            raise UserError(Problem(f"there is no folder {str(code)!r}", "code"))
-        add_folder(Path(code))
-    with checkpoint_of(source) as folder:
-        return read_model(folder, trust)[1]
+    return load_model(source, trust, code)

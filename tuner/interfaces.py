@@ -92,8 +92,8 @@ class Batch:
 
 
 def _split(targets: Targets, sizes: list[int]) -> list[Targets]:
-    by_name = [torch.split(target, sizes) for target in targets.values()]
-    return [dict(zip(targets, each, strict=True)) for each in zip(*by_name, strict=True)]
+    by_name = {name: torch.split(target, sizes) for name, target in targets.items()}
+    return [{name: each[number] for name, each in by_name.items()} for number in range(len(sizes))]
 
 
 IGNORED = 255

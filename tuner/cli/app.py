@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner.cli import data, inspect, run
+from tuner.cli import data, deploy, inspect, run
 from tuner.errors import UserError
 from tuner.process.signals import Interrupted, on_signal, stop
 from tuner.process.startup import postpone_collection
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "results": inspect.results,
     "logs": inspect.logs,
     "report": inspect.report,
+    "predict": deploy.predict,
     "ui": inspect.ui,
     "schema": run.schema,
 }

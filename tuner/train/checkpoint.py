@@ -168,11 +168,17 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
         Damaged: The folder is not a checkpoint, or it is damaged.
         UserError: The checkpoint names code that is not trusted.
     """
+    signature, _, model = read_inference(folder, trust)
+    return signature, model
+
+
+def read_inference(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, TrialConfig, nn.Module]:
+    """As `read_model`; also return the trial, of whose sections only those of the model and the task count here."""
     _check_complete(folder)
     signature, trial = read_description(folder, trust)
     weights = _read_weights(folder)
     image, outputs = signature.image, signature.task_outputs
-    hint = "tuner.load(..., code=FOLDER) searches that folder, too"
+    hint = "tuner.load(..., code=FOLDER) searches that folder, too, as --code FOLDER does in a command"
     with _errors_as_damage(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code), hint=hint):
         trial.model.check(image, outputs)
     with _errors_as_damage(folder, _WEIGHTS):
@@ -184,7 +190,7 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
                 raise RuntimeError(f"{_TRIAL} describes {needed} weights, but {_WEIGHTS} holds {stored}")
         model = trial.model.build(image, outputs)
         model.load_state_dict(weights)
-    return signature, model.eval()
+    return signature, trial, model.eval()
 
 
 def read_description(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, TrialConfig]:
@@ -289,5 +295,6 @@ def _check_trusted(targets: list[str], trust: Collection[str], where: str) -> No
     unknown = sorted({*targets} - {*trust})
     if unknown:
         message = f"loading it would run code that it names: {', '.join(unknown)}"
-        hint = f"if you trust that code and the arguments in this file: trust={unknown}"
+        options = " ".join(f"--trust {name}" for name in unknown)
+        hint = f"if you trust that code and the arguments in this file: trust={unknown}, or {options} in a command"
         raise UserError(Problem(message, where=where, hint=hint))

@@ -74,14 +74,22 @@ def predict(
     model: nn.Module,
     data: Source,
     dtype: torch.dtype = torch.float32,
+    batch_size: int | None = None,
 ) -> Iterator[tuple[Batch, Outputs]]:
     """Compute the outputs of a model in eval mode on a set, batch after batch in the order of the set.
 
     A batch that does not fit in memory is computed in halves, which does not change the outputs in eval mode.
+
+    Args:
+        task: The task.
+        model: The model, on the device of the set.
+        data: The set.
+        dtype: The data type of matrices.
+        batch_size: Images of a batch; None for `images_at_once`.
     """
     model.eval()
     forward = in_precision(model, data.device, dtype)
-    size = batch_size = max(1, min(_BATCH, _BATCH_BYTES // data.image_bytes))
+    size = batch_size = batch_size or images_at_once(data.image_bytes)
     for batch in data.batches(batch_size):
         pending = list(batch.micro_batches(size))
         while pending:
@@ -92,6 +100,11 @@ def predict(
             release()
             size = len(pending[0]) // 2
             pending = [part for each in pending for part in each.micro_batches(size)]
+
+
+def images_at_once(image_bytes: int) -> int:
+    """How many images of so many bytes each are computed at once."""
+    return max(1, min(_BATCH, _BATCH_BYTES // image_bytes))
 
 
 def _outputs(task: TaskConfig, forward: Model, batch: Batch) -> Outputs | None:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, model_validator
 
 from tuner.config import Config
-from tuner.interfaces import ImageShape, Output
+from tuner.interfaces import ImageShape, Output, Target
 from tuner.train.trial_config import TrialConfig
 from tuner.version import __version__
 
@@ -68,6 +68,19 @@ class OutputSignature(Config):
     """Width of the hidden layer before it, if the task sets one."""
     log_probabilities: bool = False
     """Whether it ends in a log-softmax."""
+
+    @property
+    def as_target(self) -> Target:
+        """What it predicts, as the dataset had it."""
+        return Target(
+            self.size,
+            self.unit,
+            self.classes,
+            self.multilabel,
+            self.per_pixel,
+            boxes=self.boxes and not self.masks,
+            instances=self.boxes and self.masks,
+        )
 
     @property
     def predicts(self) -> str:
@@ -137,6 +150,11 @@ class Signature(Config):
             name: Output(each.size, each.hidden, each.log_probabilities, each.per_pixel, each.boxes, each.masks)
             for name, each in self.outputs.items()
         }
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """What each head predicts, by head."""
+        return {name: each.as_target for name, each in self.outputs.items()}
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

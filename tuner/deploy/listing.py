@@ -1,0 +1,121 @@
+"""The files that a user's arguments lead to. They are found as they are needed: there may be millions."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tuner.data.decoding import is_image
+from tuner.data.encoded.folders.listing import is_circle, kind_of
+from tuner.error_text import escaped
+from tuner.errors import Problem, UserError
+
+STDIN = "-"
+"""The argument that stands for a list of paths on standard input."""
+_KEY = "IMAGES"
+_ALLOWED = "give files, folders, globs such as 'photos/**/*.jpg', or - for a list on standard input"
+_IN_FOLDERS = (
+    "in a folder and all folders below it, files with the suffix of an image are read, such as .jpg and .png; name a "
+    "file itself to have it read whatever its suffix"
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image that is asked about.
+
+    Args:
+        path: Where it is, as the user wrote it; empty if it is no file.
+        content: The path of a file, the bytes of one, or an image in memory.
+        fault: Why it cannot be read, if that is known already.
+    """
+
+    path: str
+    content: Any
+    fault: str = ""
+
+
+def listed(arguments: Sequence[str]) -> Iterator[Item]:
+    """Find the images of arguments: in their order, those of a folder by name.
+
+    Args:
+        arguments: Paths of files and of folders, whose images may lie at any depth; globs; or `STDIN`.
+
+    Raises:
+        UserError: An argument leads to no image. It is raised before any image is returned.
+    """
+    problems: list[Problem] = []
+    found: list[Iterable[Item]] = []
+    for argument in arguments:
+        items = _of(argument)
+        first = next(items, None)
+        if first is None:
+            problems.append(_why_none(argument))
+        else:
+            found.append(chain([first], items))
+    if problems:
+        raise UserError(*problems)
+    return chain.from_iterable(found)
+
+
+def count(arguments: Sequence[str]) -> int | None:
+    """How many images arguments lead to; None if only reading standard input would tell."""
+    return None if STDIN in arguments else sum(1 for argument in arguments for _ in _of(argument))
+
+
+def _of(argument: str) -> Iterator[Item]:
+    """The images of an argument."""
+    if argument == STDIN:
+        for line in sys.stdin.buffer:
+            if path := os.fsdecode(line.rstrip(b"\r\n")):
+                yield from _at(path) if os.path.lexists(path) else [Item(path, path, "there is no such file")]
+    elif os.path.lexists(argument):
+        yield from _at(argument)
+    else:  # sorted, so that the images have the same order everywhere; names alone take little memory
+        for path in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 - absolute ones, too
+            yield from _at(path)
+
+
+def _at(path: str) -> Iterator[Item]:
+    """The images at a path that exists."""
+    at = Path(path)
+    if at.is_dir():
+        yield from _in(path)
+    else:
+        yield Item(path, path, "" if at.is_file() else "it is not a file")
+
+
+def _in(folder: str) -> Iterator[Item]:
+    """The images in a folder, by name; names with a dot first are hidden."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        yield Item(folder, folder, f"the folder cannot be read: {error.strerror}")
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        is_folder = kind_of(entry)
+        if is_folder and not is_circle(entry, Path(folder)):
+            yield from _in(entry.path)
+        elif is_folder is False and is_image(entry.name):
+            yield Item(entry.path, entry.path)
+
+
+def _why_none(argument: str) -> Problem:
+    """Why an argument leads to no image."""
+    shown = escaped(argument)
+    if argument == STDIN:
+        return Problem("standard input has no paths", _KEY, hint="write one path a line")
+    if "://" in argument:
+        return Problem(f"{shown} is a URI, and images are files of this machine", _KEY, hint=_ALLOWED)
+    if Path(argument).is_dir():
+        return Problem(f"there are no images in the folder {shown}", _KEY, hint=_IN_FOLDERS)
+    if glob.has_magic(argument):
+        return Problem(f"no file matches {shown}", _KEY, hint="** stands for folders at any depth: 'photos/**/*.jpg'")
+    return Problem(f"there is no file or folder {shown}", _KEY, hint=_ALLOWED)

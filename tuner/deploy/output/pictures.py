@@ -1,0 +1,127 @@
+"""Pictures with what was found drawn into them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.data.decoding import Form, decode
+from tuner.deploy.output.base import Output
+from tuner.deploy.result import Result
+from tuner.inspection.boxes import Box, boxes_over
+from tuner.inspection.pictures import colour, font, objects_over, over
+from tuner.instances import NUMBERS
+from tuner.interfaces import IGNORED
+from tuner.tasks.predictions.base import FoundObject, Pixels, Prediction
+from tuner.tasks.predictions.coding import decoded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_LONGEST = 1280
+"""Longest side of a picture in pixels: the lines and texts of a larger one could not be seen."""
+_LINE = 16
+"""Height of a line of text, in pixels."""
+_JPEG = {".jpg", ".jpeg"}
+
+
+class Pictures(Output):
+    """A picture for each image, with boxes, masks, the classes of pixels, or a line of text below it.
+
+    It lies in the folder where the image lies in the working directory, under the image's name; ``.png`` follows this
+    unless it is a JPEG or a PNG. Beside it, ``NAME.classes.png`` has the classes of pixels: an image of the original's
+    size with a palette, whose indices are the classes, and 255 where the image was cropped.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, result: Result) -> None:
+        place = self._place(result.path)
+        picture, text = _drawn(result), []
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for name, prediction in result.heads.items():
+            text.append(f"{name}: {prediction}" if name else str(prediction))
+            if (classes := prediction.classes_of_pixels) is not None:
+                label = place.with_name(".".join(filter(None, (place.name, name, "classes.png"))))
+                _label_picture(classes).save(label)
+        _captioned(picture, text).save(place, quality=90)
+
+    def close(self) -> None:
+        """Each picture is written at once."""
+
+    def _place(self, path: str) -> Path:
+        """Where the picture of an image is written."""
+        absolute, here = Path(path).absolute(), Path.cwd()
+        inner = absolute.relative_to(here if absolute.is_relative_to(here) else absolute.anchor)
+        inside = self._folder / Path(*(part for part in inner.parts if part != ".."))
+        return inside if inside.suffix.lower() in {*_JPEG, ".png"} else inside.with_name(f"{inside.name}.png")
+
+
+def _drawn(result: Result) -> "Image":
+    """The image, with what was found in it."""
+    scale = min(1.0, _LONGEST / max(result.width, result.height))
+    width, height = (max(1, round(scale * side)) for side in (result.width, result.height))
+    pixels, _ = decode(result.path, Form(3, height, width, "squash"))
+    shown: Tensor = torch.from_numpy(pixels).float() / 255
+    boxes: list[Box] = []
+    for prediction in result.heads.values():
+        shown = _painted(shown, prediction)
+        for found in prediction.objects:
+            edges = [edge * (width / result.width, height / result.height)[at % 2] for at, edge in enumerate(found.box)]
+            boxes.append(Box(edges, found.number, f"{found.label} {found.score:.2f}"))
+    return boxes_over(shown, boxes, max(width, height))
+
+
+def _painted(image: Tensor, prediction: Prediction) -> Tensor:
+    """Colour the pixels of an image (3, H, W) by their classes, or by the objects that they belong to."""
+    classes = prediction.classes_of_pixels
+    if classes is not None:
+        image = over(image, _nearest(classes, image))
+    masked = [each for each in prediction.objects if each.mask is not None]
+    if not masked:
+        return image
+    codes = torch.zeros(image.shape[1:], dtype=torch.int32)
+    for number, found in enumerate(reversed(masked[: NUMBERS - 1]), start=1):  # the surest lies in front
+        codes[_nearest(_pixels_of(found), image) > 0] = found.number * NUMBERS + number
+    return objects_over(image, codes)
+
+
+def _pixels_of(found: FoundObject) -> Pixels:
+    assert found.mask is not None
+    return decoded(found.mask)
+
+
+def _nearest(pixels: Pixels, image: Tensor) -> Tensor:
+    """Numbers of pixels in the size of an image (C, H, W)."""
+    rows, columns = (
+        (np.arange(side) + 0.5) * before / side for side, before in zip(image.shape[1:], pixels.shape, strict=True)
+    )
+    return torch.from_numpy(pixels[rows.astype(np.int64)[:, None], columns.astype(np.int64)])
+
+
+def _label_picture(classes: Pixels) -> "Image":
+    """A picture whose indices into its palette are the classes of the pixels."""
+    from PIL import Image
+
+    picture = Image.fromarray(classes)
+    colours = [colour(number) if number else (0.0, 0.0, 0.0) for number in range(IGNORED + 1)]
+    picture.putpalette([round(255 * part) for each in colours for part in each])
+    return picture
+
+
+def _captioned(picture: "Image", lines: list[str]) -> "Image":
+    """A picture with lines of text below it."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("RGB", (picture.width, picture.height + _LINE * len(lines)), "white")
+    canvas.paste(picture, (0, 0))
+    pen, letters = ImageDraw.Draw(canvas), font(12)
+    for number, line in enumerate(lines):
+        pen.text((2, picture.height + _LINE * number), line, fill="black", font=letters)
+    return canvas

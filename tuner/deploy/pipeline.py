@@ -1,0 +1,155 @@
+"""The one way from images to predictions: decode, preprocess, batch, run, postprocess."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tuner.data import images as data_images
+from tuner.data.decoding import Undecodable
+from tuner.deploy.about import About
+from tuner.deploy.ahead import decoded_ahead
+from tuner.deploy.images import Decoded
+from tuner.deploy.listing import Item
+from tuner.deploy.result import Result, Skipped
+from tuner.errors import Problem, UserError
+from tuner.interfaces import Outputs
+from tuner.models.memory_format import placed
+from tuner.process.out_of_memory import is_out_of_memory
+from tuner.tasks.predictions.base import Options, Prediction
+from tuner.train.evaluation import images_at_once, predict
+from tuner.train.signature import OutputSignature
+from tuner.user_code import raised
+
+_BATCHES = 2
+"""Batches that are decoded ahead."""
+_BOX = 6
+"""Least number of values of an object that was found."""
+
+
+class Pipeline:
+    """Predicts for any number of images, in constant memory, as the validation of a trial computes its outputs.
+
+    Args:
+        module: The model, which is moved to the device.
+        about: What its checkpoint says of it.
+        device: The device to compute on.
+        options: What is asked of predictions.
+        batch_size: Images that are computed at once; None for as many as in validation.
+        threads: Threads that decode; None for as many as torch uses.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        about: About,
+        device: torch.device,
+        options: Options | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._module = placed(module, device)
+        self._about = about
+        self._device = device
+        self._options = options or Options()
+        form = about.form
+        self.batch_size = batch_size or images_at_once(form.channels * form.height * form.width)
+        """Images that are computed at once."""
+        self._threads = threads or torch.get_num_threads()
+
+    def __call__(self, items: Iterable[Item]) -> Iterator[Result | Skipped]:
+        """Predict what is in images; those that cannot be read are skipped.
+
+        Raises:
+            UserError: A model of the user's own fails, or returns something else than its signature says.
+        """
+        decoding = decoded_ahead(
+            items, self._about.form, threads=self._threads, ahead=_BATCHES * self.batch_size + self._threads
+        )
+        with closing(decoding):
+            index = 0
+            while batch := list(islice(decoding, self.batch_size)):
+                yield from self._results(batch, index)
+                index += len(batch)
+
+    def _results(self, batch: list[tuple[Item, Decoded | Undecodable]], first: int) -> Iterator[Result | Skipped]:
+        """Predict for a batch, whose first image has a number."""
+        images = [each for _, each in batch if isinstance(each, Decoded)]
+        predictions = self._predictions(images)
+        for index, (item, each) in enumerate(batch, start=first):
+            if isinstance(each, Undecodable):
+                yield Skipped(index, item.path, str(each))
+            else:
+                yield Result(index, item.path, each.placement.width, each.placement.height, next(predictions))
+
+    def _predictions(self, images: list[Decoded]) -> Iterator[Mapping[str, Prediction]]:
+        """What each head says of each image, one image after another: those of large images take much memory."""
+        targets, start = self._about.signature.targets, 0
+        for outputs, count in self.outputs(images):
+            placements = [each.placement for each in images[start : start + count]]
+            start += count
+            yield from self._about.task.predictions(outputs, targets, placements, self._options)
+
+    def outputs(self, images: list[Decoded]) -> list[tuple[Outputs, int]]:
+        """Compute the outputs of the model for images.
+
+        Returns:
+            The outputs for all of them; for as many as fit in memory at once, and how many these are.
+        """
+        if not images:
+            return []
+        pixels = torch.from_numpy(np.stack([each.pixels for each in images]))
+        dtype = self._about.dtype(self._device)
+        with self._told(tuple(pixels.shape)):
+            source = data_images.Images(pixels, {}).to(self._device)
+            found = [
+                (outputs, len(batch))
+                for batch, outputs in predict(self._about.task, self._module, source, dtype, len(images))
+            ]
+        for outputs, count in found:
+            self._check(outputs, count)
+        return found
+
+    @contextmanager
+    def _told(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Tell the user in a line what fails in a model of their own, or that there is too little memory."""
+        try:
+            yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                hint = "free memory on it, or use another one: CUDA_VISIBLE_DEVICES='' computes on the CPU"
+                raise UserError(
+                    Problem(f"one image takes more memory than {self._device} has free", hint=hint)
+                ) from None
+            if not self._about.user_code:
+                raise
+            code = ", ".join(self._about.user_code)
+            raise UserError(Problem(f"{code} fails with images {shape}: {raised(error)}")) from None
+
+    def _check(self, outputs: Outputs, count: int) -> None:
+        """Check that outputs for `count` images are those that the model's signature describes.
+
+        Raises:
+            UserError: They are not.
+        """
+        signed = self._about.signature.outputs
+        by_head = dict.fromkeys(signed, outputs) if isinstance(outputs, Tensor) else outputs
+        for name, output in signed.items():
+            found = by_head.get(name)
+            if isinstance(found, Tensor) and _fits(found, output, count):
+                continue
+            what = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else "no tensor"
+            head = f" for the head {name}" if name else ""
+            message = f"the model returns {what}{head} for {count} images: its checkpoint says {output.predicts}"
+            hint = f"a row for each image, with {output.size} classes or values"
+            raise UserError(Problem(message, where=self._about.source, hint=hint))
+
+
+def _fits(found: Tensor, output: OutputSignature, count: int) -> bool:
+    """Whether a tensor has the form of an output for `count` images."""
+    if output.boxes:
+        return found.ndim == 3 and len(found) == count and found.shape[2] >= _BOX
+    return found.shape[:2] == (count, output.size) and found.ndim == (4 if output.per_pixel else 2)

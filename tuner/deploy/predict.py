@@ -1,0 +1,105 @@
+"""Prediction for a user's files: what `tuner predict` does."""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from tuner.data.decoding import Undecodable
+from tuner.deploy import output as outputs
+from tuner.deploy.about import About
+from tuner.deploy.images import DECODED
+from tuner.deploy.listing import listed
+from tuner.deploy.model import about_of, load_model
+from tuner.deploy.output.base import Output
+from tuner.deploy.pipeline import Pipeline
+from tuner.deploy.result import Result, Skipped
+from tuner.errors import Problem, UserError
+from tuner.storage.named_output import writing
+from tuner.tasks.predictions.base import Options
+from tuner.train.device import pick_device
+
+
+def predict_files(
+    model: str,
+    arguments: Sequence[str],
+    *,
+    to: Path | Callable[[About], Output],
+    options: Options,
+    given: Collection[str] = (),
+    batch_size: int | None = None,
+    trust: Collection[str] = (),
+    code: Path | None = None,
+    device: torch.device | None = None,
+) -> Iterator[Result | Skipped]:
+    """Predict what is in files, and write it.
+
+    Args:
+        model: What `tuner.load` takes.
+        arguments: Paths of files and folders, globs, or ``-`` for a list on standard input.
+        to: The file or the folder to write, or what opens the output for a model.
+        options: What is asked of predictions.
+        given: The names of the options that the user has given: it is a mistake if they have no effect.
+        batch_size: Images that are computed at once; None for as many as in validation.
+        trust: The user's code that builds the model, which may be called.
+        code: The folder of that code.
+        device: The device to compute on; None for the best one, as of trials.
+
+    Returns:
+        Each image once its prediction is written, or because it was skipped. Iterating raises UserError where a file
+        cannot be written, or a model of the user's own fails.
+
+    Raises:
+        UserError: The user has made a mistake, and nothing was written.
+    """
+    if isinstance(to, Path):
+        outputs.check(to)
+    items = listed(arguments)
+    module = load_model(model, trust, code)
+    about = about_of(module)
+    _check(about, given)
+    pipeline = Pipeline(module, about, device or pick_device(), options, batch_size)
+    opened = outputs.opened(to, about) if isinstance(to, Path) else to(about)
+    return _answers(pipeline(items), opened, to)
+
+
+def _answers(answers: Iterator[Result | Skipped], opened: Output, to: object) -> Iterator[Result | Skipped]:
+    """Write results as they come."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(opened)
+        for answer in answers:
+            yield _written(answer, opened, to)
+        with _writing(to):
+            stack.close()
+
+
+def _written(answer: Result | Skipped, opened: Output, to: object) -> Result | Skipped:
+    """Write a result. Pictures read its file once more, and it may be gone."""
+    if isinstance(answer, Skipped):
+        return answer
+    try:
+        with _writing(to):
+            opened.write(answer)
+    except Undecodable as error:
+        return Skipped(answer.index, answer.path, str(error))
+    return answer
+
+
+def _writing(to: object) -> contextlib.AbstractContextManager[None]:
+    return writing(to) if isinstance(to, Path) else contextlib.nullcontext()
+
+
+def _check(about: About, given: Collection[str]) -> None:
+    """Check that files and options fit a model.
+
+    Raises:
+        UserError: They do not.
+    """
+    if about.form.channels not in DECODED:
+        message = f"the model takes images of {about.form.channels} channels, and files are decoded to 1 or 3"
+        hint = "give it arrays or tensors, in Python: tuner.load(MODEL).predict(images)"
+        raise UserError(Problem(message, where=about.source, hint=hint))
+    for name in sorted({*given} - {each for kind in about.predictions.values() for each in kind.options}):
+        what = "; ".join(each.predicts for each in about.signature.outputs.values())
+        raise UserError(Problem(f"it has no effect: the model predicts {what}", f"--{name}", hint="leave it out"))
