@@ -3,7 +3,8 @@
 import copy
 import io
 import pickle
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,32 @@ def test_its_repr_says_what_it_is(model: LoadedModel, folder: Path) -> None:
     assert "one class of 10: airplane, automobile, bird, cat, deer, and 5 more" in text
     assert "val_accuracy 0.5, after epoch 1" in text
     assert "resizes them to 32x32 (crop)" in text and "float32 (N, 3, 32, 32) in [0, 1]" in text
+
+
+def test_damaged_metrics_are_no_reason_not_to_load_it(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    for text in ("{", "[1]", '{"epoch": 1}'):
+        (tmp_path / "copy" / "metrics.json").write_text(text)
+        assert "measured  nothing is recorded" in repr(tuner.load(tmp_path / "copy"))
+
+
+def test_a_scripted_module_predicts_too(own: Callable[[str], str], tmp_path: Path) -> None:
+    """Its class does more than those of layers."""
+    target = f"{own(SCRIPTED)}:build"
+    checkpoints.write(tmp_path / "model", data={"kind": "digits"}, model={"kind": "import", "target": target})
+    model = tuner.load(tmp_path / "model", trust=[target])
+    [found] = model.predict(noise(0))
+    assert 0.1 <= found.probability <= 1 and repr(model).startswith("tuner.load(")
+    assert model.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+SCRIPTED = """\
+import torch
+from torch import nn
+
+def build(channels, classes):
+    return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, classes)))
+"""
 
 
 def test_copies_and_pickles_predict_too(model: LoadedModel) -> None:

@@ -112,6 +112,8 @@ class TestMistakes:
             (["model", "photos", "-o", "x.xml"], "--output: .xml is no format of predictions"),
             (["model", "photos", "-o", "nowhere/x.csv"], "there is no folder nowhere"),
             (["model", "photos", "-o", "a_file"], "a_file is a file without a suffix"),
+            (["model", "photos", "-o", "."], "pictures in . could replace the images themselves"),
+            (["model", "photos", "-o", "loop"], "the picture of photos/a.JPG would replace the image"),
             (["model", "photos", "--threshold", "0.5"], "--threshold: it has no effect: the model predicts one class"),
             (["./modle", "photos"], "there is no folder"),
             (["photos/", "photos"], "is not a checkpoint"),
@@ -120,6 +122,8 @@ class TestMistakes:
     def test_are_told_and_nothing_is_started(self, arguments: list[str], what: str, here: Path) -> None:
         (here / "empty").mkdir()
         (here / "a_file").write_text("")
+        (here / "loop").mkdir()
+        (here / "loop" / "photos").symlink_to(here / "photos")
         status, said = tuner(here, "predict", *arguments)
         assert status == 2 and what in said and said.startswith("error: ") and "Traceback" not in said
         assert not lines_of(said) and not (here / "x.xml").exists()
@@ -128,8 +132,11 @@ class TestMistakes:
         status, said = tuner(here, "predict", "model", "one", "photos", "two")
         assert status == 2 and "folder one" in said and "folder two" in said
 
-    def test_an_empty_standard_input(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    @pytest.mark.parametrize("given", [io.BytesIO(b"\n"), None], ids=["no paths", "closed"])
+    def test_an_empty_standard_input(
+        self, given: io.BytesIO | None, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", given and io.TextIOWrapper(given))
         status, said = tuner(here, "predict", "model", "-")
         assert status == 2 and "standard input has no paths" in said
 
@@ -243,6 +250,12 @@ class TestOutput:
         assert found == ["seen/photos/a.JPG", "seen/photos/b.png", "seen/photos/deep/er/c.png"]
         with Image.open(here / "seen" / "photos" / "b.png") as picture:
             assert picture.width == 8 and picture.height > 9, "a line of text is below it"
+
+    def test_pictures_in_a_folder_of_images_are_no_images(self, here: Path) -> None:
+        for _ in range(2):
+            assert tuner(here, "predict", "model", ".", "-o", "photos/seen") == (0, "")
+        pictures = {str(each.relative_to(here)) for each in (here / "photos" / "seen").rglob("*.*")}
+        assert pictures == {f"photos/seen/photos/{name}" for name in ("a.JPG", "b.png", "deep/er/c.png")}
 
     def test_several_heads(self, here: Path) -> None:
         heads = {

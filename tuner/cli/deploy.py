@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tuner.cli.arguments import Uri
 from tuner.cli.complete import experiments
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def predict(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images that are computed at once.")] = None,
     trust: Trust = None,
     code: Code = None,
+    uri: Uri = None,
 ) -> None:
     """Predict what is in images, with the preprocessing of the model's checkpoint.
 
@@ -85,10 +87,11 @@ def predict(
         batch_size=batch_size,
         trust=trust or (),
         code=code,
+        uri=uri,
     )
     is_shown = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     with _progress() if is_shown else nullcontext() as progress:
-        bar = progress.add_task("predicting", total=count(images)) if progress else None
+        bar = progress.add_task("predicting", total=count(images, output)) if progress else None
         for answer in answers:
             if isinstance(answer, Skipped):
                 skipped += 1

@@ -47,9 +47,8 @@ class About:
     @classmethod
     def of(cls, source: str, folder: Path, signature: Signature, trial: TrialConfig) -> Self:
         """What a checkpoint in a folder says."""
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         kind = " ".join(filter(None, (trial.model.kind, getattr(trial.model, "name", None), *trial.model.user_code)))
-        return cls(source, signature, trial.task, trial.precision, kind, tuple(trial.model.user_code), metrics)
+        return cls(source, signature, trial.task, trial.precision, kind, tuple(trial.model.user_code), _metrics(folder))
 
     @cached_property
     def form(self) -> Form:
@@ -95,6 +94,15 @@ class About:
         }
         texts = [f"{name} {value:.4g}" for name, value in list(numbers.items())[:_SHOWN]]
         return [*texts, f"after epoch {self.metrics['epoch']}"] if texts and "epoch" in self.metrics else texts
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """The metrics of a checkpoint; none if they cannot be read: a model does not need them."""
+    try:
+        found = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _output(name: str, output: OutputSignature) -> str:

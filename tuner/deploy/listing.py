@@ -39,11 +39,12 @@ class Item:
     fault: str = ""
 
 
-def listed(arguments: Sequence[str]) -> Iterator[Item]:
+def listed(arguments: Sequence[str], without: Path | None = None) -> Iterator[Item]:
     """Find the images of arguments: in their order, those of a folder by name.
 
     Args:
         arguments: Paths of files and of folders, whose images may lie at any depth; globs; or `STDIN`.
+        without: A folder that is left out where it lies in one of these, as the one that pictures are written to.
 
     Raises:
         UserError: An argument leads to no image. It is raised before any image is returned.
@@ -51,7 +52,7 @@ def listed(arguments: Sequence[str]) -> Iterator[Item]:
     problems: list[Problem] = []
     found: list[Iterable[Item]] = []
     for argument in arguments:
-        items = _of(argument)
+        items = _of(argument, _absolute(without))
         first = next(items, None)
         if first is None:
             problems.append(_why_none(argument))
@@ -62,34 +63,38 @@ def listed(arguments: Sequence[str]) -> Iterator[Item]:
     return chain.from_iterable(found)
 
 
-def count(arguments: Sequence[str]) -> int | None:
+def count(arguments: Sequence[str], without: Path | None = None) -> int | None:
     """How many images arguments lead to; None if only reading standard input would tell."""
-    return None if STDIN in arguments else sum(1 for argument in arguments for _ in _of(argument))
+    return None if STDIN in arguments else sum(1 for argument in arguments for _ in _of(argument, _absolute(without)))
 
 
-def _of(argument: str) -> Iterator[Item]:
+def _absolute(path: Path | None) -> str:
+    return "" if path is None else str(path.absolute())
+
+
+def _of(argument: str, without: str) -> Iterator[Item]:
     """The images of an argument."""
     if argument == STDIN:
-        for line in sys.stdin.buffer:
+        for line in sys.stdin.buffer if sys.stdin else ():  # it may be closed
             if path := os.fsdecode(line.rstrip(b"\r\n")):
-                yield from _at(path) if os.path.lexists(path) else [Item(path, path, "there is no such file")]
+                yield from _at(path, without) if os.path.lexists(path) else [Item(path, path, "there is no such file")]
     elif os.path.lexists(argument):
-        yield from _at(argument)
+        yield from _at(argument, without)
     else:  # sorted, so that the images have the same order everywhere; names alone take little memory
         for path in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 - absolute ones, too
-            yield from _at(path)
+            yield from _at(path, without)
 
 
-def _at(path: str) -> Iterator[Item]:
+def _at(path: str, without: str) -> Iterator[Item]:
     """The images at a path that exists."""
     at = Path(path)
     if at.is_dir():
-        yield from _in(path)
+        yield from _in(path, without)
     else:
         yield Item(path, path, "" if at.is_file() else "it is not a file")
 
 
-def _in(folder: str) -> Iterator[Item]:
+def _in(folder: str, without: str) -> Iterator[Item]:
     """The images in a folder, by name; names with a dot first are hidden."""
     try:
         with os.scandir(folder) as found:
@@ -98,11 +103,11 @@ def _in(folder: str) -> Iterator[Item]:
         yield Item(folder, folder, f"the folder cannot be read: {error.strerror}")
         return
     for entry in entries:
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or (without and _absolute(Path(entry.path)) == without):
             continue
         is_folder = kind_of(entry)
         if is_folder and not is_circle(entry, Path(folder)):
-            yield from _in(entry.path)
+            yield from _in(entry.path, without)
         elif is_folder is False and is_image(entry.name):
             yield Item(entry.path, entry.path)
 

@@ -132,12 +132,24 @@ def _new(own: Any, methods: tuple[str, ...]) -> Any:
     return made.__new__(made)
 
 
-def load_model(source: str | Path, trust: Collection[str] = (), code: str | Path | None = None) -> LoadedModel:
-    """Load the model of a trial, on the CPU and in eval mode; see `tuner.load`."""
+def load_model(
+    source: str | Path, trust: Collection[str] = (), code: str | Path | None = None, uri: str | None = None
+) -> LoadedModel:
+    """Load the model of a trial, on the CPU and in eval mode.
+
+    Args:
+        source: As for `tuner.load`, and so are the next two.
+        trust: The user's code that may be called.
+        code: The folder of that code.
+        uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
+
+    Raises:
+        UserError: The model does not exist, is damaged, or names code that is not trusted.
+    """
     if code is not None:
         if not Path(code).is_dir():
             raise UserError(Problem(f"there is no folder {str(code)!r}", "code"))
         add_folder(Path(code))
-    with checkpoint_of(source) as folder:
+    with checkpoint_of(source, uri) as folder:
         signature, trial, module = read_inference(folder, trust)
         return predicting(module, About.of(masked(str(source)), folder, signature, trial))

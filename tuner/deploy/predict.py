@@ -31,6 +31,7 @@ def predict_files(
     batch_size: int | None = None,
     trust: Collection[str] = (),
     code: Path | None = None,
+    uri: str | None = None,
     device: torch.device | None = None,
 ) -> Iterator[Result | Skipped]:
     """Predict what is in files, and write it.
@@ -44,6 +45,7 @@ def predict_files(
         batch_size: Images that are computed at once; None for as many as in validation.
         trust: The user's code that builds the model, which may be called.
         code: The folder of that code.
+        uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
         device: The device to compute on; None for the best one, as of trials.
 
     Returns:
@@ -55,8 +57,8 @@ def predict_files(
     """
     if isinstance(to, Path):
         outputs.check(to)
-    items = listed(arguments)
-    module = load_model(model, trust, code)
+    items = listed(arguments, to if isinstance(to, Path) else None)
+    module = load_model(model, trust, code, uri)
     about = about_of(module)
     _check(about, given)
     pipeline = Pipeline(module, about, device or pick_device(), options, batch_size)

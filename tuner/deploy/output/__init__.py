@@ -33,6 +33,9 @@ def check(path: Path) -> None:
     if _is_folder(path):
         if path.exists() and not path.is_dir():
             raise UserError(Problem(f"{path} is a file without a suffix", _KEY, hint=_allowed()))
+        if path.resolve() == Path.cwd():  # pictures lie in it as the images do in this folder
+            hint = "name another folder, such as predictions"
+            raise UserError(Problem(f"pictures in {path} could replace the images themselves", _KEY, hint=hint))
         return
     if path.suffix.lower() not in FORMATS:
         raise UserError(Problem(f"{path.suffix} is no format of predictions", _KEY, hint=_allowed()))

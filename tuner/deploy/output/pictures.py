@@ -10,6 +10,7 @@ from torch import Tensor
 from tuner.data.decoding import Form, decode
 from tuner.deploy.output.base import Output
 from tuner.deploy.result import Result
+from tuner.errors import Problem, UserError
 from tuner.inspection.boxes import Box, boxes_over
 from tuner.inspection.pictures import colour, font, objects_over, over
 from tuner.instances import NUMBERS
@@ -43,6 +44,9 @@ class Pictures(Output):
 
     def write(self, result: Result) -> None:
         place = self._place(result.path)
+        if place.exists() and place.samefile(result.path):
+            hint = "name another folder"
+            raise UserError(Problem(f"the picture of {result.path} would replace the image", "--output", hint=hint))
         picture, text = _drawn(result), []
         place.parent.mkdir(parents=True, exist_ok=True)
         for name, prediction in result.heads.items():
