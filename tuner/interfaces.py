@@ -129,6 +129,7 @@ class Target:
         per_pixel: Whether each pixel of a sample has a class, and not the sample.
         boxes: Whether the objects of a sample have classes and boxes, and not the sample.
         instances: Whether the objects of a sample have classes and masks, and not the sample.
+        ids: The number that the files have for each class, by its index; empty if they have none.
     """
 
     size: int
@@ -138,6 +139,7 @@ class Target:
     per_pixel: bool = False
     boxes: bool = False
     instances: bool = False
+    ids: tuple[int, ...] = ()
 
     @property
     def kind(self) -> TargetKind:

@@ -73,6 +73,7 @@ def test_a_scripted_module_predicts_too(own: Callable[[str], str], tmp_path: Pat
 
 SCRIPTED = """\
 import torch
+import torch.fx
 from torch import nn
 
 def build(channels, classes):
@@ -152,8 +153,23 @@ def test_what_is_no_image_is_told(image: Any, what: str, model: LoadedModel) -> 
 
 @pytest.mark.parametrize("images", [3, [None], "nowhere.png", ["nowhere/*.png"]], ids=str)
 def test_what_can_be_no_image_is_told(images: Any, model: LoadedModel) -> None:
-    with pytest.raises(UserError, match=r"is no image|there is no file|no file matches"):
+    with pytest.raises(UserError, match=r"is no image|nowhere.png: there is no such file|no file matches"):
         model.predict(images)
+
+
+def test_a_file_that_is_missing_can_be_left_out(model: LoadedModel) -> None:
+    [found] = model.predict(["nowhere.png", noise(0)], skip_broken=True)
+    assert found.index == 1
+
+
+def test_a_traced_module_predicts_too_and_can_be_pickled(own: Callable[[str], str], tmp_path: Path) -> None:
+    """Its class is made for it alone, and made again when it is pickled."""
+    target = f"{own(SCRIPTED.replace('torch.jit.script', 'torch.fx.symbolic_trace'))}:build"
+    checkpoints.write(tmp_path / "model", data={"kind": "digits"}, model={"kind": "import", "target": target})
+    model = tuner.load(tmp_path / "model", trust=[target])
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(images), model(images))
+    assert len(model.predict(images)) == 2 and repr(model).startswith("tuner.load(")
 
 
 def test_options_out_of_range_are_told(model: LoadedModel) -> None:

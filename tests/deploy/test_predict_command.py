@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 from commands import tuner
-from encoded_files import noise
+from encoded_files import noise, write_coco
 from PIL import Image
+from pycocotools.coco import COCO
 from torch import nn
 
 import tuner as package
@@ -26,8 +28,8 @@ from tuner.errors import UserError
 from tuner.tasks.predictions.coding import decoded
 from tuner.user_code import resolve
 
-SCENES = {"kind": "mnist_scenes", "size": 32, "source": "digits", "largest": 28}
-OBJECTS = {"model": {"kind": "yolo", "width": 4}, "data": SCENES, "task": {"kind": "detection"}}
+SCENES: dict[str, Any] = {"kind": "mnist_scenes", "size": 32, "source": "digits", "largest": 28}
+OBJECTS: dict[str, Any] = {"model": {"kind": "yolo", "width": 4}, "data": SCENES, "task": {"kind": "detection"}}
 
 
 def lines_of(said: str) -> list[dict[str, Any]]:
@@ -303,6 +305,28 @@ class TestOutput:
             "scenes/000000000139.jpg,,,,,,",
         ]
         assert tuner(here, "predict", "boxes", "scenes", "--top", "2")[0] == 2, "there is no second best"
+
+    def test_coco_s_results_have_the_ids_of_its_files(self, here: Path) -> None:
+        data = {"kind": "coco", "root": str(write_coco(here / "coco", train=12, val=3)), "size": 32}
+        checkpoints.write(here / "boxes", **OBJECTS | {"data": data})
+        shutil.rmtree(here / "coco" / "annotations")
+        command = ["predict", "boxes", "coco/val2017", "--threshold", "0", "-o", "x.json"]
+        assert tuner(here, *command)[0] == 0
+        results = json.loads((here / "x.json").read_text())
+        ids = {"person": 1, "dog": 18, "cup": 90}
+        assert results and all(each["category_id"] == ids[each["category_name"]] for each in results)
+        assert {each["image_id"] for each in results} <= {12, 13, 14}
+        reference = COCO()
+        images = [{"id": number, "width": 9, "height": 9} for number in (12, 13, 14)]
+        reference.dataset = {"images": images, "annotations": [], "categories": [{"id": each} for each in ids.values()]}
+        reference.createIndex()
+        assert len(reference.loadRes(str(here / "x.json")).anns) == len(results), "COCO's own tools read them"
+        signature = json.loads((here / "boxes" / "signature.json").read_text())
+        del signature["outputs"][""]["ids"]  # an older version had none
+        (here / "boxes" / "signature.json").write_text(json.dumps(signature))
+        assert tuner(here, *command)[0] == 0
+        from_one = {each["category_name"]: each["category_id"] for each in json.loads((here / "x.json").read_text())}
+        assert from_one.items() <= {"person": 1, "dog": 2, "cup": 3}.items()
 
     def test_masks_of_objects_are_drawn(self, here: Path, own: Callable[[str], str]) -> None:
         target = f"{own(FINDS)}:Finds"

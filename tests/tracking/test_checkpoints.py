@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from commands import tuner as command_line
 from mlflow import MlflowClient
+from PIL import Image
 from torch import Tensor
 
 import tuner
@@ -108,6 +110,19 @@ def test_a_name_means_the_champion_where_there_is_one(there: Store) -> None:
     assert number_of("small", there) == 0
     there.register(1, "champion", name="a-copy-of-it")
     assert number_of("a-copy-of-it", there) == 1
+
+
+def test_the_command_predicts_with_whatever_means_a_model(there: Store) -> None:
+    there.register(0, "champion")
+    Image.effect_noise((8, 8), 60).save(there.folder / "x.png")
+    said: dict[str, str] = {}
+    for model in ("small@champion", "small", there.trials[0], there.trials[1], "trial-0"):
+        command = ["predict", model, "x.png", "--uri", f"sqlite:///{there.folder}/store.db"]
+        status, said[model] = command_line(there.folder, *command)
+        assert status == 0 and said[model].startswith('{"path": "x.png", "label": ')
+    assert len({said[model] for model in said if model != there.trials[1]}) == 1 < len(set(said.values()))
+    status, refusal = command_line(there.folder, "predict", "smal", *command[2:])
+    assert status == 2 and refusal.startswith("error: ") and FORMS in refusal
 
 
 def test_folders_here_and_in_an_object_store(there: Store) -> None:

@@ -54,3 +54,5 @@ def _tried(item: Item, form: Form) -> Decoded | Undecodable:
         return decoded(item, form)
     except Undecodable as error:
         return error
+    except MemoryError:
+        return Undecodable("there is too little memory to decode it")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from glob import has_magic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from tuner.data.decoding import Form, Undecodable, decode, fitted, formed, shown_size
 from tuner.data.pixels import Bytes, Unclear, as_bytes
 from tuner.data.placing import placement
-from tuner.deploy.listing import Item, listed
+from tuner.deploy.listing import NO_FILE, Item, listed
 from tuner.errors import Problem, UserError
 from tuner.placement import Placement
 
@@ -47,10 +48,12 @@ def items_of(images: Images) -> Iterator[Item]:
     """Iterate over images; paths of folders and globs are those of all files that they lead to.
 
     Raises:
-        UserError: A path leads to no image, or something is no image.
+        UserError: A folder or a glob leads to no image, or something is no image.
     """
     if isinstance(images, str | os.PathLike):
-        yield from listed([os.fspath(images)])
+        path = os.fspath(images)
+        is_missing = not (os.path.lexists(path) or has_magic(path))
+        yield from [Item(path, path, NO_FILE)] if is_missing else listed([path])
     elif isinstance(images, bytes) or hasattr(images, "getbands"):
         yield Item("", images)
     elif isinstance(images, np.ndarray | Tensor):

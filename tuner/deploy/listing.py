@@ -16,6 +16,8 @@ from tuner.errors import Problem, UserError
 
 STDIN = "-"
 """The argument that stands for a list of paths on standard input."""
+NO_FILE = "there is no such file"
+"""The fault of a path that leads nowhere."""
 _KEY = "IMAGES"
 _ALLOWED = "give files, folders, globs such as 'photos/**/*.jpg', or - for a list on standard input"
 _IN_FOLDERS = (
@@ -77,7 +79,7 @@ def _of(argument: str, without: str) -> Iterator[Item]:
     if argument == STDIN:
         for line in sys.stdin.buffer if sys.stdin else ():  # it may be closed
             if path := os.fsdecode(line.rstrip(b"\r\n")):
-                yield from _at(path, without) if os.path.lexists(path) else [Item(path, path, "there is no such file")]
+                yield from _at(path, without) if os.path.lexists(path) else [Item(path, path, NO_FILE)]
     elif os.path.lexists(argument):
         yield from _at(argument, without)
     else:  # sorted, so that the images have the same order everywhere; names alone take little memory

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from tuner.deploy.about import About
 from tuner.deploy.images import Images, items_of
@@ -79,9 +80,12 @@ class LoadedModel(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copy and pickle the module by its own class, since no name leads to the class that is derived from it."""
-        own: Any = type(self).__bases__[0]
-        _, _, *state = own.__reduce_ex__(self, protocol)
-        return _new, (own, _methods_of(type(self))), *state
+        derived = type(self)
+        own: Any = derived.__bases__[0]
+        make, arguments, *state = own.__reduce_ex__(self, protocol)
+        if derived not in arguments:  # a class with a way of its own
+            return make, arguments, *state
+        return _new, (own, _methods_of(derived)), *state
 
 
 _CHANGED = ("__repr__", "__reduce_ex__")
@@ -99,8 +103,12 @@ def predicting(module: nn.Module, about: About) -> LoadedModel:
     """
     methods = _CHANGED + tuple(name for name in _ADDED if not hasattr(module, name))
     own: Any = type(module)
-    object.__setattr__(module, "__class__", _derived(own, methods))  # a scripted module has a `__setattr__` of its own
     vars(module)[_ABOUT] = about
+    if isinstance(module, GraphModule):  # each has a class of its own already, which computes its graph
+        for name in set(methods) - {"__reduce_ex__"}:
+            setattr(own, name, vars(LoadedModel)[name])
+        return cast(LoadedModel, module)
+    object.__setattr__(module, "__class__", _derived(own, methods))  # a scripted module has a `__setattr__` of its own
     return cast(LoadedModel, module)
 
 

@@ -64,6 +64,8 @@ class OutputSignature(Config):
     """Whether it is the objects that are found, each with a class and a box, and not values of the image."""
     masks: bool = False
     """Whether each of these objects has a mask behind its other values: probabilities, row by row."""
+    ids: tuple[int, ...] = ()
+    """The number that the dataset's files have for each class, by its index, as those of COCO; empty for none."""
     hidden: int | None = Field(None, ge=0, le=_LARGEST)
     """Width of the hidden layer before it, if the task sets one."""
     log_probabilities: bool = False
@@ -80,6 +82,7 @@ class OutputSignature(Config):
             self.per_pixel,
             boxes=self.boxes and not self.masks,
             instances=self.boxes and self.masks,
+            ids=self.ids,
         )
 
     @property
@@ -126,6 +129,7 @@ class Signature(Config):
                 per_pixel=output.per_pixel,
                 boxes=output.boxes,
                 masks=output.masks,
+                ids=targets[target].ids,
                 hidden=output.hidden,
                 log_probabilities=output.log_probabilities,
             )

@@ -1,6 +1,7 @@
 """COCO's results: a list of all objects in all images."""
 
 from pathlib import PurePath
+from typing import TextIO
 
 from tuner.deploy.about import About
 from tuner.deploy.output.json_lines import JSONList
@@ -10,10 +11,14 @@ from tuner.deploy.result import Result
 class COCOResults(JSONList):
     """COCO's results of detection, as ``loadRes`` of its tools takes them.
 
-    A checkpoint does not know the ids of COCO's files: ``image_id`` is the number that a file has for a name, as COCO's
-    images have, else its path; ``category_id`` is that of the class among the model's, from 1, and ``category_name``
-    its name.
+    ``image_id`` is the number that a file has for a name, as COCO's images have, else its path. ``category_id`` is that
+    of the annotation files that the model has learnt from; if they had none, or an older version wrote its checkpoint,
+    the place of the class among the model's, from 1. ``category_name`` is the name of the class.
     """
+
+    def __init__(self, file: TextIO, about: About) -> None:
+        super().__init__(file, about)
+        self._ids = {name: target.ids for name, target in about.signature.targets.items()}
 
     @classmethod
     def fits(cls, about: About) -> bool:
@@ -22,12 +27,13 @@ class COCOResults(JSONList):
     def write(self, result: Result) -> None:
         stem = PurePath(result.path).stem
         image = int(stem) if stem.isascii() and stem.isdecimal() else result.path
-        for prediction in result.heads.values():
+        for name, prediction in result.heads.items():
+            ids = self._ids[name]
             for found in prediction.objects:
                 left, top, right, bottom = found.box
                 row = {
                     "image_id": image,
-                    "category_id": found.number + 1,
+                    "category_id": ids[found.number] if found.number < len(ids) else found.number + 1,
                     "category_name": found.label,
                     "bbox": [left, top, right - left, bottom - top],
                     "score": found.score,

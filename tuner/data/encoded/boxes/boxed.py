@@ -67,8 +67,8 @@ class BoxedImages(EncodedImages):
 
     @property
     def targets(self) -> dict[str, Target]:
-        classes = self._listing.classes
-        return {"boxes": Target(len(classes), classes=classes, boxes=True)}
+        classes, ids = self._listing.classes, self._listing.ids
+        return {"boxes": Target(len(classes), classes=classes, boxes=True, ids=ids)}
 
     @property
     def ignored(self) -> tuple[str, ...]:

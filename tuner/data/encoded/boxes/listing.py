@@ -61,6 +61,7 @@ class BoxListing(Listing):
         boxes: The boxes, by image in ascending order.
         file_sizes: The size of each image's file in bytes, int64 (N,).
         faults: What is broken.
+        ids: The number that the files have for each class, by its index; empty if they have none.
     """
 
     row: dict[str, int]
@@ -68,6 +69,7 @@ class BoxListing(Listing):
     boxes: Boxes
     file_sizes: Array
     faults: tuple[Fault, ...]
+    ids: tuple[int, ...] = ()
     _placed: dict[Form, Placed] = field(default_factory=dict, repr=False, compare=False)
 
     def placed(self, form: Form) -> Placed:

@@ -27,8 +27,8 @@ class OutlinedImages(BoxedImages):
     def targets(self) -> dict[str, Target]:
         if not self.instances:
             return super().targets
-        classes = self._listing.classes
-        return super().targets | {"instances": Target(len(classes), classes=classes, instances=True)}
+        classes, ids = self._listing.classes, self._listing.ids
+        return super().targets | {"instances": Target(len(classes), classes=classes, instances=True, ids=ids)}
 
     def class_counts(self) -> dict[str, ClassCounts]:
         labels = self.targets_in("train")["boxes"][..., 4].long()  # objects have both

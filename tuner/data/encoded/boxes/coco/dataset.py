@@ -1,7 +1,7 @@
 """Images with annotation files of COCO, as COCO itself and many tools write them."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +66,9 @@ class _Reader:
         }
         names, index = index_of_classes(list(files.values()), self.classes)
         sets = {split: file.annotated(self._folder(file), index) for split, file in files.items()}
-        return BoxListing.of(self.root, names, sets, left_out(files, index))
+        found = BoxListing.of(self.root, names, sets, left_out(files, index))
+        numbers = {label: number for number, label in index.items()}
+        return replace(found, ids=tuple(numbers[label] for label in range(len(names))))
 
     def _files(self) -> dict[str, tuple[Path, str]]:
         """The annotation file of each split, the training set first, and the field that names it."""
