@@ -395,6 +395,7 @@ def test_a_signature_says_what_inference_needs(without_data: Own) -> None:
         "per_pixel": False,
         "boxes": False,
         "masks": False,
+        "ids": [],
         "hidden": None,
         "log_probabilities": False,
     }
