@@ -1,6 +1,7 @@
 """Where places of images are once these are resized: moved exactly as `tuner.data.decoding.fitted` moves pixels."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, get_args
 
 import numpy as np
@@ -35,6 +36,7 @@ def maps(sizes: _Array, form: Form) -> tuple[_Array, _Array]:
     return inner / sizes, (sides - inner) // 2
 
 
+@lru_cache(maxsize=4096)  # many images have the same size
 def placement(size: tuple[int, int], form: Form) -> Placement:
     """How an image is placed in a form.
 

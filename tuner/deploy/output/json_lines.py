@@ -6,11 +6,13 @@ from typing import Any
 from tuner.deploy.output.base import FileOutput, printable
 from tuner.deploy.result import Result
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # `json.dumps` would make one for each image
+
 
 def as_json(value: Any) -> str:
     """JSON in one line; characters that are not UTF-8, as some names of files have, are escaped."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = _encode(value)
     except ValueError:
         return as_json(printable(value))
     try:
