@@ -88,6 +88,20 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path: Path) -> No
     assert np.abs(pixels.astype(int) - np.moveaxis(np.asarray(whole).astype(int), -1, 0)).max() <= 4
 
 
+def test_a_rotated_jpeg_keeps_what_a_form_that_is_not_square_can_show(tmp_path: Path) -> None:
+    """The fraction of its size is that of the image as it is shown."""
+    stripes = np.zeros((1024, 128, 3), np.uint8)
+    stripes[:, ::8] = stripes[:, 1::8] = stripes[:, 2::8] = stripes[:, 3::8] = 255  # two pixels of the form each
+    shown = Image.fromarray(stripes)
+    shown.save(tmp_path / "x.jpg", quality=95)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shown.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "rotated.jpg", exif=exif, quality=95)
+    as_it_is, rotated = (decode(tmp_path / name, Form(3, 8, 64, "crop")) for name in ("x.jpg", "rotated.jpg"))
+    assert as_it_is.std() > 80, "the stripes can be seen"
+    assert np.abs(rotated.astype(int) - as_it_is).max() <= 8
+
+
 def test_of_an_animation_the_first_frame_is_used_which_is_told(tmp_path: Path) -> None:
     for suffix in ("gif", "png", "tiff"):
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]

@@ -100,7 +100,7 @@ def decode(
             # A camera's JPEG may hold a preview: that is no further frame.
             has_more = image.format != "MPO" and bool(getattr(image, "is_animated", False))
             # Twice the size, so that the interpolation still averages over neighbours.
-            image.draft(None, (2 * form.width, 2 * form.height))
+            image.draft(None, _turned(image, (2 * form.width, 2 * form.height)))
             pixels = _converted(upright(image), form.channels, only_grey)
         return _arranged(_resized(pixels, form)), has_more
 
@@ -211,7 +211,12 @@ def orientation(image: "Image") -> int:
 
 def shown_size(image: "Image") -> tuple[int, int]:
     """The width and the height of an image as it is shown: rotated as a camera's EXIF data say."""
-    return image.size if orientation(image) < 5 else image.size[::-1]
+    return _turned(image, image.size)
+
+
+def _turned(image: "Image", size: tuple[int, int]) -> tuple[int, int]:
+    """A width and a height as an image is shown, from those as it is stored, or the other way round."""
+    return size if orientation(image) < 5 else size[::-1]
 
 
 def upright(image: "Image") -> "Image":
