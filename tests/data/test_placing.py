@@ -13,7 +13,7 @@ from tuner.data.encoded.boxes.placing import placed
 from tuner.data.placing import ASSUMED, form_of, placement
 
 SIZES = [(64, 48), (48, 64), (9, 31), (16, 16), (7, 7), (500, 100)]
-FORMS = [Form(3, 16, 16, resize) for resize in get_args(Resize)] + [Form(1, 12, 20, "pad")]
+FORMS = [Form(*shape, resize) for shape in ((3, 16, 16), (1, 12, 20)) for resize in get_args(Resize)]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -43,7 +43,7 @@ def test_values_are_moved_back_to_the_pixels_that_they_are_of(size: tuple[int, i
     inner = (slice(None), slice(6, -6), slice(6, -6))  # at the edges, `pad` blends with black
     assert np.abs(back[inner] - wanted[inner]).max() < 12
     is_whole = (rows, columns) == (slice(0, size[1]), slice(0, size[0]))
-    assert is_whole == (form.resize != "crop" or size[0] == size[1])
+    assert is_whole == (form.resize != "crop" or size[0] * form.height == size[1] * form.width)
 
 
 def test_values_of_an_image_of_the_input_s_size_stay_as_they_are() -> None:

@@ -25,6 +25,12 @@ WIDE = placement((40, 20), Form(3, 16, 16, "crop"))
 """An image of which the input has the middle, 20 x 20 pixels, in 16 x 16."""
 PADDED = placement((32, 16), Form(3, 16, 16, "pad"))
 """An image that lies in the input at half of its size, 4 pixels below the upper edge."""
+TALL = [
+    (placement((40, 20), Form(3, 24, 12, "crop")), (6, 12, 12, 24), (20, 10, 25, 20)),
+    (placement((24, 8), Form(3, 24, 12, "pad")), (3, 10, 6, 12), (6, 0, 12, 4)),
+    (placement((24, 12), Form(3, 24, 12, "squash")), (3, 6, 6, 12), (6, 3, 12, 6)),
+]
+"""Wide images in inputs that are twice as high as wide: the edges of a rectangle in the input, and in the image."""
 
 
 def said(
@@ -118,16 +124,52 @@ def test_masks_of_objects_are_in_pixels_of_the_image() -> None:
     assert shown[:, 10:30].all() and shown.sum() == 20 * 20, "nothing is known of what the crop cut off"
 
 
-def test_masks_of_large_inputs_are_smaller_than_these() -> None:
-    large = placement((640, 320), Form(3, 320, 320, "pad"))
-    height, width = mask_sides(320, 320)
-    output = detections([0, 80, 160, 240, 0.9, 0], size=6 + height * width)
+@pytest.mark.parametrize("side", [320, 640])
+def test_masks_of_large_inputs_are_smaller_than_these(side: int) -> None:
+    large = placement((2 * side, 320), Form(3, 320, side, "pad"))
+    height, width = mask_sides(320, side)
+    output = detections([0, 80, side / 2, 240, 0.9, 0], size=6 + height * width)
     mask = torch.zeros(height, width)
     mask[:, : width // 2] = 1
     output[0, 0, 6:] = mask.flatten()
     [found] = one(InstanceSegmentation(), output, Target(1, instances=True), large)["boxes"]
     pixels = decoded(found["mask"])
-    assert pixels.shape == (320, 640) and pixels[:, :319].all() and not pixels[:, 321:].any()
+    assert pixels.shape == (320, 2 * side) and pixels[:, : side - 1].all() and not pixels[:, side + 1 :].any()
+
+
+def rectangle(edges: tuple[int, int, int, int], height: int, width: int) -> Tensor:
+    """A mask that is 1 within the edges."""
+    left, top, right, bottom = edges
+    mask = torch.zeros(height, width)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+@pytest.mark.parametrize(("where", "inside", "wanted"), TALL, ids=["crop", "pad", "squash"])
+def test_objects_in_inputs_that_are_not_square_are_where_they_are_in_the_image(
+    where: Placement, inside: tuple[int, int, int, int], wanted: tuple[int, int, int, int]
+) -> None:
+    output = detections([*inside, 0.9, 0], size=6 + 24 * 12)
+    output[0, 0, 6:] = rectangle(inside, 24, 12).flatten()
+    [found] = one(InstanceSegmentation(), output, Target(1, instances=True), where)["boxes"]
+    assert found["box"] == pytest.approx(wanted)
+    assert (decoded(found["mask"]) == rectangle(wanted, where.height, where.width).numpy()).all()
+    [boxed] = one(Detection(), output[..., :6], Target(1, boxes=True), where)["boxes"]
+    assert boxed["box"] == found["box"]
+
+
+@pytest.mark.parametrize(("where", "inside", "wanted"), TALL, ids=["crop", "pad", "squash"])
+def test_classes_of_pixels_in_inputs_that_are_not_square_are_those_of_the_image(
+    where: Placement, inside: tuple[int, int, int, int], wanted: tuple[int, int, int, int]
+) -> None:
+    mask = rectangle(inside, 24, 12)
+    logits = torch.stack([1 - mask, mask])[None]
+    [found] = said(SemanticSegmentation(), logits, Target(2, classes=("sky", "car"), per_pixel=True), where)
+    pixels = found[""].classes_of_pixels
+    expected = rectangle(wanted, where.height, where.width).numpy().astype(np.uint8)
+    if where is TALL[0][0]:
+        expected[:, :15] = expected[:, 25:] = IGNORED  # the input shows the middle, 10 pixels of 40
+    assert pixels is not None and (pixels == expected).all()
 
 
 def test_the_classes_of_pixels_are_those_of_the_image() -> None:
