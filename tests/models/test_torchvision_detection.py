@@ -132,6 +132,7 @@ def test_what_is_left_of_the_rows_is_no_object_and_a_named_output_has_its_name()
     assert (found["objects"] == torch.tensor([0, 0, 0, 0, 0, -1.0])).all()
 
 
+@pytest.mark.slow
 def test_images_are_computed_a_few_at_once_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     model = built(LIGHT, shape()).eval()
     together = model(images(shape(), 5))
@@ -140,6 +141,18 @@ def test_images_are_computed_a_few_at_once_with_the_same_result(monkeypatch: pyt
     model.trunk.register_forward_hook(lambda module, inputs, outputs: calls.append(len(inputs[0])))
     torch.testing.assert_close(model(images(shape(), 5)), together)
     assert calls == [2, 2, 1]
+
+
+@pytest.mark.slow
+def test_of_many_small_images_a_few_are_computed_at_once_as_each_may_have_a_thousand_regions() -> None:
+    # The pooled regions of a validation batch of 250 images were more than torchvision's pooling can count: it crashed.
+    model = built(REGIONS, shape(32), score=0.0).eval()
+    pooled: list[int] = []
+    model.detector.roi_heads.box_roi_pool.register_forward_hook(
+        lambda module, inputs, outputs: pooled.append(outputs.numel())
+    )
+    model(images(shape(32), 40))
+    assert len(pooled) == 3 and max(pooled) <= 16 * 1000 * 256 * 7 * 7 < 2**31
 
 
 @pytest.mark.slow

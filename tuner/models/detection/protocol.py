@@ -24,7 +24,12 @@ DETECTIONS = 100
 """The most objects that are found in an image, unless a model says otherwise: as many as COCO's metrics count."""
 
 _PIXELS = 4_000_000
-"""Pixels of the images that are computed at once in eval mode: six of 800x800."""
+"""Most pixels of the images that are computed at once in eval mode: six of 800x800."""
+_IMAGES = 16
+"""Most of them: a detector may look at a thousand regions of each, whatever its size, whose features take 50 MB.
+
+Those of 171 images are more than torchvision's pooling of regions can count: it writes where it must not.
+"""
 _CLASS, _IGNORED = 4, 5  # columns of a target
 
 Boxes = dict[str, Tensor]
@@ -71,7 +76,7 @@ class Detector(nn.Module):
         """The detections in each of a few images (N, C, H, W) in [0, 1]."""
 
     def _at_once(self, images: Tensor) -> int:
-        return max(1, _PIXELS // images[0, 0].numel())
+        return max(1, min(_IMAGES, _PIXELS // images[0, 0].numel()))
 
     def _rows(self, images: Tensor) -> Tensor:
         found = self.detect(images)
