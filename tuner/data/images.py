@@ -13,12 +13,13 @@ from torch import Tensor
 
 from tuner.config import Config
 from tuner.data.augmentation import Augment
+from tuner.data.decoding import Form
 from tuner.data.loading.source import LoaderResources, Source, batch_of, order_of
 from tuner.instances import NUMBERS, boxes_of
 from tuner.interfaces import IGNORED, Batch, ClassCounts, ImageShape, Target, Targets
 
 Split = Literal["train", "test"]
-OnceRead = Literal["validation", "test"]
+OnceRead = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,16 @@ class ImageData(Config):
         """The steps that are applied to each image before it is scaled to [0, 1], in order."""
         return []
 
+    def in_form(self, form: Form) -> Self | None:
+        """A copy whose images, and what lies at places of them, are brought to a form.
+
+        Returns:
+            The copy; this dataset itself if its images have that form, and None if they cannot be brought to it.
+        """
+        image = self.image
+        is_same = (image.channels, image.height, image.width) == (form.channels, form.height, form.width)
+        return self if is_same else None
+
     @abstractmethod
     def describe(self) -> Description:
         """Describe the dataset for the record, without loading it if that is possible."""
@@ -217,7 +228,7 @@ class ImageData(Config):
     @contextmanager
     def opened_once(self, split: OnceRead, device: torch.device, resources: LoaderResources) -> Iterator[Source]:
         """Open one set, which is read once, as `opened` does for a training."""
-        images = self.load_test() if split == "test" else self.load()[1]
+        images = self.load_test() if split == "test" else self.load()[split == "validation"]
         yield images.to(device)
 
     def load(self) -> tuple[Images, Images]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from tuner.data import images as data_images
 from tuner.data.decoding import Undecodable
+from tuner.data.loading.source import Source
 from tuner.deploy.about import About
 from tuner.deploy.ahead import decoded_ahead
 from tuner.deploy.images import Decoded
 from tuner.deploy.listing import Item
 from tuner.deploy.result import Result, Skipped
 from tuner.errors import Problem, UserError
-from tuner.interfaces import Outputs
+from tuner.interfaces import Batch, Outputs
 from tuner.models.memory_format import placed
 from tuner.process.out_of_memory import is_out_of_memory
 from tuner.tasks.predictions.base import Options, Prediction
@@ -102,22 +103,34 @@ class Pipeline:
         if not images:
             return []
         pixels = torch.from_numpy(np.stack([each.pixels for each in images]))
-        dtype = self._about.dtype(self._device)
         with self._told(tuple(pixels.shape)):
             source = data_images.Images(pixels, {}).to(self._device)
-            found = [
-                (outputs, len(batch))
-                for batch, outputs in predict(self._about.task, self._module, source, dtype, len(images))
-            ]
-        for outputs, count in found:
-            self._check(outputs, count)
-        return found
+        return [(outputs, len(batch)) for batch, outputs in self.run(source, len(images))]
+
+    def run(self, source: Source, batch_size: int | None = None) -> Iterator[tuple[Batch, Outputs]]:
+        """Compute the outputs of the model for a set of images in its form, in the order of the set.
+
+        Args:
+            source: The set, on the device.
+            batch_size: Images that are computed at once; None for `batch_size`.
+
+        Returns:
+            Batch after batch; of one that does not fit in memory the parts that do.
+        """
+        size, form = batch_size or self.batch_size, self._about.form
+        with self._told((size, form.channels, form.height, form.width)):
+            dtype = self._about.dtype(self._device)
+            for batch, outputs in predict(self._about.task, self._module, source, dtype, size):
+                self._check(outputs, len(batch))
+                yield batch, outputs
 
     @contextmanager
     def _told(self, shape: tuple[int, ...]) -> Iterator[None]:
         """Tell the user in a line what fails in a model of their own, or that there is too little memory."""
         try:
             yield
+        except UserError:  # of the images, or of outputs
+            raise
         except Exception as error:
             if is_out_of_memory(error):
                 hint = "free memory on it, or use another one: CUDA_VISIBLE_DEVICES='' computes on the CPU"

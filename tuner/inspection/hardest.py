@@ -11,6 +11,7 @@ from tuner.inspection.judging import JUDGES, Judge, Judgement, Texts
 from tuner.interfaces import Batch, Outputs, Target
 from tuner.tasks import TaskConfig
 from tuner.tasks.base import pairs
+from tuner.tasks.head import Head
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +27,7 @@ class Hard:
         loss: Its loss, as its judge defines it.
         confidence: How certain the model is of it, in [0, 1].
         is_wrong: Whether the prediction is a mistake.
+        index: Its place in the set, from 0.
     """
 
     image: "Image"
@@ -33,6 +35,7 @@ class Hard:
     loss: float
     confidence: float
     is_wrong: bool
+    index: int
 
 
 @dataclass(frozen=True)
@@ -64,19 +67,49 @@ def hardest(
     Returns:
         The images by the name of the head; by its target if the head has no name.
     """
-    heads = {name: head for name, head in task.named_heads.items() if targets[head.target].kind in JUDGES}
-    judges = {name: JUDGES[targets[head.target].kind] for name, head in heads.items()}
-    kept = {name: (_Top(judge, count), _Top(judge, count)) for name, judge in judges.items()}
+    search = Search(task.named_heads, targets, count)
     for batch, output in outputs:
+        search.update(batch, output)
+    return search.found
+
+
+class Search:
+    """The hardest images of one batch after another, for each head of which images are shown.
+
+    Args:
+        heads: The heads, by name.
+        targets: The targets of the dataset, by name.
+        count: The number of images of each kind; None for that of the judge.
+    """
+
+    def __init__(self, heads: Mapping[str, Head], targets: Mapping[str, Target], count: int | None = None) -> None:
+        self._heads = {name: head for name, head in heads.items() if targets[head.target].kind in JUDGES}
+        self._targets = targets
+        self._judges = {name: JUDGES[targets[head.target].kind] for name, head in self._heads.items()}
+        self._kept = {name: (_Top(judge, count), _Top(judge, count)) for name, judge in self._judges.items()}
+
+    def update(self, batch: Batch, outputs: Outputs) -> dict[str, Judgement]:
+        """Add a batch, and return what is said of its images, by the names of `found`."""
+        said = {}
         with torch.inference_mode():
-            for name, (values, target) in pairs(heads, output, batch.targets).items():
-                judged = judges[name].judge(heads[name], values, target, targets[heads[name].target])
-                mistakes, uncertain = kept[name]
+            for name, (values, target) in pairs(self._heads, outputs, batch.targets).items():
+                judged = self._judges[name].judge(self._heads[name], values, target, self._target(name))
+                mistakes, uncertain = self._kept[name]
                 mistakes.update(judged.losses.masked_fill(~judged.wrong, -torch.inf), batch.inputs, judged)
                 uncertain.update(-judged.confidences, batch.inputs, judged)
-    return {
-        name or heads[name].target: Hardest(judges[name], *(top.images for top in tops)) for name, tops in kept.items()
-    }
+                said[name or self._heads[name].target] = judged
+        return said
+
+    @property
+    def found(self) -> dict[str, Hardest]:
+        """The images by the name of the head; by its target if the head has no name."""
+        return {
+            name or self._heads[name].target: Hardest(self._judges[name], *(top.images for top in tops))
+            for name, tops in self._kept.items()
+        }
+
+    def _target(self, name: str) -> Target:
+        return self._targets[self._heads[name].target]
 
 
 class _Top:
@@ -90,6 +123,7 @@ class _Top:
     def __init__(self, judge: Judge, count: int | None) -> None:
         self._side, self._count = judge.side, judge.count if count is None else count
         self._found: list[tuple[float, Hard]] = []
+        self._seen = 0
 
     def update(self, scores: Tensor, images: Tensor, judged: Judgement) -> None:
         """Add a batch: scores (N,), of which minus infinity is never kept, images (N, C, H, W), and their judgement."""
@@ -103,9 +137,11 @@ class _Top:
                 judged.losses[row].item(),
                 judged.confidences[row].item(),
                 bool(judged.wrong[row]),
+                self._seen + row,
             )
             # Stable: of equal ones, the first stays first.
             self._found = sorted([*self._found, (score, hard)], key=lambda found: -found[0])[: self._count]
+        self._seen += len(scores)
 
     @property
     def images(self) -> list[Hard]:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Self
 
 import torch
@@ -13,6 +14,7 @@ from tuner.interfaces import Batch, ClassCounts, Model, Output, Outputs, Target,
 from tuner.placement import Placement
 from tuner.tasks.head import Head
 from tuner.tasks.metrics.meter import ByClass, ErrorKind
+from tuner.tasks.metrics.samples import Array
 from tuner.tasks.predictions.base import Options, Prediction
 
 
@@ -191,6 +193,30 @@ class TaskMeter:
         """Add the samples of another meter, such as that of another process."""
         for name, meter in self._meters.items():
             meter.merge(other._meters[name])
+
+    def keep_samples(self) -> None:
+        """Keep from now on what each sample adds; see `tuner.tasks.metrics.meter.Meter.keep_samples`."""
+        for meter in self._meters.values():
+            meter.keep_samples()
+
+    def weighted(self, counts: Array) -> "TaskMeter":
+        """A meter that has seen each sample another number of times.
+
+        Args:
+            counts: How often it has seen each sample, int64 (samples,).
+        """
+        other = copy(self)
+        other._meters = {name: meter.weighted(counts) for name, meter in self._meters.items()}
+        return other
+
+    def right(self) -> dict[str, Array]:
+        """Whether the answer for each sample is right, booleans, of the heads whose answers are right or wrong.
+
+        Returns:
+            They are by the name of the head; by its target if the head has no name.
+        """
+        answers = {name or self._heads[name].target: meter.right for name, meter in self._meters.items()}
+        return {name: right for name, right in answers.items() if right is not None}
 
     def compute(self) -> dict[str, float]:
         """Return the metrics of all samples so far by name.

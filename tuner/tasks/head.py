@@ -13,6 +13,7 @@ from tuner.placement import Placement
 from tuner.tasks.losses import AnyLoss, LossConfig
 from tuner.tasks.metrics import METERS, TRAINING_METERS
 from tuner.tasks.metrics.meter import ByClass, ErrorKind, Meter, SumMeter
+from tuner.tasks.metrics.samples import Array
 from tuner.tasks.predictions import PREDICTIONS
 from tuner.tasks.predictions.base import Options, Prediction
 
@@ -157,6 +158,20 @@ class HeadMeter:
     def errors(self) -> list[ErrorKind]:
         """Return the kinds of errors in all samples so far; empty if they are not told apart."""
         return [kind for meter in self._meters for kind in meter.errors()]
+
+    def keep_samples(self) -> None:
+        """Keep from now on what each sample adds; see `Meter.keep_samples`."""
+        for meter in self._meters:
+            meter.keep_samples()
+
+    def weighted(self, counts: Array) -> "HeadMeter":
+        """A meter that has seen each sample another number of times; see `Meter.weighted`."""
+        return HeadMeter(*(meter.weighted(counts) for meter in self._meters))
+
+    @property
+    def right(self) -> Array | None:
+        """Whether the answer for each sample is right; None if it is more than right or wrong."""
+        return next((right for meter in self._meters if (right := meter.right) is not None), None)
 
     @property
     def confusion(self) -> list[list[int]] | None:

@@ -105,7 +105,7 @@ class CachedImages(ImageData):
     @contextmanager
     def opened_once(self, split: OnceRead, device: torch.device, resources: LoaderResources) -> Iterator[Source]:
         """Open a set that is read once: from the file of decoded images if it exists."""
-        sets = [self._encoded_set(self.files()[split])]
+        sets = [self._encoded_set(self.files()[split].first(self.limit if split == "train" else None))]
         if self.cache in ("auto", "disk") and _file(self._unsplit).exists():
             with self._mapped(sets, device, resources) as (images,):
                 yield images

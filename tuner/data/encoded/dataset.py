@@ -17,6 +17,7 @@ from tuner.data.encoded.broken import broken, tell_animated
 from tuner.data.encoded.listing import Items, Listing
 from tuner.data.encoded.measured import UNOPENED, MeasuredImages
 from tuner.data.encoded.splitting import sets_of, why_not_named, without_test
+from tuner.data.encoded.undivided import sets_are_split_off
 from tuner.data.images import Description, ImageData, Images
 from tuner.data.splits import Folds
 from tuner.error_text import escaped
@@ -123,7 +124,9 @@ class EncodedImages(MeasuredImages):
     def _can_be_split(self) -> "EncodedImages":
         if not imports_allowed():  # the files may be missing on this machine
             return self
-        problem = why_not_named(self._listing, self._named) or self._why_not_split()
+        problem = why_not_named(self._listing, self._named)
+        if problem is None and sets_are_split_off():
+            problem = self._why_not_split()
         if problem is not None:
             message = problem.message if problem.key else f"{self.source}: {problem.message}"
             raise Mistakes(Problem(message, problem.key or self._key, hint=problem.hint))
@@ -234,7 +237,7 @@ class EncodedImages(MeasuredImages):
         return self._unlimited.model_copy(update={"seed": 0, "validation": share})
 
     def files(self) -> dict[str, Items]:
-        return _sets(self._unlimited)
+        return _sets(self._unlimited) if sets_are_split_off() else dict(self._listing.splits)
 
     @property
     def _test(self) -> Items:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
@@ -74,6 +74,10 @@ class MeasuredImages(CachedImages):
     @property
     def preprocessing(self) -> list[dict[str, Any]]:
         return self.form.steps
+
+    def in_form(self, form: Form) -> Self | None:
+        size = (form.height, form.width)
+        return self.model_copy(update={"size": size, "resize": form.resize, **UNOPENED, "channels": form.channels})
 
     @property
     def form(self) -> Form:

@@ -1,9 +1,11 @@
 """Meters of outputs over classes of which a sample has one: outputs are logits or log-probabilities (N, classes)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.tasks.metrics.meter import ByClass, SumMeter, macro, of_classes
+from tuner.tasks.metrics.meter import ByClass, CountMeter, SumMeter, macro, of_classes
+from tuner.tasks.metrics.samples import Array
 
 _CALIBRATION_BINS = 15  # as in Guo et al., 2017
 
@@ -20,7 +22,7 @@ class Accuracy(SumMeter):
         return {"accuracy": self.sums.item() / self.samples}
 
 
-class ClassMetrics(SumMeter):
+class ClassMetrics(CountMeter):
     """Metrics by class indices (N,), averaged over the classes (macro).
 
     The averages are over the classes that occur or are predicted, as in scikit-learn. Of these, a class that is never
@@ -33,10 +35,14 @@ class ClassMetrics(SumMeter):
         classes = output.shape[1]
         return torch.zeros((classes, classes), dtype=torch.int64, device=output.device)
 
-    def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
-        # `bincount` would wait for a GPU, because the length of its result depends on the values.
-        cells = target * len(sums) + output.argmax(dim=1)
-        sums.view(-1).index_add_(0, cells, torch.ones_like(cells))
+    def _cells(self, output: Tensor, target: Tensor) -> Tensor:
+        return (target * output.shape[1] + output.argmax(dim=1)).unsqueeze(1)
+
+    @property
+    def right(self) -> Array | None:
+        assert self._sums is not None, "no batch was added"
+        true, predicted = np.divmod(self.kept.columns[1], len(self._sums))
+        return true == predicted
 
     @property
     def confusion(self) -> list[list[int]]:

@@ -1,11 +1,13 @@
 """The base class of meters of average precision, as COCO defines it."""
 
 from abc import abstractmethod
+from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from tuner.tasks.metrics.matched import Matched
 from tuner.tasks.metrics.meter import ByClass, ErrorKind, Meter
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class COCOMeter(Meter):
 
     def __init__(self) -> None:
         self._images = 0
+        self._counts: Array | None = None
 
     def compute(self) -> dict[str, float]:
         precision = self._of("precision")  # (thresholds, recalls, classes, areas)
@@ -59,8 +62,19 @@ class COCOMeter(Meter):
         return {
             "ap": precision.mean(axis=(0, 1)).tolist(),
             "ap50": precision[_HALF].mean(axis=0).tolist(),
-            "support": np.bincount(self._counted(), minlength=precision.shape[-1]).tolist(),
+            "support": self._support(precision.shape[-1]).tolist(),
         }
+
+    def keep_samples(self) -> None:
+        """They are kept in any case."""
+
+    def weighted(self, counts: Array) -> Self:
+        """As `Meter.weighted`. Detections are not matched with objects once more: each image has its own."""
+        assert self._matched, "the copies have the same matches"
+        other = copy(self)
+        other._counts = counts
+        other.__dict__.pop("_accumulated", None)
+        return other
 
     def errors(self) -> list[ErrorKind]:
         """What is wrong with the detections, at an intersection over union of 0.5 (Bolya et al., 2020)."""
@@ -85,7 +99,18 @@ class COCOMeter(Meter):
     def _changed(self, images: int) -> None:
         """Note that there are more images."""
         self._images += images
-        self.__dict__.pop("_evaluated", None)
+        for name in ("_evaluated", "_matched", "_accumulated"):
+            self.__dict__.pop(name, None)
+
+    def _support(self, classes: int) -> Array:
+        """How many objects of each class count."""
+        if self._counts is not None:
+            return self._matched.support(self._counts)
+        return np.bincount(self._counted(), minlength=classes)
+
+    @cached_property
+    def _matched(self) -> Matched:
+        return Matched(self._evaluated)
 
     @cached_property
     def _evaluated(self) -> "COCOeval":
@@ -99,10 +124,16 @@ class COCOMeter(Meter):
 
     def _of(self, name: str) -> Array:
         """What COCO's evaluation has accumulated, of up to 100 detections of an image; NaN where nothing counts."""
+        return self._accumulated[name]
+
+    @cached_property
+    def _accumulated(self) -> dict[str, Array]:
+        if self._counts is not None:
+            return self._matched.accumulated(self._counts)
         accumulated = self._evaluated.eval
         assert accumulated is not None
-        values: Array = np.asarray(accumulated[name])[..., -1]
-        return np.where(values < 0, np.nan, values)
+        values = {name: np.asarray(accumulated[name])[..., -1] for name in ("precision", "recall")}
+        return {name: np.where(each < 0, np.nan, each) for name, each in values.items()}
 
 
 def categories(*classes: Array) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tuner.interfaces import IGNORED
-from tuner.tasks.metrics.meter import ByClass, SumMeter, macro_of
+from tuner.tasks.metrics.meter import ByClass, CountMeter, SumMeter, macro_of
 
 _TOLERANCE = 0.0075
 """Distance, as a share of the image's diagonal, within which a boundary is found (Csurka et al., 2013)."""
@@ -33,7 +33,7 @@ class PixelAccuracy(SumMeter):
         return {"accuracy": hits / max(known, 1)}
 
 
-class Regions(SumMeter):
+class Regions(CountMeter):
     """How well the regions of the classes are found, over the pixels of all samples together.
 
     Averages are over the classes that occur or are predicted.
@@ -45,12 +45,10 @@ class Regions(SumMeter):
         classes = output.shape[1]
         return torch.zeros(classes * classes + 1, dtype=torch.int64, device=output.device)
 
-    def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
+    def _cells(self, output: Tensor, target: Tensor) -> Tensor:
         classes = output.shape[1]
         cells = target.long() * classes + output.argmax(dim=1)
-        cells = torch.where(target == IGNORED, len(sums) - 1, cells).flatten()  # the last cell is not read
-        # `bincount` would wait for a GPU, because the length of its result depends on the values.
-        sums.index_add_(0, cells, torch.ones_like(cells))
+        return torch.where(target == IGNORED, classes * classes, cells).flatten(1)  # the last cell is not read
 
     @property
     def confusion(self) -> list[list[int]]:

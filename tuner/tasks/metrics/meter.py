@@ -1,11 +1,16 @@
 """The base class of meters, which compute the metrics of a set from one batch after another."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from tuner.tasks.metrics.samples import Array, Samples
 
 ByClass = dict[str, list[float]]
 """Metrics of single classes: a value for each class, by the name of the metric. NaN is an undefined value."""
@@ -66,6 +71,23 @@ class Meter(ABC):
         """The confusion matrix: rows are true classes, columns predicted ones; None if it is not measured."""
         return None
 
+    @abstractmethod
+    def keep_samples(self) -> None:
+        """Keep from now on what each sample adds, in the order of the samples, which `weighted` and `right` need."""
+
+    @abstractmethod
+    def weighted(self, counts: Array) -> Self:
+        """A meter that has seen each of the samples, which this one has kept, another number of times.
+
+        Args:
+            counts: How often it has seen each sample, int64 (samples,).
+        """
+
+    @property
+    def right(self) -> Array | None:
+        """Whether the answer for each sample that was kept is right, (samples,); None if it is more than that."""
+        return None
+
 
 class SumMeter(Meter):
     """Metrics that are computed from sums over samples: its memory does not grow with the number of samples.
@@ -75,6 +97,7 @@ class SumMeter(Meter):
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None
+        self._kept: Samples | None = None
         self.samples = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
@@ -83,13 +106,43 @@ class SumMeter(Meter):
             if self._sums is None:
                 self._sums = self._zeros(output)
             self._add(self._sums, output, target)
+            if self._kept is not None:
+                self._kept.add(self._each(output.cpu(), target.cpu()))
         self.samples += len(target)
 
     def merge(self, other: Self) -> None:
         """Add the samples of another meter, such as that of another process."""
         if other._sums is not None:
             self._sums = other._sums.clone() if self._sums is None else self._sums + other._sums.to(self._sums.device)
+        if self._kept is not None and other._kept is not None:
+            self._kept.merge(other._kept)
         self.samples += other.samples
+
+    def keep_samples(self) -> None:
+        self._kept = Samples()
+
+    def weighted(self, counts: Array) -> Self:
+        other = copy(self)
+        if self._sums is not None:  # it may have no use for such outputs
+            sums = torch.from_numpy(self.kept.sums(counts, self._sums.numel()))
+            other._sums = sums.view(self._sums.shape).to(self._sums.dtype)
+            other.samples = int(counts.sum())
+        return other
+
+    @property
+    def kept(self) -> Samples:
+        """What each sample has added."""
+        assert self._kept is not None, "no sample was kept"
+        return self._kept
+
+    def _each(self, output: Tensor, target: Tensor) -> Iterator[tuple[Array, Array]]:
+        """The cells of the flattened sums to which each sample of a batch adds, and what it adds."""
+        for sample in range(len(target)):
+            sums = self._zeros(output)
+            self._add(sums, output[sample : sample + 1], target[sample : sample + 1])
+            values = sums.flatten().numpy()
+            cells = np.flatnonzero(values)
+            yield cells, values[cells]
 
     @property
     def sums(self) -> Tensor:
@@ -105,6 +158,23 @@ class SumMeter(Meter):
     @abstractmethod
     def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
         """Add a batch to `sums` in place, without waiting for the device."""
+
+
+class CountMeter(SumMeter):
+    """A `SumMeter` that counts: each sample adds 1 to some cells of the flattened sums, to one or several times."""
+
+    @abstractmethod
+    def _cells(self, output: Tensor, target: Tensor) -> Tensor:
+        """The cells to which each sample adds 1, int64 (N, K)."""
+
+    def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
+        # `bincount` would wait for a GPU, because the length of its result depends on the values.
+        cells = self._cells(output, target).flatten()
+        sums.view(-1).index_add_(0, cells, torch.ones_like(cells, dtype=sums.dtype))
+
+    def _each(self, output: Tensor, target: Tensor) -> Iterator[tuple[Array, Array]]:
+        for cells in self._cells(output, target).numpy():
+            yield np.unique(cells, return_counts=True)
 
 
 def macro_of(values: Tensor, counted: Tensor) -> float:

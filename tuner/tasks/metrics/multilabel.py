@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tuner.tasks.metrics.meter import ByClass, SumMeter, macro, of_classes
+from tuner.tasks.metrics.meter import ByClass, CountMeter, SumMeter, macro, of_classes
 
 _LARGEST = 16
 """Logits outside of [-16, 16] count as this: probabilities of 1e-7 and less, or as close to 1."""
@@ -31,7 +31,7 @@ class LabelF1(SumMeter):
         return {"f1": macro(hits, positives, members)["f1"]}
 
 
-class LabelMetrics(SumMeter):
+class LabelMetrics(CountMeter):
     """Macro and micro averages at a probability of 0.5, and averages over all thresholds.
 
     The macro averages are over the classes that occur or are predicted, and 0 if there is none. The micro average
@@ -50,12 +50,11 @@ class LabelMetrics(SumMeter):
     def _zeros(self, output: Tensor) -> Tensor:
         return torch.zeros((2, output.shape[1], _BINS), dtype=torch.int32, device=output.device)
 
-    def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
+    def _cells(self, output: Tensor, target: Tensor) -> Tensor:
         # Multiplied by a power of 2, a logit keeps its sign and its order.
         bins = (output * _STEPS).nan_to_num(0).floor().clamp(-_BINS // 2, _BINS // 2 - 1).long() + _BINS // 2
         classes = torch.arange(output.shape[1], device=output.device)
-        cells = (((target > 0.5) * output.shape[1] + classes) * _BINS + bins).flatten()
-        sums.view(-1).index_add_(0, cells, torch.ones_like(cells, dtype=sums.dtype))
+        return ((target > 0.5) * output.shape[1] + classes) * _BINS + bins
 
     def compute(self) -> dict[str, float]:
         hits, positives, members = self._counts()

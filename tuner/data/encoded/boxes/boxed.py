@@ -55,6 +55,7 @@ class BoxedImages(EncodedImages):
     @model_validator(mode="after")
     def _images_have_the_sizes_of_their_annotations(self) -> Self:
         if imports_allowed() and annotations_are_checked():
+            self._refuse_faults()
             self._refuse(_compared(self._unsplit))
         return self
 
@@ -64,6 +65,11 @@ class BoxedImages(EncodedImages):
             listing_of.cache_clear()  # they may be mended
             _compared.cache_clear()
             raise Mistakes(*problems_of(faults, self.source, self._key))
+
+    def _refuse_faults(self) -> None:
+        """Raise Mistakes if annotations are broken, unless these are not checked, or left out."""
+        if annotations_are_checked() and not self.skip_broken:
+            self._refuse(self._listing.faults)
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -103,8 +109,7 @@ class BoxedImages(EncodedImages):
 
     def _why_not_split(self) -> Problem | None:
         listing = self._listing
-        if annotations_are_checked() and not self.skip_broken:
-            self._refuse(listing.faults)  # before sets are made of what is left
+        self._refuse_faults()  # before sets are made of what is left
         sets = 3 - len({"validation", "test"} & set(listing.splits))
         count = len(listing.splits["train"])
         if count < sets:
