@@ -30,6 +30,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "logs": inspect.logs,
     "report": inspect.report,
     "predict": deploy.predict,
+    "evaluate": deploy.evaluate,
     "ui": inspect.ui,
     "schema": run.schema,
 }

@@ -52,7 +52,7 @@ def inspect(
         if output is not None or overrides:
             option = "--output" if output is not None else "KEY=VALUE"
             raise UserError(Problem("a folder has no augmentation", option, hint="give an experiment's YAML file"))
-        findings, page = _of_folder(path, _given(classes)), None
+        findings, page = _of_folder(path, given_fields(classes)), None
     else:
         if classes is not None:
             hint = "write them there, or as trial.data.classes=[helmet,head]"
@@ -70,7 +70,7 @@ def inspect(
     raise typer.Exit(1 if findings.is_broken else 0)
 
 
-def _given(classes: str | None, *, skip_broken: bool = False) -> dict[str, Any]:
+def given_fields(classes: str | None, *, skip_broken: bool = False) -> dict[str, Any]:
     """The fields of a dataset that options say.
 
     Raises:
@@ -187,4 +187,4 @@ def init(
     if seconds < _LEAST:
         hint = f"allowed: from {_LEAST}s; starting and ending a job takes nearly as long"
         raise UserError(Problem(f"{time} is too short to tune anything", "--time", "command line", hint))
-    write_experiment(folder, seconds, output, force=force, given=_given(classes, skip_broken=skip_broken))
+    write_experiment(folder, seconds, output, force=force, given=given_fields(classes, skip_broken=skip_broken))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuner.cli.arguments import Uri
+from tuner.cli.arguments import AsJson, Uri
 from tuner.cli.complete import experiments
+from tuner.cli.data import Classes
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,6 +30,8 @@ Trust = Annotated[
     list[str] | None,
     typer.Option("--trust", metavar="pkg.module:name", help="Code of your own that may be run to build the model."),
 ]
+_LISTED = 10
+"""Mistakes that are listed unless somebody asks for more."""
 Code = Annotated[
     Path | None, typer.Option("--code", metavar="FOLDER", help="The folder of that code, if not this one.")
 ]
@@ -99,6 +102,86 @@ def predict(
             if progress and bar is not None:
                 progress.advance(bar)
     raise typer.Exit(1 if skipped else 0)
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder or a file of images with labels, masks or boxes, as tuner inspect takes it, or an "
+            "experiment's YAML file.",
+        ),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, validation or test; default: test, of a folder without one validation, and all images of one "
+            "without sets."
+        ),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Another model, which is measured on the same images.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A folder for the report, its tables and its pictures.")
+    ] = None,
+    worst: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many of the worst mistakes are listed, and drawn; default: 10, and 16 or 32."),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Resamples of the bootstrap; 0 for no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images that are computed at once.")] = None,
+    classes: Classes = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out what is broken in the data.")] = False,
+    record: Annotated[bool, typer.Option(help="Write the evaluation to MLflow, beside the model's trial.")] = True,
+    trust: Trust = None,
+    code: Code = None,
+    json: AsJson = False,
+    uri: Uri = None,
+) -> None:
+    """Measure a model on data: its metrics with 95 % confidence intervals, those of each class, its worst mistakes.
+
+    Images are brought to the model's form by its checkpoint, and classes are matched by their names.
+    """
+    from tuner.cli.as_json import text_of
+    from tuner.cli.data import given_fields
+    from tuner.cli.evaluation import Watching, print_report, recorded
+    from tuner.deploy.evaluate.run import Settings
+    from tuner.deploy.evaluate.run import evaluate as run
+    from tuner.storage.named_output import check_folder, writing
+    from tuner.tracking.checkpoints import pinned
+
+    if output is not None:
+        check_folder(output)
+    settings = Settings(
+        split,
+        given_fields(classes, skip_broken=skip_broken),
+        resamples,
+        seed,
+        worst=worst,
+        batch_size=batch_size,
+        trust=trust or (),
+        code=code,
+        uri=uri,
+    )
+    model, other = pinned(model, uri), compare and pinned(compare, uri)  # an alias may move meanwhile
+    with Watching() as watching:
+        report = run(model, data, settings, other=other, watch=watching)
+    text = text_of(report.as_dict())
+    if json:
+        typer.echo(text)
+    else:
+        print_report(report, _LISTED if worst is None else worst)
+    if output is not None:
+        with writing(output):
+            report.write(output, text)
+    if record:
+        recorded(model, report, text, uri)
 
 
 def _standard_output(about: "About") -> "Output":

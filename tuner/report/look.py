@@ -1,6 +1,6 @@
 """The pictures of a job's winner as files: its hardest validation images, and its augmented training images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tuner.inspection.winner import Look
@@ -17,10 +17,15 @@ def write_look(folder: Path, look: Look, name: str) -> None:
         look: The pictures.
         name: The experiment's name.
     """
-    for head, picture in look.hardest.items():
-        (folder / f"{_PREFIX}{head}{_SUFFIX}").write_bytes(picture)
+    write_pictures(folder, look.hardest)
     if look.sheet is not None:
         contact_sheet.write_contact_sheet(folder / contact_sheet.FILE, look.sheet, name)
+
+
+def write_pictures(folder: Path, hardest: Mapping[str, bytes]) -> None:
+    """Write the pictures of the hardest images, by head, into a folder."""
+    for head, picture in hardest.items():
+        (folder / f"{_PREFIX}{head}{_SUFFIX}").write_bytes(picture)
 
 
 def read_hardest(files: Iterable[str], read: Callable[[str], bytes | None]) -> dict[str, bytes]:

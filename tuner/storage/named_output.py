@@ -30,6 +30,22 @@ def check_writable(path: Path, example: str = "report.html") -> None:
         raise UserError(Problem(f"{path} cannot be written", _KEY, hint="name a file elsewhere"))
 
 
+def check_folder(path: Path) -> None:
+    """Check that files can be written into a folder, which need not exist, as far as that is known before they are.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(Problem(f"{path} is no folder", _KEY, hint="name a folder"))
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not os.access(there, os.W_OK):
+        raise UserError(Problem(f"{path} cannot be written", _KEY, hint="name a folder elsewhere"))
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Make a `UserError` of what keeps the body from writing a file."""

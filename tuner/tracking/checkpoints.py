@@ -114,6 +114,23 @@ def pinned(model: str | Path, uri: str | None = None) -> str:
         return str(run.info.run_id) if version is None else f"models:/{version.name}/{version.version}"
 
 
+def run_of_model(model: str | Path, uri: str | None = None) -> str | None:
+    """Return the id of the run of the trial that trained a model; None if the model is a folder or lies at a URI.
+
+    Args:
+        model: As for `checkpoint_of`.
+        uri: As for `checkpoint_of`.
+
+    Raises:
+        UserError: The model does not exist.
+    """
+    if not needs_store(model):
+        return None
+    with _told(uri := uri or default_uri()), store.reading(uri) as client:
+        version, run = _resolved(client, str(model))
+        return str(run.info.run_id) if version is None else version.run_id or None
+
+
 def _resolved(client: Any, model: str) -> tuple[Any | None, Any]:
     """The version of a registered model that `model` names, or None and the run of a trial."""
     if model.startswith("models:/"):

@@ -1,0 +1,212 @@
+"""An evaluation on a terminal: its progress, its tables, and where it is recorded."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from tuner.deploy.evaluate.comparison import Answers
+from tuner.deploy.evaluate.report import Comparison, Mistake, Report
+from tuner.deploy.evaluate.resampling import CONFIDENCE, SUPPORT, Interval
+from tuner.deploy.evaluate.sets import WHOLE
+from tuner.error_text import escaped
+from tuner.errors import UserError
+from tuner.formatting import counted, score
+from tuner.report.terminal import terminal
+from tuner.storage import temporary
+
+_LOG_INTERVAL = 10.0
+"""Seconds between two lines of progress in a log."""
+_MAX_CLASSES = 40
+"""Most classes that a table lists."""
+_MAX_IMAGES = 10
+"""Most images that are listed on which two models differ."""
+
+
+class Watching:
+    """Shows on standard error what is done, and how much of it."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._shown = time.perf_counter()
+        self._status: Status | None = None
+
+    def __enter__(self) -> "Watching":
+        if self._console.is_terminal:
+            self._status = self._console.status(Text("loading the model"))
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show the progress: on a terminal at once, in a log now and then."""
+        text = Text(f"{what}: {done:,} of {total:,}")
+        now = time.perf_counter()
+        if self._status is not None:
+            self._status.update(text)
+        elif now - self._shown > _LOG_INTERVAL:
+            self._shown = now
+            self._console.print(text, soft_wrap=True)
+
+
+def print_report(report: Report, worst: int) -> None:
+    """Print what an evaluation found.
+
+    Args:
+        report: What it found.
+        worst: Most mistakes that are listed of each head.
+    """
+    console = terminal()
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True, highlight=False)
+
+    of = "all images" if report.split == WHOLE else f"the {report.split} set"
+    say(f"{report.model} on {of} of {report.data}: {counted(report.measured.images, 'image')}")
+    for note in report.notes:
+        say(note, "yellow")
+    console.print(_metrics(report))
+    for head, rows in report.by_class.items():
+        _print_classes(console, head, rows)
+    for head, mistakes in report.worst.items():
+        wrong = int(report.measured.wrong[head].sum())
+        say(f"{head}: {counted(wrong, 'image has', 'images have')} mistakes" + ("; the worst:" if mistakes else ""))
+        if mistakes and worst:
+            console.print(_mistakes(mistakes[:worst]))
+    if report.comparison is not None:
+        _print_comparison(console, report.comparison)
+
+
+def _metrics(report: Report) -> Table:
+    table = Table("metric", *_numbers("value"), box=None)
+    for name, (value, found) in report.metrics.items():
+        table.add_row(name, score(value), _text(found))
+    return table
+
+
+def _numbers(*names: str) -> list[Any]:
+    """Columns of numbers, and that of their interval."""
+    from rich.table import Column
+
+    titles = [*names, f"{CONFIDENCE:.0%} interval"]
+    return [Column(each, justify="right") for each in titles]
+
+
+def _text(found: Interval | None) -> str:
+    return "" if found is None else f"{score(found.low)} to {score(found.high)}"
+
+
+def _print_classes(console: Console, head: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The metrics of each class; of many classes those that are found least."""
+    columns = [name for name in rows[0] if name not in ("class", SUPPORT)] if rows else []
+    if not columns:
+        return
+    if len(rows) > _MAX_CLASSES:
+        rows = sorted(rows, key=lambda row: (row[columns[0]][0] != row[columns[0]][0], row[columns[0]][0]))
+        console.print(Text(f"{head}: the {_MAX_CLASSES} of {len(rows):,} classes with the lowest {columns[0]}"))
+        rows = rows[:_MAX_CLASSES]
+    table = Table(head, SUPPORT, *columns, box=None)
+    for row in rows:
+        cells = [
+            f"{score(value)} [{_text(found)}]" if found else score(value) for value, found in map(row.get, columns)
+        ]
+        table.add_row(Text(escaped(row["class"])), f"{row[SUPPORT]:,}", *map(Text, cells))
+    console.print(table)
+
+
+def _mistakes(mistakes: Sequence[Mistake]) -> Table:
+    table = Table("loss", "true", "predicted", "image", box=None)
+    for each in mistakes:
+        table.add_row(score(each.loss), *map(Text, map(escaped, (each.true, each.predicted, each.path))))
+    return table
+
+
+def _print_comparison(console: Console, found: Comparison) -> None:
+    console.print(Text(f"compared with {found.model}, on the same images"), soft_wrap=True)
+    table = Table("metric", *_numbers("this", "other", "difference"), "p", box=None)
+    for each in found.differences:
+        first, second = each.values
+        p = "" if each.p is None else f"{each.p:.3g}"
+        table.add_row(each.name, score(first), score(second), score(first - second), _text(each.interval), p)
+    console.print(table)
+    for answers in found.answers:
+        _print_answers(console, answers)
+
+
+def _print_answers(console: Console, found: Answers) -> None:
+    first, second = len(found.only_first), len(found.only_second)
+    text = f"{found.head}: {counted(first, 'image')} on which the other alone is wrong, {second:,} on which this is, "
+    text += f"{found.both_wrong:,} on which both are"
+    if found.p is not None:
+        text += f"; McNemar's exact test: p = {found.p:.3g}"
+    console.print(Text(text), soft_wrap=True, highlight=False)
+    for title, paths in (("the other alone is wrong", found.only_first), ("this alone is wrong", found.only_second)):
+        for path in paths[:_MAX_IMAGES]:
+            console.print(Text(f"  {title}: {escaped(path)}"), soft_wrap=True, highlight=False)
+        if len(paths) > _MAX_IMAGES:
+            console.print(Text(f"  ... and {len(paths) - _MAX_IMAGES:,} more: --json lists all"), highlight=False)
+
+
+def recorded(model: str, report: Report, text: str, uri: str | None) -> None:
+    """Write an evaluation to MLflow, and say on standard error where it is.
+
+    Args:
+        model: The model, pinned.
+        report: What was found.
+        text: The same as JSON.
+        uri: MLflow's tracking URI.
+
+    Raises:
+        typer.Exit: It cannot be written; the evaluation itself is whole.
+    """
+    from tuner.tracking.checkpoints import run_of_model
+    from tuner.tracking.evaluations import record_evaluation
+
+    try:
+        run = run_of_model(model, uri)
+        if run is None:
+            typer.echo("not recorded: the model is no run of MLflow's", err=True)
+            return
+        with temporary.folder() as folder:
+            artifacts = Path(folder)
+            report.write(artifacts, text)
+            name = f"evaluation on {Path(report.data).name} ({report.split})"
+            created = record_evaluation(run, name, _tags(report), _values(report), artifacts, uri)
+    except UserError as error:
+        typer.echo(f"not recorded: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"recorded in MLflow: run {created}, below the run {run} of the model", err=True)
+
+
+def _tags(report: Report) -> dict[str, str]:
+    tags = {
+        "tuner.model": report.model,
+        "tuner.data": report.data,
+        "tuner.split": report.split,
+        "tuner.images": str(report.measured.images),
+        "tuner.resamples": str(report.resamples),
+        "tuner.notes": "; ".join(report.notes),
+    }
+    return tags | ({} if report.comparison is None else {"tuner.compared_with": report.comparison.model})
+
+
+def _values(report: Report) -> dict[str, float]:
+    """What is recorded: ``eval_`` and each metric, with its interval as ``..._low`` and ``..._high``."""
+    values = {}
+    for name, (value, found) in report.metrics.items():
+        values[f"eval_{name}"] = value
+        if found is not None:
+            values |= {f"eval_{name}_low": found.low, f"eval_{name}_high": found.high}
+    return values

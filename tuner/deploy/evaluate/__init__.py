@@ -1,0 +1,1 @@
+"""Evaluation of a trained model on any data: `run` is what ``tuner evaluate`` does."""
