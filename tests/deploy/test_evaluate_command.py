@@ -28,8 +28,8 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
-def written(path: Path, **trial: Any) -> Path:
-    path.write_text(yaml.safe_dump(EXPERIMENT | {"trial": EXPERIMENT["trial"] | trial}))
+def written(path: Path, objective: str = "val_accuracy", **trial: Any) -> Path:
+    path.write_text(yaml.safe_dump(EXPERIMENT | {"objective": objective, "trial": EXPERIMENT["trial"] | trial}))
     return path
 
 
@@ -77,6 +77,7 @@ def test_the_validation_set_is_measured_as_in_training(here: Path, _trained: Any
     assert found["worst"]["label"][0]["path"].startswith("validation image ")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_intervals(here: Path) -> None:
     arguments = ["evaluate", "./late", "digits.yaml", "--json", "--resamples", "20"]
     first, again, other = (said_as_json(tuner(here, *arguments, "--seed", seed)[1]) for seed in ("1", "1", "2"))
@@ -84,6 +85,7 @@ def test_the_same_seed_gives_the_same_intervals(here: Path) -> None:
     assert first["metrics"] != other["metrics"]
 
 
+@pytest.mark.slow
 def test_two_models_on_the_same_images(here: Path) -> None:
     arguments = ["evaluate", "./late", "digits.yaml", "--compare", "./early", "--resamples", "100"]
     found = said_as_json(tuner(here, *arguments, "--json")[1])
@@ -97,7 +99,8 @@ def test_two_models_on_the_same_images(here: Path) -> None:
     assert (len(own) - len(others)) / found["images"] == pytest.approx(accuracy["difference"])
     assert answers["mcnemar_p"] == pytest.approx(binomtest(len(own), len(own) + len(others)).pvalue)
     status, said = tuner(here, *arguments)
-    assert status == 0 and "McNemar's exact test: p = " in said and f"the other alone is wrong: {own[0]}" in said
+    assert status == 0 and "McNemar's exact test: p = " in said and "alone is wrong: test image " in said
+    assert (own or others)[0] in said, "the clearest comes first"
     same = said_as_json(tuner(here, "evaluate", "./late", "digits.yaml", "--compare", "./late", "--json")[1])
     assert same["comparison"]["metrics"]["accuracy"]["p"] == same["comparison"]["images"][0]["mcnemar_p"] == 1
 
@@ -149,8 +152,9 @@ class TestFolders:
         arguments = ["evaluate", "./late", "sets", "--split", "train", "--json", "--resamples", "0"]
         assert said_as_json(tuner(here, *arguments)[1])["images"] == 30
         status, said = tuner(here, "evaluate", "./late", "sets", "--split", "test")
-        assert status == 2 and "--split: sets has no test set; it has: train, validation" in said
+        assert status == 2 and "--split: sets has no test set\n    it has: train, validation\n" in said
 
+    @pytest.mark.slow
     def test_output(self, here: Path) -> None:
         status, said = tuner(here, "evaluate", "./late", "digits.yaml", "-o", "out", "--resamples", "10")
         assert status == 0 and "95% interval" in said and "mistakes; the worst:" in said
@@ -224,16 +228,17 @@ PLACES: dict[str, Any] = {
 @pytest.mark.parametrize("target", PLACES)
 def test_what_lies_at_places(target: str, tmp_path: Path) -> None:
     task, model, objective, write = PLACES[target]
-    trial = {"data": SCENES | {"scenes": 120, "validation": 24, "test": 10}, "task": task, "model": model, "epochs": 1}
-    config = TrialConfig.model_validate(trial | {"seed": 3})
-    [reported] = epochs.trained(config, tmp_path / "trained", objective=objective)
-    written(tmp_path / "scenes.yaml", **trial)
+    trial = {"data": SCENES | {"scenes": 120, "validation": 24, "test": 10}, "task": task, "model": model}
+    config = TrialConfig.model_validate(trial | {"seed": 3, "epochs": 8, "optimizer": {"kind": "adamw", "lr": 3e-3}})
+    *_, reported = epochs.trained(config, tmp_path / "trained", objective=objective)
+    assert reported[objective] > 0, "it has learnt something"
+    written(tmp_path / "scenes.yaml", objective, **trial)
     data = config.data
     assert isinstance(data, MNISTScenes)
     write(data, tmp_path / "files", sorted(data.targets[target].classes, reverse=True))
     wanted = {name.removeprefix("val_"): value for name, value in reported.items() if name.startswith("val_")}
     for arguments in (["scenes.yaml", "--split", "validation"], ["files"]):
-        status, said = tuner(tmp_path, "evaluate", "trained/1", *arguments, "--json", "--resamples", "30")
+        status, said = tuner(tmp_path, "evaluate", "trained/8", *arguments, "--json", "--resamples", "30")
         assert status == 0, said
         found = said_as_json(said)
         values = {name: np.nan if each["value"] is None else each["value"] for name, each in found["metrics"].items()}
@@ -243,8 +248,8 @@ def test_what_lies_at_places(target: str, tmp_path: Path) -> None:
         assert names == list(data.targets[target].classes)[: len(names)]
         assert found["images"] == 24 and found["mistakes"][target] > 0
     assert all(Path(each["path"]).is_file() for each in found["worst"][target])
-    status, said = tuner(tmp_path, "evaluate", "trained/1", "files", "--compare", "trained/1", "--resamples", "20")
-    assert status == 0 and "compared with trained/1" in said and "McNemar" not in said
+    status, said = tuner(tmp_path, "evaluate", "trained/8", "files", "--compare", "trained/8", "--resamples", "20")
+    assert status == 0 and "compared with trained/8" in said and "McNemar" not in said
 
 
 @pytest.mark.slow

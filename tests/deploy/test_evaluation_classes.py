@@ -1,8 +1,12 @@
 """Targets of data in the classes of a model."""
 
+from pathlib import Path
+
 import torch
+from encoded_files import write_coco, write_csv
 
 from tuner.deploy.evaluate.classes import Match
+from tuner.deploy.evaluate.sets import evaluation_set
 from tuner.instances import NUMBERS
 from tuner.interfaces import IGNORED, NO_BOX, Target
 
@@ -41,3 +45,12 @@ def test_objects() -> None:
     assert values.tolist() == [[[0, 2 * NUMBERS + 1, 0], [3, -4, -(2 * NUMBERS) - 5]]] and kept.all()
     high = Match("instances", Target(60, instances=True), torch.tensor([50])).brought(torch.ones((1, 1, 1)).short())
     assert high[0].tolist() == [[[50 * NUMBERS + 1]]], "a class that 16 bits do not hold"
+
+
+def test_masks_of_objects_are_read_where_the_files_have_them(tmp_path: Path) -> None:
+    found = evaluation_set(write_coco(tmp_path / "coco", 9, 4), None, {})
+    assert found.name == "test" and [*found.targets] == ["boxes"], "val is the test set where there is no other"
+    objects = found.with_objects()
+    assert objects.targets["instances"].kind == "instances" and len(objects.paths(9)) == 4
+    listed = evaluation_set(write_csv(tmp_path / "csv", 30), None, {})
+    assert listed.with_objects() is listed and listed.name == "all" and len(listed.paths(99)) == 30

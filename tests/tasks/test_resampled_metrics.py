@@ -68,7 +68,7 @@ TASKS: dict[str, tuple[Any, Any]] = {
 def seen(task: Any, name: str, output: Any, target: Tensor, sizes: list[int]) -> TaskMeter:
     meter: TaskMeter = task.meter()
     meter.keep_samples()
-    for outputs, targets in zip(output.split(sizes), target.split(sizes), strict=True):
+    for outputs, targets in zip(torch.split(output, sizes), torch.split(target, sizes), strict=True):
         meter.update({"at": outputs} if name == "values" else outputs, {name: targets})
     return meter
 

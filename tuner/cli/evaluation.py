@@ -119,9 +119,8 @@ def _print_classes(console: Console, head: str, rows: Sequence[Mapping[str, Any]
         rows = rows[:_MAX_CLASSES]
     table = Table(head, SUPPORT, *columns, box=None)
     for row in rows:
-        cells = [
-            f"{score(value)} [{_text(found)}]" if found else score(value) for value, found in map(row.get, columns)
-        ]
+        measured = [row[name] for name in columns]
+        cells = [f"{score(value)} [{_text(found)}]" if found else score(value) for value, found in measured]
         table.add_row(Text(escaped(row["class"])), f"{row[SUPPORT]:,}", *map(Text, cells))
     console.print(table)
 
@@ -193,7 +192,7 @@ def recorded(model: str, report: Report, text: str, uri: str | None) -> None:
 def _tags(report: Report) -> dict[str, str]:
     tags = {
         "tuner.model": report.model,
-        "tuner.data": report.data,
+        "tuner.data": str(Path(report.data).absolute()),
         "tuner.split": report.split,
         "tuner.images": str(report.measured.images),
         "tuner.resamples": str(report.resamples),

@@ -101,9 +101,12 @@ def measure(
     if not len(places):
         what = "none of the images has a class that the model knows" if done else f"the {of.name} set has no images"
         raise UserError(Problem(what, where=of.source, hint="give images with its classes, or another --split"))
-    joined = [{name: np.concatenate(each) for name, each in table.items()} for table in (losses, wrong)]
     named = {name or head.target: targets[head.target] for name, head in heads.items()}
-    return Measured(about, named, meter, search.found, *joined, places, done - len(places))
+    return Measured(about, named, meter, search.found, _joined(losses), _joined(wrong), places, done - len(places))
+
+
+def _joined(table: Mapping[str, list[Array]]) -> dict[str, Array]:
+    return {name: np.concatenate(each) for name, each in table.items()}
 
 
 def _in_classes(

@@ -162,7 +162,8 @@ def _column(values: Any, number: int) -> Any:
 
 
 def _as_dict(value: float, found: Interval | None) -> dict[str, float | None]:
-    return {"value": value, "low": found and found.low, "high": found and found.high}
+    low, high = (None, None) if found is None else (found.low, found.high)
+    return {"value": value, "low": low, "high": high}
 
 
 def _comparison(found: Comparison) -> Mapping[str, Any]:

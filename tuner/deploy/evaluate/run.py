@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -89,6 +90,9 @@ def evaluate(
         for each in zip(modules, abouts, matches, strict=True)
     ]
     first = found[0]
+    if not all(np.array_equal(first.index, each.index) for each in found):
+        message = "the models do not know the same of the images' classes, so that they are measured on other images"
+        raise UserError(Problem(message, "--compare", "command line", "evaluate each by itself"))
     every = of.paths(int(first.index.max()) + 1)
     paths = [every[place] for place in first.index]
     meters = [each.meter for each in found]

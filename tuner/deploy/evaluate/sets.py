@@ -14,7 +14,7 @@ from tuner.data.encoded.dataset import EncodedImages
 from tuner.data.encoded.measured import UNOPENED
 from tuner.data.encoded.undivided import undivided
 from tuner.data.images import ImageData, Images, OnceRead
-from tuner.data.loading.source import ALONE, Source
+from tuner.data.loading.source import ALONE, LoaderResources, Source
 from tuner.deploy.images import decoded
 from tuner.deploy.listing import Item
 from tuner.errors import Problem, UserError, allowed
@@ -26,6 +26,8 @@ from tuner.proposal.layouts import LISTS, detected
 SPLITS: tuple[OnceRead, ...] = get_args(OnceRead)
 WHOLE = "all"
 """The name of a set that is all of the data."""
+_MANY = 1000
+"""Images from which on processes decode them."""
 _DEFAULTS: tuple[OnceRead, ...] = ("test", "validation", "train")
 """The set of a folder that is evaluated unless the user says another one: the first that there is."""
 
@@ -35,6 +37,7 @@ class EvaluationSet:
     """Images with their targets.
 
     Args:
+        source: Where they are, as the user wrote it.
         data: The dataset.
         split: The set of it.
         name: What the set is called: one of `SPLITS`, or `WHOLE`.
@@ -42,15 +45,11 @@ class EvaluationSet:
             the sets are those that its files say.
     """
 
+    source: str
     data: ImageData
     split: OnceRead
     name: str
     is_divided: bool
-
-    @property
-    def source(self) -> str:
-        """Where the images are."""
-        return self.data.describe().source
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -77,7 +76,9 @@ class EvaluationSet:
             if data is None:
                 yield _converted(self.data, self.split, form).to(device)
                 return
-            with data.opened_once(self.split, device, ALONE) as source:
+            # Processes that decode take seconds to start.
+            resources = ALONE if len(data.names(self.split)) >= _MANY else LoaderResources(workers=0)
+            with data.opened_once(self.split, device, resources) as source:
                 yield source
 
     def paths(self, count: int) -> list[str]:
@@ -119,7 +120,7 @@ def evaluation_set(path: Path, split: str | None, given: Mapping[str, Any]) -> E
     if found.refused:
         raise UserError(*found.refused)
     chosen: OnceRead = next((each for each in SPLITS if each == split), "test")
-    return EvaluationSet(found.trial.data, chosen, chosen, is_divided=True)
+    return EvaluationSet(str(path), found.trial.data, chosen, chosen, is_divided=True)
 
 
 def _of_files(path: Path, split: str | None, given: Mapping[str, Any]) -> EvaluationSet:
@@ -137,12 +138,12 @@ def _of_files(path: Path, split: str | None, given: Mapping[str, Any]) -> Evalua
         if split is not None:
             hint = "leave --split out: all of its images are one set"
             raise UserError(Problem(f"{path} has no sets", "--split", "command line", hint))
-        return EvaluationSet(data, "train", WHOLE, is_divided=False)
+        return EvaluationSet(str(path), data, "train", WHOLE, is_divided=False)
     if split is not None and split not in sets:
         hint = f"it has: {', '.join(sets)}"
         raise UserError(Problem(f"{path} has no {split} set", "--split", "command line", hint))
     chosen: OnceRead = next(each for each in _DEFAULTS if each in ([split] if split else sets))
-    return EvaluationSet(data, chosen, chosen, is_divided=False)
+    return EvaluationSet(str(path), data, chosen, chosen, is_divided=False)
 
 
 def _converted(data: ImageData, split: OnceRead, form: Form) -> Images:

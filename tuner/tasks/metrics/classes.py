@@ -42,7 +42,8 @@ class ClassMetrics(CountMeter):
     def right(self) -> Array | None:
         assert self._sums is not None, "no batch was added"
         true, predicted = np.divmod(self.kept.columns[1], len(self._sums))
-        return true == predicted
+        right: Array = true == predicted
+        return right
 
     @property
     def confusion(self) -> list[list[int]]:
