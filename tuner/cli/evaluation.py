@@ -1,17 +1,15 @@
 """An evaluation on a terminal: its progress, its tables, and where it is recorded."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from tuner.cli.progress import ProgressLine
 from tuner.deploy.evaluate.comparison import Answers
 from tuner.deploy.evaluate.report import Comparison, Mistake, Report
 from tuner.deploy.evaluate.resampling import CONFIDENCE, SUPPORT, Interval
@@ -22,43 +20,21 @@ from tuner.formatting import counted, score
 from tuner.report.terminal import terminal
 from tuner.storage import temporary
 
-_LOG_INTERVAL = 10.0
-"""Seconds between two lines of progress in a log."""
 _MAX_CLASSES = 40
 """Most classes that a table lists."""
 _MAX_IMAGES = 10
 """Most images that are listed on which two models differ."""
 
 
-class Watching:
-    """Shows on standard error what is done, and how much of it."""
+class Watching(ProgressLine):
+    """Shows how much is done of each step of an evaluation."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._shown = time.perf_counter()
-        self._status: Status | None = None
-
-    def __enter__(self) -> "Watching":
-        if self._console.is_terminal:
-            self._status = self._console.status(Text("loading the model"))
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        super().__init__("loading the model")
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show the progress: on a terminal at once, in a log now and then."""
-        text = Text(f"{what}: {done:,} of {total:,}")
-        now = time.perf_counter()
-        if self._status is not None:
-            self._status.update(text)
-        elif now - self._shown > _LOG_INTERVAL:
-            self._shown = now
-            self._console.print(text, soft_wrap=True)
+        """Show what is done, and how much of it."""
+        self.show(f"{what}: {done:,} of {total:,}")
 
 
 def print_report(report: Report, worst: int) -> None:

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from tuner.cli.progress import ProgressLine
 from tuner.formatting import counted, duration
 from tuner.inspection.findings import IMBALANCE, BoxCounts, Findings, Same
 
@@ -17,47 +16,27 @@ _MAX_CLASSES = 40
 """Most classes that the table lists."""
 _MAX_SHOWN = 20
 """Most files of a kind that are listed."""
-_LOG_INTERVAL = 10.0
-"""Seconds between two lines of progress in a log."""
 
 
-class Counting:
-    """Shows on standard error how many images have been looked at, and how fast.
+class Counting(ProgressLine):
+    """Shows how many images have been looked at, and how fast.
 
     Args:
         what: What is done.
     """
 
     def __init__(self, what: str) -> None:
+        super().__init__(what)
         self._what = what
-        self._console = Console(stderr=True)
-        self._began = self._shown = time.perf_counter()
-        self._status: Status | None = None
-
-    def __enter__(self) -> "Counting":
-        if self._console.is_terminal:
-            self._status = self._console.status(Text(self._what))
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        self._began = time.perf_counter()
 
     def __call__(self, done: int, total: int, broken: int) -> None:
-        """Show the progress: on a terminal at once, in a log now and then."""
-        now = time.perf_counter()
-        speed = done / max(now - self._began, 1e-3)
+        """Show the progress."""
+        speed = done / max(time.perf_counter() - self._began, 1e-3)
         text = f"{self._what}: {done:,} of {total:,} images, {speed:,.0f} a second"
         text += f", {broken:,} cannot be read" if broken else ""
         text += f", {duration((total - done) / max(speed, 1e-3))} to go" if done < total else ""
-        if self._status is not None:
-            self._status.update(Text(text))
-        elif now - self._shown > _LOG_INTERVAL:
-            self._shown = now
-            self._console.print(Text(text), soft_wrap=True)
+        self.show(text)
 
 
 def print_findings(console: Console, findings: Findings, page: Path | None = None) -> None:

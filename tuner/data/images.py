@@ -228,8 +228,11 @@ class ImageData(Config):
     @contextmanager
     def opened_once(self, split: OnceRead, device: torch.device, resources: LoaderResources) -> Iterator[Source]:
         """Open one set, which is read once, as `opened` does for a training."""
-        images = self.load_test() if split == "test" else self.load()[split == "validation"]
-        yield images.to(device)
+        yield self.load_set(split).to(device)
+
+    def load_set(self, split: OnceRead) -> Images:
+        """Load one set; see `load` and `load_test`."""
+        return self.load_test() if split == "test" else self.load()[split == "validation"]
 
     def load(self) -> tuple[Images, Images]:
         """Load the training and the validation set."""

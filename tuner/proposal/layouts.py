@@ -144,12 +144,13 @@ DETECTORS: Mapping[str, Detector] = {
 """The layouts that are recognized, by what they are called, in the order in which they are tried."""
 
 
-def layout_of(path: Path, given: Given = _NOTHING) -> Layout:
+def layout_of(path: Path, given: Given = _NOTHING, none: str = "no experiment can be written for this") -> Layout:
     """Say what data are.
 
     Args:
         path: Their folder or file.
         given: Fields of the dataset that the user says.
+        none: What cannot be done with data of no layout.
 
     Raises:
         UserError: They are of no layout that is known, or training would refuse them.
@@ -162,8 +163,7 @@ def layout_of(path: Path, given: Given = _NOTHING) -> Layout:
         hint = f"tuner inspect {path} lists all that it holds"
         if isinstance(error, Broken):
             hint += "; --skip-broken leaves out what is broken"
-        none = Problem("no experiment can be written for this", where=str(path), hint=hint)
-        raise UserError(*error.problems, none) from None
+        raise UserError(*error.problems, Problem(none, where=str(path), hint=hint)) from None
 
 
 def detected(path: Path, given: Given = _NOTHING) -> Layout:

@@ -110,9 +110,6 @@ def mcnemar(first: int, second: int) -> float:
         Twice the smaller tail of the binomial distribution of these images, each of which is either with a probability
         of a half; at most 1.
     """
-    total = first + second
-    term = tail = 1
-    for number in range(min(first, second)):
-        term = term * (total - number) // (number + 1)
-        tail += term
-    return min(1.0, 2 * tail / (1 << total))
+    from scipy.stats import binomtest
+
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0

@@ -20,8 +20,7 @@ from tuner.deploy.listing import Item
 from tuner.errors import Problem, UserError, allowed
 from tuner.interfaces import Target
 from tuner.jobs.local.data_check import opened as opened_experiment
-from tuner.proposal.layout import Broken, NotThis
-from tuner.proposal.layouts import LISTS, detected
+from tuner.proposal.layouts import LISTS, layout_of
 
 SPLITS: tuple[OnceRead, ...] = get_args(OnceRead)
 WHOLE = "all"
@@ -125,14 +124,9 @@ def evaluation_set(path: Path, split: str | None, given: Mapping[str, Any]) -> E
 
 def _of_files(path: Path, split: str | None, given: Mapping[str, Any]) -> EvaluationSet:
     with undivided():
-        try:
-            data = detected(path.absolute(), {**UNOPENED, **given}).data
-        except (NotThis, Broken) as error:
-            hint = f"tuner inspect {path} lists all that it holds"
-            if isinstance(error, Broken):
-                hint += "; --skip-broken leaves out what is broken"
-            none = Problem("these are no data that a model can be evaluated on", where=str(path), hint=hint)
-            raise UserError(*error.problems, none) from None
+        data = layout_of(
+            path.absolute(), {**UNOPENED, **given}, "these are no data that a model can be evaluated on"
+        ).data
         sets = list(data.files())
     if len(sets) == 1:
         if split is not None:
@@ -160,6 +154,6 @@ def _converted(data: ImageData, split: OnceRead, form: Form) -> Images:
         raise UserError(
             Problem(message, where=data.describe().name, hint="data in files are resized, with all in them")
         )
-    images = data.load_test() if split == "test" else data.load()[split == "validation"]
+    images = data.load_set(split)
     pixels = np.stack([decoded(Item("", each), form).pixels for each in images.images])
     return Images(torch.from_numpy(pixels), images.targets)
