@@ -208,7 +208,7 @@ class TestDryRun:
     @pytest.mark.slow
     def test_it_starts_nothing(self, write: Write, minimal: str) -> None:
         modules = modules_after(["run", str(write(minimal)), "--dry-run"])
-        assert "tuner.cli.summary" in modules
+        assert "tuner.cli.printing.summary" in modules
         assert not {"ray", "mlflow"} & modules
 
 

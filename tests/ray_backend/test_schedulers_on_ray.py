@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from rich.console import Console
 from thread_writers import thread_writers
 
-from tuner.cli.summary import print_result
+from tuner.cli.printing.summary import print_result
 from tuner.jobs.driver import run
 from tuner.jobs.result import FAILED, OK, Result
 from tuner.ray_backend.cluster import connection

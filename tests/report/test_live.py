@@ -6,7 +6,7 @@ import pytest
 from conftest import eventually, experiment
 from rich.console import Console
 
-from tuner.cli.summary import _fitting_table, _print, leaderboard_table, print_plan, print_result
+from tuner.cli.printing.summary import _fitting_table, _print, leaderboard_table, print_plan, print_result
 from tuner.formatting import duration
 from tuner.jobs.result import FAILED, INTERRUPTED, OK, Result
 from tuner.objectives import Objective

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import tuner
-from tuner.cli.load_call import load_call
+from tuner.cli.printing.load_call import load_call
 from tuner.errors import UserError
 from tuner.tracking.checkpoints import FORMS, checkpoint_of, pinned
 from tuner.train.checkpoint import DESCRIPTION, Damaged, Save, read_description

@@ -15,8 +15,8 @@ from pages import Page
 from rich.console import Console
 
 import tuner
-from tuner.cli import listing
-from tuner.cli.comparison import compare, print_comparison
+from tuner.cli.printing import listing
+from tuner.cli.printing.comparison import compare, print_comparison
 from tuner.errors import UserError
 from tuner.report import html
 from tuner.report.from_record import write_report
@@ -124,7 +124,7 @@ Shown = Callable[..., str]
 
 @pytest.fixture
 def shown(client: Any, place: Path) -> Shown:
-    """What a function prints, in one line: of a store, from `tuner.cli.listing`."""
+    """What a function prints, in one line: of a store, from `tuner.cli.printing.listing`."""
 
     def show(what: Callable[..., None], *arguments: Any) -> str:
         text = io.StringIO()

@@ -59,11 +59,11 @@ def inspect(
             raise UserError(Problem("an experiment says its classes itself", "--classes", "command line", hint))
         findings, page = _of_experiment(path, overrides or [], output)
     if json:
-        from tuner.cli.as_json import text_of
+        from tuner.cli.printing.as_json import text_of
 
         typer.echo(text_of(findings.as_dict() | {"page": None if page is None else str(page)}))
     else:
-        from tuner.cli.findings import print_findings
+        from tuner.cli.printing.findings import print_findings
         from tuner.report.terminal import terminal
 
         print_findings(terminal(), findings, page)
@@ -92,7 +92,7 @@ def _of_folder(path: Path, given: dict[str, Any]) -> "Findings":
     Raises:
         UserError: It does not exist, or has no use for what the user says.
     """
-    from tuner.cli.findings import Counting
+    from tuner.cli.printing.findings import Counting
     from tuner.data import ImageFolder
     from tuner.inspection.datasets import inspect_dataset, inspect_folder
     from tuner.inspection.findings import Findings
@@ -140,7 +140,7 @@ def _of_experiment(file: Path, overrides: list[str], output: Path | None) -> tup
     check_replaceable(page)
     found = opened(file, overrides)
     trial, can_be_seen = found.trial, not found.refused
-    from tuner.cli.findings import Counting
+    from tuner.cli.printing.findings import Counting
     from tuner.inspection.augmented import contact_sheet
     from tuner.inspection.datasets import inspect_dataset
     from tuner.report.contact_sheet import write_contact_sheet

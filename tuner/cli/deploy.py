@@ -10,11 +10,13 @@ import typer
 from tuner.cli.arguments import AsJson, Uri
 from tuner.cli.complete import experiments
 from tuner.cli.data import Classes
+from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from tuner.deploy.about import About
+    from tuner.deploy.evaluate.report import Report
     from tuner.deploy.output.base import Output
 
 Model = Annotated[
@@ -148,9 +150,9 @@ def evaluate(
 
     Images are brought to the model's form by its checkpoint, and classes are matched by their names.
     """
-    from tuner.cli.as_json import text_of
     from tuner.cli.data import given_fields
-    from tuner.cli.evaluation import Watching, print_report, recorded
+    from tuner.cli.printing.as_json import text_of
+    from tuner.cli.printing.evaluation import Watching, print_report
     from tuner.deploy.evaluate.run import Settings
     from tuner.deploy.evaluate.run import evaluate as run
     from tuner.storage.named_output import check_folder, writing
@@ -181,7 +183,26 @@ def evaluate(
         with writing(output):
             report.write(output, text)
     if record:
-        recorded(model, report, text, uri)
+        _record(model, report, text, uri)
+
+
+def _record(model: str, report: "Report", text: str, uri: str | None) -> None:
+    """Write an evaluation to MLflow, and say on standard error where it is.
+
+    Raises:
+        typer.Exit: It cannot be written; the evaluation itself is whole.
+    """
+    from tuner.deploy.evaluate.record import record
+
+    try:
+        found = record(model, report, text, uri)
+    except UserError as error:
+        typer.echo(f"not recorded: {error}", err=True)
+        raise typer.Exit(1) from None
+    if found is None:
+        typer.echo("not recorded: the model is no run of MLflow's", err=True)
+    else:
+        typer.echo("recorded in MLflow: run {}, below the run {} of the model".format(*found), err=True)
 
 
 def _standard_output(about: "About") -> "Output":

@@ -23,8 +23,8 @@ def list_jobs(
     uri: Uri = None,
 ) -> None:
     """List the jobs in MLflow's store, newest first."""
-    from tuner.cli.as_json import job_of, text_of
-    from tuner.cli.listing import jobs_in, print_jobs
+    from tuner.cli.printing.as_json import job_of, text_of
+    from tuner.cli.printing.listing import jobs_in, print_jobs
     from tuner.report.terminal import terminal
 
     with _store(uri) as (client, store):
@@ -50,8 +50,8 @@ def best(
             raise UserError(Problem("does not go with --json", "--yaml", hint="give one of them"))
         typer.echo(reproduction(name, uri).to_yaml(), nl=False)
         return
-    from tuner.cli.as_json import best_of_job, text_of
-    from tuner.cli.listing import print_best
+    from tuner.cli.printing.as_json import best_of_job, text_of
+    from tuner.cli.printing.listing import print_best
     from tuner.report.terminal import terminal
     from tuner.tracking.queries import find_job
 
@@ -70,8 +70,8 @@ def compare(
     uri: Uri = None,
 ) -> None:
     """Show in which keys two jobs, or two trials, differ, and the results of both."""
-    from tuner.cli import comparison
-    from tuner.cli.as_json import comparison_of, text_of
+    from tuner.cli.printing import comparison
+    from tuner.cli.printing.as_json import comparison_of, text_of
     from tuner.report.terminal import terminal
 
     with _store(uri) as (client, _):
@@ -89,8 +89,8 @@ def results(
     uri: Uri = None,
 ) -> None:
     """Show every trial of a job, best first: the table that tuner.results(NAME) returns."""
-    from tuner.cli.as_json import rows_of, text_of
-    from tuner.cli.listing import print_table
+    from tuner.cli.printing.as_json import rows_of, text_of
+    from tuner.cli.printing.listing import print_table
     from tuner.report.from_record import results as table_of
     from tuner.report.terminal import terminal
 

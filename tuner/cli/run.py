@@ -78,14 +78,14 @@ def run(
         raise typer.Exit(status)
     streams.ignore_closed_stdout()
     if dry_run:
-        from tuner.cli.summary import print_plan
+        from tuner.cli.printing.summary import print_plan
         from tuner.jobs.driver import prepare
 
         print_plan(console, *prepare(spec, console, address, downloads=False), address)
         return
     with phases:
         phases.begin("reading", "loading Ray", in_a_log=False)
-        from tuner.cli.summary import print_result
+        from tuner.cli.printing.summary import print_result
         from tuner.jobs.driver import run as run_experiment
     result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **continuation)
     print_result(console, result, file.parent)
@@ -141,7 +141,7 @@ def validate(
 
 def _check_data(file: Path) -> str:
     """Read all data of an experiment; return how much there is, as the end of a phrase."""
-    from tuner.cli.findings import Counting
+    from tuner.cli.printing.findings import Counting
     from tuner.jobs.local.data_check import check_data
 
     return f", {counted(check_data(file, Counting), 'image')} read"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.load_call import load_call
+from tuner.cli.printing.load_call import load_call
 from tuner.config_keys import Assignment
 from tuner.data.loading.source import LoaderResources
 from tuner.formatting import counted, duration, score, score_format

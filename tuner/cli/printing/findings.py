@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.progress import ProgressLine
+from tuner.cli.printing.progress import ProgressLine
 from tuner.formatting import counted, duration
 from tuner.inspection.findings import IMBALANCE, BoxCounts, Findings, Same
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import config_keys
-from tuner.cli.listing import print_line, print_whole
+from tuner.cli.printing.listing import print_line, print_whole
 from tuner.errors import Problem, UserError
 from tuner.formatting import score_format
 from tuner.tracking import store

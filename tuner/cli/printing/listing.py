@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.load_call import load_call
+from tuner.cli.printing.load_call import load_call
 from tuner.formatting import date_and_time, score, score_format
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking.queries import (

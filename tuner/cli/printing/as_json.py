@@ -18,7 +18,7 @@ from tuner.trials.status import ENDED
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tuner.cli.comparison import Side
+    from tuner.cli.printing.comparison import Side
 
 _STATUSES = (*ENDED, "interrupted", "running")
 

@@ -1,24 +1,20 @@
-"""An evaluation on a terminal: its progress, its tables, and where it is recorded."""
+"""An evaluation on a terminal: its progress and its tables."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.progress import ProgressLine
+from tuner.cli.printing.progress import ProgressLine
 from tuner.deploy.evaluate.comparison import Answers
 from tuner.deploy.evaluate.report import Comparison, Mistake, Report
 from tuner.deploy.evaluate.resampling import CONFIDENCE, SUPPORT, Interval
 from tuner.deploy.evaluate.sets import WHOLE
 from tuner.error_text import escaped
-from tuner.errors import UserError
 from tuner.formatting import counted, score
 from tuner.report.terminal import terminal
-from tuner.storage import temporary
 
 _MAX_CLASSES = 40
 """Most classes that a table lists."""
@@ -132,56 +128,3 @@ def _print_answers(console: Console, found: Answers) -> None:
             console.print(Text(f"  {title}: {escaped(path)}"), soft_wrap=True, highlight=False)
         if len(paths) > _MAX_IMAGES:
             console.print(Text(f"  ... and {len(paths) - _MAX_IMAGES:,} more: --json lists all"), highlight=False)
-
-
-def recorded(model: str, report: Report, text: str, uri: str | None) -> None:
-    """Write an evaluation to MLflow, and say on standard error where it is.
-
-    Args:
-        model: The model, pinned.
-        report: What was found.
-        text: The same as JSON.
-        uri: MLflow's tracking URI.
-
-    Raises:
-        typer.Exit: It cannot be written; the evaluation itself is whole.
-    """
-    from tuner.tracking.checkpoints import run_of_model
-    from tuner.tracking.evaluations import record_evaluation
-
-    try:
-        run = run_of_model(model, uri)
-        if run is None:
-            typer.echo("not recorded: the model is no run of MLflow's", err=True)
-            return
-        with temporary.folder() as folder:
-            artifacts = Path(folder)
-            report.write(artifacts, text)
-            name = f"evaluation on {Path(report.data).name} ({report.split})"
-            created = record_evaluation(run, name, _tags(report), _values(report), artifacts, uri)
-    except UserError as error:
-        typer.echo(f"not recorded: {error}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(f"recorded in MLflow: run {created}, below the run {run} of the model", err=True)
-
-
-def _tags(report: Report) -> dict[str, str]:
-    tags = {
-        "tuner.model": report.model,
-        "tuner.data": str(Path(report.data).absolute()),
-        "tuner.split": report.split,
-        "tuner.images": str(report.measured.images),
-        "tuner.resamples": str(report.resamples),
-        "tuner.notes": "; ".join(report.notes),
-    }
-    return tags | ({} if report.comparison is None else {"tuner.compared_with": report.comparison.model})
-
-
-def _values(report: Report) -> dict[str, float]:
-    """What is recorded: ``eval_`` and each metric, with its interval as ``..._low`` and ``..._high``."""
-    values = {}
-    for name, (value, found) in report.metrics.items():
-        values[f"eval_{name}"] = value
-        if found is not None:
-            values |= {f"eval_{name}_low": found.low, f"eval_{name}_high": found.high}
-    return values
