@@ -70,9 +70,10 @@ class COCOMeter(Meter):
 
     def weighted(self, counts: Array) -> Self:
         """As `Meter.weighted`. Detections are not matched with objects once more: each image has its own."""
-        assert self._matched, "the copies have the same matches"
+        matched = self._matched
         other = copy(self)
         other._counts = counts
+        other.__dict__["_matched"] = matched
         other.__dict__.pop("_accumulated", None)
         return other
 

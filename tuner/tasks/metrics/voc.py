@@ -54,9 +54,10 @@ class VOCAveragePrecision(Meter):
         """They are kept in any case."""
 
     def weighted(self, counts: _Array) -> Self:
-        assert self._by_class is not None, "the copies have the same rows"
+        by_class = self._by_class
         other = copy(self)
         other._counts = counts
+        other.__dict__["_by_class"] = by_class
         return other
 
     def compute(self) -> dict[str, float]:
