@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -20,6 +21,7 @@ from tuner.jobs.preflight import check_store, tracking_uri
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.loader import load
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, masked
+from tuner.tracking.health import unanswered
 from tuner.tracking.names import recorded
 from tuner.tracking.record import writer
 from tuner.tracking.record.messages import JournalState, end_of
@@ -199,13 +201,21 @@ def test_a_server_that_goes_away_while_the_record_is_opened_is_waited_for(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # as the writer's process has it, or nearly
     port = free_port()
     warnings: list[str] = []
-    recorder = Recorder(spec, f"http://127.0.0.1:{port}")
-    with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(recorder.open, "job", "runs/job", Path(), 2, warn=warnings.append)
-        assert eventually(lambda: bool(warnings)) and not opening.done()
-        with mlflow_server(uri, Path("artifacts").resolve(), port=port):
-            links = opening.result(600)
-            recorder.close()
+    asked: list[str] = []
+    with contextlib.ExitStack() as server:
+
+        def comes_back(where: str) -> str:
+            """Between the second attempt, which failed, and the question whether it is there."""
+            asked.append(where)
+            if len(asked) == 2:
+                server.enter_context(mlflow_server(uri, Path("artifacts").resolve(), port=port))
+            return unanswered(where)
+
+        monkeypatch.setattr(writer, "unanswered", comes_back)
+        recorder = Recorder(spec, f"http://127.0.0.1:{port}")
+        links = recorder.open("job", "runs/job", Path(), 2, warn=warnings.append)
+        recorder.close()
+    assert len(asked) == 2
     assert recorder.failure is None
     [warning] = warnings
     assert f"http://127.0.0.1:{port} does not answer, and is waited for: no tracking server answers" in warning

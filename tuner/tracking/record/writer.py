@@ -89,10 +89,12 @@ def _opened(message: OpenRecord, hurry: threading.Event, reply: Reply) -> Record
     """The record, opened; None where the store refuses it.
 
     It was there when the driver looked, a moment ago: where it does not answer now, it is waited for, as it is later.
+    A refusal is the store's own word only where it answered before the attempt and after it: one that comes back
+    between the two did not refuse.
     """
     record: Record | None = None
     give_up = time.monotonic() + _AWAY
-    is_again = False
+    is_again, was_there = False, True
     while True:
         try:
             record = record or Record(message.uri)
@@ -100,11 +102,12 @@ def _opened(message: OpenRecord, hurry: threading.Event, reply: Reply) -> Record
             return record
         except Refused as error:
             why = unanswered(message.uri)
-            if not why or hurry.is_set() or time.monotonic() >= give_up:
+            if (was_there and not why) or hurry.is_set() or time.monotonic() >= give_up:
                 reply(Refusal(message=error.message, key=error.key, hint=error.hint))
                 return None
             if not is_again:
                 reply(Waiting(why=why))
+            was_there = not why
         is_again = True
         hurry.wait(_PAUSES[0])
 
