@@ -44,7 +44,8 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGES...", help="Files, folders (with all below them), globs, or - for a list on standard input."
+            metavar="IMAGES...",
+            help="Files, folders (with all below them), globs, videos, or - for a list on standard input.",
         ),
     ],
     output: Annotated[
@@ -63,6 +64,7 @@ def predict(
             min=0, max=1, help="Least score of an object (0.25), or probability of one of several labels (0.5)."
         ),
     ] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, predict for every Nth frame.")] = 1,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images that are computed at once.")] = None,
     trust: Trust = None,
     code: Code = None,
@@ -93,6 +95,7 @@ def predict(
         trust=trust or (),
         code=code,
         uri=uri,
+        every=every,
     )
     is_shown = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     with _progress() if is_shown else nullcontext() as progress:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tuner.data.decoding import is_image
 from tuner.data.encoded.folders.listing import is_circle, kind_of
+from tuner.data.video import INSTALL, is_installed, is_video
 from tuner.error_text import escaped
 from tuner.errors import Problem, UserError
 
@@ -19,7 +20,7 @@ STDIN = "-"
 NO_FILE = "there is no such file"
 """The fault of a path that leads nowhere."""
 _KEY = "IMAGES"
-_ALLOWED = "give files, folders, globs such as 'photos/**/*.jpg', or - for a list on standard input"
+_ALLOWED = "give files, folders, globs such as 'photos/**/*.jpg', videos, or - for a list on standard input"
 _IN_FOLDERS = (
     "in a folder and all folders below it, files with the suffix of an image are read, such as .jpg and .png; name a "
     "file itself to have it read whatever its suffix"
@@ -28,17 +29,26 @@ _IN_FOLDERS = (
 
 @dataclass(frozen=True)
 class Item:
-    """An image that is asked about.
+    """An image that is asked about, or a video.
 
     Args:
         path: Where it is, as the user wrote it; empty if it is no file.
         content: The path of a file, the bytes of one, or an image in memory.
         fault: Why it cannot be read, if that is known already.
+        frame: The number of the frame that it is of a video, from 0; None if it is an image, or the whole video.
+        time: When that is shown, in seconds from the start of the video; None if unknown.
     """
 
     path: str
     content: Any
     fault: str = ""
+    frame: int | None = None
+    time: float | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is the file of a video, whose frames are to be read."""
+        return isinstance(self.content, str) and not self.fault and is_video(self.content)
 
 
 def listed(arguments: Sequence[str], without: Path | None = None) -> Iterator[Item]:
@@ -54,6 +64,10 @@ def listed(arguments: Sequence[str], without: Path | None = None) -> Iterator[It
     problems: list[Problem] = []
     found: list[Iterable[Item]] = []
     for argument in arguments:
+        if is_video(argument) and not is_installed():
+            message = f"PyAV is not installed, which reads the frames of {escaped(argument)}"
+            problems.append(Problem(message, _KEY, hint=INSTALL))
+            continue
         items = _of(argument, _absolute(without))
         first = next(items, None)
         if first is None:
@@ -66,8 +80,18 @@ def listed(arguments: Sequence[str], without: Path | None = None) -> Iterator[It
 
 
 def count(arguments: Sequence[str], without: Path | None = None) -> int | None:
-    """How many images arguments lead to; None if only reading standard input would tell."""
-    return None if STDIN in arguments else sum(1 for argument in arguments for _ in _of(argument, _absolute(without)))
+    """How many images arguments lead to; None if only reading standard input, or videos, would tell."""
+    return (
+        None if has_videos(arguments) else sum(1 for argument in arguments for _ in _of(argument, _absolute(without)))
+    )
+
+
+def has_videos(arguments: Sequence[str]) -> bool:
+    """Whether arguments may lead to videos: of folders only images are read, and of standard input nobody knows."""
+    return any(
+        argument == STDIN or is_video(argument) or any(map(is_video, glob.iglob(argument, recursive=True)))  # noqa: PTH207
+        for argument in arguments
+    )
 
 
 def _absolute(path: Path | None) -> str:
@@ -93,7 +117,14 @@ def _at(path: str, without: str) -> Iterator[Item]:
     if at.is_dir():
         yield from _in(path, without)
     else:
-        yield Item(path, path, "" if at.is_file() else "it is not a file")
+        yield Item(path, path, _fault(at))
+
+
+def _fault(path: Path) -> str:
+    """Why what exists at a path, and is no folder, cannot be read; empty if that is not known yet."""
+    if not path.is_file():
+        return "it is not a file"
+    return f"PyAV is not installed, which reads videos: {INSTALL}" if is_video(path.name) and not is_installed() else ""
 
 
 def _in(folder: str, without: str) -> Iterator[Item]:

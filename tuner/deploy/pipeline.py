@@ -41,6 +41,7 @@ class Pipeline:
         options: What is asked of predictions.
         batch_size: Images that are computed at once; None for as many as in validation.
         threads: Threads that decode; None for as many as torch uses.
+        every: Every how manieth frame of a video is predicted for.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Pipeline:
         options: Options | None = None,
         batch_size: int | None = None,
         threads: int | None = None,
+        every: int = 1,
     ) -> None:
         self._module = placed(module, device)
         self._about = about
@@ -60,6 +62,7 @@ class Pipeline:
         self.batch_size = batch_size or images_at_once(form.channels * form.height * form.width)
         """Images that are computed at once."""
         self._threads = threads or torch.get_num_threads()
+        self._every = every
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Result | Skipped]:
         """Predict what is in images; those that cannot be read are skipped.
@@ -67,9 +70,8 @@ class Pipeline:
         Raises:
             UserError: A model of the user's own fails, or returns something else than its signature says.
         """
-        decoding = decoded_ahead(
-            items, self._about.form, threads=self._threads, ahead=_BATCHES * self.batch_size + self._threads
-        )
+        ahead = _BATCHES * self.batch_size + self._threads
+        decoding = decoded_ahead(items, self._about.form, threads=self._threads, ahead=ahead, every=self._every)
         with closing(decoding):
             index = 0
             while batch := list(islice(decoding, self.batch_size)):
@@ -84,7 +86,8 @@ class Pipeline:
             if isinstance(each, Undecodable):
                 yield Skipped(index, item.path, str(each))
             else:
-                yield Result(index, item.path, each.placement.width, each.placement.height, next(predictions))
+                size = each.placement.width, each.placement.height
+                yield Result(index, item.path, *size, next(predictions), item.frame, item.time)
 
     def _predictions(self, images: list[Decoded]) -> Iterator[Mapping[str, Prediction]]:
         """What each head says of each image, one image after another: those of large images take much memory."""

@@ -10,7 +10,7 @@ from tuner.data.decoding import Undecodable
 from tuner.deploy import output as outputs
 from tuner.deploy.about import About
 from tuner.deploy.images import DECODED
-from tuner.deploy.listing import listed
+from tuner.deploy.listing import has_videos, listed
 from tuner.deploy.model import about_of, load_model
 from tuner.deploy.output.base import Output
 from tuner.deploy.pipeline import Pipeline
@@ -33,6 +33,7 @@ def predict_files(
     code: Path | None = None,
     uri: str | None = None,
     device: torch.device | None = None,
+    every: int = 1,
 ) -> Iterator[Result | Skipped]:
     """Predict what is in files, and write it.
 
@@ -47,6 +48,7 @@ def predict_files(
         code: The folder of that code.
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
         device: The device to compute on; None for the best one, as of trials.
+        every: Every how manieth frame of a video is predicted for.
 
     Returns:
         Each image once its prediction is written, or because it was skipped. Iterating raises UserError where a file
@@ -61,8 +63,8 @@ def predict_files(
     module = load_model(model, trust, code, uri)
     about = about_of(module)
     _check(about, given)
-    pipeline = Pipeline(module, about, device or pick_device(), options, batch_size)
-    opened = outputs.opened(to, about) if isinstance(to, Path) else to(about)
+    pipeline = Pipeline(module, about, device or pick_device(), options, batch_size, every=every)
+    opened = outputs.opened(to, about, has_videos(arguments)) if isinstance(to, Path) else to(about)
     return _answers(pipeline(items), opened, to)
 
 

@@ -36,6 +36,8 @@ class Result:
         width: Its width as it is shown, in pixels.
         height: Its height.
         heads: What each head says, by head; the only head of a task without heads is named ``""``.
+        frame: The number of the frame that it is of a video, from 0; None if it is none.
+        time: When that is shown, in seconds from the start of the video; None if unknown.
     """
 
     index: int
@@ -43,12 +45,19 @@ class Result:
     width: int
     height: int
     heads: Mapping[str, Prediction]
+    frame: int | None = None
+    time: float | None = None
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where the image is: ``path``, and of a video's frame ``frame`` and ``time``."""
+        return {"path": self.path} | ({} if self.frame is None else {"frame": self.frame, "time": self.time})
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON has it: the fields of the only head, or ``heads`` with the fields of each by its name."""
         if "" in self.heads:
-            return {"path": self.path, **self.heads[""].as_dict()}
-        return {"path": self.path, "heads": {name: each.as_dict() for name, each in self.heads.items()}}
+            return {**self.source, **self.heads[""].as_dict()}
+        return {**self.source, "heads": {name: each.as_dict() for name, each in self.heads.items()}}
 
     def __getattr__(self, name: str) -> Any:
         heads = self.__dict__.get("heads", {})  # copying asks before there are any
@@ -58,7 +67,8 @@ class Result:
 
     def __str__(self) -> str:
         says = ", ".join(f"{name} {each}".strip() for name, each in self.heads.items())
-        return f"{escaped(self.path) or f'image {self.index}'}: {says}"
+        frame = "" if self.frame is None else f", frame {self.frame}"
+        return f"{escaped(self.path) or f'image {self.index}'}{frame}: {says}"
 
     def __repr__(self) -> str:
         return f"<{self}>"

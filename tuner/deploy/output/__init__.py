@@ -42,8 +42,13 @@ def check(path: Path) -> None:
     check_writable(path, "predictions.jsonl")
 
 
-def opened(path: Path, about: About) -> Output:
+def opened(path: Path, about: About, has_frames: bool = False) -> Output:
     """Open what `check` has accepted, for the predictions of a model.
+
+    Args:
+        path: What is written.
+        about: The model.
+        has_frames: Whether some of the images may be frames of videos.
 
     Raises:
         UserError: It cannot be written.
@@ -52,7 +57,7 @@ def opened(path: Path, about: About) -> Output:
         return Pictures(path)
     fitting = next(each for each in FORMATS[path.suffix.lower()] if each.fits(about))
     with writing(path):
-        return fitting(path.open("w", encoding="utf-8", newline=""), about)
+        return fitting(path.open("w", encoding="utf-8", newline=""), about, has_frames)
 
 
 def _is_folder(path: Path) -> bool:

@@ -34,9 +34,10 @@ class FileOutput(Output):
     Args:
         file: The file.
         about: The model.
+        has_frames: Whether some of the images may be frames of videos.
     """
 
-    def __init__(self, file: TextIO, about: About) -> None:
+    def __init__(self, file: TextIO, about: About, has_frames: bool = False) -> None:
         self._file = file
 
     @classmethod

@@ -11,13 +11,14 @@ from tuner.deploy.result import Result
 class COCOResults(JSONList):
     """COCO's results of detection, as ``loadRes`` of its tools takes them.
 
-    ``image_id`` is the number that a file has for a name, as COCO's images have, else its path. ``category_id`` is that
+    ``image_id`` is the number that a file has for a name, as COCO's images have, else its path; of a frame of a video
+    it is ``PATH#NUMBER``. ``category_id`` is that
     of the annotation files that the model has learnt from; if they had none, or an older version wrote its checkpoint,
     the place of the class among the model's, from 1. ``category_name`` is the name of the class.
     """
 
-    def __init__(self, file: TextIO, about: About) -> None:
-        super().__init__(file, about)
+    def __init__(self, file: TextIO, about: About, has_frames: bool = False) -> None:
+        super().__init__(file, about, has_frames)
         self._ids = {name: target.ids for name, target in about.signature.targets.items()}
 
     @classmethod
@@ -27,6 +28,8 @@ class COCOResults(JSONList):
     def write(self, result: Result) -> None:
         stem = PurePath(result.path).stem
         image = int(stem) if stem.isascii() and stem.isdecimal() else result.path
+        if result.frame is not None:
+            image = f"{result.path}#{result.frame}"
         for name, prediction in result.heads.items():
             ids = self._ids[name]
             for found in prediction.objects:

@@ -1,5 +1,6 @@
 """Pictures with what was found drawn into them."""
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.data.decoding import Form, decode
+from tuner.data.decoding import Form, Undecodable, decode, formed
+from tuner.data.video import Frame, frames
 from tuner.deploy.output.base import Output
 from tuner.deploy.result import Result
 from tuner.errors import Problem, UserError
@@ -33,7 +35,8 @@ class Pictures(Output):
 
     It lies in the folder where the image lies in the working directory, under the image's name; ``.png`` follows this
     unless it is a JPEG or a PNG. Beside it, ``NAME.classes.png`` has the classes of pixels: an image of the original's
-    size with a palette, whose indices are the classes, and 255 where the image was cropped.
+    size with a palette, whose indices are the classes, and 255 where the image was cropped. Frames of a video lie in a
+    folder of its name.
 
     Args:
         folder: The folder.
@@ -41,13 +44,14 @@ class Pictures(Output):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._films = _Films()
 
     def write(self, result: Result) -> None:
-        place = self._place(result.path)
+        place = self._place(result)
         if place.exists() and place.samefile(result.path):
             hint = "name another folder"
             raise UserError(Problem(f"the picture of {result.path} would replace the image", "--output", hint=hint))
-        picture, text = _drawn(result), []
+        picture, text = _drawn(result, self._films), []
         place.parent.mkdir(parents=True, exist_ok=True)
         for name, prediction in result.heads.items():
             text.append(f"{name}: {prediction}" if name else str(prediction))
@@ -57,21 +61,54 @@ class Pictures(Output):
         _captioned(picture, text).save(place, quality=90)
 
     def close(self) -> None:
-        """Each picture is written at once."""
+        self._films.close()
 
-    def _place(self, path: str) -> Path:
+    def _place(self, result: Result) -> Path:
         """Where the picture of an image is written."""
-        absolute, here = Path(path).absolute(), Path.cwd()
+        absolute, here = Path(result.path).absolute(), Path.cwd()
         inner = absolute.relative_to(here if absolute.is_relative_to(here) else absolute.anchor)
         inside = self._folder / Path(*(part for part in inner.parts if part != ".."))
+        if result.frame is not None:
+            return inside / f"{result.frame:06}.jpg"
         return inside if inside.suffix.lower() in {*_JPEG, ".png"} else inside.with_name(f"{inside.name}.png")
 
 
-def _drawn(result: Result) -> "Image":
+class _Films:
+    """The frames of videos, which are read once more, in their order."""
+
+    def __init__(self) -> None:
+        self._path, self._last = "", -1
+        self._frames: Generator[Frame] | None = None
+
+    def image(self, path: str, number: int) -> "Image":
+        """A frame of a video.
+
+        Raises:
+            Undecodable: It cannot be read any more.
+        """
+        if self._frames is None or path != self._path or number <= self._last:
+            self.close()
+            self._path, self._frames = path, frames(path)
+        self._last = number
+        for each in self._frames:
+            if each.number == number:
+                return each.image()
+        raise Undecodable(f"frame {number} is gone")
+
+    def close(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+
+
+def _drawn(result: Result, films: _Films) -> "Image":
     """The image, with what was found in it."""
     scale = min(1.0, _LONGEST / max(result.width, result.height))
     width, height = (max(1, round(scale * side)) for side in (result.width, result.height))
-    pixels, _ = decode(result.path, Form(3, height, width, "squash"))
+    form = Form(3, height, width, "squash")
+    if result.frame is None:
+        pixels, _ = decode(result.path, form)
+    else:
+        pixels = formed(films.image(result.path, result.frame), form)
     shown: Tensor = torch.from_numpy(pixels).float() / 255
     boxes: list[Box] = []
     for prediction in result.heads.values():
