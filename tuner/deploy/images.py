@@ -1,7 +1,7 @@
 """Images that a model is asked about, in any form in which a user has them, and what they become."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from glob import has_magic
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -66,8 +66,14 @@ def items_of(images: Images) -> Iterator[Item]:
         raise UserError(Problem(message, hint="give the path of a file, bytes, a PIL image, an array or a tensor"))
 
 
-def decoded(item: Item, form: Form) -> Decoded:
+def decoded(item: Item, form: Form, check: "Callable[[Image], object]" = lambda image: None) -> Decoded:
     """Bring an image to a form, as the datasets do with their validation images.
+
+    Args:
+        item: The image.
+        form: The form.
+        check: Called with an image that is no array when its header is read, before it is decoded. It raises Unclear
+            to have the image not decoded.
 
     Raises:
         Undecodable: It cannot be read; the message says why.
@@ -82,6 +88,7 @@ def decoded(item: Item, form: Form) -> Decoded:
     sizes: list[tuple[int, int]] = []
 
     def opened(image: "Image") -> None:
+        check(image)
         sizes.append(shown_size(image))
 
     if isinstance(content, str | bytes):

@@ -1,6 +1,6 @@
 """The one way from images to predictions: decode, preprocess, batch, run, postprocess."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 
@@ -19,6 +19,7 @@ from tuner.deploy.result import Result, Skipped
 from tuner.errors import Problem, UserError
 from tuner.interfaces import Batch, Outputs
 from tuner.models.memory_format import placed
+from tuner.placement import Placement
 from tuner.process.out_of_memory import is_out_of_memory
 from tuner.tasks.predictions.base import Options, Prediction
 from tuner.train.evaluation import images_at_once, predict
@@ -81,7 +82,7 @@ class Pipeline:
     def _results(self, batch: list[tuple[Item, Decoded | Undecodable]], first: int) -> Iterator[Result | Skipped]:
         """Predict for a batch, whose first image has a number."""
         images = [each for _, each in batch if isinstance(each, Decoded)]
-        predictions = self._predictions(images)
+        predictions = self._predictions(images, [self._options] * len(images))
         for index, (item, each) in enumerate(batch, start=first):
             if isinstance(each, Undecodable):
                 yield Skipped(index, item.path, str(each))
@@ -89,13 +90,41 @@ class Pipeline:
                 size = each.placement.width, each.placement.height
                 yield Result(index, item.path, *size, next(predictions), item.frame, item.time)
 
-    def _predictions(self, images: list[Decoded]) -> Iterator[Mapping[str, Prediction]]:
+    def predictions(self, images: Sequence[Decoded], options: Sequence[Options]) -> Iterator[Mapping[str, Prediction]]:
+        """Predict for images that are decoded already, in batches.
+
+        Args:
+            images: The images, in the form of the model.
+            options: What is asked of the predictions of each.
+
+        Returns:
+            What each head says of each image, by head.
+
+        Raises:
+            UserError: As of calling the pipeline.
+        """
+        for start in range(0, len(images), self.batch_size):
+            end = start + self.batch_size
+            yield from self._predictions(list(images[start:end]), options[start:end])
+
+    def _predictions(self, images: list[Decoded], options: Sequence[Options]) -> Iterator[Mapping[str, Prediction]]:
         """What each head says of each image, one image after another: those of large images take much memory."""
-        targets, start = self._about.signature.targets, 0
+        start = 0
         for outputs, count in self.outputs(images):
             placements = [each.placement for each in images[start : start + count]]
+            yield from self._read(outputs, placements, options[start : start + count])
             start += count
-            yield from self._about.task.predictions(outputs, targets, placements, self._options)
+
+    def _read(
+        self, outputs: Outputs, placements: Sequence[Placement], options: Sequence[Options]
+    ) -> Iterator[Mapping[str, Prediction]]:
+        """Read the outputs for a batch: at once if the same is asked of all of its images, else one by one."""
+        task, targets = self._about.task, self._about.signature.targets
+        if all(each == options[0] for each in options):
+            yield from task.predictions(outputs, targets, placements, options[0])
+            return
+        for index, (placement, asked) in enumerate(zip(placements, options, strict=True)):
+            yield from task.predictions(_image_of(outputs, index), targets, [placement], asked)
 
     def outputs(self, images: list[Decoded]) -> list[tuple[Outputs, int]]:
         """Compute the outputs of the model for images.
@@ -162,6 +191,13 @@ class Pipeline:
             message = f"the model returns {what}{head} for {count} images: its checkpoint says {output.predicts}"
             hint = f"a row for each image, with {output.size} classes or values"
             raise UserError(Problem(message, where=self._about.source, hint=hint))
+
+
+def _image_of(outputs: Outputs, index: int) -> Outputs:
+    """The outputs for one image of a batch, as a batch."""
+    if isinstance(outputs, Tensor):
+        return outputs[index : index + 1]
+    return {name: each[index : index + 1] for name, each in outputs.items()}
 
 
 def _fits(found: Tensor, output: OutputSignature, count: int) -> bool:
