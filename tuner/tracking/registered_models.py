@@ -31,6 +31,22 @@ def _registered(client: Any, name: str) -> Any | None:
         raise
 
 
+def versions_by_alias(uri: str, name: str) -> dict[str, str]:
+    """Return the address of the version, ``models:/NAME/VERSION``, that each alias of a registered model names.
+
+    Args:
+        uri: MLflow's tracking URI.
+        name: The name of the registered model; there need not be one.
+
+    Raises:
+        UserError: The store does not answer.
+    """
+    with store.reading(uri) as client:
+        registered = _registered(client, name)
+        aliases = registered.aliases if registered else {}
+        return {alias: f"models:/{name}/{number}" for alias, number in aliases.items()}
+
+
 def version_at(client: Any, address: str) -> Any:
     """Return the version of a URI of MLflow's registry: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``latest``.
 
