@@ -1,0 +1,204 @@
+"""The service follows the registry: a real store of MLflow, and replicas in this process."""
+
+import asyncio
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Near, Registry, Service, png, serving
+
+import tuner
+from tuner.deploy.serve.following import Follower
+from tuner.deploy.serve.limits import Limits
+from tuner.deploy.serve.measures import Measures
+from tuner.deploy.serve.naming import Wanted
+from tuner.deploy.serve.predictor import Model
+from tuner.deploy.serve.versions import Versions
+
+PREDICT = "/v1/models/digits/predict"
+LIMITS = Limits()
+OBJECTS: dict[str, Any] = {
+    "model": {"kind": "yolo", "width": 4},
+    "data": {"kind": "mnist_scenes", "size": 32, "source": "digits", "largest": 28},
+    "task": {"kind": "detection"},
+}
+DAMAGED: dict[str, Any] = {"damaged": True}
+
+
+class InProcess:
+    """Runs models as replicas in this process."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.stopped: list[Any] = []
+
+    def start(self, name: str, folder: Path, model: Model) -> Near:
+        self.started.append(model.source)
+        return Near(folder, LIMITS)
+
+    def stop(self, served: Any) -> None:
+        self.stopped.append(served)
+
+
+class Followed:
+    """A service that follows a registry when it is told to look."""
+
+    def __init__(self, registry: Registry, service: Service, share: float) -> None:
+        self.registry, self.service, self.backend, self.measures = registry, service, InProcess(), Measures()
+        service.models["digits"].share = share
+        self.versions = Versions(service.models, self.backend, uri=registry.uri)
+        self.follower = Follower(
+            [Wanted("digits", "digits")],
+            service.models,
+            self.versions,
+            self.measures,
+            share=share,
+            seconds=60,
+            uri=registry.uri,
+        )
+
+    def within(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.service.loop).result(120)
+
+    async def ended(self) -> None:
+        """Wait until versions that were replaced have ended."""
+        await asyncio.gather(*self.versions._ending)
+
+    def look(self) -> None:
+        self.within(self.follower.look("digits"))
+
+    @property
+    def answering(self) -> str:
+        reply = self.service.ask(PREDICT, png())
+        assert reply.status == 200
+        return f"{reply.json['version']} {reply.json['role']}"
+
+    def changes(self, role: str, outcome: str) -> float:
+        return float(self.measures.changes.labels("digits", role, outcome)._value.get())
+
+
+@pytest.fixture
+def registry(tmp_path: Path, empty_store: Path) -> Registry:
+    made = Registry(tmp_path, empty_store)
+    made.name("champion", made.version())
+    return made
+
+
+@pytest.fixture
+def followed(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Followed]:
+    with serving({"digits": None}, LIMITS) as service:
+        made = Followed(registry, service, getattr(request, "param", 0.0))
+        made.within(made.versions.bring("digits", "champion", "models:/digits/1"))
+        yield made
+
+
+@pytest.mark.slow
+def test_a_new_champion_takes_over_and_no_request_is_lost_or_mixed(followed: Followed) -> None:
+    for _ in range(2):
+        followed.registry.version()
+    image = png(5)
+    wanted = {
+        number: tuner.load(folder).predict(image)[0].probability for number, folder in followed.registry.folders.items()
+    }
+    assert len({round(each, 4) for each in wanted.values()}) == 3
+    first = followed.service.models["digits"].versions["champion"].served
+    ended, seen = threading.Event(), Counter[str]()
+
+    def ask(_: int) -> None:
+        while not ended.is_set():
+            reply = followed.service.ask(PREDICT, image)
+            assert reply.status == 200
+            found = reply.json
+            assert found["predictions"][0]["probability"] == pytest.approx(wanted[found["version"]], abs=1e-4)
+            seen[found["version"]] += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask, number) for number in range(4)]
+        try:
+            for number in itertools.islice(itertools.cycle("231"), 6):
+                followed.registry.name("champion", number)
+                followed.look()
+                assert followed.answering == f"{number} champion"
+        finally:
+            ended.set()
+        for each in clients:
+            each.result(60)
+    assert set(seen) == {"1", "2", "3"} and followed.changes("champion", "taken over") == 6
+    followed.within(followed.ended())
+    assert len(followed.backend.stopped) == 6 and followed.backend.stopped[0] is first, (
+        "each that was replaced has ended"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ({"scale": float("nan")}, "NaN or infinity"),
+        (OBJECTS, "it predicts objects with boxes, and the one that answers now one class"),
+        (DAMAGED, "signature.json"),
+    ],
+)
+def test_a_bad_champion_is_refused_and_the_old_one_stays(
+    bad: dict[str, Any], why: str, followed: Followed, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = followed.registry.version(**({} if bad == DAMAGED else bad))
+    if bad == DAMAGED:
+        for file in (followed.registry.folder / "artifacts").rglob("signature.json"):
+            file.write_text("{")
+    followed.registry.name("champion", number)
+    followed.look()
+    assert followed.answering == "1 champion" and followed.changes("champion", "refused") == 1
+    assert why in caplog.text and f"models:/digits/{number} is refused as champion" in caplog.text
+    tried = len(followed.backend.started)
+    followed.look()
+    assert len(followed.backend.started) == tried, "it is not tried again at once"
+    followed.registry.name("champion", "1")
+    followed.look()
+    assert followed.answering == "1 champion"
+
+
+@pytest.mark.parametrize("followed", [1.0], indirect=True)
+def test_a_candidate_answers_its_share_until_it_is_none(followed: Followed) -> None:
+    number = followed.registry.version()
+    followed.look()
+    assert followed.answering == "1 champion", "there is no candidate"
+    followed.registry.name("candidate", number)
+    followed.look()
+    assert followed.answering == f"{number} candidate"
+    listed = followed.service.ask("/v1/models/digits").json
+    assert listed["version"] == "1" and listed["candidate"]["version"] == number
+    text = followed.service.ask("/metrics").body.decode()
+    assert f'role="candidate",status="200",version="{number}"' in text and 'role="champion",status="200"' in text
+    followed.registry.name("champion", number)
+    followed.look()
+    assert followed.answering == f"{number} champion" and set(followed.service.models["digits"].versions) == {
+        "champion"
+    }
+    followed.registry.name("candidate", "1")
+    followed.look()
+    assert followed.answering == "1 candidate"
+    followed.registry.forget("candidate")
+    followed.look()
+    assert followed.answering == f"{number} champion"
+
+
+@pytest.mark.parametrize("followed", [1.0], indirect=True)
+def test_a_registry_that_is_away_changes_nothing(followed: Followed, caplog: pytest.LogCaptureFixture) -> None:
+    registry = followed.registry
+    registry.name("candidate", registry.version())
+    followed.look()
+    registry.file.rename(registry.folder / "away.db")
+    for _ in range(2):
+        followed.look()
+        assert followed.answering == "2 candidate"
+    assert caplog.text.count("the registry does not answer") == 1
+    (registry.folder / "away.db").rename(registry.file)
+    registry.forget("champion")
+    registry.forget("candidate")
+    followed.look()
+    assert followed.answering == "1 champion", "a champion whose alias is deleted stays"

@@ -1,0 +1,130 @@
+"""Following the registry: where an alias moves, the version that it names takes over."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.deploy.serve.measures import Measures
+from tuner.deploy.serve.models import Models, Role
+from tuner.deploy.serve.naming import Wanted
+from tuner.deploy.serve.versions import Versions
+from tuner.errors import UserError
+from tuner.tracking.registered_models import CANDIDATE, versions_by_alias
+
+_log = logging.getLogger(__name__)
+_LONGEST = 3600.0
+"""Most seconds until a version that was refused is tried again."""
+
+
+@dataclass
+class _Refusal:
+    """A version that was refused.
+
+    Args:
+        address: The MODEL that leads to it.
+        wait: Seconds until it is tried again.
+        until: The time of that.
+    """
+
+    address: str
+    wait: float
+    until: float
+
+
+class Follower:
+    """Looks at the registry every few seconds.
+
+    Args:
+        wanted: The models of the service.
+        models: What answers.
+        versions: Brings versions into the service.
+        measures: What counts.
+        share: The share of the requests that candidates answer; 0 for no candidates.
+        seconds: Seconds between two looks.
+        uri: MLflow's tracking URI.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[Wanted],
+        models: Models,
+        versions: Versions,
+        measures: Measures,
+        *,
+        share: float = 0.0,
+        seconds: float = 10.0,
+        uri: str,
+    ) -> None:
+        self._models, self._versions, self._measures = models, versions, measures
+        self._seconds, self._uri = seconds, uri
+        followed = [(each.name, each.followed) for each in wanted]
+        self._followed = {name: leads for name, leads in followed if leads is not None}
+        self._with_candidates = share > 0
+        self._refused: dict[tuple[str, Role], _Refusal] = {}
+        self._is_away = False
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        while True:
+            for name in self._followed:
+                await self.look(name)
+            await asyncio.sleep(self._seconds)
+
+    async def look(self, name: str) -> None:
+        """Look where the aliases of a model lead, and have the versions answer that they name.
+
+        Args:
+            name: Its name in the service; nothing happens if it follows no alias.
+        """
+        if name not in self._followed:
+            return
+        registered, alias = self._followed[name]
+        try:
+            addresses = await asyncio.to_thread(versions_by_alias, self._uri, registered)
+        except Exception as error:
+            self._away(error)
+            return
+        self._is_away = False
+        champion = addresses.get(alias)
+        if champion is not None:  # one whose alias was deleted stays, as long as no other is named
+            await self._follow(name, "champion", champion)
+        if self._with_candidates:
+            candidate = addresses.get(CANDIDATE)
+            await self._follow(name, "candidate", None if candidate == champion else candidate)
+
+    async def _follow(self, name: str, role: Role, address: str | None) -> None:
+        """Have a version answer in a role; None for no version."""
+        current = self._models[name].versions.get(role)
+        if address is None and current is not None:
+            self._versions.drop(name, role)
+            _log.warning("%s: there is no %s any more", name, role)
+        elif address is not None and (current is None or current.address != address):
+            await self._bring(name, role, address)
+
+    async def _bring(self, name: str, role: Role, address: str) -> None:
+        """Have a version take over, unless it was refused a short while ago."""
+        refusal = self._refused.get((name, role))
+        if refusal is not None and refusal.address == address and time.monotonic() < refusal.until:
+            return
+        try:
+            await self._versions.bring(name, role, address)
+        except Exception as error:  # whatever is wrong with it, the version before it stays
+            wait = self._seconds if refusal is None or refusal.address != address else 2 * refusal.wait
+            wait = min(wait, _LONGEST)
+            self._refused[(name, role)] = _Refusal(address, wait, time.monotonic() + wait)
+            self._measures.changes.labels(name, role, "refused").inc()
+            why = error.in_a_line if isinstance(error, UserError) else repr(error)
+            _log.error("%s: %s is refused as %s: %s", name, address, role, why)
+            return
+        self._refused.pop((name, role), None)
+        self._measures.changes.labels(name, role, "taken over").inc()
+        _log.warning("%s: %s answers now as %s", name, address, role)
+
+    def _away(self, error: Exception) -> None:
+        """Tell once that the registry does not answer; what was loaded stays."""
+        if not self._is_away:
+            why = error.in_a_line if isinstance(error, UserError) else repr(error)
+            _log.warning("the registry does not answer, and the models stay as they are: %s", why)
+        self._is_away = True
