@@ -1,0 +1,212 @@
+"""The service as a whole: what ``tuner serve`` starts, in which order, and how it ends."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tuner.deploy.serve.asked import Answered, Asked, Description
+from tuner.deploy.serve.following import Follower
+from tuner.deploy.serve.http import server
+from tuner.deploy.serve.http.application import application
+from tuner.deploy.serve.http.token import token_for
+from tuner.deploy.serve.limits import Limits
+from tuner.deploy.serve.measures import Measures
+from tuner.deploy.serve.models import Lost, Models
+from tuner.deploy.serve.naming import Wanted, wanted
+from tuner.deploy.serve.predictor import Model
+from tuner.deploy.serve.replica import Replica
+from tuner.deploy.serve.versions import Backend, Versions
+from tuner.errors import Problem, UserError
+from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.cluster.resources import ClusterResources
+from tuner.ray_backend.serving import Replicas, Serving, Share, Unavailable
+from tuner.storage.uris import absolute, default_uri
+from tuner.tracking.checkpoints import checkpoint_of, pinned
+from tuner.train.checkpoint import DESCRIPTION, read_description
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user wants to be served, and how.
+
+    Args:
+        models: MODEL or NAME=MODEL of each.
+        address: Where the service listens.
+        limits: What is accepted of clients.
+        replicas: Replicas of each model.
+        share: The share of the requests that candidates answer.
+        seconds: Seconds between two looks at the registry.
+        token_file: The file with the token; None for that of the environment.
+        cluster: The address of a Ray; None to start one.
+        trust: The user's code that may be called to build models.
+        code: The folder of that code.
+        uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
+    """
+
+    models: Sequence[str]
+    address: server.Address = field(default_factory=server.Address)
+    limits: Limits = field(default_factory=Limits)
+    replicas: int = 1
+    share: float = 0.0
+    seconds: float = 10.0
+    token_file: Path | None = None
+    cluster: str | None = None
+    trust: Sequence[str] = ()
+    code: Path | None = None
+    uri: str | None = None
+
+
+class OnRay:
+    """Runs models as replicas of Ray Serve.
+
+    Args:
+        limits: What is accepted of clients.
+        share: How many replicas of each model there are, and what each gets.
+        threads: Threads that each computes with.
+    """
+
+    def __init__(self, limits: Limits, share: Share, threads: int) -> None:
+        self._serving = Serving()
+        self._limits, self._share, self._threads = limits, share, threads
+
+    def start(self, name: str, folder: Path, model: Model) -> "OfRay":
+        has_gpu = self._share.gpus > 0
+        make = partial(Replica, model=model, limits=self._limits, threads=self._threads, has_gpu=has_gpu)
+        return OfRay(*self._serving.start(name, make, folder, self._share))
+
+    def stop(self, served: "OfRay") -> None:
+        self._serving.stop(served.replicas)
+
+    def end(self) -> None:
+        """End all models."""
+        self._serving.end()
+
+
+@dataclass(frozen=True)
+class OfRay:
+    """A model that runs as replicas of Ray Serve.
+
+    Args:
+        replicas: The replicas.
+        description: What the model says of itself.
+    """
+
+    replicas: Replicas
+    description: Description
+
+    async def answer(self, asked: Asked) -> Answered:
+        try:
+            answered: Answered = await self.replicas.answer(asked)
+        except Unavailable as error:
+            raise Lost(str(error)) from error
+        return answered
+
+
+def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
+    """Serve models until a signal ends the service: what was accepted is answered first.
+
+    Args:
+        settings: What is served, and how.
+        when_ready: Called with the URL of the service as soon as all models answer.
+
+    Raises:
+        UserError: The user has made a mistake, and nothing is left running.
+    """
+    models = wanted(settings.models)
+    server.check_tls(settings.address)
+    token = token_for(settings.address.host, settings.token_file)
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(contextlib.closing(server.listening(settings.address)))
+        addresses = _addresses(models, settings)
+        cluster = connection.address_of(settings.cluster)
+        capacity = connection.connect(cluster)
+        stack.callback(connection.disconnect)
+        share, threads = _shares(capacity, len(models) * settings.replicas, settings.replicas, is_own=cluster is None)
+        backend = OnRay(settings.limits, share, threads)
+        if cluster is not None:  # a Ray of our own ends with all that it runs
+            stack.callback(backend.end)
+        asyncio.run(_serve(settings, models, addresses, backend, token, opened, when_ready))
+
+
+def _addresses(models: Sequence[Wanted], settings: Settings) -> dict[str, str]:
+    """The MODEL that leads to the version with which each model begins, and to no other one, by its name.
+
+    Raises:
+        UserError: Some do not exist, or their checkpoints do not say what they are.
+    """
+    found: dict[str, str] = {}
+    problems: list[Problem] = []
+    for each in models:
+        try:
+            address = found[each.name] = pinned(each.model, settings.uri)
+            with checkpoint_of(address, settings.uri, DESCRIPTION) as folder:
+                read_description(folder, settings.trust)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return found
+
+
+def _shares(capacity: ClusterResources, all_replicas: int, replicas: int, *, is_own: bool) -> tuple[Share, int]:
+    """What each replica gets, and how many threads it computes with.
+
+    Half of the GPUs is left for versions that take over: they are loaded while those before them still answer.
+
+    Args:
+        capacity: What Ray has.
+        all_replicas: Replicas of all models.
+        replicas: Replicas of each model.
+        is_own: Whether nobody else uses this Ray: then cores are shared without reserving them.
+    """
+    gpus = sum(node.gpu for node in capacity.now) / all_replicas / 2
+    threads = max(1, int(sum(node.cpu for node in capacity.now)) // all_replicas) if is_own else 1
+    return Share(replicas, 0 if is_own else 1, int(gpus) if gpus >= 1 else int(gpus * 100) / 100), threads
+
+
+async def _serve(
+    settings: Settings,
+    models: Sequence[Wanted],
+    addresses: dict[str, str],
+    backend: Backend,
+    token: str | None,
+    opened: socket.socket,
+    when_ready: Callable[[str], None],
+) -> None:
+    """Load the models while the service says that it lives; then answer, and follow the registry."""
+    uri = absolute(settings.uri or default_uri())
+    table, measures = Models([each.name for each in models], settings.share), Measures()
+    code = str((settings.code or Path.cwd()).resolve()) if settings.trust else None
+    versions = Versions(table, backend, settings.trust, code, uri)
+    running = server.Server(application(table, settings.limits, measures, token), settings.address, _grace(settings))
+    follower = Follower(models, table, versions, measures, share=settings.share, seconds=settings.seconds, uri=uri)
+    url = settings.address.url(opened.getsockname()[1])
+    with server.stopped_by_signals(running):
+        listening = asyncio.create_task(running.serve([opened]))
+        working = asyncio.create_task(_work(addresses, versions, follower, partial(when_ready, url)))
+        await asyncio.wait({listening, working}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done() and not working.cancelled() and working.exception() is not None:
+            running.stop()
+        await listening
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    if not working.cancelled() and (error := working.exception()) is not None:
+        raise error
+
+
+def _grace(settings: Settings) -> float:
+    """Seconds in which what was accepted is answered, at the latest."""
+    return 2 * settings.limits.seconds + 1
+
+
+async def _work(
+    addresses: dict[str, str], versions: Versions, follower: Follower, when_ready: Callable[[], None]
+) -> None:
+    """Load all models, and follow the registry for ever."""
+    await asyncio.gather(*(versions.bring(name, "champion", address) for name, address in addresses.items()))
+    when_ready()
+    await follower.run()
