@@ -7,10 +7,11 @@ import io
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from tuner.deploy.serve.predictor import Model
 from tuner.deploy.serve.replica import Replica
 from tuner.train.checkpoint import Save
 from tuner.train.trial_config import TrialConfig
+
+Result = TypeVar("Result")
 
 
 class Near:
@@ -162,6 +165,12 @@ def serving(
             made[0].server.stop()
             thread.join(120)
             assert not thread.is_alive()
+
+
+def within(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run what is asynchronous in a thread: the browser of other tests keeps an event loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result(120)
 
 
 def png(number: int = 0, size: tuple[int, int] = (9, 8)) -> bytes:

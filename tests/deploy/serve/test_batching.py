@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+from served import within
 
 from tuner.deploy.serve.batching import Batcher
 
@@ -37,7 +38,7 @@ def test_what_waits_meanwhile_is_the_next_batch() -> None:
         computed.go.set()
         return await asyncio.gather(first, *rest)
 
-    assert asyncio.run(ask()) == [0, 2, 4, 6, 8, 10, 12]
+    assert within(ask()) == [0, 2, 4, 6, 8, 10, 12]
     assert computed.batches in ([[0], [1, 2, 3, 4], [5, 6]], [[0, 1, 2, 3], [4, 5, 6]]) and computed.batches[0][0] == 0
 
 
@@ -49,7 +50,7 @@ def test_items_are_of_several_sizes() -> None:
         batcher = Batcher(computed, lambda each: each, 5)
         return await asyncio.gather(*(batcher(number) for number in (2, 3, 9, 4, 1, 1)))
 
-    assert asyncio.run(ask()) == [4, 6, 18, 8, 2, 2]
+    assert within(ask()) == [4, 6, 18, 8, 2, 2]
     assert computed.batches == [[2, 3], [9], [4, 1], [1]], "one that is too large is a batch alone"
 
 
@@ -61,7 +62,7 @@ def test_one_that_fails_takes_no_other_with_it() -> None:
         batcher = Batcher(computed, lambda each: 1, 9)
         return await asyncio.gather(*(batcher(number) for number in (1, 13, 2)), return_exceptions=True)
 
-    one, failed, two = asyncio.run(ask())
+    one, failed, two = within(ask())
     assert (one, two) == (2, 4) and isinstance(failed, ValueError)
     assert computed.batches == [[1, 13, 2], [1], [13], [2]]
 
@@ -80,5 +81,5 @@ def test_what_is_cancelled_while_it_waits_is_not_computed() -> None:
             await second
         assert await batcher(3) == 6, "it goes on"
 
-    asyncio.run(ask())
+    within(ask())
     assert computed.batches == [[1], [3]]
