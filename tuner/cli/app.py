@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tuner.cli import data, deploy, inspect, run
+from tuner.cli import data, deploy, inspect, run, serve
 from tuner.errors import UserError
 from tuner.process.signals import Interrupted, on_signal, stop
 from tuner.process.startup import postpone_collection
@@ -31,7 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "report": inspect.report,
     "predict": deploy.predict,
     "evaluate": deploy.evaluate,
-    "serve": deploy.serve,
+    "serve": serve.serve,
     "ui": inspect.ui,
     "schema": run.schema,
 }
