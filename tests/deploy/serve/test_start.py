@@ -1,5 +1,6 @@
 """What is checked before a service starts."""
 
+import asyncio
 import contextlib
 import socket
 import subprocess
@@ -55,6 +56,21 @@ class TestAddress:
     def test_an_address_of_no_interface(self, host: str) -> None:
         with pytest.raises(UserError, match=r"--host|--port"):
             listening(Address(host, 0))
+
+    def test_answers_are_sent_at_once(self) -> None:
+        async def is_delayed() -> bool:
+            accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+            async def on_client(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                delay = not writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                accepted.set_result(delay)
+                writer.close()
+
+            async with await asyncio.start_server(on_client, sock=listening(Address(port=0))) as running:
+                with socket.create_connection(running.sockets[0].getsockname()):
+                    return await accepted
+
+        assert not asyncio.run(is_delayed()), "Nagle's algorithm has the body of an answer wait for 40 ms"
 
     def test_urls(self) -> None:
         assert Address().url(8000) == "http://127.0.0.1:8000"

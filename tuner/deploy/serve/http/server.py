@@ -80,7 +80,8 @@ def listening(address: Address) -> socket.socket:
         [(family, _, _, _, name), *_] = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise UserError(Problem(f"{address.host!r} is no address of this machine", "--host")) from None
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is said, as asyncio turns Nagle's algorithm off only then: the body of an answer would wait 40 ms.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind(name)
