@@ -116,6 +116,7 @@ def test_a_replica_that_dies_is_replaced(tmp_path: Path) -> None:
     with command(tmp_path, "./one") as running:
         port = running.port()
         [replica] = replicas_of(running)
+        assert replica.nice() == psutil.Process(running.process.pid).nice(), "clients wait for it"
         replica.kill()
         assert eventually(lambda: ask(port, "/v1/models/one/predict", png())[0] == 200, 300), running.said
         assert running.end() == 0

@@ -123,7 +123,7 @@ def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
         opened = stack.enter_context(contextlib.closing(server.listening(settings.address)))
         addresses = _addresses(models, settings)
         cluster = connection.address_of(settings.cluster)
-        capacity = connection.connect(cluster)
+        capacity = connection.connect(cluster, niceness=0)  # clients wait for the replicas
         stack.callback(connection.disconnect)
         share, threads = _shares(capacity, len(models) * settings.replicas, settings.replicas, is_own=cluster is None)
         backend = OnRay(settings.limits, share, threads)

@@ -18,6 +18,7 @@ from tuner.ray_backend.fork_server import starting
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
 
+_NICENESS = 15  # Ray's default: trials leave the cores to whatever else wants them
 _SHUTDOWN_TIMEOUT = 10.0  # seconds in which a Ray that answers has let this process go
 _CLEAN_UP_TIMEOUT = 15.0  # seconds at the end of a job in which nodes delete temporary files of killed processes
 
@@ -27,12 +28,13 @@ def address_of(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
-def connect(address: str | None, working_dir: str | None = None) -> ClusterResources:
+def connect(address: str | None, working_dir: str | None = None, *, niceness: int = _NICENESS) -> ClusterResources:
     """Connect to the Ray at `address`, or start one on this host, and return its resources.
 
     Args:
         address: A Ray's address; None to start one.
         working_dir: A zip file that Ray unpacks on every node, as the workers' working directory; None for none.
+        niceness: How much lower than this process's the priority of the workers is, of a Ray that is started.
 
     Raises:
         UserError: There is no Ray at the address, or no folder for its files.
@@ -56,7 +58,7 @@ def connect(address: str | None, working_dir: str | None = None) -> ClusterResou
                 object_store_memory=256 * 2**20,  # trials do not use it
                 # Tune's actors have environment variables of their own: a worker that was started without them, one
                 # for each CPU, would stay idle until the job's end.
-                _system_config={"prestart_worker_first_driver": False},
+                _system_config={"prestart_worker_first_driver": False, "worker_niceness": niceness},
                 **quiet,
             )
         _silence_tune()
