@@ -18,6 +18,7 @@ import torch
 from encoded_files import noise
 
 from tuner.deploy.serve.asked import Answered, Asked, Description
+from tuner.deploy.serve.batching import Batcher
 from tuner.deploy.serve.http.application import application
 from tuner.deploy.serve.http.server import Address, Server, listening
 from tuner.deploy.serve.limits import Limits
@@ -43,8 +44,10 @@ class Near:
         self._replica = Replica(folder, Model("model"), limits, 1)
         self.description: Description = self._replica.describe()
 
+        self._calls = Batcher(self._replica.answer, lambda each: each.bytes, 2**20, at_once=2)
+
     async def answer(self, asked: Asked) -> Answered:
-        return await self._replica.answer(asked)
+        return await self._calls(asked)
 
 
 class Registry:

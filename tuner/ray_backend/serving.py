@@ -30,8 +30,8 @@ class Work(Protocol):
     def describe(self) -> Any:
         """What it says of itself."""
 
-    async def answer(self, asked: Any) -> Any:
-        """Answer a request."""
+    async def answer(self, asked: Sequence[Any]) -> Sequence[Any]:
+        """Answer requests, in their order; an exception stands for the answer of one that fails."""
 
 
 class Unavailable(Exception):
@@ -67,8 +67,8 @@ class Replicas:
         self.name = name
         self._handle, self._files = handle, files
 
-    async def answer(self, asked: Any) -> Any:
-        """Have one of them answer a request.
+    async def answer(self, asked: Sequence[Any]) -> Sequence[Any]:
+        """Have one of them answer requests, in their order; an exception stands for the answer of one that fails.
 
         Raises:
             Unavailable: It has ended.
@@ -78,11 +78,12 @@ class Replicas:
         from ray.serve.exceptions import RayServeException
 
         try:
-            return await self._handle.answer.remote(asked)
+            answers: Sequence[Any] = await self._handle.answer.remote(asked)
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except (RayError, RayServeException) as error:
             raise Unavailable(summary_of(error)) from error
+        return answers
 
 
 class Serving:
@@ -183,14 +184,21 @@ class _Replica:
                 self._work = make(folder)
         except UserError as error:
             self._fault = error
-        except Exception as error:  # which the driver may not be able to unpickle
-            self._fault = RuntimeError(traceback_of(error))
+        except Exception as error:
+            self._fault = _portable(error)
 
     def describe(self) -> tuple[Exception | None, Any]:
         return self._fault, self._work.describe() if self._work is not None else None
 
-    async def answer(self, asked: Any) -> Any:
+    async def answer(self, asked: Sequence[Any]) -> Sequence[Any]:
         if self._work is None:
             assert self._fault is not None
             raise self._fault
-        return await self._work.answer(asked)
+        return [_portable(each) for each in await self._work.answer(asked)]
+
+
+def _portable(answer: Any) -> Any:
+    """An answer, or the exception instead of one, in a form that the driver can unpickle."""
+    if isinstance(answer, Exception) and not isinstance(answer, UserError):
+        return RuntimeError(traceback_of(answer))
+    return answer

@@ -1,6 +1,7 @@
 """What runs in a replica: a model, the threads that decode for it, and the batches that it computes."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from tuner.data.decoding import quiet
 from tuner.deploy.serve.asked import Answered, Asked, Description
-from tuner.deploy.serve.batching import Batcher
+from tuner.deploy.serve.batching import Batcher, in_a_thread
 from tuner.deploy.serve.limits import Limits
 from tuner.deploy.serve.predictor import Model, Predictor, Prepared
 
@@ -33,24 +34,41 @@ class Replica:
         self._quiet.__enter__()  # for as long as the process lives: its threads share the filter of warnings
         torch.set_num_threads(threads)
         self._predictor = Predictor(folder, model, limits, has_gpu=has_gpu)
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="images")
+        self._threads, self._decoders = threads, ThreadPoolExecutor(threads, thread_name_prefix="images")
         self._batches: Batcher[Prepared, Answered] = Batcher(
-            self._computed, lambda each: len(each.images), self._predictor.batch_size
+            in_a_thread(self._predictor.answer), lambda each: len(each.images), self._predictor.batch_size
         )
 
     def describe(self) -> Description:
         """What the model says of itself."""
         return self._predictor.description
 
-    async def answer(self, asked: Asked) -> Answered:
-        """Answer a request.
+    async def answer(self, asked: Sequence[Asked]) -> list[Answered | Exception]:
+        """Answer requests, in their order; an exception stands for the answer of one that fails.
 
-        Raises:
-            UserError: A model of the user's own fails.
+        That is UserError of a model of the user's own.
         """
         loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self._decoders, self._predictor.prepare, asked)
-        return prepared if isinstance(prepared, Answered) else await self._batches(prepared)
+        share = math.ceil(len(asked) / self._threads)
+        parts = [asked[start : start + share] for start in range(0, len(asked), share)]
+        prepared = await asyncio.gather(*(loop.run_in_executor(self._decoders, self._prepared, part) for part in parts))
+        return await asyncio.gather(*(self._answered(each) for part in prepared for each in part))
 
-    def _computed(self, batch: Sequence[Prepared]) -> Sequence[Answered]:
-        return self._predictor.answer(batch)
+    def _prepared(self, asked: Sequence[Asked]) -> "list[Prepared | Answered | Exception]":
+        """Decode the images of requests."""
+        prepared: list[Prepared | Answered | Exception] = []
+        for each in asked:
+            try:
+                prepared.append(self._predictor.prepare(each))
+            except Exception as error:
+                prepared.append(error)
+        return prepared
+
+    async def _answered(self, prepared: "Prepared | Answered | Exception") -> Answered | Exception:
+        """The answer to a request whose images are decoded."""
+        if not isinstance(prepared, Prepared):
+            return prepared
+        try:
+            return await self._batches(prepared)
+        except Exception as error:
+            return error

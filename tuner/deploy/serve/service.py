@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from tuner.deploy.serve.asked import Answered, Asked, Description
+from tuner.deploy.serve.batching import Batcher
 from tuner.deploy.serve.following import Follower
 from tuner.deploy.serve.http import server
 from tuner.deploy.serve.http.application import application
 from tuner.deploy.serve.http.token import token_for
-from tuner.deploy.serve.limits import Limits
+from tuner.deploy.serve.limits import MEGABYTE, Limits
 from tuner.deploy.serve.measures import Measures
 from tuner.deploy.serve.models import Lost, Models
 from tuner.deploy.serve.naming import Wanted, wanted
@@ -27,6 +28,11 @@ from tuner.ray_backend.serving import Replicas, Serving, Share, Unavailable
 from tuner.storage.uris import absolute, default_uri
 from tuner.tracking.checkpoints import checkpoint_of, pinned
 from tuner.train.checkpoint import DESCRIPTION, read_description
+
+_CALLS = 2
+"""Calls of a replica that are under way: one is computed while the next one is on its way."""
+_CALL_BYTES = MEGABYTE
+"""Most bytes of the images of requests that are called with together: of larger ones the calls are a small part."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class OnRay:
     def start(self, name: str, folder: Path, model: Model) -> "OfRay":
         has_gpu = self._share.gpus > 0
         make = partial(Replica, model=model, limits=self._limits, threads=self._threads, has_gpu=has_gpu)
-        return OfRay(*self._serving.start(name, make, folder, self._share))
+        return OfRay(*self._serving.start(name, make, folder, self._share), self._share.replicas)
 
     def stop(self, served: "OfRay") -> None:
         self._serving.stop(served.replicas)
@@ -86,24 +92,32 @@ class OnRay:
         self._serving.end()
 
 
-@dataclass(frozen=True)
 class OfRay:
     """A model that runs as replicas of Ray Serve.
+
+    A call of a replica costs Ray a millisecond or more of both processes: requests that come while calls are under way
+    go along with the next one.
 
     Args:
         replicas: The replicas.
         description: What the model says of itself.
+        count: How many replicas there are.
     """
 
-    replicas: Replicas
-    description: Description
+    def __init__(self, replicas: Replicas, description: Description, count: int) -> None:
+        self.replicas, self.description = replicas, description
+        self._calls: Batcher[Asked, Answered] = Batcher(
+            self._answered, lambda each: each.bytes, _CALL_BYTES, at_once=_CALLS * count
+        )
 
     async def answer(self, asked: Asked) -> Answered:
+        return await self._calls(asked)
+
+    async def _answered(self, asked: Sequence[Asked]) -> Sequence[Answered | Exception]:
         try:
-            answered: Answered = await self.replicas.answer(asked)
+            return await self.replicas.answer(asked)
         except Unavailable as error:
             raise Lost(str(error)) from error
-        return answered
 
 
 def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
