@@ -136,11 +136,13 @@ def _in(folder: str, without: str) -> Iterator[Item]:
         yield Item(folder, folder, f"the folder cannot be read: {error.strerror}")
         return
     for entry in entries:
-        if entry.name.startswith(".") or (without and _absolute(Path(entry.path)) == without):
+        if entry.name.startswith("."):
             continue
         is_folder = kind_of(entry)
-        if is_folder and not is_circle(entry, Path(folder)):
-            yield from _in(entry.path, without)
+        if is_folder:
+            is_left_out = bool(without) and _absolute(Path(entry.path)) == without
+            if not is_left_out and not is_circle(entry, Path(folder)):
+                yield from _in(entry.path, without)
         elif is_folder is False and is_image(entry.name):
             yield Item(entry.path, entry.path)
 

@@ -1,7 +1,9 @@
 """The one way from images to predictions: decode, preprocess, batch, run, postprocess."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -30,6 +32,24 @@ _BATCHES = 2
 """Batches that are decoded ahead."""
 _BOX = 6
 """Least number of values of an object that was found."""
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Images that are computed at once.
+
+    Args:
+        first: The number of the first of them among all images.
+        items: The images, or why they cannot be read.
+    """
+
+    first: int
+    items: list[tuple[Item, Decoded | Undecodable]]
+
+    @cached_property
+    def images(self) -> list[Decoded]:
+        """Those that could be read."""
+        return [each for _, each in self.items if isinstance(each, Decoded)]
 
 
 class Pipeline:
@@ -71,19 +91,34 @@ class Pipeline:
         Raises:
             UserError: A model of the user's own fails, or returns something else than its signature says.
         """
-        ahead = _BATCHES * self.batch_size + self._threads
+        with closing(self.batches(items)) as batches:
+            for batch in batches:
+                yield from self.results(batch, self.outputs(batch.images))
+
+    def batches(self, items: Iterable[Item], at_once: int = 1) -> "Generator[DecodedBatch]":
+        """Decode images ahead.
+
+        Args:
+            items: The images.
+            at_once: How many batches are computed at once.
+        """
+        ahead = _BATCHES * at_once * self.batch_size + self._threads
         decoding = decoded_ahead(items, self._about.form, threads=self._threads, ahead=ahead, every=self._every)
         with closing(decoding):
-            index = 0
-            while batch := list(islice(decoding, self.batch_size)):
-                yield from self._results(batch, index)
-                index += len(batch)
+            first = 0
+            while images := list(islice(decoding, self.batch_size)):
+                yield DecodedBatch(first, images)
+                first += len(images)
 
-    def _results(self, batch: list[tuple[Item, Decoded | Undecodable]], first: int) -> Iterator[Result | Skipped]:
-        """Predict for a batch, whose first image has a number."""
-        images = [each for _, each in batch if isinstance(each, Decoded)]
-        predictions = self._predictions(images, [self._options] * len(images))
-        for index, (item, each) in enumerate(batch, start=first):
+    def results(self, batch: "DecodedBatch", outputs: list[tuple[Outputs, int]]) -> Iterator[Result | Skipped]:
+        """Read the outputs for a batch.
+
+        Args:
+            batch: The batch.
+            outputs: What `outputs` has returned for its images, on any device.
+        """
+        predictions = self._predictions(batch.images, outputs, [self._options] * len(batch.images))
+        for index, (item, each) in enumerate(batch.items, start=batch.first):
             if isinstance(each, Undecodable):
                 yield Skipped(index, item.path, str(each))
             else:
@@ -105,12 +140,15 @@ class Pipeline:
         """
         for start in range(0, len(images), self.batch_size):
             end = start + self.batch_size
-            yield from self._predictions(list(images[start:end]), options[start:end])
+            some = list(images[start:end])
+            yield from self._predictions(some, self.outputs(some), options[start:end])
 
-    def _predictions(self, images: list[Decoded], options: Sequence[Options]) -> Iterator[Mapping[str, Prediction]]:
+    def _predictions(
+        self, images: list[Decoded], computed: list[tuple[Outputs, int]], options: Sequence[Options]
+    ) -> Iterator[Mapping[str, Prediction]]:
         """What each head says of each image, one image after another: those of large images take much memory."""
         start = 0
-        for outputs, count in self.outputs(images):
+        for outputs, count in computed:
             placements = [each.placement for each in images[start : start + count]]
             yield from self._read(outputs, placements, options[start : start + count])
             start += count

@@ -12,13 +12,13 @@ from tuner.deploy.about import About
 from tuner.deploy.images import DECODED
 from tuner.deploy.listing import has_videos, listed
 from tuner.deploy.model import about_of, load_model
+from tuner.deploy.on_devices import OnDevices
 from tuner.deploy.output.base import Output
-from tuner.deploy.pipeline import Pipeline
 from tuner.deploy.result import Result, Skipped
 from tuner.errors import Problem, UserError
 from tuner.storage.named_output import writing
 from tuner.tasks.predictions.base import Options
-from tuner.train.device import pick_device
+from tuner.train.device import pick_devices
 
 
 def predict_files(
@@ -32,7 +32,7 @@ def predict_files(
     trust: Collection[str] = (),
     code: Path | None = None,
     uri: str | None = None,
-    device: torch.device | None = None,
+    devices: Sequence[torch.device] = (),
     every: int = 1,
 ) -> Iterator[Result | Skipped]:
     """Predict what is in files, and write it.
@@ -47,7 +47,7 @@ def predict_files(
         trust: The user's code that builds the model, which may be called.
         code: The folder of that code.
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
-        device: The device to compute on; None for the best one, as of trials.
+        devices: The devices to compute on, each a batch; none for all GPUs that this process sees, else the CPU.
         every: Every how manieth frame of a video is predicted for.
 
     Returns:
@@ -63,9 +63,9 @@ def predict_files(
     module = load_model(model, trust, code, uri)
     about = about_of(module)
     _check(about, given)
-    pipeline = Pipeline(module, about, device or pick_device(), options, batch_size, every=every)
+    predicting = OnDevices(module, about, devices or pick_devices(), options, batch_size, every)
     opened = outputs.opened(to, about, has_videos(arguments)) if isinstance(to, Path) else to(about)
-    return _answers(pipeline(items), opened, to)
+    return _answers(predicting(items), opened, to)
 
 
 def _answers(answers: Iterator[Result | Skipped], opened: Output, to: object) -> Iterator[Result | Skipped]:

@@ -22,6 +22,13 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
+def pick_devices() -> list[torch.device]:
+    """All GPUs that this process sees, else the device of `pick_device`."""
+    if torch.cuda.is_available():
+        return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    return [pick_device()]
+
+
 def trial_device(has_gpu: bool) -> torch.device:
     """The best device for a trial: CUDA only where it was given a GPU or a share of one.
 
