@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from encoded_files import noise
 
-from tuner.deploy.serve.asked import Answered, Asked, Description
-from tuner.deploy.serve.batching import Batcher
+from tuner.deploy.serve.deployed import Here
 from tuner.deploy.serve.http.application import application
 from tuner.deploy.serve.http.server import Address, Server, listening
 from tuner.deploy.serve.limits import Limits
@@ -32,7 +31,7 @@ from tuner.train.trial_config import TrialConfig
 Result = TypeVar("Result")
 
 
-class Near:
+class Near(Here):
     """A replica in this process.
 
     Args:
@@ -41,13 +40,7 @@ class Near:
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
-        self._replica = Replica(folder, Model("model"), limits, 1)
-        self.description: Description = self._replica.describe()
-
-        self._calls = Batcher(self._replica.answer, lambda each: each.bytes, 2**20, at_once=2)
-
-    async def answer(self, asked: Asked) -> Answered:
-        return await self._calls(asked)
+        super().__init__(Replica(folder, Model("model"), limits, 1))
 
 
 class Registry:
