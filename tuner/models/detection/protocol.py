@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from tuner import instances
 from tuner.interfaces import Output
+from tuner.models.detection.suppression import NotExportable, has_fixed_shapes
 
 BACKGROUND = 1
 """Number of labels before that of the first class, where label 0 is the background, as is usual."""
@@ -63,6 +64,8 @@ class Detector(nn.Module):
             known = objects_of if self.output.masks else boxes_of
             losses = self.losses(images, known(targets[self.head], self.first))
             outputs = torch.stack([each.float().reshape(()) for each in losses.values()]).expand(len(images), -1)
+        elif has_fixed_shapes():
+            outputs = self.rows(images)
         else:
             outputs = torch.cat([self._rows(part) for part in torch.split(images, self._at_once(images))])
         return {self.head: outputs} if self.head else outputs
@@ -74,6 +77,14 @@ class Detector(nn.Module):
     @abstractmethod
     def detect(self, images: Tensor) -> Sequence[Boxes]:
         """The detections in each of a few images (N, C, H, W) in [0, 1]."""
+
+    def rows(self, images: Tensor) -> Tensor:
+        """The objects of all images (N, C, H, W), (N, K, ...), within `suppression.fixed_shapes`.
+
+        Raises:
+            NotExportable: The detector cannot compute them in tensors of fixed shapes.
+        """
+        raise NotExportable("how many objects its code returns depends on the image: a file needs tensors of fixed shapes")
 
     def _at_once(self, images: Tensor) -> int:
         return max(1, min(_IMAGES, _PIXELS // images[0, 0].numel()))

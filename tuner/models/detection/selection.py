@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuner.models.detection.suppression import best_rows, has_fixed_shapes
+
 _CANDIDATES = 5
 """Predictions that are compared for each object that may be found."""
 
@@ -40,13 +42,20 @@ class Selection:
         columns = [boxes, best.unsqueeze(2), classes.unsqueeze(2).to(boxes.dtype)]
         if more is not None:
             columns.append(more.gather(1, place.unsqueeze(2).expand(-1, -1, more.shape[2])))
-        return torch.stack([self._of_image(each) for each in torch.cat(columns, dim=2)])
+        found = torch.cat(columns, dim=2)
+        if has_fixed_shapes():
+            return best_rows(found, self._are_candidates(found), self.overlap, self.most, max(size))
+        return torch.stack([self._of_image(each) for each in found])
+
+    def _are_candidates(self, found: Tensor) -> Tensor:
+        """Which predictions (..., 6 + F) may be objects."""
+        return (found[..., 4] >= self.score) & (found[..., 2:4] > found[..., :2]).all(dim=-1)
 
     def _of_image(self, found: Tensor) -> Tensor:
         """Select among predictions (P, 6 + F), the surest first."""
         from torchvision.ops import batched_nms
 
-        found = found[(found[:, 4] >= self.score) & (found[:, 2:4] > found[:, :2]).all(dim=1)]
+        found = found[self._are_candidates(found)]
         found = found[batched_nms(found[:, :4], found[:, 4], found[:, 5].long(), self.overlap)[: self.most]]
         padding = found.new_zeros((self.most - len(found), found.shape[1]))
         padding[:, 5] = -1

@@ -11,6 +11,7 @@ from torch.nn import functional
 from tuner.models.detection.assignment import Assignment, assign
 from tuner.models.detection.layers import convolution
 from tuner.models.detection.selection import Selection
+from tuner.models.detection.suppression import float32
 
 _BINS = 16
 """Distances from a place to an edge that a distribution is over: 0 to 15 strides."""
@@ -79,10 +80,10 @@ class BoxHead(nn.Module):
         """Compute the terms of the loss for a target in training mode; else return the objects that are found."""
         predicted = self.predicted(features)
         # Edges and losses need more digits than matrices do.
-        with torch.autocast(predicted[0].device.type, enabled=False):
+        with float32(predicted[0].device.type):
             distances, logits, *more = (each.float() for each in predicted)
             # (N, A, 4, bins)
-            distances = distances.view(len(distances), 4, _BINS, -1).permute(0, 3, 1, 2)
+            distances = distances.view(distances.shape[0], 4, _BINS, -1).permute(0, 3, 1, 2)
             logits = logits.transpose(1, 2)  # (N, A, classes)
             edges = self._edges(distances)
             if not self.training:

@@ -5,7 +5,7 @@ masks of what is found, which have the size of their boxes, into the image, whic
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from tuner.instances import mask_sides
 from tuner.interfaces import ImageShape, Output
 from tuner.models.detection.layers import Pad
 from tuner.models.detection.protocol import Boxes, Detector
+from tuner.models.detection.suppression import float32
 from tuner.models.heads import Normalize
+from tuner.models.pretrained.torchvision_selection import selected
 
 
 def wrapped(model: Any, image: ImageShape, head: str, output: Output, first: int) -> nn.Module:
@@ -85,10 +87,27 @@ class _TorchvisionDetector(Detector):
                 each["masks"] = in_image(each["masks"], each["boxes"], size, mask_sides(*size))
         return found
 
+    def rows(self, images: Tensor) -> Tensor:
+        size = (images.shape[-2], images.shape[-1])
+        features, padded = self._features(images)
+        one = _Computed(images[:1], features, padded)
+        rows, masks = selected(self.detector, features, one, size, self.first, self.detections)
+        if masks is None:
+            return rows
+        sides = mask_sides(*size)
+        boxes = rows[..., :4].flatten(0, 1)
+        whole = in_image(masks.flatten(0, 1).unsqueeze(1), boxes, size, sides).view(*rows.shape[:2], -1)
+        whole = torch.where((rows[..., 5] >= 0).unsqueeze(2), whole, torch.zeros_like(whole))
+        return torch.cat([rows, whole], dim=2)
+
     def _computed(self, images: Tensor) -> "_Computed":
+        return _Computed(images, *self._features(images))
+
+    def _features(self, images: Tensor) -> tuple[dict[str, Tensor], tuple[int, int]]:
+        """The features of images by level, and the height and width of the padded images."""
         trunk: Any = self.trunk
         features = {level: each.float() for level, each in trunk(images).items()}
-        return _Computed(images, features, trunk.pad.size(*images.shape[-2:]))
+        return features, trunk.pad.size(*images.shape[-2:])
 
 
 def in_image(masks: Tensor, boxes: Tensor, size: tuple[int, int], sides: tuple[int, int]) -> Tensor:
@@ -132,7 +151,7 @@ class _Float32(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         device = "cpu" if features.is_meta else features.device.type
-        with torch.autocast(device, enabled=False):
+        with float32(device):
             return super().forward(features.float())
 
 
@@ -204,4 +223,26 @@ class _Pool(nn.Module):
 
     def forward(self, features: dict[str, Tensor], regions: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
         pooled: Tensor = self.pool(features, regions, [self.size] * len(sizes))
+        return pooled
+
+    def of_regions(self, features: Mapping[str, Tensor], regions: Tensor) -> Tensor:
+        """Pool regions (R, 5), the number of the image and the edges of each, in tensors of fixed shapes."""
+        from torchvision.ops import roi_align
+        from torchvision.ops.poolers import _setup_scales
+
+        pool: Any = self.pool
+        levels = [features[name] for name in pool.featmap_names if name in features]
+        if pool.scales is None:
+            pool.scales, pool.map_levels = _setup_scales(
+                levels, [self.size], pool.canonical_scale, pool.canonical_level
+            )
+        of_level = pool.map_levels([regions[:, 1:]]) if len(levels) > 1 else None
+        pooled = None
+        for number, (level, scale) in enumerate(zip(levels, pool.scales, strict=True)):
+            found = roi_align(level, regions, pool.output_size, scale, pool.sampling_ratio)
+            if pooled is None or of_level is None:
+                pooled = found
+            else:
+                pooled = torch.where((of_level == number).view(-1, 1, 1, 1), found, pooled)
+        assert pooled is not None
         return pooled

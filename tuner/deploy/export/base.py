@@ -1,0 +1,64 @@
+"""The base class of the formats in which models are exported."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tuner.deploy.about import About
+from tuner.deploy.export.graph import Graph
+from tuner.errors import Problem, UserError
+
+Run = Callable[[Tensor], Mapping[str, Tensor]]
+"""Computes the outputs of a file, by head, for images, uint8 (N, C, H, W)."""
+
+
+class ExportFormat(ABC):
+    """A format of files of models.
+
+    Args:
+        graph: The model, which takes bytes.
+        about: What is known of it.
+        facts: What the file says of the model: texts by name.
+    """
+
+    name: ClassVar[str]
+    """The name of the format, and the suffix of its files without the dot."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The packages that are imported to write and to check it."""
+
+    def __init__(self, graph: Graph, about: About, facts: Mapping[str, str]) -> None:
+        self.graph = graph
+        self.about = about
+        self.facts = dict(facts)
+
+    @abstractmethod
+    def write(self, path: Path) -> None:
+        """Write the file.
+
+        Raises:
+            UserError: The model cannot be exported; the message says why.
+        """
+
+    @abstractmethod
+    def opened(self, path: Path) -> Run:
+        """Open a file that `write` has written, as somebody else would."""
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Check that the packages are there that the format needs.
+
+        Raises:
+            UserError: They are not.
+        """
+        missing = [name for name in cls.needs if find_spec(name) is None]
+        if missing:
+            message = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+            raise UserError(Problem(message, "--format", hint="pip install 'tuner[export]'"))
+
+    def by_head(self, outputs: Any) -> dict[str, Tensor]:
+        """Outputs in the order of the heads by their names."""
+        return dict(zip(self.about.signature.outputs, outputs, strict=True))
