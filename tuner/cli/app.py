@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order in which --help lis
     "report": inspect.report,
     "predict": deploy.predict,
     "evaluate": deploy.evaluate,
+    "export": deploy.export,
     "serve": serve.serve,
     "ui": inspect.ui,
     "schema": run.schema,

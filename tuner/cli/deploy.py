@@ -208,6 +208,41 @@ def _record(model: str, report: "Report", text: str, uri: str | None) -> None:
         typer.echo("recorded in MLflow: run {}, below the run {} of the model".format(*found), err=True)
 
 
+def export(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, which must not exist.")],
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="onnx, pt2 (torch.export), safetensors; default: the suffix of the file."),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Files, folders or globs of images with which the file is compared with the model."),
+    ] = None,
+    licence: Annotated[str, typer.Option("--license", help="Under which licence the model is.")] = "",
+    trust: Trust = None,
+    code: Code = None,
+    uri: Uri = None,
+) -> None:
+    """Write a model to a file that runs elsewhere: ONNX, a program of torch.export, or weights with a card.
+
+    It takes images of the model's size as bytes. It is compared with the model, and not written if it differs.
+    """
+    from tuner.deploy.export.differences import BOUND
+    from tuner.deploy.export.writing import export as write
+    from tuner.formatting import byte_size, counted
+
+    written = write(
+        model, output, to=format_name, images=images or (), licence=licence, trust=trust or (), code=code, uri=uri
+    )
+    found = "" if written.objects is None else f", with {counted(written.objects, 'object')}"
+    typer.echo(f"wrote {written.path} ({byte_size(written.path.stat().st_size)})")
+    if written.card is not None:
+        typer.echo(f"wrote {written.card}")
+    typer.echo(f"compared with the model on {written.compared}{found}:")
+    typer.echo(f"largest difference {written.difference:.2g} (at most {BOUND:g} is accepted)")
+
+
 def _standard_output(about: "About") -> "Output":
     from tuner.deploy.output.json_lines import Printed
 

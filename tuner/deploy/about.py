@@ -34,6 +34,7 @@ class About:
         kind: What it is, such as ``cnn``.
         user_code: The user's code that builds it, as ``pkg.module:name``.
         metrics: The metrics of the epoch of its checkpoint.
+        trial: The trial that trained it, as its checkpoint has it.
     """
 
     source: str
@@ -43,12 +44,14 @@ class About:
     kind: str
     user_code: tuple[str, ...]
     metrics: dict[str, Any]
+    trial: TrialConfig
 
     @classmethod
     def of(cls, source: str, folder: Path, signature: Signature, trial: TrialConfig) -> Self:
         """What a checkpoint in a folder says."""
         kind = " ".join(filter(None, (trial.model.kind, getattr(trial.model, "name", None), *trial.model.user_code)))
-        return cls(source, signature, trial.task, trial.precision, kind, tuple(trial.model.user_code), _metrics(folder))
+        code = tuple(trial.model.user_code)
+        return cls(source, signature, trial.task, trial.precision, kind, code, _metrics(folder), trial)
 
     @cached_property
     def form(self) -> Form:

@@ -29,6 +29,8 @@ class ExportFormat(ABC):
     """The name of the format, and the suffix of its files without the dot."""
     needs: ClassVar[tuple[str, ...]] = ()
     """The packages that are imported to write and to check it."""
+    has_card: ClassVar[bool] = False
+    """Whether a card of the model is written beside it, with the suffix ``.md``."""
 
     def __init__(self, graph: Graph, about: About, facts: Mapping[str, str]) -> None:
         self.graph = graph

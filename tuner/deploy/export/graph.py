@@ -1,9 +1,7 @@
 """The graph that is exported: from images as bytes to the outputs of the model."""
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,8 +81,9 @@ def _told(about: About) -> Iterator[None]:
         why, hint = str(error), "--format safetensors writes its weights"
     except Exception as error:  # torch does not document which exceptions code that it cannot trace raises
         why = raised(error).strip().splitlines()[0]
-        hint = "its code has to compute any number of images by torch's operators alone; --format safetensors writes its "
-        hint += "weights"
+        hint = (
+            "it has to compute any number of images by torch's operators alone; --format safetensors writes its weights"
+        )
     else:
         return
     raise UserError(Problem(f"{about.kind} cannot be exported as a graph: {why}", where=about.source, hint=hint))

@@ -22,12 +22,15 @@ def _shape(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
 
 def keep(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
     """The `suppression.Keep` that becomes ONNX's operator."""
-    return _operator(boxes, scores, overlap, most)
+    found: Tensor = _operator(boxes, scores, overlap, most)
+    return found
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """What of a graph becomes what in ONNX, beyond what torch knows."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18
 
     def in_onnx(boxes: Any, scores: Any, overlap: float, most: int) -> Any:
         # Rows of the image, the class, which is the only one, and the place.

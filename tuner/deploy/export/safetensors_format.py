@@ -27,7 +27,9 @@ class Safetensors(ExportFormat):
             hint = "--format pt2 or onnx writes what it computes"
             raise UserError(Problem(message, where=self.about.source, hint=hint))
         # Each weight gets memory of its own: the format knows no weight that is shared.
-        copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+        copies = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
+        }
         path.write_bytes(save(copies, {"format": "pt"} | self.facts))
 
     def opened(self, path: Path) -> Run:

@@ -84,7 +84,9 @@ class Detector(nn.Module):
         Raises:
             NotExportable: The detector cannot compute them in tensors of fixed shapes.
         """
-        raise NotExportable("how many objects its code returns depends on the image: a file needs tensors of fixed shapes")
+        raise NotExportable(
+            "how many objects its code returns depends on the image: a file needs tensors of fixed shapes"
+        )
 
     def _at_once(self, images: Tensor) -> int:
         return max(1, min(_IMAGES, _PIXELS // images[0, 0].numel()))

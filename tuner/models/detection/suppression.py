@@ -1,7 +1,7 @@
 """Non-maximum suppression of whole batches in tensors of fixed shapes, as files of exported models need it.
 
-In eager mode each image is computed on its own, and how many boxes it has depends on what is seen in it. A graph that is
-exported for any number of images has neither: within `fixed_shapes`, detectors select their objects by `best_rows`.
+In eager mode each image is computed on its own, and how many boxes it has depends on what is seen in it. A graph that
+is exported for any number of images has neither: within `fixed_shapes`, detectors select objects by `best_rows`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +16,9 @@ from torch.nn import functional
 from tuner.models.detection.boxes import overlaps
 
 Keep = Callable[[Tensor, Tensor, float, int], Tensor]
-"""Non-maximum suppression: takes boxes (N, P, 4), scores (N, P), which are negative for what is no candidate, the overlap
-above which the less certain of two boxes is dropped, and the most boxes of an image; returns which are kept, (N, P)."""
+"""Non-maximum suppression: takes boxes (N, P, 4), scores (N, P), which are negative for what is no candidate, the
+overlap above which the less certain of two boxes is dropped, and the most boxes of an image; returns which are kept,
+(N, P)."""
 
 NONE = -1.0
 """The score of what is no candidate."""
@@ -43,8 +44,12 @@ def kept(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
         is_gone = (overlaps(taken, boxes).squeeze(1) > overlap) | is_taken
         return step + 1, torch.where(is_gone, torch.full_like(left, NONE), left), is_kept | (is_taken & (score >= 0))
 
-    start = (torch.zeros((), dtype=torch.int64, device=boxes.device), scores, torch.zeros_like(scores, dtype=torch.bool))
-    found: tuple[Tensor, Tensor, Tensor] = while_loop(goes_on, take, start)
+    start = (
+        torch.zeros((), dtype=torch.int64, device=boxes.device),
+        scores,
+        torch.zeros_like(scores, dtype=torch.bool),
+    )
+    found: tuple[Tensor, Tensor, Tensor] = while_loop(goes_on, take, start)  # type: ignore[no-untyped-call]
     return found[2]
 
 

@@ -21,7 +21,9 @@ _LEAST_SIDE = 1e-2
 """Pixels of the smallest box of a region that torchvision keeps."""
 
 
-def selected(model: Any, features: Features, one: Any, size: Size, first: int, most: int) -> tuple[Tensor, Tensor | None]:
+def selected(
+    model: Any, features: Features, one: Any, size: Size, first: int, most: int
+) -> tuple[Tensor, Tensor | None]:
     """The objects that a detector of torchvision finds.
 
     Args:
@@ -86,7 +88,9 @@ def _by_level(
     classes, each = scores.shape[2], scores.shape[1] // sum(places)
     found, start = [], 0
     for count in (each * place for place in places):
-        best, index = scores[:, start : start + count].flatten(1).topk(min(model.topk_candidates, count * classes), dim=1)
+        best, index = (
+            scores[:, start : start + count].flatten(1).topk(min(model.topk_candidates, count * classes), dim=1)
+        )
         place, labels = index // classes + start, index % classes
         edges = decode(_taken(codes, place).flatten(0, 1), anchors[place.flatten()])
         found.append(_rows(edges, best, labels))

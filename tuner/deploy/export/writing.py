@@ -1,0 +1,130 @@
+"""Export of a model to a file: what `tuner export` does."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tuner.deploy.about import About
+from tuner.deploy.export import FORMATS
+from tuner.deploy.export.base import ExportFormat, Run
+from tuner.deploy.export.card import card_of
+from tuner.deploy.export.differences import BOUND, difference
+from tuner.deploy.export.facts import facts_of
+from tuner.deploy.export.graph import Graph, graph_of
+from tuner.deploy.export.samples import samples_of
+from tuner.deploy.model import about_of, load_model
+from tuner.errors import Problem, UserError, allowed
+from tuner.storage.named_output import check_writable, writing
+
+_AT_ONCE = 16
+"""Images that are compared at once; the first is compared alone, too, as files take any number."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Args:
+        path: The file.
+        card: The file with the card of the model; None if there is none.
+        difference: The largest difference of its outputs from those of the model, as `differences.difference` has it.
+        compared: What was compared, in words.
+        objects: Objects that the model has found in the images; None if it finds none.
+    """
+
+    path: Path
+    card: Path | None
+    difference: float
+    compared: str
+    objects: int | None
+
+
+def export(
+    model: str,
+    path: Path,
+    *,
+    to: str | None = None,
+    images: Sequence[str] = (),
+    licence: str = "",
+    trust: Collection[str] = (),
+    code: Path | None = None,
+    uri: str | None = None,
+) -> Exported:
+    """Write a model to a file, unless that computes something else than the model.
+
+    Args:
+        model: What `tuner.load` takes.
+        path: The file, which must not exist.
+        to: The name of its format, one of `FORMATS`; None for that of its suffix.
+        images: Files, folders or globs of images with which it is compared with the model; empty for made-up ones.
+        licence: Under which licence the model is; empty if unknown.
+        trust: The user's code that builds the model, which may be called.
+        code: The folder of that code.
+        uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
+
+    Raises:
+        UserError: The user has made a mistake, or the model cannot be exported. Nothing was written.
+    """
+    kind = _format_of(path, to)
+    card = path.with_suffix(".md") if kind.has_card else None
+    for each in filter(None, (path, card)):
+        _check_new(each)
+    kind.check_installed()
+    module = load_model(model, trust, code, uri)
+    about = about_of(module)
+    samples = samples_of(images, about.form)
+    graph = graph_of(module)
+    facts = facts_of(about, licence)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        exporter = kind(graph, about, facts)
+        with writing(path):
+            exporter.write(part)
+        found, objects = _compared(graph, exporter.opened(part), about, samples.images)
+        if found > BOUND:
+            message = f"its outputs differ from those of the model by {found:.2g}, and at most {BOUND:g} is accepted"
+            hint = f"compared with {samples.what}; nothing was written: another format may be computed more precisely"
+            raise UserError(Problem(message, where=str(path), hint=hint))
+        with writing(path):
+            if card is not None:
+                card.write_text(card_of(about, path, licence), encoding="utf-8")
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return Exported(path, card, found, samples.what, objects)
+
+
+def _format_of(path: Path, name: str | None) -> type[ExportFormat]:
+    """The format of a name, or of a file's suffix."""
+    wanted = name or path.suffix.removeprefix(".").lower()
+    if wanted in FORMATS:
+        return FORMATS[wanted]
+    if name is not None:
+        raise UserError(Problem(f"there is no format {name!r}", "--format", hint=allowed(name, FORMATS)))
+    hint = f"name one that ends in {', '.join(f'.{each}' for each in FORMATS)}, or give --format"
+    raise UserError(Problem(f"the suffix of {path} is that of no format", "--output", hint=hint))
+
+
+def _check_new(path: Path) -> None:
+    check_writable(path, "model.onnx")
+    if os.path.lexists(path):
+        raise UserError(Problem(f"{path} exists", "--output", hint="name another file, or delete it first"))
+
+
+def _compared(graph: Graph, run: Run, about: About, images: Tensor) -> tuple[float, int | None]:
+    """The largest difference of a file from the model for images, and how many objects the model has found in them."""
+    size, largest, objects = about.signature.input, 0.0, 0
+    finds_objects = any(each.boxes for each in about.signature.outputs.values())
+    for batch in (images[:1], *images.split(_AT_ONCE)):
+        with torch.no_grad():
+            ours = dict(zip(about.signature.outputs, graph(batch), strict=True))
+        theirs = run(batch)
+        for name, output in about.signature.outputs.items():
+            found = difference(ours[name], theirs[name], output, max(size.height, size.width))
+            largest = max(largest, found)
+            objects += int((ours[name][..., 5] >= 0).sum()) if output.boxes else 0
+    return largest, objects if finds_objects else None
