@@ -1,0 +1,248 @@
+"""``tuner export``: files compute what their models do, say what they are, and mistakes leave nothing behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from commands import tuner
+from encoded_files import noise
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+import tuner as package
+from tuner.deploy.about import About
+from tuner.deploy.export import FORMATS
+from tuner.deploy.export import writing as export
+from tuner.deploy.export.base import ExportFormat, Run
+from tuner.deploy.export.differences import BOUND, difference
+from tuner.deploy.export.graph import graph_of
+from tuner.deploy.export.samples import generated
+from tuner.deploy.model import about_of, load_model
+from tuner.train.signature import OutputSignature
+
+DIGITS = {"kind": "digits"}
+SCENES = {"kind": "mnist_scenes", "size": 32, "source": "digits", "largest": 28}
+CNN = {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8}
+DETECTION = {"kind": "detection"}
+KINDS: dict[str, dict[str, Any]] = {
+    "cnn": {"data": DIGITS, "model": CNN},
+    "mlp": {"data": DIGITS, "model": {"kind": "mlp", "hidden": [8]}},
+    "resnet_small": {"data": DIGITS, "model": {"kind": "resnet_small", "width": 4}},
+    "torchvision": {"data": DIGITS, "model": {"kind": "torchvision", "name": "resnet18"}},
+    "unet": {
+        "data": SCENES,
+        "model": {"kind": "unet", "width": 4},
+        "task": {"kind": "semantic_segmentation"},
+    },
+    "yolo": {"data": SCENES, "model": {"kind": "yolo", "width": 4}, "task": DETECTION},
+    "ssdlite": {
+        "data": SCENES,
+        "model": {"kind": "torchvision", "name": "ssdlite320_mobilenet_v3_large"},
+        "task": DETECTION,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    checkpoints.write(folder, data={"kind": "cifar10"}, model=CNN)
+    return folder
+
+
+@pytest.fixture
+def here(model: Path, tmp_path: Path) -> Path:
+    (tmp_path / "model").symlink_to(model)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        noise(number, (40, 30)).save(tmp_path / "photos" / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_each_kind_computes_what_the_model_does(name: str, kind: str, tmp_path: Path) -> None:
+    checkpoints.write(tmp_path / "model", **KINDS[kind])
+    written = export.export(str(tmp_path / "model"), tmp_path / f"x.{name}")
+    assert written.difference <= BOUND and written.path.stat().st_size > 1000
+    assert (written.objects is not None) == (KINDS[kind].get("task") == DETECTION)
+
+
+@pytest.mark.slow
+class TestONNX:
+    def test_images_as_bytes_become_the_logits_of_the_model(self, here: Path) -> None:
+        status, said = tuner(here, "export", "model", "-o", "x.onnx", "--images", "photos", "--license", "mit")
+        assert status == 0 and "on 3 images:" in said and "largest difference" in said
+        assert sorted(each.name for each in here.iterdir()) == ["model", "photos", "x.onnx"]
+        onnx.checker.check_model(str(here / "x.onnx"))
+        session = onnxruntime.InferenceSession(str(here / "x.onnx"))
+        for count in (1, 7):
+            images = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), np.uint8)
+            [found] = session.run(["output"], {"images": images})
+            with torch.no_grad():
+                wanted = package.load(here / "model")(torch.from_numpy(images).float() / 255)
+            np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+
+    def test_it_says_what_it_is(self, here: Path) -> None:
+        assert tuner(here, "export", "model", "-o", "x.onnx", "--license", "mit")[0] == 0
+        facts = onnxruntime.InferenceSession(str(here / "x.onnx")).get_modelmeta().custom_metadata_map
+        assert facts["task"] == "classification" and facts["license"] == "mit"
+        assert json.loads(facts["classes"])[:2] == ["airplane", "automobile"]
+        assert json.loads(facts["resize"])["fit"] == "crop"
+        assert json.loads(facts["input"])["shape"] == ["batch", 3, 32, 32]
+        assert json.loads(facts["metrics"])["val_accuracy"] == 0.5
+        assert "softmax" in json.loads(facts["outputs"])["output"]
+
+    def test_several_heads_are_several_outputs(self, tmp_path: Path) -> None:
+        heads = {
+            "digit": {"target": "label", "loss": {"kind": "cross_entropy"}},
+            "place": {"target": "position", "loss": {"kind": "mse"}},
+        }
+        data = {"kind": "digits", "canvas": {"size": 16}}
+        task = {"kind": "multitask", "heads": heads}
+        checkpoints.write(tmp_path / "model", data=data, model={"kind": "multitask_cnn"}, task=task)
+        written = export.export(str(tmp_path / "model"), tmp_path / "x.onnx")
+        session = onnxruntime.InferenceSession(str(written.path))
+        assert [each.name for each in session.get_outputs()] == ["digit", "place"]
+        facts = session.get_modelmeta().custom_metadata_map
+        assert set(json.loads(facts["classes"])) == {"digit", "place"}
+
+
+def test_a_program_of_torch_runs_without_the_model(here: Path) -> None:
+    assert tuner(here, "export", "model", "--format", "pt2", "-o", "program")[0] == 0
+    facts = {"task": "", "classes": ""}
+    with (here / "program").open("rb") as file:
+        program = torch.export.load(file, extra_files=facts)
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    [found] = program.module()(images)
+    torch.testing.assert_close(found, package.load(here / "model")(images.float() / 255))
+    assert "classification" in str(facts["task"]) and "airplane" in str(facts["classes"])
+
+
+def test_weights_lie_beside_a_card(here: Path) -> None:
+    status, said = tuner(here, "export", "model", "-o", "x.safetensors")
+    assert status == 0 and "wrote x.md" in said
+    weights, wanted = load_file(here / "x.safetensors"), package.load(here / "model").state_dict()
+    assert weights.keys() == wanted.keys()
+    assert all(torch.equal(value, wanted[name]) for name, value in weights.items())
+    with safe_open(here / "x.safetensors", "pt") as file:
+        assert file.metadata()["license"] == "unknown" and json.loads(file.metadata()["signature"])["format"] == 1
+    card = (here / "x.md").read_text()
+    for text in ("license: unknown\n", "pipeline_tag: image-classification", "airplane", "| val_accuracy | 0.5 |"):
+        assert text in card
+    assert "kind: cifar10" in card
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "what"),
+        [
+            (["model", "-o", "x.xml"], "--output: the suffix of x.xml is that of no format"),
+            (
+                ["model", "-o", "x.onnx", "--format", "onx"],
+                "--format: there is no format 'onx'\n    did you mean onnx?",
+            ),
+            (["model", "-o", "nowhere/x.onnx"], "there is no folder nowhere"),
+            (["model", "-o", "there.onnx"], "there.onnx exists"),
+            (["model", "-o", "there.safetensors"], "there.md exists"),
+            (["model", "-o", "x.pt2", "--images", "nothing"], "there is no file or folder nothing"),
+            (["model", "-o", "x.pt2", "--images", "there.md"], "there.md: it is not an image"),
+            (["./modle", "-o", "x.pt2"], "there is no folder"),
+        ],
+    )
+    def test_are_told_and_nothing_is_written(self, arguments: list[str], what: str, here: Path) -> None:
+        for name in ("there.onnx", "there.md"):
+            (here / name).write_text("mine")
+        before = sorted(here.rglob("*"))
+        status, said = tuner(here, "export", *arguments)
+        assert status == 2 and what in said and said.startswith("error: ") and "Traceback" not in said
+        assert sorted(here.rglob("*")) == before and (here / "there.onnx").read_text() == "mine"
+
+    def test_a_package_that_is_missing(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tuner.deploy.export.base.find_spec", lambda name: None)
+        status, said = tuner(here, "export", "model", "-o", "x.onnx")
+        assert status == 2 and "onnx, onnxscript, onnxruntime are not installed" in said
+        assert "pip install 'tuner[export]'" in said
+
+    def test_a_model_that_cannot_be_traced(self, own: Callable[[str], str], tmp_path: Path) -> None:
+        target = f"{own(DEPENDENT)}:Net"
+        checkpoints.write(tmp_path / "model", data=DIGITS, model={"kind": "import", "target": target})
+        status, said = tuner(tmp_path, "export", "model", "-o", "x.pt2")
+        assert status == 2 and "--trust" in said, "its code is not trusted"
+        status, said = tuner(tmp_path, "export", "model", "-o", "x.pt2", "--trust", target)
+        assert status == 2 and "cannot be exported as a graph: " in said and "--format safetensors" in said
+        assert "Traceback" not in said and not (tmp_path / "x.pt2").exists()
+
+    def test_a_file_that_computes_something_else_is_refused(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(FORMATS, "pt2", Wrong)
+        status, said = tuner(here, "export", "model", "-o", "x.pt2")
+        assert status == 2 and "its outputs differ from those of the model by " in said
+        assert sorted(each.name for each in here.iterdir()) == ["model", "photos"]
+
+
+DEPENDENT = """\
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, channels, classes):
+        super().__init__()
+        self.layer = nn.Linear(64 * channels, classes)
+
+    def forward(self, images):
+        found = self.layer(images.flatten(1))
+        return found if found.sum() > 0 else -found
+"""
+
+
+class Wrong(ExportFormat):
+    """Writes a file that computes something else."""
+
+    name = "pt2"
+
+    def write(self, path: Path) -> None:
+        path.write_text("wrong")
+
+    def opened(self, path: Path) -> Run:
+        return lambda images: {"": self.graph(images)[0].detach() + 1}
+
+
+class TestDifference:
+    boxes = OutputSignature(target="boxes", size=2, boxes=True)
+    logits = OutputSignature(target="label", size=2)
+    objects = torch.tensor([[[0.0, 0, 10, 10, 0.9, 1], [20, 20, 30, 30, 0.5, 0], [0, 0, 0, 0, 0, -1]]])
+
+    def test_of_values(self) -> None:
+        ours = torch.tensor([[0.5, 0.25]])
+        assert difference(ours, ours + 0.1, self.logits, 100) == pytest.approx(0.1)
+        assert difference(1000 * ours, 1000 * ours + 0.1, self.logits, 100) == pytest.approx(0.0002, rel=1e-3)
+        assert difference(ours, ours * float("nan"), self.logits, 100) == float("inf")
+        assert difference(ours, ours[:, :1], self.logits, 100) == float("inf")
+
+    def test_of_objects(self) -> None:
+        def of(other: Tensor) -> float:
+            return difference(self.objects, other, self.boxes, 100)
+
+        assert of(self.objects) == 0 and of(self.objects[:, [1, 0, 2]]) == 0, "their order does not matter"
+        moved, surer, gone, other = (self.objects.clone() for _ in range(4))
+        moved[0, 0, :4] += 1
+        surer[0, 1, 4] = 0.6
+        gone[0, 1] = self.objects[0, 2]
+        other[0, 0, 5] = 0
+        assert of(moved) == pytest.approx(0.01) and of(surer) == pytest.approx(0.1)
+        assert of(gone) == pytest.approx(0.5) and of(other) == pytest.approx(0.9)
+
+
+def test_made_up_images_are_of_many_scales(model: Path) -> None:
+    about: About = about_of(load_model(model))
+    images = generated(about.form)
+    assert images.dtype == torch.uint8 and images.shape == (16, 3, 32, 32) and len(images.unique(dim=0)) == 16
+    assert graph_of(load_model(model))(images)[0].shape == (16, 10)
