@@ -43,11 +43,6 @@ KINDS: dict[str, dict[str, Any]] = {
         "task": {"kind": "semantic_segmentation"},
     },
     "yolo": {"data": SCENES, "model": {"kind": "yolo", "width": 4}, "task": DETECTION},
-    "ssdlite": {
-        "data": SCENES,
-        "model": {"kind": "torchvision", "name": "ssdlite320_mobilenet_v3_large"},
-        "task": DETECTION,
-    },
 }
 
 
@@ -117,6 +112,7 @@ class TestONNX:
         assert set(json.loads(facts["classes"])) == {"digit", "place"}
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_runs_without_the_model(here: Path) -> None:
     assert tuner(here, "export", "model", "--format", "pt2", "-o", "program")[0] == 0
     facts = {"task": "", "classes": ""}
@@ -173,6 +169,7 @@ class TestMistakes:
         assert status == 2 and "onnx, onnxscript, onnxruntime are not installed" in said
         assert "pip install 'tuner[export]'" in said
 
+    @pytest.mark.slow
     def test_a_model_that_cannot_be_traced(self, own: Callable[[str], str], tmp_path: Path) -> None:
         target = f"{own(DEPENDENT)}:Net"
         checkpoints.write(tmp_path / "model", data=DIGITS, model={"kind": "import", "target": target})
@@ -182,6 +179,7 @@ class TestMistakes:
         assert status == 2 and "cannot be exported as a graph: " in said and "--format safetensors" in said
         assert "Traceback" not in said and not (tmp_path / "x.pt2").exists()
 
+    @pytest.mark.slow
     def test_a_file_that_computes_something_else_is_refused(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(FORMATS, "pt2", Wrong)
         status, said = tuner(here, "export", "model", "-o", "x.pt2")
