@@ -102,7 +102,7 @@ class TestONNX:
             "digit": {"target": "label", "loss": {"kind": "cross_entropy"}},
             "place": {"target": "position", "loss": {"kind": "mse"}},
         }
-        data = {"kind": "digits", "canvas": {"size": 16}}
+        data = {"kind": "digits", "canvas": 16}
         task = {"kind": "multitask", "heads": heads}
         checkpoints.write(tmp_path / "model", data=data, model={"kind": "multitask_cnn"}, task=task)
         written = export.export(str(tmp_path / "model"), tmp_path / "x.onnx")
@@ -115,7 +115,7 @@ class TestONNX:
 @pytest.mark.slow
 def test_a_program_of_torch_runs_without_the_model(here: Path) -> None:
     assert tuner(here, "export", "model", "--format", "pt2", "-o", "program")[0] == 0
-    facts = {"task": "", "classes": ""}
+    facts: Any = {"task": "", "classes": ""}
     with (here / "program").open("rb") as file:
         program = torch.export.load(file, extra_files=facts)
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)

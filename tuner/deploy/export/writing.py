@@ -119,7 +119,7 @@ def _compared(graph: Graph, run: Run, about: About, images: Tensor) -> tuple[flo
     """The largest difference of a file from the model for images, and how many objects the model has found in them."""
     size, largest, objects = about.signature.input, 0.0, 0
     finds_objects = any(each.boxes for each in about.signature.outputs.values())
-    for batch in (images[:1], *images.split(_AT_ONCE)):
+    for batch in (images[:1], *torch.split(images, _AT_ONCE)):
         with torch.no_grad():
             ours = dict(zip(about.signature.outputs, graph(batch), strict=True))
         theirs = run(batch)

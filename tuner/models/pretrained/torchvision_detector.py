@@ -237,9 +237,9 @@ class _Pool(nn.Module):
                 levels, [self.size], pool.canonical_scale, pool.canonical_level
             )
         of_level = pool.map_levels([regions[:, 1:]]) if len(levels) > 1 else None
-        pooled = None
+        pooled: Tensor | None = None
         for number, (level, scale) in enumerate(zip(levels, pool.scales, strict=True)):
-            found = roi_align(level, regions, pool.output_size, scale, pool.sampling_ratio)
+            found: Tensor = roi_align(level, regions, pool.output_size, scale, pool.sampling_ratio)
             if pooled is None or of_level is None:
                 pooled = found
             else:
