@@ -34,7 +34,7 @@ CNN = {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8}
 DETECTION = {"kind": "detection"}
 KINDS: dict[str, dict[str, Any]] = {
     "cnn": {"data": DIGITS, "model": CNN},
-    "mlp": {"data": DIGITS, "model": {"kind": "mlp", "hidden": [8]}},
+    "mlp": {"data": DIGITS, "model": {"kind": "mlp", "width": 8}},
     "resnet_small": {"data": DIGITS, "model": {"kind": "resnet_small", "width": 4}},
     "torchvision": {"data": DIGITS, "model": {"kind": "torchvision", "name": "resnet18"}},
     "unet": {
@@ -170,8 +170,9 @@ class TestMistakes:
         assert "pip install 'tuner[export]'" in said
 
     @pytest.mark.slow
-    def test_a_model_that_cannot_be_traced(self, own: Callable[[str], str], tmp_path: Path) -> None:
-        target = f"{own(DEPENDENT)}:Net"
+    @pytest.mark.parametrize("returned", ["found if found.sum() > 0 else -found", "self.under_autocast(found)"])
+    def test_a_model_that_cannot_be_a_graph(self, returned: str, own: Callable[[str], str], tmp_path: Path) -> None:
+        target = f"{own(OWN.format(returned=returned))}:Net"
         checkpoints.write(tmp_path / "model", data=DIGITS, model={"kind": "import", "target": target})
         status, said = tuner(tmp_path, "export", "model", "-o", "x.pt2")
         assert status == 2 and "--trust" in said, "its code is not trusted"
@@ -187,17 +188,23 @@ class TestMistakes:
         assert sorted(each.name for each in here.iterdir()) == ["model", "photos"]
 
 
-DEPENDENT = """\
+OWN = """\
+import torch
 from torch import nn
 
 class Net(nn.Module):
     def __init__(self, channels, classes):
         super().__init__()
         self.layer = nn.Linear(64 * channels, classes)
+        self.last = nn.Linear(classes, classes)
+
+    def under_autocast(self, found):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.last(found).float()
 
     def forward(self, images):
         found = self.layer(images.flatten(1))
-        return found if found.sum() > 0 else -found
+        return {returned}
 """
 
 

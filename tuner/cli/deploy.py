@@ -228,19 +228,14 @@ def export(
 
     It takes images of the model's size as bytes. It is compared with the model, and not written if it differs.
     """
-    from tuner.deploy.export.differences import BOUND
+    from tuner.cli.printing.exported import print_exported
     from tuner.deploy.export.writing import export as write
-    from tuner.formatting import byte_size, counted
 
-    written = write(
-        model, output, to=format_name, images=images or (), licence=licence, trust=trust or (), code=code, uri=uri
+    print_exported(
+        write(
+            model, output, to=format_name, images=images or (), licence=licence, trust=trust or (), code=code, uri=uri
+        )
     )
-    found = "" if written.objects is None else f", with {counted(written.objects, 'object')}"
-    typer.echo(f"wrote {written.path} ({byte_size(written.path.stat().st_size)})")
-    if written.card is not None:
-        typer.echo(f"wrote {written.card}")
-    typer.echo(f"compared with the model on {written.compared}{found}:")
-    typer.echo(f"largest difference {written.difference:.2g} (at most {BOUND:g} is accepted)")
 
 
 def _standard_output(about: "About") -> "Output":

@@ -3,22 +3,19 @@
 import torch
 from torch import Tensor
 
-from tuner.models.detection.boxes import overlaps
 from tuner.train.signature import OutputSignature
 
 BOUND = 1e-3
 """Largest difference with which a file is written."""
-_SAME = 0.5
-"""Least overlap of an object with the same one in the other outputs."""
 _BOX = 6
 
 
 def difference(ours: Tensor, theirs: Tensor, output: OutputSignature, longest: int) -> float:
     """The largest difference of two outputs (N, ...); infinite if one has another shape, or is not finite elsewhere.
 
-    Values differ in units of the largest of them, at the least 1. Objects of one class that overlap are the same one:
-    they differ in their scores, and in their edges as shares of the longest side of the image. One that is in one of
-    the outputs alone differs by its score.
+    Values differ in units of the largest of them, at the least 1. An object differs from the nearest one of its class
+    in its score, in its edges as shares of the longest side of the image, and in its mask on average; at the most by
+    its score, which is what it differs by if the other outputs lack it.
 
     Args:
         ours: The output of the model.
@@ -37,18 +34,25 @@ def difference(ours: Tensor, theirs: Tensor, output: OutputSignature, longest: i
 
 def _of_objects(some: Tensor, others: Tensor, longest: int) -> float:
     """The largest difference of some objects (K, 6 + F) of an image from others, which may have more."""
+    is_full = bool((others[:, 5] >= 0).all())
     some, others = (rows[rows[:, 5] >= 0] for rows in (some, others))
     if not len(some):
         return 0.0
+    # An object that is missing matters as much as its score says; one for which no row is left, as much as it is surer
+    # than what took the last row: of equally sure ones, chance says which are listed.
+    missing = some[:, 4] - (others[:, 4].min() if is_full else 0)
     if not len(others):
-        return float(some[:, 4].max())
-    shared = overlaps(some[None, :, :4], others[None, :, :4])[0]
-    shared = torch.where(some[:, None, 5] == others[None, :, 5], shared, torch.zeros_like(shared))
-    overlap, nearest = shared.max(dim=1)
-    pair = others[nearest]
-    edges = (some[:, :4] - pair[:, :4]).abs().amax(dim=1) / longest
-    differs = torch.maximum(edges, (some[:, 4] - pair[:, 4]).abs())
+        return float(missing.max())
+    differs = torch.maximum(
+        (some[:, None, :4] - others[None, :, :4]).abs().amax(dim=2) / longest,
+        (some[:, None, 4] - others[None, :, 4]).abs(),
+    )
     if some.shape[1] > _BOX:
-        differs = torch.maximum(differs, (some[:, _BOX:] - pair[:, _BOX:]).abs().mean(dim=1))
-    # What is in one of them alone matters as much as its score says.
-    return float(torch.where(overlap >= _SAME, torch.minimum(differs, some[:, 4].clamp(min=BOUND)), some[:, 4]).max())
+        differs = torch.maximum(differs, _of_masks(some[:, _BOX:], others[:, _BOX:]))
+    differs = torch.where(some[:, None, 5] == others[None, :, 5], differs, torch.full_like(differs, torch.inf))
+    return float(torch.minimum(differs.amin(dim=1), missing).clamp(min=0).max())
+
+
+def _of_masks(some: Tensor, others: Tensor) -> Tensor:
+    """The mean differences of the probabilities of masks (K, F) from those of others (L, F): (K, L)."""
+    return torch.cdist(some, others, p=1) / some.shape[1]

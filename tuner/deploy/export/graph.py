@@ -68,21 +68,28 @@ def traced(graph: Graph, about: About, keep: Keep = kept) -> torch.export.Export
     with torch.no_grad():
         graph(images)  # torchvision's detectors look at the first images that they get
     batch = torch.export.Dim("batch", min=1, max=_MANY)
-    with _told(about), fixed_shapes(keep), torch.no_grad():
+    with told(about), fixed_shapes(keep), torch.no_grad():
         return torch.export.export(graph, (images,), dynamic_shapes={INPUT: {0: batch}}, strict=False)
 
 
 @contextmanager
-def _told(about: About) -> Iterator[None]:
-    """Make a `UserError` of what keeps a model from being traced."""
+def told(about: About) -> Iterator[None]:
+    """Make a `UserError` of what keeps a model from being a graph.
+
+    Args:
+        about: What is known of the model.
+    """
     try:
         yield
+    except (UserError, MemoryError):
+        raise
     except NotExportable as error:
         why, hint = str(error), "--format safetensors writes its weights"
     except Exception as error:  # torch does not document which exceptions code that it cannot trace raises
         why = raised(error).strip().splitlines()[0]
         hint = (
-            "it has to compute any number of images by torch's operators alone; --format safetensors writes its weights"
+            "it has to compute any number of images by torch's operators alone, without autocast; "
+            "--format safetensors writes its weights"
         )
     else:
         return

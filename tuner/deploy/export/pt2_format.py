@@ -1,12 +1,13 @@
 """torch's own format of exported graphs: ``torch.export.load`` reads it, without the code of the model."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tuner.deploy.export.base import ExportFormat, Run
-from tuner.deploy.export.graph import traced
+from tuner.deploy.export.graph import told, traced
 
 
 class PT2(ExportFormat):
@@ -16,8 +17,10 @@ class PT2(ExportFormat):
 
     def write(self, path: Path) -> None:
         program = traced(self.graph, self.about)
-        with path.open("wb") as file:
+        file = BytesIO()
+        with told(self.about):  # not all that can be traced can be saved
             torch.export.save(program, file, extra_files=self.facts)
+        path.write_bytes(file.getbuffer())
 
     def opened(self, path: Path) -> Run:
         with path.open("rb") as file:

@@ -14,7 +14,7 @@ from tuner.deploy.export.base import ExportFormat, Run
 from tuner.deploy.export.card import card_of
 from tuner.deploy.export.differences import BOUND, difference
 from tuner.deploy.export.facts import facts_of
-from tuner.deploy.export.graph import Graph, graph_of
+from tuner.deploy.export.graph import Graph, graph_of, told
 from tuner.deploy.export.samples import samples_of
 from tuner.deploy.model import about_of, load_model
 from tuner.errors import Problem, UserError, allowed
@@ -84,7 +84,9 @@ def export(
         exporter = kind(graph, about, facts)
         with writing(path):
             exporter.write(part)
-        found, objects = _compared(graph, exporter.opened(part), about, samples.images)
+        with told(about):
+            run = exporter.opened(part)
+        found, objects = _compared(graph, run, about, samples.images)
         if found > BOUND:
             message = f"its outputs differ from those of the model by {found:.2g}, and at most {BOUND:g} is accepted"
             hint = f"compared with {samples.what}; nothing was written: another format may be computed more precisely"
@@ -119,12 +121,13 @@ def _compared(graph: Graph, run: Run, about: About, images: Tensor) -> tuple[flo
     """The largest difference of a file from the model for images, and how many objects the model has found in them."""
     size, largest, objects = about.signature.input, 0.0, 0
     finds_objects = any(each.boxes for each in about.signature.outputs.values())
-    for batch in (images[:1], *torch.split(images, _AT_ONCE)):
+    for number, batch in enumerate((images[:1], *torch.split(images, _AT_ONCE))):
         with torch.no_grad():
             ours = dict(zip(about.signature.outputs, graph(batch), strict=True))
         theirs = run(batch)
         for name, output in about.signature.outputs.items():
             found = difference(ours[name], theirs[name], output, max(size.height, size.width))
             largest = max(largest, found)
-            objects += int((ours[name][..., 5] >= 0).sum()) if output.boxes else 0
+            if number and output.boxes:
+                objects += int((ours[name][..., 5] >= 0).sum())
     return largest, objects if finds_objects else None
