@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
+import lively
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import tuner as package
+from tuner.data.decoding import Form
 from tuner.deploy.about import About
 from tuner.deploy.export import FORMATS
 from tuner.deploy.export import writing as export
@@ -26,7 +28,9 @@ from tuner.deploy.export.differences import BOUND, difference
 from tuner.deploy.export.graph import graph_of
 from tuner.deploy.export.samples import generated
 from tuner.deploy.model import about_of, load_model
+from tuner.train.checkpoint import Save
 from tuner.train.signature import OutputSignature
+from tuner.train.trial_config import TrialConfig
 
 DIGITS = {"kind": "digits"}
 SCENES = {"kind": "mnist_scenes", "size": 32, "source": "digits", "largest": 28}
@@ -44,6 +48,14 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "yolo": {"data": SCENES, "model": {"kind": "yolo", "width": 4}, "task": DETECTION},
 }
+DETECTORS = {
+    "ssdlite320_mobilenet_v3_large": 128,
+    "retinanet_resnet50_fpn": 64,
+    "fcos_resnet50_fpn": 64,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": 128,
+    "maskrcnn_resnet50_fpn": 64,
+}
+"""One of each kind of torchvision's, with the size of its images. SSD300, which needs large ones, is SSDlite's kind."""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +82,38 @@ def test_a_file_of_each_kind_computes_what_the_model_does(name: str, kind: str, 
     written = export.export(str(tmp_path / "model"), tmp_path / f"x.{name}")
     assert written.difference <= BOUND and written.path.stat().st_size > 1000
     assert (written.objects is not None) == (KINDS[kind].get("task") == DETECTION)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+def test_a_model_of_the_users_own_may_compute_under_autocast(
+    name: str, own: Callable[[str], str], tmp_path: Path
+) -> None:
+    target = f"{own(OWN.format(returned='self.under_autocast(found)'))}:Net"
+    checkpoints.write(tmp_path / "model", data=DIGITS, model={"kind": "import", "target": target})
+    written = export.export(str(tmp_path / "model"), tmp_path / f"x.{name}", trust=[target])
+    assert written.difference <= BOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_file_of_each_kind_of_detector_finds_what_the_model_does(detector: str, name: str, tmp_path: Path) -> None:
+    task = "instance_segmentation" if detector.startswith("maskrcnn") else "detection"
+    trial = TrialConfig.model_validate(
+        {
+            "data": SCENES | {"size": DETECTORS[detector]},
+            "model": {"kind": "torchvision", "name": detector},
+            "task": {"kind": task},
+            "precision": "float32",
+        }
+    )
+    detects = trial.build_model()
+    images = generated(Form(1, *[DETECTORS[detector]] * 2, "pad"))
+    lively.liven(detects, images.float() / 255)
+    Save(trial, detects.state_dict(), {"epoch": 1}, {"epoch": 1})(tmp_path / "model")
+    written = export.export(str(tmp_path / "model"), tmp_path / f"x.{name}")
+    assert written.difference <= BOUND and written.objects is not None and written.objects > 100
 
 
 @pytest.mark.slow
@@ -170,9 +214,8 @@ class TestMistakes:
         assert "pip install 'tuner[export]'" in said
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("returned", ["found if found.sum() > 0 else -found", "self.under_autocast(found)"])
-    def test_a_model_that_cannot_be_a_graph(self, returned: str, own: Callable[[str], str], tmp_path: Path) -> None:
-        target = f"{own(OWN.format(returned=returned))}:Net"
+    def test_a_model_that_cannot_be_a_graph(self, own: Callable[[str], str], tmp_path: Path) -> None:
+        target = f"{own(OWN.format(returned='found if found.sum() > 0 else -found'))}:Net"
         checkpoints.write(tmp_path / "model", data=DIGITS, model={"kind": "import", "target": target})
         status, said = tuner(tmp_path, "export", "model", "-o", "x.pt2")
         assert status == 2 and "--trust" in said, "its code is not trusted"
@@ -244,6 +287,21 @@ class TestDifference:
         other[0, 0, 5] = 0
         assert of(moved) == pytest.approx(0.01) and of(surer) == pytest.approx(0.1)
         assert of(gone) == pytest.approx(0.5) and of(other) == pytest.approx(0.9)
+
+    def test_of_objects_for_which_no_row_is_left(self) -> None:
+        ours, theirs = self.objects[:, :2], self.objects[:, :2].clone()
+        theirs[0, 1] = torch.tensor([50.0, 50, 60, 60, 0.48, 0])
+        assert difference(ours, theirs, self.boxes, 100) == pytest.approx(0.02), "it is that much surer than the last"
+        theirs[0, 0] = torch.tensor([50.0, 50, 60, 60, 0.9, 0])
+        assert difference(ours, theirs, self.boxes, 100) == pytest.approx(0.42)
+
+    def test_of_objects_without_area_and_of_masks(self) -> None:
+        flat = torch.tensor([[[5.0, 5, 5, 9, 0.9, 1], [0, 0, 0, 0, 0, -1]]])
+        assert difference(flat, flat, self.boxes, 100) == 0
+        masks = torch.cat([flat, torch.zeros(1, 2, 4)], dim=2)
+        other = masks.clone()
+        other[0, 0, 6:] = torch.tensor([0.4, 0, 0, 0])
+        assert difference(masks, other, self.boxes, 100) == pytest.approx(0.1)
 
 
 def test_made_up_images_are_of_many_scales(model: Path) -> None:

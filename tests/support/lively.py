@@ -1,4 +1,4 @@
-"""Detectors that find objects of many scores without training: what is not trained is as sure of one place as of all."""
+"""Detectors that find objects of many scores without training."""
 
 import re
 from typing import Any
