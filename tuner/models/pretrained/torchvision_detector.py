@@ -127,7 +127,7 @@ def in_image(masks: Tensor, boxes: Tensor, size: tuple[int, int], sides: tuple[i
         (torch.arange(n, device=boxes.device) + 0.5) * (each / n) for n, each in zip(sides, size, strict=True)
     )
     y, x = (down - top) / (bottom - top) * 2 - 1, (across - left) / (right - left) * 2 - 1  # from -1 to 1 in the box
-    shape = (len(boxes), *sides)
+    shape = (boxes.shape[0], *sides)
     places = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=3)
     inside = (x.abs() <= 1)[:, None, :] & (y.abs() <= 1)[:, :, None]
     sampled = functional.grid_sample(masks, places, padding_mode="border", align_corners=False)
