@@ -228,7 +228,7 @@ def one_ray(
     with _elsewhere(tmp_path_factory.mktemp("jobs")), pytest.MonkeyPatch.context() as patch:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         connection.configure_tune()
-        patch.setattr(connection, "connect", lambda address: started_ray)
+        patch.setattr(connection, "connect", lambda address, working_dir=None: started_ray)
         patch.setattr("tuner.jobs.driver.connection.disconnect", lambda: None)
         yield started_ray
 

@@ -66,6 +66,9 @@ def predict(
     ] = None,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of a video, predict for every Nth frame.")] = 1,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images that are computed at once.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster that computes, whose nodes see the images; default: this machine.")
+    ] = None,
     trust: Trust = None,
     code: Code = None,
     uri: Uri = None,
@@ -96,6 +99,7 @@ def predict(
         code=code,
         uri=uri,
         every=every,
+        address=address,
     )
     is_shown = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     with _progress() if is_shown else nullcontext() as progress:

@@ -18,6 +18,7 @@ from tuner.deploy.result import Result, Skipped
 from tuner.errors import Problem, UserError
 from tuner.storage.named_output import writing
 from tuner.tasks.predictions.base import Options
+from tuner.tracking.checkpoints import pinned
 from tuner.train.device import pick_devices
 
 
@@ -34,6 +35,7 @@ def predict_files(
     uri: str | None = None,
     devices: Sequence[torch.device] = (),
     every: int = 1,
+    address: str | None = None,
 ) -> Iterator[Result | Skipped]:
     """Predict what is in files, and write it.
 
@@ -49,6 +51,7 @@ def predict_files(
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
         devices: The devices to compute on, each a batch; none for all GPUs that this process sees, else the CPU.
         every: Every how manieth frame of a video is predicted for.
+        address: The address of a Ray cluster that computes; None for this machine.
 
     Returns:
         Each image once its prediction is written, or because it was skipped. Iterating raises UserError where a file
@@ -60,12 +63,20 @@ def predict_files(
     if isinstance(to, Path):
         outputs.check(to)
     items = listed(arguments, to if isinstance(to, Path) else None)
+    if address is not None:
+        model = pinned(model, uri)  # the cluster gets its checkpoint, too, and an alias may move meanwhile
     module = load_model(model, trust, code, uri)
     about = about_of(module)
     _check(about, given)
-    predicting = OnDevices(module, about, devices or pick_devices(), options, batch_size, every)
+    if address is not None:
+        from tuner.deploy.on_cluster import Asked, on_cluster
+
+        asked = Asked(options, batch_size, every, tuple(trust))
+        answers = on_cluster(model, items, asked, address, about.user_code, uri)
+    else:
+        answers = OnDevices(module, about, devices or pick_devices(), options, batch_size, every)(items)
     opened = outputs.opened(to, about, has_videos(arguments)) if isinstance(to, Path) else to(about)
-    return _answers(predicting(items), opened, to)
+    return _answers(answers, opened, to)
 
 
 def _answers(answers: Iterator[Result | Skipped], opened: Output, to: object) -> Iterator[Result | Skipped]:
