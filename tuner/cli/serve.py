@@ -27,7 +27,13 @@ def serve(
     address: Annotated[
         str | None, typer.Option(help="A Ray to run on; default: RAY_ADDRESS, else a local one.")
     ] = None,
-    replicas: Annotated[int, typer.Option(min=1, help="Replicas of each model.")] = 1,
+    replicas: Annotated[
+        str, typer.Option(metavar="N|MIN..MAX", help="Replicas of each model; of a range as many as the load needs.")
+    ] = "1",
+    gpus: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="The share of a GPU of each replica; default: equal shares of all."),
+    ] = None,
     canary: Annotated[
         float, typer.Option(min=0, max=1, metavar="SHARE", help="The share of requests that NAME@candidate answers.")
     ] = 0.0,
@@ -65,6 +71,7 @@ def serve(
         Address(host, port, tls_cert, tls_key),
         limits,
         replicas=replicas,
+        gpus=gpus,
         share=canary,
         token_file=token_file,
         cluster=address,

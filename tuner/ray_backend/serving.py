@@ -5,16 +5,19 @@ not started: a request would pass two processes before it reaches a replica, and
 that strangers reach.
 """
 
+import contextlib
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from tuner.error_text import summary_of, traceback_of
-from tuner.errors import UserError
+from tuner.errors import Problem, UserError
+from tuner.formatting import counted
 from tuner.storage import temporary
 
 _QUIET = {"log_level": "ERROR", "enable_access_log": False}
@@ -22,6 +25,12 @@ _MANY = 100_000
 """Requests that a replica is given at once: the service has its own limit, and a replica forms batches of them."""
 _CHECKED = 2.0
 """Seconds between two checks of a replica's health; one that has ended is started again."""
+_STARTED = 600.0
+"""Most seconds until replicas answer: a cluster may have no room for them, or have to add a node first."""
+_POLLED = 0.2
+"""Seconds between two looks at whether they do."""
+_SCALED = {"upscale_delay_s": 5.0, "downscale_delay_s": 120.0, "metrics_interval_s": 2.0, "look_back_period_s": 10.0}
+"""Seconds of load that count. Ray's defaults, 30 and 600, are for replicas that take minutes to start."""
 
 
 class Work(Protocol):
@@ -43,12 +52,14 @@ class Share:
     """What each replica gets.
 
     Args:
-        replicas: How many replicas there are.
+        least: The fewest replicas.
+        most: The most replicas; between the two there are as many as the load needs.
         cpus: Cores that Ray reserves for each; 0 for a Ray of our own, where nobody else asks for them.
         gpus: GPUs, or the share of one, that each gets.
     """
 
-    replicas: int = 1
+    least: int = 1
+    most: int = 1
     cpus: float = 0
     gpus: float = 0
 
@@ -112,32 +123,67 @@ class Serving:
             The replicas, and what they say of themselves.
 
         Raises:
-            UserError: `make` has raised it; nothing is left of them.
-            RuntimeError: It has raised something else.
+            UserError: `make` has raised it, or there is no room for them; nothing is left of them.
+            RuntimeError: It has raised something else, or their processes end.
         """
         import ray
         from ray import serve
 
         files = ray.put({str(each.relative_to(folder)): each.read_bytes() for each in _files_in(folder)})
-        with self._lock:  # Ray Serve's functions may not be called by several threads at once
+        deadline = time.monotonic() + _STARTED
+        with self._lock:
             self._count += 1
             application = f"{self._prefix}-{self._count}-{name}"
             deployment = serve.deployment(
                 _Replica,
                 name=name,
-                num_replicas=share.replicas,
                 max_ongoing_requests=_MANY,
                 health_check_period_s=_CHECKED,
                 ray_actor_options={"num_cpus": share.cpus, "num_gpus": share.gpus},
                 logging_config=_QUIET,
+                **_scaled(share),
             )
-            handle = serve.run(deployment.bind(make, [files]), name=application, route_prefix=None)
+            target = serve.RunTarget(deployment.bind(make, [files]), application, route_prefix=None)
             self._running.add(application)
-        fault, described = handle.describe.remote().result()
-        if fault is not None:
+            [handle] = serve.run_many([target], wait_for_applications_running=False)
+        try:
+            described = self._described(application, handle, share, deadline)
+        except BaseException:
             self._delete(application)
-            raise fault
+            raise
         return Replicas(application, handle, files), described
+
+    def _described(self, application: str, handle: Any, share: Share, deadline: float) -> Any:
+        """Wait until all replicas answer; return what they say of themselves.
+
+        Raises:
+            Exception: As of `start`.
+        """
+        asked = handle.describe.remote()
+        while time.monotonic() < deadline:
+            are_all_there = self._is_running(application) or share.least == 1
+            with contextlib.suppress(TimeoutError):
+                fault, described = asked.result(timeout_s=_POLLED)
+                if fault is not None:
+                    raise fault
+                if are_all_there:
+                    return described
+                time.sleep(_POLLED)
+        raise _no_room(share)
+
+    def _is_running(self, application: str) -> bool:
+        """Whether all replicas of an application run.
+
+        Raises:
+            RuntimeError: They cannot be started.
+        """
+        from ray import serve
+
+        with self._lock:
+            state = serve.status().applications[application]
+        if state.status == "DEPLOY_FAILED":
+            raise RuntimeError(state.message)
+        return bool(state.status == "RUNNING")
 
     def stop(self, replicas: Replicas) -> None:
         """End replicas, which have answered all that they were asked."""
@@ -153,6 +199,20 @@ class Serving:
 
         serve.delete(application)
         self._running.discard(application)
+
+
+def _scaled(share: Share) -> dict[str, Any]:
+    """How many replicas there are, as Ray Serve has it."""
+    if share.least == share.most:
+        return {"num_replicas": share.least}
+    scaling = {"min_replicas": share.least, "max_replicas": share.most}
+    return {"autoscaling_config": scaling | _SCALED}
+
+
+def _no_room(share: Share) -> UserError:
+    asked = f"{share.cpus:g} CPU cores and {share.gpus:g} GPUs"
+    message = f"{counted(share.least, 'replica')} with {asked} did not start within {_STARTED:g} seconds"
+    return UserError(Problem(message, hint="ray status says what the nodes have; fewer --replicas, or smaller --gpus"))
 
 
 def _files_in(folder: Path) -> list[Path]:

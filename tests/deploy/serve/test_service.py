@@ -111,6 +111,28 @@ def test_two_models_side_by_side(tmp_path: Path) -> None:
         assert "Traceback" not in running.said
 
 
+def test_as_many_replicas_as_the_load_needs(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path / "one", data={"kind": "digits"}, model=MODEL)
+    ended = threading.Event()
+    with command(tmp_path, "./one", "--replicas", "1..2") as running:
+        port = running.port()
+        assert len(replicas_of(running)) == 1
+
+        def ask_on() -> None:
+            while not ended.is_set():
+                assert ask(port, "/v1/models/one/predict", png())[0] == 200
+
+        with ThreadPoolExecutor(8) as pool:
+            clients = [pool.submit(ask_on) for _ in range(8)]
+            try:
+                assert eventually(lambda: len(replicas_of(running)) == 2, 180), running.said
+            finally:
+                ended.set()
+            for each in clients:
+                each.result(60)
+        assert running.end() == 0, running.said
+
+
 def test_a_replica_that_dies_is_replaced(tmp_path: Path) -> None:
     checkpoints.write(tmp_path / "one", data={"kind": "digits"}, model=MODEL)
     with command(tmp_path, "./one") as running:

@@ -127,6 +127,8 @@ class TestNames:
         (["digits", "--port", "0"], "there is no store to read"),
         (["a=x", "a=y"], "two models would be named 'a'"),
         (["digits", "--canary", "2"], "equal to 1"),
+        (["digits", "--replicas", "8..1"], "'8..1' is no number of replicas"),
+        (["digits", "--gpus", "2"], "less than or equal to 1"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], what: str, tmp_path: Path) -> None:

@@ -66,10 +66,12 @@ class Follower:
         self._is_away = False
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follow for ever. A version that takes long to load keeps no other model back."""
+        await asyncio.gather(*(self._run(name) for name in self._followed))
+
+    async def _run(self, name: str) -> None:
         while True:
-            for name in self._followed:
-                await self.look(name)
+            await self.look(name)
             await asyncio.sleep(self._seconds)
 
     async def look(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,15 +21,16 @@ from tuner.deploy.serve.models import Lost, Models
 from tuner.deploy.serve.naming import Wanted, wanted
 from tuner.deploy.serve.predictor import Model
 from tuner.deploy.serve.replica import Replica
+from tuner.deploy.serve.scaling import Room, scale_of
 from tuner.deploy.serve.versions import Backend, Versions
 from tuner.errors import Problem, UserError
 from tuner.ray_backend.cluster import connection
-from tuner.ray_backend.cluster.resources import ClusterResources
 from tuner.ray_backend.serving import Replicas, Serving, Share, Unavailable
 from tuner.storage.uris import absolute, default_uri
 from tuner.tracking.checkpoints import checkpoint_of, pinned
 from tuner.train.checkpoint import DESCRIPTION, read_description
 
+_log = logging.getLogger(__name__)
 _CALLS = 2
 """Calls of a replica that are under way: one is computed while the next one is on its way."""
 _CALL_BYTES = MEGABYTE
@@ -43,7 +45,8 @@ class Settings:
         models: MODEL or NAME=MODEL of each.
         address: Where the service listens.
         limits: What is accepted of clients.
-        replicas: Replicas of each model.
+        replicas: Replicas of each model: a number, or a range such as ``1..8``.
+        gpus: The share of a GPU of each replica; None for an equal share of those there are.
         share: The share of the requests that candidates answer.
         seconds: Seconds between two looks at the registry.
         token_file: The file with the token; None for that of the environment.
@@ -56,7 +59,8 @@ class Settings:
     models: Sequence[str]
     address: server.Address = field(default_factory=server.Address)
     limits: Limits = field(default_factory=Limits)
-    replicas: int = 1
+    replicas: str = "1"
+    gpus: float | None = None
     share: float = 0.0
     seconds: float = 10.0
     token_file: Path | None = None
@@ -82,7 +86,7 @@ class OnRay:
     def start(self, name: str, folder: Path, model: Model) -> "OfRay":
         has_gpu = self._share.gpus > 0
         make = partial(Replica, model=model, limits=self._limits, threads=self._threads, has_gpu=has_gpu)
-        return OfRay(*self._serving.start(name, make, folder, self._share), self._share.replicas)
+        return OfRay(*self._serving.start(name, make, folder, self._share), self._share.most)
 
     def stop(self, served: "OfRay") -> None:
         self._serving.stop(served.replicas)
@@ -101,7 +105,7 @@ class OfRay:
     Args:
         replicas: The replicas.
         description: What the model says of itself.
-        count: How many replicas there are.
+        count: How many replicas there are at the most; where Ray Serve sees two calls for each, it starts another one.
     """
 
     def __init__(self, replicas: Replicas, description: Description, count: int) -> None:
@@ -130,7 +134,7 @@ def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
     Raises:
         UserError: The user has made a mistake, and nothing is left running.
     """
-    models = wanted(settings.models)
+    models, scale = wanted(settings.models), scale_of(settings.replicas)
     server.check_tls(settings.address)
     token = token_for(settings.address.host, settings.token_file)
     with contextlib.ExitStack() as stack:
@@ -139,8 +143,11 @@ def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
         cluster = connection.address_of(settings.cluster)
         capacity = connection.connect(cluster, niceness=0)  # clients wait for the replicas
         stack.callback(connection.disconnect)
-        share, threads = _shares(capacity, len(models) * settings.replicas, settings.replicas, is_own=cluster is None)
-        backend = OnRay(settings.limits, share, threads)
+        room = Room(capacity, len(models), 2 if settings.share else 1, is_own=cluster is None)
+        share = room.share(scale, settings.gpus)
+        if any(each.followed for each in models) and not room.has_room_for_another(share):
+            _log.warning("there is no room for a version that takes over: a new champion will be refused")
+        backend = OnRay(settings.limits, share, room.threads(scale))
         if cluster is not None:  # a Ray of our own ends with all that it runs
             stack.callback(backend.end)
         asyncio.run(_serve(settings, models, addresses, backend, token, opened, when_ready))
@@ -164,22 +171,6 @@ def _addresses(models: Sequence[Wanted], settings: Settings) -> dict[str, str]:
     if problems:
         raise UserError(*problems)
     return found
-
-
-def _shares(capacity: ClusterResources, all_replicas: int, replicas: int, *, is_own: bool) -> tuple[Share, int]:
-    """What each replica gets, and how many threads it computes with.
-
-    Half of the GPUs is left for versions that take over: they are loaded while those before them still answer.
-
-    Args:
-        capacity: What Ray has.
-        all_replicas: Replicas of all models.
-        replicas: Replicas of each model.
-        is_own: Whether nobody else uses this Ray: then cores are shared without reserving them.
-    """
-    gpus = sum(node.gpu for node in capacity.now) / all_replicas / 2
-    threads = max(1, int(sum(node.cpu for node in capacity.now)) // all_replicas) if is_own else 1
-    return Share(replicas, 0 if is_own else 1, int(gpus) if gpus >= 1 else int(gpus * 100) / 100), threads
 
 
 async def _serve(
