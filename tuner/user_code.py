@@ -166,6 +166,24 @@ def files_of(targets: Iterable[str]) -> set[Path]:
     Raises:
         Mistakes: As `resolve`.
     """
+    return set(_modules_of(targets).values())
+
+
+def sources_of(targets: Iterable[str]) -> dict[str, bytes]:
+    """The contents of `files_of` these targets, by their paths in a folder from which the targets can be imported.
+
+    Raises:
+        Mistakes: As `resolve`.
+    """
+    sources = {}
+    for name, file in sorted(_modules_of(targets).items()):
+        path = name.replace(".", "/")
+        sources[f"{path}/{file.name}" if file.name == "__init__.py" else f"{path}.py"] = file.read_bytes()
+    return sources
+
+
+def _modules_of(targets: Iterable[str]) -> dict[str, Path]:
+    """The files of `files_of`, by the names of their modules."""
     pending = []
     for target in targets:
         module = _import(target.partition(":")[0])
@@ -181,7 +199,7 @@ def files_of(targets: Iterable[str]) -> set[Path]:
         with contextlib.suppress(SyntaxError):  # raised when it is imported
             imported = _imported(importlib.util.decode_source(file.read_bytes()), package)
             pending += [(each, path) for each in imported if (path := _file_of(each, folders())) is not None]
-    return set(found.values())
+    return found
 
 
 def digests(targets: Iterable[str]) -> dict[str, str]:

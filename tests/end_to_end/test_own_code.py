@@ -318,6 +318,29 @@ def test_a_job_with_failures_says_so_and_the_rest_counts(jobs: dict[str, Job]) -
     assert job.parent.info.status == "FINISHED"
 
 
+def test_the_winner_s_code_is_registered_with_it(jobs: dict[str, Job], tmp_path: Path) -> None:
+    job = jobs["trained"]
+    uri = f"sqlite:///{job.folder.parents[2]}/mlflow.db"
+    code = """
+import mlflow
+from pathlib import Path
+
+folder = Path(mlflow.artifacts.download_artifacts("models:/trained@champion"), "code")
+print(sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py")))
+served = mlflow.pyfunc.load_model("models:/trained@champion")
+[answer] = served.predict(served.input_example)
+[ours] = mlflow.pytorch.load_model("models:/trained@champion").predict(served.input_example["image"][0])
+print(answer["label"] in "012", ours.label == answer["label"])
+"""
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    files = "['own_net.py', 'own_package/__init__.py', 'own_package/deep.py']"  # and not those of the data
+    assert done.stdout.splitlines()[-2:] == [files, "True True"]
+
+
 @pytest.mark.parametrize(
     ("way", "best", "epochs"),
     [

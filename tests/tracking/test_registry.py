@@ -7,46 +7,10 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
-from torch import Tensor, nn
+from registered import Registry, registry_in
 
 from tuner.tracking.registry import register
 from tuner.train import checkpoint
-from tuner.train.trial_config import TrialConfig
-
-MULTITASK: dict[str, Any] = {
-    "task": {"kind": "multitask"},
-    "data": {"kind": "digits", "canvas": 40},
-    "model": {"kind": "multitask_cnn"},
-}
-
-
-class Registry:
-    """A store with one run, and winners that are registered there."""
-
-    def __init__(self, uri: str, folder: Path) -> None:
-        self.uri, self.folder, self.count = uri, folder, 0
-        self.client = MlflowClient(uri, registry_uri=uri)
-        self.experiment = self.client.create_experiment("digits")
-
-    def register(self, value: float, trial: dict[str, Any] | None = None, **said: Any) -> str:
-        config = TrialConfig.model_validate(trial or {"data": {"kind": "digits"}, "model": {"kind": "cnn"}})
-        self.count += 1
-        place = self.folder / str(self.count)
-        place.mkdir()
-        checkpoint.Save(config, config.build_model().state_dict(), {}, {})(place)
-        self.run = self.client.create_run(self.experiment).info.run_id
-        for name, number in (("val_accuracy", value), ("test_accuracy", 0.5)):
-            for epoch in (1, 2, 3):
-                self.client.log_metric(self.run, name, number - abs(epoch - 2) / 10, step=epoch)
-        self.client.set_terminated(self.run, "FINISHED", end_time=1_700_000_000_000)
-        told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": value, "dataset": "digits 1"}
-        told |= {"checkpoint": place, "epoch": 2, "metrics": ["val_accuracy", "test_accuracy"], "targets": []} | said
-        return register(self.client, self.uri, self.run, told)
-
-    def at(self, alias: str) -> ModelVersion:
-        return self.client.get_model_version_by_alias("digits", alias)
 
 
 @pytest.fixture
@@ -54,10 +18,8 @@ def registry(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "store.db")
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    yield Registry(f"sqlite:///{tmp_path}/store.db", tmp_path)
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    with registry_in(tmp_path) as found:
+        yield found
 
 
 @pytest.mark.slow
@@ -72,8 +34,6 @@ def test_the_first_is_the_champion_and_can_be_loaded(registry: Registry) -> None
     _, saved = checkpoint.read_model(registry.folder / "1")
     with torch.inference_mode():
         torch.testing.assert_close(model(images), saved(images))
-    info = mlflow.models.get_model_info("models:/digits@champion")
-    assert info.signature is not None and info.signature.inputs.inputs[0].shape == (-1, 1, 8, 8)
     [logged] = registry.client.search_logged_models([registry.experiment])
     assert {metric.key: metric.value for metric in logged.metrics or ()} == {"val_accuracy": 0.9, "test_accuracy": 0.5}
     curve = registry.client.get_metric_history(registry.run, "val_accuracy")
@@ -127,48 +87,3 @@ def test_a_registry_that_is_away_has_a_champion_all_the_same(
         registry.register(0.1)
     monkeypatch.undo()
     assert int(registry.at("champion").version) == 1
-
-
-class Choosy(nn.Module):
-    """A model that is in no graph: what it does hangs on what it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(64, 10)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.layer((images if images.sum() > 0 else -images).flatten(1))
-
-
-def formats(registry: Registry) -> set[str]:
-    """Kinds of the files in which the champion's weights are."""
-    [logged] = registry.client.search_logged_models([registry.experiment])
-    folder = Path(logged.artifact_location.removeprefix("file://"), "data")
-    return {path.suffix for path in folder.rglob("*.p*")}
-
-
-def test_a_champion_holds_no_pickle(registry: Registry) -> None:
-    registry.register(0.9)
-    assert formats(registry) == {".pt2"}
-
-
-@pytest.mark.slow
-def test_a_model_of_one_s_own_that_cannot_be_exported_is_kept_as_it_is(registry: Registry) -> None:
-    target = f"{__name__}:Choosy"
-    trial = {"data": {"kind": "digits"}, "model": {"kind": "import", "target": target}}
-    registry.register(0.9, trial, targets=[target])
-    assert formats(registry) == {".pth"}
-    model = mlflow.pytorch.load_model("models:/digits@champion")
-    images = torch.rand(3, 1, 8, 8)
-    with torch.inference_mode():
-        assert torch.equal(model(images), model(-images))
-
-
-@pytest.mark.slow
-def test_a_model_with_several_heads(registry: Registry) -> None:
-    registry.register(0.9, MULTITASK)
-    model = mlflow.pytorch.load_model("models:/digits@champion")
-    outputs = model(torch.rand(2, 1, 40, 40))
-    signature = mlflow.models.get_model_info("models:/digits@champion").signature
-    assert signature is not None
-    assert {spec.name for spec in signature.outputs.inputs} == set(outputs)

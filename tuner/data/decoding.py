@@ -32,6 +32,10 @@ class Undecodable(Exception):
     """A file is not an image that can be decoded; the message says why, without the file's name."""
 
 
+DECODED = (1, 3)
+"""The channels to which files are decoded."""
+
+
 @dataclass(frozen=True)
 class Form:
     """The form that images are decoded to.

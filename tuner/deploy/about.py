@@ -27,7 +27,7 @@ class About:
     """What is known of a model.
 
     Args:
-        source: What it was loaded from, as the user wrote it.
+        source: What it was loaded from, as the user wrote it; empty if MLflow has loaded it.
         signature: Its inputs and outputs.
         task: The task that it was trained for.
         precision: The precision in which it was trained, and measured.
@@ -85,7 +85,8 @@ class About:
             f"({form.resize})",
             "call": f"takes float32 (N, {shape}) in [0, 1]",
         }
-        lines = [f"tuner.load({self.source!r})", *(f"  {name:<9} {text}" for name, text in facts.items())]
+        loaded = f"tuner.load({self.source!r})" if self.source else "a registered model"
+        lines = [loaded, *(f"  {name:<9} {text}" for name, text in facts.items())]
         return "\n".join(lines)
 
     @property

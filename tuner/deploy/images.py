@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from tuner.data.decoding import Form, Undecodable, decode, fitted, formed, shown_size
+from tuner.data.decoding import DECODED, Form, Undecodable, decode, fitted, formed, shown_size
 from tuner.data.pixels import Bytes, Unclear, as_bytes
 from tuner.data.placing import placement
 from tuner.deploy.listing import NO_FILE, Item, listed
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 else:
     Images = Any
 
-DECODED = (1, 3)
-"""The channels to which files are decoded."""
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DIMENSIONS = 4
 """Those of a batch of arrays."""

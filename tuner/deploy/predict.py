@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
-from tuner.data.decoding import Undecodable
+from tuner.data.decoding import DECODED, Undecodable
 from tuner.deploy import output as outputs
 from tuner.deploy.about import About
-from tuner.deploy.images import DECODED
 from tuner.deploy.listing import has_videos, listed
 from tuner.deploy.model import about_of, load_model
 from tuner.deploy.on_devices import OnDevices

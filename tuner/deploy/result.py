@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.error_text import escaped
-from tuner.tasks.predictions.base import Prediction
+from tuner.tasks.predictions.base import Prediction, as_dict
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON has it: the fields of the only head, or ``heads`` with the fields of each by its name."""
-        if "" in self.heads:
-            return {**self.source, **self.heads[""].as_dict()}
-        return {**self.source, "heads": {name: each.as_dict() for name, each in self.heads.items()}}
+        return {**self.source, **as_dict(self.heads)}
 
     def __getattr__(self, name: str) -> Any:
         heads = self.__dict__.get("heads", {})  # copying asks before there are any

@@ -1,11 +1,13 @@
 """A job's winner: its test, what a person looks at of it, and the model that it gives."""
 
+import base64
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from tuner import user_code
 from tuner.error_text import one_line
-from tuner.errors import UserError
+from tuner.errors import Mistakes, UserError
 from tuner.inspection.winner import Look
 from tuner.jobs.context import JobContext
 from tuner.process.signals import on_signal, stop
@@ -98,12 +100,19 @@ class Winner:
         is_usable = not (self.damage or self.untested) and opening.registers(self._job.spec)
         if not is_usable or best is None or best.checkpoint is None:
             return None
+        try:
+            code = user_code.sources_of(best.config.loading_targets or ())
+        except (Mistakes, OSError) as error:  # it was there when the job began
+            self._job.note(f"the model is not registered, because its code cannot be read: {one_line(str(error))}")
+            return None
         data = best.config.describe_data()
         measured = [o.metric for o in self._job.spec.objectives if o.of(best.best_report) is not None]
         return {
             "name": self._job.spec.name,
             "checkpoint": best.checkpoint,
             "targets": best.config.targets,
+            "code": {name: _text(content) for name, content in code.items()},
+            "example": _text(self.seen.example),
             "metric": self._job.spec.objective.metric,
             "mode": self._job.spec.objective.mode,
             "value": best.best,
@@ -111,6 +120,11 @@ class Winner:
             "metrics": [*measured, *self.tested.metrics],
             "epoch": best.best_epoch,
         }
+
+
+def _text(content: bytes) -> str:
+    """Bytes as the journal has them."""
+    return base64.b64encode(content).decode("ascii")
 
 
 def _why(error: UserError) -> str:

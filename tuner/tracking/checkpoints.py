@@ -13,8 +13,8 @@ from tuner.storage.filesystem import as_folder
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking import store
 from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, find, trials_of
-from tuner.tracking.registered_models import champion_of, version_at
-from tuner.train.checkpoint import METRICS, is_checkpoint
+from tuner.tracking.registered_models import DATA, champion_of, version_at
+from tuner.train.checkpoint import DESCRIPTION, METRICS, PACKED, is_checkpoint
 
 FORMS = (
     "a model is NAME (the champion of an experiment, else the winner of its last job), NAME@ALIAS, models:/NAME@ALIAS, "
@@ -75,7 +75,7 @@ def _download(model: str, uri: str, folder: Path, files: Collection[str]) -> Pat
         version, run = _resolved(client, model)
         if version is None:
             return _of_run(client, run, folder, files)
-        return _of_version(client, version, folder, files)
+        return _of_version(client, uri, version, folder, files)
 
 
 @contextlib.contextmanager
@@ -150,8 +150,32 @@ def _winner(client: Any, job: RecordedJob) -> RecordedTrial:
     return best
 
 
-def _of_version(client: Any, version: Any, folder: Path, files: Collection[str]) -> Path:
-    """Download the checkpoint from which a version of a registered model was made."""
+def _of_version(client: Any, uri: str, version: Any, folder: Path, files: Collection[str]) -> Path:
+    """Download the checkpoint of a version of a registered model."""
+    return _held_by(client, uri, version, folder, files) or _made_into(client, version, folder, files)
+
+
+def _held_by(client: Any, uri: str, version: Any, folder: Path, files: Collection[str]) -> Path | None:
+    """Download the checkpoint that a version itself holds; None if it holds none: an older version of tuner made it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        place = client.get_model_version_download_uri(version.name, version.version)
+        artifacts = get_artifact_repository(place, tracking_uri=uri)
+        held = {Path(each.path).name: each.path for each in artifacts.list_artifacts(DATA)}
+        if not {PACKED, *DESCRIPTION} <= held.keys():
+            return None
+        for name, path in held.items():
+            if name in (files or {PACKED, *DESCRIPTION}):
+                artifacts.download_artifacts(path, str(folder))
+    except (MlflowException, OSError, ValueError):  # the run has a copy, or says what is missing
+        return None
+    return folder / DATA
+
+
+def _made_into(client: Any, version: Any, folder: Path, files: Collection[str]) -> Path:
+    """Download the checkpoint of the run from which a version was made."""
     address = f"models:/{version.name}/{version.version}"
     hint = f"mlflow.pytorch.load_model({address!r}) loads the registered model"
     run = store.run_of(client, version.run_id) if version.run_id else None

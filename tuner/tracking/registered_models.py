@@ -10,6 +10,11 @@ from tuner.tracking import store
 CHAMPION, CANDIDATE = "champion", "candidate"
 """Aliases of a registered model's versions: the best one so far, and the latest that is not."""
 
+DATA = "data/checkpoint"
+"""The folder of a version that has the checkpoint of its model, unless an older version of tuner registered it."""
+IMAGE = "image"
+"""The column of images in requests to a model that MLflow serves."""
+
 
 def champion_of(client: Any, name: str) -> Any | None:
     """Return the version of a registered model that is the champion; None if there is none."""
@@ -89,3 +94,11 @@ def _not_registered(client: Any, name: str) -> Problem:
     models = [each.name for each in client.search_registered_models(max_results=1000)]
     near = get_close_matches(name, models, n=3)
     return Problem(message, hint=f"did you mean {' or '.join(near)}?" if near else "")
+
+
+def refusal(why: str) -> Exception:
+    """The error with which a model that MLflow has loaded refuses what it is asked; its server answers 400."""
+    from mlflow.exceptions import MlflowException
+
+    refused: Exception = MlflowException.invalid_parameter_value(why)
+    return refused

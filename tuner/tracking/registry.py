@@ -5,28 +5,22 @@ It imports torch, which takes seconds: the writer process imports it in advance,
 
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
-import torch
-import torch._dynamo  # for torch.export: importing it takes two seconds
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model
 
 from tuner.objectives import Objective
 from tuner.storage import temporary
+from tuner.tracking.mlflow_model import description_of, write_model
 from tuner.tracking.names import recorded
 from tuner.tracking.record.run_files import upload
 from tuner.tracking.registered_models import CANDIDATE, CHAMPION
-from tuner.train.checkpoint import read_model
-from tuner.version import __version__
 
 _VERSION_KEYS = ("metric", "mode", "value", "dataset", "epoch")
 """Keys that are recorded as tags of a model version: they identify a winner and tell which of two is better."""
@@ -42,9 +36,11 @@ def register(client: Any, uri: str, run: str, winner: Mapping[str, Any]) -> str:
         client: A client of the store.
         uri: The store's URI.
         run: Id of the winner's run.
-        winner: ``name`` of the model; ``checkpoint``: a folder; ``targets``: the user's code that the model needs;
-            ``metric``, ``mode`` and ``value`` of the objective; ``dataset``: name and digest; ``epoch``: the best one;
-            ``metrics``: names of the metrics that the run has at that epoch.
+        winner: ``name`` of the model; ``checkpoint``: a folder; ``targets``: the user's code that the trial names;
+            ``code``: the files of that of the model, by their paths, in base64; ``example``: a validation image as
+            `tuner.inspection.winner.Look` has it, in base64; ``metric``, ``mode`` and ``value`` of the objective;
+            ``dataset``: name and digest; ``epoch``: the best one; ``metrics``: names of the metrics that the run has at
+            that epoch. Older versions of tuner recorded winners without code and example.
 
     Returns:
         The version's URI with its alias, such as ``models:/mnist@champion``.
@@ -62,7 +58,12 @@ def register(client: Any, uri: str, run: str, winner: Mapping[str, Any]) -> str:
         logged = _log_model(client, uri, run, winner)
         tags = {f"tuner.{key}": str(winner[key]) for key in _VERSION_KEYS}
         version = client.create_model_version(
-            name, f"models:/{logged.model_id}", run, tags=tags, model_id=logged.model_id
+            name,
+            f"models:/{logged.model_id}",
+            run,
+            tags=tags,
+            description=description_of(Path(winner["checkpoint"]), winner),
+            model_id=logged.model_id,
         )
     champion = _champion(client, name)
     is_champion = champion is not None and champion.version == version.version
@@ -80,32 +81,12 @@ def _existing_version(client: Any, run: str, winner: Mapping[str, Any]) -> Any |
 
 def _log_model(client: Any, uri: str, run: str, winner: Mapping[str, Any]) -> Any:
     """Log the model of the winner's checkpoint to its run, and return it as MLflow's logged model."""
-    signature, model = read_model(Path(winner["checkpoint"]), winner["targets"])
-    image = signature.image
-    example = np.random.default_rng(0).random((2, image.channels, image.height, image.width), dtype=np.float32)
-    with torch.inference_mode():
-        outputs = model(torch.from_numpy(example))
-    example_outputs = {k: v.numpy() for k, v in outputs.items()} if isinstance(outputs, dict) else outputs.numpy()
-    # `mlflow.pytorch.log_model` would start the run again and read the history of each of its metrics.
+    # MLflow's own `log_model` would start the run again and read the history of each of its metrics.
     experiment = client.get_run(run).info.experiment_id
     logged = client.create_logged_model(experiment, name="model", source_run_id=run)
-    with temporary.folder() as temporary_folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow advises other formats
-        save = partial(
-            mlflow.pytorch.save_model,
-            model,
-            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run, model_id=logged.model_id),
-            signature=infer_signature(example, example_outputs),
-            input_example=example,
-        )
-        # Without a list of requirements MLflow infers them by loading the model in another process.
-        requirements = [f"torch=={torch.__version__.partition('+')[0]}"]
-        try:  # as an exported graph, which loads without running pickled code and without tuner
-            folder = Path(temporary_folder, "graph")
-            save(path=folder, pip_requirements=requirements, serialization_format="pt2")
-        except Exception:  # the user's model may contain what torch.export rejects
-            folder = Path(temporary_folder, "model")
-            save(path=folder, pip_requirements=[*requirements, f"tuner=={__version__}"], serialization_format="pickle")
+    with temporary.folder() as temporary_folder:
+        folder = Path(temporary_folder, "model")
+        write_model(folder, Model(logged.artifact_location, run, model_id=logged.model_id), winner)
         upload(folder, logged.artifact_location, "", uri)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run, [LoggedModelOutput(logged.model_id, winner["epoch"])])

@@ -12,10 +12,9 @@ Tensors are read with ``weights_only=True``, so that they cannot run code. The u
 dataset is named in trial.yaml; it is neither imported nor called unless the caller trusts that name.
 """
 
-import contextlib
 import json
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +22,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-import yaml
-from pydantic import ValidationError
 from torch import nn
 
-from tuner.errors import Mistakes, Problem, UserError
+from tuner.errors import Problem, UserError
 from tuner.storage.yaml import parse_yaml, write_yaml
+from tuner.train.damage import Damaged as Damaged
+from tuner.train.damage import errors_as_damage
 from tuner.train.signature import Signature
 from tuner.train.trial_config import TrialConfig
 from tuner.user_code import without_imports
@@ -39,19 +38,19 @@ SIGNATURE = "signature.json"
 METRICS = "metrics.json"
 """The file with the metrics of the epoch after which a checkpoint was saved."""
 
-_WEIGHTS, _STATE, _TRIAL = "model.pt", "state.pt", "trial.yaml"
+TRIAL = "trial.yaml"
+"""The file with the configuration of the trial."""
 
-DESCRIPTION = (_TRIAL, SIGNATURE, METRICS)
+_WEIGHTS, _STATE = "model.pt", "state.pt"
+
+PACKED = "model.pth"
+"""The file that has the weights of a registered checkpoint, see `tuner.train.packed`."""
+
+PACKED_WEIGHTS = "weights"
+"""The key of the weights in it."""
+
+DESCRIPTION = (TRIAL, SIGNATURE, METRICS)
 """The files that say what a checkpoint is; those of the tensors are the large ones."""
-
-
-class Damaged(UserError):
-    """A checkpoint, or one of its files, is missing or cannot be read."""
-
-    @property
-    def why(self) -> str:
-        """What is wrong with the checkpoint, without its path."""
-        return "; ".join(problem.message for problem in self.problems)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Save:
             # Through Python's file objects: torch's own do not report a full disk.
             with (folder / name).open("wb") as file:
                 torch.save(tensors, file)
-        (folder / _TRIAL).write_text(write_yaml(self.trial.model_dump(mode="json")))
+        (folder / TRIAL).write_text(write_yaml(self.trial.model_dump(mode="json")))
         (folder / SIGNATURE).write_text(Signature.of(self.trial).model_dump_json(indent=1), encoding="utf-8")
         # Written last: a checkpoint with this file is complete.
         (folder / METRICS).write_text(json.dumps(self.metrics, indent=1))
@@ -98,7 +97,7 @@ def _copied(value: Any) -> Any:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a checkpoint, complete or not."""
-    return any((folder / name).is_file() for name in (_WEIGHTS, _STATE, _TRIAL, SIGNATURE, METRICS))
+    return any((folder / name).is_file() for name in (_WEIGHTS, _STATE, TRIAL, SIGNATURE, METRICS))
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -107,14 +106,35 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         Damaged: One of the files is missing or damaged.
     """
-    return _read_weights(folder), _read_tensors(folder, _STATE)
+    return read_weights(folder), _read_tensors(folder, _STATE)
 
 
-def _read_weights(folder: Path) -> dict[str, Any]:
-    weights = _read_tensors(folder, _WEIGHTS)
+def read_weights(folder: Path) -> dict[str, Any]:
+    """Read the weights of a checkpoint, on the CPU.
+
+    Raises:
+        Damaged: Their file is missing or damaged.
+    """
+    if _is_packed(folder):
+        return checked_weights(_read_tensors(folder, PACKED).get(PACKED_WEIGHTS), folder, PACKED)
+    return checked_weights(_read_tensors(folder, _WEIGHTS), folder)
+
+
+def _is_packed(folder: Path) -> bool:
+    return (folder / PACKED).is_file() and not (folder / _WEIGHTS).is_file()
+
+
+def checked_weights(weights: Any, folder: Path, name: str = _WEIGHTS) -> dict[str, Any]:
+    """Return the content of a file of a checkpoint if it is weights.
+
+    Raises:
+        Damaged: It is not.
+    """
+    if not isinstance(weights, dict):
+        raise Damaged(Problem(f"is a damaged checkpoint: {name} holds no weights", where=str(folder)))
     invalid = next((name for name, value in weights.items() if not _is_weight(name, value)), None)
     if invalid is not None:
-        message = f"is a damaged checkpoint: {invalid!r} in {_WEIGHTS} is not a weight"
+        message = f"is a damaged checkpoint: {invalid!r} in {name} is not a weight"
         raise Damaged(Problem(message, where=str(folder)))
     return weights
 
@@ -172,22 +192,31 @@ def read_model(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, nn
     return signature, model
 
 
-def read_inference(folder: Path, trust: Collection[str] = ()) -> tuple[Signature, TrialConfig, nn.Module]:
-    """As `read_model`; also return the trial, of whose sections only those of the model and the task count here."""
-    _check_complete(folder)
+def read_inference(
+    folder: Path, trust: Collection[str] = (), weights: dict[str, Any] | None = None
+) -> tuple[Signature, TrialConfig, nn.Module]:
+    """As `read_model`; also return the trial, of whose sections only those of the model and the task count here.
+
+    Args:
+        folder: The checkpoint.
+        trust: As for `read_model`.
+        weights: Its weights, if they are read already.
+    """
+    if weights is None:
+        _check_complete(folder)
     signature, trial = read_description(folder, trust)
-    weights = _read_weights(folder)
+    weights = read_weights(folder) if weights is None else weights
     image, outputs = signature.image, signature.task_outputs
     hint = "tuner.load(..., code=FOLDER) searches that folder, too, as --code FOLDER does in a command"
-    with _errors_as_damage(folder, f"{_TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code), hint=hint):
+    with errors_as_damage(folder, f"{TRIAL} and {SIGNATURE}", is_code=bool(trial.model.user_code), hint=hint):
         trial.model.check(image, outputs)
-    with _errors_as_damage(folder, _WEIGHTS):
+    with errors_as_damage(folder, _WEIGHTS):
         if not trial.model.user_code:  # a damaged trial.yaml may describe a model that does not fit into memory
             with torch.device("meta"):
                 needed = sum(each.numel() for each in trial.model.build(image, outputs).parameters())
             stored = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
             if needed > stored:
-                raise RuntimeError(f"{_TRIAL} describes {needed} weights, but {_WEIGHTS} holds {stored}")
+                raise RuntimeError(f"{TRIAL} describes {needed} weights, but {_WEIGHTS} holds {stored}")
         model = trial.model.build(image, outputs)
         model.load_state_dict(weights)
     return signature, trial, model.eval()
@@ -203,7 +232,7 @@ def read_description(folder: Path, trust: Collection[str] = ()) -> tuple[Signatu
         Damaged: One of the files is missing or damaged.
         UserError: The checkpoint names code that is not trusted.
     """
-    _check_complete(folder, (_TRIAL, METRICS))
+    _check_complete(folder, (TRIAL, METRICS))
     signature = _read_signature(folder)
     if signature is None:
         trial = _read_trial(folder, trust, ("model", "data"))
@@ -223,21 +252,22 @@ def read_trial(folder: Path, trust: Collection[str] = ()) -> TrialConfig:
     return _read_trial(folder, trust, ("model", "data"))
 
 
-def _check_complete(folder: Path, needed: Sequence[str] = (_WEIGHTS, _TRIAL, METRICS)) -> None:
-    missing = [name for name in needed if not (folder / name).is_file()]
+def _check_complete(folder: Path, needed: Sequence[str] = (_WEIGHTS, TRIAL, METRICS)) -> None:
+    packed = {_WEIGHTS} if _is_packed(folder) else set()
+    missing = [name for name in needed if name not in packed and not (folder / name).is_file()]
     if missing:
         raise Damaged(Problem(f"is not a checkpoint: {', '.join(missing)} not found", where=str(folder)))
 
 
 def _read_trial(folder: Path, trust: Collection[str], sections: Sequence[str]) -> TrialConfig:
     """Read the trial; the user's code named in these sections has to be trusted."""
-    with _errors_as_damage(folder, _TRIAL):
-        data = parse_yaml((folder / _TRIAL).read_text())
-    _check_trusted(TrialConfig.targets_in(data, sections), trust, str(folder / _TRIAL))
+    with errors_as_damage(folder, TRIAL):
+        data = parse_yaml((folder / TRIAL).read_text())
+    _check_trusted(TrialConfig.targets_in(data, sections), trust, str(folder / TRIAL))
     hint = ""
     if TrialConfig.targets_in(data, ("data",)) and not (folder / SIGNATURE).is_file():
         hint = f"there is no {SIGNATURE}: without it, building the model needs the dataset that it was trained on"
-    with _errors_as_damage(folder, _TRIAL, is_code=bool(TrialConfig.targets_in(data, sections)), hint=hint):
+    with errors_as_damage(folder, TRIAL, is_code=bool(TrialConfig.targets_in(data, sections)), hint=hint):
         return TrialConfig.model_validate(data)
 
 
@@ -245,50 +275,8 @@ def _read_signature(folder: Path) -> Signature | None:
     """Read the signature; None if an older version wrote the checkpoint."""
     if not (folder / SIGNATURE).is_file():
         return None
-    with _errors_as_damage(folder, SIGNATURE):
+    with errors_as_damage(folder, SIGNATURE):
         return Signature.model_validate_json((folder / SIGNATURE).read_bytes())
-
-
-@contextlib.contextmanager
-def _errors_as_damage(folder: Path, name: str, *, is_code: bool = False, hint: str = "") -> Iterator[None]:
-    """Turn errors of the body into Damaged: the file is damaged, or the user's code is missing or does not fit.
-
-    Args:
-        folder: The checkpoint.
-        name: The file that the body reads.
-        is_code: Whether the body calls the user's code.
-        hint: A further hint if that code fails.
-    """
-    try:
-        yield
-    except (ValidationError, Mistakes) as error:
-        where = str(folder)
-        if is_code:
-            problems = [
-                Problem(
-                    f"cannot be loaded: {each.message}", where=where, hint="; ".join(filter(None, (each.hint, hint)))
-                )
-                for each in _problems(error)
-            ]
-        else:
-            problems = [Problem(f"is a damaged checkpoint: {name}: {each}", where=where) for each in _problems(error)]
-        raise Damaged(*problems) from None
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, RuntimeError) as error:
-        raise Damaged(Problem(f"is a damaged checkpoint: {name}: {error}", where=str(folder))) from None
-
-
-def _problems(error: ValidationError | Mistakes) -> list[Problem]:
-    """The single problems of an error."""
-    if isinstance(error, Mistakes):
-        return error.problems
-    problems = []
-    for each in error.errors():
-        cause = each.get("ctx", {}).get("error")
-        key = ".".join(map(str, each["loc"]))
-        problems += (
-            cause.problems if isinstance(cause, Mistakes) else [Problem(each["msg"].removeprefix("Value error, "), key)]
-        )
-    return problems
 
 
 def _check_trusted(targets: list[str], trust: Collection[str], where: str) -> None:

@@ -1,12 +1,15 @@
 """The signature of a model: everything that inference needs to know without the dataset."""
 
 import platform
+from math import prod
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from tuner.config import Config
+from tuner.instances import mask_sides
 from tuner.interfaces import ImageShape, Output, Target
 from tuner.train.trial_config import TrialConfig
 from tuner.version import __version__
@@ -84,6 +87,18 @@ class OutputSignature(Config):
             instances=self.boxes and self.masks,
             ids=self.ids,
         )
+
+    def specimen(self, height: int, width: int) -> Tensor:
+        """Such an output for one image of this size, in which something is found: for what is said of outputs.
+
+        Args:
+            height: Height of the input in pixels.
+            width: Its width.
+        """
+        if not self.boxes:
+            return torch.ones(1, self.size, *((height, width) if self.per_pixel else ()))
+        mask = torch.ones(prod(mask_sides(height, width)) if self.masks else 0)
+        return torch.cat([torch.tensor([0.0, 0.0, width, height, 1.0, 0.0]), mask]).view(1, 1, -1)
 
     @property
     def predicts(self) -> str:

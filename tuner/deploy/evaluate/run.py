@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tuner.data.decoding import DECODED
 from tuner.deploy.about import About
 from tuner.deploy.evaluate.classes import Match, match_targets, notes_of
 from tuner.deploy.evaluate.comparison import answers, differences
@@ -16,7 +17,6 @@ from tuner.deploy.evaluate.measured import Measured, measure
 from tuner.deploy.evaluate.report import Comparison, Report
 from tuner.deploy.evaluate.resampling import RESAMPLES, resample
 from tuner.deploy.evaluate.sets import EvaluationSet, evaluation_set
-from tuner.deploy.images import DECODED
 from tuner.deploy.model import about_of, load_model
 from tuner.errors import Problem, UserError
 from tuner.train.device import pick_device

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tuner.data.decoding import Form, Undecodable
-from tuner.deploy.images import DECODED, decoded
+from tuner.data.decoding import DECODED, Form, Undecodable
+from tuner.deploy.images import decoded
 from tuner.deploy.listing import listed
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted

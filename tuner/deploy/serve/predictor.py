@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tuner.data.decoding import Form, Undecodable
+from tuner.data.decoding import DECODED, Form, Undecodable
 from tuner.data.pixels import Unclear
-from tuner.deploy.images import DECODED, Decoded, decoded
+from tuner.deploy.images import Decoded, decoded
 from tuner.deploy.listing import Item
 from tuner.deploy.model import about_of, load_model
 from tuner.deploy.output.json_lines import as_json

@@ -1,7 +1,7 @@
 """The base class of predictions: what a head of a model says of one image."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -97,3 +97,10 @@ class Prediction(ABC):
     @abstractmethod
     def __str__(self) -> str:
         """The prediction in a few words."""
+
+
+def as_dict(heads: Mapping[str, Prediction]) -> dict[str, Any]:
+    """What heads say of an image as JSON has it: the fields of the only head, or ``heads`` with those of each."""
+    if "" in heads:
+        return heads[""].as_dict()
+    return {"heads": {name: each.as_dict() for name, each in heads.items()}}

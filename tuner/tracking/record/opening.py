@@ -29,8 +29,8 @@ def rules_of(spec: ExperimentSpec) -> Rules:
 
 
 def registers(spec: ExperimentSpec) -> bool:
-    """Whether the winner is registered: a model of the user's own would need its code wherever it is loaded."""
-    return spec.tracking.register_model and not spec.trial.is_function and not spec.trial.targets
+    """Whether the winner is registered: only the user's code knows what a function of the user's own returns."""
+    return spec.tracking.register_model and not spec.trial.is_function
 
 
 def opening(
