@@ -1,9 +1,10 @@
 """COCO's average precision from the matches of each image, for any number of times that an image counts."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tuner.process.collection import without_collection
 
 if TYPE_CHECKING:
     from hotcoco import COCOeval
@@ -13,25 +14,12 @@ _RECALLS = np.linspace(0, 1, 101)
 """The recalls at which COCO reads the precision."""
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """What was found of a class, and of objects of an area, in all images.
-
-    Args:
-        images: The image of each detection, the surest first, int64 (D,).
-        right: Whether each finds an object, at each threshold: (T, D).
-        wrong: Whether each finds none, and is no detection of an ignored object, (T, D).
-        of: The image of each object that counts, int64 (O,).
-    """
-
-    images: Array
-    right: Array
-    wrong: Array
-    of: Array
-
-
 class Matched:
     """The matches of detections with objects, as COCO's evaluation found them: they are the same in any resample.
+
+    All classes, areas and thresholds lie behind each other in arrays, in this order; what belongs to one of each is a
+    *curve* here. Precision is computed at *hits* alone, the detections that find an object: between two of them it
+    falls, and COCO reads the largest one behind a place.
 
     Args:
         evaluation: COCO's evaluation, whose images are numbered from 0.
@@ -39,31 +27,27 @@ class Matched:
 
     def __init__(self, evaluation: "COCOeval") -> None:
         parameters = evaluation.params
-        self._classes, self._areas = list(parameters.cat_ids), [tuple(each) for each in parameters.area_rng]
-        self._thresholds = len(parameters.iou_thrs)
+        classes, areas = list(parameters.cat_ids), [tuple(each) for each in parameters.area_rng]
+        self._shape = (len(classes), len(areas), len(parameters.iou_thrs))
         by_cell: dict[tuple[int, tuple[float, ...]], list[dict[str, Any]]] = {}
-        for each in evaluation.eval_imgs:
-            if each is not None:
-                by_cell.setdefault((each["category_id"], tuple(each["aRng"])), []).append(each)
-        self._cells = [
-            [self._cell(by_cell.get((number, area), [])) for area in self._areas] for number in self._classes
-        ]
-
-    def _cell(self, images: list[dict[str, Any]]) -> _Cell:
-        images = sorted(images, key=lambda each: each["image_id"])
-
-        def joined(name: str) -> Array:
-            parts = [np.asarray(each[name], dtype=bool).reshape(self._thresholds, -1) for each in images]
-            return np.concatenate(parts, axis=1) if parts else np.zeros((self._thresholds, 0), dtype=bool)
-
-        numbers = [each["image_id"] for each in images]
-        scores = np.array([score for each in images for score in each["dtScores"]])
-        order = np.argsort(-scores, kind="stable")
-        found, ignored = joined("dtMatched")[:, order], joined("dtIgnore")[:, order]
-        counted = [sum(map(bool, each["gtInDenominator"])) for each in images]
-        of_detections = np.repeat(np.array(numbers, dtype=np.int64), [len(each["dtScores"]) for each in images])
-        of_objects = np.repeat(np.array(numbers, dtype=np.int64), counted)
-        return _Cell(of_detections[order], found & ~ignored, ~found & ~ignored, of_objects)
+        found = _Flat()
+        with without_collection():  # hotcoco makes a dict of lists for each image, class and area
+            for each in evaluation.eval_imgs:
+                if each is not None:
+                    by_cell.setdefault((each["category_id"], tuple(each["aRng"])), []).append(each)
+            for number in classes:
+                for area in areas:
+                    found.add(by_cell.pop((number, area), []), len(parameters.iou_thrs))
+        self._objects, self._object_ends = _joined(found.objects)
+        self._detections, list_ends = _joined(found.lists)
+        starts = np.concatenate([[0], list_ends])[found.list_of]
+        hits, self._hit_ends = _joined(found.hits)
+        self._curve_of = np.repeat(np.arange(len(found.hits)), np.diff(self._hit_ends, prepend=0))
+        self._hit_starts = np.concatenate([[0], self._hit_ends[:-1]]).astype(np.int64)
+        self._starts = starts[self._curve_of]
+        self._places = self._starts + hits
+        """Where the hits are among the detections, and where the detections of their curves begin."""
+        self._hits = self._detections[self._places]
 
     def accumulated(self, counts: Array) -> dict[str, Array]:
         """What COCO's evaluation accumulates, if each image counted so many times; NaN where no object counts.
@@ -74,31 +58,82 @@ class Matched:
         Returns:
             ``precision``, float64 (T, 101, classes, areas), and ``recall``, (T, classes, areas).
         """
-        shape = (len(self._classes), len(self._areas))
-        precision = np.full((self._thresholds, len(_RECALLS), *shape), np.nan)
-        recall = np.full((self._thresholds, *shape), np.nan)
-        for number, areas in enumerate(self._cells):
-            for area, cell in enumerate(areas):
-                if objects := counts[cell.of].sum():
-                    curve, reached = _curve(cell, counts[cell.images], objects)
-                    precision[..., number, area], recall[..., number, area] = curve, reached
-        return {"precision": precision, "recall": recall}
+        objects = np.repeat(self._objects_counted(counts), self._shape[2])
+        detections, hits = (_from_zero(counts[each]) for each in (self._detections, self._hits))
+        right = hits[1:] - hits[self._hit_starts][self._curve_of]
+        precision = right / (detections[self._places + 1] - detections[self._starts] + np.spacing(1))
+        for start, end in zip(self._hit_starts.tolist(), self._hit_ends.tolist(), strict=True):
+            backwards = precision[start:end][::-1]
+            np.maximum.accumulate(backwards, out=backwards)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall = (hits[self._hit_ends] - hits[self._hit_starts]) / objects
+        curves = self._read(precision, right, objects)
+        curves[objects == 0] = np.nan
+        return {
+            "precision": curves.reshape(*self._shape, -1).transpose(2, 3, 0, 1),
+            "recall": recall.reshape(self._shape).transpose(2, 0, 1),
+        }
+
+    def _read(self, precision: Array, right: Array, objects: Array) -> Array:
+        """Read the precision at each recall, (curves, 101): behind the first hit that reaches it, 0 if none does."""
+        needed = np.ceil(_RECALLS * objects[:, None]).astype(np.int64)
+        divisor = np.maximum(objects, 1)[:, None]
+        needed -= (needed - 1) / divisor >= _RECALLS  # the product may be rounded up
+        needed += needed / divisor < _RECALLS
+        many = max(int(objects.max(initial=0)), int(right.max(initial=0))) + 2
+        wanted = needed + many * np.arange(len(objects))[:, None]
+        at = np.searchsorted(right + many * self._curve_of, wanted.ravel()).reshape(wanted.shape)
+        return np.where(at < self._hit_ends[:, None], np.append(precision, 0)[at], 0)
 
     def support(self, counts: Array) -> Array:
         """How many objects of each class count, (classes,)."""
-        return np.array([counts[areas[0].of].sum() for areas in self._cells])
+        return self._objects_counted(counts).reshape(self._shape[:2])[:, 0]
+
+    def _objects_counted(self, counts: Array) -> Array:
+        """How many objects of each class and area count."""
+        return np.diff(_from_zero(counts[self._objects])[self._object_ends], prepend=0)
 
 
-def _curve(cell: _Cell, counts: Array, objects: int) -> tuple[Array, Array]:
-    """The precision at each recall, (T, 101), and the recall that is reached, (T,)."""
-    curve = np.zeros((len(cell.right), len(_RECALLS)))
-    if not len(counts):
-        return curve, curve[:, 0]
-    right, wrong = (np.cumsum(each * counts, axis=1, dtype=np.float64) for each in (cell.right, cell.wrong))
-    precision = right / (right + wrong + np.spacing(1))
-    falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    recall = right / objects
-    for row, (reached, values) in enumerate(zip(recall, falling, strict=True)):
-        places = np.searchsorted(reached, _RECALLS, side="left")
-        curve[row, places < len(values)] = values[places[places < len(values)]]
-    return curve, recall[:, -1]
+class _Flat:
+    """What is joined to the arrays of `Matched`, class after class, area after area."""
+
+    def __init__(self) -> None:
+        self.objects: list[Array] = []
+        """The images of the objects that count, of each class and area."""
+        self.lists: list[Array] = []
+        """The images of detections, the surest first, without those of ignored objects."""
+        self.list_of: list[int] = []
+        """Which of these lists each curve has: thresholds share one unless a detection is ignored at one of them."""
+        self.hits: list[Array] = []
+        """The places in its list of the detections that find an object, of each curve."""
+
+    def add(self, images: list[dict[str, Any]], thresholds: int) -> None:
+        """Add the matches of the images of a class and an area."""
+        images = sorted(images, key=lambda each: each["image_id"])
+
+        def joined(name: str) -> Array:
+            parts = [np.asarray(each[name], dtype=bool).reshape(thresholds, -1) for each in images]
+            return np.concatenate(parts, axis=1) if parts else np.zeros((thresholds, 0), dtype=bool)
+
+        numbers = np.array([each["image_id"] for each in images], dtype=np.int64)
+        scores = np.array([score for each in images for score in each["dtScores"]])
+        order = np.argsort(-scores, kind="stable")
+        matched, counted = joined("dtMatched")[:, order], ~joined("dtIgnore")[:, order]
+        self.objects.append(np.repeat(numbers, [sum(map(bool, each["gtInDenominator"])) for each in images]))
+        of = np.repeat(numbers, [len(each["dtScores"]) for each in images])[order]
+        for at, kept in enumerate(counted):
+            if at == 0 or not np.array_equal(kept, counted[at - 1]):
+                self.lists.append(of[kept])
+            self.list_of.append(len(self.lists) - 1)
+            self.hits.append(np.flatnonzero(matched[at][kept]))
+
+
+def _joined(arrays: list[Array]) -> tuple[Array, Array]:
+    """Arrays of numbers behind each other, and where each ends."""
+    ends: Array = np.cumsum([len(each) for each in arrays], dtype=np.int64)
+    return np.concatenate([np.zeros(0, dtype=np.int64), *arrays]), ends
+
+
+def _from_zero(counts: Array) -> Array:
+    """How many there are before each place, and in all."""
+    return np.concatenate([[0], np.cumsum(counts)])
