@@ -83,7 +83,9 @@ def predict(
     from tuner.deploy.predict import predict_files
     from tuner.deploy.result import Skipped
     from tuner.tasks.predictions.base import Options
+    from tuner.train.device import keep_freed_memory
 
+    keep_freed_memory()
     given: dict[str, Any] = {
         name: value for name, value in (("top", top), ("threshold", threshold)) if value is not None
     }

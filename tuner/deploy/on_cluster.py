@@ -23,7 +23,7 @@ from tuner.ray_backend.mapping import Actors, asked_of_nodes, mapped
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.tasks.predictions.base import Options
 from tuner.tracking.checkpoints import checkpoint_of
-from tuner.train.device import trial_device
+from tuner.train.device import keep_freed_memory, trial_device
 
 _AT_ONCE = 1000
 """Most images of a call of an actor: a file that is lost with its node is predicted for once more."""
@@ -143,6 +143,7 @@ class _Predicting:
     """
 
     def __init__(self, folder: Path, asked: Asked, *, has_gpu: bool, threads: int) -> None:
+        keep_freed_memory()
         torch.set_num_threads(threads)
         module = load_model(folder, asked.trust)
         devices = [trial_device(has_gpu)]
