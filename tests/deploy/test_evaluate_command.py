@@ -1,6 +1,7 @@
 """``tuner evaluate`` as somebody types it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,27 @@ class TestFolders:
         assert said_as_json(tuner(here, *arguments)[1])["images"] == 30
         status, said = tuner(here, "evaluate", "./late", "sets", "--split", "test")
         assert status == 2 and "--split: sets has no test set\n    it has: train, validation\n" in said
+
+    def test_files_that_the_model_was_trained_on_are_told(self, here: Path) -> None:
+        digits_in(here / "plain", 60, {number: str(number) for number in range(10)})
+        data = {"kind": "image_folder", "root": str(here / "plain"), "size": 8, "channels": 1}
+        trial = TrialConfig.model_validate({"data": data, "model": CNN, "epochs": 1, "seed": 3})
+        epochs.trained(trial, here / "of_plain")
+        shutil.copytree(here / "plain", here / "copy")
+        written(here / "plain.yaml", data=data)
+        told = "./of_plain/1 was trained on these files, and its numbers here are too good: "
+
+        def notes(model: str, *data: str) -> list[str]:
+            found = said_as_json(tuner(here, "evaluate", model, *data, "--json", "--resamples", "0")[1])
+            return [note for note in found["notes"] if "was trained on" in note]
+
+        assert notes("./of_plain/1", "copy") == [f"{told}give the experiment's file, whose test set is new"]
+        assert notes("./of_plain/1", "plain.yaml", "--split", "train") == [f"{told}only the test set is new to it"]
+        assert notes("./late", "copy", "--compare", "./of_plain/1"), "the other one, too"
+        assert not notes("./of_plain/1", "plain.yaml") and not notes("./late", "copy")
+        shutil.copytree(here / "plain", here / "other")
+        next((here / "other" / "1").iterdir()).unlink()
+        assert not notes("./of_plain/1", "other"), "other files"
 
     @pytest.mark.slow
     def test_output(self, here: Path) -> None:

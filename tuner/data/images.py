@@ -118,6 +118,11 @@ class ImageData(Config):
         """The targets by name."""
 
     @property
+    def files_digest(self) -> str:
+        """A digest of the user's files, whichever of them are in which set, the same for a copy; empty for others."""
+        return ""
+
+    @property
     def balances_loss(self) -> bool:
         """Whether rare classes are to weigh more in the loss, where that has no class weights of its own."""
         return False

@@ -127,6 +127,8 @@ class Signature(Config):
     """Outputs by head; the only output of a model that returns a tensor is named ``""``."""
     versions: dict[str, str]
     """Versions of the libraries that wrote the signature."""
+    files: str = ""
+    """Digest of the user's files that the model was trained on and validated with; empty if unknown."""
 
     @classmethod
     def of(cls, trial: TrialConfig) -> Self:
@@ -154,6 +156,7 @@ class Signature(Config):
             preprocessing=tuple(trial.data.preprocessing),
             outputs=outputs,
             versions={"tuner": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+            files=trial.data.files_digest,
         )
 
     @property

@@ -102,6 +102,10 @@ class EncodedImages(MeasuredImages):
         """
 
     @property
+    def files_digest(self) -> str:
+        return self._complete.digest if imports_allowed() else ""
+
+    @property
     def _listing(self) -> Listing:
         """What the dataset holds, without what `skip_broken` leaves out.
 

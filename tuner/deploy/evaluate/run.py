@@ -114,7 +114,7 @@ def evaluate(
         settings.resamples,
         settings.seed,
         paths,
-        notes_of(matches[0], abouts[0], first.left_out),
+        [*_seen(abouts, of), *notes_of(matches[0], abouts[0], first.left_out)],
         comparison,
     )
 
@@ -143,6 +143,18 @@ def _measured(
 def _others(abouts: list[About]) -> list[About | None]:
     """For each model the one that it is compared with."""
     return [None] if len(abouts) == 1 else [abouts[1], abouts[0]]
+
+
+def _seen(abouts: list[About], of: EvaluationSet) -> list[str]:
+    """Warnings that models have seen the images before."""
+    if of.name == "test" or not (digest := of.files_digest):
+        return []
+    instead = "only the test set is new to it" if of.is_divided else "give the experiment's file, whose test set is new"
+    return [
+        f"{about.source} was trained on these files, and its numbers here are too good: {instead}"
+        for about in abouts
+        if about.signature.files == digest
+    ]
 
 
 def _check_channels(about: About, of: EvaluationSet) -> None:

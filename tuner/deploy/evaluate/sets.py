@@ -63,6 +63,12 @@ class EvaluationSet:
         with self._as_divided():
             return replace(self, data=type(self.data).model_validate(self.data.model_dump() | {"instances": True}))
 
+    @property
+    def files_digest(self) -> str:
+        """A digest of the user's files; empty if they are none."""
+        with self._as_divided():
+            return self.data.files_digest
+
     @contextmanager
     def opened(self, form: Form, device: torch.device) -> Iterator[Source]:
         """Open the images in a form.
