@@ -245,6 +245,9 @@ class TestLoad:
                 pass
             refused = service.ask(body=bytes(100_000))
             assert refused.status == 429 and refused.headers["retry-after"] == "1"
+            assert refused.json["error"] == "the service is busy: 2 requests wait already" and refused.json["hint"]
+            assert 'model="digits",role="",status="429"' in service.ask("/metrics").body.decode()
+            assert service.ask("/v1/models/cats/predict", b"x").status == 404
             assert service.ask("/health").status == 200
             slow.go.set()
             assert [each.result().status for each in waiting] == [200, 200]
@@ -341,3 +344,19 @@ class TestFacts:
                 assert reply.status == 401 and reply.headers["www-authenticate"] == "Bearer"
             assert service.ask(PREDICT, b"x", headers={"Authorization": "Bearer a-token-of-a-test"}).status == 200
             assert service.ask("/health").status == 200 and service.ask("/metrics").status == 401
+
+    def test_a_full_queue_asks_for_the_token_first(self) -> None:
+        slow = Slow()
+        with (
+            serving({"digits": slow}, Limits(queue=1), token="a-token-of-a-test") as service,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            headers = {"Authorization": "Bearer a-token-of-a-test"}
+            waiting = pool.submit(service.ask, PREDICT, b"x", headers=headers)
+            while not slow.asked:
+                pass
+            assert (
+                service.ask(PREDICT, b"x").status == 401 and service.ask(PREDICT, b"x", headers=headers).status == 429
+            )
+            slow.go.set()
+            assert waiting.result().status == 200

@@ -26,6 +26,15 @@ class Admission:
         """Requests that are let in and not yet answered."""
         self._bytes = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more requests are let in."""
+        return self.requests >= self._limits.queue
+
+    def refusal(self) -> Refused:
+        """What a client is told while the queue is full."""
+        return self._full(f"{self.requests} requests wait already")
+
     @contextmanager
     def admitted(self) -> Iterator["Admitted"]:
         """Let a request in until the end of the body.
@@ -33,8 +42,8 @@ class Admission:
         Raises:
             Refused: The queue is full.
         """
-        if self.requests >= self._limits.queue:
-            raise self._full(f"{self.requests} requests wait already")
+        if self.is_full:
+            raise self.refusal()
         self.requests += 1
         one = Admitted(self, self._limits)
         try:

@@ -16,6 +16,7 @@ from tuner.deploy.serve.asked import Answered, Asked
 from tuner.deploy.serve.http import description
 from tuner.deploy.serve.http.admission import Admission
 from tuner.deploy.serve.http.body import asked_in
+from tuner.deploy.serve.http.gate import Gate
 from tuner.deploy.serve.http.page import PATHS, add_page
 from tuner.deploy.serve.http.refused import Refused
 from tuner.deploy.serve.http.token import Guard
@@ -76,6 +77,7 @@ def application(models: Models, limits: Limits, measures: Measures, token: str |
             return _json(name, role, version, answered)
 
     add_page(app)
+    app.add_middleware(Gate, admission=admission, models=models, measures=measures)
     app.add_middleware(Guard, token=token, free=(*_HEALTH, *PATHS))
     return app
 
