@@ -171,6 +171,15 @@ def test_weights_lie_in_it_once_and_hold_no_code(registry: Registry) -> None:
     assert equal(content["weights"], saved)
 
 
+def test_it_is_served_where_pickles_are_forbidden(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.register(0.9)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    served = mlflow.pyfunc.load_model(CHAMPION)
+    assert served.predict(served.input_example)[0]["label"] in map(str, range(10))
+    with pytest.raises(MlflowException, match="using pickle is disallowed"):  # which MLflow says of any model.pth
+        mlflow.pytorch.load_model(CHAMPION)
+
+
 def test_a_version_stands_without_its_run(registry: Registry) -> None:
     registry.register(0.9)
     registry.client.delete_run(registry.run)

@@ -13,6 +13,7 @@ from conftest import eventually, start_job
 from mlflow import MlflowClient
 
 from benchmarks.servers import free_port, mlflow_server, postgres, postgres_programs
+from tuner.tracking.checkpoints import checkpoint_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 
@@ -108,6 +109,8 @@ def test_the_champion_comes_from_the_server(jobs: Jobs) -> None:
     before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(jobs.uri)
     mlflow.set_registry_uri(jobs.uri)
+    with checkpoint_of("models:/one@champion", jobs.uri) as folder:
+        assert (folder / "model.pth").is_file()  # the version's own, and not that of its run
     try:
         model = mlflow.pytorch.load_model("models:/one@champion")
     finally:

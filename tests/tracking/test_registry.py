@@ -1,5 +1,6 @@
 """Winners in MLflow's registry: a real store, real models."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def test_the_first_is_the_champion_and_can_be_loaded(registry: Registry) -> None
     with torch.inference_mode():
         torch.testing.assert_close(model(images), saved(images))
     [logged] = registry.client.search_logged_models([registry.experiment])
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "digits", "version": version.version}]
     assert {metric.key: metric.value for metric in logged.metrics or ()} == {"val_accuracy": 0.9, "test_accuracy": 0.5}
     curve = registry.client.get_metric_history(registry.run, "val_accuracy")
     assert [point.step for point in curve] == [1, 2, 3]  # as it was before

@@ -22,6 +22,7 @@ from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from tuner.data.decoding import DECODED
+from tuner.formatting import counted
 from tuner.placement import Placement
 from tuner.storage import temporary
 from tuner.tasks import TaskConfig
@@ -130,6 +131,6 @@ def description_of(folder: Path, winner: Mapping[str, Any]) -> str:
     for name, each in signature.outputs.items():
         of = f" of {', '.join(each.classes)}" if each.classes else f" of {each.size}" * (not each.unit)
         lines.append(f"predicts{f' ({name})' if name else ''}: {each.predicts}{of}")
-    lines.append(f"images: {size.channels} channels, {size.width}x{size.height}; the model resizes others")
+    lines.append(f"images: {counted(size.channels, 'channel')}, {size.width}x{size.height}; the model resizes others")
     lines.append(f"{winner['metric']}: {winner['value']:.6g} on {winner['dataset']} after epoch {winner['epoch']}")
     return "\n".join(f"- {line}" for line in lines)

@@ -3,6 +3,7 @@
 It imports torch, which takes seconds: the writer process imports it in advance, while trials train.
 """
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,8 @@ def register(client: Any, uri: str, run: str, winner: Mapping[str, Any]) -> str:
             description=description_of(Path(winner["checkpoint"]), winner),
             model_id=logged.model_id,
         )
+        registered = json.dumps([{"name": name, "version": version.version}])  # the page of the model reads it
+        client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": registered})
     champion = _champion(client, name)
     is_champion = champion is not None and champion.version == version.version
     alias = CHAMPION if is_champion or _is_better(winner, champion) else CANDIDATE
