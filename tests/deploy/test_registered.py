@@ -29,6 +29,7 @@ import tuner
 from benchmarks.servers import free_port
 from tuner.data.digits import Digits
 from tuner.errors import UserError
+from tuner.models.pretrained import weight_files
 
 CHAMPION = "models:/digits@champion"
 SCENES: dict[str, Any] = {"kind": "mnist_scenes", "source": "digits", "size": 32, "largest": 24, "digits": 2}
@@ -168,7 +169,9 @@ def test_weights_lie_in_it_once_and_hold_no_code(registry: Registry) -> None:
     assert sum(path.stat().st_size for path in files) < 1.2 * weights.stat().st_size
     content = torch.load(registry.model() / "data" / "checkpoint" / "model.pth", weights_only=True)
     saved = torch.load(weights, weights_only=True)
-    assert equal(content["weights"], saved)
+    assert equal(content["state_dict"], saved)
+    begun = weight_files.read(weight_files.path_of(str(registry.model() / "data" / "checkpoint")))
+    assert equal(begun, saved)  # as `model.weights` of the next experiment
 
 
 def test_it_is_served_where_pickles_are_forbidden(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +325,7 @@ class TestWhatIsWrong:
     def test_code_in_it_does_not_run(self, there: Registry) -> None:
         proof = there.folder / "proof"
         (there.model() / "data" / "checkpoint" / "model.pth").write_bytes(b"")
-        torch.save({"weights": Runs(str(proof)), "files": {}}, there.model() / "data" / "checkpoint" / "model.pth")
+        torch.save({"state_dict": Runs(str(proof)), "files": {}}, there.model() / "data" / "checkpoint" / "model.pth")
         tampered = (there.model() / "MLmodel").read_text().replace("tuner.deploy.registered", "antigravity")
         with pytest.raises(UserError, match="loading it could run code, so it is not loaded"):
             tuner.load(CHAMPION)
@@ -349,7 +352,9 @@ class TestWhatIsWrong:
             with pytest.raises((UserError, EOFError), match=r"model\.pth|Ran out of input"):
                 load(CHAMPION)
 
-    @pytest.mark.parametrize("content", [[1], {}, {"weights": {}, "files": {}}, {"weights": {"a": 1}, "files": 3}])
+    @pytest.mark.parametrize(
+        "content", [[1], {}, {"state_dict": {}, "files": {}}, {"state_dict": {"a": 1}, "files": 3}]
+    )
     def test_another_content_is_told(self, there: Registry, content: Any) -> None:
         torch.save(content, there.model() / "data" / "checkpoint" / "model.pth")
         for load in (tuner.load, mlflow.pytorch.load_model):

@@ -46,8 +46,8 @@ _WEIGHTS, _STATE = "model.pt", "state.pt"
 PACKED = "model.pth"
 """The file that has the weights of a registered checkpoint, see `tuner.train.packed`."""
 
-PACKED_WEIGHTS = "weights"
-"""The key of the weights in it."""
+PACKED_WEIGHTS = "state_dict"
+"""The key of the weights in it, as Lightning names it."""
 
 DESCRIPTION = (TRIAL, SIGNATURE, METRICS)
 """The files that say what a checkpoint is; those of the tensors are the large ones."""

@@ -26,9 +26,11 @@ def is_path(weights: str) -> bool:
 
 
 def path_of(weights: str) -> Path:
-    """The file that ``weights`` names; in a checkpoint, that of its model."""
+    """The file that ``weights`` names; in a checkpoint, or one of a registered version, that of its model."""
     path = folders()[0] / Path(weights).expanduser()
-    return path / "model.pt" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    return next((file for file in (path / "model.pt", path / "model.pth") if file.is_file()), path / "model.pt")
 
 
 def read(path: Path, hint: str = "") -> State:
