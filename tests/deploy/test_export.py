@@ -14,6 +14,8 @@ import pytest
 import torch
 from commands import tuner
 from encoded_files import noise
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -179,7 +181,31 @@ def test_weights_lie_beside_a_card(here: Path) -> None:
     card = (here / "x.md").read_text()
     for text in ("license: unknown\n", "pipeline_tag: image-classification", "airplane", "| val_accuracy | 0.5 |"):
         assert text in card
-    assert "kind: cifar10" in card
+    assert "kind: cifar10" in card and "says nothing of a search" in card
+
+
+@pytest.mark.slow
+def test_the_card_says_how_a_recorded_model_was_searched(model: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/store.db"
+    client = MlflowClient(uri, registry_uri=uri)
+    experiment = client.create_experiment("photos", artifact_location=str(tmp_path / "artifacts"))
+    job = client.create_run(experiment, tags={"tuner.role": "parent", "tuner.job": "j1"}).info.run_id
+    for name, value in (("objective", "max val_accuracy"), ("trials", "40"), ("search.kind", "bayesian")):
+        client.log_param(job, name, value)
+    tags = {"tuner.role": "trial", "tuner.trial": "7", "tuner.status": "completed", "mlflow.parentRunId": job}
+    trial = client.create_run(experiment, tags=tags).info.run_id
+    client.log_param(trial, "optimizer.lr", "0.003")
+    client.log_inputs(trial, [DatasetInput(Dataset("cifar10", "abc123", "local", "{}"))])
+    client.log_artifacts(trial, str(model), "checkpoint")
+    client.set_terminated(trial)
+    status, said = tuner(tmp_path, "export", trial, "-o", "x.safetensors", "--uri", uri, "--license", "mit")
+    assert status == 0, said
+    card = (tmp_path / "x.md").read_text()
+    for text in ("experiment: photos", "job: j1", "trial: 7", "search.kind: bayesian", "trials: 40", "license: mit"):
+        assert text in card
+    assert "objective: max val_accuracy" in card and "data: cifar10 abc123" in card and "optimizer.lr=0.003" in card
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["origin"])["search.kind"] == "bayesian"
 
 
 class TestMistakes:

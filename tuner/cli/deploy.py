@@ -226,6 +226,13 @@ def export(
         typer.Option(help="Files, folders or globs of images with which the file is compared with the model."),
     ] = None,
     licence: Annotated[str, typer.Option("--license", help="Under which licence the model is.")] = "",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: compute matrices by 8-bit integers. It needs --calibrate.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Images with labels, as of tuner evaluate: the validation set is used."),
+    ] = None,
     trust: Trust = None,
     code: Code = None,
     uri: Uri = None,
@@ -237,11 +244,19 @@ def export(
     from tuner.cli.printing.exported import print_exported
     from tuner.deploy.export.writing import export as write
 
-    print_exported(
-        write(
-            model, output, to=format_name, images=images or (), licence=licence, trust=trust or (), code=code, uri=uri
-        )
+    written = write(
+        model,
+        output,
+        to=format_name,
+        images=images or (),
+        licence=licence,
+        quantize_to=quantize,
+        calibrate=calibrate,
+        trust=trust or (),
+        code=code,
+        uri=uri,
     )
+    print_exported(written)
 
 
 def _standard_output(about: "About") -> "Output":

@@ -1,6 +1,6 @@
 """DATA: the images that a model is evaluated on, in a folder, in a file, or in the sets of an experiment."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +27,8 @@ WHOLE = "all"
 """The name of a set that is all of the data."""
 _MANY = 1000
 """Images from which on processes decode them."""
-_DEFAULTS: tuple[OnceRead, ...] = ("test", "validation", "train")
-"""The set of a folder that is evaluated unless the user says another one: the first that there is."""
+TEST_FIRST: tuple[OnceRead, ...] = ("test", "validation", "train")
+"""The set that is evaluated unless the user says another one: the first that there is."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,16 @@ class EvaluationSet:
         return nullcontext() if self.is_divided else undivided()
 
 
-def evaluation_set(path: Path, split: str | None, given: Mapping[str, Any]) -> EvaluationSet:
+def evaluation_set(
+    path: Path, split: str | None, given: Mapping[str, Any], order: Sequence[OnceRead] = TEST_FIRST
+) -> EvaluationSet:
     """Find the images at a path.
 
     Args:
         path: A folder or a file of data, as ``tuner inspect`` recognizes it, or an experiment's file.
-        split: The set that the user asks for; None for the test set and, where the files have none, the validation
-            set; all images where they are in no sets.
+        split: The set that the user asks for; None for the first of `order`; all images where they are in no sets.
         given: Fields of the dataset that the user says.
+        order: The sets, the one that is wanted most first. An experiment has all of them.
 
     Raises:
         UserError: There are no such data, or they cannot be read, or have no such set.
@@ -116,7 +118,7 @@ def evaluation_set(path: Path, split: str | None, given: Mapping[str, Any]) -> E
         hint = "give a folder of images, a CSV or Parquet file, or an experiment's YAML file"
         raise UserError(Problem("no such file or folder", where=str(path), hint=hint))
     if path.is_dir() or path.suffix.lower() in LISTS:
-        return _of_files(path, split, given)
+        return _of_files(path, split, given, order)
     if given:
         hint = f"leave it out; the experiment says it: trial.data.{next(iter(given))}"
         option = f"--{next(iter(given)).replace('_', '-')}"
@@ -124,11 +126,11 @@ def evaluation_set(path: Path, split: str | None, given: Mapping[str, Any]) -> E
     found = opened_experiment(path)
     if found.refused:
         raise UserError(*found.refused)
-    chosen: OnceRead = next((each for each in SPLITS if each == split), "test")
+    chosen: OnceRead = next((each for each in SPLITS if each == split), order[0])
     return EvaluationSet(str(path), found.trial.data, chosen, chosen, is_divided=True)
 
 
-def _of_files(path: Path, split: str | None, given: Mapping[str, Any]) -> EvaluationSet:
+def _of_files(path: Path, split: str | None, given: Mapping[str, Any], order: Sequence[OnceRead]) -> EvaluationSet:
     with undivided():
         data = layout_of(
             path.absolute(), {**UNOPENED, **given}, "these are no data that a model can be evaluated on"
@@ -142,7 +144,7 @@ def _of_files(path: Path, split: str | None, given: Mapping[str, Any]) -> Evalua
     if split is not None and split not in sets:
         hint = f"it has: {', '.join(sets)}"
         raise UserError(Problem(f"{path} has no {split} set", "--split", "command line", hint))
-    chosen: OnceRead = next(each for each in _DEFAULTS if each in ([split] if split else sets))
+    chosen: OnceRead = next(each for each in order if each in ([split] if split else sets))
     return EvaluationSet(str(path), data, chosen, chosen, is_divided=False)
 
 

@@ -29,6 +29,8 @@ class ExportFormat(ABC):
     """The name of the format, and the suffix of its files without the dot."""
     needs: ClassVar[tuple[str, ...]] = ()
     """The packages that are imported to write and to check it."""
+    quantizable: ClassVar[bool] = False
+    """Whether its files can have matrices of 8-bit integers."""
     has_card: ClassVar[bool] = False
     """Whether a card of the model is written beside it, with the suffix ``.md``."""
 
@@ -44,6 +46,16 @@ class ExportFormat(ABC):
         Raises:
             UserError: The model cannot be exported; the message says why.
         """
+
+    def quantize(self, source: Path, to: Path, images: Tensor) -> None:
+        """Write the quantized form of a file that `write` has written, if the format is `quantizable`.
+
+        Args:
+            source: The file.
+            to: The file to write.
+            images: Images that the ranges of values come from, uint8 (N, C, H, W).
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def opened(self, path: Path) -> Run:

@@ -1,5 +1,6 @@
 """The card of a model: what a person has to know of it, as Hugging Face's model cards have it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -19,13 +20,14 @@ _PIPELINES = {
 """What Hugging Face calls a task."""
 
 
-def card_of(about: About, path: Path, licence: str) -> str:
+def card_of(about: About, path: Path, licence: str, origin: Mapping[str, str]) -> str:
     """The card of a model whose weights are in a file, in Markdown with a YAML header.
 
     Args:
         about: What is known of the model.
         path: The file.
         licence: Under which licence the model is; empty if unknown.
+        origin: Where it comes from, as `tuner.tracking.origin` says it.
     """
     header = {"license": licence or "unknown", "library_name": "tuner", "tags": ["tuner", about.task.kind]}
     if pipeline := _PIPELINES.get(about.task.kind):
@@ -49,6 +51,9 @@ def card_of(about: About, path: Path, licence: str) -> str:
         ),
         "## Metrics",
         "| metric | value |\n| --- | ---: |\n" + "\n".join(metrics) if metrics else "None are recorded.",
+        "## Search",
+        "\n".join(f"- {name}: {text}" for name, text in origin.items())
+        or "It was exported from a checkpoint alone, whose folder says nothing of a search.",
         "## Training",
         "The configuration of the trial that trained it, its data included:",
         f"```yaml\n{write_yaml(about.trial.model_dump(mode='json')).strip()}\n```",

@@ -1,6 +1,7 @@
 """What an exported file says of its model, so that it can be used without anything else."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tuner.deploy.about import About
@@ -12,12 +13,13 @@ from tuner.version import __version__
 _COLOURS = {1: "grey", 3: "red, green, blue"}
 
 
-def facts_of(about: About, licence: str) -> dict[str, str]:
+def facts_of(about: About, licence: str, origin: Mapping[str, str]) -> dict[str, str]:
     """Texts by name: what a file says of its model.
 
     Args:
         about: What is known of the model.
         licence: Under which licence the model is; empty if unknown.
+        origin: Where it comes from, as `tuner.tracking.origin` says it.
     """
     signature, form, names = about.signature, about.form, output_names(about)
     classes = {name: list(each.classes) for name, each in signature.outputs.items()}
@@ -34,6 +36,7 @@ def facts_of(about: About, licence: str) -> dict[str, str]:
         "classes": classes.get("", classes),
         "metrics": printable(about.metrics),
         "signature": signature.model_dump(mode="json"),
+        "origin": dict(origin),
     }
     texts = {"task": about.task.kind, "model": about.kind, "license": licence or "unknown", "tuner": __version__}
     return texts | {name: json.dumps(value) for name, value in values.items()}

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tuner.deploy.export.base import ExportFormat, Run
-from tuner.deploy.export.graph import INPUT, output_names, traced
+from tuner.deploy.export.graph import INPUT, output_names, told, traced
 from tuner.deploy.export.onnx_suppression import keep, translations
+from tuner.deploy.export.quantization import quantize
 from tuner.errors import Problem, UserError
 from tuner.formatting import byte_size
 from tuner.version import __version__
@@ -31,6 +32,7 @@ class ONNX(ExportFormat):
 
     name = "onnx"
     needs = ("onnx", "onnxscript", "onnxruntime")
+    quantizable = True
 
     def write(self, path: Path) -> None:
         weights = sum(each.numel() * each.element_size() for each in self.graph.state_dict().values())
@@ -38,6 +40,10 @@ class ONNX(ExportFormat):
             message = f"its weights take {byte_size(weights)}, and a file of ONNX holds up to {byte_size(_MOST)}"
             raise UserError(Problem(message, where=self.about.source, hint="--format pt2 has no such limit"))
         path.write_bytes(self._model().SerializeToString())
+
+    def quantize(self, source: Path, to: Path, images: Tensor) -> None:
+        with told(self.about):  # onnxruntime does not document which exceptions it raises for what it lacks
+            quantize(source, to, images, self.about, self.facts | {"quantization": "int8"})
 
     def _model(self) -> "ModelProto":
         program = traced(self.graph, self.about, keep)

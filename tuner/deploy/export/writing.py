@@ -12,6 +12,7 @@ from tuner.deploy.about import About
 from tuner.deploy.export import FORMATS
 from tuner.deploy.export.base import ExportFormat, Run
 from tuner.deploy.export.card import card_of
+from tuner.deploy.export.cost import Cost, calibrating, cost_of, labelled
 from tuner.deploy.export.differences import BOUND, difference
 from tuner.deploy.export.facts import facts_of
 from tuner.deploy.export.graph import Graph, graph_of, told
@@ -19,8 +20,12 @@ from tuner.deploy.export.samples import samples_of
 from tuner.deploy.model import about_of, load_model
 from tuner.errors import Problem, UserError, allowed
 from tuner.storage.named_output import check_writable, writing
+from tuner.tracking.checkpoints import pinned
+from tuner.tracking.origin import origin_of
 
-_AT_ONCE = 16
+QUANTIZED = ("int8",)
+"""The types of quantized files."""
+_AT_ONCE = 4
 """Images that are compared at once; the first is compared alone, too, as files take any number."""
 
 
@@ -34,6 +39,7 @@ class Exported:
         difference: The largest difference of its outputs from those of the model, as `differences.difference` has it.
         compared: What was compared, in words.
         objects: Objects that the model has found in the images; None if it finds none.
+        cost: What its quantization costs; None if it is in float32.
     """
 
     path: Path
@@ -41,6 +47,7 @@ class Exported:
     difference: float
     compared: str
     objects: int | None
+    cost: Cost | None = None
 
 
 def export(
@@ -50,6 +57,8 @@ def export(
     to: str | None = None,
     images: Sequence[str] = (),
     licence: str = "",
+    quantize_to: str | None = None,
+    calibrate: Path | None = None,
     trust: Collection[str] = (),
     code: Path | None = None,
     uri: str | None = None,
@@ -62,6 +71,8 @@ def export(
         to: The name of its format, one of `FORMATS`; None for that of its suffix.
         images: Files, folders or globs of images with which it is compared with the model; empty for made-up ones.
         licence: Under which licence the model is; empty if unknown.
+        quantize_to: ``int8`` for matrices of 8-bit integers; None for float32.
+        calibrate: Images with labels that these are calibrated by and measured on, as `evaluation_set` takes them.
         trust: The user's code that builds the model, which may be called.
         code: The folder of that code.
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
@@ -73,13 +84,18 @@ def export(
     card = path.with_suffix(".md") if kind.has_card else None
     for each in filter(None, (path, card)):
         _check_new(each)
+    _check_quantization(kind, quantize_to, calibrate)
     kind.check_installed()
+    model = pinned(model, uri)  # an alias may move meanwhile
     module = load_model(model, trust, code, uri)
     about = about_of(module)
     samples = samples_of(images, about.form)
+    labels = None if calibrate is None else labelled(calibrate, about)
     graph = graph_of(module)
-    facts = facts_of(about, licence)
-    part = path.with_name(f".{path.name}.part")
+    origin = origin_of(model, uri)
+    facts = facts_of(about, licence, origin)
+    part, whole = (path.with_name(f".{path.name}.{end}") for end in ("part", "float32"))
+    cost = None
     try:
         exporter = kind(graph, about, facts)
         with writing(path):
@@ -91,13 +107,35 @@ def export(
             message = f"its outputs differ from those of the model by {found:.2g}, and at most {BOUND:g} is accepted"
             hint = f"compared with {samples.what}; nothing was written: another format may be computed more precisely"
             raise UserError(Problem(message, where=str(path), hint=hint))
+        if labels is not None:
+            with writing(path):
+                part.replace(whole)
+            calibrated = calibrating(labels, about)
+            with writing(path):
+                exporter.quantize(whole, part, calibrated)
+            cost = cost_of({whole: run, part: exporter.opened(part)}, labels, about, len(calibrated))
         with writing(path):
             if card is not None:
-                card.write_text(card_of(about, path, licence), encoding="utf-8")
+                card.write_text(card_of(about, path, licence, origin), encoding="utf-8")
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
-    return Exported(path, card, found, samples.what, objects)
+        for each in (part, whole):
+            each.unlink(missing_ok=True)
+    return Exported(path, card, found, samples.what, objects, cost)
+
+
+def _check_quantization(kind: type[ExportFormat], to: str | None, calibrate: Path | None) -> None:
+    if to is not None and to not in QUANTIZED:
+        raise UserError(Problem(f"{to!r} is no type of quantized files", "--quantize", hint=allowed(to, QUANTIZED)))
+    if to is not None and not kind.quantizable:
+        able = ", ".join(name for name, each in FORMATS.items() if each.quantizable)
+        raise UserError(Problem(f"files of {kind.name} are not quantized", "--quantize", hint=f"--format {able}"))
+    if to is not None and calibrate is None:
+        message = "the ranges of 8-bit integers come from images, and there are none"
+        hint = "--calibrate DATA: images with labels, as tuner evaluate takes them, such as the experiment's YAML file"
+        raise UserError(Problem(message, "--quantize", hint=hint))
+    if to is None and calibrate is not None:
+        raise UserError(Problem("it has no effect without --quantize", "--calibrate", hint="add --quantize int8"))
 
 
 def _format_of(path: Path, name: str | None) -> type[ExportFormat]:
