@@ -145,7 +145,8 @@ def serving(
         for name, each in served.items():
             if each is not None:
                 models.replace(name, "champion", Version("1", f"models:/{name}/1", each))
-        server = Server(application(models, limits or Limits(), Measures(), token), Address(), grace)
+        accepted = limits or Limits()
+        server = Server(application(models, accepted, Measures(), token), Address(), grace, accepted.seconds)
         made.append(Service(opened.getsockname()[1], server, models, asyncio.get_running_loop()))
         started.set()
         await server.serve([opened])

@@ -78,6 +78,12 @@ class Followed:
         assert reply.status == 200
         return f"{reply.json['version']} {reply.json['role']}"
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the metrics say that the champion of the registry is refused."""
+        text = self.service.ask("/metrics").body.decode()
+        return 'tuner_version_refused{model="digits",role="champion"} 1.0' in text
+
     def changes(self, role: str, outcome: str) -> float:
         return float(self.measures.changes.labels("digits", role, outcome)._value.get())
 
@@ -154,12 +160,16 @@ def test_a_bad_champion_is_refused_and_the_old_one_stays(
     followed.look()
     assert followed.answering == "1 champion" and followed.changes("champion", "refused") == 1
     assert why in caplog.text and f"models:/digits/{number} is refused as champion" in caplog.text
+    refused = followed.service.ask("/v1/models/digits").json["refused"]
+    assert refused["champion"]["version"] == number and why in refused["champion"]["reason"]
+    assert followed.is_refused
     tried = len(followed.backend.started)
     followed.look()
     assert len(followed.backend.started) == tried, "it is not tried again at once"
     followed.registry.name("champion", "1")
     followed.look()
-    assert followed.answering == "1 champion"
+    assert followed.answering == "1 champion" and not followed.is_refused
+    assert "refused" not in followed.service.ask("/v1/models/digits").json
 
 
 @pytest.mark.parametrize("followed", [1.0], indirect=True)
