@@ -61,13 +61,14 @@ def _contestants(name: str, folder: Path, threads: int) -> dict[str, Callable[[A
     import torch
 
     import tuner
-    from tuner.deploy.export.graph import graph_of
     from tuner.deploy.export.onnx_format import ONNX
     from tuner.deploy.model import about_of
+    from tuner.train.exporting.graph import Graph
 
     _checkpoint(name, folder / name)
     module, path = tuner.load(folder / name), folder / f"{name}.onnx"
-    ONNX(graph_of(module), about_of(module), {}).write(path)
+    about = about_of(module)
+    ONNX(Graph(module, about.signature, about.kind), about, {}).write(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -58,6 +58,7 @@ METRICS = {
     "images_per_second": Metric("training images per second, validation excluded", "max"),
     "parameters": Metric("number of trainable parameters", "min"),
     "latency_ms": Metric("median inference time for one image, in milliseconds", "min"),
+    "onnx_latency_ms": Metric("median time of the model's ONNX file for one image on the CPU, in milliseconds", "min"),
     "learning_rate": Metric("learning rate of the head at the end of the epoch", None),
 }
 
@@ -68,7 +69,7 @@ def mode_of(name: str) -> Mode | None:
     Raises:
         KeyError: The name does not end in the name of a metric of METRICS.
     """
-    return METRICS[_ending(name)].mode
+    return metric_of(name).mode
 
 
 def why_undefined(name: str, metrics: Mapping[str, Any]) -> str:
@@ -79,14 +80,19 @@ def why_undefined(name: str, metrics: Mapping[str, Any]) -> str:
         metrics: The metrics of an epoch.
     """
     value = metrics[name]
-    return METRICS[_ending(name)].undefined if isinstance(value, float) and math.isnan(value) else ""
+    return metric_of(name).undefined if isinstance(value, float) and math.isnan(value) else ""
 
 
-def _ending(name: str) -> str:
-    ending = next((known for known in METRICS if name == known or name.endswith(f"_{known}")), None)
-    if ending is None:
+def metric_of(name: str) -> Metric:
+    """The metric of METRICS in whose name a full name ends; of several, the one with the longest.
+
+    Raises:
+        KeyError: It ends in none.
+    """
+    endings = [known for known in METRICS if name == known or name.endswith(f"_{known}")]
+    if not endings:
         raise KeyError(name)
-    return ending
+    return METRICS[max(endings, key=len)]
 
 
 class Objective(Config):

@@ -27,11 +27,11 @@ from tuner.deploy.export import FORMATS
 from tuner.deploy.export import writing as export
 from tuner.deploy.export.base import ExportFormat, Run
 from tuner.deploy.export.differences import BOUND, difference
-from tuner.deploy.export.graph import graph_of
 from tuner.deploy.export.samples import generated
 from tuner.deploy.model import about_of, load_model
 from tuner.errors import UserError
 from tuner.train.checkpoint import Save
+from tuner.train.exporting.graph import Graph
 from tuner.train.signature import OutputSignature
 from tuner.train.trial_config import TrialConfig
 
@@ -234,7 +234,7 @@ class TestMistakes:
         assert sorted(here.rglob("*")) == before and (here / "there.onnx").read_text() == "mine"
 
     def test_a_package_that_is_missing(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tuner.deploy.export.base.find_spec", lambda name: None)
+        monkeypatch.setattr("tuner.train.exporting.packages.find_spec", lambda name: None)
         status, said = tuner(here, "export", "model", "-o", "x.onnx")
         assert status == 2 and "onnx, onnxscript, onnxruntime are not installed" in said
         assert "pip install 'tuner[export]'" in said
@@ -338,4 +338,4 @@ def test_made_up_images_are_of_many_scales(model: Path) -> None:
         and images.shape == (16, 3, 32, 32)
         and len({each.numpy().tobytes() for each in images}) == 16
     )
-    assert graph_of(load_model(model))(images)[0].shape == (16, 10)
+    assert Graph(load_model(model), about.signature, about.kind)(images)[0].shape == (16, 10)

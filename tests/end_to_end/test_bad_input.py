@@ -99,7 +99,7 @@ GRID = "{grid: [0.1, 0.01]}"
 KINDS = "allowed: cnn, import, mlp, multitask_cnn, resnet_small, timm, torchvision"
 DISTRIBUTION = "allowed: choice, grid, int, logint, loguniform, normal, uniform; such as {grid: [0.1, 0.01]}"
 METRICS = (
-    "epoch_seconds, images_per_second, latency_ms, parameters, "
+    "epoch_seconds, images_per_second, latency_ms, onnx_latency_ms, parameters, "
     "val_accuracy, val_accuracy_top5, val_ece, val_f1, val_loss, val_precision, val_recall"
 )
 KEYS = (

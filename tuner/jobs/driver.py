@@ -219,6 +219,7 @@ def prepare(
     if message:
         console.print(message, style="yellow", soft_wrap=True, highlight=False, markup=False)
     uri = preflight.tracking_uri(spec)
+    preflight.check_packages(spec)
     preflight.check_persistent(spec, uri)
     preflight.check_store(uri)
     preflight.check_storage(spec)

@@ -14,6 +14,7 @@ from tuner.ray_backend.cluster.working_dir import unpacked
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.uris import MLFLOW_DEFAULT, default_uri, local_path, masked
 from tuner.tracking.health import kind_of, unanswered
+from tuner.train.costly import Costly
 from tuner.train.trial_base import merge
 
 _MAX_NAME, _MAX_PATH = 255, 4095  # bytes that Linux and macOS allow on most file systems
@@ -40,6 +41,15 @@ def check_store(uri: str) -> None:
     elif why := unanswered(uri):
         hint = f"set tracking.uri or MLFLOW_TRACKING_URI; without them the record goes to {MLFLOW_DEFAULT}"
         raise UserError(Problem(f"the store cannot be reached: {why}", "tracking.uri", masked(uri), hint))
+
+
+def check_packages(spec: ExperimentSpec) -> None:
+    """Check that the packages are there that measuring the trials needs.
+
+    Raises:
+        UserError: They are not.
+    """
+    Costly(spec.costly_metrics)
 
 
 def check_storage(spec: ExperimentSpec) -> None:

@@ -267,8 +267,9 @@ def _last_line(error: str) -> str:
 def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
     """Return the metrics of a report: those of the trial's task, or all numbers of a function of the user's own."""
     if trial.config.metrics is not None:
-        named = (*trial.config.metrics, *_OURS, *_WHERE_THERE_IS)
-        return {name: result[name] for name in named if name in result or name not in _WHERE_THERE_IS}
+        optional = (*trial.config.costly_metrics, *_WHERE_THERE_IS)
+        named = (*trial.config.metrics, *_OURS, *optional)
+        return {name: result[name] for name in named if name in result or name not in optional}
     # The worker (`plain_report`) has removed all but numbers, Ray's keys and tuner's keys.
     numbers = {name: value for name, value in result.items() if name not in _OF_RAY and type(value) in (int, float)}
     return numbers | {"epoch": int(result[TIME])}

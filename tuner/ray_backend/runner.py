@@ -140,6 +140,7 @@ def run_trials(
             "trial": config.model_dump(mode="json"),
             "objective": objective.model_dump(),
             "objectives": [each.metric for each in spec.objectives],
+            "costly": spec.costly_metrics,
             "threads": share.threads,
             "cpu": share.cpu,
             "gpu": share.gpu,

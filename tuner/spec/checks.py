@@ -120,7 +120,9 @@ def _check_metrics(trial: AnyTrial, objectives: Sequence[Objective], stop: dict[
 def _check_mode(trial: AnyTrial, objective: Objective, key: str) -> Iterator[Problem]:
     """Check the direction of an objective that the training loop measures. Journals of older versions may be wrong."""
     metric = objective.metric
-    if trial.metrics is None or metric not in trial.metrics or not is_measured(metric) or not imports_allowed():
+    if trial.metrics is None or not is_measured(metric) or not imports_allowed():
+        return
+    if metric not in (*trial.metrics, *trial.costly_metrics):
         return
     if objective.mode != (better := mode_of(metric)):
         compared = "higher" if better == "max" else "lower"

@@ -152,6 +152,7 @@ class ConstraintSet:
 
     def __init__(self, trial: AnyTrial, space: Space, texts: Sequence[str]) -> None:
         self._trial = trial
+        self._metrics = None if trial.metrics is None else (*trial.metrics, *trial.costly_metrics)
         self._space = space
         self._keys = {*space, *resolved(trial, {})}
         self._all = list(_valid(texts))
@@ -161,7 +162,7 @@ class ConstraintSet:
         """The constraints on metrics, which need a trial."""
 
     def _is_static(self, name: str) -> bool:
-        return name in self._keys or (name == "parameters" and self._trial.metrics is not None)
+        return name in self._keys or (name == "parameters" and self._metrics is not None)
 
     def check(self) -> Iterator[Problem]:
         """Check that each name is a numeric key of the trial or a metric."""
@@ -173,10 +174,10 @@ class ConstraintSet:
                 other = next((value for value in possible if value is not None and not _is_number(value)), None)
                 if other is not None:
                     yield Problem(f"{name} is {other!r}, not a number", key)
-                elif not self._is_static(name) and self._trial.metrics is not None and name not in self._trial.metrics:
+                elif not self._is_static(name) and self._metrics is not None and name not in self._metrics:
                     candidates = [
                         *self._space,
-                        *(m for m in self._trial.metrics if not m.startswith("train_")),
+                        *(m for m in self._metrics if not m.startswith("train_")),
                         "parameters",
                     ]
                     hint = allowed(name, dict.fromkeys(candidates))

@@ -176,6 +176,13 @@ class ExperimentSpec(Config):
         """The first objective, which selects the best report of a trial and the winner."""
         return self.objectives[0]
 
+    @property
+    def costly_metrics(self) -> list[str]:
+        """The metrics that the trials measure because they are named: in `objectives`, `stop` or `constraints`."""
+        named = {name for constraint in self.constraint_set.measured for name in constraint.names}
+        named |= {*self.stop, *(each.metric for each in self.objectives)}
+        return [name for name in self.trial.costly_metrics if name in named]
+
     @cached_property
     def constraint_set(self) -> ConstraintSet:
         """The parsed constraints."""

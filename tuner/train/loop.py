@@ -1,7 +1,7 @@
 """The training loop. It is independent of Ray and MLflow: it trains, evaluates, and passes each epoch to `report`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tuner.formatting import counted
 from tuner.objectives import Objective, why_undefined
 from tuner.report_keys import MICRO_BATCHES
 from tuner.train import checkpoint
+from tuner.train.costly import Costly
 from tuner.train.device import pick_device
 from tuner.train.evaluation import latency
 from tuner.train.trainer import Trainer
@@ -37,6 +38,7 @@ def fit(
     loading: LoaderResources = ALONE,
     teacher: nn.Module | None = None,
     others: Sequence[str] = (),
+    costly: Collection[str] = (),
 ) -> str:
     """Train one trial to its end, and call `report` after every epoch.
 
@@ -57,19 +59,22 @@ def fit(
         loading: What the reading of the images may take.
         teacher: The teacher of the trial's distillation, in eval mode; None if it has none.
         others: Full names of further objectives, which are to be numbers, too.
+        costly: Full names of more metrics to measure, of those that are measured only where they are named.
 
     Returns:
         Why the training ended before its last epoch; empty if it did not.
 
     Raises:
         Diverged: The loss became NaN or infinite.
-        UserError: A metric that is to be a number is none, whatever the model: the validation set lacks something.
+        UserError: A metric that is to be a number is none, whatever the model: the validation set lacks something. Or
+            a metric that is measured only where it is named cannot be, of this model or on this machine.
     """
     device = device or pick_device()
     with config.data.opened(device, loading) as (train, validation):
         trainer = Trainer(config, device, len(train), micro_batches, teacher)
         patience = _Patience(config, objective)
         latency_ms = 0.0  # measured once, after the first epoch, when caches are warm
+        on_request = Costly({objective.metric, *others, *costly, patience.objective.metric})
         first = 1
         if resume:
             weights, state = checkpoint.read_state(resume)
@@ -99,6 +104,7 @@ def fit(
                 "device": device.type,
                 "precision": str(trainer.dtype).removeprefix("torch."),
             }
+            metrics |= on_request.of(config, trainer.model)
             metrics |= {MICRO_BATCHES: trainer.micro_batches} if trainer.micro_batches > 1 else {}
             _check_defined({"objective": (objective.metric, *others), _WATCHED: (patience.objective.metric,)}, metrics)
             patience.update(metrics)

@@ -44,6 +44,11 @@ class AnyTrial(Config):
         """Full names of the reported metrics; None if unknown."""
 
     @property
+    def costly_metrics(self) -> tuple[str, ...]:
+        """Full names of the metrics that are reported beside these if the experiment names them."""
+        return ()
+
+    @property
     @abstractmethod
     def targets(self) -> list[str]:
         """The user's code that the trial needs, as ``pkg.module:name``."""

@@ -19,7 +19,7 @@ from tuner.interfaces import ImageShape, Model, Output
 from tuner.models import ModelConfig
 from tuner.objectives import mode_of
 from tuner.tasks import Classification, TaskConfig
-from tuner.tasks.metrics import EPOCH_METRICS
+from tuner.tasks.metrics import COSTLY_METRICS, EPOCH_METRICS
 from tuner.train.device import Precision
 from tuner.train.distillation import Distillation, Distilled
 from tuner.train.ema import EMA, PREFIX
@@ -103,6 +103,10 @@ class TrialConfig(AnyTrial):
         prefixes = ("val_", f"val_{PREFIX}") if self.ema else ("val_",)
         return (*train, *(f"{prefix}{name}" for prefix in prefixes for name in measured), *EPOCH_METRICS)
 
+    @property
+    def costly_metrics(self) -> tuple[str, ...]:
+        return COSTLY_METRICS
+
     def build_model(self) -> nn.Module:
         """Build the model for this dataset and task, with new weights."""
         return self.model.build(self.data.image, self.task.outputs(self.data.targets))
@@ -120,12 +124,13 @@ class TrialConfig(AnyTrial):
         return Distilled(task, self.distillation, teacher)
 
     def check_metric(self, name: str) -> None:
-        candidates = [m for m in self.metrics if not m.startswith("train_") and mode_of(m) is not None]
+        measured = (*self.metrics, *self.costly_metrics)
+        candidates = [m for m in measured if not m.startswith("train_") and mode_of(m) is not None]
         if name not in candidates:
             message = f"{name!r} is not measured by this trial"
             if name.startswith("test_"):
                 message = f"{name!r}: the test set is evaluated once, for the winner, and cannot select it"
-            elif name in self.metrics:
+            elif name in measured:
                 message = f"{name!r} cannot be an objective"
             raise Mistakes(Problem(message, hint=allowed(name, candidates)))
 

@@ -2,15 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from tuner.deploy.about import About
-from tuner.deploy.export.graph import Graph
-from tuner.errors import Problem, UserError
+from tuner.train.exporting.graph import Graph
+from tuner.train.exporting.packages import check_installed
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
 """Computes the outputs of a file, by head, for images, uint8 (N, C, H, W)."""
@@ -68,10 +67,7 @@ class ExportFormat(ABC):
         Raises:
             UserError: They are not.
         """
-        missing = [name for name in cls.needs if find_spec(name) is None]
-        if missing:
-            message = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
-            raise UserError(Problem(message, "--format", hint="pip install 'tuner[export]'"))
+        check_installed(cls.needs, "--format")
 
     def by_head(self, outputs: Any) -> dict[str, Tensor]:
         """Outputs in the order of the heads by their names."""

@@ -7,8 +7,8 @@ import yaml
 
 from tuner.deploy.about import About
 from tuner.deploy.export.facts import meaning_of
-from tuner.deploy.export.graph import output_names
 from tuner.storage.yaml import write_yaml
+from tuner.train.exporting.graph import output_names
 
 _PIPELINES = {
     "classification": "image-classification",
@@ -32,7 +32,7 @@ def card_of(about: About, path: Path, licence: str, origin: Mapping[str, str]) -
     header = {"license": licence or "unknown", "library_name": "tuner", "tags": ["tuner", about.task.kind]}
     if pipeline := _PIPELINES.get(about.task.kind):
         header["pipeline_tag"] = pipeline
-    form, names = about.form, output_names(about)
+    form, names = about.form, output_names(about.signature)
     metrics = [f"| {name} | {value:.6g} |" for name, value in about.metrics.items() if isinstance(value, int | float)]
     sections = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",

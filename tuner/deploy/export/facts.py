@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.deploy.about import About
-from tuner.deploy.export.graph import INPUT, output_names
 from tuner.deploy.output.base import printable
+from tuner.train.exporting.graph import INPUT, output_names
 from tuner.train.signature import OutputSignature
 from tuner.version import __version__
 
@@ -21,7 +21,7 @@ def facts_of(about: About, licence: str, origin: Mapping[str, str]) -> dict[str,
         licence: Under which licence the model is; empty if unknown.
         origin: Where it comes from, as `tuner.tracking.origin` says it.
     """
-    signature, form, names = about.signature, about.form, output_names(about)
+    signature, form, names = about.signature, about.form, output_names(about.signature)
     classes = {name: list(each.classes) for name, each in signature.outputs.items()}
     values: dict[str, Any] = {
         "input": {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tuner.deploy.export.base import ExportFormat, Run
-from tuner.deploy.export.graph import told, traced
+from tuner.train.exporting.graph import told, traced
 
 
 class PT2(ExportFormat):
@@ -16,9 +16,9 @@ class PT2(ExportFormat):
     name = "pt2"
 
     def write(self, path: Path) -> None:
-        program = traced(self.graph, self.about)
+        program = traced(self.graph)
         file = BytesIO()
-        with told(self.about):  # not all that can be traced can be saved
+        with told(self.graph):  # not all that can be traced can be saved
             torch.export.save(program, file, extra_files=self.facts)
         path.write_bytes(file.getbuffer())
 

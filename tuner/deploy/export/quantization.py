@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tuner.deploy.about import About
-from tuner.deploy.export.graph import INPUT
+from tuner.train.exporting.graph import INPUT
 
 _AT_ONCE = 16
 """Images that are computed at once."""

@@ -15,13 +15,13 @@ from tuner.deploy.export.card import card_of
 from tuner.deploy.export.cost import Cost, calibrating, cost_of, labelled
 from tuner.deploy.export.differences import BOUND, difference
 from tuner.deploy.export.facts import facts_of
-from tuner.deploy.export.graph import Graph, graph_of, told
 from tuner.deploy.export.samples import samples_of
 from tuner.deploy.model import about_of, load_model
 from tuner.errors import Problem, UserError, allowed
 from tuner.storage.named_output import check_writable, writing
 from tuner.tracking.checkpoints import pinned
 from tuner.tracking.origin import origin_of
+from tuner.train.exporting.graph import Graph, told
 
 QUANTIZED = ("int8",)
 """The types of quantized files."""
@@ -91,7 +91,7 @@ def export(
     about = about_of(module)
     samples = samples_of(images, about.form)
     labels = None if calibrate is None else labelled(calibrate, about)
-    graph = graph_of(module)
+    graph = Graph(module, about.signature, about.kind, about.source)
     origin = origin_of(model, uri)
     facts = facts_of(about, licence, origin)
     part, whole = (path.with_name(f".{path.name}.{end}") for end in ("part", "float32"))
@@ -100,7 +100,7 @@ def export(
         exporter = kind(graph, about, facts)
         with writing(path):
             exporter.write(part)
-        with told(about):
+        with told(graph):
             run = exporter.opened(part)
         found, objects = _compared(graph, run, about, samples.images)
         if found > BOUND:

@@ -15,7 +15,7 @@ from tuner.data.downloads import data_dir
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
 from tuner.jobs.local.reproduced import Reproduction
-from tuner.jobs.preflight import tracking_uri
+from tuner.jobs.preflight import check_packages, tracking_uri
 from tuner.jobs.teacher import found
 from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.process.startup import resume_collection
@@ -120,6 +120,7 @@ def _compared(spec: ExperimentSpec, recorded: dict[str, Any], now: dict[str, Any
 
 
 def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
+    check_packages(spec)
     spec, message = spec.prepare(choices=False)
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
@@ -181,6 +182,7 @@ def _train(
                 micro_batches=trial.micro_batches,
                 teacher=teacher,
                 others=[each.metric for each in spec.objectives[1:]],
+                costly=spec.costly_metrics,
             )
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")

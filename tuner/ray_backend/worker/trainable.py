@@ -52,11 +52,12 @@ def train_trial(
     have to start a new one.
 
     Args:
-        payload: ``task``, a JSON object: ``trial``, ``objective``, ``objectives`` (the names of all), ``threads``
-            (number of CPU threads), ``cpu`` and ``gpu`` (cores and GPUs of the trial, or its share of one), ``at_once``
-            (number of trials that run at once), ``teacher`` (the folder or URI of the teacher, which the trials may
-            have), ``halves`` (whether batches are split into micro-batches if memory runs out) and ``beside`` (whether
-            it trains the next epoch while the last one is saved and reported).
+        payload: ``task``, a JSON object: ``trial``, ``objective``, ``objectives`` (the names of all), ``costly`` (the
+            names of what is measured only on request), ``threads`` (number of CPU threads), ``cpu`` and ``gpu`` (cores
+            and GPUs of the trial, or its share of one), ``at_once`` (number of trials that run at once), ``teacher``
+            (the folder or URI of the teacher, which the trials may have), ``halves`` (whether batches are split into
+            micro-batches if memory runs out) and ``beside`` (whether it trains the next epoch while the last one is
+            saved and reported).
         user_folder: The folder of the user's own code; None if the trial needs none.
         user_mlflow: The run that such code logs to if it uses MLflow itself; None if the trial needs none.
     """
@@ -217,6 +218,7 @@ def _train(config: TrialConfig, task: dict[str, Any], unsent: dict[str, Any], mi
             teacher=load_teacher(task["teacher"], config),
             loading=LoaderResources.of(task["cpu"], task["gpu"], task["at_once"]),
             others=task["objectives"][1:],
+            costly=task["costly"],
         )
         latest = tune.get_checkpoint()
         for checkpoint in latest_first(latest) if latest is not None else ():

@@ -14,6 +14,7 @@ from tuner.trials.trial import Trial
 _DECIDED_BY = {
     "parameters": ("model", "task", "data"),
     "latency_ms": ("model", "task", "data", "precision"),
+    "onnx_latency_ms": ("model", "task", "data"),
 }
 """Sections of a trial that alone influence a metric; every section may influence metrics that are not listed."""
 

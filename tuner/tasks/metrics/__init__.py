@@ -17,6 +17,8 @@ from tuner.tasks.metrics.multilabel import LabelF1, LabelMetrics
 from tuner.tasks.metrics.voc import VOCAveragePrecision
 
 EPOCH_METRICS = ("epoch_seconds", "images_per_second", "learning_rate", "parameters", "latency_ms")
+COSTLY_METRICS = ("onnx_latency_ms",)
+"""What is measured, and reported, only where an experiment names it."""
 
 
 class Error(SumMeter):

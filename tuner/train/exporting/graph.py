@@ -6,10 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tuner.deploy.about import About
-from tuner.deploy.model import about_of
 from tuner.errors import Problem, UserError
 from tuner.models.detection.suppression import Keep, NotExportable, fixed_shapes, kept
+from tuner.train.signature import Signature
 from tuner.user_code import raised
 
 INPUT = "images"
@@ -23,62 +22,57 @@ _MANY = 2**16
 
 
 class Graph(nn.Module):
-    """A model that takes images as bytes.
+    """A model that takes images as bytes, in eval mode.
 
     Args:
-        module: The model, which takes float32 images in [0, 1].
-        heads: The names of its heads.
+        module: The model, on the CPU, which takes float32 images in [0, 1].
+        signature: Its inputs and outputs.
+        kind: What it is, such as ``cnn``, for what is said of it.
+        source: What it was loaded from; empty if it was not.
     """
 
-    def __init__(self, module: nn.Module, heads: tuple[str, ...]) -> None:
+    def __init__(self, module: nn.Module, signature: Signature, kind: str, source: str = "") -> None:
         super().__init__()
         self.module = module
-        self.heads = heads
+        self.signature = signature
+        self.kind = kind
+        self.source = source
+        self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs, float32 (N, ...), by the order of the heads, of images, uint8 (N, C, H, W)."""
         outputs = self.module(images.float() / 255)
         by_head = {"": outputs} if isinstance(outputs, Tensor) else outputs
-        return tuple(by_head[name].float() for name in self.heads)
+        return tuple(by_head[name].float() for name in self.signature.outputs)
 
 
-def graph_of(module: nn.Module) -> Graph:
-    """The graph of a model that was loaded, on the CPU and in eval mode, as the model is."""
-    return Graph(module, tuple(about_of(module).signature.outputs)).eval()
-
-
-def output_names(about: About) -> dict[str, str]:
+def output_names(signature: Signature) -> dict[str, str]:
     """The name of each output of the graph, by head."""
-    return {head: f"{head}_{_OUTPUT}" if head == INPUT else head or _OUTPUT for head in about.signature.outputs}
+    return {head: f"{head}_{_OUTPUT}" if head == INPUT else head or _OUTPUT for head in signature.outputs}
 
 
-def traced(graph: Graph, about: About, keep: Keep = kept) -> torch.export.ExportedProgram:
+def traced(graph: Graph, keep: Keep = kept) -> torch.export.ExportedProgram:
     """Trace a graph for any number of images.
 
     Args:
         graph: The graph.
-        about: What is known of its model.
         keep: The non-maximum suppression of detectors.
 
     Raises:
         UserError: The model cannot be traced.
     """
-    size = about.signature.input
+    size = graph.signature.input
     images = torch.zeros(_TRACED, size.channels, size.height, size.width, dtype=torch.uint8)
     with torch.no_grad():
         graph(images)  # torchvision's detectors look at the first images that they get
     batch = torch.export.Dim("batch", min=1, max=_MANY)
-    with told(about), fixed_shapes(keep), torch.no_grad():
+    with told(graph), fixed_shapes(keep), torch.no_grad():
         return torch.export.export(graph, (images,), dynamic_shapes={INPUT: {0: batch}}, strict=False)
 
 
 @contextmanager
-def told(about: About) -> Iterator[None]:
-    """Make a `UserError` of what keeps a model from being a graph.
-
-    Args:
-        about: What is known of the model.
-    """
+def told(graph: Graph) -> Iterator[None]:
+    """Make a `UserError` of what keeps a model from being a graph."""
     try:
         yield
     except (UserError, MemoryError):
@@ -93,4 +87,4 @@ def told(about: About) -> Iterator[None]:
         )
     else:
         return
-    raise UserError(Problem(f"{about.kind} cannot be exported as a graph: {why}", where=about.source, hint=hint))
+    raise UserError(Problem(f"{graph.kind} cannot be exported as a graph: {why}", where=graph.source, hint=hint))

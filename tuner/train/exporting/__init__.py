@@ -1,0 +1,1 @@
+"""Models as graphs that others compute: how they are traced, written as ONNX, and timed."""
