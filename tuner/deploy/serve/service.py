@@ -31,6 +31,8 @@ from tuner.tracking.checkpoints import checkpoint_of, pinned
 from tuner.train.checkpoint import DESCRIPTION, read_description
 
 _log = logging.getLogger(__name__)
+_IMPORTED = ("tuner.deploy.serve.replica", "fastapi", "uvicorn", "grpc", "aiohttp", "jsonschema", "requests")
+"""What replicas and Ray Serve in them need."""
 _CALLS = 2
 """Calls of a replica that are under way: one is computed while the next one is on its way."""
 _CALL_BYTES = MEGABYTE
@@ -141,7 +143,7 @@ def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
         opened = stack.enter_context(contextlib.closing(server.listening(settings.address)))
         addresses = _addresses(models, settings)
         cluster = connection.address_of(settings.cluster)
-        capacity = connection.connect(cluster, niceness=0)  # clients wait for the replicas
+        capacity = connection.connect(cluster, niceness=0, imported=_IMPORTED)  # clients wait for the replicas
         stack.callback(connection.disconnect)
         room = Room(capacity, len(models), 2 if settings.share else 1, is_own=cluster is None)
         share = room.share(scale, settings.gpus)

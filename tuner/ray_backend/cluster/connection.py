@@ -15,6 +15,7 @@ from tuner.errors import UserError
 from tuner.ray_backend.cluster import auth, sessions
 from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, local_capacity
 from tuner.ray_backend.fork_server import starting
+from tuner.ray_backend.fork_server.server import TRIALS
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
 
@@ -28,13 +29,20 @@ def address_of(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
-def connect(address: str | None, working_dir: str | None = None, *, niceness: int = _NICENESS) -> ClusterResources:
+def connect(
+    address: str | None,
+    working_dir: str | None = None,
+    *,
+    niceness: int = _NICENESS,
+    imported: Sequence[str] = TRIALS,
+) -> ClusterResources:
     """Connect to the Ray at `address`, or start one on this host, and return its resources.
 
     Args:
         address: A Ray's address; None to start one.
         working_dir: A zip file that Ray unpacks on every node, as the workers' working directory; None for none.
         niceness: How much lower than this process's the priority of the workers is, of a Ray that is started.
+        imported: The modules that these workers need, without Ray's.
 
     Raises:
         UserError: There is no Ray at the address, or no folder for its files.
@@ -48,7 +56,7 @@ def connect(address: str | None, working_dir: str | None = None, *, niceness: in
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
         capacity = local_capacity()
         root, _ = sessions.root()
-        with _signals_left_alone(), _only_what_jobs_use(), sessions.marking(root), starting.forked_workers():
+        with _signals_left_alone(), _only_what_jobs_use(), sessions.marking(root), starting.forked_workers(imported):
             ray.init(
                 address="local",  # always a new Ray, also if one runs on this host
                 _temp_dir=str(root),

@@ -17,25 +17,27 @@ from typing import Any
 
 from tuner.ray_backend.internals import internal
 
-_IMPORTED = (
+TRIALS = (
     "tuner.train.loop",
     "torch._dynamo",  # which torch's optimizers import as they are made
     "sklearn.model_selection",  # which splits datasets
     *("google.protobuf.message", "jsonschema", "pandas", "pyarrow.dataset", "requests"),
 )
-"""What workers and Ray in them need. Not Ray itself: it reads a worker's environment variables as it is imported."""
+"""What workers of trials and Ray in them need. Not Ray itself: it reads a worker's environment variables as it is
+imported."""
 
 _Request = Mapping[str, Any]
 """What `setup_worker.request` returns."""
 
 
-def main(listener: socket.socket) -> None:
+def main(listener: socket.socket, imported: Sequence[str]) -> None:
     """Serve until the driver, which holds the other end of standard input, has ended. In a worker, be the worker.
 
     Args:
         listener: A listening Unix socket, on which `setup_worker.py` asks for workers.
+        imported: The modules that workers need.
     """
-    for module in _IMPORTED:
+    for module in imported:
         import_module(module)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to all objects, and so copy the memory that workers share
@@ -107,4 +109,4 @@ def _work(wanted: _Request) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])

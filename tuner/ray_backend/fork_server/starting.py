@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tuner.ray_backend.fork_server import server, setup_worker
@@ -17,15 +17,18 @@ _running = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
-def forked_workers() -> Iterator[None]:
+def forked_workers(imported: Sequence[str] = server.TRIALS) -> Iterator[None]:
     """Start a fork server; a Ray that is started in the body has its workers from it.
 
     A process of its own imports what workers need while Ray starts, so that a worker costs a fork instead of seconds of
     imports, and shares their memory. It ends with this process, or when `end` is called.
+
+    Args:
+        imported: The modules that workers need, without Ray's.
     """
     end()
     try:
-        address = _running.enter_context(_started())
+        address = _running.enter_context(_started(imported))
     except OSError:  # no folder whose path is short enough, or no further process: Ray starts workers itself
         yield
         return
@@ -55,14 +58,14 @@ def end() -> None:
 
 
 @contextlib.contextmanager
-def _started() -> Iterator[str]:
+def _started(imported: Sequence[str]) -> Iterator[str]:
     """Start a fork server, and end it after the body; the path of its socket."""
     with temporary.folder() as folder, socket.socket(socket.AF_UNIX) as listener:
         address = str(folder / "workers")
         listener.bind(address)
         listener.listen(1024)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", server.__name__, str(listener.fileno())],
+            [sys.executable, "-P", "-m", server.__name__, str(listener.fileno()), *imported],
             stdin=subprocess.PIPE,  # its end tells the server that this process has ended
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
