@@ -21,6 +21,8 @@ from tuner.formatting import counted
 from tuner.storage import temporary
 
 _QUIET = {"log_level": "ERROR", "enable_access_log": False}
+_FORKED = {"env_vars": {"TUNER_REPLICA": "1"}}
+"""What makes Ray ask the fork server for a worker, which saves three seconds; nobody reads the variable."""
 _MANY = 100_000
 """Requests that a replica is given at once: the service has its own limit, and a replica forms batches of them."""
 _CHECKED = 2.0
@@ -141,7 +143,7 @@ class Serving:
                 name=name,
                 max_ongoing_requests=_MANY,
                 health_check_period_s=_CHECKED,
-                ray_actor_options={"num_cpus": share.cpus, "num_gpus": share.gpus},
+                ray_actor_options={"num_cpus": share.cpus, "num_gpus": share.gpus, "runtime_env": _FORKED},
                 logging_config=_QUIET,
                 **_scaled(share),
             )
