@@ -26,13 +26,14 @@ from tuner.deploy.about import About
 from tuner.deploy.export import FORMATS
 from tuner.deploy.export import writing as export
 from tuner.deploy.export.base import ExportFormat, Run
+from tuner.deploy.export.comparison import compare
 from tuner.deploy.export.differences import BOUND, difference
 from tuner.deploy.export.samples import generated
 from tuner.deploy.model import about_of, load_model
 from tuner.errors import UserError
 from tuner.train.checkpoint import Save
 from tuner.train.exporting.graph import Graph
-from tuner.train.signature import OutputSignature
+from tuner.train.signature import OutputSignature, Signature
 from tuner.train.trial_config import TrialConfig
 
 DIGITS = {"kind": "digits"}
@@ -328,6 +329,51 @@ class TestDifference:
         other = masks.clone()
         other[0, 0, 6:] = torch.tensor([0.4, 0, 0, 0])
         assert difference(masks, other, self.boxes, 100) == pytest.approx(0.1)
+
+
+class TestTies:
+    """An untrained detector is equally sure of all that it finds: what is left of overlapping boxes is chance."""
+
+    @pytest.fixture(scope="class")
+    def detector(self) -> tuple[Graph, Tensor]:
+        trial = TrialConfig.model_validate(
+            {"data": SCENES | {"size": 128}, "model": {"kind": "yolo"}, "task": DETECTION, "precision": "float32"}
+        )
+        torch.manual_seed(0)
+        return Graph(trial.build_model(), Signature.of(trial), "yolo"), generated(Form(3, 128, 128, "pad"))
+
+    def found(self, detector: tuple[Graph, Tensor], change: Callable[[Tensor], None]) -> tuple[float, int]:
+        """The difference of a file that computes the model with other kernels, and changes what they find."""
+        graph, images = detector
+
+        def run(images: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+                [objects] = graph(images)
+            change(objects)
+            return {"": objects}
+
+        before = [each.clone() for each in graph.parameters()]
+        comparison = compare(graph, run, images)
+        assert all(map(torch.equal, before, graph.parameters())), "the weights are what they were"
+        assert comparison.objects is not None and comparison.objects >= len(images)
+        return comparison.difference, comparison.undecided
+
+    def test_that_rounding_decides_are_left_out(self, detector: tuple[Graph, Tensor]) -> None:
+        difference, undecided = self.found(detector, lambda objects: None)
+        assert difference <= BOUND and undecided <= 8
+
+    def test_hide_no_wrong_box(self, detector: tuple[Graph, Tensor]) -> None:
+        def shift(objects: Tensor) -> None:
+            objects[..., :4] += 6
+
+        assert self.found(detector, shift)[0] > BOUND
+
+    def test_hide_no_wrong_score_in_one_image(self, detector: tuple[Graph, Tensor]) -> None:
+        def raise_score(objects: Tensor) -> None:
+            if len(objects) > 1:
+                objects[0, 0, 4] += 0.1
+
+        assert self.found(detector, raise_score)[0] == pytest.approx(0.1, rel=0.1)
 
 
 def test_made_up_images_are_of_many_scales(model: Path) -> None:

@@ -5,15 +5,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from tuner.deploy.about import About
 from tuner.deploy.export import FORMATS
-from tuner.deploy.export.base import ExportFormat, Run
+from tuner.deploy.export.base import ExportFormat
 from tuner.deploy.export.card import card_of
+from tuner.deploy.export.comparison import compare
 from tuner.deploy.export.cost import Cost, calibrating, cost_of, labelled
-from tuner.deploy.export.differences import BOUND, difference
+from tuner.deploy.export.differences import BOUND
 from tuner.deploy.export.facts import facts_of
 from tuner.deploy.export.samples import samples_of
 from tuner.deploy.model import about_of, load_model
@@ -25,8 +22,6 @@ from tuner.train.exporting.graph import Graph, told
 
 QUANTIZED = ("int8",)
 """The types of quantized files."""
-_AT_ONCE = 4
-"""Images that are compared at once; the first is compared alone, too, as files take any number."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +97,9 @@ def export(
             exporter.write(part)
         with told(graph):
             run = exporter.opened(part)
-        found, objects = _compared(graph, run, about, samples.images)
-        if found > BOUND:
-            message = f"its outputs differ from those of the model by {found:.2g}, and at most {BOUND:g} is accepted"
+        found = compare(graph, run, samples.images)
+        if (differ := found.difference) > BOUND:
+            message = f"its outputs differ from those of the model by {differ:.2g}, and at most {BOUND:g} is accepted"
             hint = f"compared with {samples.what}; nothing was written: another format may be computed more precisely"
             raise UserError(Problem(message, where=str(path), hint=hint))
         if labels is not None:
@@ -121,7 +116,10 @@ def export(
     finally:
         for each in (part, whole):
             each.unlink(missing_ok=True)
-    return Exported(path, card, found, samples.what, objects, cost)
+    what = samples.what
+    if found.undecided:
+        what += f" but {found.undecided}, in which rounding decides which of equally sure objects are found"
+    return Exported(path, card, found.difference, what, found.objects, cost)
 
 
 def _check_quantization(kind: type[ExportFormat], to: str | None, calibrate: Path | None) -> None:
@@ -153,19 +151,3 @@ def _check_new(path: Path) -> None:
     check_writable(path, "model.onnx")
     if os.path.lexists(path):
         raise UserError(Problem(f"{path} exists", "--output", hint="name another file, or delete it first"))
-
-
-def _compared(graph: Graph, run: Run, about: About, images: Tensor) -> tuple[float, int | None]:
-    """The largest difference of a file from the model for images, and how many objects the model has found in them."""
-    size, largest, objects = about.signature.input, 0.0, 0
-    finds_objects = any(each.boxes for each in about.signature.outputs.values())
-    for number, batch in enumerate((images[:1], *torch.split(images, _AT_ONCE))):
-        with torch.no_grad():
-            ours = dict(zip(about.signature.outputs, graph(batch), strict=True))
-        theirs = run(batch)
-        for name, output in about.signature.outputs.items():
-            found = difference(ours[name], theirs[name], output, max(size.height, size.width))
-            largest = max(largest, found)
-            if number and output.boxes:
-                objects += int((ours[name][..., 5] >= 0).sum())
-    return largest, objects if finds_objects else None
