@@ -149,7 +149,9 @@ def ours(folder: Path) -> float:
     """Return the seconds from the folder to the lines in a file."""
     from tuner.deploy.predict import predict_files
     from tuner.tasks.predictions.base import Options
+    from tuner.train.device import keep_freed_memory
 
+    keep_freed_memory()  # as the command does
     answers = predict_files(str(folder / "model"), [str(folder / "photos")], to=folder / "x.jsonl", options=Options())
     started = time.perf_counter()
     count = sum(1 for _ in answers)
@@ -164,7 +166,9 @@ def memory(folder: Path) -> tuple[float, float, float]:
 
     from tuner.deploy.predict import predict_files
     from tuner.tasks.predictions.base import Options
+    from tuner.train.device import keep_freed_memory
 
+    keep_freed_memory()
     process, resident = psutil.Process(), list[int]()
     arguments = [str(folder / "photos")] * (_MEMORY_LAST // _MEMORY_FILES)
     answers = predict_files(str(folder / "model"), arguments, to=folder / "x.jsonl", options=Options())

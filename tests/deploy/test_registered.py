@@ -1,6 +1,7 @@
 """Versions of registered models, as MLflow and as tuner loads them: a real store, real models."""
 
 import base64
+import io
 import json
 import os
 import pickle
@@ -22,6 +23,7 @@ import torch
 from commands import tuner as command_line
 from mlflow.exceptions import MlflowException
 from mlflow.models import validate_serving_input
+from PIL import Image
 from registered import Registry, registry_in
 from torch import Tensor
 
@@ -30,6 +32,7 @@ from benchmarks.servers import free_port
 from tuner.data.digits import Digits
 from tuner.errors import UserError
 from tuner.models.pretrained import weight_files
+from tuner.tracking.registered_models import example_of
 
 CHAMPION = "models:/digits@champion"
 SCENES: dict[str, Any] = {"kind": "mnist_scenes", "source": "digits", "size": 32, "largest": 24, "digits": 2}
@@ -370,3 +373,11 @@ class Runs:
 
     def __reduce__(self) -> Any:
         return open, (self.proof, "w")
+
+
+@pytest.mark.slow
+def test_the_example_of_a_version_is_an_image_file(registry: Registry) -> None:
+    registry.register(0.9)
+    [batch] = list(Digits().load()[1].first(1).batches(1))
+    pixels = np.asarray(Image.open(io.BytesIO(example_of(registry.uri, "models:/digits/1"))))
+    assert np.array_equal(pixels, (batch.inputs[0, 0] * 255).round().byte().numpy())

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +37,11 @@ class Near(Here):
     Args:
         folder: The checkpoint.
         limits: What is accepted of a client.
+        model: What is known of it.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        super().__init__(Replica(folder, Model("model"), limits, 1))
+    def __init__(self, folder: Path, limits: Limits, model: Model | None = None) -> None:
+        super().__init__(Replica(folder, model or Model("model"), limits, 1))
 
 
 class Registry:
@@ -57,8 +58,22 @@ class Registry:
         self.client.create_registered_model("digits")
         self.folders: dict[str, Path] = {}
 
-    def version(self, *, scale: float = 1.0, **sections: Any) -> str:
-        """Register a version; return its number."""
+    def version(
+        self,
+        *,
+        scale: float = 1.0,
+        example: str = "",
+        edit: Callable[[dict[str, Any]], None] = lambda weights: None,
+        **sections: Any,
+    ) -> str:
+        """Register a version; return its number.
+
+        Args:
+            scale: The weights are multiplied by it.
+            example: The content of the file with its example; empty for none.
+            edit: Changes the weights.
+            sections: Sections of the trial.
+        """
         number = str(len(self.folders) + 1)
         model = {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8}
         config = TrialConfig.model_validate(
@@ -71,10 +86,13 @@ class Registry:
             name: each * scale if each.is_floating_point() else each
             for name, each in config.build_model().state_dict().items()
         }
+        edit(weights)
         Save(config, weights, {}, {"epoch": 1})(folder)
         tags = {"tuner.role": "trial", "tuner.trial": number, "tuner.status": "completed"}
         run = self.client.create_run(self.experiment, tags=tags).info.run_id
         self.client.log_artifacts(run, str(folder), "checkpoint")
+        if example:
+            self.client.log_text(run, example, "model/input_example.json")
         self.client.create_model_version("digits", f"runs:/{run}/model", run)
         return number
 
@@ -145,7 +163,8 @@ def serving(
         for name, each in served.items():
             if each is not None:
                 models.replace(name, "champion", Version("1", f"models:/{name}/1", each))
-        server = Server(application(models, limits or Limits(), Measures(), token), Address(), grace)
+        accepted = limits or Limits()
+        server = Server(application(models, accepted, Measures(), token), Address(), grace, accepted.seconds)
         made.append(Service(opened.getsockname()[1], server, models, asyncio.get_running_loop()))
         started.set()
         await server.serve([opened])

@@ -1,10 +1,14 @@
 """Versions of registered models, by name and by URI. It does not import torch."""
 
+import base64
+import json
 import re
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError
+from tuner.storage import temporary
 from tuner.tracking import store
 
 CHAMPION, CANDIDATE = "champion", "candidate"
@@ -12,6 +16,7 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 
 DATA = "data/checkpoint"
 """The folder of a version that has the checkpoint of its model, unless an older version of tuner registered it."""
+_EXAMPLE = "input_example.json"  # MLflow's name
 IMAGE = "image"
 """The column of images in requests to a model that MLflow serves."""
 
@@ -50,6 +55,36 @@ def versions_by_alias(uri: str, name: str) -> dict[str, str]:
         registered = _registered(client, name)
         aliases = registered.aliases if registered else {}
         return {alias: f"models:/{name}/{number}" for alias, number in aliases.items()}
+
+
+def example_of(uri: str, address: str) -> bytes:
+    """Return the image, as a file, that a version of a registered model has as the example of an input.
+
+    Args:
+        uri: MLflow's tracking URI.
+        address: ``models:/NAME/VERSION``.
+
+    Returns:
+        The file; empty if the version has no example, or one of channels that no file has.
+
+    Raises:
+        UserError: There is no such version, or its example is damaged.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with store.reading(uri) as client, temporary.folder() as folder:
+        version = version_at(client, address)
+        artifacts = get_artifact_repository(
+            client.get_model_version_download_uri(version.name, version.version), tracking_uri=uri
+        )
+        if _EXAMPLE not in {each.path for each in artifacts.list_artifacts()}:
+            return b""
+        text = Path(artifacts.download_artifacts(_EXAMPLE, str(folder))).read_bytes()
+    try:
+        held = json.loads(text)
+        return base64.b64decode(held["data"][0][held["columns"].index(IMAGE)]) if "columns" in held else b""
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise UserError(Problem(f"{_EXAMPLE} is damaged", where=address)) from None
 
 
 def version_at(client: Any, address: str) -> Any:

@@ -1,7 +1,10 @@
 """The service follows the registry: a real store of MLflow, and replicas in this process."""
 
 import asyncio
+import base64
+import io
 import itertools
+import json
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from served import Near, Registry, Service, png, serving
 
 import tuner
@@ -30,6 +34,24 @@ OBJECTS: dict[str, Any] = {
 DAMAGED: dict[str, Any] = {"damaged": True}
 
 
+def example(content: bytes) -> str:
+    """The content of the file in which MLflow keeps an example."""
+    return json.dumps({"columns": ["image"], "data": [[base64.b64encode(content).decode()]]})
+
+
+def white(size: int = 8) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (size, size), 255).save(file, "png")
+    return file.getvalue()
+
+
+def infinite_for_white(weights: dict[str, Any]) -> None:
+    """Have a model compute infinity where 3x3 pixels are nearly white, as in no image of noise."""
+    weights["trunk.conv1.weight"].fill_(1 / 9)
+    weights["trunk.conv1.bias"].fill_(-1.6)
+    weights["trunk.conv2.weight"].fill_(3e38)
+
+
 class InProcess:
     """Runs models as replicas in this process."""
 
@@ -39,7 +61,7 @@ class InProcess:
 
     def start(self, name: str, folder: Path, model: Model) -> Near:
         self.started.append(model.source)
-        return Near(folder, LIMITS)
+        return Near(folder, LIMITS, model)
 
     def stop(self, served: Any) -> None:
         self.stopped.append(served)
@@ -77,6 +99,12 @@ class Followed:
         reply = self.service.ask(PREDICT, png())
         assert reply.status == 200
         return f"{reply.json['version']} {reply.json['role']}"
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the metrics say that the champion of the registry is refused."""
+        text = self.service.ask("/metrics").body.decode()
+        return 'tuner_version_refused{model="digits",role="champion"} 1.0' in text
 
     def changes(self, role: str, outcome: str) -> float:
         return float(self.measures.changes.labels("digits", role, outcome)._value.get())
@@ -141,6 +169,9 @@ def test_a_new_champion_takes_over_and_no_request_is_lost_or_mixed(followed: Fol
         ({"scale": float("nan")}, "NaN or infinity"),
         (OBJECTS, "it predicts objects with boxes, and the one that answers now one class"),
         (DAMAGED, "signature.json"),
+        ({"edit": infinite_for_white, "example": example(white())}, "it computes NaN or infinity for its example"),
+        ({"example": example(b"no image")}, "its example cannot be read"),
+        ({"example": "{"}, "input_example.json is damaged"),
     ],
 )
 def test_a_bad_champion_is_refused_and_the_old_one_stays(
@@ -154,12 +185,28 @@ def test_a_bad_champion_is_refused_and_the_old_one_stays(
     followed.look()
     assert followed.answering == "1 champion" and followed.changes("champion", "refused") == 1
     assert why in caplog.text and f"models:/digits/{number} is refused as champion" in caplog.text
+    refused = followed.service.ask("/v1/models/digits").json["refused"]
+    assert refused["champion"]["version"] == number and why in refused["champion"]["reason"]
+    assert followed.is_refused
     tried = len(followed.backend.started)
     followed.look()
     assert len(followed.backend.started) == tried, "it is not tried again at once"
     followed.registry.name("champion", "1")
     followed.look()
-    assert followed.answering == "1 champion"
+    assert followed.answering == "1 champion" and not followed.is_refused
+    assert "refused" not in followed.service.ask("/v1/models/digits").json
+
+
+def test_a_champion_with_a_sound_example_takes_over(followed: Followed) -> None:
+    for content in (white(), png(3, (40, 30))):
+        number = followed.registry.version(example=example(content))
+        followed.registry.name("champion", number)
+        followed.look()
+        assert followed.answering == f"{number} champion"
+    number = followed.registry.version(edit=infinite_for_white)  # nothing in an image of noise is wrong with it
+    followed.registry.name("champion", number)
+    followed.look()
+    assert followed.answering == f"{number} champion"
 
 
 @pytest.mark.parametrize("followed", [1.0], indirect=True)

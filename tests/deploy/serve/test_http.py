@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -269,6 +270,37 @@ class TestLoad:
                 connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx".encode())
                 assert b"408" in connection.recv(1000)
             assert service.ask("/health").status == 200
+
+    @pytest.mark.parametrize(
+        ("first", "rest", "status"),
+        [
+            (f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n", "x", b"408"),
+            ("GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ", "x", b"408"),
+            ("G", "", b"408"),
+            ("GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ", "x" * 9999, b"431"),
+            ("", "", b""),
+        ],
+    )
+    def test_a_connection_ends_however_slowly_a_client_sends(self, first: str, rest: str, status: bytes) -> None:
+        slow = Slow()
+        with serving({"digits": slow}, Limits(seconds=1)) as service:
+            with socket.create_connection(("127.0.0.1", service.port), timeout=0.01) as connection:
+                connection.sendall(first.encode())
+                received, is_open, until = b"", True, time.monotonic() + 60
+                while is_open and time.monotonic() < until:  # it goes on sending, whatever the service answers
+                    try:
+                        connection.sendall(rest.encode())
+                        piece = connection.recv(10_000)
+                        received, is_open = received + piece, piece != b""
+                    except TimeoutError:
+                        pass
+                    except ConnectionError:
+                        is_open = False
+            assert not is_open and status in received
+            if status:
+                assert json.loads(received.rpartition(b"\r\n\r\n")[2])["error"]
+            slow.go.set()
+            assert service.ask(body=b"x").status == 200 and not slow.lost
 
     def test_a_client_that_goes_away_leaves_nothing(self) -> None:
         slow = Slow()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Models, Role
-from tuner.deploy.serve.naming import Wanted
+from tuner.deploy.serve.models import Models, Refusal, Role
+from tuner.deploy.serve.naming import Wanted, version_of
 from tuner.deploy.serve.versions import Versions
 from tuner.errors import UserError
 from tuner.tracking.registered_models import CANDIDATE, versions_by_alias
@@ -99,6 +99,8 @@ class Follower:
     async def _follow(self, name: str, role: Role, address: str | None) -> None:
         """Have a version answer in a role; None for no version."""
         current = self._models[name].versions.get(role)
+        if address is None or (current is not None and current.address == address):
+            self._models[name].refused.pop(role, None)
         if address is None and current is not None:
             self._versions.drop(name, role)
             _log.warning("%s: there is no %s any more", name, role)
@@ -117,10 +119,13 @@ class Follower:
             wait = min(wait, _LONGEST)
             self._refused[(name, role)] = _Refusal(address, wait, time.monotonic() + wait)
             self._measures.changes.labels(name, role, "refused").inc()
-            why = error.in_a_line if isinstance(error, UserError) else repr(error)
-            _log.error("%s: %s is refused as %s: %s", name, address, role, why)
+            said = error.in_a_line if isinstance(error, UserError) else ""
+            _log.error("%s: %s is refused as %s: %s", name, address, role, said or repr(error))
+            reason = said or "it cannot be loaded: the log of the service has the reason"
+            self._models[name].refused[role] = Refusal(version_of(address), reason)
             return
         self._refused.pop((name, role), None)
+        self._models[name].refused.pop(role, None)
         self._measures.changes.labels(name, role, "taken over").inc()
         _log.warning("%s: %s answers now as %s", name, address, role)
 

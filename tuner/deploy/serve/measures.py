@@ -32,6 +32,12 @@ class Measures:
             ("model", "role", "outcome"),
             registry=self._registry,
         )
+        self.refused = Gauge(
+            "tuner_version_refused",
+            "1 if the version that the registry names is refused, and the one before it answers",
+            ("model", "role"),
+            registry=self._registry,
+        )
         self.ready = Gauge("tuner_model_ready", "1 if a model answers", ("model",), registry=self._registry)
 
     def text(self) -> bytes:

@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, get_args
 
 from tuner.deploy.serve.asked import Answered, Asked, Description
 
 Role = Literal["champion", "candidate"]
 """What a version is for its model: the one that answers, or the one that answers a share of the requests."""
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class Served(Protocol):
@@ -64,6 +65,19 @@ class Version:
             await self._idle.wait()
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A version that the registry names and that does not answer, because something is wrong with it.
+
+    Args:
+        version: What identifies it to clients.
+        reason: What is wrong with it.
+    """
+
+    version: str
+    reason: str
+
+
 @dataclass
 class Deployed:
     """A model under its name.
@@ -72,11 +86,13 @@ class Deployed:
         name: Its name in the service.
         share: The share of the requests that the candidate answers, if there is one.
         versions: The version of each role.
+        refused: The version that was refused in each role, as long as the registry names it.
     """
 
     name: str
     share: float
     versions: dict[Role, Version]
+    refused: dict[Role, Refusal] = field(default_factory=dict)
 
     def chosen(self) -> tuple[Role, Version] | None:
         """The version that answers the next request; None if there is none yet."""
@@ -88,7 +104,9 @@ class Deployed:
         versions: dict[str, Any] = {
             role: {"version": each.name, **each.served.description.facts} for role, each in self._ordered()
         }
-        return {"name": self.name, "ready": "champion" in self.versions, **versions.pop("champion", {}), **versions}
+        refused = {"refused": {role: asdict(each) for role, each in self.refused.items()}} if self.refused else {}
+        ready = {"name": self.name, "ready": "champion" in self.versions}
+        return {**ready, **versions.pop("champion", {}), **versions, **refused}
 
     def _ordered(self) -> Iterator[tuple[Role, Version]]:
         yield from sorted(self.versions.items(), reverse=True)

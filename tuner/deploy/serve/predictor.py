@@ -42,11 +42,13 @@ class Model:
         source: What the user calls it.
         trust: The user's code that may be called to build it.
         code: The folder of that code; None for the working directory.
+        example: An image file that it has to predict for before it answers; empty for none.
     """
 
     source: str
     trust: tuple[str, ...] = ()
     code: str | None = None
+    example: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Predictor:
         self._pipeline = Pipeline(module, self._about, trial_device(has_gpu))
         self.batch_size = self._pipeline.batch_size
         """Most images of a batch."""
-        self._check(model.source)
+        self._check(model)
 
     @property
     def description(self) -> Description:
@@ -173,19 +175,26 @@ class Predictor:
     def _predicts(self) -> str:
         return "; ".join(each.predicts for each in self._about.signature.outputs.values())
 
-    def _check(self, source: str) -> None:
-        """Check the model on an image of noise, which warms it up, too: alone, and in a full batch."""
-        form = self._about.form
+    def _check(self, model: Model) -> None:
+        """Check the model on noise and on its example, alone and in a full batch, which warms it up, too."""
+        form, source = self._about.form, model.source
         if form.channels not in DECODED and form.channels > _BATCH:
             message = f"it takes images of {form.channels} channels, which no image file has"
             raise UserError(Problem(message, where=source, hint="tuner.load(MODEL).predict(arrays) predicts with it"))
-        image = _noise(form)
-        for count in (1, min(self.batch_size, self._limits.images)):
-            for outputs, _ in self._pipeline.outputs([image] * count):
-                if not _is_finite(outputs):
-                    hint = "another epoch of its trial may be sound"
-                    raise UserError(Problem("it computes NaN or infinity for an image", where=source, hint=hint))
-        self.answer([Prepared(("",), (image,), Options())])
+        images = {"an image": _noise(form)} | ({"its example": self._example(model)} if model.example else {})
+        for what, image in images.items():
+            for count in (1, min(self.batch_size, self._limits.images)):
+                for outputs, _ in self._pipeline.outputs([image] * count):
+                    if not _is_finite(outputs):
+                        hint = "another epoch of its trial may be sound"
+                        raise UserError(Problem(f"it computes NaN or infinity for {what}", where=source, hint=hint))
+            self.answer([Prepared(("",), (image,), Options())])
+
+    def _example(self, model: Model) -> Decoded:
+        try:
+            return next(self._decoded(Sent("", model.example), 1))
+        except Undecodable as error:
+            raise UserError(Problem(f"its example cannot be read: {error}", where=model.source)) from None
 
 
 def _noise(form: Form) -> Decoded:

@@ -189,7 +189,8 @@ async def _serve(
     table, measures = Models([each.name for each in models], settings.share), Measures()
     code = str((settings.code or Path.cwd()).resolve()) if settings.trust else None
     versions = Versions(table, backend, settings.trust, code, uri)
-    running = server.Server(application(table, settings.limits, measures, token), settings.address, _grace(settings))
+    app = application(table, settings.limits, measures, token)
+    running = server.Server(app, settings.address, _grace(settings), settings.limits.seconds)
     follower = Follower(models, table, versions, measures, share=settings.share, seconds=settings.seconds, uri=uri)
     url = settings.address.url(opened.getsockname()[1])
     with server.stopped_by_signals(running):

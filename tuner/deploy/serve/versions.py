@@ -10,8 +10,9 @@ from tuner.deploy.serve.models import Models, Role, Served, Version
 from tuner.deploy.serve.naming import version_of
 from tuner.deploy.serve.predictor import Model
 from tuner.errors import Problem, UserError
-from tuner.storage.uris import masked
+from tuner.storage.uris import default_uri, masked
 from tuner.tracking.checkpoints import checkpoint_of
+from tuner.tracking.registered_models import example_of
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ class Versions:
             _log.exception("the version %s could not be ended", version.name)
 
     def _load(self, name: str, address: str) -> Version:
-        model = Model(address, self._trust, self._code)
+        example = example_of(self._uri or default_uri(), address) if address.startswith("models:/") else b""
+        model = Model(address, self._trust, self._code, example)
         with checkpoint_of(address, self._uri) as folder:
             return Version(version_of(address), address, self._backend.start(name, folder, model))
 

@@ -22,7 +22,7 @@ from tuner.deploy.serve.http.refused import Refused
 from tuner.deploy.serve.http.token import Guard
 from tuner.deploy.serve.limits import Limits
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Deployed, Lost, Models, Role, Version
+from tuner.deploy.serve.models import ROLES, Deployed, Lost, Models, Role, Version
 from tuner.version import __version__
 
 _LOADING = 2
@@ -48,6 +48,8 @@ def application(models: Models, limits: Limits, measures: Measures, token: str |
     measures.waiting.set_function(lambda: admission.requests)
     for name in models.all:
         measures.ready.labels(name).set_function(partial(_is_ready, models, name))
+        for role in ROLES:
+            measures.refused.labels(name, role).set_function(partial(_is_refused, models, name, role))
     _add_answers_to_mistakes(app)
     _add_health(app, models, measures)
 
@@ -84,6 +86,10 @@ def application(models: Models, limits: Limits, measures: Measures, token: str |
 
 def _is_ready(models: Models, name: str) -> float:
     return float(name not in models.missing)
+
+
+def _is_refused(models: Models, name: str, role: Role) -> float:
+    return float(role in models[name].refused)
 
 
 def _deployed(models: Models, name: str) -> Deployed:

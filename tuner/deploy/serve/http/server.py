@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from tuner.deploy.serve.http.connection import connections
 from tuner.errors import Problem, UserError
 
 _KEPT = 75
@@ -100,11 +101,13 @@ class Server(uvicorn.Server):
         app: The application.
         address: Where it listens, for TLS.
         grace: Most seconds that it waits for answers in the end.
+        patience: Most seconds until the headers of a request have arrived.
     """
 
-    def __init__(self, app: Any, address: Address, grace: float) -> None:
+    def __init__(self, app: Any, address: Address, grace: float, patience: float = 30.0) -> None:
         config = uvicorn.Config(
             app,
+            http=connections(patience),
             log_config=None,
             access_log=False,
             lifespan="off",
