@@ -5,10 +5,14 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +29,7 @@ from tuner.ray_backend.cluster.resources import ClusterResources
 
 pytestmark = pytest.mark.server
 
+TOKEN = "a-token-of-a-test"
 MODEL: dict[str, Any] = {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8}
 
 
@@ -56,7 +61,7 @@ class Command:
     def port(self) -> int:
         """Its port, once all models answer."""
         assert eventually(lambda: "serving " in self.said or self.process.poll() is not None, 600), self.said
-        found = re.search(r"serving .* at http://127\.0\.0\.1:(\d+)", self.said)
+        found = re.search(r"serving .* at https?://127\.0\.0\.1:(\d+)", self.said)
         assert found, self.said
         return int(found[1])
 
@@ -78,6 +83,38 @@ def command(folder: Path, *arguments: str) -> Iterator[Command]:
         if running.process.poll() is None:
             running.process.kill()
             running.process.wait(60)
+
+
+def certificate_in(folder: Path) -> Path:
+    """Make a certificate for this machine, and its key beside it; return the file of the certificate."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*made.split(), *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate
+
+
+class Partial:
+    """A request over TLS of which a part is sent, then the rest."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, body: bytes) -> None:
+        self._rest = body[1:]
+        self._connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=300, context=context)
+        self._connection.putrequest("POST", "/v1/models/one/predict")
+        self._connection.putheader("Authorization", f"Bearer {TOKEN}")
+        self._connection.putheader("Content-Length", str(len(body)))
+        self._connection.endheaders(body[:1])
+
+    def send(self, piece: bytes) -> None:
+        self._connection.send(piece)
+
+    def status(self) -> int:
+        with contextlib.closing(self._connection):
+            return self._connection.getresponse().status
+
+    def finish(self) -> int:
+        self.send(self._rest)
+        return self.status()
 
 
 def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
@@ -186,6 +223,54 @@ def test_on_a_ray_that_was_there_before(started_ray: ClusterResources, tmp_path:
         assert running.end() == 0, running.said
     assert not serve.status().applications, "nothing of it is left"
     serve.shutdown()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, to make a certificate")
+def test_strangers_over_tls_and_the_end(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path / "one", data={"kind": "digits"}, model=MODEL)
+    certificate = certificate_in(tmp_path)
+    (tmp_path / "token").write_text(TOKEN)
+    context = ssl.create_default_context(cafile=str(certificate))
+
+    def reply(body: bytes | None = None, token: str = TOKEN) -> tuple[int, Any]:
+        with contextlib.closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=300, context=context)) as opened:
+            path = "/v1/models" if body is None else "/v1/models/one/predict"
+            opened.request("POST" if body else "GET", path, body, {"Authorization": f"Bearer {token}"})
+            received = opened.getresponse()
+            return received.status, received.headers
+
+    given = ["--tls-cert", "cert.pem", "--tls-key", "key.pem", "--token-file", "token"]
+    with command(tmp_path, "./one", *given, "--timeout", "10", "--max-queue", "1") as running:
+        port = running.port()
+        assert reply(png())[0] == 200 and reply(png(), "another-token-of-a-test")[0] == 401
+        with pytest.raises(ssl.SSLCertVerificationError):  # who does not know the certificate does not trust it
+            http.client.HTTPSConnection("127.0.0.1", port, context=ssl.create_default_context()).connect()
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            ask(port, "/v1/models")
+        slow = Partial(port, context, png())
+        assert eventually(lambda: reply(png())[0] == 429)
+        status, headers = reply(png())
+        assert status == 429 and int(headers["Retry-After"]) > 0 and reply()[0] == 200
+        for _ in range(13):  # a byte a second
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                slow.send(b"x")
+            time.sleep(1)
+        assert slow.status() == 408
+        gone = Partial(port, context, png())
+        gone._connection.close()
+        assert eventually(lambda: reply(png())[0] == 200), "its place is free again"
+        last = Partial(port, context, png())
+        assert eventually(lambda: reply(png())[0] == 429), "it is accepted"
+        running.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: not is_listening(port))
+        assert last.finish() == 200
+        assert running.end() == 0 and "Traceback" not in running.said, running.said
+
+
+def is_listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10):
+        return True
+    return False
 
 
 def test_a_model_that_cannot_be_served(tmp_path: Path) -> None:
