@@ -11,6 +11,7 @@ import sys
 import psutil
 import pytest
 
+from tuner.errors import UserError
 from tuner.ray_backend.cluster import connection
 
 
@@ -43,6 +44,7 @@ def test_a_process_that_accepts_no_more_connections_does_not_answer(host: str, f
 
 STOPPED = """
 import os, signal, psutil
+from tuner.errors import UserError
 from tuner.ray_backend.cluster import connection
 
 connection._SHUTDOWN_TIMEOUT = 2.0
@@ -61,3 +63,12 @@ os._exit(0)
 def test_a_ray_that_accepts_connections_and_does_not_answer_is_ended() -> None:
     process = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=50, check=False)
     assert (process.returncode, process.stdout.strip()) == (0, "left: []"), process.stderr
+
+
+def test_a_machine_that_is_too_busy_for_a_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**options: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")  # as Ray does
+
+    monkeypatch.setattr("ray.init", late)
+    with pytest.raises(UserError, match=r"Ray did not start on this machine within 30 seconds.*\n.*busy"):
+        connection.connect(None)

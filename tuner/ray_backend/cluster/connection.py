@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UserError
+from tuner.errors import Problem, UserError
 from tuner.ray_backend.cluster import auth, sessions
 from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, local_capacity
 from tuner.ray_backend.fork_server import starting
@@ -19,6 +19,8 @@ from tuner.ray_backend.fork_server.server import TRIALS
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
 
+_LATE = "timed out during startup"
+"""What Ray says where its processes do not come up in time."""
 _NICENESS = 15  # Ray's default: trials leave the cores to whatever else wants them
 _SHUTDOWN_TIMEOUT = 10.0  # seconds in which a Ray that answers has let this process go
 _CLEAN_UP_TIMEOUT = 15.0  # seconds at the end of a job in which nodes delete temporary files of killed processes
@@ -56,7 +58,13 @@ def connect(
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
         capacity = local_capacity()
         root, _ = sessions.root()
-        with _signals_left_alone(), _only_what_jobs_use(), sessions.marking(root), starting.forked_workers(imported):
+        with (
+            _told_if_late(),
+            _signals_left_alone(),
+            _only_what_jobs_use(),
+            sessions.marking(root),
+            starting.forked_workers(imported),
+        ):
             ray.init(
                 address="local",  # always a new Ray, also if one runs on this host
                 _temp_dir=str(root),
@@ -122,6 +130,18 @@ def _signals_left_alone() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         utils.set_sigterm_handler, utils.set_kill_on_parent_death_linux = original
+
+
+@contextlib.contextmanager
+def _told_if_late() -> Iterator[None]:
+    """Tell the user that the machine is too busy for a Ray to start in the half a minute that Ray waits for itself."""
+    try:
+        yield
+    except Exception as error:  # Ray raises nothing narrower
+        if _LATE not in str(error):
+            raise
+        hint = "it is very busy, or its memory is full: see top, and try again"
+        raise UserError(Problem("Ray did not start on this machine within 30 seconds", hint=hint)) from error
 
 
 @contextlib.contextmanager
