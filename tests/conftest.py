@@ -312,6 +312,34 @@ def browser() -> Iterator[Any]:
         shown.close()
 
 
+_MLFLOW_SET = {
+    "mlflow.tracking._tracking_service.utils": ("_tracking_uri", "MLFLOW_TRACKING_URI"),
+    "mlflow.tracking._model_registry.utils": ("_registry_uri", "MLFLOW_REGISTRY_URI"),
+}
+"""Where MLflow keeps which store and registry its process uses: variables of a module, and of the environment."""
+
+
+@pytest.fixture(autouse=True)
+def _mlflow_as_before() -> Iterator[None]:
+    """Undo what a test sets for MLflow in the whole process: a later test would write to the store of this one.
+
+    MLflow's functions cannot undo it: what they return where nothing is set is the default, and setting that sets it.
+    """
+    before = {
+        name: (getattr(sys.modules.get(name), attribute, None), os.environ.get(variable))
+        for name, (attribute, variable) in _MLFLOW_SET.items()
+    }
+    yield
+    for name, (attribute, variable) in _MLFLOW_SET.items():
+        uri, environment = before[name]
+        if name in sys.modules:
+            setattr(sys.modules[name], attribute, uri)
+        if environment is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = environment
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _modules_of_tests_own() -> Iterator[None]:
     """Forget the modules that a file of tests has made: another one may make some of the same names."""

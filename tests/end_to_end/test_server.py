@@ -106,16 +106,11 @@ def test_the_files_of_the_five_best_stay_on_disk(jobs: Jobs) -> None:
 
 
 def test_the_champion_comes_from_the_server(jobs: Jobs) -> None:
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(jobs.uri)
     mlflow.set_registry_uri(jobs.uri)
     with checkpoint_of("models:/one@champion", jobs.uri) as folder:
         assert (folder / "model.pth").is_file()  # the version's own, and not that of its run
-    try:
-        model = mlflow.pytorch.load_model("models:/one@champion")
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    model = mlflow.pytorch.load_model("models:/one@champion")
     with torch.inference_mode():
         assert model(torch.rand(3, 1, 8, 8)).shape == (3, 10)
 

@@ -1,12 +1,9 @@
 """Winners that are registered in a real store, without a job."""
 
 import base64
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -60,12 +57,6 @@ def as_text(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-@contextmanager
-def registry_in(folder: Path) -> Iterator[Registry]:
+def registry_in(folder: Path) -> Registry:
     """A registry in a store ``store.db`` of a folder, which is there already or is made."""
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    try:
-        yield Registry(f"sqlite:///{folder}/store.db", folder)
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    return Registry(f"sqlite:///{folder}/store.db", folder)

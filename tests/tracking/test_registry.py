@@ -19,8 +19,7 @@ def registry(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "store.db")
-    with registry_in(tmp_path) as found:
-        yield found
+    return registry_in(tmp_path)
 
 
 @pytest.mark.slow
