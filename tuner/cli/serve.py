@@ -9,6 +9,7 @@ import typer
 from tuner.cli.arguments import Uri
 from tuner.cli.complete import experiments
 from tuner.cli.deploy import Code, Trust
+from tuner.deploy.serve.limits import MEGABYTE, MOST_PIXELS, Limits
 
 
 def serve(
@@ -42,12 +43,16 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="The file of the TLS certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The file of its key.")] = None,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Most megabytes of a request.")] = 32,
-    max_pixels: Annotated[int, typer.Option(min=1, max=178_000_000, help="Most pixels of an image.")] = 50_000_000,
-    max_queue: Annotated[int, typer.Option(min=1, help="Most requests that wait; more are told to come later.")] = 256,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Most megabytes of a request.")] = (
+        Limits.request_bytes / MEGABYTE
+    ),
+    max_pixels: Annotated[int, typer.Option(min=1, max=MOST_PIXELS, help="Most pixels of an image.")] = Limits.pixels,
+    max_queue: Annotated[int, typer.Option(min=1, help="Most requests that wait; more are told to come later.")] = (
+        Limits.queue
+    ),
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Most seconds for a request to arrive, and to be answered.")
-    ] = 30,
+    ] = Limits.seconds,
     trust: Trust = None,
     code: Code = None,
     uri: Uri = None,
@@ -61,15 +66,13 @@ def serve(
     needed.check()
     from tuner.cli.printing.serving import log_on_standard_error, print_ready
     from tuner.deploy.serve.http.server import Address
-    from tuner.deploy.serve.limits import MEGABYTE, Limits
     from tuner.deploy.serve.service import Settings
     from tuner.deploy.serve.service import serve as run
 
-    limits = Limits(round(max_megabytes * MEGABYTE), pixels=max_pixels, queue=max_queue, seconds=timeout)
     settings = Settings(
         models,
         Address(host, port, tls_cert, tls_key),
-        limits,
+        Limits.of(max_megabytes, max_pixels, max_queue, timeout),
         replicas=replicas,
         gpus=gpus,
         share=canary,

@@ -64,7 +64,7 @@ def frames(path: str, every: int = 1, threads: int = 0) -> Generator[Frame]:
 
     Args:
         path: The file.
-        every: Every how manieth frame is returned, from the first.
+        every: Every so many frames one is returned, from the first; 1 for all.
         threads: Threads that decode; 0 for as many as there are cores.
 
     Raises:

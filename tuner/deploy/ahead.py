@@ -30,7 +30,7 @@ def decoded_ahead(
         form: The form to which they are brought.
         threads: Number of threads.
         ahead: How many images may be decoded before they are asked for, so that memory stays flat.
-        every: Every how manieth frame of a video is read.
+        every: Of a video, every so many frames one is read; 1 for all.
 
     Returns:
         The images, or why they cannot be read.

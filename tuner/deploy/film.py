@@ -20,7 +20,7 @@ class Film:
     Args:
         item: The video.
         form: The form to which its frames are brought.
-        every: Every how manieth frame is read.
+        every: Every so many frames one is read; 1 for all.
         threads: Threads that decode.
     """
 

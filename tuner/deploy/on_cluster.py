@@ -38,7 +38,7 @@ class Asked:
     Args:
         options: What is asked of predictions.
         batch_size: Images that are computed at once; None for as many as in validation.
-        every: Every how manieth frame of a video is predicted for.
+        every: Of a video, every so many frames one is predicted for; 1 for all.
         trust: The user's code that builds the model, which may be called.
     """
 

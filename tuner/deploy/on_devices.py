@@ -31,7 +31,7 @@ class OnDevices:
         devices: The devices.
         options: What is asked of predictions.
         batch_size: Images that a device computes at once; None for as many as in validation.
-        every: Every how manieth frame of a video is predicted for.
+        every: Of a video, every so many frames one is predicted for; 1 for all.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class Pipeline:
         options: What is asked of predictions.
         batch_size: Images that are computed at once; None for as many as in validation.
         threads: Threads that decode; None for as many as torch uses.
-        every: Every how manieth frame of a video is predicted for.
+        every: Of a video, every so many frames one is predicted for; 1 for all.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ def predict_files(
         code: The folder of that code.
         uri: MLflow's tracking URI; None for MLFLOW_TRACKING_URI, else MLflow's default.
         devices: The devices to compute on, each a batch; none for all GPUs that this process sees, else the CPU.
-        every: Every how manieth frame of a video is predicted for.
+        every: Of a video, every so many frames one is predicted for; 1 for all.
         address: The address of a Ray cluster that computes; None for this machine.
 
     Returns:

@@ -13,16 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tuner.deploy.serve.asked import Answered, Asked, Description
 from tuner.deploy.serve.batching import Batcher
-from tuner.deploy.serve.following import Follower
-from tuner.deploy.serve.http.application import application
 from tuner.deploy.serve.http.token import token_for
-from tuner.deploy.serve.limits import MEGABYTE, Limits
-from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Models
+from tuner.deploy.serve.limits import MEGABYTE, MOST_PIXELS, Limits
 from tuner.deploy.serve.naming import wanted
 from tuner.deploy.serve.predictor import Model
 from tuner.deploy.serve.replica import Replica
-from tuner.deploy.serve.versions import Versions
+from tuner.deploy.serve.wiring import Wiring
 from tuner.ray_backend.ingress import deployment
 from tuner.storage.uris import absolute, default_uri
 from tuner.tracking.checkpoints import pinned
@@ -46,13 +42,13 @@ class Arguments(BaseModel):
     """The share of the requests that NAME@candidate answers."""
     token_file: Path | None = None
     """The file with the token of clients; None for that of TUNER_SERVE_TOKEN."""
-    max_megabytes: float = Field(32, ge=0.001)
+    max_megabytes: float = Field(Limits.request_bytes / MEGABYTE, ge=0.001)
     """Most megabytes of a request."""
-    max_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
+    max_pixels: int = Field(Limits.pixels, ge=1, le=MOST_PIXELS)
     """Most pixels of an image."""
-    max_queue: int = Field(256, ge=1)
+    max_queue: int = Field(Limits.queue, ge=1)
     """Most requests that wait at a replica."""
-    timeout: float = Field(30, ge=0.1)
+    timeout: float = Field(Limits.seconds, ge=0.1)
     """Most seconds for a request to arrive, and to be answered."""
     trust: list[str] = []
     """The user's code that may be called to build models."""
@@ -62,8 +58,7 @@ class Arguments(BaseModel):
     @property
     def limits(self) -> Limits:
         """What is accepted of clients."""
-        size = round(self.max_megabytes * MEGABYTE)
-        return Limits(size, pixels=self.max_pixels, queue=self.max_queue, seconds=self.timeout)
+        return Limits.of(self.max_megabytes, self.max_pixels, self.max_queue, self.timeout)
 
 
 class Here:
@@ -111,9 +106,7 @@ def build(arguments: Arguments) -> Any:
         UserError: Two models have the same name.
     """
     wanted(arguments.models)
-    return deployment(
-        partial(_make, arguments), "service", arguments.max_queue + _MORE, grace=2 * arguments.timeout + 1
-    )
+    return deployment(partial(_make, arguments), "service", arguments.max_queue + _MORE, grace=arguments.limits.grace)
 
 
 async def _make(arguments: Arguments, threads: int, has_gpu: bool) -> Any:
@@ -124,12 +117,8 @@ async def _make(arguments: Arguments, threads: int, has_gpu: bool) -> Any:
     """
     models, uri = wanted(arguments.models), absolute(arguments.uri or default_uri())
     token = token_for(_EVERYWHERE, arguments.token_file)
-    table, measures = Models([each.name for each in models], arguments.canary), Measures()
     backend = InThisProcess(arguments.limits, threads, has_gpu)
-    versions = Versions(table, backend, arguments.trust, str(Path.cwd()) if arguments.trust else None, uri)
-    for each in models:
-        await versions.bring(each.name, "champion", await asyncio.to_thread(pinned, each.model, uri))
-    app = application(table, arguments.limits, measures, token)
-    follower = Follower(models, table, versions, measures, share=arguments.canary, uri=uri)
-    app.state.following = asyncio.create_task(follower.run())  # the loop itself keeps no task alive
-    return app
+    wiring = Wiring(models, backend, arguments.limits, token, share=arguments.canary, trust=arguments.trust, uri=uri)
+    await wiring.load({each.name: await asyncio.to_thread(pinned, each.model, uri) for each in models})
+    wiring.app.state.following = asyncio.create_task(wiring.follow())  # the loop itself keeps no task alive
+    return wiring.app

@@ -4,11 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tuner.deploy.serve.measures import Measures
 from tuner.deploy.serve.models import Models, Refusal, Role
-from tuner.deploy.serve.naming import Wanted, version_of
+from tuner.deploy.serve.naming import Wanted
 from tuner.deploy.serve.versions import Versions
 from tuner.errors import UserError
 from tuner.tracking.registered_models import CANDIDATE, versions_by_alias
@@ -16,21 +15,6 @@ from tuner.tracking.registered_models import CANDIDATE, versions_by_alias
 _log = logging.getLogger(__name__)
 _LONGEST = 3600.0
 """Most seconds until a version that was refused is tried again."""
-
-
-@dataclass
-class _Refusal:
-    """A version that was refused.
-
-    Args:
-        address: The MODEL that leads to it.
-        wait: Seconds until it is tried again.
-        until: The time of that.
-    """
-
-    address: str
-    wait: float
-    until: float
 
 
 class Follower:
@@ -62,7 +46,6 @@ class Follower:
         followed = [(each.name, each.followed) for each in wanted]
         self._followed = {name: leads for name, leads in followed if leads is not None}
         self._with_candidates = share > 0
-        self._refused: dict[tuple[str, Role], _Refusal] = {}
         self._is_away = False
 
     async def run(self) -> None:
@@ -109,23 +92,21 @@ class Follower:
 
     async def _bring(self, name: str, role: Role, address: str) -> None:
         """Have a version take over, unless it was refused a short while ago."""
-        refusal = self._refused.get((name, role))
-        if refusal is not None and refusal.address == address and time.monotonic() < refusal.until:
+        refused = self._models[name].refused
+        before = refused[role] if role in refused and refused[role].address == address else None
+        if before is not None and time.monotonic() < before.until:
             return
         try:
             await self._versions.bring(name, role, address)
         except Exception as error:  # whatever is wrong with it, the version before it stays
-            wait = self._seconds if refusal is None or refusal.address != address else 2 * refusal.wait
-            wait = min(wait, _LONGEST)
-            self._refused[(name, role)] = _Refusal(address, wait, time.monotonic() + wait)
+            wait = self._seconds if before is None else min(2 * before.wait, _LONGEST)
             self._measures.changes.labels(name, role, "refused").inc()
             said = error.in_a_line if isinstance(error, UserError) else ""
             _log.error("%s: %s is refused as %s: %s", name, address, role, said or repr(error))
             reason = said or "it cannot be loaded: the log of the service has the reason"
-            self._models[name].refused[role] = Refusal(version_of(address), reason)
+            refused[role] = Refusal(address, reason, wait, time.monotonic() + wait)
             return
-        self._refused.pop((name, role), None)
-        self._models[name].refused.pop(role, None)
+        refused.pop(role, None)
         self._measures.changes.labels(name, role, "taken over").inc()
         _log.warning("%s: %s answers now as %s", name, address, role)
 

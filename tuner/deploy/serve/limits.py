@@ -1,8 +1,11 @@
 """What the service accepts of a client."""
 
 from dataclasses import dataclass
+from typing import Self
 
 MEGABYTE = 2**20
+MOST_PIXELS = 178_000_000
+"""Most pixels of an image that can be allowed: Pillow refuses more."""
 
 
 @dataclass(frozen=True)
@@ -24,3 +27,13 @@ class Limits:
     queue: int = 256
     queue_bytes: int = 256 * MEGABYTE
     seconds: float = 30.0
+
+    @classmethod
+    def of(cls, megabytes: float, pixels: int, queue: int, seconds: float) -> Self:
+        """The limits that the user sets, whose other ones are the usual ones."""
+        return cls(round(megabytes * MEGABYTE), pixels=pixels, queue=queue, seconds=seconds)
+
+    @property
+    def grace(self) -> float:
+        """Seconds in which what was accepted is answered, at the latest."""
+        return 2 * self.seconds + 1

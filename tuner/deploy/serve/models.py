@@ -2,11 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 from tuner.deploy.serve.asked import Answered, Asked, Description
+from tuner.deploy.serve.naming import version_of
 
 Role = Literal["champion", "candidate"]
 """What a version is for its model: the one that answers, or the one that answers a share of the requests."""
@@ -70,12 +71,20 @@ class Refusal:
     """A version that the registry names and that does not answer, because something is wrong with it.
 
     Args:
-        version: What identifies it to clients.
+        address: The MODEL that leads to it.
         reason: What is wrong with it.
+        wait: Seconds until it is tried again.
+        until: The time of that, by the monotonic clock.
     """
 
-    version: str
+    address: str
     reason: str
+    wait: float
+    until: float
+
+    def as_dict(self) -> dict[str, str]:
+        """The refusal as the list of models shows it."""
+        return {"version": version_of(self.address), "reason": self.reason}
 
 
 @dataclass
@@ -102,14 +111,11 @@ class Deployed:
     def as_dict(self) -> dict[str, Any]:
         """The model as the list of models shows it."""
         versions: dict[str, Any] = {
-            role: {"version": each.name, **each.served.description.facts} for role, each in self._ordered()
+            role: {"version": each.name, **each.served.description.facts} for role, each in self.versions.items()
         }
-        refused = {"refused": {role: asdict(each) for role, each in self.refused.items()}} if self.refused else {}
+        refused = {"refused": {role: each.as_dict() for role, each in self.refused.items()}} if self.refused else {}
         ready = {"name": self.name, "ready": "champion" in self.versions}
         return {**ready, **versions.pop("champion", {}), **versions, **refused}
-
-    def _ordered(self) -> Iterator[tuple[Role, Version]]:
-        yield from sorted(self.versions.items(), reverse=True)
 
 
 class Models:

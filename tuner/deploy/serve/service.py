@@ -11,18 +11,16 @@ from pathlib import Path
 
 from tuner.deploy.serve.asked import Answered, Asked, Description
 from tuner.deploy.serve.batching import Batcher
-from tuner.deploy.serve.following import Follower
 from tuner.deploy.serve.http import server
-from tuner.deploy.serve.http.application import application
 from tuner.deploy.serve.http.token import token_for
 from tuner.deploy.serve.limits import MEGABYTE, Limits
-from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Lost, Models
+from tuner.deploy.serve.models import Lost
 from tuner.deploy.serve.naming import Wanted, wanted
 from tuner.deploy.serve.predictor import Model
 from tuner.deploy.serve.replica import Replica
 from tuner.deploy.serve.scaling import Room, scale_of
-from tuner.deploy.serve.versions import Backend, Versions
+from tuner.deploy.serve.versions import Backend
+from tuner.deploy.serve.wiring import Wiring
 from tuner.errors import Problem, UserError
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.serving import Replicas, Serving, Share, Unavailable
@@ -185,17 +183,22 @@ async def _serve(
     when_ready: Callable[[str], None],
 ) -> None:
     """Load the models while the service says that it lives; then answer, and follow the registry."""
-    uri = absolute(settings.uri or default_uri())
-    table, measures = Models([each.name for each in models], settings.share), Measures()
-    code = str((settings.code or Path.cwd()).resolve()) if settings.trust else None
-    versions = Versions(table, backend, settings.trust, code, uri)
-    app = application(table, settings.limits, measures, token)
-    running = server.Server(app, settings.address, _grace(settings), settings.limits.seconds)
-    follower = Follower(models, table, versions, measures, share=settings.share, seconds=settings.seconds, uri=uri)
+    wiring = Wiring(
+        models,
+        backend,
+        settings.limits,
+        token,
+        share=settings.share,
+        trust=settings.trust,
+        code=settings.code,
+        uri=absolute(settings.uri or default_uri()),
+        seconds=settings.seconds,
+    )
+    running = server.Server(wiring.app, settings.address, settings.limits.grace, settings.limits.seconds)
     url = settings.address.url(opened.getsockname()[1])
     with server.stopped_by_signals(running):
         listening = asyncio.create_task(running.serve([opened]))
-        working = asyncio.create_task(_work(addresses, versions, follower, partial(when_ready, url)))
+        working = asyncio.create_task(_work(wiring, addresses, partial(when_ready, url)))
         await asyncio.wait({listening, working}, return_when=asyncio.FIRST_COMPLETED)
         if working.done() and not working.cancelled() and working.exception() is not None:
             running.stop()
@@ -206,15 +209,8 @@ async def _serve(
         raise error
 
 
-def _grace(settings: Settings) -> float:
-    """Seconds in which what was accepted is answered, at the latest."""
-    return 2 * settings.limits.seconds + 1
-
-
-async def _work(
-    addresses: dict[str, str], versions: Versions, follower: Follower, when_ready: Callable[[], None]
-) -> None:
+async def _work(wiring: Wiring, addresses: dict[str, str], when_ready: Callable[[], None]) -> None:
     """Load all models, and follow the registry for ever."""
-    await asyncio.gather(*(versions.bring(name, "champion", address) for name, address in addresses.items()))
+    await wiring.load(addresses)
     when_ready()
-    await follower.run()
+    await wiring.follow()

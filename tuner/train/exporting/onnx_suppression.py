@@ -9,7 +9,7 @@ from torch import Tensor
 from tuner.models.detection import suppression
 
 
-@torch.library.custom_op("tuner::keep", mutates_args=())
+@torch.library.custom_op("tuner::suppress", mutates_args=())
 def _operator(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
     """It stands in a graph for `_in_onnx`, and is computed nowhere else."""
     return suppression.kept(boxes, scores, overlap, most)
@@ -46,4 +46,4 @@ def translations() -> dict[Any, Callable[..., Any]]:
         none = op.Mul(scores, op.Constant(value_float=0.0))
         return op.Cast(op.ScatterND(none, at, ones), to=9)
 
-    return {torch.ops.tuner.keep.default: in_onnx}
+    return {torch.ops.tuner.suppress.default: in_onnx}

@@ -162,25 +162,21 @@ class _Counted:
 def _add_answers_to_mistakes(app: FastAPI) -> None:
     """Have every answer that is no success say what is wrong and what to do, as JSON."""
 
-    def told(refused: Refused, more: dict[str, str] | None = None) -> Response:
-        text = as_json(refused.as_dict())  # which escapes what of a client's text is no UTF-8
-        return Response(text, refused.status, refused.headers | (more or {}), "application/json")
-
     async def on_refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)
-        return told(error)
+        return error.response()
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         hint = "GET /openapi.json lists what there is"
-        return told(Refused(error.status_code, str(error.detail).lower(), hint), dict(error.headers or {}))
+        return Refused(error.status_code, str(error.detail).lower(), hint).response(error.headers)
 
     async def on_gone(request: Request, error: Exception) -> Response:
         return Response(status_code=_GONE)  # the client has gone, and receives nothing
 
     async def on_fault(request: Request, error: Exception) -> Response:
         # The server writes the traceback to the log.
-        return told(Refused(500, "the model failed", "the log of the service has the reason"))
+        return Refused(500, "the model failed", "the log of the service has the reason").response()
 
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
         Refused: on_refused,

@@ -7,7 +7,6 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from tuner.deploy.output.json_lines import as_json
 from tuner.deploy.serve.http.refused import Refused
 
 _HEADERS = 65_536
@@ -90,7 +89,7 @@ class Connection(_Protocol):  # type: ignore[misc]  # uvicorn chooses it as it i
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a request whose headers have not arrived, and close the connection."""
-        text = as_json(refused.as_dict()).encode()
+        text = refused.text.encode()
         status = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}"
         headers = f"content-type: application/json\r\ncontent-length: {len(text)}\r\nconnection: close"
         self.transport.write(f"{status}\r\n{headers}\r\n\r\n".encode() + text)

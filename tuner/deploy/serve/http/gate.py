@@ -3,9 +3,6 @@
 import re
 from typing import Any
 
-from starlette.responses import Response
-
-from tuner.deploy.output.json_lines import as_json
 from tuner.deploy.serve.http.admission import Admission
 from tuner.deploy.serve.measures import Measures
 from tuner.deploy.serve.models import Models
@@ -39,7 +36,6 @@ class Gate:
         ):
             refused = self._admission.refusal()
             self._measures.requests.labels(asked[1], "", "", str(refused.status)).inc()
-            response = Response(as_json(refused.as_dict()), refused.status, refused.headers, "application/json")
-            await response(scope, receive, send)
+            await refused.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -1,6 +1,10 @@
 """A request that is not answered with predictions."""
 
-from typing import Any
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from tuner.deploy.output.json_lines import as_json
 
 
 class Refused(Exception):
@@ -17,9 +21,18 @@ class Refused(Exception):
         super().__init__(message)
         self.status, self.message, self.hint, self.retry_after = status, message, hint, retry_after
 
-    def as_dict(self) -> dict[str, Any]:
-        """What the client gets, as JSON."""
-        return {"error": self.message, "hint": self.hint}
+    @property
+    def text(self) -> str:
+        """What the client gets: JSON, which escapes what of the client's own text is no UTF-8."""
+        return as_json({"error": self.message, "hint": self.hint})
+
+    def response(self, more: Mapping[str, str] | None = None) -> Response:
+        """The answer.
+
+        Args:
+            more: Further headers.
+        """
+        return Response(self.text, self.status, self.headers | dict(more or {}), "application/json")
 
     @property
     def headers(self) -> dict[str, str]:

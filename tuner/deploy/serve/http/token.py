@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 
 from tuner.deploy.serve.http.refused import Refused
 from tuner.errors import Problem, UserError
@@ -35,9 +34,7 @@ class Guard:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and not self._may_pass(scope):
             hint = f"send the header Authorization: Bearer TOKEN, with the token of {VARIABLE} or --token-file"
-            refused = Refused(401, "this service asks for a token", hint)
-            response = JSONResponse(refused.as_dict(), refused.status, headers=refused.headers)
-            await response(scope, receive, send)
+            await Refused(401, "this service asks for a token", hint).response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
