@@ -235,7 +235,7 @@ class TestMistakes:
         assert sorted(here.rglob("*")) == before and (here / "there.onnx").read_text() == "mine"
 
     def test_a_package_that_is_missing(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tuner.train.exporting.packages.find_spec", lambda name: None)
+        monkeypatch.setattr("tuner.process.packages.find_spec", lambda name: None)
         status, said = tuner(here, "export", "model", "-o", "x.onnx")
         assert status == 2 and "onnx, onnxscript, onnxruntime are not installed" in said
         assert "pip install 'tuner[export]'" in said

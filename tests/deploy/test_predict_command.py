@@ -38,9 +38,7 @@ def lines_of(said: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def _checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoints.write(folder, data={"kind": "digits"}, model={"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8})
-    return folder
+    return checkpoints.small(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_it_is_looked_at_once_whatever_of_it_is_searched(monkeypatch: pytest.Mon
 
 
 def test_it_says_how_to_install_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.models.pretrained.timm_model.find_spec", lambda name: None)
+    monkeypatch.setattr("tuner.process.packages.find_spec", lambda name: None)
     problem = refused(image(33), name="resnet18")
     assert problem.key == "kind" and problem.message == "timm is not installed" and "tuner[timm]" in problem.hint
 

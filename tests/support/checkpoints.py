@@ -16,3 +16,9 @@ def write(folder: Path, **sections: Any) -> TrialConfig:
     torch.manual_seed(0)
     Save(trial, trial.build_model().state_dict(), {"epoch": 1}, {"epoch": 1, "val_accuracy": 0.5})(folder)
     return trial
+
+
+def small(folder: Path) -> Path:
+    """Write the checkpoint of a small network of the digits; return its folder."""
+    write(folder, data={"kind": "digits"}, model={"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8})
+    return folder

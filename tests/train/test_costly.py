@@ -45,10 +45,11 @@ def test_what_measures_them_is_known_for_each() -> None:
         ({"objective": ["val_accuracy", NAME]}, [NAME]),
         ({"constraints": [f"2 * {NAME} <= 3"]}, [NAME]),
         ({"stop": {NAME: 1}}, [NAME]),
+        ({"trial": {"data": DIGITS, "model": CNN, "early_stopping": {"metric": NAME, "patience": 2}}}, [NAME]),
         ({"objective": ["val_accuracy", "latency_ms"], "constraints": ["latency_ms <= 3"]}, []),
     ],
 )
-def test_an_experiment_names_them_in_three_places(parts: dict[str, Any], measured: list[str]) -> None:
+def test_an_experiment_names_them_in_four_places(parts: dict[str, Any], measured: list[str]) -> None:
     assert spec(**parts).costly_metrics == measured
 
 
@@ -94,7 +95,7 @@ def test_a_model_that_cannot_be_exported_fails_and_says_why(own: Callable[[str],
 
 
 def test_without_the_packages_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.train.exporting.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("tuner.process.packages.find_spec", lambda name: None)
     (tmp_path / "job.yaml").write_text(JOB)
     assert tuner(tmp_path, "validate", "job.yaml")[0] == 0, "another machine may have them"
     for command in ("run", "train"):

@@ -10,6 +10,10 @@ from tuner.cli.arguments import Uri
 from tuner.cli.complete import experiments
 from tuner.cli.deploy import Code, Trust
 from tuner.deploy.serve.limits import MEGABYTE, MOST_PIXELS, Limits
+from tuner.process.packages import check_installed
+
+_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "grpc_reflection", "prometheus_client")
+"""The packages of the extra ``serve``."""
 
 
 def serve(
@@ -61,9 +65,7 @@ def serve(
 
     POST an image to /v1/models/NAME/predict. Where an alias of the registry moves, the new version takes over.
     """
-    from tuner.deploy.serve import needed
-
-    needed.check()
+    check_installed(_PACKAGES, "serve", "tuner serve")
     from tuner.cli.printing.serving import log_on_standard_error, print_ready
     from tuner.deploy.serve.http.server import Address
     from tuner.deploy.serve.service import Settings

@@ -178,9 +178,9 @@ class ExperimentSpec(Config):
 
     @property
     def costly_metrics(self) -> list[str]:
-        """The metrics that the trials measure because they are named: in `objectives`, `stop` or `constraints`."""
+        """The metrics that trials measure because objectives, constraints, `stop` or their early stopping name them."""
         named = {name for constraint in self.constraint_set.measured for name in constraint.names}
-        named |= {*self.stop, *(each.metric for each in self.objectives)}
+        named |= {*self.stop, *(each.metric for each in self.objectives), self.trial.watched_metric}
         return [name for name in self.trial.costly_metrics if name in named]
 
     @cached_property

@@ -4,8 +4,9 @@ from collections.abc import Callable, Collection
 
 from torch import nn
 
+from tuner.process.packages import check_installed
 from tuner.train.exporting.latency import onnx_latency
-from tuner.train.exporting.packages import ONNX, check_installed
+from tuner.train.exporting.onnx_model import PACKAGES
 from tuner.train.trial_config import TrialConfig
 
 _MEASURES: dict[str, Callable[[TrialConfig, nn.Module], float]] = {"onnx_latency_ms": onnx_latency}
@@ -26,7 +27,7 @@ class Costly:
         self._names = [name for name in _MEASURES if name in names]
         self._measured: dict[str, float] | None = None
         for name in self._names:
-            check_installed(ONNX, name)
+            check_installed(PACKAGES, "export", name)
 
     def of(self, config: TrialConfig, model: nn.Module) -> dict[str, float]:
         """The metrics by name, as they were when they were first asked for.

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -120,13 +120,28 @@ def _outputs(task: TaskConfig, forward: Model, batch: Batch) -> Outputs | None:
 
 def latency(task: TaskConfig, model: nn.Module, data: Source, dtype: torch.dtype) -> float:
     """Return the median inference time of a model for one image, in seconds: of 3 to 30 runs in about 0.1 s."""
-    seconds: list[float] = []
     device, one = data.device, data.first(1)
-    while len(seconds) < 3 or (len(seconds) < 30 and sum(seconds) < 0.1):
-        started = time.perf_counter()
+
+    def run() -> None:
         for _ in predict(task, model, one, dtype):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
+
+    return median_seconds(run, most=30, total=0.1)
+
+
+def median_seconds(run: Callable[[], object], *, most: int, total: float) -> float:
+    """Return the median time of a call, in seconds.
+
+    Args:
+        run: What is called, 3 times at the least.
+        most: Most calls.
+        total: Seconds of all calls together after which it is called no more.
+    """
+    seconds: list[float] = []
+    while len(seconds) < 3 or (len(seconds) < most and sum(seconds) < total):
+        started = time.perf_counter()
+        run()
         seconds.append(time.perf_counter() - started)
     return median(seconds)
 

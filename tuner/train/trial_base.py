@@ -44,6 +44,11 @@ class AnyTrial(Config):
         """Full names of the reported metrics; None if unknown."""
 
     @property
+    def watched_metric(self) -> str:
+        """The full name of the metric by which it ends early, if it names one; else empty."""
+        return ""
+
+    @property
     def costly_metrics(self) -> tuple[str, ...]:
         """Full names of the metrics that are reported beside these if the experiment names them."""
         return ()

@@ -104,6 +104,10 @@ class TrialConfig(AnyTrial):
         return (*train, *(f"{prefix}{name}" for prefix in prefixes for name in measured), *EPOCH_METRICS)
 
     @property
+    def watched_metric(self) -> str:
+        return (self.early_stopping and self.early_stopping.metric) or ""
+
+    @property
     def costly_metrics(self) -> tuple[str, ...]:
         return COSTLY_METRICS
 
@@ -239,10 +243,9 @@ class TrialConfig(AnyTrial):
         if self.ema and taken:
             message = f"{PREFIX} begins the names of the average's metrics, and of those of a head: {', '.join(taken)}"
             problems.append(Problem(message, key="ema", hint="give that head another name"))
-        monitored = self.early_stopping and self.early_stopping.metric
-        if not problems and monitored:
+        if not problems and self.watched_metric:
             with collecting("early_stopping.metric", problems):
-                self.check_metric(monitored)
+                self.check_metric(self.watched_metric)
         if problems:
             raise Mistakes(*problems)
         return self

@@ -80,8 +80,7 @@ names = st.one_of(st.just("digits"), st.just("digits"), st.just("digits"), st.te
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoints.write(folder, data={"kind": "digits"}, model={"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8})
+    folder = checkpoints.small(tmp_path_factory.mktemp("model"))
     with serving({"digits": Near(folder, LIMITS)}, LIMITS) as running:
         yield running
 

@@ -29,9 +29,7 @@ LIMITS = Limits(request_bytes=4_000_000, images=4, pixels=1_000_000, seconds=60)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoints.write(folder, data={"kind": "digits"}, model={"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8})
-    return folder
+    return checkpoints.small(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

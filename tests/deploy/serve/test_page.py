@@ -37,8 +37,7 @@ class Found:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("model")
-    checkpoints.write(folder, data={"kind": "digits"}, model={"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8})
+    folder = checkpoints.small(tmp_path_factory.mktemp("model"))
     with serving({"digits": Near(folder, Limits()), "things": Found()}, Limits(pixels=100_000)) as running:
         yield running
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tuner.deploy.about import About
+from tuner.process.packages import check_installed
 from tuner.train.exporting.graph import Graph
-from tuner.train.exporting.packages import check_installed
 
 Run = Callable[[Tensor], Mapping[str, Tensor]]
 """Computes the outputs of a file, by head, for images, uint8 (N, C, H, W)."""
@@ -67,7 +67,7 @@ class ExportFormat(ABC):
         Raises:
             UserError: They are not.
         """
-        check_installed(cls.needs, "--format")
+        check_installed(cls.needs, "export", "--format")
 
     def by_head(self, outputs: Any) -> dict[str, Tensor]:
         """Outputs in the order of the heads by their names."""

@@ -7,16 +7,15 @@ from torch import Tensor
 
 from tuner.deploy.export.base import ExportFormat, Run
 from tuner.deploy.export.quantization import quantize
-from tuner.train.exporting import packages
 from tuner.train.exporting.graph import told
-from tuner.train.exporting.onnx_model import onnx_model, opened
+from tuner.train.exporting.onnx_model import PACKAGES, onnx_model, opened
 
 
 class ONNX(ExportFormat):
     """A model of ONNX in one file. What it says of the model are its properties."""
 
     name = "onnx"
-    needs = packages.ONNX
+    needs = PACKAGES
     quantizable = True
 
     def write(self, path: Path) -> None:

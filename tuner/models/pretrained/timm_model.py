@@ -20,6 +20,7 @@ from tuner.models.pretrained import timm_weights as pretrained
 from tuner.models.pretrained.base import Pretrained
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL
 from tuner.models.stages import stages_of
+from tuner.process.packages import lacking
 
 _DROPOUT = 0.125
 """The dropout probability by which a model's dropout is recognized, which none of timm's own is."""
@@ -44,8 +45,8 @@ class TimmModel(Pretrained):
             raise Mistakes(problem)
 
     def _problem(self, image: ImageShape) -> Problem | None:
-        if find_spec("timm") is None:
-            return Problem("timm is not installed", key="kind", hint="pip install 'tuner[timm]'")
+        if problem := lacking(("timm",), "timm", "kind"):
+            return problem
         import timm
 
         if not timm.is_model(self.name):

@@ -1,13 +1,12 @@
 """How long the ONNX file of a trial's model takes for an image."""
 
-import time
 from dataclasses import replace
-from statistics import median
 
 import torch
 from torch import nn
 
 from tuner.errors import UserError
+from tuner.train.evaluation import median_seconds
 from tuner.train.exporting.graph import Graph, told
 from tuner.train.exporting.onnx_model import onnx_model, opened
 from tuner.train.signature import Signature
@@ -44,9 +43,4 @@ def onnx_latency(config: TrialConfig, model: nn.Module) -> float:
     size = signature.input
     image = torch.full((1, size.channels, size.height, size.width), 127, dtype=torch.uint8)
     run(image)
-    seconds: list[float] = []
-    while len(seconds) < 3 or (len(seconds) < 100 and sum(seconds) < 0.5):
-        started = time.perf_counter()
-        run(image)
-        seconds.append(time.perf_counter() - started)
-    return 1000 * median(seconds)
+    return 1000 * median_seconds(lambda: run(image), most=100, total=0.5)

@@ -19,6 +19,8 @@ from tuner.version import __version__
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""The packages of the extra ``export`` that write and compute such graphs."""
 _MOST = 2**31 - 1
 """Bytes of the largest file: protobuf writes no larger ones."""
 _WARNINGS = 3
