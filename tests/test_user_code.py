@@ -11,6 +11,7 @@ from tuner.errors import Mistakes, Problem
 from tuner.ray_backend.cluster.working_dir import user_folder
 from tuner.ray_backend.worker import user_folder as worker
 from tuner.ray_backend.worker.user_folder import UserFolder
+from tuner.user_code import files
 
 Own = Callable[[str, str], None]
 
@@ -150,24 +151,24 @@ class TestFiles:
         own("beside_f.py", "number = 3\n")
         own("pkg_f/late.py", "")
         own("another_f.py", "")
-        found = user_code.files_of(["mine_f:net", "torchvision.datasets:FakeData"])
+        found = files.files_of(["mine_f:net", "torchvision.datasets:FakeData"])
         assert found == {tmp_path / name for name in ("mine_f.py", "beside_f.py", "pkg_f/late.py")}
 
     def test_of_what_is_on_the_path_elsewhere_count_too(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere_f.py").write_text("def net(): ...\n")
         sys.path.append(str(tmp_path))
-        assert user_code.files_of(["elsewhere_f:net"]) == {tmp_path / "elsewhere_f.py"}
+        assert files.files_of(["elsewhere_f:net"]) == {tmp_path / "elsewhere_f.py"}
 
     def test_of_the_packages_that_it_lies_in_count_too(self, own: Own, tmp_path: Path) -> None:
         own("pkg_g/__init__.py", "from pkg_g.first import number\n")
         own("pkg_g/first.py", "number = 3\n")
         own("pkg_g/second.py", "def net(): ...\n")
         names = ("__init__.py", "first.py", "second.py")
-        assert user_code.files_of(["pkg_g.second:net"]) == {tmp_path / "pkg_g" / name for name in names}
+        assert files.files_of(["pkg_g.second:net"]) == {tmp_path / "pkg_g" / name for name in names}
 
     def test_of_ours_and_of_packages_count_none_wherever_the_folder_lies(self) -> None:
-        user_code.add_folder(Path("/"), Path(user_code.__file__).parents[1])
-        assert user_code.files_of(["torchvision.datasets:FakeData", "tuner.models.cnn:CNN"]) == set()
+        user_code.add_folder(Path("/"), Path(user_code.__file__).parents[2])
+        assert files.files_of(["torchvision.datasets:FakeData", "tuner.models.cnn:CNN"]) == set()
 
 
 class TestWorking:
@@ -196,7 +197,7 @@ class TestWorking:
         (tmp_path / "json").mkdir()  # of no module: it hides none
         user_code.add_folder(tmp_path / "folder", tmp_path)
         assert user_code.resolve("above_w.inner:train")({}) == 4
-        assert user_code.digests(["above_w.inner:train"]).keys() == {"above_w/inner.py"}
+        assert files.digests(["above_w.inner:train"]).keys() == {"above_w/inner.py"}
         assert callable(user_code.resolve("json:loads"))
 
     def test_comes_before_what_is_installed_and_behind_what_is_pythons_own(self, own: Own, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from benchmarks.servers import free_port
 from tuner.data.digits import Digits
 from tuner.errors import UserError
 from tuner.models.pretrained import weight_files
-from tuner.tracking.registered_models import example_of
+from tuner.tracking.registered.versions import example_of
 
 CHAMPION = "models:/digits@champion"
 SCENES: dict[str, Any] = {"kind": "mnist_scenes", "source": "digits", "size": 32, "largest": 24, "digits": 2}

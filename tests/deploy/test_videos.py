@@ -14,8 +14,8 @@ from commands import tuner
 from PIL import Image
 
 import tuner as package
-from tuner.data import video
 from tuner.data.decoding import Form, Undecodable
+from tuner.deploy import video
 from tuner.deploy.ahead import decoded_ahead
 from tuner.deploy.listing import Item
 

@@ -10,7 +10,7 @@ from torchvision import models
 from tuner.errors import Mistakes, UserError
 from tuner.interfaces import ImageShape, Output
 from tuner.models import TorchvisionModel
-from tuner.models.pretrained import torchvision_weights as pretrained
+from tuner.models.pretrained.torchvision import weights as pretrained
 
 LIGHT = "ssdlite320_mobilenet_v3_large"
 REGIONS = "fasterrcnn_mobilenet_v3_large_320_fpn"

@@ -18,7 +18,7 @@ from torchvision import models
 from tuner.errors import Mistakes, UserError
 from tuner.interfaces import ImageShape, Output
 from tuner.models import TorchvisionModel
-from tuner.models.pretrained import torchvision_weights as pretrained
+from tuner.models.pretrained.torchvision import weights as pretrained
 from tuner.objectives import Objective
 from tuner.spec.experiment import ExperimentSpec
 from tuner.train import checkpoint

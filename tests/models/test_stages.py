@@ -14,7 +14,7 @@ from tuner.errors import Mistakes, Problem
 from tuner.interfaces import ImageShape, Output
 from tuner.models import CNN, MLP, MultitaskCNN, ResNetSmall, TorchvisionModel
 from tuner.models.base import Model
-from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained.torchvision import backbone as backbones
 from tuner.train.checkpoint import read_state
 from tuner.train.trial_config import TrialConfig
 

@@ -13,8 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d, box_iou
 from tuner.errors import Mistakes, UserError
 from tuner.interfaces import NO_BOX, ImageShape, Output
 from tuner.models import TorchvisionModel
-from tuner.models.pretrained import torchvision_detection
-from tuner.models.pretrained import torchvision_weights as pretrained
+from tuner.models.pretrained.torchvision import detection as torchvision_detection
+from tuner.models.pretrained.torchvision import weights as pretrained
 from tuner.train.checkpoint import read_model
 from tuner.train.trial_config import TrialConfig
 

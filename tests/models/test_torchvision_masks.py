@@ -15,8 +15,8 @@ from tuner.instances import NUMBERS
 from tuner.interfaces import ImageShape, Output
 from tuner.models import TorchvisionModel
 from tuner.models.detection.protocol import objects_of, rows_of
-from tuner.models.pretrained import torchvision_detection
-from tuner.models.pretrained.torchvision_detector import in_image
+from tuner.models.pretrained.torchvision import detection as torchvision_detection
+from tuner.models.pretrained.torchvision.detector import in_image
 from tuner.train.checkpoint import read_model
 from tuner.train.trial_config import TrialConfig
 

@@ -13,7 +13,7 @@ from torchvision.ops import StochasticDepth
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import Batch, ImageShape, Output, WithAuxiliary
 from tuner.models import TorchvisionModel
-from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained.torchvision import backbone as backbones
 from tuner.tasks import Classification
 from tuner.train.trial_config import TrialConfig
 

@@ -8,7 +8,7 @@ from torchvision import models
 from tuner.errors import Mistakes, UserError
 from tuner.interfaces import ImageShape, Output, WithAuxiliary
 from tuner.models import TorchvisionModel
-from tuner.models.pretrained import torchvision_segmentation
+from tuner.models.pretrained.torchvision import segmentation as torchvision_segmentation
 
 SHAPE = ImageShape(3, 64, 96, (0.5,) * 3, (0.25,) * 3)
 MASK = {"": Output(4, per_pixel=True)}

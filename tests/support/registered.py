@@ -8,11 +8,11 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from tuner import user_code
-from tuner.data.encoding import encoded
-from tuner.tracking.registry import register
+from tuner.inspection.encoding import encoded
+from tuner.tracking.registered.registering import register
 from tuner.train import checkpoint
 from tuner.train.trial_config import TrialConfig
+from tuner.user_code import files
 
 
 class Registry:
@@ -40,7 +40,7 @@ class Registry:
         image = encoded((batch.inputs[0] * 255).round().byte().numpy())
         told = {"name": "digits", "metric": "val_accuracy", "mode": "max", "value": value, "dataset": "digits 1"}
         told |= {"checkpoint": place, "epoch": 2, "metrics": ["val_accuracy", "test_accuracy"]}
-        code = user_code.sources_of(config.loading_targets or ())
+        code = files.sources_of(config.loading_targets or ())
         told |= {"targets": config.targets, "code": {name: as_text(source) for name, source in code.items()}}
         return register(self.client, self.uri, self.run, told | {"example": as_text(image)} | said)
 

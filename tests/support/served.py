@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from encoded_files import noise
 
+from tuner.deploy.serve.answering.predictor import Model
+from tuner.deploy.serve.answering.replica import Replica
 from tuner.deploy.serve.deployed import Here
 from tuner.deploy.serve.http.application import application
 from tuner.deploy.serve.http.server import Address, Server, listening
 from tuner.deploy.serve.limits import Limits
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Models, Version
-from tuner.deploy.serve.predictor import Model
-from tuner.deploy.serve.replica import Replica
+from tuner.deploy.serve.rollout.models import Models, Version
 from tuner.train.checkpoint import Save
 from tuner.train.trial_config import TrialConfig
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from registered import Registry, registry_in
 
-from tuner.tracking.registry import register
+from tuner.tracking.registered.registering import register
 from tuner.train import checkpoint
 
 

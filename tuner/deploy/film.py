@@ -6,9 +6,9 @@ from dataclasses import replace
 from itertools import islice
 
 from tuner.data.decoding import Form, Undecodable
-from tuner.data.video import Frame, frames
 from tuner.deploy.images import Decoded, decoded
 from tuner.deploy.listing import Item
+from tuner.deploy.video import Frame, frames
 
 _PART = 8
 """Frames of a part. As many for each thread are in memory in their own size."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuner.data.decoding import is_image
 from tuner.data.encoded.folders.listing import is_circle, kind_of
-from tuner.data.video import INSTALL, is_installed, is_video
+from tuner.deploy.video import INSTALL, is_installed, is_video
 from tuner.error_text import escaped
 from tuner.errors import Problem, UserError
 

@@ -1,4 +1,6 @@
-"""How MLflow loads a version of a registered model: the version names this module, see `tuner.tracking.mlflow_model`.
+"""How MLflow loads a version of a registered model: the version names this module.
+
+See `tuner.tracking.registered.mlflow_model` for what it holds.
 
 MLflow calls `Unpickler` for its flavor ``pytorch`` and `_load_pyfunc` for its flavor ``python_function``. Neither runs
 code that lies in the weights. Both run the user's code that builds the model, as MLflow does with every model of a
@@ -19,9 +21,9 @@ from tuner.deploy.about import About
 from tuner.deploy.model import LoadedModel, predicting
 from tuner.errors import Problem, UserError
 from tuner.tasks.predictions.base import as_dict
-from tuner.tracking.registered_models import IMAGE, refusal
+from tuner.tracking.registered.versions import IMAGE, refusal
 from tuner.train.checkpoint import PACKED, Damaged
-from tuner.train.packed import read_trusting, unpacked
+from tuner.train.checkpoint.packed import read_trusting, unpacked
 
 _DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"
 """MLflow's environment variable with the device of models that it serves."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from tuner.data.encoding import encoded
 from tuner.data.loading.source import LoaderResources, Source
 from tuner.inspection.augmented import ContactSheet, contact_sheet
+from tuner.inspection.encoding import encoded
 from tuner.inspection.hardest import hardest
 from tuner.inspection.hardest_picture import draw
 from tuner.train.evaluation import predict

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted
 from tuner.spec.experiment import ExperimentSpec
@@ -14,6 +13,7 @@ from tuner.trials.resume.reading import read_past
 from tuner.trials.resume.resumed_job import ResumedJob
 from tuner.trials.resume.same_experiment import left_out
 from tuner.trials.resume.stored_jobs import find
+from tuner.user_code import files
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def new_job(spec: ExperimentSpec) -> JobStart:
     """Return the start of a new job."""
     job = _new_id()
     folder = below(spec.storage, spec.name, job)
-    return JobStart(spec, job, folder, asked=_asked(spec), code=user_code.digests(spec.trial.targets))
+    return JobStart(spec, job, folder, asked=_asked(spec), code=files.digests(spec.trial.targets))
 
 
 def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
@@ -103,7 +103,7 @@ def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
         hint = "add --adopt to continue it as a new job, with its own runs"
         raise UserError(Problem(message, "--job", folder, hint))
     past = read_past(spec, folder, stored.id, widens=bool(options.extend) and spec.search.is_exhaustive)
-    code = user_code.digests(spec.trial.targets)
+    code = files.digests(spec.trial.targets)
     changed = changed_code(past.head.code, code) if past.trials else ""
     if changed and not options.changed_code:
         message = f"code of your own has changed since the job ran ({changed})"
@@ -219,7 +219,7 @@ def changed_code(before: dict[str, str] | None, code: dict[str, str]) -> str:
     """Return which files of the user's own code have changed, as text; empty where none has.
 
     Args:
-        before: The digest of each file, from `user_code.digests`; None if unknown.
+        before: The digest of each file, from `tuner.user_code.files.digests`; None if unknown.
         code: The digests now.
     """
     if before is None:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tuner import user_code
 from tuner.jobs.context import JobContext
 from tuner.jobs.continuation import changed_code
 from tuner.jobs.result import FAILED, INTERRUPTED, OK, Result
@@ -28,6 +27,7 @@ from tuner.trials.leaderboard import failures, front
 from tuner.trials.status import ENDED
 from tuner.trials.stopping import INTERRUPTION, StoppingCriteria
 from tuner.trials.trial import WORKER_LOST, Trial
+from tuner.user_code import files
 
 _MLFLOW_STATUS: dict[int, Literal["FINISHED", "KILLED"]] = {OK: "FINISHED", INTERRUPTED: "KILLED"}
 """MLflow's run status by exit status; FAILED for any other."""
@@ -99,7 +99,7 @@ class Finish:
         job = self._job
         if not job.local or not job.opening.code:  # workers on a cluster have the code that was uploaded at the start
             return
-        if changed := changed_code(job.opening.code, user_code.digests(job.spec.trial.targets)):
+        if changed := changed_code(job.opening.code, files.digests(job.spec.trial.targets)):
             job.note(
                 f"code of your own has changed while the job ran, and workers that started later had it: {changed}"
             )

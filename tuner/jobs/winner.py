@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from tuner import user_code
 from tuner.error_text import one_line
 from tuner.errors import Mistakes, UserError
 from tuner.inspection.winner import Look
@@ -21,6 +20,7 @@ from tuner.train.evaluation import Evaluation
 from tuner.trials.journal import Journal
 from tuner.trials.leaderboard import winner
 from tuner.trials.stopping import INTERRUPTION, StoppingCriteria
+from tuner.user_code import files
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Winner:
         if not is_usable or best is None or best.checkpoint is None:
             return None
         try:
-            code = user_code.sources_of(best.config.loading_targets or ())
+            code = files.sources_of(best.config.loading_targets or ())
         except (Mistakes, OSError) as error:  # it was there when the job began
             self._job.note(f"the model is not registered, because its code cannot be read: {one_line(str(error))}")
             return None

@@ -10,7 +10,7 @@ from tuner.models.imported import ImportedModel
 from tuner.models.mlp import MLP
 from tuner.models.multitask_cnn import MultitaskCNN
 from tuner.models.pretrained.timm_model import TimmModel
-from tuner.models.pretrained.torchvision_model import TorchvisionModel
+from tuner.models.pretrained.torchvision.model import TorchvisionModel
 from tuner.models.pretrained.unet import UNet
 from tuner.models.resnet_small import ResNetSmall
 

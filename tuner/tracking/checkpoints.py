@@ -13,7 +13,7 @@ from tuner.storage.filesystem import as_folder
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking import store
 from tuner.tracking.queries import RecordedJob, RecordedTrial, best_of, find, trials_of
-from tuner.tracking.registered_models import DATA, champion_of, version_at
+from tuner.tracking.registered.versions import DATA, champion_of, version_at
 from tuner.train.checkpoint import DESCRIPTION, METRICS, PACKED, is_checkpoint
 
 FORMS = (

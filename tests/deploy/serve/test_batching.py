@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from served import within
 
-from tuner.deploy.serve.batching import Batcher, in_a_thread
+from tuner.deploy.serve.answering.batching import Batcher, in_a_thread
 
 
 class Computed:

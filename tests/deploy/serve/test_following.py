@@ -17,12 +17,12 @@ from PIL import Image
 from served import Near, Registry, Service, png, serving
 
 import tuner
-from tuner.deploy.serve.following import Follower
+from tuner.deploy.serve.answering.predictor import Model
 from tuner.deploy.serve.limits import Limits
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.naming import Wanted
-from tuner.deploy.serve.predictor import Model
-from tuner.deploy.serve.versions import Versions
+from tuner.deploy.serve.rollout.following import Follower
+from tuner.deploy.serve.rollout.naming import Wanted
+from tuner.deploy.serve.rollout.versions import Versions
 
 PREDICT = "/v1/models/digits/predict"
 LIMITS = Limits()

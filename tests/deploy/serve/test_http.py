@@ -19,9 +19,9 @@ from PIL import Image
 from served import Near, Service, form, npy, png, serving
 
 import tuner
-from tuner.deploy.serve.asked import Answered, Asked, Description
+from tuner.deploy.serve.answering.asked import Answered, Asked, Description
 from tuner.deploy.serve.limits import Limits
-from tuner.deploy.serve.models import Lost
+from tuner.deploy.serve.rollout.models import Lost
 
 PREDICT = "/v1/models/digits/predict"
 LIMITS = Limits(request_bytes=4_000_000, images=4, pixels=1_000_000, seconds=60)

@@ -8,7 +8,7 @@ import checkpoints
 import pytest
 from served import Near, Service, png, serving
 
-from tuner.deploy.serve.asked import Answered, Asked, Description
+from tuner.deploy.serve.answering.asked import Answered, Asked, Description
 from tuner.deploy.serve.limits import Limits
 from tuner.tasks.predictions.coding import encoded
 

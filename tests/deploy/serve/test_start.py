@@ -11,7 +11,7 @@ from commands import tuner
 
 from tuner.deploy.serve.http.server import Address, check_tls, listening
 from tuner.deploy.serve.http.token import VARIABLE, token_for
-from tuner.deploy.serve.naming import Wanted, version_of, wanted
+from tuner.deploy.serve.rollout.naming import Wanted, version_of, wanted
 from tuner.errors import UserError
 
 TOKEN = "a-token-of-a-test"

@@ -356,7 +356,7 @@ def test_a_registry_that_refuses_costs_nothing_but_the_model(
     def refuse(*said: Any) -> str:
         raise PermissionError("the registry takes no models from us")
 
-    monkeypatch.setattr("tuner.tracking.registry.register", refuse)
+    monkeypatch.setattr("tuner.tracking.registered.registering.register", refuse)
     job = Recorded(spec, uri, tmp_path)
     trial = job.next()
     job.report(trial, 0.5, tmp_path)

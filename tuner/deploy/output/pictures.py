@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tuner.data.decoding import Form, Undecodable, decode, formed
-from tuner.data.video import Frame, frames
 from tuner.deploy.output.base import Output
 from tuner.deploy.result import Result
+from tuner.deploy.video import Frame, frames
 from tuner.errors import Problem, UserError
 from tuner.inspection.boxes import Box, boxes_over
 from tuner.inspection.pictures import colour, font, objects_over, over

@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tuner.deploy.serve.asked import Answered, Asked, Description
-from tuner.deploy.serve.batching import Batcher
+from tuner.deploy.serve.answering.asked import Answered, Asked, Description
+from tuner.deploy.serve.answering.batching import Batcher
+from tuner.deploy.serve.answering.predictor import Model
+from tuner.deploy.serve.answering.replica import Replica
 from tuner.deploy.serve.http.token import token_for
 from tuner.deploy.serve.limits import MEGABYTE, MOST_PIXELS, Limits
-from tuner.deploy.serve.naming import wanted
-from tuner.deploy.serve.predictor import Model
-from tuner.deploy.serve.replica import Replica
+from tuner.deploy.serve.rollout.naming import wanted
 from tuner.deploy.serve.wiring import Wiring
 from tuner.ray_backend.ingress import deployment
 from tuner.storage.uris import absolute, default_uri

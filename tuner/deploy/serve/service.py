@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tuner.deploy.serve.asked import Answered, Asked, Description
-from tuner.deploy.serve.batching import Batcher
+from tuner.deploy.serve.answering.asked import Answered, Asked, Description
+from tuner.deploy.serve.answering.batching import Batcher
+from tuner.deploy.serve.answering.predictor import Model
+from tuner.deploy.serve.answering.replica import Replica
 from tuner.deploy.serve.http import server
 from tuner.deploy.serve.http.token import token_for
 from tuner.deploy.serve.limits import MEGABYTE, Limits
-from tuner.deploy.serve.models import Lost
-from tuner.deploy.serve.naming import Wanted, wanted
-from tuner.deploy.serve.predictor import Model
-from tuner.deploy.serve.replica import Replica
+from tuner.deploy.serve.rollout.models import Lost
+from tuner.deploy.serve.rollout.naming import Wanted, wanted
+from tuner.deploy.serve.rollout.versions import Backend
 from tuner.deploy.serve.scaling import Room, scale_of
-from tuner.deploy.serve.versions import Backend
 from tuner.deploy.serve.wiring import Wiring
 from tuner.errors import Problem, UserError
 from tuner.ray_backend.cluster import connection
@@ -29,7 +29,7 @@ from tuner.tracking.checkpoints import checkpoint_of, pinned
 from tuner.train.checkpoint import DESCRIPTION, read_description
 
 _log = logging.getLogger(__name__)
-_IMPORTED = ("tuner.deploy.serve.replica", "fastapi", "uvicorn", "grpc", "aiohttp", "jsonschema", "requests")
+_IMPORTED = ("tuner.deploy.serve.answering.replica", "fastapi", "uvicorn", "grpc", "aiohttp", "jsonschema", "requests")
 """What replicas and Ray Serve in them need."""
 _CALLS = 2
 """Calls of a replica that are under way: one is computed while the next one is on its way."""

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from tuner.deploy.serve.following import Follower
 from tuner.deploy.serve.http.application import application
 from tuner.deploy.serve.limits import Limits
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Models
-from tuner.deploy.serve.naming import Wanted
-from tuner.deploy.serve.versions import Backend, Versions
+from tuner.deploy.serve.rollout.following import Follower
+from tuner.deploy.serve.rollout.models import Models
+from tuner.deploy.serve.rollout.naming import Wanted
+from tuner.deploy.serve.rollout.versions import Backend, Versions
 
 
 class Wiring:

@@ -15,9 +15,9 @@ from tuner.config import Tunable
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
 from tuner.models.heads import Normalize, build_head
-from tuner.models.pretrained import torchvision_backbone as backbones
-from tuner.models.pretrained import torchvision_weights as pretrained
-from tuner.models.pretrained.torchvision_base import TorchvisionWeights
+from tuner.models.pretrained.torchvision import backbone as backbones
+from tuner.models.pretrained.torchvision import weights as pretrained
+from tuner.models.pretrained.torchvision.base import TorchvisionWeights
 from tuner.models.stages import stages_of
 
 _LEVELS = 4

@@ -17,6 +17,7 @@ from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
 from tuner.storage.uris import masked
+from tuner.user_code.files import digests, files_of
 
 MOST = 500 * 2**20
 """The most bytes that Ray accepts; it keeps the package in the memory of the cluster's head node."""
@@ -97,7 +98,7 @@ def package_of(folder: Path, targets: Sequence[str]) -> Package:
     root = beside if beside != folder and folder.is_relative_to(beside) else folder.parent
     left_out = list[str]()
     files = {str(file.relative_to(root)): file for file in _listed(folder, left_out)}
-    needed = user_code.files_of(targets)
+    needed = files_of(targets)
     others = {file for file in needed if file.is_relative_to(beside) and not file.is_relative_to(folder)}
     tops = {beside / file.relative_to(beside).parts[0] for file in others} - set(folder.parents)
     for file in sorted({*others, *(file for top in tops for file in _listed(top, left_out))}):
@@ -130,7 +131,7 @@ def user_folder(targets: Sequence[str], root: Path | None) -> UserFolder:
     """
     folder, *behind = user_code.folders()
     root = root if root is not None and folder.is_relative_to(root) else None
-    return UserFolder(folder, tuple(behind), root, folder.stat().st_ino, user_code.digests(targets))
+    return UserFolder(folder, tuple(behind), root, folder.stat().st_ino, digests(targets))
 
 
 def unpacked() -> Path | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuner import user_code
+from tuner.user_code.files import digest
 
 _STARTED_IN = Path.cwd()
 """The working directory in which Ray started this process: the unpacked ``working_dir``, if there is one."""
@@ -23,7 +24,7 @@ class UserFolder:
         behind: Folders that imports search last.
         root: The driver's folder whose files Ray unpacks on every node as ``working_dir``; None if none is uploaded.
         inode: The inode number of `folder`, the same on all nodes that share it.
-        code: The digest of each file of code, from `user_code.digests`.
+        code: The digest of each file of code, from `tuner.user_code.files.digests`.
     """
 
     folder: Path
@@ -49,7 +50,7 @@ class UserFolder:
         """Whether this node shares the folder with the driver, and its code has not changed since the job began."""
         try:
             files = {name: self.folder / name for name in self.code}
-            is_same = all(user_code.digest(file) == self.code[name] for name, file in files.items() if file.is_file())
+            is_same = all(digest(file) == self.code[name] for name, file in files.items() if file.is_file())
             return is_same and self.folder.stat().st_ino == self.inode
         except OSError:
             return False

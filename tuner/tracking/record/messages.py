@@ -152,7 +152,7 @@ def end_of(
         winner: The best trial.
         front: The trials on the Pareto front, which are tagged ``pareto``.
         test: The winner's metrics on the test set.
-        model: What is registered, as `tuner.tracking.registry.register` takes it; None for nothing.
+        model: What is registered, as `tuner.tracking.registered.registering.register` takes it; None for nothing.
         journal: The job's journal, from which ``tuner report`` and the like know the job wherever they are.
     """
     numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}

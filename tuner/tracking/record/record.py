@@ -181,12 +181,12 @@ class Record:
         """Register the winner, where that is asked for: behind `test`, whose metrics are linked to the model.
 
         Args:
-            end: As for `close`; ``model`` as `tuner.tracking.registry.register` takes it.
+            end: As for `close`; ``model`` as `tuner.tracking.registered.registering.register` takes it.
         """
         winner, model = end["winner"], end.get("model")
         if winner is None or not model:
             return
-        from tuner.tracking import registry  # torch: seconds
+        from tuner.tracking.registered import registering as registry  # torch: seconds
 
         with as_folder(model["checkpoint"]) as folder:
             here = model | {"checkpoint": folder}

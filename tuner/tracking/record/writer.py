@@ -181,7 +181,7 @@ class _Writing:
         operations = self._trials[event.trial].of(event)
         if self._imports_registry and any(isinstance(each, EndRun) for each in operations):
             self._imports_registry = False  # seconds of imports for the winner's model, while others train
-            threading.Thread(target=import_module, args=["tuner.tracking.registry"], daemon=True).start()
+            threading.Thread(target=import_module, args=["tuner.tracking.registered.registering"], daemon=True).start()
         return operations
 
     def _write_trial(self, trial: int, operations: list[Operation]) -> None:

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from tuner.deploy.output.json_lines import as_json
-from tuner.deploy.serve.asked import Answered, Asked
+from tuner.deploy.serve.answering.asked import Answered, Asked
 from tuner.deploy.serve.http import description
 from tuner.deploy.serve.http.admission import Admission
 from tuner.deploy.serve.http.body import asked_in
@@ -22,7 +22,7 @@ from tuner.deploy.serve.http.refused import Refused
 from tuner.deploy.serve.http.token import Guard
 from tuner.deploy.serve.limits import Limits
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import ROLES, Deployed, Lost, Models, Role, Version
+from tuner.deploy.serve.rollout.models import ROLES, Deployed, Lost, Models, Role, Version
 from tuner.version import __version__
 
 _LOADING = 2

@@ -12,7 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from tuner.deploy.serve.asked import Asked, Sent
+from tuner.deploy.serve.answering.asked import Asked, Sent
 from tuner.deploy.serve.http.refused import Refused
 from tuner.deploy.serve.limits import Limits
 from tuner.tasks.predictions.base import Options

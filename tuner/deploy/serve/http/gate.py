@@ -5,7 +5,7 @@ from typing import Any
 
 from tuner.deploy.serve.http.admission import Admission
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Models
+from tuner.deploy.serve.rollout.models import Models
 
 _PREDICT = re.compile(r"/v1/models/([^/]+)/predict")
 

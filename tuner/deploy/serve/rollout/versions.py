@@ -6,13 +6,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
-from tuner.deploy.serve.models import Models, Role, Served, Version
-from tuner.deploy.serve.naming import version_of
-from tuner.deploy.serve.predictor import Model
+from tuner.deploy.serve.answering.predictor import Model
+from tuner.deploy.serve.rollout.models import Models, Role, Served, Version
+from tuner.deploy.serve.rollout.naming import version_of
 from tuner.errors import Problem, UserError
 from tuner.storage.uris import default_uri, masked
 from tuner.tracking.checkpoints import checkpoint_of
-from tuner.tracking.registered_models import example_of
+from tuner.tracking.registered.versions import example_of
 
 _log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from abc import abstractmethod
 
 from tuner.errors import Problem, UserError, allowed
-from tuner.models.pretrained import torchvision_weights as pretrained
 from tuner.models.pretrained.base import Pretrained
+from tuner.models.pretrained.torchvision import weights as pretrained
 
 
 class TorchvisionWeights(Pretrained):

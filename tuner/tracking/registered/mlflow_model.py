@@ -1,6 +1,7 @@
 """A checkpoint as a model in MLflow's format: what a version of a registered model holds.
 
-- ``data/checkpoint``: the checkpoint, as `tuner.train.packed` describes it, and the name of the module that unpacks it;
+- ``data/checkpoint``: the checkpoint, as `tuner.train.checkpoint.packed` describes it, and the name of the module that
+  unpacks it;
 - ``code``: the user's code that builds the model;
 - ``MLmodel``: signature, classes, preprocessing, and the module that loads the model for MLflow's flavors ``pytorch``
   and ``python_function``. Neither flavor unpickles anything;
@@ -27,9 +28,9 @@ from tuner.placement import Placement
 from tuner.storage import temporary
 from tuner.tasks import TaskConfig
 from tuner.tasks.predictions.base import Options, as_dict
-from tuner.tracking.registered_models import DATA, IMAGE
+from tuner.tracking.registered.versions import DATA, IMAGE
 from tuner.train.checkpoint import read_description
-from tuner.train.packed import describe, pack
+from tuner.train.checkpoint.packed import describe, pack
 from tuner.train.signature import Signature
 from tuner.version import __version__
 
@@ -43,7 +44,7 @@ def write_model(folder: Path, model: Model, winner: Mapping[str, Any]) -> None:
     Args:
         folder: The folder.
         model: MLflow's description of the model, which is completed.
-        winner: As for `tuner.tracking.registry.register`.
+        winner: As for `tuner.tracking.registered.registering.register`.
     """
     checkpoint = Path(winner["checkpoint"])
     signature, trial = read_description(checkpoint, winner["targets"])
@@ -123,7 +124,7 @@ def description_of(folder: Path, winner: Mapping[str, Any]) -> str:
 
     Args:
         folder: Its checkpoint.
-        winner: As for `tuner.tracking.registry.register`.
+        winner: As for `tuner.tracking.registered.registering.register`.
     """
     signature, trial = read_description(folder, winner["targets"])
     size = signature.input

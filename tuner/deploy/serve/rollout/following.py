@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 
 from tuner.deploy.serve.measures import Measures
-from tuner.deploy.serve.models import Models, Refusal, Role
-from tuner.deploy.serve.naming import Wanted
-from tuner.deploy.serve.versions import Versions
+from tuner.deploy.serve.rollout.models import Models, Refusal, Role
+from tuner.deploy.serve.rollout.naming import Wanted
+from tuner.deploy.serve.rollout.versions import Versions
 from tuner.errors import UserError
-from tuner.tracking.registered_models import CANDIDATE, versions_by_alias
+from tuner.tracking.registered.versions import CANDIDATE, versions_by_alias
 
 _log = logging.getLogger(__name__)
 _LONGEST = 3600.0

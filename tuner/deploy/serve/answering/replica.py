@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from tuner.data.decoding import quiet
-from tuner.deploy.serve.asked import Answered, Asked, Description
-from tuner.deploy.serve.batching import Batcher, in_a_thread
+from tuner.deploy.serve.answering.asked import Answered, Asked, Description
+from tuner.deploy.serve.answering.batching import Batcher, in_a_thread
+from tuner.deploy.serve.answering.predictor import Model, Predictor, Prepared
 from tuner.deploy.serve.limits import Limits
-from tuner.deploy.serve.predictor import Model, Predictor, Prepared
 
 
 class Replica:

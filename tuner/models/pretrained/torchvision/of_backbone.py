@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tuner.errors import Problem, UserError
-from tuner.models.pretrained import torchvision_backbone as backbones
-from tuner.models.pretrained import torchvision_weights as pretrained
+from tuner.models.pretrained.torchvision import backbone as backbones
+from tuner.models.pretrained.torchvision import weights as pretrained
 from tuner.models.pretrained.weight_files import KEY, fit_channels
 from tuner.models.stages import Stages
 

@@ -16,10 +16,10 @@ from tuner.formatting import counted, some
 from tuner.interfaces import ImageShape, Output
 from tuner.models.detection.protocol import BACKGROUND, DETECTIONS
 from tuner.models.pretrained import class_rows
-from tuner.models.pretrained import torchvision_backbone as backbones
-from tuner.models.pretrained import torchvision_of_backbone as of_backbone
-from tuner.models.pretrained import torchvision_weights as pretrained
-from tuner.models.pretrained.torchvision_detector import wrapped
+from tuner.models.pretrained.torchvision import backbone as backbones
+from tuner.models.pretrained.torchvision import of_backbone as of_backbone
+from tuner.models.pretrained.torchvision import weights as pretrained
+from tuner.models.pretrained.torchvision.detector import wrapped
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, fit_channels
 from tuner.models.stages import Stages, stages_of
 

@@ -17,9 +17,9 @@ from tuner.deploy.model import about_of, load_model
 from tuner.deploy.output.json_lines import as_json
 from tuner.deploy.pipeline import Pipeline
 from tuner.deploy.result import Result
-from tuner.deploy.serve.asked import NPY, Answered, Asked, Description, Sent
+from tuner.deploy.serve.answering.asked import NPY, Answered, Asked, Description, Sent
+from tuner.deploy.serve.answering.npy import array_of
 from tuner.deploy.serve.limits import Limits
-from tuner.deploy.serve.npy import array_of
 from tuner.errors import Problem, UserError
 from tuner.interfaces import Outputs
 from tuner.tasks.predictions.base import Options

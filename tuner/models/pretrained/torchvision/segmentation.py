@@ -15,8 +15,8 @@ from torch.nn import functional
 from tuner.errors import Problem, UserError
 from tuner.interfaces import ImageShape, Output, WithAuxiliary
 from tuner.models.heads import Normalize
-from tuner.models.pretrained import torchvision_backbone as backbones
-from tuner.models.pretrained import torchvision_weights as pretrained
+from tuner.models.pretrained.torchvision import backbone as backbones
+from tuner.models.pretrained.torchvision import weights as pretrained
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, fit_channels
 from tuner.models.stages import Stages, stages_of
 

@@ -18,10 +18,10 @@ from mlflow.models import Model
 
 from tuner.objectives import Objective
 from tuner.storage import temporary
-from tuner.tracking.mlflow_model import description_of, write_model
 from tuner.tracking.names import recorded
 from tuner.tracking.record.run_files import upload
-from tuner.tracking.registered_models import CANDIDATE, CHAMPION
+from tuner.tracking.registered.mlflow_model import description_of, write_model
+from tuner.tracking.registered.versions import CANDIDATE, CHAMPION
 
 _VERSION_KEYS = ("metric", "mode", "value", "dataset", "epoch")
 """Keys that are recorded as tags of a model version: they identify a winner and tell which of two is better."""

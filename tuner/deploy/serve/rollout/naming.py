@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from tuner.errors import Problem, UserError
 from tuner.tracking.checkpoints import FORMS, needs_store
-from tuner.tracking.registered_models import CHAMPION
+from tuner.tracking.registered.versions import CHAMPION
 
 _NAMED = re.compile(r"(?P<name>[\w.-]{1,100})=(?P<model>.+)")
 _ODD = re.compile(r"[^\w.-]+")

@@ -18,7 +18,7 @@ from tuner.models.detection.layers import Pad
 from tuner.models.detection.protocol import Boxes, Detector
 from tuner.models.detection.suppression import float32
 from tuner.models.heads import Normalize
-from tuner.models.pretrained.torchvision_selection import selected
+from tuner.models.pretrained.torchvision.selection import selected
 
 
 def wrapped(model: Any, image: ImageShape, head: str, output: Output, first: int) -> nn.Module:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
-from tuner.deploy.serve.asked import Answered, Asked, Description
-from tuner.deploy.serve.naming import version_of
+from tuner.deploy.serve.answering.asked import Answered, Asked, Description
+from tuner.deploy.serve.rollout.naming import version_of
 
 Role = Literal["champion", "candidate"]
 """What a version is for its model: the one that answers, or the one that answers a share of the requests."""

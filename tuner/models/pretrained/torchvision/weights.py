@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.errors import Problem, UserError
-from tuner.models.pretrained import torchvision_backbone as backbones
+from tuner.models.pretrained.torchvision import backbone as backbones
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL, State, fit_channels, is_path, path_of
 from tuner.models.pretrained.weight_files import read as read_file
 from tuner.storage.file_lock import exclusive

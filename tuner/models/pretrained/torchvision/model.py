@@ -14,12 +14,12 @@ from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import ImageShape, Output
 from tuner.models.detection.protocol import DETECTIONS
 from tuner.models.heads import AuxiliaryBranches, Normalize, all_heads, with_heads
-from tuner.models.pretrained import torchvision_backbone as backbones
-from tuner.models.pretrained import torchvision_detection as detection
-from tuner.models.pretrained import torchvision_of_backbone as of_backbone
-from tuner.models.pretrained import torchvision_segmentation as segmentation
-from tuner.models.pretrained import torchvision_weights as pretrained
-from tuner.models.pretrained.torchvision_base import TorchvisionWeights
+from tuner.models.pretrained.torchvision import backbone as backbones
+from tuner.models.pretrained.torchvision import detection as detection
+from tuner.models.pretrained.torchvision import of_backbone as of_backbone
+from tuner.models.pretrained.torchvision import segmentation as segmentation
+from tuner.models.pretrained.torchvision import weights as pretrained
+from tuner.models.pretrained.torchvision.base import TorchvisionWeights
 from tuner.models.pretrained.weight_files import is_path
 from tuner.models.stages import stages_of
 

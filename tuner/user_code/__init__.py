@@ -4,15 +4,12 @@ Modules are searched in the folder of the YAML file, then among the installed pa
 command was typed. The driver and every worker import them by these names, and they run in the folder of the YAML file.
 """
 
-import ast
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import re
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
@@ -21,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from tuner.errors import Mistakes, Problem, allowed
+from tuner.user_code.places import HOUSE, file_of, is_stdlib
 
 _folders: list[Path] = []
 """Folders of experiments, the newest first. Their modules precede installed packages of the same name."""
@@ -59,7 +57,7 @@ def add_folder(folder: Path, *last_folders: Path) -> None:
         _folders.remove(folder)
     _folders.insert(0, folder)
     # Like the folder of a script it precedes the installed packages, but not the standard library.
-    _put_on_path(folder, max((at + 1 for at, each in enumerate(sys.path) if _is_stdlib(each)), default=0))
+    _put_on_path(folder, max((at + 1 for at, each in enumerate(sys.path) if is_stdlib(each)), default=0))
     for other in (each.resolve() for each in last_folders):
         if other not in (*_folders, *_last_folders):
             _last_folders.append(other)
@@ -103,7 +101,7 @@ def resolve(target: str) -> Any:
     """
     assert imports_allowed(), f"{target} must not be imported here"
     module_name, _, name = target.partition(":")
-    module = _import(module_name)
+    module = imported(module_name)
     if not hasattr(module, name):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_") and _is_own(v, module)]
         raise Mistakes(Problem(f"{_file_or_name(module)} has no {name!r}", "target", hint=allowed(name, names)))
@@ -142,15 +140,15 @@ def resolve_factory(target: str) -> Any:
 
 def _is_refused(name: str) -> bool:
     top = re.split("[.:]", name)[0]
-    is_stdlib = top in sys.stdlib_module_names and _file_of(top, _folders) is None  # the user may have a profile.py
-    return top == "tuner" or is_stdlib
+    is_of_python = top in sys.stdlib_module_names and file_of(top, _folders) is None  # the user may have a profile.py
+    return top == "tuner" or is_of_python
 
 
 def raised(error: BaseException) -> str:
     """What the user's code has raised, with the file and the line of their code."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     own = [f for f in frames if any(Path(f.filename).is_relative_to(folder) for folder in folders())]
-    theirs = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]
+    theirs = [f for f in frames if not Path(f.filename).is_relative_to(HOUSE)]
     last = next(reversed(own or theirs), None)
     where = f"{last.filename}:{last.lineno}" if last else ""
     message = str(error)
@@ -160,98 +158,7 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}{line}"
 
 
-def files_of(targets: Iterable[str]) -> set[Path]:
-    """The user's files that these targets import, directly or indirectly, at once or later; no installed files.
-
-    Raises:
-        Mistakes: As `resolve`.
-    """
-    return set(_modules_of(targets).values())
-
-
-def sources_of(targets: Iterable[str]) -> dict[str, bytes]:
-    """The contents of `files_of` these targets, by their paths in a folder from which the targets can be imported.
-
-    Raises:
-        Mistakes: As `resolve`.
-    """
-    sources = {}
-    for name, file in sorted(_modules_of(targets).items()):
-        path = name.replace(".", "/")
-        sources[f"{path}/{file.name}" if file.name == "__init__.py" else f"{path}.py"] = file.read_bytes()
-    return sources
-
-
-def _modules_of(targets: Iterable[str]) -> dict[str, Path]:
-    """The files of `files_of`, by the names of their modules."""
-    pending = []
-    for target in targets:
-        module = _import(target.partition(":")[0])
-        files = {name: getattr(sys.modules.get(name), "__file__", None) for name in _with_packages(module.__name__)}
-        pending += [(name, Path(file)) for name, file in files.items() if file]
-    found: dict[str, Path] = {}
-    while pending:
-        name, file = pending.pop()
-        if name in found or file.suffix != ".py" or not file.is_file() or _is_installed(file):
-            continue
-        found[name] = file
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        with contextlib.suppress(SyntaxError):  # raised when it is imported
-            imported = _imported(importlib.util.decode_source(file.read_bytes()), package)
-            pending += [(each, path) for each in imported if (path := _file_of(each, folders())) is not None]
-    return found
-
-
-def digests(targets: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of each of the user's files that these targets import, by its path relative to its search folder.
-
-    Raises:
-        Mistakes: As `resolve`.
-    """
-    found = {}
-    for file in sorted(files_of(targets)):
-        folder = next((folder for folder in folders() if file.is_relative_to(folder)), None)
-        found[str(file.relative_to(folder) if folder else file)] = digest(file)
-    return found
-
-
-def digest(file: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _imported(text: str, package: str) -> Iterator[str]:
-    """The names of all modules that source code in `package` may import, and of their parent packages."""
-    for node in ast.walk(ast.parse(text)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join(filter(None, [*parents, node.module]))
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        for name in names:
-            yield from _with_packages(name.strip("."))
-
-
-def _with_packages(name: str) -> Iterator[str]:
-    """The parent packages of a module, and the module."""
-    names = name.split(".")
-    yield from (".".join(names[:count]) for count in range(1, len(names) + 1))
-
-
-def _file_of(name: str, folders: Iterable[Path]) -> Path | None:
-    """The file of a module in the first of `folders` that has it; ``__init__.py`` for a package, even if missing."""
-    for folder in folders:
-        path = folder.joinpath(*name.split("."))
-        if path != folder and path.is_dir():
-            return path / "__init__.py"
-        if path != folder and path.with_suffix(".py").is_file():
-            return path.with_suffix(".py")
-    return None
-
-
-def _import(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
     """Import a module, preferably from the folders of experiments.
 
     Such a folder is first on the path only during the import, so that it does not shadow the standard library.
@@ -299,18 +206,3 @@ def _is_own(value: Any, module: ModuleType) -> bool:
 def _comes_from(module: ModuleType, folder: Path) -> bool:
     paths = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
     return any(path and Path(path).resolve().is_relative_to(folder) for path in paths)
-
-
-def _is_stdlib(path: str) -> bool:
-    """Whether a path lies in the standard library."""
-    return Path(path).is_relative_to(sysconfig.get_path("stdlib")) and not _is_site_packages(path)
-
-
-def _is_installed(file: Path) -> bool:
-    """Whether a file belongs to Python, to this package or to an installed package: workers have these already."""
-    return _is_stdlib(str(file)) or file.is_relative_to(Path(__file__).parent) or _is_site_packages(str(file))
-
-
-def _is_site_packages(path: str) -> bool:
-    """Whether a path lies in the folder of the installed packages."""
-    return not {"site-packages", "dist-packages"}.isdisjoint(Path(path).parts)

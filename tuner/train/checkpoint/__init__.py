@@ -26,8 +26,8 @@ from torch import nn
 
 from tuner.errors import Problem, UserError
 from tuner.storage.yaml import parse_yaml, write_yaml
-from tuner.train.damage import Damaged as Damaged
-from tuner.train.damage import errors_as_damage
+from tuner.train.checkpoint.damage import Damaged as Damaged
+from tuner.train.checkpoint.damage import errors_as_damage
 from tuner.train.signature import Signature
 from tuner.train.trial_config import TrialConfig
 from tuner.user_code import without_imports
@@ -44,7 +44,7 @@ TRIAL = "trial.yaml"
 _WEIGHTS, _STATE = "model.pt", "state.pt"
 
 PACKED = "model.pth"
-"""The file that has the weights of a registered checkpoint, see `tuner.train.packed`."""
+"""The file that has the weights of a registered checkpoint, see `tuner.train.checkpoint.packed`."""
 
 PACKED_WEIGHTS = "state_dict"
 """The key of the weights in it, as Lightning names it."""

@@ -1,0 +1,1 @@
+"""The models of torchvision, by name, with or without its weights."""

@@ -1,0 +1,1 @@
+"""Models in the registry of MLflow: how one is registered, what a version holds, and where aliases lead."""
