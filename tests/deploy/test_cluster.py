@@ -19,8 +19,6 @@ from tuner.ray_backend.mapping import Actors
 
 pytestmark = pytest.mark.slow
 
-DIGITS: dict[str, Any] = {"data": {"kind": "digits"}, "model": {"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8}}
-
 
 def lines_of(said: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
@@ -29,7 +27,7 @@ def lines_of(said: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """A folder with a model, 30 photos, one that is broken, and a video."""
-    checkpoints.write(tmp_path / "model", **DIGITS)
+    checkpoints.small(tmp_path / "model")
     (tmp_path / "photos").mkdir()
     for number in range(30):
         noise(number).save(tmp_path / "photos" / f"{number:02}.png")

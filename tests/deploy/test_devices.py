@@ -24,10 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def model(tmp_path: Path) -> LoadedModel:
-    checkpoints.write(
-        tmp_path / "model", data={"kind": "digits"}, model={"kind": "cnn", "width1": 4, "width2": 4, "hidden": 8}
-    )
-    return tuner.load(tmp_path / "model")
+    return tuner.load(checkpoints.small(tmp_path / "model"))
 
 
 @pytest.fixture
@@ -100,7 +97,8 @@ def test_what_fails_on_one_is_told(model: LoadedModel, monkeypatch: pytest.Monke
 def test_all_gpus_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     from tuner.train.device import pick_device, pick_devices
 
-    assert pick_devices() == ([pick_device()] if not torch.cuda.is_available() else pick_devices())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_devices() == [pick_device()] and pick_devices()[0].type != "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert list(map(str, pick_devices())) == ["cuda:0", "cuda:1"]
