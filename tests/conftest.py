@@ -298,9 +298,9 @@ def thread_writer() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, without a window."""
+    """Chromium, without a window. While it runs, its event loop is that of the thread: no test runs one of its own."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra)")
     chromium = shutil.which("chromium")
     if chromium is None:

@@ -1,6 +1,7 @@
 """Winners in MLflow's registry: a real store, real models."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ def registry(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     shutil.copy(empty_store, tmp_path / "store.db")
-    return registry_in(tmp_path)
+    registry = registry_in(tmp_path)
+    mlflow.set_tracking_uri(registry.uri)
+    mlflow.set_registry_uri(registry.uri)
+    return registry
 
 
 @pytest.mark.slow
@@ -39,6 +43,21 @@ def test_the_first_is_the_champion_and_can_be_loaded(registry: Registry) -> None
     assert {metric.key: metric.value for metric in logged.metrics or ()} == {"val_accuracy": 0.9, "test_accuracy": 0.5}
     curve = registry.client.get_metric_history(registry.run, "val_accuracy")
     assert [point.step for point in curve] == [1, 2, 3]  # as it was before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [None, "sqlite:///of-the-user.db"])
+def test_what_mlflow_uses_by_default_is_as_before(
+    registry: Registry, others: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    if others:
+        mlflow.set_tracking_uri(others)
+    before = (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), dict(os.environ))
+    registry.register(0.9)
+    assert (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), dict(os.environ)) == before
 
 
 @pytest.mark.slow

@@ -3,10 +3,11 @@
 It imports torch, which takes seconds: the writer process imports it in advance, while trials train.
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,34 @@ def register(client: Any, uri: str, run: str, winner: Mapping[str, Any]) -> str:
     Returns:
         The version's URI with its alias, such as ``models:/mnist@champion``.
     """
+    with _defaults_of_mlflow(uri, os.environ.get("MLFLOW_REGISTRY_URI", uri)):
+        return _register(client, uri, run, winner)
+
+
+@contextlib.contextmanager
+def _defaults_of_mlflow(tracking: str, registry: str) -> Iterator[None]:
+    """Make two URIs MLflow's defaults in this process: a registry in a database asks them, and no client names others.
+
+    MLflow's setters change the environment, too, which `tuner.tracking.store.connect` and later registrations read.
+    """
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(tracking)
+    mlflow.set_registry_uri(registry)
+    try:
+        yield
+    finally:
+        # None: the environment decides again, which holds what a setter set before.
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _register(client: Any, uri: str, run: str, winner: Mapping[str, Any]) -> str:
     name = winner["name"]
-    mlflow.set_tracking_uri(uri)  # a registry in a database reads the logged model of a version from it
-    mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI", uri))
     version = _existing_version(client, run, winner)
     if version is None:
         try:
