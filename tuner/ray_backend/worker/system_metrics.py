@@ -1,41 +1,110 @@
-"""MLflow's system metrics of the node that a trial runs on."""
+"""MLflow's system metrics of the node that a trial runs on, each the mean since the report before."""
 
-from typing import Any
+from collections import defaultdict
+from threading import Event, Lock, Thread
 
 import psutil
 import torch
 
 _MEBI = 2**20
 
+_FIRST, _USUAL = 0.1, 1.0
+"""Seconds until the first sample after a report, so that a short epoch has some, and between later ones."""
 
-def sample() -> dict[str, float]:
-    """Measure the load of this node since the last call, and its memory use.
+_LAST = 5.0
+"""Seconds that the end of a trial waits for a sample that the driver of a GPU does not answer."""
 
-    Returns:
-        Shares in percent and memory in MiB, by the names that MLflow shows below "System metrics"; also of the GPUs
-        that this process sees, if it computes on one.
+
+class SystemMetrics:
+    """Samples the load and the memory of this node and of its GPUs in a thread of its own, from entering to leaving.
+
+    A sample calls nothing of CUDA: a call by another thread would end the capture of a graph, and one before the
+    training computes would take memory of a GPU that may be another trial's.
     """
-    memory = psutil.virtual_memory()
-    values = {
-        "cpu_utilization_percentage": psutil.cpu_percent(),
-        "system_memory_usage_percentage": memory.percent,
-        "system_memory_usage_megabytes": memory.used / _MEBI,
-        "process_memory_usage_megabytes": psutil.Process().memory_info().rss / _MEBI,
-    }
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return values  # a query would allocate memory on the GPU, which may be another trial's
-    for number in range(torch.cuda.device_count()):
-        values |= {f"gpu_{number}_{name}": value for name, value in _of_gpu(number).items()}
-    return values
 
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._samples: dict[str, list[float]] = defaultdict(list)
+        self._lock = Lock()
+        self._is_over, self._is_reported = Event(), Event()
+        self._thread = Thread(target=self._sample_on, name="system metrics", daemon=True)
 
-def _of_gpu(number: int) -> dict[str, Any]:
-    free, total = torch.cuda.mem_get_info(number)
-    values = {
-        "memory_usage_percentage": 100 * (1 - free / total),
-        "memory_usage_megabytes": (total - free) / _MEBI,
-    }
-    try:
-        return values | {"utilization_percentage": torch.cuda.utilization(number)}
-    except (ModuleNotFoundError, RuntimeError):  # NVIDIA's library is not installed
+    def __enter__(self) -> "SystemMetrics":
+        psutil.cpu_percent()  # the next call of this thread returns the load since now
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._is_reported.set()  # wakes the thread
+        self._thread.join(_LAST)
+
+    def means(self) -> dict[str, float]:
+        """The means since the last call, or since entering; it is called by the thread that entered.
+
+        Returns:
+            Shares in percent and memory in MiB, by the names that MLflow shows below "System metrics"; also of the GPUs
+            that this process sees, if it computes on one. Their utilization is there only if NVIDIA's management
+            library says it, which it does not of a part of a GPU (MIG); their memory is then that of this moment.
+        """
+        with self._lock:
+            samples, self._samples = self._samples, defaultdict(list)
+        self._is_reported.set()
+        samples = samples or {name: [value] for name, value in self._sample().items()}
+        means = {name: sum(values) / len(values) for name, values in samples.items()}
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            for number in range(torch.cuda.device_count()):
+                means |= _memory_of_gpu(number, means.get(_gpu(number, "memory_usage_megabytes")))
+        return {"cpu_utilization_percentage": psutil.cpu_percent(), **means}
+
+    def _sample_on(self) -> None:
+        pause = _FIRST
+        while not self._is_over.is_set():
+            if self._is_reported.wait(pause):
+                self._is_reported.clear()
+                pause = _FIRST
+                continue
+            values = self._sample()
+            with self._lock:
+                for name, value in values.items():
+                    self._samples[name].append(value)
+            pause = min(2 * pause, _USUAL)
+
+    def _sample(self) -> dict[str, float]:
+        """What is measured at one moment; the load of the CPU is not: the system adds it up."""
+        memory = psutil.virtual_memory()
+        values = {
+            "system_memory_usage_percentage": memory.percent,
+            "system_memory_usage_megabytes": memory.used / _MEBI,
+            "process_memory_usage_megabytes": self._process.memory_info().rss / _MEBI,
+        }
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            for number in range(torch.cuda.device_count()):
+                values |= {_gpu(number, name): value for name, value in _of_gpu(number).items()}
         return values
+
+
+def _gpu(number: int, name: str) -> str:
+    return f"gpu_{number}_{name}"
+
+
+def _of_gpu(number: int) -> dict[str, float]:
+    """What NVIDIA's management library says of a GPU; it needs no memory there."""
+    try:  # errors of many types: the library is missing, or does not know this GPU, which is no fault of the trial
+        return {
+            "utilization_percentage": torch.cuda.utilization(number),
+            "memory_usage_megabytes": torch.cuda.device_memory_used(number) / _MEBI,
+        }
+    except Exception:
+        return {}
+
+
+def _memory_of_gpu(number: int, used: float | None) -> dict[str, float]:
+    """The memory of a GPU that is used, of which the mean in MiB is given; None for what is used now."""
+    if used is None:
+        free, total = torch.cuda.mem_get_info(number)
+        used = (total - free) / _MEBI
+    else:
+        total = torch.cuda.get_device_properties(number).total_memory
+    percentage = 100 * used * _MEBI / total
+    return {_gpu(number, "memory_usage_megabytes"): used, _gpu(number, "memory_usage_percentage"): percentage}

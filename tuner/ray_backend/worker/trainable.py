@@ -20,10 +20,11 @@ from tuner.errors import UserError, mistakes_in
 from tuner.objectives import Objective
 from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
 from tuner.ray_backend.internals import internal
-from tuner.ray_backend.worker import output_log, system_metrics
+from tuner.ray_backend.worker import output_log
 from tuner.ray_backend.worker.async_checkpoint import AsyncWork
 from tuner.ray_backend.worker.checkpoints import folder_of, latest_first
 from tuner.ray_backend.worker.function_trial import Stopped, run_function, seed_generators
+from tuner.ray_backend.worker.system_metrics import SystemMetrics
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.storage import temporary
@@ -198,7 +199,7 @@ def _train(config: TrialConfig, task: dict[str, Any], unsent: dict[str, Any], mi
 
     def report(metrics: dict[str, Any], save: Save) -> None:
         # Ray would count reports, but a resumed trial may report an epoch again.
-        values = {**metrics, SYSTEM: system_metrics.sample(), TIME: metrics["epoch"], **unsent}
+        values = {**metrics, SYSTEM: system.means(), TIME: metrics["epoch"], **unsent}
         unsent.clear()
         if task["beside"]:
             saving.finish()  # first, so that there are never two snapshots
@@ -206,7 +207,7 @@ def _train(config: TrialConfig, task: dict[str, Any], unsent: dict[str, Any], mi
         else:
             _report(values, save)
 
-    with AsyncWork() as saving:
+    with SystemMetrics() as system, AsyncWork() as saving:
         train = partial(
             fit,
             config,
