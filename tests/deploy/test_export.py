@@ -127,6 +127,7 @@ class TestONNX:
         assert sorted(each.name for each in here.iterdir()) == ["model", "photos", "x.onnx"]
         onnx.checker.check_model(str(here / "x.onnx"))
         session = onnxruntime.InferenceSession(str(here / "x.onnx"))
+        assert [each.shape[0] for each in (*session.get_inputs(), *session.get_outputs())] == ["batch", "batch"]
         for count in (1, 7):
             images = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), np.uint8)
             [found] = session.run(["output"], {"images": images})

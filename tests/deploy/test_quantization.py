@@ -62,6 +62,7 @@ def test_the_file_computes_by_integers_and_says_so(here: Path) -> None:
     arguments = ["export", "model", "-o", "x.onnx", "--quantize", "int8", "--calibrate", "digits.yaml"]
     status, said = tuner(here, *arguments)
     assert status == 0 and "calibrated by 256 images, measured on the validation set of digits.yaml:" in said
+    assert "before it was quantized, compared with the model on" in said
     assert all(each in said for each in ("float32", "int8", "accuracy", "size", "one image"))
     onnx.checker.check_model(str(here / "x.onnx"))
     types = [node.op_type for node in onnx.load(str(here / "x.onnx")).graph.node]

@@ -215,6 +215,13 @@ def test_a_version_whose_run_is_gone(there: Store) -> None:
     assert "was deleted" in refused("models:/small@champion")
 
 
+def test_a_version_that_was_registered_without_a_run(there: Store, tmp_path: Path) -> None:
+    there.register(1, "champion")
+    version = there.client.create_model_version("small", source=tmp_path.as_uri()).version
+    text = refused(f"models:/small/{version}")
+    assert f"models:/small/{version} holds no checkpoint" in text and "names no run" in text
+
+
 def test_a_run_without_a_checkpoint(there: Store) -> None:
     tags = {"tuner.role": "trial", "tuner.trial": "2", "mlflow.parentRunId": there.job}
     run = there.client.create_run(there.experiment, tags=tags).info.run_id

@@ -135,7 +135,7 @@ def _why_undecodable() -> Iterator[None]:
     except Unclear as error:
         raise Undecodable(error.what) from None
     except OSError as error:
-        raise Undecodable(error.strerror or str(error)) from None
+        raise Undecodable(error.strerror or f"it is damaged or cut off: {error}") from None
     except Exception as error:  # Pillow's plugins raise many types for damaged files
         raise Undecodable(f"{type(error).__name__}: {error}") from None
 

@@ -10,6 +10,7 @@ from tuner.inspection.augmented import ContactSheet, contact_sheet
 from tuner.inspection.encoding import encoded
 from tuner.inspection.hardest import hardest
 from tuner.inspection.hardest_picture import draw
+from tuner.train.device import autocast_dtype
 from tuner.train.evaluation import predict
 from tuner.train.trial_config import TrialConfig
 
@@ -39,7 +40,7 @@ def look(trial: TrialConfig, model: nn.Module, device: torch.device) -> Look:
         device: The device to compute on.
     """
     with trial.data.opened_once("validation", device, LoaderResources(workers=0)) as validation:
-        outputs = predict(trial.task, model, validation)
+        outputs = predict(trial.task, model, validation, autocast_dtype(trial.precision, device))
         found = hardest(trial.task, trial.data.targets, outputs)
         example = _example(validation)
     return Look({name: draw(each) for name, each in found.items()}, contact_sheet(trial), example)

@@ -178,7 +178,10 @@ def _made_into(client: Any, version: Any, folder: Path, files: Collection[str]) 
     """Download the checkpoint of the run from which a version was made."""
     address = f"models:/{version.name}/{version.version}"
     hint = f"mlflow.pytorch.load_model({address!r}) loads the registered model"
-    run = store.run_of(client, version.run_id) if version.run_id else None
+    if not version.run_id:
+        message = f"{address} holds no checkpoint of tuner's that can be read, and names no run that has one"
+        raise UserError(Problem(message, hint=hint))
+    run = store.run_of(client, version.run_id)
     if run is None or run.info.lifecycle_stage != "active":
         raise UserError(Problem(f"the run of {address} was deleted", hint=hint))
     checkpoint = _of_run(client, run, folder, files)

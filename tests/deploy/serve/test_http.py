@@ -1,6 +1,7 @@
 """What clients of the service send and receive, over real connections."""
 
 import base64
+import io
 import json
 import socket
 import struct
@@ -171,6 +172,21 @@ class TestMistakes:
     def test_in_json(self, body: Any, status: int, what: str, service: Service) -> None:
         reply = service.ask_json(body)
         assert reply.status == status and what in reply.json["error"] and reply.json["hint"]
+
+    def test_each_fault_of_a_request_has_its_own_hint(self, service: Service) -> None:
+        array = io.BytesIO()
+        np.save(array, np.zeros((5, 8, 8, 1), np.uint8))
+        image, unread, many = png(), b"no image", array.getvalue()
+        for sent, options, hints in [
+            (image, {"threshold": 0.5}, ["leave out"]),
+            (unread, {}, ["send images that Pillow reads"]),
+            (many, {}, ["send as many images"]),
+            (unread, {"threshold": 0.5}, ["leave out", "send images that Pillow reads"]),
+        ]:
+            reply = service.ask_json({"images": [base64.b64encode(sent).decode()], **options})
+            assert reply.status == 422
+            found = reply.json["hint"].split("; ")
+            assert len(found) == len(hints) and all(map(str.startswith, found, hints))
 
     @pytest.mark.parametrize(
         ("parts", "what"),

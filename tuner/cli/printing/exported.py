@@ -16,7 +16,8 @@ def print_exported(written: Exported) -> None:
     if written.card is not None:
         typer.echo(f"wrote {written.card}")
     found = "" if written.objects is None else f", with {counted(written.objects, 'object')}"
-    typer.echo(f"compared with the model on {written.compared}{found}:")
+    what = "compared" if written.cost is None else "before it was quantized, compared"
+    typer.echo(f"{what} with the model on {written.compared}{found}:")
     typer.echo(f"largest difference {written.difference:.2g} (at most {BOUND:g} is accepted)")
     if written.objects == 0:
         typer.echo("no object was found, so this says little: --images names images with objects", err=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tuner.deploy.about import About
 from tuner.deploy.output.base import printable
-from tuner.train.exporting.graph import INPUT, output_names
+from tuner.train.exporting.graph import BATCH, INPUT, output_names
 from tuner.train.signature import OutputSignature
 from tuner.version import __version__
 
@@ -26,7 +26,7 @@ def facts_of(about: About, licence: str, origin: Mapping[str, str]) -> dict[str,
     values: dict[str, Any] = {
         "input": {
             "name": INPUT,
-            "shape": ["batch", form.channels, form.height, form.width],
+            "shape": [BATCH, form.channels, form.height, form.width],
             "type": "uint8",
             "range": [0, 255],
             "channels": _COLOURS.get(form.channels, f"{form.channels} channels"),

@@ -13,7 +13,7 @@ from tuner.inspection.winner import Look, look
 from tuner.ray_backend.worker.checkpoints import folder_of
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.train.checkpoint import read_model, read_trial
-from tuner.train.device import keep_freed_memory, trial_device, use_threads
+from tuner.train.device import autocast_dtype, keep_freed_memory, trial_device, use_threads
 from tuner.train.evaluation import Evaluation, measure
 from tuner.train.trial_config import TrialConfig
 
@@ -21,7 +21,7 @@ from tuner.train.trial_config import TrialConfig
 def test(
     source: str, threads: int, has_gpu: bool, targets: Sequence[str], user_folder: UserFolder | None = None
 ) -> Evaluation:
-    """Measure a checkpoint on its test set.
+    """Measure a checkpoint on its test set, in the precision in which its validation was measured.
 
     Args:
         source: The path or URI of the checkpoint, as Ray stored it.
@@ -40,7 +40,7 @@ def test(
         _loaded(source, threads, has_gpu, targets, user_folder) as (config, model, device),
         config.data.opened_once("test", device, ALONE) as images,
     ):
-        meter = measure(config.task, model, images)
+        meter = measure(config.task, model, images, autocast_dtype(config.precision, device))
     return Evaluation.of(meter, "test_")
 
 

@@ -13,6 +13,8 @@ from tuner.user_code import raised
 
 INPUT = "images"
 """The name of the input."""
+BATCH = "batch"
+"""The name of the number of images in the shapes."""
 _OUTPUT = "output"
 """The name of the only output of a model without heads."""
 _TRACED = 2
@@ -65,7 +67,7 @@ def traced(graph: Graph, keep: Keep = kept) -> torch.export.ExportedProgram:
     images = torch.zeros(_TRACED, size.channels, size.height, size.width, dtype=torch.uint8)
     with torch.no_grad():
         graph(images)  # torchvision's detectors look at the first images that they get
-    batch = torch.export.Dim("batch", min=1, max=_MANY)
+    batch = torch.export.Dim(BATCH, min=1, max=_MANY)
     with told(graph), fixed_shapes(keep), torch.no_grad():
         return torch.export.export(graph, (images,), dynamic_shapes={INPUT: {0: batch}}, strict=False)
 

@@ -1,6 +1,7 @@
 """A model as a graph of ONNX, and what computes such a graph."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tuner.errors import Problem, UserError
 from tuner.formatting import byte_size
-from tuner.train.exporting.graph import INPUT, Graph, output_names, traced
+from tuner.train.exporting.graph import BATCH, INPUT, Graph, output_names, traced
 from tuner.train.exporting.onnx_suppression import keep, translations
 from tuner.version import __version__
 
@@ -55,7 +56,18 @@ def onnx_model(graph: Graph) -> "ModelProto":
     assert found is not None
     model: ModelProto = found.model_proto
     model.producer_name, model.producer_version = "tuner", __version__
+    _name_batch(model)
     return model
+
+
+def _name_batch(model: "ModelProto") -> None:
+    """Give the number of images its name in all shapes: torch's exporter calls it by a number, such as ``s34``."""
+    [images] = model.graph.input
+    name = images.type.tensor_type.shape.dim[0].dim_param
+    for each in (images, *model.graph.output, *model.graph.value_info):
+        for size in each.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = re.sub(rf"\b{name}\b", BATCH, size.dim_param)
 
 
 def opened(model: Path | bytes, threads: int = 0) -> Callable[[Tensor], list[Any]]:

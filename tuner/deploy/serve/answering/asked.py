@@ -50,10 +50,12 @@ class Answered:
     Args:
         predictions: JSON of each image, as ``tuner predict`` prints it.
         faults: What is wrong, a line for each fault; nothing is predicted then.
+        hints: What to do about these, each once.
     """
 
     predictions: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

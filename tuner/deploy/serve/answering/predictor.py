@@ -32,6 +32,14 @@ FORMATS = frozenset({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PP
 """The formats of Pillow that are decoded: those of others are rare, and some run other programs, as EPS does."""
 _BATCH = 4
 """Dimensions of a batch of arrays."""
+_READABLE = "send images that Pillow reads, or arrays of uint8, uint16 or floats in [0, 1]"
+_LEAVE_OUT = "leave out the option that has no effect"
+_FEWER = "send as many images in a request as it may have"
+_SMALLER = "send smaller images"
+
+
+class _TooMany(Undecodable):
+    """An array has none or too many images."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ class Predictor:
     def prepare(self, asked: Asked) -> Prepared | Answered:
         """Decode the images of a request, in any thread; say what is wrong if something is."""
         faults = list(self._without_effect(asked))
+        hints = dict.fromkeys([_LEAVE_OUT] if faults else [])  # a set that keeps the order
         names: list[str] = []
         images: list[Decoded] = []
         for number, sent in enumerate(asked.sent):
@@ -120,9 +129,15 @@ class Predictor:
                     images.append(each)
             except Undecodable as error:
                 faults.append(f"{sent.name or f'image {number}'}: {error}")
+                hints |= {_FEWER if isinstance(error, _TooMany) else _READABLE: None}
             except MemoryError:
                 faults.append(f"{sent.name or f'image {number}'}: there is too little memory to decode it")
-        return Answered(faults=tuple(faults)) if faults else Prepared(tuple(names), tuple(images), asked.options)
+                hints |= {_SMALLER: None}
+        return (
+            Answered(faults=tuple(faults), hints=tuple(hints))
+            if faults
+            else Prepared(tuple(names), tuple(images), asked.options)
+        )
 
     def answer(self, batch: Sequence[Prepared]) -> list[Answered]:
         """Predict for the images of several requests at once.
@@ -150,7 +165,7 @@ class Predictor:
         array = array_of(sent.content)
         arrays = array if array.ndim == _BATCH else array[None]
         if not 1 <= len(arrays) <= most:
-            raise Undecodable(f"it has {len(arrays)} images, and a request has from 1 to {self._limits.images}")
+            raise _TooMany(f"it has {len(arrays)} images, and a request has from 1 to {self._limits.images}")
         if 0 in array.shape:
             raise Undecodable(f"an array {array.shape} has no pixels")
         for each in arrays:

@@ -120,8 +120,7 @@ async def _answered(version: Version, asked: Asked, seconds: float) -> Answered:
     except Lost:
         raise Refused(503, "the model is being started again", "try again soon", _LOADING) from None
     if answered.faults:
-        faults = "; ".join(answered.faults)
-        raise Refused(422, faults, "send images that Pillow reads, or arrays of uint8, uint16 or floats in [0, 1]")
+        raise Refused(422, "; ".join(answered.faults), "; ".join(answered.hints))
     return answered
 
 
