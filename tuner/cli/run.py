@@ -118,6 +118,7 @@ def validate(
 ) -> None:
     """Check experiments' files without starting anything."""
     from tuner.spec.loader import load
+    from tuner.train.fitting.batch_search import PLAN
 
     problems = []
     for file in files:
@@ -134,7 +135,8 @@ def validate(
             typer.echo(spec.to_yaml(), nl=False)
         else:
             trials = spec.count()
-            typer.echo(f"{file}: valid, {counted(trials, 'trial')}{images}")
+            measured = f"; data.batch_size is {PLAN}" if spec.trial.measures_batch_size else ""
+            typer.echo(f"{file}: valid, {counted(trials, 'trial')}{images}{measured}")
     if problems:
         raise UserError(*problems)
 

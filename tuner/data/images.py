@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -88,14 +88,20 @@ class Description:
 class ImageData(Config):
     """Images with targets of any kind, in a training, a validation and a test set."""
 
-    batch_size: int = Field(64, ge=1)
-    """Images per training batch."""
+    batch_size: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern="^auto$")] = 64
+    """Images per training batch, 1 or more; or auto, to measure before the first trial which number trains fastest."""
     augment: Augment = Augment()
     """Random changes of the training images; none by default."""
     limit: int | None = Field(None, ge=1)
     """Largest number of training images; null for all. Validation and test sets are not limited."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the validation split and of what is placed at random; the same in all trials unless it is searched."""
+
+    @property
+    def images_per_batch(self) -> int:
+        """`batch_size`, which is a number in every trial that trains."""
+        assert isinstance(self.batch_size, int), "auto is replaced by a number before trials train"
+        return self.batch_size
 
     @property
     def user_code(self) -> list[str]:
@@ -166,7 +172,7 @@ class ImageData(Config):
 
     def check_augment(self) -> None:
         """Raise Mistakes if these images, their targets, or batches of their size cannot be changed like this."""
-        self.augment.check(self.image, self.targets, self.batch_size)
+        self.augment.check(self.image, self.targets, self.batch_size if isinstance(self.batch_size, int) else 2)
 
     @property
     def preprocessing(self) -> list[dict[str, Any]]:
@@ -214,6 +220,10 @@ class ImageData(Config):
     @property
     def is_available(self) -> bool:
         """Whether the files are on this node; if not, `prepare` downloads them."""
+        return True
+
+    def stays_in_memory(self, device: torch.device, resources: LoaderResources) -> bool:
+        """Whether all images lie on the device during a training, which may take these resources."""
         return True
 
     @contextmanager

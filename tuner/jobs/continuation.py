@@ -11,7 +11,7 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import below
 from tuner.trials.resume.reading import read_past
 from tuner.trials.resume.resumed_job import ResumedJob
-from tuner.trials.resume.same_experiment import left_out
+from tuner.trials.resume.same_experiment import as_measured, left_out
 from tuner.trials.resume.stored_jobs import find
 from tuner.user_code import files
 
@@ -60,6 +60,7 @@ class JobStart:
         most: The largest number of trials; None where the search decides.
         asked: ``search.trials`` in the user's file; None where the search has no such key.
         code: The digest of each file of the user's own code.
+        batch_size: The size of a batch that was measured for the job; None where the file gives it.
         changed_code: Which of these files have changed, as text; empty where none has.
         notes: Messages for the user.
         token: Identifies this invocation in the journal and in MLflow, so that only one of two copies of a job can
@@ -73,6 +74,7 @@ class JobStart:
     most: int | None = None
     asked: int | None = None
     code: dict[str, str] = field(default_factory=dict)
+    batch_size: int | None = None
     changed_code: str = ""
     notes: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -103,6 +105,7 @@ def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
         hint = "add --adopt to continue it as a new job, with its own runs"
         raise UserError(Problem(message, "--job", folder, hint))
     past = read_past(spec, folder, stored.id, widens=bool(options.extend) and spec.search.is_exhaustive)
+    spec = as_measured(spec, past.head)
     code = files.digests(spec.trial.targets)
     changed = changed_code(past.head.code, code) if past.trials else ""
     if changed and not options.changed_code:
@@ -123,7 +126,7 @@ def continued_job(spec: ExperimentSpec, options: ResumeOptions) -> JobStart:
         notes.append(f"job {stored.id} continues in {folder} as the new job {past.job}, with its own runs")
     else:
         notes += [f"{copy} is a copy of job {stored.id} and is left unchanged" for copy in stored.copies]
-    return JobStart(spec, past.job, folder, past, most, asked, code, changed, tuple(notes))
+    return JobStart(spec, past.job, folder, past, most, asked, code, past.head.batch_size, changed, tuple(notes))
 
 
 def _adopted(past: ResumedJob) -> ResumedJob:

@@ -2,6 +2,7 @@
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted
 from tuner.jobs import preflight
+from tuner.jobs.batch_size import measured_here, tell, with_measured_batches
 from tuner.jobs.continuation import JobStart, ResumeOptions, continued_job, new_job
 from tuner.jobs.lock import alone_in
 from tuner.jobs.result import Result
@@ -21,11 +23,13 @@ from tuner.jobs.teacher import check_described, check_kept, forget, found
 from tuner.process.signals import on_signal, stop
 from tuner.process.startup import resume_collection
 from tuner.ray_backend.cluster import auth, connection, node_check, resources, sessions, working_dir
+from tuner.ray_backend.cluster.batch_size import measure_on_cluster
 from tuner.ray_backend.cluster.working_dir import unpacked
 from tuner.ray_backend.worker.user_folder import UserFolder
 from tuner.report.phases import Phases
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage import temporary
+from tuner.storage.filesystem import below
 from tuner.storage.uris import masked
 from tuner.tracking import warm_start
 from tuner.tracking.health import kind_of
@@ -34,6 +38,7 @@ from tuner.tracking.relocation import relocate
 from tuner.trials.elapsed import Elapsed
 from tuner.trials.generator import TrialGenerator
 from tuner.trials.journal import Journal
+from tuner.trials.layout import TEACHER
 
 
 def run(
@@ -87,7 +92,9 @@ def run(
     elapsed = past.elapsed(phases.began) if past else Elapsed(phases.began)
     learnt = warm_start.learnt(spec, uri, but=past.head.parent_run if past else "")
     generator = TrialGenerator(spec, past.trials if past else (), learnt.told, opening.most)
-    _print_plan(opening, generator, learnt, console)
+    measures = spec.trial.measures_batch_size
+    if not measures:
+        _print_plan(opening, generator, learnt, console)
     with contextlib.ExitStack() as leaving:
         leaving.enter_context(on_signal(stop))
         downloaded = leaving.enter_context(contextlib.ExitStack())
@@ -95,9 +102,9 @@ def run(
         leaving.callback(phases.end)
         leaving.callback(connection.disconnect)
         # The job's files are written only after the cluster has accepted the connection.
-        phases.begin(
-            "Ray", "starting Ray and opening the record" if address is None else f"connecting to Ray at {address}"
-        )
+        starting = "starting Ray and opening the record" if address is None else f"connecting to Ray at {address}"
+        if not measures or address is not None:
+            phases.begin("Ray", starting)
         if address is None:
             share = None
             user_folder = working_dir.user_folder(spec.trial.targets, None) if spec.trial.targets else None
@@ -109,6 +116,24 @@ def run(
             unless_it_begins.callback(forget, folder)
             teacher.keep(folder)
             downloaded.close()
+        explained = ""
+        if measures:
+            phases.begin("batch size", "measuring the batch size")
+            place = below(folder, TEACHER)
+            if share is None:
+                here = resources.share(spec.resources, resources.here(), generator.total)
+                measure = measured_here(here, place)
+            else:
+                measure = partial(measure_on_cluster, share=share, teacher=place, user_folder=user_folder)
+            spec, measured = with_measured_batches(spec, measure)
+            phases.end()
+            opening = replace(opening, spec=spec, batch_size=measured.batch_size)
+            generator = TrialGenerator(spec, past.trials if past else (), learnt.told, opening.most)
+            _print_plan(opening, generator, learnt, console)
+            explained = measured.explain()
+            tell(measured, console)
+            if share is None:
+                phases.begin("Ray", starting)
         if past is not None:
             Journal(folder).opening(opening.token)
         recorder = Recorder(spec, uri, lock)
@@ -127,6 +152,7 @@ def run(
             changed_code=opening.changed_code,
             learnt=learnt.explain(),
             teacher=teacher.model if teacher else "",
+            batch_size=explained,
         )
         if share is None:
             # MLflow, Ray Tune and Ray each take seconds to start: they start at the same time.

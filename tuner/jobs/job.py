@@ -59,6 +59,7 @@ class Job(JobContext):
             most=opening.most,
             asked=opening.asked,
             code=opening.code,
+            batch_size=opening.batch_size,
         )
         sweeper = ThreadPoolExecutor(1, "sweeper")  # so that the control loop does not wait for a slow storage
 

@@ -19,6 +19,7 @@ from tuner.tracking.relocation import relocate
 from tuner.trials.journal import ended_event
 from tuner.trials.resume.reading import read_past
 from tuner.trials.resume.resumed_job import ResumedJob
+from tuner.trials.resume.same_experiment import as_measured
 from tuner.trials.resume.stored_jobs import find
 from tuner.trials.status import BROKE_OFF_RESUMABLE
 
@@ -71,6 +72,7 @@ def sync(
         raise UserError(Problem(message, "--job", folder, hint))
     with alone_in(folder) as lock:
         past = read_past(spec, folder, job, goes_on=False)
+        spec = as_measured(spec, past.head)
         recorder = Recorder(spec, uri, lock)
         # A deleted store is created again, with everything from the journal.
         items = _missing_items(uri, spec, past, past.head.parent_run, folder) if is_there(uri) else []

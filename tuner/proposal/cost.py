@@ -62,8 +62,8 @@ def measure(trial: TrialConfig, machine: Machine) -> Cost:
 def _steps(trial: TrialConfig, machine: Machine) -> tuple[float, float]:
     """The seconds an image of training and of prediction."""
     device = machine.device
-    images = trial.data.first(trial.data.batch_size)
-    repeated = torch.arange(trial.data.batch_size) % len(images)
+    images = trial.data.first(trial.data.images_per_batch)
+    repeated = torch.arange(trial.data.images_per_batch) % len(images)
     images = images[repeated].to(device)
     batch = batch_of(images.images, images.targets)
     model = placed(trial.build_model(), device)

@@ -1,6 +1,6 @@
 """Checks that the sections of an experiment fit together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuner.errors import Problem, allowed, collecting
@@ -12,6 +12,8 @@ from tuner.spec.sections import Resources
 from tuner.spec.space_checks import check_corners, check_initial, check_mutations, check_plan, check_space
 from tuner.train.trial_base import AnyTrial
 from tuner.user_code import imports_allowed
+
+_BATCH_SIZE = "data.batch_size"
 
 
 def check_sections(sections: dict[str, Any]) -> Iterator[Problem]:
@@ -53,6 +55,8 @@ def check_sections(sections: dict[str, Any]) -> Iterator[Problem]:
     if space is None:
         return
     yield from _check_one_teacher(space)
+    if trial is not None:
+        yield from _check_batch_size(trial, space)
     problems = list(check_conditions(space))
     if not problems and search is not None:
         problems += search.check(space)
@@ -87,6 +91,20 @@ def _check_one_teacher(space: Space) -> Iterator[Problem]:
         if key in ("distillation", "distillation.teacher"):
             hint = "search distillation.alpha and distillation.temperature, and run a job for each teacher"
             yield Problem("a job has one teacher", f"space.{key}", hint=hint)
+
+
+def _check_batch_size(trial: AnyTrial, space: Space) -> Iterator[Problem]:
+    """Check that the size of a batch is either measured, once for all trials, or searched."""
+    hint = "give trial.data.batch_size a number, or leave it out of the space: all trials get the measured size"
+    for key, distribution in space.items():
+        if key not in ("data", _BATCH_SIZE):
+            continue
+        sizes = [each.get("batch_size") if isinstance(each, Mapping) else each for each in distribution.corners()]
+        if trial.measures_batch_size and (key == _BATCH_SIZE or any(size is not None for size in sizes)):
+            yield Problem("auto measures the size that the space searches", f"space.{key}", hint=hint)
+        elif "auto" in sizes:
+            hint = "set trial.data.batch_size: auto and leave it out of the space, or list numbers"
+            yield Problem("auto is measured once for all trials, and no value to try", f"space.{key}", hint=hint)
 
 
 def _check_resources(trial: AnyTrial | None, resources: Resources | None) -> Iterator[Problem]:

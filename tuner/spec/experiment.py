@@ -243,6 +243,10 @@ class ExperimentSpec(Config):
         with without_checks():
             return merge(self.trial, assignment).with_seed(self.search.seed, repeat)
 
+    def with_batch_size(self, images: int) -> "ExperimentSpec":
+        """The experiment with so many images in the batches of its trials, for ``data.batch_size: auto``."""
+        return self._with_trial(self.trial.with_batch_size(images))
+
     def prepare(self, *, choices: bool = True) -> "tuple[ExperimentSpec, str]":
         """Make the dataset and the pretrained weights available on this node.
 
@@ -264,13 +268,16 @@ class ExperimentSpec(Config):
         if trial == self.trial:
             return self, message
         try:
-            fields = {name: getattr(self, name) for name in self.model_fields_set} | {"trial": trial}
-            return ExperimentSpec.model_validate(fields), message
+            return self._with_trial(trial), message
         except ValidationError as error:
             data = trial.describe_data()
             prefix = f"with {data.name} as data: " if data else ""
             problems = problems_of(error, ExperimentSpec)
             raise UserError(*(replace(p, message=f"{prefix}{p.message}") for p in problems)) from None
+
+    def _with_trial(self, trial: AnyTrial) -> "ExperimentSpec":
+        fields = {name: getattr(self, name) for name in self.model_fields_set} | {"trial": trial}
+        return ExperimentSpec.model_validate(fields)
 
     def to_yaml(self) -> str:
         """The resolved specification as YAML, from which the same experiment can be run again."""

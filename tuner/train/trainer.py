@@ -49,7 +49,7 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.model = placed(config.build_model(), device)
         self._augment = config.data.augmentation
-        self._step_size = config.data.batch_size * config.accumulate
+        self._step_size = config.data.images_per_batch * config.accumulate
         # Batch normalization cannot be trained on one sample: see `_batches`.
         joins_last = images > self._step_size > 1 and images % self._step_size == 1
         self.steps = math.ceil(images / self._step_size) - joins_last

@@ -84,6 +84,15 @@ class AnyTrial(Config):
         """
 
     @property
+    def measures_batch_size(self) -> bool:
+        """Whether the size of a batch is to be measured before the trial can train."""
+        return False
+
+    def with_batch_size(self, images: int) -> Self:
+        """A copy with so many images in a batch."""
+        return self
+
+    @property
     def data_is_available(self) -> bool:
         """Whether the dataset is on this node; if not, `prepare` downloads it."""
         return True

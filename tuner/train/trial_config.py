@@ -146,6 +146,13 @@ class TrialConfig(AnyTrial):
         return trial, "\n".join(filter(None, (message, told)))
 
     @property
+    def measures_batch_size(self) -> bool:
+        return self.data.batch_size == "auto"
+
+    def with_batch_size(self, images: int) -> "TrialConfig":
+        return self.model_copy(update={"data": self.data.model_copy(update={"batch_size": images})})
+
+    @property
     def data_is_available(self) -> bool:
         return self.data.is_available and self.model.is_available
 

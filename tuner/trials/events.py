@@ -111,6 +111,8 @@ class JobOpened(Event):
     """``search.trials`` as its user gave it."""
     code: dict[str, str] | None = None
     """The digest of each file of the user's own code."""
+    batch_size: _Count | None = None
+    """Images of a batch, where the experiment has them measured; None where it says them itself."""
 
 
 class JobClosed(Event):

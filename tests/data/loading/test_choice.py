@@ -19,7 +19,7 @@ def place(
     patch: pytest.MonkeyPatch, folder: Path, resources: LoaderResources = ALONE, *, memory: float, disk: float = 0
 ) -> str:
     """Where 10 GB go, of which 8 are needed to train."""
-    patch.setattr(choice, "_free_memory", lambda: memory * GB)
+    patch.setattr(choice, "free_memory", lambda: memory * GB)
     patch.setattr(choice, "_free_disk", lambda file: disk * GB)
     return choose(8 * GB, 10 * GB, lambda: folder / "decoded.npy", CPU, resources).explain(3)
 
@@ -49,7 +49,7 @@ def test_trials_that_run_at_once_share_the_memory(tmp_path: Path, monkeypatch: p
 
 
 def test_what_is_free_is_measured(tmp_path: Path) -> None:
-    assert 2**20 < choice._free_memory() < 2**50
+    assert 2**20 < choice.free_memory() < 2**50
     assert choice._free_disk(tmp_path / "new" / "file") > 2**20
 
 
@@ -58,9 +58,9 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / name).write_text(content)
     groups = ((str(tmp_path / "none"), "max", "used", "cached"), (str(tmp_path), "max", "used", "cached"))
     monkeypatch.setattr(choice, "_GROUPS", groups)
-    assert choice._free_memory() == 2_000_000, "without the pages of files"
+    assert choice.free_memory() == 2_000_000, "without the pages of files"
     (tmp_path / "max").write_text("max\n")
-    assert choice._free_memory() > 2_000_000
+    assert choice.free_memory() > 2_000_000
 
 
 def test_the_plan_and_the_trial_say_it(
@@ -76,7 +76,7 @@ def test_the_plan_and_the_trial_say_it(
     assert "by each trial between its steps; resources.cpu: 4" in one and "by up to 3 processes of each trial" in four
     with data.opened(CPU, ALONE):
         assert capsys.readouterr().out.startswith("cache: memory (")
-    monkeypatch.setattr(choice, "_free_memory", lambda: 0)
+    monkeypatch.setattr(choice, "free_memory", lambda: 0)
     assert data.plan(CPU, ALONE).startswith("memory"), "a worker does not change its mind"
     cached._automatic.cache_clear()
     with data.opened(CPU, ALONE):

@@ -25,6 +25,7 @@ from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.filesystem import exists
 from tuner.storage.uris import masked
 from tuner.train.device import trial_device
+from tuner.train.fitting.batch_search import PLAN
 from tuner.trials import output_files
 from tuner.trials.elapsed import elapsed_text
 from tuner.trials.generator import planned
@@ -111,7 +112,8 @@ def _plan_table(trials: Sequence[Trial], keys: Sequence[str] | None) -> Table:
                 table.add_row("...", *("..." for _ in table.columns[1:]))
             continue
         configuration = [Text(trial.label)] if keys is None else [_cell(trial.assignment, key) for key in keys]
-        table.add_row(str(trial.number), *configuration, str(trial.config.seed))
+        seed = "" if trial.config.measures_batch_size else str(trial.config.seed)  # it comes from all values
+        table.add_row(str(trial.number), *configuration, seed)
     return table
 
 
@@ -170,9 +172,8 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     share = None if address else resources.share(spec.resources, resources.here(), spec.count())
     slots = share.slots if share else 0
     loading = LoaderResources.of(share.cpu, share.gpu, min(slots, spec.count())) if share else None
-    at_once = f"{min(slots, spec.count())} on this machine"
-    if address:
-        at_once = f"as many as fit the Ray cluster at {address}"
+    here = f"{min(slots, spec.count())} on this machine"
+    at_once = f"as many as fit the Ray cluster at {address}" if address else here
     expected = forecast(spec, slots)
     data = spec.trial.describe_data()
     reading = spec.trial.data_plan(trial_device(spec.resources.gpu != 0), loading)
@@ -187,13 +188,13 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
         f"may take    {expected}" if expected else "",
         f"data        {data.name}: {spec.trial.data_location()}" if data else "",
         f"cache       {reading}" if reading else "",
+        f"batch size  {PLAN}" if spec.trial.measures_batch_size else "",
         f"timeout     {'none' if spec.timeout is None else duration(spec.timeout)}",
         f"storage     {spec.storage}/{spec.name}/<job>",
         f"tracking    {masked(uri)}, experiment {spec.name}",
         "nothing was started",
     ]
-    for line in filter(None, lines):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    console.print("\n".join(filter(None, lines)), soft_wrap=True, highlight=False, markup=False)
 
 
 def _listed(value: Any) -> str:

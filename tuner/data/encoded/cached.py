@@ -124,6 +124,9 @@ class CachedImages(ImageData):
             return "memory, disk or none: each node chooses by what it has free" if self.cache == "auto" else self.cache
         return self._choice(device, resources).explain(resources.processes)
 
+    def stays_in_memory(self, device: torch.device, resources: LoaderResources) -> bool:
+        return self._choice(device, resources).place == "memory"
+
     def _choice(self, device: torch.device, resources: LoaderResources) -> Choice:
         if self.cache != "auto":
             return Choice(self.cache, "as the file says")

@@ -60,7 +60,7 @@ def choose(
         resources: What the trial may take.
     """
     trials = resources.trials_per_host
-    host = _free_memory() * _SHARE / trials
+    host = free_memory() * _SHARE / trials
     size = f"{byte_size(needed)} a trial"
     sharing = f" for {counted(trials, 'trial')} at once" if trials > 1 else ""
     why = ""
@@ -79,7 +79,7 @@ def choose(
     return Choice("none", f"{why}, and {byte_size(everything)} half of the free disk, {byte_size(disk)}")
 
 
-def _free_memory() -> float:
+def free_memory() -> float:
     """Bytes of memory that this machine, or its container, has free."""
     free = psutil.virtual_memory().available
     for folder, limit, used, pages in _GROUPS:

@@ -14,11 +14,14 @@ from tuner import user_code
 from tuner.data.downloads import data_dir
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
+from tuner.jobs.batch_size import measured_here, tell, with_measured_batches
 from tuner.jobs.local.reproduced import Reproduction
 from tuner.jobs.preflight import check_packages, tracking_uri
 from tuner.jobs.teacher import found
 from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
 from tuner.process.startup import resume_collection
+from tuner.ray_backend.cluster import resources
+from tuner.report.phases import Phases
 from tuner.report_keys import MICRO_BATCHES
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
@@ -55,7 +58,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
     if number is not None and trials is not None and not 0 <= number < len(trials):
         raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(trials) - 1}"))
     output = _absolute(output)
-    spec = _with_data(spec, console)
+    spec = _with_batch_size(_with_data(spec, console), console)
     config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
     if isinstance(config, TargetTrial):
         from tuner.ray_backend.cluster.resources import with_own_resources
@@ -124,6 +127,18 @@ def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
     spec, message = spec.prepare(choices=False)
     if message:
         console.print(f"[yellow]{message}[/]", soft_wrap=True)
+    return spec
+
+
+def _with_batch_size(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
+    """Measure the size of a batch as a job on this machine does, if the file says auto."""
+    if not spec.trial.measures_batch_size:
+        return spec
+    share = resources.share(spec.resources, resources.here(), spec.count())
+    with found(spec, tracking_uri(spec)) as source, Phases(console) as phases:
+        phases.begin("batch size", "measuring the batch size")
+        spec, measured = with_measured_batches(spec, measured_here(share, str(source.folder) if source else ""))
+    tell(measured, console)
     return spec
 
 

@@ -169,7 +169,7 @@ def _printing_traceback(train: Callable[[], str]) -> str:
 def _train_within_memory(task: dict[str, Any], unsent: dict[str, Any]) -> str:
     """Train; if memory runs out and ``halves`` is set, split batches into twice as many micro-batches and resume."""
     config = _validated(task["trial"])
-    most = config.data.batch_size if task["halves"] else 1
+    most = config.data.images_per_batch if task["halves"] else 1
     micro_batches = 1
     while True:
         try:

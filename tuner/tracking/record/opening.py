@@ -43,6 +43,7 @@ def opening(
     elapsed: Elapsed | None = None,
     learnt: str = "",
     teacher: str = "",
+    batch_size: str = "",
     **more: Any,
 ) -> OpenRecord:
     """The beginning of a record: the job's own run, and the page that compares its trials.
@@ -57,6 +58,7 @@ def opening(
         elapsed: The time of the job until now.
         learnt: From which trials of earlier jobs the sampler learns, in words.
         teacher: The model that the trials learn from.
+        batch_size: How the size of a batch was measured, in words.
         more: Fields of the message: the job's earlier run, what is lacking.
     """
     tags = {f"{SPACE}{key}": json.dumps(value) for key, value in _space(spec).items()}
@@ -69,6 +71,7 @@ def opening(
         "tuner.sampler": spec.explain(),
         "tuner.warm_start": learnt,
         "tuner.teacher": teacher,
+        "tuner.batch_size": batch_size,
     }
     params = {
         "objective": ", ".join(f"{objective.mode} {objective.metric}" for objective in spec.objectives),

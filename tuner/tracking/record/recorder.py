@@ -89,6 +89,7 @@ class Recorder:
         changed_code: str = "",
         learnt: str = "",
         teacher: str = "",
+        batch_size: str = "",
     ) -> Links:
         """Open the experiment and the job's parent run.
 
@@ -107,6 +108,7 @@ class Recorder:
             changed_code: Which files of the user's own code are not what they were, in words; empty for none.
             learnt: From which trials of earlier jobs the sampler learns, in words.
             teacher: The model that the trials of a new job learn from; empty for none, or if the job has recorded it.
+            batch_size: How the size of a batch was measured, in words; empty if it was not, or if that is recorded.
 
         Raises:
             UserError: MLflow refuses.
@@ -136,6 +138,7 @@ class Recorder:
             elapsed,
             learnt,
             teacher,
+            batch_size,
             parent=past.head.parent_run if past else "",
             lacking={number: sorted(metrics) for number, metrics in lacking.items()},
             unkept=sorted(unkept),

@@ -17,7 +17,7 @@ from tuner.trials.leaderboard import ranked
 from tuner.trials.resume.changed_data import changed_data
 from tuner.trials.resume.replay import last_opening, replayed, rewind, stop
 from tuner.trials.resume.resumed_job import ResumedJob
-from tuner.trials.resume.same_experiment import check_same, left_out, lies_in
+from tuner.trials.resume.same_experiment import as_measured, check_same, left_out, lies_in
 from tuner.trials.trial import Trial
 
 
@@ -41,6 +41,7 @@ def read_past(spec: ExperimentSpec, folder: str, job: str, *, goes_on: bool = Tr
     if not any(isinstance(event, JobOpened) for event in events):
         hint = "run it without --resume: as a job of its own"
         raise UserError(Problem("the job was ended before anything of it was written", "--resume", where, hint))
+    spec = as_measured(spec, last_opening(events))
     check_same(spec, last_opening(events).spec, where, ("space.",) if widens else ())
     for event in events if widens else ():
         if isinstance(event, TrialStarted) and not lies_in(spec.space, event.assignment):

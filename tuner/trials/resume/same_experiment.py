@@ -8,6 +8,7 @@ from tuner.errors import Problem, UserError
 from tuner.search.distributions import same
 from tuner.search.space import Space
 from tuner.spec.experiment import ExperimentSpec
+from tuner.trials.events import JobOpened
 from tuner.trials.journal import as_plain
 from tuner.trials.labels import label
 
@@ -42,6 +43,18 @@ def lies_in(space: Space, assignment: Assignment) -> bool:
     except (KeyError, ValueError):
         return False
     return True
+
+
+def as_measured(spec: ExperimentSpec, head: JobOpened) -> ExperimentSpec:
+    """Return an experiment with the size of a batch that a job measured when it began.
+
+    Args:
+        spec: The experiment now.
+        head: What was noted when the job began.
+    """
+    if head.batch_size is None or not spec.trial.measures_batch_size:
+        return spec
+    return spec.with_batch_size(head.batch_size)
 
 
 def check_same(spec: ExperimentSpec, before: dict[str, Any], where: str, but: tuple[str, ...] = ()) -> None:
