@@ -250,7 +250,9 @@ class TestOutput:
         found = sorted(str(each.relative_to(here)) for each in (here / "seen").rglob("*.*"))
         assert found == ["seen/photos/a.JPG", "seen/photos/b.png", "seen/photos/deep/er/c.png"]
         with Image.open(here / "seen" / "photos" / "b.png") as picture:
-            assert picture.width == 8 and picture.height > 9, "a line of text is below it"
+            assert picture.height > 9, "a line of text is below it"
+            text = np.asarray(picture.convert("L"))[9:]
+            assert text[:, 8:].min() < 100 and text[:, -1].min() == 255, "it is not cut off at the width of the image"
 
     def test_pictures_in_a_folder_of_images_are_no_images(self, here: Path) -> None:
         for _ in range(2):
@@ -366,7 +368,7 @@ class TestOutput:
             assert (decoded(each["mask"]) == (classes == names.index(each["label"]))).all()
         assert (classes[:, :10] == 255).all() and (classes[:, 10:50] != 255).all(), "the crop is unknown"
         with Image.open(here / "seen" / "wide.jpg") as picture:
-            assert picture.width == 60
+            assert picture.width >= 60
 
 
 FINDS = """\

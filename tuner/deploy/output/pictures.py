@@ -27,6 +27,8 @@ _LONGEST = 1280
 """Longest side of a picture in pixels: the lines and texts of a larger one could not be seen."""
 _LINE = 16
 """Height of a line of text, in pixels."""
+_READABLE = 400
+"""Most pixels to which a narrow picture is widened so that the text below it can be read."""
 _JPEG = {".jpg", ".jpeg"}
 
 
@@ -160,9 +162,11 @@ def _captioned(picture: "Image", lines: list[str]) -> "Image":
     """A picture with lines of text below it."""
     from PIL import Image, ImageDraw
 
-    canvas = Image.new("RGB", (picture.width, picture.height + _LINE * len(lines)), "white")
+    letters = font(12)
+    width = max(picture.width, *(min(_READABLE, 4 + round(letters.getlength(line))) for line in lines), 1)
+    canvas = Image.new("RGB", (width, picture.height + _LINE * len(lines)), "white")
     canvas.paste(picture, (0, 0))
-    pen, letters = ImageDraw.Draw(canvas), font(12)
+    pen = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
         pen.text((2, picture.height + _LINE * number), line, fill="black", font=letters)
     return canvas
