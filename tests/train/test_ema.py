@@ -35,12 +35,14 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def test_the_average_is_that_of_all_steps_with_a_decay_that_grows() -> None:
     module = nn.BatchNorm1d(2)
     average = AveragedWeights(module, decay=0.3)
+    average.begin_epoch(6, torch.device("cpu"))
     expected = torch.zeros(2)
     for step in range(6):
         with torch.no_grad():
             module.weight.fill_(step + 1.0)
         module(torch.randn(8, 2))
-        average.update()
+        average.update(torch.tensor([step]))
+        average.advance()
         decay = min(0.3, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * module.weight.detach() if step else module.weight.detach().clone()
     state = average.state_dict()

@@ -189,6 +189,21 @@ class TaskMeter:
         for name, (output, target) in pairs(self._heads, outputs, targets).items():
             self._meters[name].update(output, target)
 
+    def add(self, outputs: Outputs, targets: Targets) -> None:
+        """Add a batch as `update` does, without counting its samples; see `tuner.tasks.metrics.meter.Meter.add`."""
+        for name, (output, target) in pairs(self._heads, outputs, targets).items():
+            self._meters[name].add(output, target)
+
+    def count(self, samples: int) -> None:
+        """Count samples that `add` has added, or a record of it."""
+        for meter in self._meters.values():
+            meter.count(samples)
+
+    def reset(self) -> None:
+        """Forget all samples, in place."""
+        for meter in self._meters.values():
+            meter.reset()
+
     def merge(self, other: Self) -> None:
         """Add the samples of another meter, such as that of another process."""
         for name, meter in self._meters.items():

@@ -142,6 +142,21 @@ class HeadMeter:
         for meter in self._meters:
             meter.update(output, target)
 
+    def add(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch as `update` does, without counting its samples; see `Meter.add`."""
+        for meter in self._meters:
+            meter.add(output, target)
+
+    def count(self, samples: int) -> None:
+        """Count samples that `add` has added, or a record of it."""
+        for meter in self._meters:
+            meter.count(samples)
+
+    def reset(self) -> None:
+        """Forget all samples, in place."""
+        for meter in self._meters:
+            meter.reset()
+
     def merge(self, other: Self) -> None:
         """Add the samples of another meter, such as that of another process."""
         for meter, others in zip(self._meters, other._meters, strict=True):

@@ -40,21 +40,47 @@ class AveragedWeights:
         self._module, self._decay = module, decay
         self._steps = 0
         self._averages: dict[str, Tensor] = {}
+        self._shares: Tensor | None = None
+
+    def begin_epoch(self, steps: int, device: torch.device) -> None:
+        """Compute the shares of the new weights in the averages of an epoch.
+
+        Args:
+            steps: Steps of the epoch.
+            device: The device of the weights.
+        """
+        before = range(self._steps, self._steps + steps)
+        shares = [1 - min(self._decay, (1 + step) / (10 + step)) for step in before]
+        table = torch.tensor(shares, dtype=torch.float32)
+        if self._shares is None:
+            self._shares = table.to(device)
+        else:  # in place: a recorded step reads them there
+            self._shares.copy_(table)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Add the weights after a step of the optimizer. Nothing waits for the device."""
+    def update(self, number: Tensor) -> None:
+        """Add the weights after a step of the optimizer. Nothing waits for the device.
+
+        Args:
+            number: The number of the step in its epoch, from 0, int64 (1,) on the device of the weights.
+        """
+        assert self._shares is not None, "`begin_epoch` computes them"
         weights = self._weights()
         if not self._averages:
             self._averages = {name: weight.clone() for name, weight in weights.items()}
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        self._steps += 1
         real = [name for name, weight in weights.items() if weight.is_floating_point() or weight.is_complex()]
         whole = [*(weights.keys() - {*real})]
         if real:
-            torch._foreach_lerp_(*_pair(self._averages, weights, real), 1 - decay)
+            averages, news = _pair(self._averages, weights, real)
+            changes = torch._foreach_sub(news, averages)
+            torch._foreach_mul_(changes, self._shares.index_select(0, number)[0])
+            torch._foreach_add_(averages, changes)
         if whole:
             torch._foreach_copy_(*_pair(self._averages, weights, whole))
+
+    def advance(self) -> None:
+        """Count a step. It is called after each one, also if that was recorded before."""
+        self._steps += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:

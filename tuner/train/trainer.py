@@ -1,9 +1,8 @@
 """What a training changes: weights, optimizer, learning rate and loss scale; and how one epoch changes it."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
-from functools import reduce
+from functools import partial, reduce
 from itertools import islice
 from typing import Any
 
@@ -13,10 +12,13 @@ from torch import Tensor, nn
 from tuner.data.loading.source import Source
 from tuner.interfaces import Batch
 from tuner.models.memory_format import placed
-from tuner.tasks.base import TaskMeter
 from tuner.train.device import autocast_dtype
 from tuner.train.ema import PREFIX, AveragedWeights
 from tuner.train.evaluation import Diverged, evaluate, in_precision
+from tuner.train.step.rates import DeviceRates, HostRates, Rates
+from tuner.train.step.recorded import Steps
+from tuner.train.step.recording import Recorder, Unrecorded, recorder_for
+from tuner.train.step.step import Optimization, Step
 from tuner.train.trial_config import TrialConfig
 
 
@@ -29,6 +31,10 @@ class Trainer:
         images: Number of images in the training set.
         micro_batches: Number of micro-batches in which each batch is computed, to save memory.
         teacher: The teacher of its distillation, in eval mode; None if it has none.
+        recorder: What records its steps; None for that of its device and its configuration.
+
+    Raises:
+        UserError: The configuration demands recorded steps, and the device has none.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Trainer:
         images: int,
         micro_batches: int,
         teacher: nn.Module | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         assert config.seed is not None, "TrialConfig.with_seed makes it explicit"
         self.config, self.device, self.seed = config, device, config.seed
@@ -48,25 +55,58 @@ class Trainer:
         self.task = config.training_task(None if teacher is None else in_precision(teacher, device, self.dtype))
         torch.manual_seed(self.seed)
         self.model = placed(config.build_model(), device)
-        self._augment = config.data.augmentation
         self._step_size = config.data.images_per_batch * config.accumulate
         # Batch normalization cannot be trained on one sample: see `_batches`.
         joins_last = images > self._step_size > 1 and images % self._step_size == 1
         self.steps = math.ceil(images / self._step_size) - joins_last
-        self._forward = in_precision(self.model, device, self.dtype)
         groups = config.optimizer.groups(self.model, config.model.stages_in(self.model))
         self.parameters = sum(parameter.numel() for group in groups for _, parameter in group["params"])
         """Number of parameters that the training changes, also if they are frozen at first."""
         self._optimizer = config.optimizer.build(groups)
-        self._schedule = config.schedule.build(self._optimizer, config.epochs, self.steps)
+        recorder = recorder or recorder_for(device, config.graph)
+        self.place = recorder.place
+        """Where it is computed: a context of all the training."""
+        is_recordable = self._is_recordable
+        self._rates = self._rates_of(is_recordable and (device.type == "cuda" or not isinstance(recorder, Unrecorded)))
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self._average = AveragedWeights(self.model, config.ema.decay) if config.ema else None
+        optimization = Optimization(
+            self._optimizer, self._rates, self._scaler, config.clip_norm, self._average, is_recordable
+        )
+        self._step = Step(
+            self.model,
+            in_precision(self.model, device, self.dtype),
+            self.task,
+            config.data.augmentation,
+            optimization,
+            self.steps,
+            self._step_size,
+            device,
+        )
+        self._steps = Steps(self._step, recorder, config.graph)
+
+    @property
+    def _is_recordable(self) -> bool:
+        """Whether what changes the weights reads all that differs from step to step from tensors."""
+        # In float16, the scaler waits for the device before a step of an optimizer that does not scale by itself.
+        scales = self.dtype is not torch.float16 or hasattr(self._optimizer, "_step_supports_amp_scaling")
+        return self.config.optimizer.takes_rate_as_tensor and not self.config.schedule.cycles_momentum and scales
+
+    def _rates_of(self, on_device: bool) -> Rates:
+        build = partial(self.config.schedule.build, epochs=self.config.epochs, steps_per_epoch=self.steps)
+        if on_device:
+            return DeviceRates(self._optimizer, build, self.steps, self.device)
+        return HostRates(self._optimizer, build)
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the head in the next step."""
-        rate: float = self._optimizer.param_groups[0]["lr"]
-        return rate
+        return self._rates.head
+
+    @property
+    def how(self) -> str:
+        """How steps are computed, in words: recorded, or eagerly and why."""
+        return self._steps.how
 
     def train_epoch(self, data: Source, epoch: int, before_batch: Callable[[], None]) -> dict[str, float]:
         """Train on each image once. The host waits for the device only at the end.
@@ -89,13 +129,13 @@ class Trainer:
         seed = (self.seed * 1_000_003 + epoch) % 2**63
         torch.manual_seed(seed)
         self.config.model.begin_epoch(self.model, epoch)
-        meter = self.task.meter(training=True)
-        losses = torch.zeros(self.steps, device=self.device)
-        for total, batch in zip(losses, self._batches(data, seed), strict=True):
+        self._step.micro_batches = self.micro_batches * self.config.accumulate
+        self._steps.begin_epoch()
+        for batch in self._batches(data, seed):
             before_batch()
-            self._step(self._augment(batch), meter, total)
-        _check_finite(losses, epoch)
-        metrics = meter.compute()
+            self._steps(batch)
+        _check_finite(self._step.losses, epoch)
+        metrics = self._step.meter.compute()
         if not math.isfinite(metrics["loss"]):  # that of a head that is measured and not trained
             raise Diverged(f"the loss became {metrics['loss']} in epoch {epoch}")
         return metrics
@@ -105,26 +145,6 @@ class Trainer:
         batches = data.batches(self._step_size, seed)
         yield from islice(batches, self.steps - 1)
         yield reduce(Batch.joined, batches)
-
-    def _step(self, batch: Batch, meter: TaskMeter, total: Tensor) -> None:
-        """Make one optimizer step, and add the loss of its samples to `total`, a scalar on the device."""
-        self._optimizer.zero_grad()
-        # By the size of a full batch's: batch normalization is not to be trained on less because a batch is shorter.
-        size = math.ceil(self._step_size / (self.micro_batches * self.config.accumulate))
-        for micro_batch in batch.micro_batches(size):
-            loss, outputs = self.task.training_loss(self._forward, micro_batch)
-            loss = loss * (len(micro_batch) / len(batch))  # losses are means over the samples
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            meter.update(outputs, micro_batch.targets)
-        if self.config.clip_norm is not None:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._schedule.step()
-        if self._average is not None:
-            self._average.update()
 
     def validate(self, data: Source) -> dict[str, float]:
         """Compute the task's metrics on the validation set; those of averaged weights have names of their own.
@@ -143,7 +163,7 @@ class Trainer:
         """Return what a checkpoint keeps: the weights that a metric measures, and the rest of the training."""
         weights = self.model.state_dict()
         state = {
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._optimizer.state_dict() | {"param_groups": self._rates.groups()},
             "scaler": self._scaler.state_dict(),
             "parts": self.micro_batches,
         }
@@ -164,7 +184,7 @@ class Trainer:
         self.model.load_state_dict(state.get("trained", weights))
         if self._average is not None and "average" in state:
             self._average.load(state["average"].get("weights", weights), state["average"])
-        self._advance(state["epoch"] * self.steps)
+        self._rates.skip(state["epoch"] * self.steps)
         self._load_optimizer(state["optimizer"])
         if state["scaler"]:  # empty if the scaler was disabled
             self._scaler.load_state_dict(state["scaler"])
@@ -182,13 +202,6 @@ class Trainer:
             if here is not None:
                 states[here] = state
         self._optimizer.load_state_dict({"state": states, "param_groups": groups})
-
-    def _advance(self, steps: int) -> None:
-        """Advance the new schedule. Its state is not loaded: this trial's settings may differ."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that the optimizer has not stepped yet
-            for _ in range(steps):
-                self._schedule.step()
 
 
 def _numbers(group: dict[str, Any]) -> Iterator[tuple[str, int]]:

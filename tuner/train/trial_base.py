@@ -27,8 +27,8 @@ class AnyTrial(Config):
     is_function: ClassVar[bool] = False
     """Whether the trial calls a user's function, so that its data, model and test set are unknown."""
 
-    without_influence: ClassVar[dict[str, set[str]]] = {}
-    """Fields of sections that do not influence a trial's numbers."""
+    without_influence: ClassVar[dict[str, set[str] | bool]] = {}
+    """Fields, and by section fields of it, that do not influence a trial's numbers."""
 
     seed: int | None = Field(None, ge=0, lt=2**63)
     """Seed of all generators of the trial; null derives it from the experiment's seed and this configuration."""

@@ -25,6 +25,7 @@ from tuner.train.distillation import Distillation, Distilled
 from tuner.train.ema import EMA, PREFIX
 from tuner.train.optim.lr_schedules import Constant, ScheduleConfig
 from tuner.train.optim.optimizers import SGD, OptimizerConfig
+from tuner.train.step.recording import Graph
 from tuner.train.trial_base import AnyTrial
 from tuner.user_code import folders, imports_allowed
 
@@ -44,7 +45,7 @@ class TrialConfig(AnyTrial):
     """One training: the task, the data, the model and how the model is optimised."""
 
     tag: ClassVar[str] = "training"
-    without_influence: ClassVar[dict[str, set[str]]] = {"data": {"cache"}}
+    without_influence: ClassVar[dict[str, set[str] | bool]] = {"data": {"cache"}, "graph": True}
 
     task: TaskConfig = Classification()
     """Task to learn, with its loss and metrics."""
@@ -70,6 +71,9 @@ class TrialConfig(AnyTrial):
     """Moving average of the weights, which is measured, too, as ``val_ema_accuracy``; null for none."""
     precision: Precision = "auto"
     """Type of matrix arithmetic; auto is bfloat16 if the hardware supports it, else float32."""
+    graph: Graph = "auto"
+    """Whether the training step is recorded as a CUDA graph, which a GPU repeats without Python between its kernels: auto
+    where it can be, on to fail where it cannot be, or off. It changes no numbers."""
     seed: int | None = Field(None, ge=0, lt=2**63)
     """Seed of weights, sample order and dropout; null derives it from the experiment's seed and this configuration."""
 

@@ -75,11 +75,15 @@ class TopFive(SumMeter):
         if output.shape[1] >= self.least_size:
             super().update(output, target)
 
+    def add(self, output: Tensor, target: Tensor) -> None:
+        if output.shape[1] >= self.least_size:
+            super().add(output, target)
+
     def _add(self, sums: Tensor, output: Tensor, target: Tensor) -> None:
         sums += (output.topk(5, dim=1).indices == target.unsqueeze(1)).sum()
 
     def compute(self) -> dict[str, float]:
-        return {"accuracy_top5": self.sums.item() / self.samples} if self.samples else {}
+        return {"accuracy_top5": self.sums.item() / self.samples} if self._sums is not None else {}
 
 
 class Calibration(SumMeter):

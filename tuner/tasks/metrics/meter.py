@@ -47,6 +47,22 @@ class Meter(ABC):
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add a batch of outputs (N, ...) and their targets (N, ...)."""
 
+    def add(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch as `update` does, without counting its samples: no state of this object changes but tensors.
+
+        With `count` and `reset` it is for meters in steps that are recorded, and repeated without Python; those of the
+        training set have all three.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps what cannot be recorded")
+
+    def count(self, samples: int) -> None:
+        """Count samples that `add` has added, or a record of it."""
+        raise NotImplementedError(f"{type(self).__name__} keeps what cannot be recorded")
+
+    def reset(self) -> None:
+        """Forget all samples, in place: a record of `add` goes on to add to the same tensors."""
+        raise NotImplementedError(f"{type(self).__name__} keeps what cannot be recorded")
+
     @abstractmethod
     def merge(self, other: Self) -> None:
         """Add the samples of another meter, such as that of another process."""
@@ -101,14 +117,25 @@ class SumMeter(Meter):
         self.samples = 0
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch of outputs (N, ...) and their targets (N, ...)."""
-        with torch.no_grad():
-            if self._sums is None:
-                self._sums = self._zeros(output)
-            self._add(self._sums, output, target)
-            if self._kept is not None:
+        self.add(output, target)
+        if self._kept is not None:
+            with torch.no_grad():
                 self._kept.add(self._each(output.cpu(), target.cpu()))
-        self.samples += len(target)
+        self.count(len(target))
+
+    @torch.no_grad()
+    def add(self, output: Tensor, target: Tensor) -> None:
+        if self._sums is None:
+            self._sums = self._zeros(output)
+        self._add(self._sums, output, target)
+
+    def count(self, samples: int) -> None:
+        self.samples += samples
+
+    def reset(self) -> None:
+        if self._sums is not None:
+            self._sums.zero_()
+        self.samples = 0
 
     def merge(self, other: Self) -> None:
         """Add the samples of another meter, such as that of another process."""

@@ -36,5 +36,6 @@ class SignMomentum(optim.Optimizer):
             steps = torch._foreach_lerp(gradients, momenta, beta1)
             torch._foreach_sign_(steps)
             torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
-            torch._foreach_add_(parameters, steps, alpha=-lr)
+            torch._foreach_mul_(steps, lr)  # `alpha` of the subtraction could not be a tensor on the device
+            torch._foreach_sub_(parameters, steps)
             torch._foreach_lerp_(momenta, gradients, 1 - beta2)

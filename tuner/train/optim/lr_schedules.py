@@ -5,7 +5,7 @@ A schedule multiplies the learning rate of each group of parameters, which is it
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import optim
@@ -19,7 +19,12 @@ Schedule = lr_scheduler.LRScheduler
 _MOMENTUM_AT_PEAK = 0.85 / 0.95  # lower end of the range that Smith proposes, as a share of its upper end
 
 
-class _Warm(Config):
+class _Schedule(Config):
+    cycles_momentum: ClassVar[bool] = False
+    """Whether it changes more than learning rates."""
+
+
+class _Warm(_Schedule):
     """A schedule with a linear warm-up."""
 
     # Goyal et al. (2017) warm up in 5 of 90 epochs.
@@ -100,11 +105,13 @@ class Step(_Warm):
         return lr_scheduler.StepLR(optimizer, step_size=self.every * steps_per_epoch, gamma=self.factor)
 
 
-class OneCycle(Config):
+class OneCycle(_Schedule):
     """Raise the learning rate to its peak, then lower it to nearly 0 (Smith and Topin, 2018).
 
     The momentum (or beta1) changes inversely: from its configured value down to 0.85/0.95 of it, and back.
     """
+
+    cycles_momentum: ClassVar[bool] = True
 
     kind: Literal["one_cycle"] = "one_cycle"
     rise: Annotated[float, Tunable({"uniform": [0.1, 0.45]})] = Field(0.3, gt=0, lt=1)

@@ -1,0 +1,225 @@
+"""Steps that are recorded and repeated: they compute what Python computes, to the last bit, or are not recorded."""
+
+import random
+from typing import Any, get_args
+
+import pytest
+import torch
+from tape import Direct, Tape
+from torch import Tensor, nn
+
+from tuner.errors import UserError
+from tuner.train.optim.lr_schedules import ScheduleConfig
+from tuner.train.optim.optimizers import OptimizerConfig
+from tuner.train.step.recorded import RECORDED
+from tuner.train.step.recording import Unrecorded
+from tuner.train.trainer import Trainer
+from tuner.train.trial_config import TrialConfig
+
+CPU = torch.device("cpu")
+EPOCHS = 3
+ASKS = "eagerly, since the host needs a value from the device: aten::_local_scalar_dense"
+
+
+def config(**changes: Any) -> TrialConfig:
+    """A small trial on the digits; `changes` replace whole parts of it."""
+    parts: dict[str, Any] = {
+        "data": {"kind": "digits", "batch_size": 32, "limit": 150},  # the last batch has 22 samples
+        "model": {"kind": "cnn", "width1": 4, "width2": 8, "hidden": 16, "dropout": 0.2},
+        "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9},
+        "precision": "float32",
+        "epochs": EPOCHS,
+        "seed": 7,
+    }
+    return TrialConfig.model_validate(parts | changes)
+
+
+class Trained:
+    """A trial that was trained on the CPU, with a recorder or without one."""
+
+    def __init__(self, trial: TrialConfig, tape: Tape | Direct | None, micro_batches: int = 1) -> None:
+        train, validation = trial.data.load()
+        recorder = tape or Unrecorded("this is what a record is compared with")
+        self.trainer = Trainer(trial, CPU, len(train), micro_batches, recorder=recorder)
+        self.metrics = []
+        for epoch in range(1, trial.epochs + 1):
+            trained = self.trainer.train_epoch(train, epoch, lambda: None)
+            self.metrics.append(trained | self.trainer.validate(validation) | {"lr": self.trainer.learning_rate})
+
+    @property
+    def state(self) -> dict[str, Any]:
+        weights, state = self.trainer.state("val_loss")
+        return {**weights, **{f"state.{key}": value for key, value in flat(state).items()}}
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = {name: each for key, inner in pairs for name, each in flat(inner, f"{prefix}{key}.").items()}
+    return found if isinstance(value, dict | list) else {prefix: value}
+
+
+def check_same(first: Trained, second: Trained) -> None:
+    assert first.metrics == second.metrics
+    one, other = first.state, second.state
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if isinstance(value, Tensor) or isinstance(other[name], Tensor):
+            torch.testing.assert_close(torch.as_tensor(value), torch.as_tensor(other[name]), rtol=0, atol=0, msg=name)
+        else:
+            assert value == other[name], name
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bfloat16": {"precision": "bfloat16"},
+    "accumulation": {"accumulate": 2},
+    "clipping": {"clip_norm": 0.5},
+    "average": {"ema": {"decay": 0.9}},
+    "augmentation": {
+        "data": {
+            "kind": "digits",
+            "batch_size": 32,
+            "limit": 150,
+            "augment": {"flip": True, "crop": 0.5, "rotation": 10, "color": 0.3, "erase": 0.3, "shift": 1},
+        }
+    },
+    "heads": {
+        "task": {
+            "kind": "multitask",
+            "heads": {
+                "digit": {"target": "label", "loss": {"kind": "focal", "class_weights": "balanced"}, "hidden": 16},
+                "position": {"target": "position", "loss": {"kind": "smooth_l1"}, "hidden": 16},
+            },
+        },
+        "data": {"kind": "digits", "batch_size": 32, "limit": 150, "canvas": 16},
+        "model": {"kind": "multitask_cnn"},
+    },
+    "batch normalization": {"model": {"kind": "resnet_small", "width": 4}},
+    "layers with rates of their own": {"optimizer": {"kind": "adamw", "lr": 0.01, "head_lr": 0.02}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_record_computes_what_python_computes(variant: str) -> None:
+    trial, tape, direct = config(**VARIANTS[variant]), Tape(), Direct()
+    recorded = Trained(trial, tape)
+    assert recorded.trainer.how == RECORDED
+    check_same(recorded, Trained(trial, direct))
+    assert (tape.records, tape.repeats) == (direct.records, direct.repeats)
+    assert tape.repeats >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [each.model_fields["kind"].default for each in get_args(get_args(OptimizerConfig)[0])])
+def test_each_optimizer(kind: str) -> None:
+    trial, tape = config(optimizer={"kind": kind, "lr": 0.003, "weight_decay": 0.01}), Tape()
+    recorded = Trained(trial, tape)
+    if kind == "rmsprop":  # torch's takes no tensor on the CPU
+        assert recorded.trainer.how.startswith(ASKS)
+    else:
+        assert recorded.trainer.how == RECORDED
+    check_same(recorded, Trained(trial, None if kind == "muon" else Direct()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [each.model_fields["kind"].default for each in get_args(get_args(ScheduleConfig)[0])])
+def test_each_schedule(kind: str) -> None:
+    warm = {} if kind == "one_cycle" else {"warmup": 1.5}
+    trial, tape = config(schedule={"kind": kind, **warm}), Tape()
+    recorded = Trained(trial, tape)
+    assert recorded.trainer.how == RECORDED
+    check_same(recorded, Trained(trial, None if kind == "one_cycle" else Direct()))
+
+
+@pytest.mark.slow
+def test_micro_batches() -> None:
+    trial = config()
+    check_same(Trained(trial, Tape(), micro_batches=4), Trained(trial, Direct(), micro_batches=4))
+
+
+@pytest.mark.slow
+def test_nothing_but_rounding_tells_rates_on_the_device_from_those_on_the_host() -> None:
+    trial = config(schedule={"kind": "cosine", "warmup": 1}, ema={"decay": 0.9}, optimizer={"kind": "adam", "lr": 0.01})
+    device, host = Trained(trial, Tape()).state, Trained(trial, None).state
+    for name, value in host.items():
+        if isinstance(value, Tensor):
+            torch.testing.assert_close(device[name], value, rtol=1e-3, atol=1e-5, msg=name)
+        elif isinstance(value, float) and "initial" not in name:
+            assert device[name] == pytest.approx(value, rel=1e-6), name
+
+
+class Asks:
+    """What a model does first: it asks for a value of its input, or draws on the host, or changes what it does."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.calls = what, 0
+
+    def __call__(self, model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        images = inputs[0]
+        self.calls += 1
+        if self.what == "asks":
+            return images * (1 if images.sum().item() > 0 else 2)  # this line waits
+        if self.what == "chooses":
+            return images + images[images > 2].sum()
+        if self.what == "draws":
+            return images * random.random()
+        return images * self.calls if self.calls % 2 else images
+
+
+ASKED = {
+    "asks": "the host needs a value from the device: aten::_local_scalar_dense",
+    "chooses": "the host needs a value from the device: aten::index.Tensor",
+    "draws": "random numbers are drawn on the host",
+    "changes": "two steps compute different things: aten::",
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_what_cannot_be_recorded_is_computed_by_python_and_named(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = TrialConfig.build_model
+
+    def built(trial: TrialConfig) -> nn.Module:
+        model = build(trial)
+        model.register_forward_pre_hook(Asks(what))
+        return model
+
+    monkeypatch.setattr(TrialConfig, "build_model", built)
+    tape = Tape()
+    trained = Trained(config(), tape)
+    assert trained.trainer.how.startswith(f"eagerly, since {ASKED[what]}")
+    assert not tape.repeats
+    if what in ("asks", "chooses"):
+        assert f"in {__file__}, line" in trained.trainer.how
+    with pytest.raises(UserError, match=r"trial\.graph: on: .* cannot be recorded, since") as refused:
+        Trained(config(graph="on"), Tape())
+    assert ASKED[what] in str(refused.value)
+
+
+def test_there_is_no_graph_without_a_gpu() -> None:
+    train, _ = config().data.load()
+    assert Trainer(config(), CPU, len(train), 1).how == (
+        "eagerly, since there are graphs on CUDA GPUs only, and the device is cpu"
+    )
+    with pytest.raises(UserError, match=r"trial\.graph: on: .* the device is cpu"):
+        Trainer(config(graph="on"), CPU, len(train), 1)
+
+
+@pytest.mark.slow
+def test_layers_that_thaw_are_recorded_anew() -> None:
+    trial, tape, direct = config(epochs=4), Tape(), Direct()
+
+    def begin_epoch(own: Any, model: nn.Module, epoch: int) -> None:
+        model.requires_grad_(True)
+        if epoch < 3:
+            next(model.parameters()).requires_grad_(False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(trial.model), "begin_epoch", begin_epoch)
+        check_same(Trained(trial, tape), Trained(trial, direct))
+    assert tape.records == direct.records == 4, "batches of two forms, twice"
+
+
+def test_a_graph_has_no_influence_on_the_seed() -> None:
+    trial = config(seed=None)
+    assert trial.with_seed(1).seed == config(seed=None, graph="off").with_seed(1).seed

@@ -1,0 +1,165 @@
+"""Steps that are recorded where they can be, and then repeated without Python."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuner.errors import Problem, UserError
+from tuner.interfaces import Batch
+from tuner.train.step import watch
+from tuner.train.step.recording import Graph, Recorder, Unrecordable, Unrecorded
+from tuner.train.step.step import Step
+
+RECORDED = "recorded"
+"""How the steps of a training are computed that repeats a record."""
+
+
+class Steps:
+    """Computes steps. Those of batches of one form are recorded after a few, and repeated from then on.
+
+    The first steps are computed by Python, which also finds out whether all steps compute the same, so that they can be
+    recorded at all. They are steps of the training like all others: its numbers are the same with and without records.
+
+    Args:
+        step: The step.
+        recorder: What records it.
+        graph: Whether steps are to be recorded.
+
+    Raises:
+        UserError: They are to be recorded in any case, and cannot be. The other methods raise it, too.
+    """
+
+    def __init__(self, step: Step, recorder: Recorder, graph: Graph) -> None:
+        self._step, self._recorder, self._is_required = step, recorder, graph == "on"
+        self.why_not = ""
+        """Why steps are not recorded, in words that follow "eagerly, since"; empty if they are, or may be."""
+        self._seen: Counter[_Form] = Counter()
+        self._watched: list[watch.Operations] = []
+        """What two steps of one form have computed."""
+        self._records: dict[_Form, _Record] = {}
+        self._modes: list[bool] = []
+        if isinstance(recorder, Unrecorded):
+            self._give_up(recorder.why)
+
+    @property
+    def how(self) -> str:
+        """How the steps are computed, in words: recorded, or eagerly and why."""
+        if self.why_not:
+            return f"eagerly, since {self.why_not}"
+        return RECORDED if self._records else "eagerly, since there are too few steps"
+
+    def begin_epoch(self) -> None:
+        """Prepare the steps of an epoch."""
+        self._step.begin_epoch()
+        model = self._step.model
+        modes = [each.requires_grad for each in model.parameters()] + [each.training for each in model.modules()]
+        if modes != self._modes:  # layers were frozen or thawed: what was recorded is no longer what is computed
+            self._modes = modes
+            self._records.clear()
+            self._watched.clear()
+            self._seen.clear()
+
+    def __call__(self, batch: Batch) -> None:
+        """Make a step."""
+        form = _form(batch)
+        record = self._records.get(form)
+        if record is None and not self.why_not and len(self._watched) == 2 and self._seen[form]:
+            record = self._record(form, batch)
+        if record is not None:
+            record(batch)
+        elif self.why_not or len(self._watched) == 2 or not self._seen[form]:
+            self._step.compute(batch)
+        else:
+            self._compute_watched(batch)
+        self._seen[form] += 1
+        self._step.counted(len(batch))
+
+    def _compute_watched(self, batch: Batch) -> None:
+        """Compute a step, and find out whether it can be recorded. Steps of a form before have allocated what stays."""
+        operations = watch.watched(partial(self._recordable, batch), batch.inputs.device)
+        if not self._step.optimization.is_recordable:
+            self._step.change_weights()
+        self._watched.append(operations)
+        if why := operations.why_not or (self._watched[0].why_not_as(operations) if len(self._watched) == 2 else ""):
+            self._give_up(why)
+
+    @property
+    def _recordable(self) -> Callable[[Batch], None]:
+        """What of a step is recorded."""
+        return self._step.compute if self._step.optimization.is_recordable else self._step.compute_gradients
+
+    def _record(self, form: "_Form", batch: Batch) -> "_Record | None":
+        """Record the steps of batches of a form; None if that cannot be."""
+        buffers = _copy_of(batch)
+        try:
+            repeat = self._recorder.record(partial(self._recordable, buffers))
+        except Unrecordable as error:
+            self._give_up(str(error))
+            return None
+        after = None if self._step.optimization.is_recordable else self._step.change_weights
+        self._records[form] = _Record(buffers, repeat, _gradients(self._step.model), after)
+        return self._records[form]
+
+    def _give_up(self, why: str) -> None:
+        """Compute all further steps by Python."""
+        if self._is_required:
+            message = f"on: the steps of this trial cannot be recorded, since {why}"
+            hint = "set it to auto, which computes such steps eagerly, or to off"
+            raise UserError(Problem(message, "trial.graph", hint=hint))
+        self.why_not = why
+        self._records.clear()
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The recorded step of batches of one form.
+
+    Args:
+        buffers: The batch that it reads.
+        repeat: Computes it.
+        gradients: The gradients that it computes, by parameter.
+        after: What Python computes after it; None for nothing.
+    """
+
+    buffers: Batch
+    repeat: Callable[[], None]
+    gradients: Sequence[tuple[nn.Parameter, Tensor]]
+    after: Callable[[], None] | None
+
+    def __call__(self, batch: Batch) -> None:
+        """Make a step."""
+        for own, new in zip(_tensors(self.buffers), _tensors(batch), strict=True):
+            own.copy_(new, non_blocking=True)
+        self.repeat()
+        if self.after is not None:
+            for parameter, gradient in self.gradients:  # records of other forms have gradients of their own
+                parameter.grad = gradient
+            self.after()
+
+
+_Form = tuple[Any, ...]
+"""What of a batch a record depends on."""
+
+
+def _form(batch: Batch) -> _Form:
+    return tuple((each.shape, each.stride(), each.dtype, each.device) for each in _tensors(batch))
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    assert batch.mixed is None, "it is not augmented yet"
+    return [batch.inputs, *(batch.targets[name] for name in sorted(batch.targets))]
+
+
+def _copy_of(batch: Batch) -> Batch:
+    """A batch of the same values in memory of its own."""
+    targets = {name: target.clone() for name, target in batch.targets.items()}
+    return Batch(batch.inputs.clone(memory_format=torch.preserve_format), targets)
+
+
+def _gradients(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    return [(each, each.grad) for each in model.parameters() if each.grad is not None]

@@ -1,0 +1,125 @@
+"""One step of the optimizer, on one batch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn, optim
+
+from tuner.interfaces import Batch, Model
+from tuner.tasks.base import Task, TaskMeter
+from tuner.train.distillation import Distilled
+from tuner.train.ema import AveragedWeights
+from tuner.train.step.rates import Rates
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """What changes the weights of a model by its gradients.
+
+    Args:
+        optimizer: The optimizer.
+        rates: Its learning rates.
+        scaler: Scales the loss, so that gradients in float16 do not vanish.
+        clip_norm: Norm to which the gradient is clipped; None for no clipping.
+        average: The moving average of the weights; None for none.
+        is_recordable: Whether a recorded step may contain it: whether it reads what changes from tensors alone.
+    """
+
+    optimizer: optim.Optimizer
+    rates: Rates
+    scaler: torch.amp.GradScaler
+    clip_norm: float | None
+    average: AveragedWeights | None
+    is_recordable: bool
+
+
+class Step:
+    """Computes the loss and the gradients of a batch, and changes the weights.
+
+    What changes from step to step lies in tensors on the device, so that `compute` can be recorded: the number of the
+    step, the losses, the sums of the meter, learning rates and shares of averages. `counted` does the rest, on the host.
+
+    Args:
+        model: The model.
+        forward: The model in the precision of the trial.
+        task: The task.
+        augment: Changes a batch at random.
+        optimization: What changes the weights.
+        steps: Steps of an epoch.
+        batch_size: Samples of a full batch.
+        device: The device of the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: Model,
+        task: Task | Distilled,
+        augment: Callable[[Batch], Batch],
+        optimization: Optimization,
+        steps: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.optimization = optimization
+        self.losses = torch.zeros(steps, device=device)
+        """The loss of each batch of the epoch."""
+        self.meter: TaskMeter = task.meter(training=True)
+        """The task's `train_metrics` of the epoch."""
+        self._number = torch.zeros(1, dtype=torch.int64, device=device)
+        self._forward, self._task, self._augment = forward, task, augment
+        self._batch_size = batch_size
+        self.micro_batches = 1
+        """Number of micro-batches in which a full batch is computed."""
+
+    def begin_epoch(self) -> None:
+        """Prepare the steps of an epoch."""
+        self.losses.zero_()
+        self._number.zero_()
+        self.meter.reset()
+        self.optimization.rates.begin_epoch()
+        if self.optimization.average is not None:
+            self.optimization.average.begin_epoch(len(self.losses), self.losses.device)
+
+    def compute(self, batch: Batch) -> None:
+        """Compute a step."""
+        self.compute_gradients(batch)
+        self.change_weights()
+
+    def compute_gradients(self, batch: Batch) -> None:
+        """Compute the gradients of a batch, its loss and its metrics."""
+        scaler = self.optimization.scaler
+        self.optimization.optimizer.zero_grad()
+        batch = self._augment(batch)
+        total = torch.zeros(1, device=self.losses.device)
+        # By the size of a full batch's: batch normalization is not to be trained on less because a batch is shorter.
+        for micro_batch in batch.micro_batches(math.ceil(self._batch_size / self.micro_batches)):
+            loss, outputs = self._task.training_loss(self._forward, micro_batch)
+            loss = loss * (len(micro_batch) / len(batch))  # losses are means over the samples
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            self.meter.add(outputs, micro_batch.targets)
+        self.losses.index_copy_(0, self._number, total)
+
+    def change_weights(self) -> None:
+        """Change the weights by the gradients."""
+        how = self.optimization
+        how.rates.set(self._number)
+        if how.clip_norm is not None:
+            how.scaler.unscale_(how.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), how.clip_norm)
+        how.scaler.step(how.optimizer)
+        how.scaler.update()
+        if how.average is not None:
+            how.average.update(self._number)
+        self._number += 1
+
+    def counted(self, samples: int) -> None:
+        """Note on the host that a step of so many samples was computed, by Python or by a record."""
+        self.meter.count(samples)
+        self.optimization.rates.advance()
+        if self.optimization.average is not None:
+            self.optimization.average.advance()
