@@ -46,11 +46,12 @@ class Mixed:
 
     Args:
         targets: Their targets.
-        share: Share of the batch's own targets in the loss, in [0, 1]; that of these targets is the rest.
+        share: Share of the batch's own targets in the loss, in [0, 1]; that of these targets is the rest. A scalar on
+            the device.
     """
 
     targets: Targets
-    share: float
+    share: Tensor
 
 
 @dataclass(frozen=True)

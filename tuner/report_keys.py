@@ -12,6 +12,9 @@ DAMAGED = "tuner.damaged"
 MICRO_BATCHES = "batch_parts"
 """Number of micro-batches that a batch is computed in, if it is more than one."""
 
+GRAPH = "graph"
+"""How the steps of a training on a GPU were computed: recorded, as a graph, or eagerly and why."""
+
 LEFT_OUT = "tuner.left_out"
 """JSON: the values that a user's function reported and that are not numbers, each with the reason."""
 

@@ -200,7 +200,7 @@ def test_mixed_images_have_the_loss_of_mixed_labels() -> None:
     """Binary cross-entropy is linear in the labels."""
     output, own, other = torch.randn(4, 3), torch.randint(2, (4, 3)).float(), torch.randint(2, (4, 3)).float()
     task = Multilabel(target="tags", loss=BinaryCrossEntropy(pos_weight=2.0))
-    batch = Batch(torch.zeros(4, 1, 8, 8), {"tags": own}, Mixed({"tags": other}, share=0.3))
+    batch = Batch(torch.zeros(4, 1, 8, 8), {"tags": own}, Mixed({"tags": other}, share=torch.tensor(0.3)))
     loss, _ = task.training_loss(lambda inputs: output, batch)
     weight = torch.tensor(2.0)
     expected = F.binary_cross_entropy_with_logits(output, 0.3 * own + 0.7 * other, pos_weight=weight)
@@ -251,7 +251,9 @@ def test_a_task_without_weights_counts_no_classes() -> None:
 def test_auxiliary_outputs_add_their_loss_by_their_weight() -> None:
     task, outputs = two_heads(), two_outputs()
     other = {name: value + 1.5 * value.roll(1, 0) for name, value in outputs.items()}
-    batch = Batch(torch.zeros(4, 1), TARGETS, Mixed({name: each.flip(0) for name, each in TARGETS.items()}, 0.7))
+    batch = Batch(
+        torch.zeros(4, 1), TARGETS, Mixed({name: each.flip(0) for name, each in TARGETS.items()}, torch.tensor(0.7))
+    )
     of, of_other = (task.training_loss(lambda _, each=each: each, batch)[0] for each in (outputs, other))
     loss, returned = task.training_loss(lambda _: WithAuxiliary(outputs, (other, outputs), 0.3), batch)
     assert torch.isclose(loss, of + 0.3 * of_other + 0.3 * of)

@@ -76,7 +76,8 @@ def test_it_is_loaded_once_and_not_trained(teacher: str) -> None:
 def test_alpha_is_the_share_of_the_teacher_in_the_loss(teacher: str) -> None:
     loaded = load_teacher(teacher, learner())
     assert loaded is not None
-    batch = Batch(torch.rand(6, 1, 8, 8), {"label": torch.arange(6)}, Mixed({"label": torch.arange(6).flip(0)}, 0.3))
+    mixed = Mixed({"label": torch.arange(6).flip(0)}, torch.tensor(0.3))
+    batch = Batch(torch.rand(6, 1, 8, 8), {"label": torch.arange(6)}, mixed)
     output = torch.randn(6, 10)
     plain = trial().task.training_loss(lambda inputs: output, batch)[0]
     whole = trial().task.distance(output, loaded(batch.inputs), 3.0)

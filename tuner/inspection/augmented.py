@@ -78,7 +78,8 @@ def _tile(trial: TrialConfig, batch: Batch, row: int) -> Tile:
     caption = _caption(trial, batch.targets, row)
     if batch.mixed is not None and any(batch.mixed.targets[name] is not value for name, value in batch.targets.items()):
         other = _caption(trial, batch.mixed.targets, row)
-        caption = f"{batch.mixed.share:.0%} {caption} + {1 - batch.mixed.share:.0%} {other}"
+        share = batch.mixed.share.item()
+        caption = f"{share:.0%} {caption} + {1 - share:.0%} {other}"
     shown, boxes = batch.inputs[row], None
     for name in dict.fromkeys(head.target for head in trial.task.named_heads.values()):  # what is learnt of the image
         target, value = trial.data.targets[name], batch.targets[name][row]

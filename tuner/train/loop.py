@@ -12,7 +12,7 @@ from tuner.data.loading.source import ALONE, LoaderResources
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted
 from tuner.objectives import Objective, why_undefined
-from tuner.report_keys import MICRO_BATCHES
+from tuner.report_keys import GRAPH, MICRO_BATCHES
 from tuner.train import checkpoint
 from tuner.train.costly import Costly
 from tuner.train.device import pick_device
@@ -76,41 +76,45 @@ def fit(
         latency_ms = 0.0  # measured once, after the first epoch, when caches are warm
         on_request = Costly({objective.metric, *others, *costly, patience.objective.metric})
         first = 1
-        if resume:
-            weights, state = checkpoint.read_state(resume)
-            trainer.load(weights, state)
-            first = state["epoch"] + 1
-            patience.best, patience.stale = state["best"], state["stale"]
-        else:
-            config.model.load_pretrained(trainer.model)
+        with trainer.place():
+            if resume:
+                weights, state = checkpoint.read_state(resume)
+                trainer.load(weights, state)
+                first = state["epoch"] + 1
+                patience.best, patience.stale = state["best"], state["stale"]
+            else:
+                config.model.load_pretrained(trainer.model)
 
-        for epoch in range(first, config.epochs + 1):
-            if patience.is_over:  # it may be over when the trial resumes
-                break
-            started = time.perf_counter()
-            trained = trainer.train_epoch(train, epoch, before_batch)
-            train_seconds = time.perf_counter() - started
-            latency_ms = latency_ms or 1000 * latency(config.task, trainer.model, validation, trainer.dtype)
-            validated = trainer.validate(validation)
-            metrics: dict[str, Any] = {
-                **{f"train_{name}": value for name, value in trained.items()},
-                **{f"val_{name}": value for name, value in validated.items()},
-                "epoch_seconds": time.perf_counter() - started,
-                "images_per_second": len(train) / train_seconds,
-                "learning_rate": trainer.learning_rate,
-                "parameters": trainer.parameters,
-                "latency_ms": latency_ms,
-                "epoch": epoch,
-                "device": device.type,
-                "precision": str(trainer.dtype).removeprefix("torch."),
-            }
-            metrics |= on_request.of(config, trainer.model)
-            metrics |= {MICRO_BATCHES: trainer.micro_batches} if trainer.micro_batches > 1 else {}
-            _check_defined({"objective": (objective.metric, *others), _WATCHED: (patience.objective.metric,)}, metrics)
-            patience.update(metrics)
-            weights, state = trainer.state(objective.metric)
-            state |= {"best": patience.best, "stale": patience.stale, "epoch": epoch}
-            report(metrics, checkpoint.Save(config, weights, state, metrics))
+            for epoch in range(first, config.epochs + 1):
+                if patience.is_over:  # it may be over when the trial resumes
+                    break
+                started = time.perf_counter()
+                trained = trainer.train_epoch(train, epoch, before_batch)
+                train_seconds = time.perf_counter() - started
+                latency_ms = latency_ms or 1000 * latency(config.task, trainer.model, validation, trainer.dtype)
+                validated = trainer.validate(validation)
+                metrics: dict[str, Any] = {
+                    **{f"train_{name}": value for name, value in trained.items()},
+                    **{f"val_{name}": value for name, value in validated.items()},
+                    "epoch_seconds": time.perf_counter() - started,
+                    "images_per_second": len(train) / train_seconds,
+                    "learning_rate": trainer.learning_rate,
+                    "parameters": trainer.parameters,
+                    "latency_ms": latency_ms,
+                    "epoch": epoch,
+                    "device": device.type,
+                    "precision": str(trainer.dtype).removeprefix("torch."),
+                }
+                metrics |= {GRAPH: trainer.how} if device.type == "cuda" else {}
+                metrics |= on_request.of(config, trainer.model)
+                metrics |= {MICRO_BATCHES: trainer.micro_batches} if trainer.micro_batches > 1 else {}
+                _check_defined(
+                    {"objective": (objective.metric, *others), _WATCHED: (patience.objective.metric,)}, metrics
+                )
+                patience.update(metrics)
+                weights, state = trainer.state(objective.metric)
+                state |= {"best": patience.best, "stale": patience.stale, "epoch": epoch}
+                report(metrics, checkpoint.Save(config, weights, state, metrics))
     return f"no improvement for {counted(patience.stale, 'epoch')}" if patience.is_over else ""
 
 

@@ -72,8 +72,8 @@ class TrialConfig(AnyTrial):
     precision: Precision = "auto"
     """Type of matrix arithmetic; auto is bfloat16 if the hardware supports it, else float32."""
     graph: Graph = "auto"
-    """Whether the training step is recorded as a CUDA graph, which a GPU repeats without Python between its kernels: auto
-    where it can be, on to fail where it cannot be, or off. It changes no numbers."""
+    """Whether the training step is recorded as a CUDA graph, which a GPU repeats without waiting for Python: auto where
+    that can be, on to fail where it cannot be, or off. It changes no numbers."""
     seed: int | None = Field(None, ge=0, lt=2**63)
     """Seed of weights, sample order and dropout; null derives it from the experiment's seed and this configuration."""
 

@@ -220,7 +220,7 @@ def test_the_loss_of_a_mixed_batch_is_that_of_both_targets() -> None:
             return found
 
         expected = 0.3 * loss(own) + 0.7 * loss(other)
-        torch.testing.assert_close(loss(own, Mixed({"label": other}, 0.3)), expected)
+        torch.testing.assert_close(loss(own, Mixed({"label": other}, torch.tensor(0.3))), expected)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 10])

@@ -35,8 +35,9 @@ class Boxes:
     def pasted(self, own: Tensor, other: Tensor, patch: Patch) -> Tensor:
         return _in_front(torch.cat([_visible(own, patch), _cut(other, other[..., :4], patch.bounds)], dim=1))
 
-    def blended(self, own: Tensor, other: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        seen = [values for values, part in ((own, share), (other, 1 - share)) if part >= LEAST_LEFT]
+    def blended(self, own: Tensor, other: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        none = torch.stack([torch.full_like(own[:1, :1, 0], each) for each in NO_BOX], dim=-1)
+        seen = [torch.where(part >= LEAST_LEFT, values, none) for values, part in ((own, share), (other, 1 - share))]
         both = _in_front(torch.cat(seen, dim=1))
         return both, both
 

@@ -16,7 +16,5 @@ def chosen(images: Tensor, share: float) -> Tensor:
 
 def others(images: Tensor) -> Tensor:
     """Draw another image of the batch for each one, so that each is drawn once: int64 (N,); of one image, itself."""
-    order = torch.randperm(len(images))
-    drawn = torch.empty_like(order)
-    drawn[order] = order.roll(1)
-    return drawn.to(images.device, non_blocking=True)
+    order = torch.randperm(len(images), device=images.device)
+    return torch.empty_like(order).scatter_(0, order, order.roll(1))

@@ -26,7 +26,7 @@ class Instances:
     def pasted(self, own: Tensor, other: Tensor, patch: Patch) -> Tensor:
         return torch.where(patch.pixels, _renumbered(other, own), own)
 
-    def blended(self, own: Tensor, other: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    def blended(self, own: Tensor, other: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.where(own != 0, own, _renumbered(other, own))
         return both, both
 

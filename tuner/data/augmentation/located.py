@@ -42,13 +42,13 @@ class Located(Protocol):
     def pasted(self, own: Tensor, other: Tensor, patch: Patch) -> Tensor:
         """Combine the targets of images and of those from which they get a patch."""
 
-    def blended(self, own: Tensor, other: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    def blended(self, own: Tensor, other: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """Combine the targets of images that are blended.
 
         Args:
             own: The targets of images.
             other: Those of the images that are blended into them.
-            share: Share of the first ones, in [0, 1].
+            share: Share of the first ones, in [0, 1]: a scalar on their device.
 
         Returns:
             The targets whose loss has this share, and those whose loss has the rest: twice the same if all objects of

@@ -28,7 +28,7 @@ class Masks:
     def pasted(self, own: Tensor, other: Tensor, patch: Patch) -> Tensor:
         return torch.where(patch.pixels, other, own)
 
-    def blended(self, own: Tensor, other: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    def blended(self, own: Tensor, other: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         return own, other
 
     def drawn_object(self, values: Tensor) -> EachBounds:

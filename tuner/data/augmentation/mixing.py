@@ -1,14 +1,14 @@
 """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019): a batch is mixed with itself in another order."""
 
-import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from tuner.data.augmentation.draws import others
 from tuner.data.augmentation.located import Located
 from tuner.data.augmentation.patches import rectangle
-from tuner.interfaces import Batch, Mixed
+from tuner.interfaces import Batch, Mixed, Targets
 
 
 def mixed(batch: Batch, *, mixup: float, cutmix: float, located: Mapping[str, Located]) -> Batch:
@@ -24,22 +24,62 @@ def mixed(batch: Batch, *, mixup: float, cutmix: float, located: Mapping[str, Lo
     if len(batch) < 2:
         return batch
     images = batch.inputs
-    cut = cutmix > 0 and (mixup == 0 or torch.rand(()).item() < 0.5)
-    alpha = cutmix if cut else mixup
-    share = torch.distributions.Beta(alpha, alpha).sample().item()  # on the host, which does not wait for it
     order = others(images)
-    own, other = dict(batch.targets), {name: each[order] for name, each in batch.targets.items()}
-    if cut:
-        height, width = images.shape[-2:]
-        tall, wide = (round(side * math.sqrt(1 - share)) for side in (height, width))
-        top, left = (int(torch.randint(most + 1, ()).item()) for most in (height - tall, width - wide))
-        patch = rectangle((left, top, left + wide, top + tall), images)
-        images = torch.where(patch.pixels.unsqueeze(1), images[order], images)
-        share = 1 - tall * wide / (height * width)
-        for name, each in located.items():
-            own[name] = other[name] = each.pasted(own[name], other[name], patch)
-    else:
-        images = torch.lerp(images[order], images, share)
-        for name, each in located.items():
-            own[name], other[name] = each.blended(own[name], other[name], share)
-    return Batch(images, own, Mixed(other, share))
+    other = {name: each[order] for name, each in batch.targets.items()}
+    if not cutmix:
+        return _blended(batch, images[order], other, _share(mixup, images), located)
+    pasted = _pasted(batch, images[order], other, _share(cutmix, images), located)
+    if not mixup:
+        return pasted
+    blended = _blended(batch, images[order], other, _share(mixup, images), located)
+    return _either(torch.rand((), device=images.device) < 0.5, pasted, blended)
+
+
+def _share(alpha: float, images: Tensor) -> Tensor:
+    """Draw a share from Beta(alpha, alpha), a scalar on the device of the images."""
+    parameter = torch.full((), alpha, device=images.device)
+    # To validate the arguments, the host would wait for the device.
+    share: Tensor = torch.distributions.Beta(parameter, parameter, validate_args=False).sample()
+    return share
+
+
+def _blended(
+    batch: Batch, others: Tensor, other_targets: Targets, share: Tensor, located: Mapping[str, Located]
+) -> Batch:
+    own, other = dict(batch.targets), dict(other_targets)
+    for name, each in located.items():
+        own[name], other[name] = each.blended(own[name], other[name], share)
+    return Batch(torch.lerp(others, batch.inputs, share), own, Mixed(other, share))
+
+
+def _pasted(
+    batch: Batch, others: Tensor, other_targets: Targets, share: Tensor, located: Mapping[str, Located]
+) -> Batch:
+    """Paste a rectangle that leaves about a share of the image, and has its aspect ratio."""
+    height, width = batch.inputs.shape[-2:]
+    tall, wide = ((side * (1 - share).sqrt()).round() for side in (height, width))
+    top, left = (
+        (torch.rand((), device=share.device) * (most + 1)).floor().minimum(most)
+        for most in (height - tall, width - wide)
+    )
+    bounds = (left.view(1, 1), top.view(1, 1), (left + wide).view(1, 1), (top + tall).view(1, 1))
+    patch = rectangle(bounds, batch.inputs)
+    own, other = dict(batch.targets), dict(other_targets)
+    for name, each in located.items():
+        own[name] = other[name] = each.pasted(own[name], other[name], patch)
+    images = torch.where(patch.pixels.unsqueeze(1), others, batch.inputs)
+    return Batch(images, own, Mixed(other, 1 - tall * wide / (height * width)))
+
+
+def _either(is_first: Tensor, first: Batch, second: Batch) -> Batch:
+    """One of two batches, as a boolean on the device says."""
+    assert first.mixed is not None and second.mixed is not None, "both are mixed"
+    own, other = {}, {}
+    for name, target in first.targets.items():
+        own[name] = torch.where(is_first, target, second.targets[name])
+        others = first.mixed.targets[name], second.mixed.targets[name]
+        # What an image has of both is one target, for whose loss the share does not matter.
+        is_one = others[0] is target and others[1] is second.targets[name]
+        other[name] = own[name] if is_one else torch.where(is_first, *others)
+    share = torch.where(is_first, first.mixed.share, second.mixed.share)
+    return Batch(torch.where(is_first, first.inputs, second.inputs), own, Mixed(other, share))

@@ -11,7 +11,7 @@ from torch import Tensor, optim
 from tuner.train.optim.lr_schedules import Schedule
 
 BuildSchedule = Callable[[optim.Optimizer], Schedule]
-"""Builds a schedule, stepped after each batch, for an optimizer, whose groups have the peaks of their learning rates."""
+"""Builds a schedule, stepped after each batch, for an optimizer, whose groups have their peak learning rates."""
 
 
 class Rates(ABC):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 
 from tuner.interfaces import Batch, Model
 from tuner.tasks.base import Task, TaskMeter
@@ -39,7 +39,7 @@ class Step:
     """Computes the loss and the gradients of a batch, and changes the weights.
 
     What changes from step to step lies in tensors on the device, so that `compute` can be recorded: the number of the
-    step, the losses, the sums of the meter, learning rates and shares of averages. `counted` does the rest, on the host.
+    step, the losses, the sums of the meter, learning rates and shares of averages. `counted` does the rest on the host.
 
     Args:
         model: The model.
