@@ -17,7 +17,8 @@ from tuner.train.ema import PREFIX, AveragedWeights
 from tuner.train.evaluation import Diverged, evaluate, in_precision
 from tuner.train.step.rates import DeviceRates, HostRates, Rates
 from tuner.train.step.recorded import Steps
-from tuner.train.step.recording import Recorder, Unrecorded, recorder_for
+from tuner.train.step.recorders import recorder_for
+from tuner.train.step.recording import Recorder, Unrecorded
 from tuner.train.step.step import Optimization, Step
 from tuner.train.trial_config import TrialConfig
 

@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
-
 Graph = Literal["auto", "on", "off"]
 """Whether steps are recorded: wherever they can be, in any case, or never."""
 
@@ -52,19 +50,3 @@ class Unrecorded:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         raise Unrecordable(self.why)
-
-
-def recorder_for(device: torch.device, graph: Graph) -> Recorder:
-    """The recorder of a training.
-
-    Args:
-        device: Its device.
-        graph: What its configuration says.
-    """
-    if graph == "off":
-        return Unrecorded("trial.graph is off")
-    if device.type != "cuda":
-        return Unrecorded(f"there are graphs on CUDA GPUs only, and the device is {device.type}")
-    from tuner.train.step.cuda import CudaGraphs
-
-    return CudaGraphs(device)
