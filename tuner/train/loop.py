@@ -17,6 +17,7 @@ from tuner.train import checkpoint
 from tuner.train.costly import Costly
 from tuner.train.device import pick_device
 from tuner.train.evaluation import latency
+from tuner.train.observer import UNOBSERVED, Observer
 from tuner.train.trainer import Trainer
 from tuner.train.trial_config import TrialConfig
 
@@ -39,6 +40,7 @@ def fit(
     teacher: nn.Module | None = None,
     others: Sequence[str] = (),
     costly: Collection[str] = (),
+    observer: Observer = UNOBSERVED,
 ) -> str:
     """Train one trial to its end, and call `report` after every epoch.
 
@@ -60,6 +62,7 @@ def fit(
         teacher: The teacher of the trial's distillation, in eval mode; None if it has none.
         others: Full names of further objectives, which are to be numbers, too.
         costly: Full names of more metrics to measure, of those that are measured only where they are named.
+        observer: Is there when the data is opened, and in each phase of an epoch.
 
     Returns:
         Why the training ended before its last epoch; empty if it did not.
@@ -70,7 +73,7 @@ def fit(
             a metric that is measured only where it is named cannot be, of this model or on this machine.
     """
     device = device or pick_device()
-    with config.data.opened(device, loading) as (train, validation):
+    with observer.opened(config.data, device, loading) as (train, validation):
         trainer = Trainer(config, device, len(train), micro_batches, teacher)
         patience = _Patience(config, objective)
         latency_ms = 0.0  # measured once, after the first epoch, when caches are warm
@@ -89,10 +92,12 @@ def fit(
                 if patience.is_over:  # it may be over when the trial resumes
                     break
                 started = time.perf_counter()
-                trained = trainer.train_epoch(train, epoch, before_batch)
+                with observer.phase("training"):
+                    trained = trainer.train_epoch(train, epoch, before_batch)
                 train_seconds = time.perf_counter() - started
                 latency_ms = latency_ms or 1000 * latency(config.task, trainer.model, validation, trainer.dtype)
-                validated = trainer.validate(validation)
+                with observer.phase("evaluation"):
+                    validated = trainer.validate(validation)
                 metrics: dict[str, Any] = {
                     **{f"train_{name}": value for name, value in trained.items()},
                     **{f"val_{name}": value for name, value in validated.items()},
@@ -112,9 +117,11 @@ def fit(
                     {"objective": (objective.metric, *others), _WATCHED: (patience.objective.metric,)}, metrics
                 )
                 patience.update(metrics)
-                weights, state = trainer.state(objective.metric)
+                with observer.phase("checkpoint"):
+                    weights, state = trainer.state(objective.metric)
                 state |= {"best": patience.best, "stale": patience.stale, "epoch": epoch}
-                report(metrics, checkpoint.Save(config, weights, state, metrics))
+                with observer.phase("report"):
+                    report(metrics, checkpoint.Save(config, weights, state, metrics))
     return f"no improvement for {counted(patience.stale, 'epoch')}" if patience.is_over else ""
 
 

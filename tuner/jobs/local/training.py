@@ -36,7 +36,14 @@ from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
 
 
-def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None, console: Console) -> bool:
+def train_alone(
+    spec: ExperimentSpec,
+    *,
+    number: int | None,
+    output: Path | None,
+    console: Console,
+    fit: Callable[..., str] = fit,
+) -> bool:
     """Train one trial in this process, with the same numbers and as many threads as on a worker of Ray.
 
     Args:
@@ -44,6 +51,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         number: The trial's number in the plan; None for the trial of the file, without searched values.
         output: A new folder for the best checkpoint; None to keep none.
         console: Where to print a line for each epoch.
+        fit: What trains; it takes what `tuner.train.loop.fit` takes.
 
     Returns:
         Whether the trial completed: it neither diverged nor ran out of memory.
@@ -73,7 +81,7 @@ def train_alone(spec: ExperimentSpec, *, number: int | None, output: Path | None
         return call_alone(config, spec.objectives, output, console)
     assert isinstance(config, TrialConfig)
     device = trial_device(has_gpu=spec.resources.gpu != 0)
-    return _train(spec, Trial(number or 0, {}, config, ""), output, console, device)
+    return _train(spec, Trial(number or 0, {}, config, ""), output, console, device, fit=fit)
 
 
 def train_again(recorded: Reproduction, *, file: Path | None, output: Path | None, console: Console) -> bool:
@@ -162,6 +170,7 @@ def _train(
     console: Console,
     device: torch.device | None = None,
     see: Callable[[dict[str, Any]], object] = lambda metrics: None,
+    fit: Callable[..., str] = fit,
 ) -> bool:
     """Train a trial and print a line for each epoch, whose metrics are passed to `see`."""
     config = trial.config

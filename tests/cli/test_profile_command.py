@@ -1,0 +1,87 @@
+"""`tuner train FILE --profile`, as somebody types it."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+from commands import tuner
+
+from tuner.train.profiling import profiler
+
+DIGITS = """
+name: small
+objective: val_accuracy
+trial:
+  data: {kind: digits, limit: 320, batch_size: 32}
+  model: {kind: mlp}
+  epochs: 30
+space:
+  optimizer.lr: {grid: [0.01, 1.0e+12]}
+search: {kind: grid}
+"""
+FUNCTION = """
+name: mine
+objective: {metric: loss, mode: min}
+trial: {target: "mine:train", config: {lr: 0.1}}
+search: {kind: grid}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(profiler, "_LEAST", 0)
+    (tmp_path / "small.yaml").write_text(DIGITS)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_it_prints_where_the_time_goes_and_what_to_change(folder: Path) -> None:
+    status, said = tuner(folder, "train", "small.yaml", "--profile", "trial.data.batch_size=64", COLUMNS="200")
+    assert status == 0, said
+    shares = {name: float(share) for name, share in re.findall(r"│ ([a-z ]+?) +│.*?│ +([\d.]+) % │", said)}
+    whole = shares.pop("all")
+    assert set(shares) == {"operators", "host", "waiting for data", "evaluation", "checkpoint", "report"}
+    assert whole == 100 and sum(shares.values()) == pytest.approx(100)
+    assert "aten::addmm" in said and "kernels" not in said and "launches" not in said
+    assert re.search(r"what to change:\n- .*(trial|resources)\.", said)
+    assert "trace: small.trace.json.gz" in said and "ui.perfetto.dev" in said and "chrome://tracing" in said
+    with gzip.open(folder / "small.trace.json.gz", "rt") as file:
+        names = [each["name"] for each in json.load(file)["traceEvents"] if each["ph"] == "X"]
+    assert {"tuner: step 5", "tuner: waiting for data", "tuner: evaluation", "tuner: checkpoint"} <= set(names)
+    assert not (folder / "mlflow.db").exists(), "a profile is no job"
+
+
+@pytest.mark.slow
+def test_a_trial_of_the_plan_that_diverges_has_no_profile(folder: Path) -> None:
+    status, said = tuner(folder, "train", "small.yaml", "--profile", "--trial", "1")
+    assert status == 1 and "diverged" in said and "what to change" not in said
+
+
+def test_a_function_has_a_loop_of_its_own(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(FUNCTION)
+    (folder / "mine.py").write_text("def train(config):\n    return {'loss': 1}\n")
+    status, said = tuner(folder, "train", "mine.yaml", "--profile")
+    assert status == 2 and "trial.target: a function of your own cannot be profiled" in said
+    assert "torch.profiler" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--run", "abc"), "--run: trains a recorded trial to its end: it does not go with --profile"),
+        (("--output", "kept"), "--output: keeps the best checkpoint: it does not go with --profile"),
+        (("--resume",), "--resume"),
+    ],
+)
+def test_options_that_have_no_meaning_for_it_are_refused(folder: Path, options: tuple[str, ...], told: str) -> None:
+    status, said = tuner(folder, "train", "small.yaml", "--profile", *options)
+    assert status == 2 and told in said and "Traceback" not in said
+    assert not list(folder.glob("*.gz"))
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_the_training(folder: Path) -> None:
+    (folder / "small.trace.json.gz").mkdir()
+    status, said = tuner(folder, "train", "small.yaml", "--profile")
+    assert status == 2 and "small.trace.json.gz cannot be written" in said and "epoch" not in said
