@@ -3,12 +3,18 @@
 import gzip
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from commands import tuner
+from rich.console import Console
 
+from tuner.cli.printing.profile import print_profile
 from tuner.train.profiling import profiler
+from tuner.train.profiling.profile import Profile
+from tuner.train.profiling.trace import Operator
+from tuner.train.trial_config import TrialConfig
 
 DIGITS = """
 name: small
@@ -85,3 +91,38 @@ def test_a_trace_that_cannot_be_written_is_told_before_the_training(folder: Path
     (folder / "small.trace.json.gz").mkdir()
     status, said = tuner(folder, "train", "small.yaml", "--profile")
     assert status == 2 and "small.trace.json.gz cannot be written" in said and "epoch" not in said
+
+
+def test_on_a_gpu_it_prints_kernels_and_launches_and_how_steps_are_computed() -> None:
+    config = TrialConfig.model_validate({"data": {"kind": "digits"}, "model": {"kind": "mlp"}})
+    profile = Profile(
+        config=config,
+        device="a GPU",
+        seconds={"kernels": 3, "launches": 1, "host": 0.5, "waiting for data": 0.1, "evaluation": 0.3, "report": 0.1},
+        steps=1000,
+        images=64_000,
+        waiting_in_evaluation=0.2,
+        operators=[Operator("void " + "long_" * 30 + "kernel()", 0.002, 4), Operator("aten::mm", 0.001, 2)],
+        launches=6,
+        slowdown=1.25,
+        measured=(100, 500),
+        epochs=3,
+        in_memory=True,
+        precision="bfloat16",
+        how="eagerly, since trial.graph is off",
+    )
+    screen = StringIO()
+    print_profile(Console(file=screen, width=160), profile, ["do [this]"], Path("x.trace.json.gz"))
+    said = screen.getvalue()
+    assert "an epoch on a GPU, bfloat16: 5.00 s, 13,913 images/s in training" in said
+    assert "steps are computed eagerly, since trial.graph is off" in said
+    assert "scaled from 100 steps of 1,000 and 500 validation images" in said
+    rows = {
+        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]]
+        for line in said.splitlines()
+        if "│" in line
+    }
+    assert rows["kernels"][:3] == ["3.000", "3.000", "60.0 %"] and rows["launches"][:3] == ["1.000", "1.000", "20.0 %"]
+    assert rows["evaluation"][:3] == ["0.300", "", "6.0 %"] and "0.20 s of it is waiting" in rows["evaluation"][3]
+    assert rows["all"][2] == "100.0 %" and rows["aten::mm"] == ["2.0", "500.0", "1.000", "33.3 %"]
+    assert "25% longer" in said and "- do [this]" in said

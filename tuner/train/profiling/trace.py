@@ -98,7 +98,7 @@ def read(path: Path) -> list[Event]:
 def _event(values: dict[str, Any]) -> Event:
     begin, length = float(values["ts"]) / 1e6, float(values.get("dur", 0)) / 1e6
     operator = values.get("args", {}).get("External id")
-    where = (values["pid"], values["tid"])
+    where = (values.get("pid"), values.get("tid"))
     return Event(str(values["name"]), values["cat"], begin, begin + length, where, operator)
 
 
