@@ -44,7 +44,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_it_prints_where_the_time_goes_and_what_to_change(folder: Path) -> None:
-    status, said = tuner(folder, "train", "small.yaml", "--profile", "trial.data.batch_size=64", COLUMNS="200")
+    status, said = tuner(
+        folder, "train", "small.yaml", "--profile", "trial.data.batch_size=64", "-o", "my.json.gz", COLUMNS="200"
+    )
     assert status == 0, said
     shares = {name: float(share) for name, share in re.findall(r"│ ([a-z ]+?) +│.*?│ +([\d.]+) % │", said)}
     whole = shares.pop("all")
@@ -52,8 +54,8 @@ def test_it_prints_where_the_time_goes_and_what_to_change(folder: Path) -> None:
     assert whole == 100 and sum(shares.values()) == pytest.approx(100)
     assert "aten::addmm" in said and "kernels" not in said and "launches" not in said
     assert re.search(r"what to change:\n- .*(trial|resources)\.", said)
-    assert "trace: small.trace.json.gz" in said and "ui.perfetto.dev" in said and "chrome://tracing" in said
-    with gzip.open(folder / "small.trace.json.gz", "rt") as file:
+    assert "trace: my.json.gz" in said and "ui.perfetto.dev" in said and "chrome://tracing" in said
+    with gzip.open(folder / "my.json.gz", "rt") as file:
         names = [each["name"] for each in json.load(file)["traceEvents"] if each["ph"] == "X"]
     assert {"tuner: step 5", "tuner: waiting for data", "tuner: evaluation", "tuner: checkpoint"} <= set(names)
     assert not (folder / "mlflow.db").exists(), "a profile is no job"
@@ -77,7 +79,8 @@ def test_a_function_has_a_loop_of_its_own(folder: Path) -> None:
     ("options", "told"),
     [
         (("--run", "abc"), "--run: trains a recorded trial to its end: it does not go with --profile"),
-        (("--output", "kept"), "--output: keeps the best checkpoint: it does not go with --profile"),
+        (("--output", "kept"), "--output: kept is no trace"),
+        (("--output", "none/x.json.gz"), "--output: there is no folder none"),
         (("--resume",), "--resume"),
     ],
 )
@@ -90,7 +93,7 @@ def test_options_that_have_no_meaning_for_it_are_refused(folder: Path, options: 
 def test_a_trace_that_cannot_be_written_is_told_before_the_training(folder: Path) -> None:
     (folder / "small.trace.json.gz").mkdir()
     status, said = tuner(folder, "train", "small.yaml", "--profile")
-    assert status == 2 and "small.trace.json.gz cannot be written" in said and "epoch" not in said
+    assert status == 2 and "small.trace.json.gz is a folder" in said and "epoch" not in said
 
 
 def test_on_a_gpu_it_prints_kernels_and_launches_and_how_steps_are_computed() -> None:

@@ -178,21 +178,29 @@ def train(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A new folder for the best checkpoint; default: it is deleted."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A new folder for the best checkpoint; default: it is deleted. "
+            "With --profile the trace to write; default: NAME.trace.json.gz.",
+        ),
     ] = None,
     uri: Uri = None,
     profile: Annotated[
         bool,
         typer.Option(
             "--profile",
-            help="Train a few epochs, at most, and print where their time goes and what to change; "
-            "write a trace for Perfetto to NAME.trace.json.gz.",
+            help="Train a few epochs, at most; print where their time goes and what to change, and write a trace "
+            "for Perfetto.",
         ),
     ] = False,
 ) -> None:
     """Train one trial in this process, without Ray and MLflow, for debugging."""
     if profile:
-        _check_profile(run, output)
+        from tuner.cli.profile import profile_trial
+
+        profile_trial(file, overrides or (), trial, run, output)
+        return
     from tuner.jobs.local.training import train_again, train_alone
     from tuner.report.terminal import terminal
     from tuner.spec.loader import load
@@ -216,38 +224,8 @@ def train(
             Problem("is missing", "FILE", hint="tuner train FILE, or tuner train --run ID for a recorded trial")
         )
 
-    if profile:
-        _profile(load(file, overrides or ()), trial)
-        return
     if not train_alone(load(file, overrides or ()), number=trial, output=output, console=terminal()):
         raise typer.Exit(1)
-
-
-def _check_profile(run: str | None, output: Path | None) -> None:
-    """Check the options that come with --profile."""
-    if run is not None:
-        hint = "tuner best NAME --yaml > winner.yaml writes a file with the winner: tuner train winner.yaml --profile"
-        raise UserError(
-            Problem("trains a recorded trial to its end: it does not go with --profile", "--run", hint=hint)
-        )
-    if output is not None:
-        hint = "leave it out: a profile trains a few epochs only, and writes its trace to the working directory"
-        raise UserError(Problem("keeps the best checkpoint: it does not go with --profile", "--output", hint=hint))
-
-
-def _profile(spec: "ExperimentSpec", number: int | None) -> None:
-    """Profile a trial, and print where its time goes."""
-    from tuner.cli.printing.profile import print_profile
-    from tuner.jobs.local.profiled import profile_alone
-    from tuner.report.terminal import terminal
-    from tuner.train.profiling.advice import advice
-
-    console, trace = terminal(), Path(f"{spec.name}.trace.json.gz")
-    profile = profile_alone(spec, number=number, trace=trace, console=console)
-    if profile is None:
-        raise typer.Exit(1)
-    lines = advice(profile, cpu=spec.resources.cpu, gpu=spec.resources.gpu)
-    print_profile(console, profile, lines, trace)
 
 
 def sync(
