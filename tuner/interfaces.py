@@ -1,6 +1,6 @@
 """The types that datasets, tasks and models share: batches, targets and outputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,14 +82,30 @@ class Batch:
 
         Batch normalization cannot be trained on one sample.
         """
-        full, rest = divmod(len(self), size)
-        sizes = [size] * full + [rest] * (rest > 0)
-        if rest == 1 and full and size > 1:
-            sizes[-2:] = [size + 1]
+        sizes = micro_batch_sizes(len(self), size)
         own = _split(self.targets, sizes)
         other = _split(self.mixed.targets, sizes) if self.mixed else []
         for number, inputs in enumerate(torch.split(self.inputs, sizes)):
             yield Batch(inputs, own[number], Mixed(other[number], self.mixed.share) if self.mixed else None)
+
+    def rows(self, places: Sequence[slice]) -> "Batch":
+        """Some of the samples, by their places in the batch."""
+
+        def of(values: Tensor) -> Tensor:
+            return values[places[0]] if len(places) == 1 else torch.cat([values[each] for each in places])
+
+        own = {name: of(target) for name, target in self.targets.items()}
+        mixed = self.mixed and Mixed({name: of(each) for name, each in self.mixed.targets.items()}, self.mixed.share)
+        return Batch(of(self.inputs).contiguous(memory_format=torch.channels_last), own, mixed)
+
+
+def micro_batch_sizes(count: int, size: int) -> list[int]:
+    """The sizes of the micro-batches of a batch of `count` samples; see `Batch.micro_batches`."""
+    full, rest = divmod(count, size)
+    sizes = [size] * full + [rest] * (rest > 0)
+    if rest == 1 and full and size > 1:
+        sizes[-2:] = [size + 1]
+    return sizes
 
 
 def _split(targets: Targets, sizes: list[int]) -> list[Targets]:

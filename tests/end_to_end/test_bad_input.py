@@ -707,7 +707,7 @@ def test_mistakes_of_the_command_line_and_of_the_file_are_told_together(refused:
     ("key", "message", "allowed"),
     [
         ("cpu", "a trial asks for 4096", "allowed: up to"),
-        ("gpu", "a training uses one GPU", "allowed: auto, 0, a share such as 0.25, or 1"),
+        ("gpu", "a trial asks for 4096 GPUs", "allowed: up to 0, or auto"),
     ],
 )
 def test_more_than_there_is_is_not_waited_for(

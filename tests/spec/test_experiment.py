@@ -143,15 +143,37 @@ def test_shares_of_a_gpu(write: Write, minimal: str, gpu: str) -> None:
     assert found == (gpu if gpu == "auto" else float(gpu))
 
 
-def test_several_gpus_are_for_a_function_of_ones_own(write: Write, minimal: str) -> None:
-    path = write(f"{minimal}resources: {{gpu: 2}}\n")
-    with pytest.raises(UserError, match=r":9:13: resources\.gpu: a training uses one GPU: the others of 2") as error:
+@pytest.mark.parametrize(
+    ("resources", "gpu", "ranks"),
+    [
+        ("{gpu: 2}", 2, 2),
+        ("{workers: 2}", 0, 2),
+        ("{gpu: 0.25}", 0.25, 1),
+        ("{}", 1, 1),
+        ("{gpu: 3, workers: 3}", 3, 3),
+    ],
+)
+def test_a_trial_has_a_process_for_each_gpu_or_as_many_as_it_says(
+    write: Write, minimal: str, resources: str, gpu: float, ranks: int
+) -> None:
+    assert load(write(f"{minimal}resources: {resources}\n")).resources.ranks(gpu) == ranks
+
+
+@pytest.mark.parametrize("resources", ["{gpu: 2, workers: 4}", "{gpu: 0.5, workers: 2}", "{gpu: 2, workers: 1}"])
+def test_workers_have_a_gpu_each(write: Write, minimal: str, resources: str) -> None:
+    path = write(f"{minimal}resources: {resources}\n")
+    with pytest.raises(UserError, match=r":9:13: resources\.gpu: [\d.]+ is not one GPU for each of") as error:
         load(path)
-    assert error.value.problems[0].hint.startswith("allowed: auto, 0, a share such as 0.25, or 1; your own function")
-    with user_code.without_imports():  # a record of an older version
-        assert load(path).resources.gpu == 2
+    assert error.value.problems[0].hint.startswith("allowed: auto, ")
+    with user_code.without_imports():  # a record
+        assert load(path).resources.workers
+
+
+def test_a_function_of_ones_own_has_all_gpus_in_one_process(write: Write) -> None:
     own = "name: x\nobjective: {metric: y, mode: max}\ntrial: {target: 'json:dumps'}\nsearch: {kind: grid}\n"
     assert load(write(f"{own}resources: {{gpu: 2}}\n")).resources.gpu == 2
+    with pytest.raises(UserError, match=r"resources\.workers: your own function is one process"):
+        load(write(f"{own}resources: {{workers: 2}}\n"))
 
 
 class TestStorage:

@@ -1,7 +1,7 @@
 """Images and their targets in memory, and the base class of all datasets."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -14,7 +14,7 @@ from torch import Tensor
 from tuner.config import Config
 from tuner.data.augmentation import Augment
 from tuner.data.decoding import Form
-from tuner.data.loading.source import LoaderResources, Source, batch_of, order_of
+from tuner.data.loading.source import LoaderResources, Source, batch_of, on_device, order_of
 from tuner.instances import NUMBERS, boxes_of
 from tuner.interfaces import IGNORED, Batch, ClassCounts, ImageShape, Target, Targets
 
@@ -59,11 +59,23 @@ class Images:
 
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
         """Iterate over batches; see `Source`."""
-        order = None if seed is None else order_of(len(self), seed, self.draws).to(self.device)
+        if seed is not None:
+            yield from self.batches_of(torch.split(self.order(seed), size))
+            return
         for start in range(0, len(self), size):
-            section = slice(start, start + size)
-            index = section if order is None else order[section]
-            yield batch_of(self.images[index], {name: target[index] for name, target in self.targets.items()})
+            yield self._batch(slice(start, start + size))
+
+    def order(self, seed: int) -> Tensor:
+        """The order of the samples for a seed; see `Source`."""
+        return order_of(len(self), seed, self.draws)
+
+    def batches_of(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        """Iterate over batches of some samples; see `Source`."""
+        for index in on_device(parts, self.device):
+            yield self._batch(index)
+
+    def _batch(self, index: Tensor | slice) -> Batch:
+        return batch_of(self.images[index], {name: target[index] for name, target in self.targets.items()})
 
 
 @dataclass(frozen=True)

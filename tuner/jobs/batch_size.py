@@ -37,9 +37,9 @@ def measured_here(share: TrialResources, teacher: str = "") -> Measure:
         share: The resources of a trial.
         teacher: Folder or URI of the teacher of the trials; empty if they have none.
     """
-    loading = LoaderResources.of(share.cpu, share.gpu, max(1, share.slots))
+    loading = LoaderResources.of(share.cpu, share.gpu, max(1, share.slots), share.ranks)
     return lambda config: measure(
-        config, threads=share.threads, has_gpu=share.gpu > 0, loading=loading, teacher=teacher
+        config, threads=share.threads, has_gpu=share.gpu > 0, loading=loading, teacher=teacher, ranks=share.ranks
     )
 
 

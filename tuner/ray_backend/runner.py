@@ -144,6 +144,7 @@ def run_trials(
             "threads": share.threads,
             "cpu": share.cpu,
             "gpu": share.gpu,
+            "ranks": share.ranks,
             "teacher": below(storage, job, TEACHER),
             "at_once": max(1, share.slots),
             "halves": spec.retry.out_of_memory == "halve_batch",

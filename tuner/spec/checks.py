@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuner.errors import Problem, allowed, collecting
+from tuner.formatting import counted
 from tuner.objectives import Objective, is_measured, mode_of
 from tuner.search.conditions import check_conditions
 from tuner.search.space import Space
@@ -108,11 +109,17 @@ def _check_batch_size(trial: AnyTrial, space: Space) -> Iterator[Problem]:
 
 
 def _check_resources(trial: AnyTrial | None, resources: Resources | None) -> Iterator[Problem]:
-    """Check that a trial can use its resources. Journals are not checked: older versions accepted several GPUs."""
-    gpu = getattr(resources, "gpu", "auto")
-    if trial is not None and not trial.is_function and isinstance(gpu, float | int) and gpu > 1 and imports_allowed():
-        message = f"a training uses one GPU: the others of {gpu:g} would be reserved, and idle"
-        hint = "allowed: auto, 0, a share such as 0.25, or 1; your own function (trial.target) may use more"
+    """Check that a trial can use its resources. Journals are not checked."""
+    if trial is None or resources is None or resources.workers is None or not imports_allowed():
+        return
+    workers, gpu = resources.workers, resources.gpu
+    if trial.is_function:
+        if workers > 1:
+            hint = "leave it out: it has all CPU cores and GPUs of the trial, and may start processes itself"
+            yield Problem("your own function is one process", "resources.workers", hint=hint)
+    elif isinstance(gpu, float | int) and gpu and gpu != workers and (workers > 1 or gpu > 1):
+        message = f"{gpu:g} is not one GPU for each of {counted(workers, 'worker')}"
+        hint = f"allowed: auto, {workers}, or 0 for CPU cores alone; without workers there is one for each GPU"
         yield Problem(message, "resources.gpu", hint=hint)
 
 

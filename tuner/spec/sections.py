@@ -13,10 +13,14 @@ class Resources(Config):
     """Resources of one trial."""
 
     cpu: float = Field(1, gt=0)
-    """CPU cores per trial, which trains with as many threads."""
+    """CPU cores of each process of a trial, which has one unless it has several GPUs or `workers`; it trains with as
+    many threads."""
     gpu: float | Annotated[str, Field(pattern="^auto$")] = "auto"
-    """GPUs per trial: 0.25 for four trials per GPU; auto for a share of the available GPUs, if there are any. More than
-    1 is for your own function: a training uses one GPU."""
+    """GPUs per trial: 0.25 for four trials per GPU; auto for a share of the available GPUs, if there are any; 2 for a
+    trial that trains in two processes of one node, each with a GPU. Your own function has them in its one process."""
+    workers: int | None = Field(None, ge=1, le=1024)
+    """Processes that train a trial together, each with cpu cores and, where the node has GPUs, with one of these; null
+    for one for each GPU. A batch is shared out among them."""
 
     @model_validator(mode="after")
     def _share(self) -> "Resources":
@@ -24,6 +28,21 @@ class Resources(Config):
             message = f"{self.gpu:g} is neither a share of a GPU nor a number of GPUs"
             raise Mistakes(Problem(message, key="gpu", hint="allowed: auto, 0, a share such as 0.25, or 1, 2, 3, ..."))
         return self
+
+    def ranks(self, gpu: float) -> int:
+        """The processes of a trial that takes so many GPUs, if it is no function of the user's own."""
+        return self.workers or max(1, int(gpu))
+
+    def explain(self, ranks: int | None) -> str:
+        """What a trial takes, as a phrase.
+
+        Args:
+            ranks: The number of its processes; None if it is unknown.
+        """
+        gpu = self.gpu if isinstance(self.gpu, str) else f"{self.gpu:g}"
+        ranks = ranks or self.ranks(0.0 if isinstance(self.gpu, str) else self.gpu)
+        of_each = f" for each of {ranks} processes" if ranks > 1 else ""
+        return f"{self.cpu:g} CPU{of_each}, GPU {gpu}"
 
 
 class Tracking(Config):

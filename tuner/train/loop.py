@@ -18,6 +18,7 @@ from tuner.train.costly import Costly
 from tuner.train.device import pick_device
 from tuner.train.evaluation import latency
 from tuner.train.observer import UNOBSERVED, Observer
+from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.trainer import Trainer
 from tuner.train.trial_config import TrialConfig
 
@@ -41,6 +42,7 @@ def fit(
     others: Sequence[str] = (),
     costly: Collection[str] = (),
     observer: Observer = UNOBSERVED,
+    ranks: Ranks = ONE_RANK,
 ) -> str:
     """Train one trial to its end, and call `report` after every epoch.
 
@@ -63,6 +65,8 @@ def fit(
         others: Full names of further objectives, which are to be numbers, too.
         costly: Full names of more metrics to measure, of those that are measured only where they are named.
         observer: Is there when the data is opened, and in each phase of an epoch.
+        ranks: The processes that train the trial together, each of which calls this function; see
+            `tuner.train.parallel.launch.train`.
 
     Returns:
         Why the training ended before its last epoch; empty if it did not.
@@ -74,7 +78,8 @@ def fit(
     """
     device = device or pick_device()
     with observer.opened(config.data, device, loading) as (train, validation):
-        trainer = Trainer(config, device, len(train), micro_batches, teacher)
+        trainer = Trainer(config, device, len(train), micro_batches, teacher, ranks=ranks)
+        portion = ranks.portion(validation)
         patience = _Patience(config, objective)
         latency_ms = 0.0  # measured once, after the first epoch, when caches are warm
         on_request = Costly({objective.metric, *others, *costly, patience.objective.metric})
@@ -95,9 +100,11 @@ def fit(
                 with observer.phase("training"):
                     trained = trainer.train_epoch(train, epoch, before_batch)
                 train_seconds = time.perf_counter() - started
-                latency_ms = latency_ms or 1000 * latency(config.task, trainer.model, validation, trainer.dtype)
+                latency_ms = latency_ms or 1000 * ranks.first(
+                    latency, config.task, trainer.model, validation, trainer.dtype
+                )
                 with observer.phase("evaluation"):
-                    validated = trainer.validate(validation)
+                    validated = trainer.validate(portion)
                 metrics: dict[str, Any] = {
                     **{f"train_{name}": value for name, value in trained.items()},
                     **{f"val_{name}": value for name, value in validated.items()},
@@ -111,8 +118,9 @@ def fit(
                     "precision": str(trainer.dtype).removeprefix("torch."),
                 }
                 metrics |= {GRAPH: trainer.how} if device.type == "cuda" else {}
-                metrics |= on_request.of(config, trainer.model)
+                metrics |= ranks.first(on_request.of, config, trainer.model)
                 metrics |= {MICRO_BATCHES: trainer.micro_batches} if trainer.micro_batches > 1 else {}
+                metrics = ranks.first(dict, metrics)  # all end at the same epoch, whichever metric decides that
                 _check_defined(
                     {"objective": (objective.metric, *others), _WATCHED: (patience.objective.metric,)}, metrics
                 )

@@ -15,6 +15,7 @@ from tuner.models.memory_format import placed
 from tuner.train.device import autocast_dtype
 from tuner.train.ema import PREFIX, AveragedWeights
 from tuner.train.evaluation import Diverged, evaluate, in_precision
+from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.step.rates import DeviceRates, HostRates, Rates
 from tuner.train.step.recorded import Steps
 from tuner.train.step.recorders import recorder_for
@@ -33,6 +34,7 @@ class Trainer:
         micro_batches: Number of micro-batches in which each batch is computed, to save memory.
         teacher: The teacher of its distillation, in eval mode; None if it has none.
         recorder: What records its steps; None for that of its device and its configuration.
+        ranks: The processes that train together.
 
     Raises:
         UserError: The configuration demands recorded steps, and the device has none.
@@ -46,16 +48,18 @@ class Trainer:
         micro_batches: int,
         teacher: nn.Module | None = None,
         recorder: Recorder | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         assert config.seed is not None, "TrialConfig.with_seed makes it explicit"
         self.config, self.device, self.seed = config, device, config.seed
         self.micro_batches = micro_batches
+        self._ranks = ranks
         self.dtype = autocast_dtype(config.precision, device)
         if teacher is not None:
             placed(teacher, device)
         self.task = config.training_task(None if teacher is None else in_precision(teacher, device, self.dtype))
         torch.manual_seed(self.seed)
-        self.model = placed(config.build_model(), device)
+        self.model = placed(ranks.prepared(config.build_model()), device)
         self._step_size = config.data.images_per_batch * config.accumulate
         # Batch normalization cannot be trained on one sample: see `_batches`.
         joins_last = images > self._step_size > 1 and images % self._step_size == 1
@@ -64,7 +68,7 @@ class Trainer:
         self.parameters = sum(parameter.numel() for group in groups for _, parameter in group["params"])
         """Number of parameters that the training changes, also if they are frozen at first."""
         self._optimizer = config.optimizer.build(groups)
-        recorder = recorder or recorder_for(device, config.graph)
+        recorder = recorder or ranks.recorder or recorder_for(device, config.graph)
         self.place = recorder.place
         """Where it is computed: a context of all the training."""
         is_recordable = self._is_recordable
@@ -76,13 +80,14 @@ class Trainer:
         )
         self._step = Step(
             self.model,
-            in_precision(self.model, device, self.dtype),
+            in_precision(ranks.forward(self.model), device, self.dtype),
             self.task,
-            config.data.augmentation,
+            ranks.augmentation(config.data),
             optimization,
             self.steps,
             self._step_size,
             device,
+            ranks,
         )
         self._steps = Steps(self._step, recorder, config.graph)
 
@@ -135,15 +140,15 @@ class Trainer:
         for batch in self._batches(data, seed):
             before_batch()
             self._steps(batch)
-        _check_finite(self._step.losses, epoch)
-        metrics = self._step.meter.compute()
+        _check_finite(self._ranks.mean(self._step.losses), epoch)
+        metrics = self._ranks.metrics_of(self._step.meter)
         if not math.isfinite(metrics["loss"]):  # that of a head that is measured and not trained
             raise Diverged(f"the loss became {metrics['loss']} in epoch {epoch}")
         return metrics
 
     def _batches(self, data: Source, seed: int) -> Iterator[Batch]:
         """The batches of an epoch. If the last one had one sample, that joins the batch before it."""
-        batches = data.batches(self._step_size, seed)
+        batches = self._ranks.batches(data, self._step_size, self._step.micro_batch_size, self.steps, seed)
         yield from islice(batches, self.steps - 1)
         yield reduce(Batch.joined, batches)
 
@@ -153,12 +158,16 @@ class Trainer:
         Raises:
             Diverged: The loss is NaN or infinite.
         """
-        metrics = evaluate(self.config.task, self.model, data, self.dtype)
+        metrics = self._measured(data)
         if self._average is not None:
             with self._average.applied():
-                averaged = evaluate(self.config.task, self.model, data, self.dtype)
+                averaged = self._measured(data)
             metrics |= {f"{PREFIX}{name}": value for name, value in averaged.items()}
         return metrics
+
+    def _measured(self, data: Source) -> dict[str, float]:
+        self._ranks.agree(self.model)
+        return evaluate(self.config.task, self.model, data, self.dtype, self._ranks.metrics_of)
 
     def state(self, metric: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what a checkpoint keeps: the weights that a metric measures, and the rest of the training."""

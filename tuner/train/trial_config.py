@@ -25,6 +25,7 @@ from tuner.train.distillation import Distillation, Distilled
 from tuner.train.ema import EMA, PREFIX
 from tuner.train.optim.lr_schedules import Constant, ScheduleConfig
 from tuner.train.optim.optimizers import SGD, OptimizerConfig
+from tuner.train.parallel.settings import Parallel
 from tuner.train.step.recording import Graph
 from tuner.train.trial_base import AnyTrial
 from tuner.user_code import folders, imports_allowed
@@ -74,6 +75,8 @@ class TrialConfig(AnyTrial):
     graph: Graph = "auto"
     """Whether the training step is recorded as a CUDA graph, which a GPU repeats without waiting for Python: auto where
     that can be, on to fail where it cannot be, or off. It changes no numbers."""
+    parallel: Parallel = Parallel()
+    """How it trains in several processes, one a GPU, if `resources` give a trial several."""
     seed: int | None = Field(None, ge=0, lt=2**63)
     """Seed of weights, sample order and dropout; null derives it from the experiment's seed and this configuration."""
 

@@ -64,6 +64,15 @@ def add_folder(folder: Path, *last_folders: Path) -> None:
         _put_on_path(other, len(sys.path))
 
 
+def searched() -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The arguments of `add_folder` for another process that is to import what this one does.
+
+    Returns:
+        The folders of experiments, the newest first, and those that are searched last.
+    """
+    return tuple(_folders), tuple(_last_folders)
+
+
 def unload_name_clashes(modules: Iterable[str]) -> None:
     """Unload modules with the names of the user's top-level modules that were loaded from elsewhere.
 

@@ -38,7 +38,11 @@ from tuner.spec.sections import Resources
         ({}, (64, 1), 100, TrialResources(1, 0.25, 4)),  # never more than four a GPU
         ({}, (3, 2), 100, TrialResources(1, 1, 2)),  # two thirds of a GPU cannot be shared: a whole one
         ({"gpu": 0.25}, (2, 1), 6, TrialResources(1, 0.25, 2)),  # as many as there are cores
-        ({"gpu": 2}, (16, 8), 6, TrialResources(1, 2, 4)),
+        ({"gpu": 2}, (16, 8), 6, TrialResources(2, 2, 4, ranks=2)),
+        ({"cpu": 3, "gpu": 4}, (16, 8), 6, TrialResources(12, 4, 1, ranks=4)),  # as many as there are cores
+        ({"workers": 2}, (5, 0), 6, TrialResources(2, 0, 2, ranks=2)),
+        ({"workers": 2, "gpu": 0, "cpu": 0.5}, (4, 2), 6, TrialResources(1, 0, 4, ranks=2)),
+        ({"workers": 2}, (8, 4), 6, TrialResources(2, 2, 2, ranks=2)),  # a GPU each, where there are any
     ],
 )
 def test_share(resources: dict[str, Any], capacity: tuple[int, int], trials: int, expected: TrialResources) -> None:
@@ -58,7 +62,7 @@ def test_share(resources: dict[str, Any], capacity: tuple[int, int], trials: int
         ({}, [(0, 0)], [(2, 0)] * 3, TrialResources(1, 0, 0, 6)),
         ({}, [(0, 0)], [(4, 1)] * 8, TrialResources(1, 0.25, 0, 32)),  # GPUs that are to come are shared, too
         ({"cpu": 4}, [(2, 0)], [(8, 0)], TrialResources(4, 0, 0, 2)),
-        ({"gpu": 2}, [(8, 1), (8, 1)], [(8, 2)], TrialResources(1, 2, 0, 1)),
+        ({"gpu": 2}, [(8, 1), (8, 1)], [(8, 2)], TrialResources(2, 2, 0, 1, ranks=2)),
     ],
 )
 def test_a_trial_has_room_on_one_machine(
@@ -81,6 +85,14 @@ def test_a_trial_has_room_on_one_machine(
         ({"cpu": 4}, [(2, 0)] * 3, "resources.cpu: a trial asks for 4 CPU cores, but no node has more than 2"),
         ({"gpu": 2}, [(8, 1)] * 2, "resources.gpu: a trial asks for 2 GPUs, but no node has more than 1"),
         ({"cpu": 8, "gpu": 1}, [(16, 0), (4, 1)], "a trial asks for 8 CPU cores and 1 GPUs, and no node has both"),
+        ({"workers": 4}, [(8, 2)] * 2, "resources.workers: a trial asks for 4 GPUs, but no node has more than 2"),
+        (
+            {"workers": 3, "cpu": 2},
+            [(4, 0)] * 2,
+            "resources.workers: 3 processes of 2 CPU cores each are 6 cores, but no node has more than 4\n"
+            "    allowed: up to 2, or fewer cores for each",
+        ),
+        ({"gpu": 4, "cpu": 4}, [(8, 4)] * 2, "resources.gpu: 4 processes of 4 CPU cores each are 16 cores"),
         ({}, [], "resources.cpu: a trial asks for 1 CPU cores, but no node has more than 0"),
     ],
 )
@@ -93,6 +105,11 @@ def test_what_no_machine_has_is_refused_whatever_the_sum(
     ):
         with pytest.raises(UserError, match=said):
             share(Resources.model_validate(resources), capacity, trials=3)
+
+
+def test_a_function_of_ones_own_is_one_process_with_all_gpus() -> None:
+    capacity = ClusterResources((NodeResources(4, 2),))
+    assert share(Resources(gpu=2), capacity, trials=1, alone=True) == TrialResources(1, 2, 1)
 
 
 ASKING = """

@@ -120,7 +120,14 @@ def go_on(beside: bool, patch: pytest.MonkeyPatch, meanwhile: Callable[[int], No
     patch.setattr(tune, "get_checkpoint", lambda: None)
     task = {"trial": TrialConfig.model_validate(TRIAL).model_dump(mode="json"), "beside": beside, "halves": False}
     task |= {"objectives": ["val_loss"], "costly": []}
-    task |= {"objective": {"metric": "val_loss", "mode": "min"}, "cpu": 1, "gpu": 0, "at_once": 1, "teacher": ""}
+    task |= {
+        "objective": {"metric": "val_loss", "mode": "min"},
+        "cpu": 1,
+        "gpu": 0,
+        "ranks": 1,
+        "at_once": 1,
+        "teacher": "",
+    }
     trainable._train_within_memory(task, {})
     return made
 

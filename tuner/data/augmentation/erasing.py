@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from tuner.data.augmentation.draws import chosen, uniform
+from tuner.data.augmentation.draws import chosen, drawn, uniform
 
 _SHARES = (0.02, 1 / 3)
 _ASPECT = math.log(3.3)
@@ -24,7 +24,7 @@ def _rectangles(images: Tensor) -> Tensor:
     inside = torch.ones((), dtype=torch.bool, device=images.device)
     for side, sign, shape in ((height, -1, (1, 1, -1, 1)), (width, 1, (1, 1, 1, -1))):
         share = (area.sqrt() * (sign * aspect / 2).exp()).clamp(max=1)
-        start = torch.rand(len(images), device=images.device) * (1 - share) * side
+        start = drawn(images) * (1 - share) * side
         place = torch.arange(side, device=images.device).view(shape) + 0.5
         first, last = start.view(-1, 1, 1, 1), (start + share * side).view(-1, 1, 1, 1)
         inside = inside & (place >= first) & (place < last)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuner.data.augmentation.draws import uniform
+from tuner.data.augmentation.draws import chosen, uniform
 
 _ASPECT = math.log(4 / 3)  # a crop's aspect ratio is from 3/4 to 4/3 of the image's
 _EDGE = 1 + 1e-5
@@ -25,7 +25,7 @@ def drawn_maps(images: Tensor, *, flip: bool, crop: float, zoom: float, shift: i
     # Where the whole width or height is less than the drawn aspect ratio asks for, the share is kept instead.
     across = (area.sqrt() * (aspect / 2).exp()).clamp(max=1).maximum(area)
     down = area / across
-    flipped = 1 - 2 * (torch.rand(len(images), device=images.device) < 0.5 * flip).float()
+    flipped = 1 - 2 * chosen(images, 0.5 * flip).float()
     if zoom > 1:
         factor = uniform(images, -math.log(zoom), math.log(zoom)).exp()
         across, down = across / factor, down / factor

@@ -71,6 +71,11 @@ class Augment(Config):
         return bool(self._mixing)
 
     @property
+    def needs_whole_batch(self) -> bool:
+        """Whether what happens to an image depends on the others of its batch, or on how many numbers they drew."""
+        return self.mixes or self.policy != "none"
+
+    @property
     def _mixing(self) -> list[str]:
         """The fields that are set and give an image parts of another one of its batch."""
         return [field for field in ("mixup", "cutmix", "mosaic", "copy_paste") if getattr(self, field) > 0]

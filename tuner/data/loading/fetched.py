@@ -1,7 +1,7 @@
 """What images from a file and from worker processes have in common: they are fetched batch by batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tuner.data.images import Images
 from tuner.data.loading.decoder import Decoder
-from tuner.data.loading.source import batch_of, order_of
+from tuner.data.loading.source import batch_of, on_device, order_of
 from tuner.interfaces import Batch, Targets
 
 
@@ -61,12 +61,14 @@ class Fetched(ABC):
         return Images(images, {name: target[:count] for name, target in self._targets.items()} | targets)
 
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
-        order = torch.arange(len(self)) if seed is None else order_of(len(self), seed, self._draws)
-        on_device = order.to(self._device)
-        sections = [slice(start, start + size) for start in range(0, len(self), size)]
-        fetched = self._fetch([order[section] for section in sections])
-        for section, decoded in zip(sections, fetched, strict=True):
-            index = on_device[section]
+        order = torch.arange(len(self)) if seed is None else self.order(seed)
+        return self.batches_of(torch.split(order, size))
+
+    def order(self, seed: int) -> Tensor:
+        return order_of(len(self), seed, self._draws)
+
+    def batches_of(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        for index, decoded in zip(on_device(parts, self._device), self._fetch(list(parts)), strict=True):
             images, targets = self._decoder.parts(decoded)
             yield batch_of(images, {name: target[index] for name, target in self._targets.items()} | targets)
 

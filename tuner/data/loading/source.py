@@ -1,6 +1,6 @@
 """What the training loop reads: the images of one set, wherever they lie."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +34,16 @@ class Source(Protocol):
             seed: Seed of the order of the samples; None for the order of the set.
         """
 
+    def order(self, seed: int) -> Tensor:
+        """The order of the samples for a seed, int64 (N,) on the CPU: their places in the set."""
+
+    def batches_of(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        """Iterate over batches of some samples, as `batches` does.
+
+        Args:
+            parts: The places in the set of the samples of each batch, int64 on the CPU.
+        """
+
 
 @dataclass(frozen=True)
 class LoaderResources:
@@ -51,18 +61,19 @@ class LoaderResources:
     trials_per_gpu: int = 1
 
     @classmethod
-    def of(cls, cpu: float, gpu: float, trials: int) -> "LoaderResources":
-        """What a trial on this host may take.
+    def of(cls, cpu: float, gpu: float, trials: int, ranks: int = 1) -> "LoaderResources":
+        """What each process of a trial on this host may take.
 
         Args:
-            cpu: Its cores.
+            cpu: The trial's cores.
             gpu: Its GPUs, or its share of one.
             trials: Trials that run at once, on all hosts.
+            ranks: Processes of the trial, which train together: each one opens the images.
         """
         from joblib import cpu_count
 
-        per_host = max(1, min(trials, int(cpu_count() / cpu)))
-        return cls(max(0, int(cpu) - 1), per_host, max(1, round(1 / gpu)) if gpu else 1)
+        per_host = ranks * max(1, min(trials, int(cpu_count() / cpu)))
+        return cls(max(0, int(cpu / ranks) - 1), per_host, max(1, round(1 / gpu)) if gpu else 1)
 
     @property
     def processes(self) -> int:
@@ -87,6 +98,11 @@ def order_of(count: int, seed: int, draws: Tensor | None = None) -> Tensor:
         return torch.randperm(count, generator=generator)
     sums = draws.cumsum(0)  # torch.multinomial takes at most 2**24 samples
     return torch.searchsorted(sums, torch.rand(count, generator=generator, dtype=torch.float64) * sums[-1], right=True)
+
+
+def on_device(parts: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Copy the places of the samples of batches to a device, at once."""
+    return torch.split(torch.cat([*parts]).to(device), [len(part) for part in parts]) if parts else ()
 
 
 def batch_of(images: Tensor, targets: Targets) -> Batch:

@@ -1,14 +1,10 @@
 """Decoding of images by worker processes: one pool for all sets of a trial."""
 
 import multiprocessing
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from threading import Thread
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tuner.data.loading.decoder import Decoder
 from tuner.errors import Problem, UserError
+from tuner.process.children import end_with_parent, without_main
 
 _CHUNK = 64
 """Most images that a worker sends at once."""
@@ -57,7 +54,7 @@ class DecodingWorkers:
                 "multiprocessing_context": context,
                 "persistent_workers": True,
                 "prefetch_factor": _AHEAD,
-                "worker_init_fn": _end_with_parent,
+                "worker_init_fn": _end_with_trainer,
             }
         self._loader: DataLoader[Any] | None = DataLoader(
             _Images(decoder),
@@ -78,7 +75,7 @@ class DecodingWorkers:
         """
         assert self._loader is not None, "it is not closed"
         self._names.chunks = chunks
-        with self._explained(), _without_main():
+        with self._explained(), without_main():
             self._pass = iter(self._loader)
         while True:
             with self._explained():
@@ -144,27 +141,8 @@ def _as_they_are(chunk: Any) -> Any:
     return chunk
 
 
-def _end_with_parent(worker: int) -> None:
-    """Make this process end when the one that trains is killed: the parent that it sees is the fork server."""
-
-    def wait() -> None:
-        trainer = multiprocessing.parent_process()
-        if trainer is not None:
-            trainer.join()
-            os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep new processes from importing this one's main module: it would import Ray, or run a user's script again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+def _end_with_trainer(worker: int) -> None:
+    end_with_parent()
 
 
 def _ended(status: int | None) -> Problem:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tuner import user_code
 from tuner.data.downloads import data_dir
+from tuner.data.loading.source import ALONE, LoaderResources
 from tuner.errors import Problem, UserError
 from tuner.formatting import duration, score
 from tuner.jobs.batch_size import measured_here, tell, with_measured_batches
@@ -26,11 +27,12 @@ from tuner.report_keys import MICRO_BATCHES
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
 from tuner.train.checkpoint import Save
-from tuner.train.device import keep_freed_memory, trial_device, use_threads
+from tuner.train.device import keep_freed_memory, pick_device, trial_device, use_threads
 from tuner.train.evaluation import Diverged
 from tuner.train.function_trial import TargetTrial
 from tuner.train.loop import fit
-from tuner.train.teacher import load_teacher
+from tuner.train.parallel.launch import RankLost, train
+from tuner.train.parallel.rank import Training
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
@@ -81,7 +83,7 @@ def train_alone(
         return call_alone(config, spec.objectives, output, console)
     assert isinstance(config, TrialConfig)
     device = trial_device(has_gpu=spec.resources.gpu != 0)
-    return _train(spec, Trial(number or 0, {}, config, ""), output, console, device, fit=fit)
+    return _train(spec, Trial(number or 0, {}, config, ""), output, console, device, _ranks(spec), fit=fit)
 
 
 def train_again(recorded: Reproduction, *, file: Path | None, output: Path | None, console: Console) -> bool:
@@ -110,7 +112,13 @@ def train_again(recorded: Reproduction, *, file: Path | None, output: Path | Non
     best, seen = recorded.trial.best_report, list[dict[str, Any]]()
     device = torch.device("cpu") if best.get("device", "") == "cpu" else None  # a job may run on CPUs beside a GPU
     trial = Trial(recorded.trial.number, {}, config, "", micro_batches=int(best.get(MICRO_BATCHES, 1)))
-    has_completed = _train(spec, trial, output, console, device, seen.append)
+    try:
+        ranks = _ranks(spec)
+    except UserError as error:
+        note = f"it was trained in several processes, and here in one: {error.in_a_line}"
+        console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        ranks = 1
+    has_completed = _train(spec, trial, output, console, device, ranks, seen.append)
     same_epoch = next((metrics for metrics in seen if metrics["epoch"] == best.get("epoch")), None)
     if same_epoch is not None:
         console.print(_compared(spec, best, same_epoch), soft_wrap=True, highlight=False, markup=False)
@@ -130,6 +138,18 @@ def _compared(spec: ExperimentSpec, recorded: dict[str, Any], now: dict[str, Any
     return "; ".join([f"recorded of epoch {now['epoch']}: {pairs}", *where])
 
 
+def _ranks(spec: ExperimentSpec) -> int:
+    """The number of processes that train a trial together.
+
+    Raises:
+        UserError: This machine has too few CPU cores or GPUs for several.
+    """
+    gpu = spec.resources.gpu
+    if spec.resources.ranks(1.0 if isinstance(gpu, str) else gpu) == 1:
+        return 1
+    return resources.share(spec.resources, resources.here(), trials=1).ranks
+
+
 def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
     check_packages(spec)
     spec, message = spec.prepare(choices=False)
@@ -142,7 +162,7 @@ def _with_batch_size(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
     """Measure the size of a batch as a job on this machine does, if the file says auto."""
     if not spec.trial.measures_batch_size:
         return spec
-    share = resources.share(spec.resources, resources.here(), spec.count())
+    share = resources.share(spec.resources, resources.here(), spec.count(), alone=spec.trial.is_function)
     with found(spec, tracking_uri(spec)) as source, Phases(console) as phases:
         phases.begin("batch size", "measuring the batch size")
         spec, measured = with_measured_batches(spec, measured_here(share, str(source.folder) if source else ""))
@@ -169,6 +189,7 @@ def _train(
     output: Path | None,
     console: Console,
     device: torch.device | None = None,
+    ranks: int = 1,
     see: Callable[[dict[str, Any]], object] = lambda metrics: None,
     fit: Callable[..., str] = fit,
 ) -> bool:
@@ -192,24 +213,28 @@ def _train(
         parts = (f"epoch {metrics['epoch']}/{config.epochs}", *shown, duration(metrics["epoch_seconds"]))
         console.print("  ".join(filter(None, (*parts, trial.standing))), soft_wrap=True, highlight=False)
 
-    with found(spec, tracking_uri(spec)) as source:
-        teacher = load_teacher(str(source.folder), config) if source else None
     console.print(f"seed {config.seed}, {config.data.describe().name}, {config.model.kind}", highlight=False)
     os.environ["TUNER_DATA_DIR"] = str(data_dir().resolve())  # it may be relative to this working directory
     try:
-        with user_code.in_experiment_folder() if config.targets else nullcontext():
-            reason = fit(
+        with (
+            found(spec, tracking_uri(spec)) as source,
+            user_code.in_experiment_folder() if config.targets else nullcontext(),
+        ):
+            training = Training(
                 config,
                 spec.objective,
-                report,
-                device=device,
                 micro_batches=trial.micro_batches,
-                teacher=teacher,
-                others=[each.metric for each in spec.objectives[1:]],
-                costly=spec.costly_metrics,
+                loading=LoaderResources.of(ranks * spec.resources.cpu, 0, 1, ranks) if ranks > 1 else ALONE,
+                teacher=str(source.folder) if source else "",
+                others=tuple(each.metric for each in spec.objectives[1:]),
+                costly=tuple(spec.costly_metrics),
             )
+            reason = train(training, report, device=device or pick_device(), ranks=ranks, fit=fit)
     except Diverged as error:
         console.print(f"[yellow]diverged: {error}[/]")
+        return False
+    except RankLost as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return False
     except Exception as error:
         if not is_out_of_memory(error):

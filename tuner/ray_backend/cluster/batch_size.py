@@ -44,6 +44,7 @@ def _measure(trial: dict[str, Any], share: TrialResources, teacher: str, user_fo
         TrialConfig.model_validate(trial),
         threads=share.threads,
         has_gpu=share.gpu > 0,
-        loading=LoaderResources.of(share.cpu, share.gpu, max(1, share.slots)),
+        loading=LoaderResources.of(share.cpu, share.gpu, max(1, share.slots), share.ranks),
         teacher=teacher,
+        ranks=share.ranks,
     )

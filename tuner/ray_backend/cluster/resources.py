@@ -50,11 +50,13 @@ class TrialResources:
     """How many trials fit on the present nodes."""
     later: int = 0
     """How many more fit once the autoscaler has added all nodes that it may."""
+    ranks: int = 1
+    """Processes that train a trial together, each with an equal part of its cores and GPUs."""
 
     @property
     def threads(self) -> int:
-        """Threads that a trial computes on."""
-        return max(1, int(self.cpu))
+        """Threads that each process of a trial computes on."""
+        return max(1, int(self.cpu / self.ranks))
 
     @property
     def ahead(self) -> int:
@@ -120,24 +122,32 @@ def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
         return spec.model_copy(update={"resources": Resources.model_validate(requested | in_file)}), note
 
 
-def share(resources: Resources, capacity: ClusterResources, trials: int) -> TrialResources:
+def share(resources: Resources, capacity: ClusterResources, trials: int, *, alone: bool = False) -> TrialResources:
     """Return the resources of each trial, which are on one node, and how many trials fit.
 
     Args:
         resources: The experiment's resources of a trial.
         capacity: The nodes.
         trials: The number of trials.
+        alone: Whether a trial is one process whatever it takes, as a function of the user's own is.
 
     Raises:
         UserError: A trial asks for more than any present or future node has.
     """
     nodes = (*capacity.now, *capacity.later)
-    gpu = _automatic(resources.cpu, nodes, trials) if resources.gpu == "auto" else float(resources.gpu)
-    slots = sum(node.fits(resources.cpu, gpu) for node in capacity.now)
-    later = sum(node.fits(resources.cpu, gpu) for node in capacity.later)
-    if slots + later == 0 and not (capacity.grows and _may_come(resources.cpu, gpu)):
-        raise UserError(*_too_much(resources, gpu, nodes))
-    return TrialResources(resources.cpu, gpu, slots, later)
+    if resources.gpu != "auto":
+        gpu = float(resources.gpu)
+    elif (resources.workers or 1) > 1:
+        gpu = float(resources.workers or 1) if any(node.gpu >= 1 for node in nodes) else 0.0
+    else:
+        gpu = _automatic(resources.cpu, nodes, trials)
+    ranks = 1 if alone else resources.ranks(gpu)
+    cpu = ranks * resources.cpu
+    slots = sum(node.fits(cpu, gpu) for node in capacity.now)
+    later = sum(node.fits(cpu, gpu) for node in capacity.later)
+    if slots + later == 0 and not (capacity.grows and _may_come(cpu, gpu)):
+        raise UserError(*_too_much(resources, cpu, gpu, ranks, nodes))
+    return TrialResources(cpu, gpu, slots, later, ranks)
 
 
 def _automatic(cpu: float, nodes: Sequence[NodeResources], trials: int) -> float:
@@ -156,8 +166,10 @@ def _may_come(cpu: float, gpu: float) -> bool:
     return not autoscaler.is_infeasible({"CPU": cpu, "GPU": gpu})
 
 
-def _too_much(resources: Resources, gpu: float, nodes: Sequence[NodeResources]) -> list[Problem]:
-    """Return why no node has room for a trial."""
+def _too_much(
+    resources: Resources, cpu: float, gpu: float, ranks: int, nodes: Sequence[NodeResources]
+) -> list[Problem]:
+    """Return why no node has room for a trial that takes so many CPU cores and GPUs, for so many processes."""
     cpus, gpus = (max((getattr(each, kind) for each in nodes), default=0) for kind in ("cpu", "gpu"))
     available = "there are" if len(nodes) == 1 else "no node has more than"
     problems = []
@@ -166,9 +178,17 @@ def _too_much(resources: Resources, gpu: float, nodes: Sequence[NodeResources]) 
         problems.append(Problem(message, key="resources.cpu", hint=f"allowed: up to {cpus:g}"))
     if gpu > gpus:
         message = f"a trial asks for {gpu:g} GPUs, but {available} {gpus:g}"
-        problems.append(Problem(message, key="resources.gpu", hint=f"allowed: up to {gpus:g}, or auto"))
+        key, hint = "resources.gpu", f"allowed: up to {gpus:g}, or auto"
+        if resources.gpu == "auto":  # its workers ask for them
+            key, hint = "resources.workers", f"allowed: up to {gpus:g}, or gpu: 0, which trains on CPU cores alone"
+        problems.append(Problem(message, key, hint=hint))
+    if not problems and cpu > cpus:
+        message = f"{ranks} processes of {resources.cpu:g} CPU cores each are {cpu:g} cores, but {available} {cpus:g}"
+        most = int(cpus / resources.cpu)
+        hint = f"allowed: up to {most}, or fewer cores for each: resources.cpu"
+        problems.append(Problem(message, "resources.workers" if resources.workers else "resources.gpu", hint=hint))
     if not problems:
-        message = f"a trial asks for {resources.cpu:g} CPU cores and {gpu:g} GPUs, and no node has both"
+        message = f"a trial asks for {cpu:g} CPU cores and {gpu:g} GPUs, and no node has both"
         kinds = sorted({(node.cpu, node.gpu) for node in nodes}, reverse=True)
         hint = f"they have {', or '.join(f'{cpu:g} and {gpu:g}' for cpu, gpu in kinds)}"
         problems.append(Problem(message, key="resources", hint=hint))

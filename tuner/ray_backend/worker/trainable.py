@@ -1,4 +1,4 @@
-"""The Ray Tune trainable: it wraps `train.fit` and runs on a worker."""
+"""The Ray Tune trainable: it wraps `train.parallel.launch.train` and runs on a worker."""
 
 import json
 import logging
@@ -33,8 +33,8 @@ from tuner.tracking.user_mlflow import UserMlflow
 from tuner.train.checkpoint import Damaged, Save
 from tuner.train.device import keep_freed_memory, trial_device, use_threads
 from tuner.train.evaluation import Diverged
-from tuner.train.loop import fit
-from tuner.train.teacher import load_teacher
+from tuner.train.parallel.launch import RankLost, train
+from tuner.train.parallel.rank import Training
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.layout import first_folder, number_of
 from tuner.trials.output_files import FILE
@@ -54,8 +54,9 @@ def train_trial(
 
     Args:
         payload: ``task``, a JSON object: ``trial``, ``objective``, ``objectives`` (the names of all), ``costly`` (the
-            names of what is measured only on request), ``threads`` (number of CPU threads), ``cpu`` and ``gpu`` (cores
-            and GPUs of the trial, or its share of one), ``at_once`` (number of trials that run at once), ``teacher``
+            names of what is measured only on request), ``threads`` (number of CPU threads of each process), ``cpu`` and
+            ``gpu`` (cores and GPUs of the trial, or its share of one), ``ranks`` (number of processes that train it
+            together, of which this is the first), ``at_once`` (number of trials that run at once), ``teacher``
             (the folder or URI of the teacher, which the trials may have), ``halves`` (whether batches are split into
             micro-batches if memory runs out) and ``beside`` (whether it trains the next epoch while the last one is
             saved and reported).
@@ -119,7 +120,7 @@ def _report_outcome(train: Callable[[], str], unsent: Mapping[str, Any] | None =
             last = {STATUS: "completed", REASON: _printing_traceback(train)}
     except Diverged as error:
         last = {STATUS: "diverged", REASON: str(error)}
-    except Stopped:
+    except (Stopped, RankLost):  # a trial that loses a process goes on like one that loses its worker: Ray retries it
         raise
     except UserError as error:  # such as an image that cannot be decoded: a traceback would not help
         last = {STATUS: "failed", REASON: one_line(error.in_a_line)}
@@ -158,7 +159,7 @@ def _printing_traceback(train: Callable[[], str]) -> str:
         return train()
     except Stopped:
         raise
-    except UserError as error:
+    except (UserError, RankLost) as error:
         print(error)
         raise
     except BaseException:
@@ -208,29 +209,27 @@ def _train(config: TrialConfig, task: dict[str, Any], unsent: dict[str, Any], mi
             _report(values, save)
 
     with SystemMetrics() as system, AsyncWork() as saving:
-        train = partial(
-            fit,
+        ranks = task["ranks"]
+        training = Training(
             config,
             objective,
-            report,
-            before_batch=saving.look,
-            device=device,
             micro_batches=micro_batches,
-            teacher=load_teacher(task["teacher"], config),
-            loading=LoaderResources.of(task["cpu"], task["gpu"], task["at_once"]),
-            others=task["objectives"][1:],
-            costly=task["costly"],
+            loading=LoaderResources.of(task["cpu"], task["gpu"], task["at_once"], ranks),
+            teacher=task["teacher"],
+            others=tuple(task["objectives"][1:]),
+            costly=tuple(task["costly"]),
         )
+        run = partial(train, report=report, device=device, ranks=ranks, before_batch=saving.look)
         latest = tune.get_checkpoint()
         for checkpoint in latest_first(latest) if latest is not None else ():
             try:
                 with folder_of(checkpoint) as folder:
-                    return train(resume=folder)
+                    return run(replace(training, resume=folder))
             except Damaged as error:
                 if is_out_of_memory(error):  # not the checkpoint's fault
                     raise
                 unsent.setdefault(DAMAGED, {})[checkpoint.path] = error.why
-        return train()
+        return run(training)
 
 
 def _report(values: dict[str, Any], save: Save) -> None:

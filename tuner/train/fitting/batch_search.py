@@ -42,13 +42,18 @@ class Measured:
     device: str = ""
     model: str = ""
     steps: int = 0
+    ranks: int = 1
+    """Processes among which a batch is shared out; one of them was measured."""
 
     def explain(self) -> str:
         """What was measured, in a sentence."""
         speeds = ", ".join(f"{size} {_brief(speed)}" for size, speed in sorted(self.speeds.items()))
         model = f" with {self.model}" if self.model else ""
         steps = f"; {counted(self.steps, 'step')} an epoch" if self.steps else ""
-        return f"batch size {self.batch_size}, measured on {self.device}{model}: {speeds} images/s; {self.end}{steps}"
+        shared = f" for {self.ranks} processes" if self.ranks > 1 else ""
+        alone = "in one of them " if self.ranks > 1 else ""
+        what = f"batch size {self.batch_size}{shared}, measured {alone}on {self.device}{model}"
+        return f"{what}: {speeds} images/s; {self.end}{steps}"
 
 
 def search(

@@ -36,7 +36,13 @@ _KILLED = (-signal.SIGKILL, -signal.SIGABRT)
 
 
 def measure(
-    config: TrialConfig, *, threads: int, has_gpu: bool, loading: LoaderResources, teacher: str = ""
+    config: TrialConfig,
+    *,
+    threads: int,
+    has_gpu: bool,
+    loading: LoaderResources,
+    teacher: str = "",
+    ranks: int = 1,
 ) -> Measured:
     """Measure the largest batch of a trial that fits in memory and still trains faster than a smaller one.
 
@@ -46,6 +52,7 @@ def measure(
         has_gpu: Whether it has a GPU, or a share of one.
         loading: What it may take, and how many run at once beside it.
         teacher: Folder or URI of the teacher of its distillation; empty if it has none.
+        ranks: Processes that train it together, of which one is measured: the batch is as many times as large.
 
     Raises:
         UserError: Not even the smallest batch fits, or a training step of the trial fails.
@@ -56,10 +63,11 @@ def measure(
     task = Task(trial, threads, has_gpu, loading, memory, teacher, folders)
     with closing(_Meter(task)) as meter:
         ready = meter.begin()
-        most = max(1, ready.images // config.accumulate)
+        most = max(1, ready.images // (config.accumulate * ranks))
         found = search(meter.measure, most=most, least=ready.least)
-    steps = -(-ready.images // (found.batch_size * config.accumulate))
-    return replace(found, device=ready.device, steps=steps)
+    size = ranks * found.batch_size
+    steps = -(-ready.images // (size * config.accumulate))
+    return replace(found, batch_size=size, device=ready.device, steps=steps, ranks=ranks)
 
 
 class _Meter:

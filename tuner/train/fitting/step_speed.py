@@ -2,12 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tuner.data.images import Images
 from tuner.data.loading.source import batch_of
@@ -62,9 +62,20 @@ class Repeated:
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
         """Iterate over all samples in batches, whatever the seed in the same order."""
         for start in range(0, self.count, size):
-            index = torch.arange(start, min(start + size, self.count), device=self.device) % len(self.images)
-            part = self.images[index]
-            yield batch_of(part.images, part.targets)
+            yield self._batch(torch.arange(start, min(start + size, self.count), device=self.device))
+
+    def order(self, seed: int) -> Tensor:
+        """The same order whatever the seed."""
+        return torch.arange(self.count)
+
+    def batches_of(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        """Iterate over batches of some samples."""
+        for part in parts:
+            yield self._batch(part.to(self.device))
+
+    def _batch(self, places: Tensor) -> Batch:
+        part = self.images[places % len(self.images)]
+        return batch_of(part.images, part.targets)
 
 
 class Speedometer:

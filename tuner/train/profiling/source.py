@@ -1,10 +1,11 @@
 """A source whose waiting is measured, and which may end early, so that an epoch of it takes seconds."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from tuner.data.loading.source import Source
 from tuner.interfaces import Batch
@@ -56,8 +57,18 @@ class WatchedSource:
 
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
         """Iterate as the source does; see `Source.batches`."""
+        return self._watched(self._source.batches(size, seed))
+
+    def order(self, seed: int) -> Tensor:
+        """The order of the source."""
+        return self._source.order(seed)
+
+    def batches_of(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        """Iterate as the source does; see `Source.batches_of`."""
+        return self._watched(self._source.batches_of(parts))
+
+    def _watched(self, iterator: Iterator[Batch]) -> Iterator[Batch]:
         self.passes += 1
-        iterator = iter(self._source.batches(size, seed))
         images, is_first = 0, True
         while self.most is None or images < self.most:
             started = time.perf_counter()

@@ -77,7 +77,7 @@ class Steps:
         else:
             self._compute_watched(batch)
         self._seen[form] += 1
-        self._step.counted(len(batch))
+        self._step.counted(batch)
 
     def _compute_watched(self, batch: Batch) -> None:
         """Compute a step, and find out whether it can be recorded. Steps of a form before have allocated what stays."""

@@ -11,6 +11,7 @@ from tuner.interfaces import Batch, Model
 from tuner.tasks.base import Task, TaskMeter
 from tuner.train.distillation import Distilled
 from tuner.train.ema import AveragedWeights
+from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.step.rates import Rates
 
 
@@ -50,6 +51,7 @@ class Step:
         steps: Steps of an epoch.
         batch_size: Samples of a full batch.
         device: The device of the model.
+        ranks: The processes that train together.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Step:
         steps: int,
         batch_size: int,
         device: torch.device,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         self.model = model
         self.optimization = optimization
@@ -72,8 +75,14 @@ class Step:
         self._number = torch.zeros(1, dtype=torch.int64, device=device)
         self._forward, self._task, self._augment = forward, task, augment
         self._batch_size = batch_size
+        self._ranks = ranks
         self.micro_batches = 1
         """Number of micro-batches in which a full batch is computed."""
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples of a micro-batch, also of a batch that is shorter: what batch normalization is trained on."""
+        return math.ceil(self._batch_size / self.micro_batches)
 
     def begin_epoch(self) -> None:
         """Prepare the steps of an epoch."""
@@ -95,13 +104,13 @@ class Step:
         self.optimization.optimizer.zero_grad()
         batch = self._augment(batch)
         total = torch.zeros(1, device=self.losses.device)
-        # By the size of a full batch's: batch normalization is not to be trained on less because a batch is shorter.
-        for micro_batch in batch.micro_batches(math.ceil(self._batch_size / self.micro_batches)):
+        for micro_batch, weight in self._ranks.micro_batches(batch, self.micro_batch_size):
             loss, outputs = self._task.training_loss(self._forward, micro_batch)
-            loss = loss * (len(micro_batch) / len(batch))  # losses are means over the samples
+            loss = loss * weight  # losses are means over the samples
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            self.meter.add(outputs, micro_batch.targets)
+            if self._ranks.counts:
+                self.meter.add(outputs, micro_batch.targets)
         self.losses.index_copy_(0, self._number, total)
 
     def change_weights(self) -> None:
@@ -117,9 +126,9 @@ class Step:
             how.average.update(self._number)
         self._number += 1
 
-    def counted(self, samples: int) -> None:
-        """Note on the host that a step of so many samples was computed, by Python or by a record."""
-        self.meter.count(samples)
+    def counted(self, batch: Batch) -> None:
+        """Note on the host that the step of a batch was computed, by Python or by a record."""
+        self.meter.count(self._ranks.measured(batch))
         self.optimization.rates.advance()
         if self.optimization.average is not None:
             self.optimization.average.advance()
