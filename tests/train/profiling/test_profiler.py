@@ -40,10 +40,10 @@ def trial(**parts: Any) -> TrialConfig:
     return TrialConfig.model_validate(small | {"epochs": 30} | parts)
 
 
-def profiled(folder: Path, config: TrialConfig, said: list[str] | None = None) -> Profile:
+def profiled(folder: Path, config: TrialConfig, said: list[str] | None = None, device: torch.device = CPU) -> Profile:
     """The profile of a trial; its trace lies in the folder."""
     measured = Profiler(folder / "trace.json.gz", (said if said is not None else []).append)
-    measured.fit(config, Objective.of_metric("val_loss"), lambda metrics, save: None, device=CPU)
+    measured.fit(config, Objective.of_metric("val_loss"), lambda metrics, save: None, device=device)
     assert measured.profile is not None
     return measured.profile
 
@@ -145,6 +145,19 @@ def test_every_training_has_a_profile(tmp_path: Path, parts: dict[str, Any]) -> 
     assert sum(profile.percentages().values()) == pytest.approx(100)
     assert profile.operators and ranges(tmp_path).count("tuner: step") == profile.steps
     assert advice(profile, cpu=1, gpu=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("graph", ["auto", "off"])
+def test_on_a_gpu_kernels_and_launches_are_told_apart(tmp_path: Path, graph: str) -> None:
+    profile = profiled(tmp_path, trial(graph=graph), device=torch.device("cuda"))
+    parts = ["kernels", "launches", "host", "waiting for data", "evaluation", "checkpoint", "report"]
+    assert list(profile.seconds) == parts and not profile.note
+    assert profile.seconds["kernels"] > 0 and profile.seconds["launches"] + profile.seconds["host"] > 0
+    assert sum(profile.percentages().values()) == pytest.approx(100)
+    assert profile.launches is not None and profile.launches > 3 and profile.operators[0].seconds > 0
+    assert profile.how == ("recorded" if graph == "auto" else "eagerly, since trial.graph is off")
+    assert ranges(tmp_path).count("tuner: step") == 10
 
 
 def test_a_training_that_diverges_leaves_no_profiler_running(tmp_path: Path) -> None:
