@@ -129,3 +129,10 @@ def test_on_a_gpu_it_prints_kernels_and_launches_and_how_steps_are_computed() ->
     assert rows["evaluation"][:3] == ["0.300", "", "6.0 %"] and "0.20 s of it is waiting" in rows["evaluation"][3]
     assert rows["all"][2] == "100.0 %" and rows["aten::mm"] == ["2.0", "500.0", "1.000", "33.3 %"]
     assert "25% longer" in said and "- do [this]" in said
+
+
+def test_a_trial_in_several_processes_is_refused_with_what_to_do(folder: Path) -> None:
+    status, said = tuner(folder, "train", "small.yaml", "--profile", "resources.gpu=0", "resources.workers=2")
+    assert (
+        status == 2 and "a trial in several processes cannot be profiled" in said and "resources.workers=null" in said
+    )

@@ -128,7 +128,7 @@ def test_each_epoch_of_a_trial_reports_them_and_nothing_runs_on(monkeypatch: pyt
     trial = TrialConfig.model_validate({"data": {"kind": "digits", "limit": 64}, "model": {"kind": "mlp"}, "epochs": 2})
     task = {"trial": trial.with_seed(0).model_dump(mode="json"), "beside": True, "halves": False, "costly": []}
     task |= {"objectives": ["val_loss"], "objective": {"metric": "val_loss", "mode": "min"}}
-    task |= {"cpu": 1, "gpu": 0, "at_once": 1, "teacher": ""}
+    task |= {"cpu": 1, "gpu": 0, "at_once": 1, "teacher": "", "ranks": 1}
     trainable._train_within_memory(task, {})
     assert [each["epoch"] for each in reports] == [1, 2]
     assert all(each[SYSTEM]["process_memory_usage_megabytes"] > 0 for each in reports)

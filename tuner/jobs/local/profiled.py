@@ -24,7 +24,7 @@ def profile_alone(spec: ExperimentSpec, *, number: int | None, trace: Path, cons
         The profile; None if the trial diverged or ran out of memory.
 
     Raises:
-        UserError: The trial is a function; or as `train_alone`.
+        UserError: The trial is a function, or it has several processes; or as `train_alone`.
     """
     if spec.trial.is_function:
         hint = "its loop is your own: use torch.profiler in it, or cProfile: python -m cProfile -m tuner train FILE"
