@@ -40,6 +40,8 @@ def passes(source: Source) -> Iterator[Batch]:
     yield from source.batches(7, 2)
     yield from source.batches(100)
     yield from source.batches(1, 3)
+    order = source.order(4)
+    yield from source.batches_of([order[3:8], order[:2], torch.tensor([1, 0, 1])])
 
 
 @pytest.mark.parametrize("balance", ["none", "sampler"])

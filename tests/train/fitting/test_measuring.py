@@ -58,6 +58,14 @@ def test_a_trial_on_this_machine() -> None:
     assert found.steps == -(-200 // (2 * found.batch_size))
 
 
+def test_a_batch_is_shared_out_among_the_processes_of_a_trial() -> None:
+    data = {"kind": "digits", "batch_size": "auto", "limit": 32}
+    config = TrialConfig.model_validate({"data": data, "precision": "float32", "model": CNN})
+    found = measuring.measure(config, threads=1, has_gpu=False, loading=LoaderResources(0), ranks=2)
+    assert set(found.speeds) <= {16, 8, 4, 2, 1} and found.batch_size // 2 in found.speeds
+    assert found.batch_size <= 32 and found.steps == 32 // found.batch_size
+
+
 def test_memory_that_a_trial_has_not_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "free_memory", lambda: 1.0)
     with pytest.raises(UserError, match="auto finds none"):

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import photos
 import psutil
 import pytest
 import torch
 from conftest import eventually
 from torch import Tensor
 
+from tuner.data.loading.source import LoaderResources
 from tuner.errors import UserError
 from tuner.objectives import Objective
 from tuner.train.checkpoint import Save, read_model
@@ -144,6 +146,16 @@ def assert_none_left() -> None:
 def test_two_processes_train_as_one_does(changes: dict[str, Any]) -> None:
     config = trial(**changes)
     assert_same(run(config, 1), run(config, 2), 0.02 if config.precision == "bfloat16" else 1e-4)
+
+
+@pytest.mark.parametrize("cache", ["disk", "none"])
+def test_images_that_are_read_batch_by_batch_are_shared_out(cache: str, tmp_path: Path, own_data_dir: Path) -> None:
+    folder = photos.write(tmp_path / "photos")
+    augment = {"flip": True, "color": 0.3}
+    data = photos.read(folder, cache=cache, batch_size=8, augment=augment, balance="sampler").model_dump()
+    config = trial(data=data, model={"kind": "mlp", "width": 8}, epochs=1)
+    loading = LoaderResources(1)
+    assert_same(run(config, 1, loading=loading), run(config, 2, loading=loading))
 
 
 def test_micro_batches_are_those_of_one_process_over_which_batch_normalization_computes() -> None:
