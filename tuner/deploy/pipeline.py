@@ -80,7 +80,7 @@ class Pipeline:
         self._device = device
         self._options = options or Options()
         form = about.form
-        self.batch_size = batch_size or images_at_once(form.channels * form.height * form.width)
+        self.batch_size = batch_size or images_at_once(form.channels * form.height * form.width, device)
         """Images that are computed at once."""
         self._threads = threads or torch.get_num_threads()
         self._every = every

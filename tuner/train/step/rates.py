@@ -131,7 +131,8 @@ class DeviceRates(Rates):
 
     def groups(self) -> list[dict[str, Any]]:
         groups = self._optimizer.state_dict()["param_groups"]
-        return [group | {"lr": rate, "capturable": False} for group, rate in zip(groups, self._now(), strict=True)]
+        there = [{"capturable": False} if "capturable" in group else {} for group in groups]
+        return [group | {"lr": rate} | each for group, rate, each in zip(groups, self._now(), there, strict=True)]
 
     def _now(self) -> list[float]:
         return [group["lr"] for group in self._stand_in.param_groups]
