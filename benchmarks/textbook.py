@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
+_CPU = torch.device("cpu")
+
 Report = Callable[[dict[str, float], nn.Module], None]
 """Takes the metrics of an epoch and the model after it."""
 
@@ -56,18 +58,21 @@ def train(
     momentum: float,
     epochs: int,
     seed: int = 0,
+    device: torch.device = _CPU,
+    workers: int = 0,
 ) -> None:
-    """Train the CNN, calling `report` after every epoch."""
+    """Train the CNN on a device, calling `report` after every epoch; `workers` processes read the images."""
     torch.manual_seed(seed)
-    train_loader = DataLoader(train_set, batch_size=64, shuffle=True)
-    validation_loader = DataLoader(validation_set, batch_size=500)
-    model = build_model()
+    train_loader = DataLoader(train_set, batch_size=64, shuffle=True, num_workers=workers)
+    validation_loader = DataLoader(validation_set, batch_size=500, num_workers=workers)
+    model = build_model().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     for _ in range(epochs):
         started = time.perf_counter()
         model.train()
         total = 0.0
         for images, labels in train_loader:
+            images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -87,8 +92,9 @@ def train(
 def accuracy(model: nn.Module, loader: DataLoader[Any]) -> float:
     """Return the share of images that the model classifies correctly."""
     model.eval()
+    device = next(model.parameters()).device
     right = total = 0
     for images, labels in loader:
-        right += int((model(images).argmax(dim=1) == labels).sum())
+        right += int((model(images.to(device)).argmax(dim=1) == labels.to(device)).sum())
         total += len(labels)
     return right / total
