@@ -182,7 +182,8 @@ def train(
             "--output",
             "-o",
             help="A new folder for the best checkpoint; default: it is deleted. "
-            "With --profile the trace to write; default: NAME.trace.json.gz.",
+            "With --profile the trace to write; default: NAME.trace.json.gz. "
+            "With --find-lr the page to write; default: NAME-lr.html.",
         ),
     ] = None,
     uri: Uri = None,
@@ -192,6 +193,13 @@ def train(
             "--profile",
             help="Train a few epochs, at most; print where their time goes and what to change, and write a trace "
             "for Perfetto.",
+        ),
+    ] = False,
+    find_lr: Annotated[
+        bool,
+        typer.Option(
+            "--find-lr",
+            help="Train some hundred steps with a rising learning rate, plot the loss, and propose a learning rate.",
         ),
     ] = False,
 ) -> None:
@@ -206,6 +214,9 @@ def train(
     from tuner.spec.loader import load
 
     streams.ignore_closed_stdout()
+    if find_lr:
+        _find_lr(file, overrides, trial, run, output)
+        return
     if run is not None:
         from tuner.jobs.local.reproduced import reproduction
 
@@ -225,6 +236,21 @@ def train(
         )
 
     if not train_alone(load(file, overrides or ()), number=trial, output=output, console=terminal()):
+        raise typer.Exit(1)
+
+
+def _find_lr(
+    file: Path | None, overrides: list[str] | None, number: int | None, run: str | None, output: Path | None
+) -> None:
+    """Test the learning rates of a trial."""
+    if run is not None or file is None:
+        hint = "tuner best NAME --yaml > winner.yaml, and then tuner train winner.yaml --find-lr"
+        raise UserError(Problem("tests the trial of a FILE, and goes not with --run", "--find-lr", hint=hint))
+    from tuner.jobs.local.lr_range import find_lr
+    from tuner.report.terminal import terminal
+    from tuner.spec.loader import load
+
+    if not find_lr(load(file, overrides or ()), number=number, output=output, console=terminal()):
         raise typer.Exit(1)
 
 

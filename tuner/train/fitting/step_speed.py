@@ -115,15 +115,16 @@ class Speedometer:
         source, device = Repeated(self._sample, images), self._sample.device
         trainer = Trainer(config, device, images, 1, self._teacher)
         speeds = []
-        for _ in range(1 + _TIMES):
-            began = time.perf_counter()
-            with contextlib.suppress(Diverged):  # it takes as long; a trial that diverges tells it
-                # Of the last epoch, in which no layer is frozen any more.
-                trainer.train_epoch(source, config.epochs, lambda: None)
-            took = time.perf_counter() - began  # an epoch ends when the device has computed it
-            speeds.append(images / took)
-            if took > _ENOUGH:
-                break
+        with trainer.place():
+            for _ in range(1 + _TIMES):
+                began = time.perf_counter()
+                with contextlib.suppress(Diverged):  # it takes as long; a trial that diverges tells it
+                    # Of the last epoch, in which no layer is frozen any more.
+                    trainer.train_epoch(source, config.epochs, lambda: None)
+                took = time.perf_counter() - began  # an epoch ends when the device has computed it
+                speeds.append(images / took)
+                if took > _ENOUGH:
+                    break
         del trainer
         release()
         return max(speeds)
