@@ -58,6 +58,10 @@ class TestTest:
         status, said = tuner(folder, "train", "rates.yaml", "--find-lr", "trial.data.batch_size=auto")
         assert status in (0, 1) and "images/s" in said and "curve" in said, said
 
+    def test_a_trial_in_several_processes_is_tested_in_one(self, folder: Path) -> None:
+        status, said = tuner(folder, "train", "rates.yaml", "--find-lr", "resources.workers=2", "resources.gpu=0")
+        assert status == 0 and "proposal" in said, said
+
     def test_a_rate_of_the_head_keeps_its_proportion(self, folder: Path) -> None:
         status, said = tuner(folder, "train", "rates.yaml", "--find-lr", "trial.optimizer.head_lr=0.01")
         assert status == 0, said
@@ -92,6 +96,10 @@ class TestRefusals:
         status, said = tuner(folder, "train", "rates.yaml", "--find-lr", "--output", output)
         assert status == 2 and why in " ".join(said.split())
         assert (folder / "kept.csv").read_text() == "mine\n"
+
+    def test_a_profile_at_the_same_time(self, folder: Path) -> None:
+        status, said = tuner(folder, "train", "rates.yaml", "--find-lr", "--profile")
+        assert status == 2 and "--find-lr: does not go with --profile" in said
 
     def test_other_commands_do_not_know_it(self, folder: Path) -> None:
         assert tuner(folder, "run", "rates.yaml", "--find-lr")[0] == 2

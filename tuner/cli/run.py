@@ -204,6 +204,8 @@ def train(
     ] = False,
 ) -> None:
     """Train one trial in this process, without Ray and MLflow, for debugging."""
+    if profile and find_lr:
+        raise UserError(Problem("does not go with --profile", "--find-lr", hint="give one after the other"))
     if profile:
         from tuner.cli.profile import profile_trial
 
@@ -245,7 +247,7 @@ def _find_lr(
     """Test the learning rates of a trial."""
     if run is not None or file is None:
         hint = "tuner best NAME --yaml > winner.yaml, and then tuner train winner.yaml --find-lr"
-        raise UserError(Problem("tests the trial of a FILE, and goes not with --run", "--find-lr", hint=hint))
+        raise UserError(Problem("tests the trial of a FILE, and does not go with --run", "--find-lr", hint=hint))
     from tuner.jobs.local.lr_range import find_lr
     from tuner.report.terminal import terminal
     from tuner.spec.loader import load
