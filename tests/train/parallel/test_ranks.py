@@ -203,6 +203,18 @@ def test_a_trial_resumes_with_another_number_of_processes(before: int, after: in
     assert_same(replace(whole, reports=whole.reports[2:]), resumed)
 
 
+def test_a_first_process_that_reports_while_the_others_have_ended_ends_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "as for nccl")  # a thread watches the others
+    ended = []
+
+    def report(metrics: dict[str, Any], save: Save) -> None:
+        ended.append(eventually(lambda: not children(), 20))
+
+    assert train(Training(trial(epochs=1), LOSS), report, device=CPU, ranks=2) == ""
+    assert ended == [True]
+    assert_none_left()
+
+
 def test_what_ends_the_first_process_ends_all() -> None:
     batches = 0
 
@@ -223,7 +235,12 @@ def test_a_trial_that_diverges_is_told_as_ever() -> None:
     assert_none_left()
 
 
-def test_a_process_that_is_killed_loses_the_trial_and_leaves_none_behind() -> None:
+@pytest.mark.parametrize("backend", ["gloo", "as for nccl"])
+def test_a_process_that_is_killed_loses_the_trial_and_leaves_none_behind(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)  # a thread waits, where gloo raises itself
+
     def before_batch() -> None:
         for process in children():
             process.kill()

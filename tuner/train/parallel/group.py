@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +32,7 @@ _MEETING = timedelta(minutes=5)
 """How long ranks that have all started wait for each other."""
 _STEP = timedelta(days=1)
 """How long a rank waits for the others in a step: the first one saves, and waits for the driver. Ends are noticed."""
+_aborting = Lock()
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 """The ranks are on one node: nobody else is to reach them, whatever the name of the host stands for."""
 
@@ -224,6 +226,7 @@ def joined(rank: int, ranks: int, store: Path, device: torch.device, settings: P
 
 def abort() -> None:
     """End what this process does together with the others, which may have ended: its pending steps raise."""
-    if dist.is_initialized():
-        # Not `destroy_process_group`, which waits for what a GPU computes with ranks that are gone.
-        dist.distributed_c10d._abort_process_group()
+    with _aborting:
+        if dist.is_initialized():
+            # Not `destroy_process_group`, which waits for what a GPU computes with ranks that are gone.
+            dist.distributed_c10d._abort_process_group()

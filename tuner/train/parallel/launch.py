@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import NoReturn
 
 import torch
@@ -110,6 +110,8 @@ class _Others:
         self._connections = connections
         self._failures: dict[int, Failure] = {}
         self._is_over = False
+        self._watcher: Thread | None = None
+        self._reading = Lock()
 
     def wait_until_ready(self) -> None:
         """Wait until all have started: who waits for one that does not come cannot be woken."""
@@ -121,16 +123,20 @@ class _Others:
         """From now on, wake this process from what it waits for when one of the others ends."""
 
         def watch() -> None:
-            while not self._is_over:
-                ended = wait([process.sentinel for process in self._processes], timeout=1.0)
-                if ended and not self._is_over:
-                    if any(process.exitcode for process in self._processes):
+            running = list(self._processes)
+            while running:
+                wait([process.sentinel for process in running])
+                statuses = [self._status(process) for process in running]
+                if any(statuses):
+                    if not self._is_over:
                         abort()
                     return
+                running = [each for each, status in zip(running, statuses, strict=True) if status is None]
 
         # gloo raises by itself; what a GPU computes with one that is gone never ends.
         if torch.distributed.get_backend() != "gloo":
-            Thread(target=watch, name="ranks", daemon=True).start()
+            self._watcher = Thread(target=watch, name="ranks", daemon=True)
+            self._watcher.start()
 
     def wait_until_done(self) -> None:
         """Wait for the ends of all, which have trained the last epoch."""
@@ -156,12 +162,19 @@ class _Others:
         """End them."""
         self._is_over = True
         for process in self._processes:
-            if process.is_alive():
+            if self._status(process) is None:
                 process.kill()  # it may wait for ever, and has nothing to save
+        if self._watcher is not None:
+            self._watcher.join()
         for process, connection in zip(self._processes, self._connections, strict=True):
             process.join()
             process.close()
             connection.close()
+
+    def _status(self, process: BaseProcess) -> int | None:
+        """The exit status of a process; None while it runs. Two threads must not read it at once."""
+        with self._reading:
+            return process.exitcode
 
     def _received(self, number: int, connection: Connection) -> object:
         """What a rank sends next; None if it fails instead."""
@@ -169,8 +182,9 @@ class _Others:
             sent = connection.recv()
         except (EOFError, OSError):
             process = self._processes[number - 1]
-            process.join(_NOTICE)
-            self._failures[number] = Failure(number, f"the process of rank {number} {_end_of(process.exitcode)}")
+            wait([process.sentinel], timeout=_NOTICE)
+            status = self._status(process)
+            self._failures[number] = Failure(number, f"the process of rank {number} {_end_of(status)}")
             return None
         if isinstance(sent, Failure):
             self._failures[number] = sent
@@ -217,7 +231,7 @@ def _others(training: Training, devices: Sequence[torch.device], store: Path) ->
             receiving, sending = context.Pipe(duplex=False)
             place = (number, len(devices), training, surroundings, devices[number], store, sending, _Descriptor(2))
             process = context.Process(target=rank_process.main, args=place)
-            with sending, without_main():
+            with sending, without_main(), _without_cuda():
                 process.start()
             started.append(process)
             connections.append(receiving)
@@ -227,6 +241,20 @@ def _others(training: Training, devices: Sequence[torch.device], store: Path) ->
         raise
     finally:
         others.end()
+
+
+@contextmanager
+def _without_cuda() -> Iterator[None]:
+    """Let a fork server that starts in the body ask for GPUs without beginning with CUDA, which a fork cannot use."""
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 class _Descriptor:
@@ -244,8 +272,8 @@ def _itself(value: object) -> object:
 
 
 def _may_follow(error: Exception) -> bool:
-    """Whether an error may be the consequence of the end of another rank: torch.distributed raises RuntimeError."""
-    return isinstance(error, RuntimeError)
+    """Whether an error may be the consequence of the end of another rank: torch.distributed raises these."""
+    return isinstance(error, RuntimeError) or "process group" in str(error)
 
 
 def _is_cause(failure: Failure) -> bool:
