@@ -29,11 +29,14 @@ class CudaGraphs:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
+        generator = torch.cuda.default_generators[self._stream.device.index]
+        spare = generator.clone_state()
         try:
             # Other threads, such as one that saves a checkpoint, may wait for the device meanwhile.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 function()
-        except (RuntimeError, torch.AcceleratorError) as error:
+        except RuntimeError as error:
+            generator.graphsafe_set_state(spare)  # that of a capture that failed goes on to wait for its end
             lines = str(error).splitlines()
             raise Unrecordable(f"CUDA cannot capture it: {lines[0] if lines else type(error).__name__}") from error
         return graph.replay
