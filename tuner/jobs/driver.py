@@ -165,7 +165,7 @@ def run(
                 except KeyboardInterrupt:
                     recorder.hang_up()
                     raise
-            share = resources.share(spec.resources, capacity, generator.total, alone=spec.trial.is_function)
+            share = resources.share_of(spec, capacity, generator.total)
         else:
             phases.begin("record", "opening the record")
             links = open_record()
@@ -211,7 +211,7 @@ def _join(
         say(f"every node gets {package}")
         if note := working_dir.password_in(spec):
             warn(f"{note}; MLFLOW_TRACKING_URI keeps it here")
-    share = resources.share(spec.resources, capacity, generator.total, alone=spec.trial.is_function)
+    share = resources.share_of(spec, capacity, generator.total)
     say(share.explain())
     say(f"MLflow's store answers: {masked(uri)}")  # `prepare` has checked it
     user_folder = working_dir.user_folder(targets, root) if targets else None
@@ -257,7 +257,7 @@ def prepare(
     if not downloads and (note := check_described(spec, uri)):  # a job finds its teacher when it begins
         console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     if connection.address_of(address) is None:
-        resources.share(spec.resources, resources.here(), trials=1, alone=spec.trial.is_function)
+        resources.share_of(spec, resources.here(), trials=1)
     return spec, uri
 
 

@@ -68,6 +68,14 @@ class AnyTrial(Config):
         """The trained model that the trial learns from, as the user named it; empty if there is none."""
         return ""
 
+    def check_resources(self, gpu: float, ranks: int) -> None:
+        """Raise UserError if a trial demands what it has not with these resources.
+
+        Args:
+            gpu: GPUs of a trial, or its share of one.
+            ranks: Processes that train a trial together.
+        """
+
     @abstractmethod
     def check_metric(self, name: str) -> None:
         """Raise Mistakes if this metric cannot be an objective of the trial."""

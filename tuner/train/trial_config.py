@@ -14,7 +14,7 @@ from tuner.config import Config
 from tuner.data import DataConfig
 from tuner.data.images import Description
 from tuner.data.loading.source import LoaderResources
-from tuner.errors import Mistakes, Problem, allowed, collecting
+from tuner.errors import Mistakes, Problem, UserError, allowed, collecting
 from tuner.interfaces import ImageShape, Model, Output
 from tuner.models import ModelConfig
 from tuner.objectives import mode_of
@@ -133,6 +133,14 @@ class TrialConfig(AnyTrial):
             return task
         assert teacher is not None, "the trial has a teacher"
         return Distilled(task, self.distillation, teacher)
+
+    def check_resources(self, gpu: float, ranks: int) -> None:
+        if self.graph != "on" or (gpu and ranks == 1):
+            return
+        why = "it trains in several processes" if ranks > 1 else "a trial has no GPU"
+        message = f"on: the steps of a trial cannot be recorded, since {why}"
+        hint = "set it to auto or to off, or give each trial a GPU, or a share of one, in resources"
+        raise UserError(Problem(message, "trial.graph", hint=hint))
 
     def check_metric(self, name: str) -> None:
         measured = (*self.metrics, *self.costly_metrics)

@@ -19,6 +19,7 @@ from tuner.ray_backend.cluster.resources import (
     TrialResources,
     local_capacity,
     share,
+    share_of,
     with_own_resources,
 )
 from tuner.spec.experiment import ExperimentSpec
@@ -105,6 +106,29 @@ def test_what_no_machine_has_is_refused_whatever_the_sum(
     ):
         with pytest.raises(UserError, match=said):
             share(Resources.model_validate(resources), capacity, trials=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpus", "why"),
+    [
+        ({"trial.graph": "on"}, 0, "a trial has no GPU"),
+        ({"trial.graph": "on", "resources": {"gpu": 0}}, 1, "a trial has no GPU"),
+        ({"trial.graph": "on", "resources": {"gpu": 2}}, 2, "it trains in several processes"),
+        ({"space": {"graph": {"choice": ["off", "on"]}}}, 0, "a trial has no GPU"),
+        ({"trial.graph": "on", "resources": {"gpu": 0.5}}, 1, ""),
+        ({"space": {"graph": {"choice": ["auto", "off"]}}}, 0, ""),
+    ],
+)
+def test_what_cannot_be_recorded_as_a_graph_is_refused(changes: dict[str, Any], gpus: int, why: str) -> None:
+    changes = dict(changes)
+    trial: dict[str, Any] = {"data": {"kind": "digits"}, "model": {"kind": "cnn"}}
+    trial["graph"] = changes.pop("trial.graph", "auto")
+    spec, capacity = experiment(trial=trial, **changes), ClusterResources((NodeResources(8, gpus),))
+    if not why:
+        assert share_of(spec, capacity, 2).slots
+        return
+    with pytest.raises(UserError, match=rf"^trial\.graph: on: the steps of a trial cannot be recorded, since {why}"):
+        share_of(spec, capacity, 2)
 
 
 def test_a_function_of_ones_own_is_one_process_with_all_gpus() -> None:

@@ -168,8 +168,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     length = "" if epochs is None else f" of {counted(epochs, 'epoch')}"
     repeats = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
     address = connection.address_of(address)
-    alone = spec.trial.is_function
-    share = None if address else resources.share(spec.resources, resources.here(), spec.count(), alone=alone)
+    share = None if address else resources.share_of(spec, resources.here(), spec.count())
     slots = share.slots if share else 0
     loading = LoaderResources.of(share.cpu, share.gpu, min(slots, spec.count()), share.ranks) if share else None
     here = f"{min(slots, spec.count())} on this machine"
@@ -183,7 +182,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
         f"objective   {', '.join(f'{objective.mode} {objective.metric}' for objective in spec.objectives)}",
         f"constraints {'; '.join(spec.constraints)}" if spec.constraints else "",
         f"scheduler   {spec.scheduler.kind}" if spec.scheduler.prunes or spec.scheduler.mutates else "",
-        f"each takes  {spec.resources.explain(1 if alone else share.ranks if share else None)}",
+        f"each takes  {spec.resources.explain(1 if spec.trial.is_function else share.ranks if share else None)}",
         f"at once     {at_once}",
         f"may take    {expected}" if expected else "",
         f"data        {data.name}: {spec.trial.data_location()}" if data else "",

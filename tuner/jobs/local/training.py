@@ -162,7 +162,7 @@ def _with_batch_size(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
     """Measure the size of a batch as a job on this machine does, if the file says auto."""
     if not spec.trial.measures_batch_size:
         return spec
-    share = resources.share(spec.resources, resources.here(), spec.count(), alone=spec.trial.is_function)
+    share = resources.share_of(spec, resources.here(), spec.count())
     with found(spec, tracking_uri(spec)) as source, Phases(console) as phases:
         phases.begin("batch size", "measuring the batch size")
         spec, measured = with_measured_batches(spec, measured_here(share, str(source.folder) if source else ""))

@@ -9,6 +9,7 @@ from tuner.formatting import counted
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 from tuner.spec.validation_errors import as_user_error
+from tuner.train.trial_base import merge
 
 _TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
 
@@ -120,6 +121,19 @@ def with_own_resources(spec: ExperimentSpec) -> tuple[ExperimentSpec, str]:
         note += f"; the file says {', '.join(differing)}, which is used"
     with as_user_error(Resources, "resources"):
         return spec.model_copy(update={"resources": Resources.model_validate(requested | in_file)}), note
+
+
+def share_of(spec: ExperimentSpec, capacity: ClusterResources, trials: int) -> TrialResources:
+    """Return the resources of each trial of an experiment, and how many of so many trials fit.
+
+    Raises:
+        UserError: A trial asks for more than any present or future node has, or demands what it does not ask for.
+    """
+    found = share(spec.resources, capacity, trials, alone=spec.trial.is_function)
+    spec.trial.check_resources(found.gpu, found.ranks)
+    for value in spec.space["graph"].corners() if "graph" in spec.space else ():
+        merge(spec.trial, {"graph": value}).check_resources(found.gpu, found.ranks)
+    return found
 
 
 def share(resources: Resources, capacity: ClusterResources, trials: int, *, alone: bool = False) -> TrialResources:
