@@ -215,6 +215,22 @@ class ClassCounts:
     counts: tuple[int, ...]
     samples: int
 
+    @classmethod
+    def of(cls, target: Target, values: Tensor) -> "ClassCounts | None":
+        """Count them in the values of a target, as `TargetKind` describes these; None if it has no classes."""
+        if target.kind == "values":
+            return None
+        if target.kind == "multilabel":
+            return cls(tuple(map(int, values.sum(dim=0).tolist())), len(values))
+        if target.kind == "mask":
+            values = values[values != IGNORED]
+        elif target.kind == "instances":
+            values = instances.boxes_of(values, instances.NUMBERS - 1)[0][..., 4]
+        elif target.kind == "boxes":
+            values = values[..., 4]
+        known = values[values >= 0].long()
+        return cls(tuple(known.bincount(minlength=target.size).tolist()), len(known))
+
 
 @dataclass(frozen=True)
 class Output:

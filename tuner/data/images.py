@@ -15,8 +15,7 @@ from tuner.config import Config
 from tuner.data.augmentation import Augment
 from tuner.data.decoding import Form
 from tuner.data.loading.source import LoaderResources, Source, batch_of, on_device, order_of
-from tuner.instances import NUMBERS, boxes_of
-from tuner.interfaces import IGNORED, Batch, ClassCounts, ImageShape, Target, Targets
+from tuner.interfaces import Batch, ClassCounts, ImageShape, Target, Targets
 
 Split = Literal["train", "test"]
 OnceRead = Literal["train", "validation", "test"]
@@ -147,25 +146,9 @@ class ImageData(Config):
 
     def class_counts(self) -> dict[str, ClassCounts]:
         """Count how often the classes of each target occur in the training set, which `limit` may have shortened."""
-        targets = self.targets_in("train")
-        counts = {}
-        for name, target in self.targets.items():
-            values = targets[name]
-            if target.kind == "class":
-                counts[name] = ClassCounts(tuple(values.bincount(minlength=target.size).tolist()), len(values))
-            elif target.kind == "multilabel":
-                counts[name] = ClassCounts(tuple(map(int, values.sum(dim=0).tolist())), len(values))
-            elif target.kind == "mask":
-                known = values[values != IGNORED].long()
-                counts[name] = ClassCounts(tuple(known.bincount(minlength=target.size).tolist()), len(known))
-            elif target.kind == "instances":
-                classes = boxes_of(values, NUMBERS - 1)[0][..., 4]
-                known = classes[classes >= 0].long()
-                counts[name] = ClassCounts(tuple(known.bincount(minlength=target.size).tolist()), len(known))
-            elif target.kind == "boxes":
-                classes = values[..., 4][values[..., 4] >= 0].long()
-                counts[name] = ClassCounts(tuple(classes.bincount(minlength=target.size).tolist()), len(classes))
-        return counts
+        values = self.targets_in("train")
+        counts = {name: ClassCounts.of(target, values[name]) for name, target in self.targets.items()}
+        return {name: each for name, each in counts.items() if each is not None}
 
     def targets_in(self, split: str) -> Targets:
         """The targets of the ``train``, ``validation`` or ``test`` set that are known without decoding its images.
