@@ -40,6 +40,11 @@ class Images:
         """Bytes of an image."""
         return self.images.shape[1:].numel()
 
+    @property
+    def is_read(self) -> bool:
+        """No: they lie on the device."""
+        return False
+
     def __len__(self) -> int:
         return len(self.images)
 

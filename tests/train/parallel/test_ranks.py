@@ -149,9 +149,11 @@ def test_two_processes_train_as_one_does(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("cache", ["disk", "none"])
-def test_images_that_are_read_batch_by_batch_are_shared_out(cache: str, tmp_path: Path, own_data_dir: Path) -> None:
+@pytest.mark.parametrize("augment", [{"flip": True, "color": 0.3}, {"cutmix": 1.0}])
+def test_images_that_are_read_batch_by_batch_are_shared_out(
+    cache: str, augment: dict[str, Any], tmp_path: Path, own_data_dir: Path
+) -> None:
     folder = photos.write(tmp_path / "photos")
-    augment = {"flip": True, "color": 0.3}
     data = photos.read(folder, cache=cache, batch_size=8, augment=augment, balance="sampler").model_dump()
     config = trial(data=data, model={"kind": "mlp", "width": 8}, epochs=1)
     loading = LoaderResources(1)

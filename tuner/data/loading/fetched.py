@@ -53,6 +53,10 @@ class Fetched(ABC):
     def image_bytes(self) -> int:
         return self._decoder.image_bytes
 
+    @property
+    def is_read(self) -> bool:
+        return True
+
     def __len__(self) -> int:
         return len(self._names)
 

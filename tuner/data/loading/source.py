@@ -21,6 +21,10 @@ class Source(Protocol):
     def image_bytes(self) -> int:
         """Bytes of an image before it is scaled."""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether each batch is read or decoded anew, which takes the host time, and does not lie on the device."""
+
     def __len__(self) -> int: ...
 
     def first(self, count: int) -> "Source":

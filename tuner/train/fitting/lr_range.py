@@ -61,6 +61,11 @@ class _OneBatch:
         """The device of the batch."""
         return self.batch.inputs.device
 
+    @property
+    def is_read(self) -> bool:
+        """No: it lies on the device."""
+        return False
+
     def __len__(self) -> int:
         return len(self.batch)
 

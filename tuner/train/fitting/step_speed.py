@@ -52,6 +52,11 @@ class Repeated:
         """Bytes of an image before it is scaled."""
         return self.images.image_bytes
 
+    @property
+    def is_read(self) -> bool:
+        """No: they lie on the device."""
+        return False
+
     def __len__(self) -> int:
         return self.count
 

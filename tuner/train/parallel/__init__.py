@@ -7,6 +7,7 @@ alone; what it knows of torch.distributed stands in here.
 ==============  ==================================================================
 ranks.py        what the loop asks of the ranks, and how one process alone answers
 sharding.py     which samples of a batch and of a set a rank computes
+gathering.py    whole batches whose images the ranks decode together
 group.py        how several processes answer
 batchnorm.py    batch normalization over all ranks
 settings.py     the section ``trial.parallel``

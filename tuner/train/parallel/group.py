@@ -22,6 +22,7 @@ from tuner.errors import Problem, UserError
 from tuner.interfaces import Batch, Model
 from tuner.tasks.base import TaskMeter
 from tuner.train.parallel.batchnorm import synchronized
+from tuner.train.parallel.gathering import gathered_batches
 from tuner.train.parallel.settings import Parallel
 from tuner.train.parallel.sharding import Portion, Shard, pieces_of
 from tuner.train.step.recording import Unrecorded
@@ -105,11 +106,14 @@ class Group:
         whole = list(torch.split(data.order(seed), size))
         whole[steps - 1 :] = [torch.cat(whole[steps - 1 :])]
         plans = [tuple(pieces_of(len(each), micro_size, self.rank, self.ranks)) for each in whole]
-        if self._needs_whole_batch:
-            parts = whole
+        if not self._needs_whole_batch:
+            own = [torch.cat([each[piece.rows] for piece in plan]) for each, plan in zip(whole, plans, strict=True)]
+            made = data.batches_of(own)
+        elif data.is_read:
+            made = gathered_batches(data, whole, self.rank, self.ranks)
         else:
-            parts = [torch.cat([each[piece.rows] for piece in plan]) for each, plan in zip(whole, plans, strict=True)]
-        for each, plan, batch in zip(whole, plans, data.batches_of(parts), strict=True):
+            made = data.batches_of(whole)
+        for each, plan, batch in zip(whole, plans, made, strict=True):
             yield Shard(batch.inputs, batch.targets, None, plan, len(each))
 
     def micro_batches(self, batch: Batch, size: int) -> Iterator[tuple[Batch, float]]:

@@ -104,6 +104,10 @@ class Portion:
     def image_bytes(self) -> int:
         return self._data.image_bytes
 
+    @property
+    def is_read(self) -> bool:
+        return self._data.is_read
+
     def __len__(self) -> int:
         return len(self._places)
 

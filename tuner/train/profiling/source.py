@@ -48,6 +48,10 @@ class WatchedSource:
     def image_bytes(self) -> int:
         return self._source.image_bytes
 
+    @property
+    def is_read(self) -> bool:
+        return self._source.is_read
+
     def __len__(self) -> int:
         whole = len(self._source)
         return min(whole, self.most) if self._is_shorter and self.most is not None else whole
