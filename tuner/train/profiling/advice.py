@@ -67,7 +67,6 @@ def _on_gpu(profile: Profile, gpu: float | str) -> Iterator[tuple[float, str]]:
     if share >= _COMPUTING:
         longest = profile.operators[0].name if profile.operators else ""
         ways = ["trial.precision: bfloat16 computes matrices faster"] if profile.precision == "float32" else []
-        ways += ["trial.compile: on joins kernels"] if getattr(profile.config, "compile", None) == "off" else []
         ways += ["a smaller trial.model or smaller images compute less"]
         yield share, f"the GPU computes for {share:.0%} of the time, longest {longest}: {'; '.join(ways)}"
 
