@@ -182,7 +182,7 @@ def test_a_job_and_what_is_recorded_of_it(file: Path, monkeypatch: pytest.Monkey
     mlflow.set_tracking_uri(f"sqlite:///{file.parent / 'mlflow.db'}")
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
     [parent] = [run for run in runs if run.data.tags["tuner.role"] == "parent"]
-    assert parent.data.tags["tuner.batch_size"].startswith(f"batch size {size}, measured on cpu: 16 ")
+    assert parent.data.tags["tuner.batch_size"].startswith(f"batch size {size}, measured on cpu: 16: ")
     trials = [run for run in runs if run.data.tags["tuner.role"] != "parent"]
     assert [run.data.tags["fixed.data.batch_size"] for run in trials] == [str(size)] * 3
 

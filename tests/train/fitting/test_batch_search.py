@@ -76,11 +76,11 @@ class TestDownward:
 def test_it_says_what_was_measured() -> None:
     measured = Measured(32, {16: 1234.5, 32: 2000, 64: 3.14}, "64 do not fit in memory", "cpu", "width=8", 12)
     assert measured.explain() == (
-        "batch size 32, measured on cpu with width=8: 16 1,234, 32 2,000, 64 3.1 images/s; 64 do not fit in memory; "
+        "batch size 32, measured on cpu with width=8: 16: 1,234, 32: 2,000, 64: 3.1 images/s; 64 do not fit in memory; "
         "12 steps an epoch"
     )
     shared = Measured(64, {16: 100, 32: 200}, "it ended", "cuda", ranks=2)
-    assert shared.explain().startswith("batch size 64 for 2 processes, measured in one of them on cuda: 16 100,")
+    assert shared.explain().startswith("batch size 64 for 2 processes, measured in one of them on cuda: 16: 100,")
 
 
 class Narrow(Digits):

@@ -47,7 +47,7 @@ class Measured:
 
     def explain(self) -> str:
         """What was measured, in a sentence."""
-        speeds = ", ".join(f"{size} {_brief(speed)}" for size, speed in sorted(self.speeds.items()))
+        speeds = ", ".join(f"{size}: {_brief(speed)}" for size, speed in sorted(self.speeds.items()))
         model = f" with {self.model}" if self.model else ""
         steps = f"; {counted(self.steps, 'step')} an epoch" if self.steps else ""
         shared = f" for {self.ranks} processes" if self.ranks > 1 else ""

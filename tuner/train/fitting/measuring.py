@@ -76,6 +76,7 @@ class _Meter:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._process: subprocess.Popen[str] | None = None
+        self._device = ""
 
     def begin(self) -> Ready:
         """Start the process, and wait until it can measure."""
@@ -99,7 +100,9 @@ class _Meter:
             message = "auto finds none: the data and the model alone do not fit in memory"
             hint = "give a trial more memory: fewer at once by a larger resources.cpu or resources.gpu"
             raise UserError(Problem(message, KEY, hint=hint))
-        return Ready(**answer)
+        ready = Ready(**answer)
+        self._device = ready.device
+        return ready
 
     def measure(self, size: int) -> float | None:
         """Measure the images per second of a size; None if it does not fit in memory."""
@@ -107,6 +110,8 @@ class _Meter:
             self.begin()
         answer = self._ask(str(size))
         speed: float | None = None if answer is None else answer["speed"]
+        if speed is None and self._device == "cuda":  # what is left of a graph that was being captured may break others
+            self.close()
         return speed
 
     def close(self) -> None:
