@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,7 +35,7 @@ _MEETING = timedelta(minutes=5)
 _STEP = timedelta(days=1)
 """How long a rank waits for the others in a step: the first one saves, and waits for the driver. Ends are noticed."""
 _aborting = Lock()
-_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+_LOOPBACK = ("lo", "lo0")
 """The ranks are on one node: nobody else is to reach them, whatever the name of the host stands for."""
 
 
@@ -205,8 +206,9 @@ def joined(rank: int, ranks: int, store: Path, device: torch.device, settings: P
         device: The device of this process.
         settings: The section ``trial.parallel``.
     """
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ.setdefault(name, _LOOPBACK)
+    for interface in {name for _, name in socket.if_nameindex()} & {*_LOOPBACK}:
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, interface)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     meeting = dist.FileStore(str(store), ranks)  # type: ignore[attr-defined]
