@@ -287,7 +287,7 @@ class TestInspect:
             (write_yolo(here / "farm", 20, 6, 4) / "data.yaml").unlink()
         status, said = tuner(here, "inspect", "farm")
         assert status == 1
-        assert "tuner inspect and tuner init take them as --classes cat,dog" in said
+        assert "tuner inspect, init and evaluate take them as --classes cat,dog" in said
         status, said = tuner(here, "inspect", "farm", "--classes", "cow, ewe,hen")
         assert status == 0, said
         assert "3 classes" in said

@@ -258,7 +258,8 @@ def test_what_lies_at_places(target: str, tmp_path: Path) -> None:
     assert isinstance(data, MNISTScenes)
     write(data, tmp_path / "files", sorted(data.targets[target].classes, reverse=True))
     wanted = {name.removeprefix("val_"): value for name, value in reported.items() if name.startswith("val_")}
-    for arguments in (["scenes.yaml", "--split", "validation"], ["files"]):
+    paths = ["files", "files/annotations/all.json"] if target == "boxes" else ["files"]
+    for arguments in (["scenes.yaml", "--split", "validation"], *([each] for each in paths)):
         status, said = tuner(tmp_path, "evaluate", "trained/8", *arguments, "--json", "--resamples", "30")
         assert status == 0, said
         found = said_as_json(said)

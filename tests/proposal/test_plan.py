@@ -13,7 +13,7 @@ from tuner.data.encoded.boxes.listing import listing_of
 from tuner.errors import UserError
 from tuner.proposal.cost import Cost
 from tuner.proposal.layout import Layout
-from tuner.proposal.layouts import layout_of
+from tuner.proposal.layouts import is_data, layout_of
 from tuner.proposal.machine import Machine
 from tuner.proposal.plan import Plan, plan
 from tuner.proposal.text import name_of, text_of
@@ -282,6 +282,14 @@ def test_images_with_boxes_get_a_detector(
         written.write_text(text_of(planned, layout, machine, "farm"))
         spec = load(written)
         assert spec.objective.metric == "val_map" and set(planned.first) == set(planned.space)
+
+
+def test_a_file_of_coco_is_data_by_itself(tmp_path: Path) -> None:
+    file = write_coco(tmp_path / "farm") / "annotations" / "instances_train2017.json"
+    (tmp_path / "experiment.json").write_text('{"name": "farm"}')
+    assert is_data(file) and not is_data(tmp_path / "experiment.json") and not is_data(tmp_path / "none.json")
+    wanted = {"kind": "coco", "root": str(tmp_path / "farm"), "annotations": "annotations/instances_train2017.json"}
+    assert layout_of(file).fields == wanted
 
 
 def test_broken_boxes_are_told_and_are_of_no_other_layout(tmp_path: Path) -> None:

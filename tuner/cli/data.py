@@ -45,10 +45,10 @@ def inspect(
     an experiment it also writes a page with augmented training images. Exit status 1: training would refuse the data,
     or fail on a file.
     """
-    from tuner.proposal.layouts import LISTS
+    from tuner.proposal.layouts import is_data
 
     streams.ignore_closed_stdout()
-    if path.is_dir() or path.suffix.lower() in LISTS:
+    if is_data(path):
         if output is not None or overrides:
             option = "--output" if output is not None else "KEY=VALUE"
             raise UserError(Problem("a folder has no augmentation", option, hint="give an experiment's YAML file"))

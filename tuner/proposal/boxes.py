@@ -24,16 +24,27 @@ def kind_of_boxes(root: Path) -> type[BoxedImages] | None:
     return VOCDetection if _is_voc(root) else None
 
 
+def is_coco_file(path: Path) -> bool:
+    """Whether a file is one of COCO's, by what stands at its start."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as opened:
+        head = opened.read(_HEAD)
+    return b'"images"' in head or b'"annotations"' in head
+
+
+def fields_of_coco_file(path: Path) -> dict[str, str]:
+    """The fields of a dataset whose boxes stand in a file of COCO's, alone or in a folder ``annotations``."""
+    root = path.parent.parent if path.parent.name == "annotations" else path.parent
+    return {"root": str(root), "annotations": path.relative_to(root).as_posix()}
+
+
 def _is_coco(root: Path) -> bool:
     try:
         file = files_in(root).get("train")
     except Mistakes:  # several files for one set: reading it says so
         return True
-    if file is None:
-        return False
-    with file.open("rb") as opened:
-        head = opened.read(_HEAD)
-    return b'"images"' in head or b'"annotations"' in head
+    return file is not None and is_coco_file(file)
 
 
 def _is_yolo(root: Path) -> bool:

@@ -138,7 +138,7 @@ def _with_option(problem: Problem) -> Problem:
     """The problem, with the option that is the way out of it."""
     if problem.key != "classes":
         return problem
-    return replace(problem, hint=f"{problem.hint}; tuner inspect and tuner init take them as --classes cat,dog")
+    return replace(problem, hint=f"{problem.hint}; tuner inspect, init and evaluate take them as --classes cat,dog")
 
 
 def _sizes(data: EncodedImages, names: list[str]) -> Iterator[tuple[int, int]]:

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from tuner.data import CSVImages, ImageFolder, ImageMaskFolder, ParquetImages
+from tuner.data import COCO, CSVImages, ImageFolder, ImageMaskFolder, ParquetImages
+from tuner.data.encoded.boxes.boxed import BoxedImages
 from tuner.data.encoded.csv.listing import columns_of
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.proposal.boxes import kind_of_boxes
+from tuner.proposal.boxes import fields_of_coco_file, is_coco_file, kind_of_boxes
 from tuner.proposal.layout import Broken, Given, Layout, NotThis, read
 from tuner.proposal.masks import fields_of_masks
 
 _CSV = (".csv", ".tsv")
-LISTS = (*_CSV, ".parquet")
+_LISTS = (*_CSV, ".parquet")
 """Suffixes of files that list or hold images."""
 _NOTHING: Given = MappingProxyType({})
 _COLUMNS = {
@@ -21,6 +22,11 @@ _COLUMNS = {
     "group": ("group", "patient", "patient_id", "subject", "subject_id"),
 }
 """Fields of a CSV file, and the names of columns that mean them, in any case."""
+
+
+def is_data(path: Path) -> bool:
+    """Whether a path is one of data, and not of an experiment: a folder, or a file that lists or holds images."""
+    return path.is_dir() or path.suffix.lower() in _LISTS or is_coco_file(path)
 
 
 def image_folder(path: Path, given: Given) -> Layout:
@@ -51,17 +57,21 @@ def image_mask_folder(path: Path, given: Given) -> Layout:
 
 
 def images_with_boxes(path: Path, given: Given) -> Layout:
-    """Recognize a folder of images whose boxes stand in files of COCO, YOLO or Pascal VOC.
+    """Recognize a folder of images whose boxes stand in files of COCO, YOLO or Pascal VOC, or such a file of COCO.
 
     Raises:
         NotThis: It is not one.
     """
-    member = kind_of_boxes(path) if path.is_dir() else None
-    if member is None:
+    if is_coco_file(path):
+        member: type[BoxedImages] = COCO
+        fields = fields_of_coco_file(path)
+    elif path.is_dir() and (found := kind_of_boxes(path)) is not None:
+        member, fields = found, {"root": str(path)}
+    else:
         raise NotThis
     called = "images with boxes"
     try:
-        return read(called, {"kind": member.model_fields["kind"].default, "root": str(path)}, member, given)
+        return read(called, {"kind": member.model_fields["kind"].default, **fields}, member, given)
     except NotThis as error:
         raise NotThis(*error.problems, layout=called) from None
 

@@ -20,7 +20,7 @@ from tuner.deploy.listing import Item
 from tuner.errors import Problem, UserError, allowed
 from tuner.interfaces import Target
 from tuner.jobs.local.data_check import opened as opened_experiment
-from tuner.proposal.layouts import LISTS, layout_of
+from tuner.proposal.layouts import is_data, layout_of
 
 SPLITS: tuple[OnceRead, ...] = get_args(OnceRead)
 WHOLE = "all"
@@ -117,7 +117,7 @@ def evaluation_set(
     if not path.exists():
         hint = "give a folder of images, a CSV or Parquet file, or an experiment's YAML file"
         raise UserError(Problem("no such file or folder", where=str(path), hint=hint))
-    if path.is_dir() or path.suffix.lower() in LISTS:
+    if is_data(path):
         return _of_files(path, split, given, order)
     if given:
         hint = f"leave it out; the experiment says it: trial.data.{next(iter(given))}"
