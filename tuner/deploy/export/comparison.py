@@ -1,21 +1,18 @@
 """The comparison of an exported file with its model, before the file is kept."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tuner.deploy.export.base import Run
 from tuner.deploy.export.differences import BOUND, difference
+from tuner.deploy.export.rounding import computed, nearly_computed
 from tuner.train.exporting.graph import Graph
 from tuner.train.signature import OutputSignature
 
 _AT_ONCE = 4
 """Images that are compared at once; the first is compared alone, too, as files take any number."""
-_SHIFT = 2.0**-22
-"""Shares of weights, and of the range of pixels, that are about as large as what rounding changes."""
 _TRIES = 8
 """Times that a model is computed anew to see what rounding decides: each has an even chance to show a tie."""
 
@@ -39,7 +36,8 @@ def compare(graph: Graph, run: Run, images: Tensor) -> Comparison:
     """Compare a file with its model.
 
     An image is left out if the objects that the model itself finds differ at least half as much as those of the file do
-    when the last digits of its weights and of the pixels change; unless more than half of the images would be.
+    when the last digits of its weights, of the pixels and of scores change; unless more than half of the images would
+    be.
 
     Args:
         graph: The model.
@@ -49,7 +47,7 @@ def compare(graph: Graph, run: Run, images: Tensor) -> Comparison:
     outputs = graph.signature.outputs
     largest, disputed, objects, undecided = 0.0, 0.0, 0, 0
     for number, batch in enumerate((images[:1], *torch.split(images, _AT_ONCE))):
-        ours, theirs = _computed(graph, batch), run(batch)
+        ours, theirs = computed(graph, batch), run(batch)
         for name, output in outputs.items():
             found = _differences(graph, ours[name], theirs[name], output)
             left_out = _decided_by_rounding(graph, name, batch, ours[name], found) if output.boxes else set()
@@ -76,32 +74,10 @@ def _decided_by_rounding(graph: Graph, head: str, images: Tensor, ours: Tensor, 
     output, decided = graph.signature.outputs[head], set[int]()
     left = [index for index, each in enumerate(found) if BOUND < each < float("inf")]
     for seed in range(_TRIES if left else 0):
-        with _shifted(graph, seed):
-            noise = torch.rand(images[left].shape, generator=torch.Generator().manual_seed(seed)) - 0.5
-            others = _computed(graph, images[left] + 2 * 255 * _SHIFT * noise)[head]
+        others = nearly_computed(graph, images[left], seed)[head]
         differs = _differences(graph, ours[left], others, output)
         decided |= {index for index, each in zip(left, differs, strict=True) if 2 * each >= found[index]}
         left = [index for index in left if index not in decided]
         if not left:
             break
     return decided
-
-
-@contextmanager
-def _shifted(module: nn.Module, seed: int) -> Iterator[None]:
-    """Within the body, the last digits of a module's weights are others."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = [each.data for each in module.parameters()]
-    kept = [each.clone() for each in weights]
-    try:
-        for each in weights:
-            each.mul_(1 + 2 * _SHIFT * (torch.rand(each.shape, generator=generator) - 0.5))
-        yield
-    finally:
-        for each, before in zip(weights, kept, strict=True):
-            each.copy_(before)
-
-
-def _computed(graph: Graph, images: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        return dict(zip(graph.signature.outputs, graph(images), strict=True))
