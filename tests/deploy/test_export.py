@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import tuner as package
 from tuner.data.decoding import Form
@@ -31,6 +31,7 @@ from tuner.deploy.export.differences import BOUND, difference
 from tuner.deploy.export.samples import generated
 from tuner.deploy.model import about_of, load_model
 from tuner.errors import UserError
+from tuner.models.detection.selection import Selection
 from tuner.train.checkpoint import Save
 from tuner.train.exporting.graph import Graph
 from tuner.train.signature import OutputSignature, Signature
@@ -197,6 +198,7 @@ def test_the_card_says_how_a_recorded_model_was_searched(model: Path, tmp_path: 
     tags = {"tuner.role": "trial", "tuner.trial": "7", "tuner.status": "completed", "mlflow.parentRunId": job}
     trial = client.create_run(experiment, tags=tags).info.run_id
     client.log_param(trial, "optimizer.lr", "0.003")
+    client.log_metric(trial, "test_accuracy", 0.4375)
     client.log_inputs(trial, [DatasetInput(Dataset("cifar10", "abc123", "local", "{}"))])
     client.log_artifacts(trial, str(model), "checkpoint")
     client.set_terminated(trial)
@@ -206,8 +208,11 @@ def test_the_card_says_how_a_recorded_model_was_searched(model: Path, tmp_path: 
     for text in ("experiment: photos", "job: j1", "trial: 7", "search.kind: bayesian", "trials: 40", "license: mit"):
         assert text in card
     assert "objective: max val_accuracy" in card and "data: cifar10 abc123" in card and "optimizer.lr=0.003" in card
+    assert "| val_accuracy | 0.5 |" in card and "| test_accuracy | 0.4375 |" in card
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["origin"])["search.kind"] == "bayesian"
+        facts = file.metadata()
+    assert json.loads(facts["origin"])["search.kind"] == "bayesian"
+    assert json.loads(facts["metrics"])["test_accuracy"] == 0.4375
 
 
 class TestMistakes:
@@ -375,6 +380,42 @@ class TestTies:
                 objects[0, 0, 4] += 0.1
 
         assert self.found(detector, raise_score)[0] == pytest.approx(0.1, rel=0.1)
+
+    @pytest.mark.parametrize(("gap", "undecided"), [(1.7e-8, 1), (1e-5, 0)])
+    def test_of_small_scores_are_left_out_as_runtimes_approximate_the_sigmoid(self, gap: float, undecided: int) -> None:
+        trial = TrialConfig.model_validate({"data": SCENES, "model": {"kind": "yolo"}, "task": DETECTION})
+        graph = Graph(Overlapping(gap), Signature.of(trial), "overlapping")
+
+        def run(images: Tensor) -> dict[str, Tensor]:
+            """Compute the model, with another first score in white images."""
+            other = Graph(Overlapping(gap, less=2 * gap), graph.signature, graph.kind)
+            is_white = images[:, :1, 0, 0, None] == 255
+            return {"": torch.where(is_white, other(images)[0], graph(images)[0])}
+
+        images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        images[3] = 255
+        found = compare(graph, run, images)
+        assert found.undecided == undecided and (found.difference <= BOUND) == bool(undecided)
+
+
+class Overlapping(nn.Module):
+    """Predicts the same three boxes in each image, of which the first one suppresses the others, and the second none.
+
+    Args:
+        gap: How much surer the first one is than the second.
+        less: How much less sure the first one is than that.
+    """
+
+    def __init__(self, gap: float, less: float = 0.0) -> None:
+        super().__init__()
+        boxes = [[10.0, 0, 32, 29.7], [10, 0, 32, 24.4], [10, 5, 32, 32]]
+        self.boxes = nn.Buffer(torch.tensor([boxes]))
+        self.scores = nn.Buffer(torch.tensor([2e-3 - less, 2e-3 - gap, 2e-3 - 4 * gap]))
+        self.select = Selection(most=4, score=1e-3, overlap=0.65)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = self.scores[None, :, None].expand(len(images), -1, -1)
+        return self.select(scores, self.boxes.expand(len(images), -1, -1), (32, 32))
 
 
 def test_made_up_images_are_of_many_scales(model: Path) -> None:

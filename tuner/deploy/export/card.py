@@ -1,6 +1,5 @@
 """The card of a model: what a person has to know of it, as Hugging Face's model cards have it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -8,6 +7,7 @@ import yaml
 from tuner.deploy.about import About
 from tuner.deploy.export.facts import meaning_of
 from tuner.storage.yaml import write_yaml
+from tuner.tracking.origin import Origin
 from tuner.train.exporting.graph import output_names
 
 _PIPELINES = {
@@ -20,20 +20,21 @@ _PIPELINES = {
 """What Hugging Face calls a task."""
 
 
-def card_of(about: About, path: Path, licence: str, origin: Mapping[str, str]) -> str:
+def card_of(about: About, path: Path, licence: str, origin: Origin) -> str:
     """The card of a model whose weights are in a file, in Markdown with a YAML header.
 
     Args:
         about: What is known of the model.
         path: The file.
         licence: Under which licence the model is; empty if unknown.
-        origin: Where it comes from, as `tuner.tracking.origin` says it.
+        origin: Where it comes from.
     """
     header = {"license": licence or "unknown", "library_name": "tuner", "tags": ["tuner", about.task.kind]}
     if pipeline := _PIPELINES.get(about.task.kind):
         header["pipeline_tag"] = pipeline
     form, names = about.form, output_names(about.signature)
-    metrics = [f"| {name} | {value:.6g} |" for name, value in about.metrics.items() if isinstance(value, int | float)]
+    measured = (about.metrics | dict(origin.test)).items()
+    metrics = [f"| {name} | {value:.6g} |" for name, value in measured if isinstance(value, int | float)]
     sections = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {path.stem}",
@@ -52,7 +53,7 @@ def card_of(about: About, path: Path, licence: str, origin: Mapping[str, str]) -
         "## Metrics",
         "| metric | value |\n| --- | ---: |\n" + "\n".join(metrics) if metrics else "None are recorded.",
         "## Search",
-        "\n".join(f"- {name}: {text}" for name, text in origin.items())
+        "\n".join(f"- {name}: {text}" for name, text in origin.texts.items())
         or "It was exported from a checkpoint alone, whose folder says nothing of a search.",
         "## Training",
         "The configuration of the trial that trained it, its data included:",

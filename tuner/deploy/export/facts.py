@@ -1,11 +1,11 @@
 """What an exported file says of its model, so that it can be used without anything else."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from tuner.deploy.about import About
 from tuner.deploy.output.base import printable
+from tuner.tracking.origin import Origin
 from tuner.train.exporting.graph import BATCH, INPUT, output_names
 from tuner.train.signature import OutputSignature
 from tuner.version import __version__
@@ -13,13 +13,13 @@ from tuner.version import __version__
 _COLOURS = {1: "grey", 3: "red, green, blue"}
 
 
-def facts_of(about: About, licence: str, origin: Mapping[str, str]) -> dict[str, str]:
+def facts_of(about: About, licence: str, origin: Origin) -> dict[str, str]:
     """Texts by name: what a file says of its model.
 
     Args:
         about: What is known of the model.
         licence: Under which licence the model is; empty if unknown.
-        origin: Where it comes from, as `tuner.tracking.origin` says it.
+        origin: Where it comes from.
     """
     signature, form, names = about.signature, about.form, output_names(about.signature)
     classes = {name: list(each.classes) for name, each in signature.outputs.items()}
@@ -34,9 +34,9 @@ def facts_of(about: About, licence: str, origin: Mapping[str, str]) -> dict[str,
         "resize": {"fit": form.resize, "interpolation": "bilinear", "height": form.height, "width": form.width},
         "outputs": {names[head]: meaning_of(each) for head, each in signature.outputs.items()},
         "classes": classes.get("", classes),
-        "metrics": printable(about.metrics),
+        "metrics": printable(about.metrics | dict(origin.test)),
         "signature": signature.model_dump(mode="json"),
-        "origin": dict(origin),
+        "origin": dict(origin.texts),
     }
     texts = {"task": about.task.kind, "model": about.kind, "license": licence or "unknown", "tuner": __version__}
     return texts | {name: json.dumps(value) for name, value in values.items()}
