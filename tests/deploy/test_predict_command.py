@@ -4,6 +4,7 @@ import copy
 import csv
 import io
 import json
+import secrets
 import shutil
 import sys
 from collections.abc import Callable
@@ -201,6 +202,14 @@ class TestOwnModels:
         assert status == 0 and len(lines_of(said)) == 3
         status, said = tuner(here, "predict", "mine", "photos", "--trust", target, "--code", "won")
         assert status == 2 and "there is no folder 'won'" in said
+
+    def test_are_found_in_the_working_directory(self, here: Path, target: str) -> None:
+        module = f"own_{secrets.token_hex(4)}"
+        (here / f"{module}.py").write_text(OWN)
+        trial = here / "mine" / "trial.yaml"
+        trial.write_text(trial.read_text().replace(target, f"{module}:Net"))
+        status, said = tuner(here, "predict", "mine", "photos", "--trust", f"{module}:Net")
+        assert status == 0 and len(lines_of(said)) == 3, said
 
     def test_keep_what_they_have_by_the_name_of_ours(self, here: Path, target: str) -> None:
         model = package.load(here / "mine", trust=[target])

@@ -39,6 +39,11 @@ Code = Annotated[
 ]
 
 
+def _folder_of(code: Path | None, trust: list[str] | None) -> Path | None:
+    """The folder that is searched for the user's code: this one if some is trusted and no other one is named."""
+    return Path.cwd() if trust and code is None else code
+
+
 def predict(
     model: Model,
     images: Annotated[
@@ -98,7 +103,7 @@ def predict(
         given=given,
         batch_size=batch_size,
         trust=trust or (),
-        code=code,
+        code=_folder_of(code, trust),
         uri=uri,
         every=every,
         address=address,
@@ -177,7 +182,7 @@ def evaluate(
         worst=worst,
         batch_size=batch_size,
         trust=trust or (),
-        code=code,
+        code=_folder_of(code, trust),
         uri=uri,
     )
     model, other = pinned(model, uri), compare and pinned(compare, uri)  # an alias may move meanwhile
@@ -253,7 +258,7 @@ def export(
         quantize_to=quantize,
         calibrate=calibrate,
         trust=trust or (),
-        code=code,
+        code=_folder_of(code, trust),
         uri=uri,
     )
     print_exported(written)
