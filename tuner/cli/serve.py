@@ -66,8 +66,9 @@ def serve(
     POST an image to /v1/models/NAME/predict. Where an alias of the registry moves, the new version takes over.
     """
     check_installed(_PACKAGES, "serve", "tuner serve")
-    from tuner.cli.printing.serving import log_on_standard_error, print_ready
+    from tuner.cli.printing.serving import print_ready
     from tuner.deploy.serve.http.server import Address
+    from tuner.deploy.serve.log import log_on_standard_error
     from tuner.deploy.serve.service import Settings
     from tuner.deploy.serve.service import serve as run
 

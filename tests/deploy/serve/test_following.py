@@ -5,6 +5,7 @@ import base64
 import io
 import itertools
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator
@@ -243,9 +244,13 @@ def test_a_registry_that_is_away_changes_nothing(followed: Followed, caplog: pyt
     for _ in range(2):
         followed.look()
         assert followed.answering == "2 candidate"
+        assert followed.service.ask("/health").json == {"status": "ready", "registry": "away"}
     assert caplog.text.count("the registry does not answer") == 1
+    caplog.set_level(logging.INFO)
     (registry.folder / "away.db").rename(registry.file)
     registry.forget("champion")
     registry.forget("candidate")
     followed.look()
     assert followed.answering == "1 champion", "a champion whose alias is deleted stays"
+    assert followed.service.ask("/health").json == {"status": "ready"}
+    assert "the registry answers again" in caplog.text and "there is no candidate any more" in caplog.text

@@ -17,6 +17,7 @@ from tuner.deploy.serve.answering.predictor import Model
 from tuner.deploy.serve.answering.replica import Replica
 from tuner.deploy.serve.http.token import token_for
 from tuner.deploy.serve.limits import MEGABYTE, MOST_PIXELS, Limits
+from tuner.deploy.serve.log import log_on_standard_error
 from tuner.deploy.serve.rollout.naming import wanted
 from tuner.deploy.serve.wiring import Wiring
 from tuner.ray_backend.ingress import deployment
@@ -115,6 +116,7 @@ async def _make(arguments: Arguments, threads: int, has_gpu: bool) -> Any:
     Raises:
         UserError: There is no token, or a model cannot be served.
     """
+    log_on_standard_error()
     models, uri = wanted(arguments.models), absolute(arguments.uri or default_uri())
     token = token_for(_EVERYWHERE, arguments.token_file)
     backend = InThisProcess(arguments.limits, threads, has_gpu)

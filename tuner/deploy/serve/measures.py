@@ -38,6 +38,9 @@ class Measures:
             ("model", "role"),
             registry=self._registry,
         )
+        self.away = Gauge(
+            "tuner_registry_away", "1 if the registry that is followed does not answer", registry=self._registry
+        )
         self.ready = Gauge("tuner_model_ready", "1 if a model answers", ("model",), registry=self._registry)
 
     def text(self) -> bytes:

@@ -46,6 +46,7 @@ def application(models: Models, limits: Limits, measures: Measures, token: str |
     )
     admission = Admission(limits)
     measures.waiting.set_function(lambda: admission.requests)
+    measures.away.set_function(lambda: float(models.registry_is_away))
     for name in models.all:
         measures.ready.labels(name).set_function(partial(_is_ready, models, name))
         for role in ROLES:
@@ -196,7 +197,7 @@ def _add_health(app: FastAPI, models: Models, measures: Measures) -> None:
     async def ready() -> Response:
         if missing := models.missing:
             return JSONResponse({"status": "loading", "missing": missing}, 503, headers={"Retry-After": str(_LOADING)})
-        return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "ready"} | ({"registry": "away"} if models.registry_is_away else {}))
 
     async def metrics() -> Response:
         return Response(measures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

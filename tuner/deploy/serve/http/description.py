@@ -44,7 +44,11 @@ _NO_MODEL: _Responses = {404: _json("There is no such model.", _ERROR)}
 
 LIVE: _Responses = {200: _json("It runs.", _object(status={"const": "live"}))}
 READY: _Responses = {
-    200: _json("All models answer.", _object(status={"const": "ready"})),
+    200: _json(
+        "All models answer. `registry` is there while the registry does not answer: the versions stay as they are.",
+        _object(status={"const": "ready"})
+        | {"properties": {"status": {"const": "ready"}, "registry": {"const": "away"}}},
+    ),
     503: _json("Some are still being loaded.", _object(status={}, missing={"type": "array"})),
 }
 METRICS: _Responses = {200: {"description": "Counters.", "content": {"text/plain": {}}}, **_UNAUTHORIZED}

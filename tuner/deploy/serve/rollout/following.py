@@ -46,7 +46,6 @@ class Follower:
         followed = [(each.name, each.followed) for each in wanted]
         self._followed = {name: leads for name, leads in followed if leads is not None}
         self._with_candidates = share > 0
-        self._is_away = False
 
     async def run(self) -> None:
         """Follow for ever. A version that takes long to load keeps no other model back."""
@@ -71,7 +70,7 @@ class Follower:
         except Exception as error:
             self._away(error)
             return
-        self._is_away = False
+        self._back()
         champion = addresses.get(alias)
         if champion is not None:  # one whose alias was deleted stays, as long as no other is named
             await self._follow(name, "champion", champion)
@@ -86,7 +85,7 @@ class Follower:
             self._models[name].refused.pop(role, None)
         if address is None and current is not None:
             self._versions.drop(name, role)
-            _log.warning("%s: there is no %s any more", name, role)
+            _log.info("%s: there is no %s any more", name, role)
         elif address is not None and (current is None or current.address != address):
             await self._bring(name, role, address)
 
@@ -108,11 +107,17 @@ class Follower:
             return
         refused.pop(role, None)
         self._measures.changes.labels(name, role, "taken over").inc()
-        _log.warning("%s: %s answers now as %s", name, address, role)
+        _log.info("%s: %s answers now as %s", name, address, role)
 
     def _away(self, error: Exception) -> None:
         """Tell once that the registry does not answer; what was loaded stays."""
-        if not self._is_away:
+        if not self._models.registry_is_away:
             why = error.in_a_line if isinstance(error, UserError) else repr(error)
             _log.warning("the registry does not answer, and the models stay as they are: %s", why)
-        self._is_away = True
+        self._models.registry_is_away = True
+
+    def _back(self) -> None:
+        """Tell once that it answers again."""
+        if self._models.registry_is_away:
+            _log.info("the registry answers again")
+        self._models.registry_is_away = False

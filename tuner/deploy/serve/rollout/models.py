@@ -128,6 +128,8 @@ class Models:
 
     def __init__(self, names: list[str], share: float = 0.0) -> None:
         self._deployed = {name: Deployed(name, share, {}) for name in names}
+        self.registry_is_away = False
+        """Whether the registry that is followed did not answer the last time; the versions stay as they are."""
 
     def __getitem__(self, name: str) -> Deployed:
         return self._deployed[name]
