@@ -106,6 +106,9 @@ def test_boxes_and_masks_are_drawn_where_they_are(service: Service, opened: Open
             )
         )
 
+    assert page.locator("#shown").bounding_box()["width"] >= 250, (
+        "a small image is enlarged, so that labels can be read"
+    )
     assert 100 < alpha(10, 30) < 130 and 100 < alpha(58, 38) < 130, "the mask"
     assert alpha(22, 12) == 0 and alpha(61, 60) == 0 and alpha(100, 20) == 0, "its hole, and what is beside it"
     assert alpha(60, 30) > 130, "the edge of the box"
