@@ -52,7 +52,9 @@ def main(answers: int) -> None:
             except (UserError, Mistakes) as error:
                 told, is_answered = {"problems": [asdict(each) for each in error.problems]}, False
             except Exception as error:
-                told = {"out_of_memory": True} if is_out_of_memory(error) else {"error": summary_of(error)}
+                # CPython raises SystemError where there is no memory for the exception that it means.
+                is_short = is_out_of_memory(error) or isinstance(error, SystemError)
+                told = {"out_of_memory": True} if is_short else {"error": summary_of(error)}
                 is_answered = False
             stream.write(f"{json.dumps(told)}\n")
             return is_answered
