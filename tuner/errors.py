@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tuner import aliases
 
@@ -46,6 +46,10 @@ class UserError(Exception):
     def in_a_line(self) -> str:
         """The mistakes as one line of text."""
         return "; ".join(str(problem).replace("\n    ", "; ") for problem in self.problems)
+
+    def elsewhere(self, path: str, name: str) -> Self:
+        """The same mistakes, where a path that means nothing to the user is replaced by the name of what lay there."""
+        return type(self)(*(replace(each, where=each.where.replace(path, name)) for each in self.problems))
 
 
 class Mistakes(ValueError):

@@ -53,8 +53,7 @@ def checkpoint_of(model: str | Path, uri: str | None = None, files: Collection[s
         try:
             yield folder
         except UserError as error:
-            local, source = str(folder), masked(model)
-            raise type(error)(*(replace(p, where=p.where.replace(local, source)) for p in error.problems)) from None
+            raise error.elsewhere(str(folder), masked(model)) from None
 
 
 def _means_folder(model: str) -> bool:

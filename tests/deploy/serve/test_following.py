@@ -13,17 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import pytest
 from PIL import Image
 from served import Near, Registry, Service, png, serving
 
 import tuner
-from tuner.deploy.serve.answering.predictor import Model
+from tuner.deploy.serve.answering.predictor import Model, Predictor
 from tuner.deploy.serve.limits import Limits
 from tuner.deploy.serve.measures import Measures
 from tuner.deploy.serve.rollout.following import Follower
 from tuner.deploy.serve.rollout.naming import Wanted
 from tuner.deploy.serve.rollout.versions import Versions
+from tuner.errors import UserError
 
 PREDICT = "/v1/models/digits/predict"
 LIMITS = Limits()
@@ -196,6 +198,14 @@ def test_a_bad_champion_is_refused_and_the_old_one_stays(
     followed.look()
     assert followed.answering == "1 champion" and not followed.is_refused
     assert "refused" not in followed.service.ask("/v1/models/digits").json
+
+
+def test_a_model_that_a_replica_cannot_load_is_named_as_the_user_does(tmp_path: Path) -> None:
+    folder = checkpoints.small(tmp_path / "model")
+    (folder / "model.pt").write_bytes(b"no weights")
+    with pytest.raises(UserError) as error:
+        Predictor(folder, Model("models:/digits/1"), LIMITS)
+    assert error.value.in_a_line.startswith("models:/digits/1") and str(tmp_path) not in str(error.value)
 
 
 def test_a_champion_with_a_sound_example_takes_over(followed: Followed) -> None:

@@ -22,6 +22,7 @@ from tuner.deploy.serve.answering.npy import array_of
 from tuner.deploy.serve.limits import Limits
 from tuner.errors import Problem, UserError
 from tuner.interfaces import Outputs
+from tuner.storage.uris import masked
 from tuner.tasks.predictions.base import Options
 from tuner.train.device import trial_device
 
@@ -88,7 +89,10 @@ class Predictor:
     """
 
     def __init__(self, folder: Path, model: Model, limits: Limits, *, has_gpu: bool = False) -> None:
-        module = load_model(folder, model.trust, model.code)
+        try:
+            module = load_model(folder, model.trust, model.code)
+        except UserError as error:  # the folder is one of this replica's, on whatever node that is
+            raise error.elsewhere(str(folder), masked(model.source)) from None
         self._about = about_of(module)
         self._limits = limits
         self._pipeline = Pipeline(module, self._about, trial_device(has_gpu))
