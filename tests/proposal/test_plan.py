@@ -284,12 +284,16 @@ def test_images_with_boxes_get_a_detector(
         assert spec.objective.metric == "val_map" and set(planned.first) == set(planned.space)
 
 
-def test_a_file_of_coco_is_data_by_itself(tmp_path: Path) -> None:
+def test_a_file_of_coco_or_yolo_is_data_by_itself(tmp_path: Path) -> None:
     file = write_coco(tmp_path / "farm") / "annotations" / "instances_train2017.json"
     (tmp_path / "experiment.json").write_text('{"name": "farm"}')
     assert is_data(file) and not is_data(tmp_path / "experiment.json") and not is_data(tmp_path / "none.json")
     wanted = {"kind": "coco", "root": str(tmp_path / "farm"), "annotations": "annotations/instances_train2017.json"}
     assert layout_of(file).fields == wanted
+    file = write_yolo(tmp_path / "yard") / "data.yaml"
+    (tmp_path / "experiment.yaml").write_text("name: farm\ntrial: {}\n")
+    assert is_data(file) and not is_data(tmp_path / "experiment.yaml")
+    assert layout_of(file).fields == {"kind": "yolo", "root": str(tmp_path / "yard"), "yaml": "data.yaml"}
 
 
 def test_broken_boxes_are_told_and_are_of_no_other_layout(tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ def is_coco_file(path: Path) -> bool:
     return b'"images"' in head or b'"annotations"' in head
 
 
+def is_yolo_file(path: Path) -> bool:
+    """Whether a file is a data.yaml of YOLO's, by its keys."""
+    if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
+        return False
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {"names", "train"} <= {line.partition(":")[0].strip() for line in lines}
+
+
 def fields_of_coco_file(path: Path) -> dict[str, str]:
     """The fields of a dataset whose boxes stand in a file of COCO's, alone or in a folder ``annotations``."""
     root = path.parent.parent if path.parent.name == "annotations" else path.parent
@@ -50,9 +58,7 @@ def _is_coco(root: Path) -> bool:
 def _is_yolo(root: Path) -> bool:
     file = yaml_in(root)
     if file is not None:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        keys = {line.partition(":")[0].strip() for line in lines}
-        return {"names", "train"} <= keys
+        return is_yolo_file(file)
     labels = (path for pattern in ("labels", "*/labels") for path in root.glob(pattern) if path.is_dir())
     return any(
         file.suffix == ".txt" and file.name != "classes.txt"

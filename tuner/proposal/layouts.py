@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from tuner.data import COCO, CSVImages, ImageFolder, ImageMaskFolder, ParquetImages
+from tuner.data import COCO, CSVImages, ImageFolder, ImageMaskFolder, ParquetImages, YOLOFolder
 from tuner.data.encoded.boxes.boxed import BoxedImages
 from tuner.data.encoded.csv.listing import columns_of
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.proposal.boxes import fields_of_coco_file, is_coco_file, kind_of_boxes
+from tuner.proposal.boxes import fields_of_coco_file, is_coco_file, is_yolo_file, kind_of_boxes
 from tuner.proposal.layout import Broken, Given, Layout, NotThis, read
 from tuner.proposal.masks import fields_of_masks
 
@@ -26,7 +26,7 @@ _COLUMNS = {
 
 def is_data(path: Path) -> bool:
     """Whether a path is one of data, and not of an experiment: a folder, or a file that lists or holds images."""
-    return path.is_dir() or path.suffix.lower() in _LISTS or is_coco_file(path)
+    return path.is_dir() or path.suffix.lower() in _LISTS or is_coco_file(path) or is_yolo_file(path)
 
 
 def image_folder(path: Path, given: Given) -> Layout:
@@ -57,7 +57,7 @@ def image_mask_folder(path: Path, given: Given) -> Layout:
 
 
 def images_with_boxes(path: Path, given: Given) -> Layout:
-    """Recognize a folder of images whose boxes stand in files of COCO, YOLO or Pascal VOC, or such a file of COCO.
+    """Recognize a folder of images with boxes in files of COCO, YOLO or Pascal VOC, or such a file of the first two.
 
     Raises:
         NotThis: It is not one.
@@ -65,6 +65,8 @@ def images_with_boxes(path: Path, given: Given) -> Layout:
     if is_coco_file(path):
         member: type[BoxedImages] = COCO
         fields = fields_of_coco_file(path)
+    elif is_yolo_file(path):
+        member, fields = YOLOFolder, {"root": str(path.parent), "yaml": path.name}
     elif path.is_dir() and (found := kind_of_boxes(path)) is not None:
         member, fields = found, {"root": str(path)}
     else:
