@@ -337,16 +337,17 @@ class TestDifference:
         assert difference(masks, other, self.boxes, 100) == pytest.approx(0.1)
 
 
+@pytest.fixture(scope="module")
+def detector() -> tuple[Graph, Tensor]:
+    trial = TrialConfig.model_validate(
+        {"data": SCENES | {"size": 128}, "model": {"kind": "yolo"}, "task": DETECTION, "precision": "float32"}
+    )
+    torch.manual_seed(0)
+    return Graph(trial.build_model(), Signature.of(trial), "yolo"), generated(Form(3, 128, 128, "pad"))
+
+
 class TestTies:
     """An untrained detector is equally sure of all that it finds: what is left of overlapping boxes is chance."""
-
-    @pytest.fixture(scope="class")
-    def detector(self) -> tuple[Graph, Tensor]:
-        trial = TrialConfig.model_validate(
-            {"data": SCENES | {"size": 128}, "model": {"kind": "yolo"}, "task": DETECTION, "precision": "float32"}
-        )
-        torch.manual_seed(0)
-        return Graph(trial.build_model(), Signature.of(trial), "yolo"), generated(Form(3, 128, 128, "pad"))
 
     def found(self, detector: tuple[Graph, Tensor], change: Callable[[Tensor], None]) -> tuple[float, int]:
         """The difference of a file that computes the model with other kernels, and changes what they find."""

@@ -111,8 +111,14 @@ def assert_same(one: Run, two: Run, within: float = 1e-4) -> None:
 
 def children() -> list[psutil.Process]:
     """The processes of other ranks: the fork server, which is kept for the next trial, starts them."""
-    below = psutil.Process().children(recursive=True)
-    return [each for each in below if each.ppid() != os.getpid() and "forkserver" in str(each.cmdline())]
+    return [each for each in psutil.Process().children(recursive=True) if _is_rank(each)]
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    try:
+        return process.ppid() != os.getpid() and "forkserver" in str(process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended since, or is a zombie
+        return False
 
 
 def assert_none_left() -> None:
@@ -380,7 +386,7 @@ def test_the_others_end_with_a_first_process_that_is_killed(tmp_path: Path) -> N
         f"""
         import sys, time
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        sys.path[:0] = [{str(Path(__file__).parents[2])!r}, {str(Path(__file__).parents[3])!r}]
         sys.path.insert(0, {str(Path(__file__).parents[2] / "support")!r})
         if __name__ == "__main__":
             import test_ranks
