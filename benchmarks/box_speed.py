@@ -119,7 +119,7 @@ def _masks(target: Any) -> Iterator[dict[str, Any]]:
     """The annotations of the objects of an image, whose pixels they number, (H, W)."""
     from pycocotools import mask as rle
 
-    from tuner.instances import classes_of
+    from tuner.interfaces.instances import classes_of
 
     for code in target.unique():
         if code > 0:

@@ -43,8 +43,8 @@ from tuner.data.loading.source import ALONE
 from tuner.data.mnist import _FILES, MNIST
 from tuner.data.placing import placement
 from tuner.errors import Mistakes, UserError
-from tuner.instances import NUMBERS, classes_of, numbers_of
 from tuner.interfaces import IGNORED, NO_BOX, Batch, ImageShape, Output, Outputs, Target
+from tuner.interfaces.instances import NUMBERS, classes_of, numbers_of
 from tuner.models import ModelConfig
 from tuner.objectives import Objective, mode_of
 from tuner.search import SearchConfig

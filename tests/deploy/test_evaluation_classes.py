@@ -7,8 +7,8 @@ from encoded_files import write_coco, write_csv
 
 from tuner.deploy.evaluate.classes import Match
 from tuner.deploy.evaluate.sets import evaluation_set
-from tuner.instances import NUMBERS
 from tuner.interfaces import IGNORED, NO_BOX, Target
+from tuner.interfaces.instances import NUMBERS
 
 INDEX = torch.tensor([2, -1, 0])
 """The model knows the first class of the data as its third, the third as its first, and the second not."""

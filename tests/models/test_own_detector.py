@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tuner.errors import Mistakes, Problem
-from tuner.instances import NUMBERS
 from tuner.interfaces import NO_BOX, ImageShape, Output
+from tuner.interfaces.instances import NUMBERS
 from tuner.models import ImportedModel
 from tuner.train.checkpoint import read_model
 from tuner.train.trial_config import TrialConfig

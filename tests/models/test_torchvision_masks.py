@@ -11,8 +11,8 @@ from torchvision import models
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from tuner.errors import Mistakes
-from tuner.instances import NUMBERS
 from tuner.interfaces import ImageShape, Output
+from tuner.interfaces.instances import NUMBERS
 from tuner.models import TorchvisionModel
 from tuner.models.detection.protocol import objects_of, rows_of
 from tuner.models.pretrained.torchvision import detection as torchvision_detection

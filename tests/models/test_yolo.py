@@ -6,8 +6,8 @@ from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
 from tuner.errors import Mistakes
-from tuner.instances import NUMBERS, boxes_of
 from tuner.interfaces import NO_BOX, ImageShape, Output
+from tuner.interfaces.instances import NUMBERS, boxes_of
 from tuner.models import Yolo
 from tuner.models.detection.assignment import assign
 from tuner.models.detection.boxes import overlaps

@@ -10,34 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Tape:
-    """Records operations on tensors with their very arguments: numbers are as they were, tensors are read anew.
-
-    What is random is drawn anew from the default generator, as a graph on a GPU does.
-    """
-
-    def __init__(self) -> None:
-        self.records = 0
-        self.repeats = 0
-
-    def place(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
-        self.records += 1
-        generator = torch.get_rng_state()
-        with _Recording() as recording:
-            function()
-        torch.set_rng_state(generator)
-        recording.undo()
-
-        def repeat() -> None:
-            self.repeats += 1
-            recording.repeat()
-
-        return repeat
-
-
 class Direct:
     """Records nothing, and has Python compute a function each time that its record is repeated."""
 
@@ -50,11 +22,32 @@ class Direct:
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         self.records += 1
+        recorded = self.recorded(function)
 
         def repeat() -> None:
             self.repeats += 1
-            function()
+            recorded()
 
+        return repeat
+
+    def recorded(self, function: Callable[[], None]) -> Callable[[], None]:
+        """What computes a function."""
+        return function
+
+
+class Tape(Direct):
+    """Records operations on tensors with their very arguments: numbers are as they were, tensors are read anew.
+
+    What is random is drawn anew from the default generator, as a graph on a GPU does.
+    """
+
+    def recorded(self, function: Callable[[], None]) -> Callable[[], None]:
+        generator = torch.get_rng_state()
+        with _Recording() as recording:
+            function()
+        torch.set_rng_state(generator)
+        recording.undo()
+        repeat: Callable[[], None] = recording.repeat
         return repeat
 
 

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from tuner.instances import NUMBERS, boxes_of, classes_of, mask_sides, masks_of, numbers_of
+from tuner.interfaces.instances import NUMBERS, boxes_of, classes_of, mask_sides, masks_of, numbers_of
 from tuner.tasks import InstanceSegmentation
 from tuner.tasks.metrics.instances import BoxesOfInstances, MaskAveragePrecision
 

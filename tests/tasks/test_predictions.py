@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tuner.data.decoding import Form
 from tuner.data.placing import placement
-from tuner.instances import mask_sides
 from tuner.interfaces import IGNORED, Target
-from tuner.placement import Placement
+from tuner.interfaces.instances import mask_sides
+from tuner.interfaces.placement import Placement
 from tuner.tasks import Classification, Detection, InstanceSegmentation, Multilabel, Multitask, SemanticSegmentation
 from tuner.tasks.base import Task
 from tuner.tasks.head import Head

@@ -8,8 +8,8 @@ import torch
 from test_boxes import detections_of, random_boxes
 from torch import Tensor
 
-from tuner.instances import NUMBERS, mask_sides
 from tuner.interfaces import IGNORED
+from tuner.interfaces.instances import NUMBERS, mask_sides
 from tuner.tasks import Classification, Detection, InstanceSegmentation, Multilabel, Multitask, SemanticSegmentation
 from tuner.tasks.base import TaskMeter
 

@@ -37,7 +37,7 @@ def config(**changes: Any) -> TrialConfig:
 class Trained:
     """A trial that was trained on the CPU, with a recorder or without one."""
 
-    def __init__(self, trial: TrialConfig, tape: Tape | Direct | None, micro_batches: int = 1) -> None:
+    def __init__(self, trial: TrialConfig, tape: Direct | None, micro_batches: int = 1) -> None:
         train, validation = trial.data.load()
         recorder = tape or Unrecorded("this is what a record is compared with")
         self.trainer = Trainer(trial, CPU, len(train), micro_batches, recorder=recorder)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 
 from tuner.data.decoding import Form, Resize
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 

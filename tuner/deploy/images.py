@@ -14,7 +14,7 @@ from tuner.data.pixels import Bytes, Unclear, as_bytes
 from tuner.data.placing import placement
 from tuner.deploy.listing import NO_FILE, Item, listed
 from tuner.errors import Problem, UserError
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 
 if TYPE_CHECKING:
     from PIL.Image import Image

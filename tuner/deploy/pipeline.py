@@ -20,8 +20,8 @@ from tuner.deploy.listing import Item
 from tuner.deploy.result import Result, Skipped
 from tuner.errors import Problem, UserError
 from tuner.interfaces import Batch, Outputs
+from tuner.interfaces.placement import Placement
 from tuner.models.memory_format import placed
-from tuner.placement import Placement
 from tuner.process.out_of_memory import is_out_of_memory
 from tuner.tasks.predictions.base import Options, Prediction
 from tuner.train.evaluation import images_at_once, predict

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from tuner.inspection.boxes import Box, Style, boxes_over, true_boxes
 from tuner.inspection.matching import Matches, match
 from tuner.inspection.pictures import objects_over, over, picture
-from tuner.instances import NUMBERS, boxes_of, instances_of
 from tuner.interfaces import IGNORED, Target, TargetKind
+from tuner.interfaces.instances import NUMBERS, boxes_of, instances_of
 from tuner.tasks.head import Head
 from tuner.tasks.predictions.boxes import SCORE
 

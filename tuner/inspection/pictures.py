@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tuner.instances import NUMBERS
 from tuner.interfaces import IGNORED
+from tuner.interfaces.instances import NUMBERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,7 +65,7 @@ def objects_over(image: Tensor, instances: Tensor) -> Tensor:
 
     Args:
         image: float (C, H, W) in [0, 1].
-        instances: Which object each pixel belongs to, int16 or int32 (H, W), as `tuner.instances` codes it.
+        instances: Which object each pixel belongs to, int16 or int32 (H, W), as `tuner.interfaces.instances` codes it.
     """
     codes = instances.cpu().int()
     colours = torch.zeros(3, *codes.shape)

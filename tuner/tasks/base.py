@@ -11,7 +11,7 @@ from torch import Tensor
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem
 from tuner.interfaces import Batch, ClassCounts, Model, Output, Outputs, Target, Targets, WithAuxiliary
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 from tuner.tasks.head import Head
 from tuner.tasks.metrics.meter import ByClass, ErrorKind
 from tuner.tasks.metrics.samples import Array

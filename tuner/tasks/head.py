@@ -9,7 +9,7 @@ from torch import Tensor
 from tuner.config import Config
 from tuner.errors import Mistakes, Problem, allowed
 from tuner.interfaces import Output, Target, TargetKind
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 from tuner.tasks.losses import AnyLoss, LossConfig
 from tuner.tasks.metrics import METERS, TRAINING_METERS
 from tuner.tasks.metrics.meter import ByClass, ErrorKind, Meter, SumMeter

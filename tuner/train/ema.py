@@ -72,9 +72,8 @@ class AveragedWeights:
         whole = [*(weights.keys() - {*real})]
         if real:
             averages, news = _pair(self._averages, weights, real)
-            changes = torch._foreach_sub(news, averages)
-            torch._foreach_mul_(changes, self._shares.index_select(0, number)[0])
-            torch._foreach_add_(averages, changes)
+            share = self._shares.index_select(0, number)[0]
+            torch._foreach_lerp_(averages, news, [share.to(each.dtype) for each in averages])
         if whole:
             torch._foreach_copy_(*_pair(self._averages, weights, whole))
 

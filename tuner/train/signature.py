@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tuner.config import Config
-from tuner.instances import mask_sides
 from tuner.interfaces import ImageShape, Output, Target
+from tuner.interfaces.instances import mask_sides
 from tuner.train.trial_config import TrialConfig
 from tuner.version import __version__
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tuner.data.augmentation import Augment
-from tuner.instances import NUMBERS, boxes_of, classes_of
 from tuner.interfaces import Batch, Target
+from tuner.interfaces.instances import NUMBERS, boxes_of, classes_of
 
 TARGETS = {"instances": Target(5, instances=True)}
 

@@ -25,7 +25,7 @@ from tuner.data.loading.source import ALONE
 from tuner.errors import Problem, UserError, mistakes_in
 from tuner.inspection.augmented import contact_sheet
 from tuner.inspection.datasets import inspect_dataset
-from tuner.instances import NUMBERS, boxes_of
+from tuner.interfaces.instances import NUMBERS, boxes_of
 from tuner.train.trial_config import TrialConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools

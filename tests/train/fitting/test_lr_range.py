@@ -14,6 +14,7 @@ from tuner.train.trial_config import TrialConfig
 
 pytestmark = pytest.mark.slow
 
+SCENES = {"kind": "mnist_scenes", "source": "digits", "size": 48, "scenes": 60, "limit": 16, "batch_size": 8}
 KINDS = [each.model_fields["kind"].default for each in get_args(get_args(OptimizerConfig)[0])]
 
 
@@ -66,26 +67,12 @@ def test_the_rate_of_the_head_rises_in_proportion() -> None:
         {"accumulate": 3, "clip_norm": 1.0, "ema": {}, "schedule": {"kind": "one_cycle"}},
         {
             "task": {"kind": "detection"},
-            "data": {
-                "kind": "mnist_scenes",
-                "source": "digits",
-                "size": 48,
-                "scenes": 60,
-                "limit": 16,
-                "batch_size": 8,
-            },
+            "data": SCENES,
             "model": {"kind": "yolo", "width": 4},
         },
         {
             "task": {"kind": "semantic_segmentation"},
-            "data": {
-                "kind": "mnist_scenes",
-                "source": "digits",
-                "size": 48,
-                "scenes": 60,
-                "limit": 16,
-                "batch_size": 8,
-            },
+            "data": SCENES,
             "model": {"kind": "unet", "width": 4},
         },
     ],

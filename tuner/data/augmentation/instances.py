@@ -8,7 +8,7 @@ from torch import Tensor
 from tuner.data.augmentation.boxes import Boxes
 from tuner.data.augmentation.geometry import nearest
 from tuner.data.augmentation.patches import Bounds, EachBounds, Patch
-from tuner.instances import NUMBERS, boxes_of, numbers_of
+from tuner.interfaces.instances import NUMBERS, boxes_of, numbers_of
 
 
 class Instances:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuner.instances import NUMBERS
 from tuner.interfaces import NO_BOX
+from tuner.interfaces.instances import NUMBERS
 
 _CHUNK = 512
 """Scenes that are composed at once."""
@@ -35,7 +35,7 @@ class Composed:
     Args:
         images: The scenes, uint8 (N, 3, S, S).
         masks: The class of each pixel, uint8 (N, S, S): 0 for the background, else that of the foremost digit plus 1.
-        instances: The digit that each pixel belongs to, int16 (N, S, S), as `tuner.instances` codes it.
+        instances: The digit that each pixel belongs to, int16 (N, S, S), as `tuner.interfaces.instances` codes it.
         boxes: The boxes of what is visible of the digits, and their classes, as `tuner.interfaces.TargetKind` describes
             them, (N, most, 6). A digit that is hidden has none, and one that is nearly hidden is ignored.
     """

@@ -10,8 +10,8 @@ from torch import Tensor
 from tuner.deploy.about import About
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted, some
-from tuner.instances import NUMBERS, classes_of, numbers_of
 from tuner.interfaces import IGNORED, NO_BOX, Target, TargetKind
+from tuner.interfaces.instances import NUMBERS, classes_of, numbers_of
 
 _FITS: dict[TargetKind, str] = {
     "class": "a folder of images with a folder for each class, a CSV or Parquet file with a label for each image",

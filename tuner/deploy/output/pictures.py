@@ -15,8 +15,8 @@ from tuner.deploy.video import Frame, frames
 from tuner.errors import Problem, UserError
 from tuner.inspection.boxes import Box, boxes_over
 from tuner.inspection.pictures import colour, font, objects_over, over
-from tuner.instances import NUMBERS
 from tuner.interfaces import IGNORED
+from tuner.interfaces.instances import NUMBERS
 from tuner.tasks.predictions.base import FoundObject, Pixels, Prediction
 from tuner.tasks.predictions.coding import decoded
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.instances import boxes_of, mask_sides, masks_of
+from tuner.interfaces.instances import boxes_of, mask_sides, masks_of
 from tuner.models.detection.assignment import Assignment
 from tuner.models.detection.layers import convolution
 from tuner.models.detection.selection import Selection

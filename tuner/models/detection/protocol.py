@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner import instances
-from tuner.interfaces import Output
+from tuner.interfaces import Output, instances
 from tuner.models.detection.suppression import NotExportable, has_fixed_shapes
 
 BACKGROUND = 1
@@ -113,7 +112,7 @@ def objects_of(target: Tensor, first: int) -> list[Boxes]:
     """The targets of each image with their masks, without those that are ignored.
 
     Args:
-        target: Which object each pixel belongs to, as `tuner.instances` codes it: int16 or int32 (N, H, W).
+        target: Which object each pixel belongs to, as `tuner.interfaces.instances` codes it: int16 or int32 (N, H, W).
         first: Label of the first class.
     """
     rows, numbers = instances.boxes_of(target, instances.NUMBERS)

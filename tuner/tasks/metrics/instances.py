@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from torch import Tensor
 
-from tuner.instances import NUMBERS, binary_masks, boxes_of, numbers_of
+from tuner.interfaces.instances import NUMBERS, binary_masks, boxes_of, numbers_of
 from tuner.tasks.metrics.boxes import AveragePrecision
 from tuner.tasks.metrics.coco import Array, COCOMeter, categories
 from tuner.tasks.metrics.meter import ByClass, ErrorKind

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from tuner.interfaces import Target
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 
 RLE = dict[str, Any]
 """Which pixels of an image belong to something, in runs as COCO codes them: ``size`` (height, width), ``counts``."""

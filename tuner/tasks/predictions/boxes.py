@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tuner.formatting import some
 from tuner.interfaces import Target
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 from tuner.tasks.predictions.base import RLE, FoundObject, Options, Prediction
 
 SCORE = 0.25

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuner.instances import mask_sides
-from tuner.placement import Placement
+from tuner.interfaces.instances import mask_sides
+from tuner.interfaces.placement import Placement
 from tuner.tasks.predictions.base import RLE
 from tuner.tasks.predictions.boxes import BoxesPrediction
 from tuner.tasks.predictions.coding import encoded

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tuner.interfaces import IGNORED, Target
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 from tuner.tasks.predictions.base import Options, Pixels, Prediction
 from tuner.tasks.predictions.coding import encoded
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from tuner.interfaces import Target
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 from tuner.tasks.predictions.base import Options, Prediction
 
 

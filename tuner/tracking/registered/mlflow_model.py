@@ -24,7 +24,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from tuner.data.decoding import DECODED
 from tuner.formatting import counted
-from tuner.placement import Placement
+from tuner.interfaces.placement import Placement
 from tuner.storage import temporary
 from tuner.tasks import TaskConfig
 from tuner.tasks.predictions.base import Options, as_dict

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from tuner.models.detection import suppression
 
 
-@torch.library.custom_op("tuner::suppress", mutates_args=())
+@library.custom_op("tuner::suppress", mutates_args=())
 def _operator(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
     """It stands in a graph for `_in_onnx`, and is computed nowhere else."""
     return suppression.kept(boxes, scores, overlap, most)

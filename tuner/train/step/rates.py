@@ -131,8 +131,8 @@ class DeviceRates(Rates):
 
     def groups(self) -> list[dict[str, Any]]:
         groups = self._optimizer.state_dict()["param_groups"]
-        there = [{"capturable": False} if "capturable" in group else {} for group in groups]
-        return [group | {"lr": rate} | each for group, rate, each in zip(groups, self._now(), there, strict=True)]
+        own = [each | {"lr": rate} for each, rate in zip(groups, self._now(), strict=True)]
+        return [each | ({"capturable": False} if "capturable" in each else {}) for each in own]
 
     def _now(self) -> list[float]:
         return [group["lr"] for group in self._stand_in.param_groups]

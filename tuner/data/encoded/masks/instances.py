@@ -14,8 +14,8 @@ from tuner.data.encoded.masks.decoding import MaskDecoder
 from tuner.data.encoded.objects.planes import Codes, Planes
 from tuner.data.pixels import Bytes
 from tuner.formatting import some
-from tuner.instances import NUMBERS
 from tuner.interfaces import Targets
+from tuner.interfaces.instances import NUMBERS
 
 _APART = 1000
 """A value from here on is that of an object: label * 1000 + a number within its class. Smaller ones are labels."""

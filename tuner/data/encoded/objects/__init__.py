@@ -1,1 +1,1 @@
-"""Masks of objects, as the codes of `tuner.instances`: how they are drawn, and how they lie behind decoded images."""
+"""Masks of objects, coded as by `tuner.interfaces.instances`: how they are drawn, and lie behind decoded images."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from tuner.data.encoded.objects.planes import Codes
 from tuner.data.encoded.objects.runs import lengths_of, pixels_of
-from tuner.instances import NUMBERS
+from tuner.interfaces.instances import NUMBERS
 
 
 class Object(NamedTuple):

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from tuner.data.decoding import Form, fitted
 from tuner.data.pixels import Bytes
-from tuner.instances import NUMBERS
+from tuner.interfaces.instances import NUMBERS
 
 Codes = np.ndarray[Any, np.dtype[np.int32]]
-"""Which object each pixel of an image belongs to, as `tuner.instances` codes that, int32 (H, W)."""
+"""Which object each pixel of an image belongs to, as `tuner.interfaces.instances` codes that, int32 (H, W)."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.instances import mask_sides
 from tuner.interfaces import ImageShape, Output
+from tuner.interfaces.instances import mask_sides
 from tuner.models.detection.layers import Pad
 from tuner.models.detection.protocol import Boxes, Detector
 from tuner.models.detection.suppression import float32

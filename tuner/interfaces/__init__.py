@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tuner import instances
 from tuner.formatting import counted
+from tuner.interfaces import instances
 
 Outputs = Tensor | dict[str, Tensor]
 """What a model returns: one tensor, or one tensor for each head. The first dimension is the sample."""
@@ -129,7 +129,7 @@ TargetKind = Literal["class", "multilabel", "mask", "boxes", "instances", "value
   and bottom edge in pixels of the image, the index of the class, and 1 if the object is neither trained on nor measured
   (a crowd), else 0. The rest of the rows are `NO_BOX`.
 - ``instances``: any number of objects, each with one of the classes and a mask; int16 or int32 (N, H, W), for each
-  pixel which object it belongs to, as `tuner.instances` codes that.
+  pixel which object it belongs to, as `tuner.interfaces.instances` codes that.
 - ``values``: numbers in a unit; float32 (N, values).
 """
 
@@ -245,7 +245,7 @@ class Output:
             bottom edge in pixels, score in [0, 1] and index of the class, which is -1 in the rows that are left. In
             training mode it is the terms of the loss, (N, T), whose sum is the loss of a sample.
         masks: Whether each of these objects has a mask, too, behind its other values: probabilities, row by row, of the
-            sides that `tuner.instances.mask_sides` returns.
+            sides that `tuner.interfaces.instances.mask_sides` returns.
         classes: The names of the classes of these objects, by index; empty if they are unknown.
     """
 
