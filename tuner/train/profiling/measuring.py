@@ -12,7 +12,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from tuner.data import DataConfig
-from tuner.data.images import Images
 from tuner.data.loading.source import LoaderResources, Source
 from tuner.train.observer import Observer, Phase
 from tuner.train.profiling.source import WatchedSource
@@ -78,7 +77,7 @@ class Opened:
     @property
     def in_memory(self) -> bool:
         """Whether the images lie decoded in memory."""
-        return self._sources is not None and isinstance(self._sources[0], Images)
+        return self._sources is not None and not self._sources[0].is_read
 
 
 class Measuring(Observer):
