@@ -10,6 +10,7 @@ from commands import tuner
 from thread_writers import thread_writers
 
 from tuner.jobs.result import OK
+from tuner.ray_backend.internals import internal
 
 FUNCTIONS = """
 import multiprocessing
@@ -153,6 +154,8 @@ class TrialOutcome:
     def __init__(self, folder: Path, name: str) -> None:
         self.status, self.text = tuner(folder, "run", f"{name}.yaml", "resources.cpu=1", COLUMNS="400")
         (journal,) = (folder / "runs" / name).glob("*/journal.jsonl")
+        self.left: set[Any] = set()
+        """Of the references that the driver holds: those that it did not hold before."""
         self.events: list[dict[str, Any]] = [json.loads(line) for line in journal.read_text().splitlines()]
 
     def of(self, event: str, number: int) -> list[dict[str, Any]]:
@@ -165,10 +168,13 @@ def jobs(one_ray: None, empty_store: Path, tmp_path_factory: pytest.TempPathFact
     shutil.copy(empty_store, folder / "mlflow.db")
     (folder / "own_forms.py").write_text(FUNCTIONS)
     told = {}
+    owned = internal("worker").global_worker.core_worker.get_all_reference_counts
     for name, text in (("many", MANY), ("steps", STEPS)):
         (folder / f"{name}.yaml").write_text(text)
+        before = set(owned())
         with thread_writers():
             told[name] = TrialOutcome(folder, name)
+        told[name].left = set(owned()) - before
     return told
 
 
@@ -184,6 +190,11 @@ def test_every_form_and_every_report_ends_as_it_should(jobs: dict[str, TrialOutc
     assert [each["epoch"] for each in reports] == list(range(1, count + 1))
     assert not reports or reports[-1].get("loss") == last
     assert all(set(each) <= {"loss", "epoch"} for each in reports)
+
+
+@pytest.mark.slow
+def test_the_driver_owns_no_object_of_a_node_that_may_end(jobs: dict[str, TrialOutcome]) -> None:
+    assert not jobs["many"].left and not jobs["steps"].left  # Ray would end the driver with the node
 
 
 @pytest.mark.slow

@@ -203,13 +203,11 @@ def run_trials(
         generator.forget_unbegun()
 
 
-def _trainable(spec: ExperimentSpec, user_mlflow: UserMlflow, user_folder: UserFolder | None) -> Any:
+def _trainable(spec: ExperimentSpec, user_mlflow: UserMlflow, user_folder: UserFolder | None) -> Sent:
     """Return the function that runs on the workers, with the folder of the user's own code if the trial needs it."""
-    trainable = Sent(run_target if spec.trial.is_function else train_trial)
     # Not in each trial's payload: Ray writes that to files, and the store's URI may contain a password.
-    return (
-        tune.with_parameters(trainable, user_folder=user_folder, user_mlflow=user_mlflow) if user_folder else trainable
-    )
+    given = {"user_folder": user_folder, "user_mlflow": user_mlflow} if user_folder else {}
+    return Sent(run_target if spec.trial.is_function else train_trial, **given)
 
 
 def call_on_cluster(

@@ -1,5 +1,6 @@
 """A function reaches a worker by its name, and the driver as it is."""
 
+import functools
 import inspect
 import pickle
 import subprocess
@@ -26,6 +27,14 @@ def test_where_it_is_imported_already_it_is_the_function_itself() -> None:
         assert pickle.loads(pickle.dumps(sent)) is function
         assert vars(sent)["__name__"] == function.__name__
         assert inspect.signature(sent) == inspect.signature(function)
+
+
+def test_what_each_call_is_given_travels_with_it() -> None:
+    sent = Sent(functools.update_wrapper, wrapped=train_trial, assigned=("__name__",))
+    assert list(inspect.signature(sent).parameters)[0] == "wrapper"
+    inspect.signature(sent).bind({})  # so Ray Tune finds out that it takes a config
+    for each in (sent, pickle.loads(pickle.dumps(sent))):
+        assert each(lambda: None).__name__ == "train_trial"
 
 
 @pytest.mark.slow
