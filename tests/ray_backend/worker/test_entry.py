@@ -31,7 +31,7 @@ def test_where_it_is_imported_already_it_is_the_function_itself() -> None:
 
 def test_what_each_call_is_given_travels_with_it() -> None:
     sent = Sent(functools.update_wrapper, wrapped=train_trial, assigned=("__name__",))
-    assert list(inspect.signature(sent).parameters)[0] == "wrapper"
+    assert next(iter(inspect.signature(sent).parameters)) == "wrapper"
     inspect.signature(sent).bind({})  # so Ray Tune finds out that it takes a config
     for each in (sent, pickle.loads(pickle.dumps(sent))):
         assert each(lambda: None).__name__ == "train_trial"
