@@ -89,3 +89,12 @@ def allowed(word: str, candidates: Iterable[str]) -> str:
     similar = aliases.nearest(word, names)
     listing = f"allowed: {', '.join(names)}"
     return f"did you mean {similar}? {listing}" if similar else listing
+
+
+class Damaged(UserError):
+    """A checkpoint, or one of its files, is missing or cannot be read."""
+
+    @property
+    def why(self) -> str:
+        """What is wrong with the checkpoint, without its path."""
+        return "; ".join(problem.message for problem in self.problems)

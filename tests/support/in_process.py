@@ -148,7 +148,7 @@ def in_process() -> Iterator[None]:
         patch.setattr("ray.train._internal.storage._get_ray_train_session_dir", lambda: folder)
         patch.setattr("ray.kill", lambda actor: actor.__ray_terminate__.remote())
         # What belongs to a process, and would be its job's here: its output, and where its code logs.
-        patch.setattr(trainable, "_output", contextlib.nullcontext)
+        patch.setattr(trainable, "trial_output", contextlib.nullcontext)
         patch.setattr(UserMlflow, "enter", lambda self, number: None)
         try:
             yield

@@ -17,6 +17,7 @@ from tuner.train import checkpoint
 from tuner.train.costly import Costly
 from tuner.train.device import pick_device
 from tuner.train.evaluation import latency
+from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.observer import UNOBSERVED, Observer
 from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.trainer import Trainer
@@ -43,6 +44,7 @@ def fit(
     costly: Collection[str] = (),
     observer: Observer = UNOBSERVED,
     ranks: Ranks = ONE_RANK,
+    generators: Generators = OF_PROCESS,
 ) -> str:
     """Train one trial to its end, and call `report` after every epoch.
 
@@ -67,6 +69,7 @@ def fit(
         observer: Is there when the data is opened, and in each phase of an epoch.
         ranks: The processes that train the trial together, each of which calls this function; see
             `tuner.train.parallel.launch.train`.
+        generators: The random state of the training.
 
     Returns:
         Why the training ended before its last epoch; empty if it did not.
@@ -78,7 +81,8 @@ def fit(
     """
     device = device or pick_device()
     with observer.opened(config.data, device, loading) as (train, validation):
-        trainer = Trainer(config, device, len(train), micro_batches, teacher, ranks=ranks)
+        with generators.own():
+            trainer = Trainer(config, device, len(train), micro_batches, teacher, ranks=ranks, generators=generators)
         portion = ranks.portion(validation)
         patience = _Patience(config, objective)
         latency_ms = 0.0  # measured once, after the first epoch, when caches are warm
@@ -91,7 +95,8 @@ def fit(
                 first = state["epoch"] + 1
                 patience.best, patience.stale = state["best"], state["stale"]
             else:
-                config.model.load_pretrained(trainer.model)
+                with generators.own():
+                    config.model.load_pretrained(trainer.model)
 
             for epoch in range(first, config.epochs + 1):
                 if patience.is_over:  # it may be over when the trial resumes
@@ -118,7 +123,8 @@ def fit(
                     "precision": str(trainer.dtype).removeprefix("torch."),
                 }
                 metrics |= {GRAPH: trainer.how} if device.type == "cuda" else {}
-                metrics |= ranks.first(on_request.of, config, trainer.model)
+                with generators.own():
+                    metrics |= ranks.first(on_request.of, config, trainer.model)
                 metrics |= {MICRO_BATCHES: trainer.micro_batches} if trainer.micro_batches > 1 else {}
                 metrics = ranks.first(dict, metrics)  # all end at the same epoch, whichever metric decides that
                 _check_defined(

@@ -11,6 +11,7 @@ from torch import nn
 from tuner.errors import Problem, UserError
 from tuner.storage.filesystem import as_folder
 from tuner.train.checkpoint import read_description, read_model
+from tuner.train.generators import undisturbed
 from tuner.train.signature import OutputSignature, Signature
 from tuner.train.trial_config import TrialConfig
 
@@ -33,7 +34,8 @@ def load_teacher(location: str, config: TrialConfig) -> nn.Module | None:
     """
     if config.distillation is None:
         return None
-    signature, teacher = _loaded(location, tuple(config.targets))
+    with undisturbed():
+        signature, teacher = _loaded(location, tuple(config.targets))
     check_fits(signature, config)
     return teacher
 

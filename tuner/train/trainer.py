@@ -15,6 +15,7 @@ from tuner.models.memory_format import placed
 from tuner.train.device import autocast_dtype
 from tuner.train.ema import PREFIX, AveragedWeights
 from tuner.train.evaluation import Diverged, evaluate, in_precision
+from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.step.rates import DeviceRates, HostRates, Rates
 from tuner.train.step.recorded import Steps
@@ -35,6 +36,7 @@ class Trainer:
         teacher: The teacher of its distillation, in eval mode; None if it has none.
         recorder: What records its steps; None for that of its device and its configuration.
         ranks: The processes that train together.
+        generators: Its random state, in whose `own` this is called.
 
     Raises:
         UserError: The configuration demands recorded steps, and the device has none.
@@ -49,6 +51,7 @@ class Trainer:
         teacher: nn.Module | None = None,
         recorder: Recorder | None = None,
         ranks: Ranks = ONE_RANK,
+        generators: Generators = OF_PROCESS,
     ) -> None:
         assert config.seed is not None, "TrialConfig.with_seed makes it explicit"
         self.config, self.device, self.seed = config, device, config.seed
@@ -58,6 +61,7 @@ class Trainer:
         if teacher is not None:
             placed(teacher, device)
         self.task = config.training_task(None if teacher is None else in_precision(teacher, device, self.dtype))
+        self._generators = generators
         torch.manual_seed(self.seed)
         self.model = placed(ranks.prepared(config.build_model()), device)
         self._step_size = config.data.images_per_batch * config.accumulate
@@ -89,7 +93,7 @@ class Trainer:
             device,
             ranks,
         )
-        self._steps = Steps(self._step, recorder, config.graph)
+        self._steps = Steps(self._step, recorder, config.graph, generators)
 
     @property
     def _is_recordable(self) -> bool:
@@ -133,7 +137,8 @@ class Trainer:
         """
         # Each epoch seeds the generators, so that an epoch that is repeated after a crash gives the same result.
         seed = (self.seed * 1_000_003 + epoch) % 2**63
-        torch.manual_seed(seed)
+        with self._generators.own():
+            torch.manual_seed(seed)
         self.config.model.begin_epoch(self.model, epoch)
         self._step.micro_batches = self.micro_batches * self.config.accumulate
         self._steps.begin_epoch()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tuner.ray_backend.worker import trainable
 from tuner.ray_backend.worker.async_checkpoint import AsyncWork
+from tuner.ray_backend.worker.training import train_task
 from tuner.train.checkpoint import read_state
 from tuner.train.trial_config import TrialConfig
 
@@ -128,7 +129,7 @@ def go_on(beside: bool, patch: pytest.MonkeyPatch, meanwhile: Callable[[int], No
         "at_once": 1,
         "teacher": "",
     }
-    trainable._train_within_memory(task, {})
+    train_task(task, trainable._RaySession(), {})
     return made
 
 

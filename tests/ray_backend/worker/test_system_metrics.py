@@ -14,6 +14,7 @@ from ray import tune
 
 from tuner.ray_backend.worker import trainable
 from tuner.ray_backend.worker.system_metrics import SystemMetrics
+from tuner.ray_backend.worker.training import train_task
 from tuner.report_keys import SYSTEM
 from tuner.train.trial_config import TrialConfig
 
@@ -129,7 +130,7 @@ def test_each_epoch_of_a_trial_reports_them_and_nothing_runs_on(monkeypatch: pyt
     task = {"trial": trial.with_seed(0).model_dump(mode="json"), "beside": True, "halves": False, "costly": []}
     task |= {"objectives": ["val_loss"], "objective": {"metric": "val_loss", "mode": "min"}}
     task |= {"cpu": 1, "gpu": 0, "at_once": 1, "teacher": "", "ranks": 1}
-    trainable._train_within_memory(task, {})
+    train_task(task, trainable._RaySession(), {})
     assert [each["epoch"] for each in reports] == [1, 2]
     assert all(each[SYSTEM]["process_memory_usage_megabytes"] > 0 for each in reports)
     assert not threads()

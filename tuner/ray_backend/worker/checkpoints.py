@@ -7,8 +7,7 @@ from typing import Any
 
 from pyarrow.fs import FileSelector, FileType
 
-from tuner.errors import Problem
-from tuner.train.checkpoint import Damaged
+from tuner.errors import Damaged, Problem
 from tuner.trials.layout import RESUMED
 
 

@@ -17,6 +17,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHE
 
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.plain_report import described, plain
+from tuner.ray_backend.worker.session import Stopped
 from tuner.report_keys import LAST, LEFT_OUT
 
 _OF_RAY = {*AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT, "trial_id", "experiment_tag"}
@@ -24,13 +25,6 @@ _OF_RAY = {*AUTO_RESULT_KEYS, DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT, "trial_
 
 _left: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 """Threads of ended trials that still run in this process: they must not report for the next trial."""
-
-
-class Stopped(SystemExit):
-    """Ray Tune ends the trial, which must not report again."""
-
-    def __init__(self) -> None:
-        super().__init__(0)  # Ray counts any other status as an error
 
 
 class _Done(SystemExit):

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from tuner.errors import Damaged as Damaged
 from tuner.errors import Problem, UserError
 from tuner.storage.yaml import parse_yaml, write_yaml
-from tuner.train.checkpoint.damage import Damaged as Damaged
 from tuner.train.checkpoint.damage import errors_as_damage
 from tuner.train.signature import Signature
 from tuner.train.trial_config import TrialConfig

@@ -7,16 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from tuner.errors import Mistakes, Problem, UserError
-
-
-class Damaged(UserError):
-    """A checkpoint, or one of its files, is missing or cannot be read."""
-
-    @property
-    def why(self) -> str:
-        """What is wrong with the checkpoint, without its path."""
-        return "; ".join(problem.message for problem in self.problems)
+from tuner.errors import Damaged, Mistakes, Problem
 
 
 @contextlib.contextmanager

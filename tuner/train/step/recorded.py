@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tuner.errors import Problem, UserError
 from tuner.interfaces import Batch
+from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.step import watch
 from tuner.train.step.recording import Graph, Recorder, Unrecordable, Unrecorded
 from tuner.train.step.step import Step
@@ -29,13 +30,15 @@ class Steps:
         step: The step.
         recorder: What records it.
         graph: Whether steps are to be recorded.
+        generators: The random state of the training, from which all but a record draw within `own`.
 
     Raises:
         UserError: They are to be recorded in any case, and cannot be. The other methods raise it, too.
     """
 
-    def __init__(self, step: Step, recorder: Recorder, graph: Graph) -> None:
+    def __init__(self, step: Step, recorder: Recorder, graph: Graph, generators: Generators = OF_PROCESS) -> None:
         self._step, self._recorder, self._is_required = step, recorder, graph == "on"
+        self._generators = generators
         self.why_not = ""
         """Why steps are not recorded, in words that follow "eagerly, since"; empty if they are, or may be."""
         self._seen: Counter[_Form] = Counter()
@@ -68,16 +71,26 @@ class Steps:
         """Make a step."""
         form = _form(batch)
         record = self._records.get(form)
-        if record is None and not self.why_not and len(self._watched) == 2 and self._seen[form]:
-            record = self._record(form, batch)
+        if record is None:
+            with self._generators.own():
+                record = self._computed(form, batch)
         if record is not None:
             record(batch)
-        elif self.why_not or len(self._watched) == 2 or not self._seen[form]:
-            self._step.compute(batch)
-        else:
-            self._compute_watched(batch)
         self._seen[form] += 1
         self._step.counted(batch)
+
+    def _computed(self, form: "_Form", batch: Batch) -> "_Record | None":
+        """Compute a step that has no record, or return one of it that has been made."""
+        is_known = self._seen[form] > 0
+        record = None
+        if not self.why_not and len(self._watched) == 2 and is_known:
+            record = self._record(form, batch)
+        if record is None:
+            if self.why_not or len(self._watched) == 2 or not is_known:
+                self._step.compute(batch)
+            else:
+                self._compute_watched(batch)
+        return record
 
     def _compute_watched(self, batch: Batch) -> None:
         """Compute a step, and find out whether it can be recorded. Steps of a form before have allocated what stays."""
