@@ -15,7 +15,9 @@ from ray.tune.search import Searcher as RaySearcher
 from tuner.config_keys import Assignment
 from tuner.ray_backend.callback import TuneCallback
 from tuner.ray_backend.cluster.resources import TrialResources
+from tuner.ray_backend.fork_server import starting
 from tuner.ray_backend.guards import InternalErrors
+from tuner.ray_backend.host.proxy import train_hosted
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.schedulers import Mutating, Payload, build_scheduler
 from tuner.ray_backend.tune_internals import Controller
@@ -148,6 +150,8 @@ def run_trials(
             "teacher": below(storage, job, TEACHER),
             "at_once": max(1, share.slots),
             "halves": spec.retry.out_of_memory == "halve_batch",
+            "host": {"job": job, "fork_server": starting.address()},
+            "measures": spec.resources.gpu == "auto",
             # In a population a trial waits for its report: a copy must start from the state that Ray has seen.
             "beside": not spec.scheduler.mutates,
         }
@@ -179,7 +183,7 @@ def run_trials(
     try:
         # Not tune.Tuner, which would pickle all of this for a restore that is not used.
         tune.run(
-            _trainable(spec, user_mlflow, user_folder),
+            _trainable(spec, share, user_mlflow, user_folder),
             name=job,
             storage_path=storage,
             resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
@@ -203,8 +207,12 @@ def run_trials(
         generator.forget_unbegun()
 
 
-def _trainable(spec: ExperimentSpec, user_mlflow: UserMlflow, user_folder: UserFolder | None) -> Sent:
+def _trainable(
+    spec: ExperimentSpec, share: TrialResources, user_mlflow: UserMlflow, user_folder: UserFolder | None
+) -> Sent:
     """Return the function that runs on the workers, with the folder of the user's own code if the trial needs it."""
+    if share.is_hosted:
+        return Sent(train_hosted)
     # Not in each trial's payload: Ray writes that to files, and the store's URI may contain a password.
     given = {"user_folder": user_folder, "user_mlflow": user_mlflow} if user_folder else {}
     return Sent(run_target if spec.trial.is_function else train_trial, **given)

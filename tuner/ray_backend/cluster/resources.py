@@ -11,7 +11,10 @@ from tuner.spec.sections import Resources
 from tuner.spec.validation_errors import as_user_error
 from tuner.train.trial_base import merge
 
-_TRIALS_A_GPU = 4  # a small CNN leaves most of a GPU idle; more than four only share its memory
+_PROCESSES_A_GPU = 4
+"""Trials in processes of their own that share a GPU for ``gpu: auto``: more only share its memory."""
+_TRIALS_OF_A_HOST = 64
+"""The same of trials in one process, which admits those that fit and add to its speed."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class TrialResources:
     """How many more fit once the autoscaler has added all nodes that it may."""
     ranks: int = 1
     """Processes that train a trial together, each with an equal part of its cores and GPUs."""
+    is_hosted: bool = False
+    """Whether the trials that share a GPU train in one process, the GPU's host."""
 
     @property
     def threads(self) -> int:
@@ -129,14 +134,17 @@ def share_of(spec: ExperimentSpec, capacity: ClusterResources, trials: int) -> T
     Raises:
         UserError: A trial asks for more than any present or future node has, or demands what it does not ask for.
     """
-    found = share(spec.resources, capacity, trials, alone=spec.trial.is_function)
+    is_ours = not spec.trial.is_function and not spec.trial.targets
+    found = share(spec.resources, capacity, trials, alone=spec.trial.is_function, hosts=is_ours)
     spec.trial.check_resources(found.gpu, found.ranks)
     for value in spec.space["graph"].corners() if "graph" in spec.space else ():
         merge(spec.trial, {"graph": value}).check_resources(found.gpu, found.ranks)
     return found
 
 
-def share(resources: Resources, capacity: ClusterResources, trials: int, *, alone: bool = False) -> TrialResources:
+def share(
+    resources: Resources, capacity: ClusterResources, trials: int, *, alone: bool = False, hosts: bool = False
+) -> TrialResources:
     """Return the resources of each trial, which are on one node, and how many trials fit.
 
     Args:
@@ -144,6 +152,7 @@ def share(resources: Resources, capacity: ClusterResources, trials: int, *, alon
         capacity: The nodes.
         trials: The number of trials.
         alone: Whether a trial is one process whatever it takes, as a function of the user's own is.
+        hosts: Whether trials that share a GPU may share a process: whether no code of the user's own is in them.
 
     Raises:
         UserError: A trial asks for more than any present or future node has.
@@ -154,23 +163,23 @@ def share(resources: Resources, capacity: ClusterResources, trials: int, *, alon
     elif (resources.workers or 1) > 1:
         gpu = float(resources.workers or 1) if any(node.gpu >= 1 for node in nodes) else 0.0
     else:
-        gpu = _automatic(resources.cpu, nodes, trials)
+        gpu = _automatic(resources.cpu, nodes, trials, _TRIALS_OF_A_HOST if hosts else _PROCESSES_A_GPU)
     ranks = 1 if alone else resources.ranks(gpu)
     cpu = ranks * resources.cpu
     slots = sum(node.fits(cpu, gpu) for node in capacity.now)
     later = sum(node.fits(cpu, gpu) for node in capacity.later)
     if slots + later == 0 and not (capacity.grows and _may_come(cpu, gpu)):
         raise UserError(*_too_much(resources, cpu, gpu, ranks, nodes))
-    return TrialResources(cpu, gpu, slots, later, ranks)
+    return TrialResources(cpu, gpu, slots, later, ranks, is_hosted=hosts and 0 < gpu < 1)
 
 
-def _automatic(cpu: float, nodes: Sequence[NodeResources], trials: int) -> float:
-    """Return the GPUs of a trial for ``gpu: auto``: all GPUs are used, and at most four trials share one."""
+def _automatic(cpu: float, nodes: Sequence[NodeResources], trials: int, most: int) -> float:
+    """Return the GPUs of a trial for ``gpu: auto``: all GPUs are used, and at most so many trials share one."""
     able = [node for node in nodes if node.gpu and node.fits(cpu, 0)]
     if not able:
         return 0.0
     at_once = min(sum(node.fits(cpu, 0) for node in able), trials)
-    gpu = min(1.0, max(1 / _TRIALS_A_GPU, sum(node.gpu for node in able) / max(1, at_once)))
+    gpu = min(1.0, max(1 / most, sum(node.gpu for node in able) / max(1, at_once)))
     return 1.0 if gpu > 0.5 else gpu  # more than half a GPU cannot be shared
 
 

@@ -98,7 +98,8 @@ def _work(wanted: _Request) -> None:
     """Be a worker, as if Python had been started with the arguments of the request."""
     import numpy as np
 
-    internal("utils.update_envs")(wanted["variables"])
+    if wanted["variables"]:
+        internal("utils.update_envs")(wanted["variables"])
     # Each process that is started has seeds of its own; torch begins with the same in all.
     random.seed()
     np.random.seed()

@@ -49,12 +49,12 @@ def request(arguments: list[str]) -> dict[str, Any] | None:
     }
 
 
-def ask(address: str, wanted: dict[str, Any]) -> bool:
-    """Ask for a worker that has this process's standard streams; return whether there is one."""
+def ask(address: str, wanted: dict[str, Any], streams: tuple[int, int, int] = (0, 1, 2)) -> bool:
+    """Ask for a worker that has these standard streams, by default this process's; return whether there is one."""
     text = json.dumps(wanted).encode("ascii")
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
-        socket.send_fds(connection, [len(text).to_bytes(8, "big")], [0, 1, 2])
+        socket.send_fds(connection, [len(text).to_bytes(8, "big")], streams)
         connection.sendall(text)
         return connection.recv(1) == b"1"  # sent as soon as the server has imported what workers need
     return False

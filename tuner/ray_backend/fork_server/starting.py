@@ -14,6 +14,12 @@ from tuner.storage import temporary
 
 _running = contextlib.ExitStack()
 """The fork server of this process, which ends as the stack is closed."""
+_address = ""
+
+
+def address() -> str:
+    """The address of the fork server of this process, where `setup_worker.ask` finds it; empty if it has none."""
+    return _address
 
 
 @contextlib.contextmanager
@@ -26,9 +32,10 @@ def forked_workers(imported: Sequence[str] = server.TRIALS) -> Iterator[None]:
     Args:
         imported: The modules that workers need, without Ray's.
     """
+    global _address
     end()
     try:
-        address = _running.enter_context(_started(imported))
+        _address = _running.enter_context(_started(imported))
     except OSError:  # no folder whose path is short enough, or no further process: Ray starts workers itself
         yield
         return
@@ -36,7 +43,7 @@ def forked_workers(imported: Sequence[str] = server.TRIALS) -> Iterator[None]:
 
     def start_raylet(self: Any, *arguments: Any, **options: Any) -> None:
         self._ray_params.setup_worker_path = setup_worker.__file__
-        os.environ[setup_worker.ADDRESS] = address  # for the raylet, which passes it to workers
+        os.environ[setup_worker.ADDRESS] = _address  # for the raylet, which passes it to workers
         try:
             original(self, *arguments, **options)
         finally:
@@ -54,6 +61,8 @@ def forked_workers(imported: Sequence[str] = server.TRIALS) -> Iterator[None]:
 
 def end() -> None:
     """End the fork server of this process, if it has one; its workers live on until their Ray ends."""
+    global _address
+    _address = ""
     _running.close()
 
 

@@ -1,0 +1,17 @@
+"""The script of a host's process, which takes the address to listen on.
+
+It listens at once: proxies wait for what it imports as they wait for their trials.
+"""
+
+import os
+import sys
+from multiprocessing.connection import Listener
+
+if __name__ == "__main__":
+    before = os.umask(0o077)  # nobody else may connect
+    listener = Listener(sys.argv[1], "AF_UNIX", backlog=1024)
+    os.umask(before)
+
+    from tuner.ray_backend.host.server import serve
+
+    serve(listener)

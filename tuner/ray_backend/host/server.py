@@ -1,0 +1,66 @@
+"""The process of a host: it trains a trial for each proxy that is connected, and ends when none is."""
+
+import gc
+import os
+import select
+import sys
+import time
+from multiprocessing.connection import Listener
+from threading import Thread
+
+from tuner.ray_backend.host.hosted import Host
+from tuner.ray_backend.host.printed import PrintedByThread
+from tuner.ray_backend.host.proxied import Proxied
+
+_ALONE = 5.0
+"""Seconds without a proxy after which a host ends: Ray may end the worker of one trial before it starts the next."""
+_AWAKE = 0.5
+_GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
+
+
+def serve(listener: Listener) -> None:
+    """Train until no proxy is connected. The process ends, whatever it computes then.
+
+    Args:
+        listener: What proxies connect to.
+    """
+    sys.stdout, sys.stderr = PrintedByThread(sys.stdout), PrintedByThread(sys.stderr)
+    gc.collect()
+    gc.freeze()  # a collection after each trial is short
+    host = Host(end=_end)
+    _watch(listener, host)
+    _end(0)
+
+
+def _watch(listener: Listener, host: Host) -> None:
+    """Accept proxies, each of which has a thread, and tell their trials when they have gone."""
+    accepting = listener._listener._socket.fileno()  # type: ignore[attr-defined]
+    connected: dict[int, Proxied] = {}
+    poll = select.poll()
+    poll.register(accepting, select.POLLIN)
+    empty_since = time.monotonic()
+    while connected or time.monotonic() - empty_since < _ALONE:
+        for descriptor, _ in poll.poll(1000 * _AWAKE):
+            if descriptor == accepting:
+                connection = listener.accept()
+                proxied = Proxied(connection)
+                connected[connection.fileno()] = proxied
+                poll.register(connection.fileno(), _GONE)
+                Thread(target=_train_on, args=(host, proxied), daemon=True).start()
+            else:
+                poll.unregister(descriptor)  # the connection is closed when its thread has left it, too
+                connected.pop(descriptor).has_gone()
+                empty_since = time.monotonic()
+
+
+def _train_on(host: Host, proxied: Proxied) -> None:
+    """Train the trials of a proxy, one after another."""
+    while (task := proxied.next_task()) is not None:
+        host.train(task, proxied)
+        gc.collect()  # a trial that failed is part of cycles, with its memory on the device
+
+
+def _end(status: int) -> None:
+    """End the process, and whatever it still computes."""
+    sys.stdout.flush()
+    os._exit(status)
