@@ -15,6 +15,9 @@ MICRO_BATCHES = "batch_parts"
 GRAPH = "graph"
 """How the steps of a training on a GPU were computed: recorded, as a graph, or eagerly and why."""
 
+COMPILE = "compile"
+"""How the model was computed that is trained on a GPU, or is to be compiled: compiled, or eagerly and why."""
+
 LEFT_OUT = "tuner.left_out"
 """JSON: the values that a user's function reported and that are not numbers, each with the reason."""
 

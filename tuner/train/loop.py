@@ -12,7 +12,7 @@ from tuner.data.loading.source import ALONE, LoaderResources
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted
 from tuner.objectives import Objective, why_undefined
-from tuner.report_keys import GRAPH, MICRO_BATCHES
+from tuner.report_keys import COMPILE, GRAPH, MICRO_BATCHES
 from tuner.train import checkpoint
 from tuner.train.costly import Costly
 from tuner.train.device import pick_device
@@ -123,6 +123,8 @@ def fit(
                     "precision": str(trainer.dtype).removeprefix("torch."),
                 }
                 metrics |= {GRAPH: trainer.how} if device.type == "cuda" else {}
+                says_compile = device.type == "cuda" or config.compile == "on"
+                metrics |= {COMPILE: trainer.compiled.how} if says_compile else {}
                 with generators.own():
                     metrics |= ranks.first(on_request.of, config, trainer.model)
                 metrics |= {MICRO_BATCHES: trainer.micro_batches} if trainer.micro_batches > 1 else {}

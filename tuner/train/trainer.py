@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tuner.data.loading.source import Source
-from tuner.interfaces import Batch
+from tuner.interfaces import Batch, Model
 from tuner.models.memory_format import placed
 from tuner.train.device import autocast_dtype
 from tuner.train.ema import PREFIX, AveragedWeights
 from tuner.train.evaluation import Diverged, evaluate, in_precision
 from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.parallel.ranks import ONE_RANK, Ranks
+from tuner.train.step.compiled import Compiled
+from tuner.train.step.compilers import why_eager
 from tuner.train.step.rates import DeviceRates, HostRates, Rates
 from tuner.train.step.recorded import Steps
 from tuner.train.step.recorders import recorder_for
@@ -37,9 +39,10 @@ class Trainer:
         recorder: What records its steps; None for that of its device and its configuration.
         ranks: The processes that train together.
         generators: Its random state, in whose `own` this is called.
+        backend: What the model is compiled with, as for torch.compile.
 
     Raises:
-        UserError: The configuration demands recorded steps, and the device has none.
+        UserError: The configuration demands recorded steps or a compiled model, and they cannot be had here.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Trainer:
         recorder: Recorder | None = None,
         ranks: Ranks = ONE_RANK,
         generators: Generators = OF_PROCESS,
+        backend: str | Callable[..., Any] = "inductor",
     ) -> None:
         assert config.seed is not None, "TrialConfig.with_seed makes it explicit"
         self.config, self.device, self.seed = config, device, config.seed
@@ -82,9 +86,10 @@ class Trainer:
         optimization = Optimization(
             self._optimizer, self._rates, self._scaler, config.clip_norm, self._average, is_recordable
         )
+        self.compiled = self._compiled(in_precision(ranks.forward(self.model), device, self.dtype), backend)
         self._step = Step(
             self.model,
-            in_precision(ranks.forward(self.model), device, self.dtype),
+            self.compiled,
             self.task,
             ranks.augmentation(config.data),
             optimization,
@@ -94,6 +99,20 @@ class Trainer:
             ranks,
         )
         self._steps = Steps(self._step, recorder, config.graph, generators)
+
+    def _compiled(self, forward: Model, backend: str | Callable[..., Any]) -> Compiled:
+        config = self.config
+        refusal = "" if self._ranks.is_alone else "the trial trains in several processes"
+        why_not = why_eager(
+            config.compile,
+            self.device,
+            refusal=refusal or config.why_not_compiled,
+            model=self.model,
+            image=config.data.image,
+            steps=self.steps * config.epochs,
+            samples=self._step_size,
+        )
+        return Compiled(forward, is_required=config.compile == "on", why_not=why_not, backend=backend)
 
     @property
     def _is_recordable(self) -> bool:

@@ -26,6 +26,7 @@ from tuner.train.ema import EMA, PREFIX
 from tuner.train.optim.lr_schedules import Constant, ScheduleConfig
 from tuner.train.optim.optimizers import SGD, OptimizerConfig
 from tuner.train.parallel.settings import Parallel
+from tuner.train.step.compiled import Compile
 from tuner.train.step.recording import Graph
 from tuner.train.trial_base import AnyTrial
 from tuner.user_code import folders, imports_allowed
@@ -75,6 +76,9 @@ class TrialConfig(AnyTrial):
     graph: Graph = "auto"
     """Whether the training step is recorded as a CUDA graph, which a GPU repeats without waiting for Python: auto where
     that can be, on to fail where it cannot be, or off. It changes no numbers."""
+    compile: Compile = "auto"
+    """Whether the model is compiled for training: auto on a GPU where that saves clearly more time than it takes, on to
+    fail where it cannot be, or off. Compiled numbers differ by rounding."""
     parallel: Parallel = Parallel()
     """How it trains in several processes, one a GPU, if `resources` give a trial several."""
     seed: int | None = Field(None, ge=0, lt=2**63)
@@ -134,7 +138,16 @@ class TrialConfig(AnyTrial):
         assert teacher is not None, "the trial has a teacher"
         return Distilled(task, self.distillation, teacher)
 
+    @property
+    def why_not_compiled(self) -> str:
+        """Why the model cannot be compiled, in words that follow "since"; empty if it can be."""
+        return "" if self.task.has_losses else "detectors decide on the host what they compute"
+
     def check_resources(self, gpu: float, ranks: int) -> None:
+        if self.compile == "on" and ranks > 1:
+            message = "on: the model of a trial cannot be compiled, since it trains in several processes"
+            hint = "set it to auto or to off, or give each trial one GPU, or a share of one, in resources"
+            raise UserError(Problem(message, "trial.compile", hint=hint))
         if self.graph != "on" or (gpu and ranks == 1):
             return
         why = "it trains in several processes" if ranks > 1 else "a trial has no GPU"
@@ -259,6 +272,9 @@ class TrialConfig(AnyTrial):
         if self.distillation is not None and not self.task.has_losses:
             message = "the task has a loss that the model computes itself, which knows no teacher"
             problems.append(Problem(message, key="distillation", hint="leave it out for tasks with boxes"))
+        if self.compile == "on" and (why := self.why_not_compiled):
+            message = f"on: the model cannot be compiled, since {why}"
+            problems.append(Problem(message, key="compile", hint="set it to auto or to off"))
         problems += _at("model", self.model.why_not_for(self.epochs))
         problems += _at("optimizer", self.optimizer.why_not_for(self.model.has_stages))
         taken = [name for name in self.task.named_heads if f"{name}_".startswith(PREFIX)]

@@ -131,6 +131,16 @@ def test_what_cannot_be_recorded_as_a_graph_is_refused(changes: dict[str, Any], 
         share_of(spec, capacity, 2)
 
 
+@pytest.mark.parametrize("changes", [{"compile": "on"}, {"space": {"compile": {"choice": ["off", "on"]}}}])
+def test_models_are_not_compiled_in_several_processes(changes: dict[str, Any]) -> None:
+    changes = dict(changes)
+    trial = {"data": {"kind": "digits"}, "model": {"kind": "cnn"}, "compile": changes.pop("compile", "auto")}
+    capacity = ClusterResources((NodeResources(8, 2),))
+    assert share_of(experiment(trial=trial, **changes), capacity, 2).slots
+    with pytest.raises(UserError, match=r"^trial\.compile: on: .* since it trains in several processes"):
+        share_of(experiment(trial=trial, resources={"gpu": 2}, **changes), capacity, 2)
+
+
 def test_a_function_of_ones_own_is_one_process_with_all_gpus() -> None:
     capacity = ClusterResources((NodeResources(4, 2),))
     assert share(Resources(gpu=2), capacity, trials=1, alone=True) == TrialResources(1, 2, 1)

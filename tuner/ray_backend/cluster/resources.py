@@ -1,6 +1,6 @@
 """CPU cores and GPUs: those of the nodes, those that each trial takes, and how many trials fit at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tuner import user_code
@@ -9,7 +9,7 @@ from tuner.formatting import counted
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 from tuner.spec.validation_errors import as_user_error
-from tuner.train.trial_base import merge
+from tuner.train.trial_base import AnyTrial, merge
 
 _PROCESSES_A_GPU = 4
 """Trials in processes of their own that share a GPU for ``gpu: auto``: more only share its memory."""
@@ -136,10 +136,17 @@ def share_of(spec: ExperimentSpec, capacity: ClusterResources, trials: int) -> T
     """
     is_ours = not spec.trial.is_function and not spec.trial.targets
     found = share(spec.resources, capacity, trials, alone=spec.trial.is_function, hosts=is_ours)
-    spec.trial.check_resources(found.gpu, found.ranks)
-    for value in spec.space["graph"].corners() if "graph" in spec.space else ():
-        merge(spec.trial, {"graph": value}).check_resources(found.gpu, found.ranks)
+    for trial in demanding(spec):
+        trial.check_resources(found.gpu, found.ranks)
     return found
+
+
+def demanding(spec: ExperimentSpec) -> Iterator[AnyTrial]:
+    """The trial of an experiment, and one for each value of its space that may demand something of where it runs."""
+    yield spec.trial
+    for key in ("graph", "compile", "precision"):
+        for value in spec.space[key].corners() if key in spec.space else ():
+            yield merge(spec.trial, {key: value})
 
 
 def share(

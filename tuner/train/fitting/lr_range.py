@@ -114,6 +114,7 @@ def range_test(
         "epochs": steps,
         "ema": None,
         "graph": "off",
+        "compile": "off",
     }
     trainer = Trainer(config.model_copy(update=changes), train.device, size, micro_batches, teacher)
     seed = trainer.seed

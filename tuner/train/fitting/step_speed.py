@@ -95,7 +95,8 @@ class Speedometer:
     def __init__(self, config: TrialConfig, sample: Images, teacher: nn.Module | None = None) -> None:
         still: dict[str, Any] = {"lr": _LR} | ({} if config.optimizer.head_lr is None else {"head_lr": _LR})
         optimizer = config.optimizer.model_copy(update=still)
-        changes = {"optimizer": optimizer, "schedule": Constant(), "seed": config.seed or 0}
+        changes: dict[str, Any] = {"optimizer": optimizer, "schedule": Constant(), "seed": config.seed or 0}
+        changes["compile"] = "off"  # else each size would be compiled first
         self._config = config.model_copy(update=changes)
         self._sample, self._teacher = sample, teacher
         self._speed: float | None = None

@@ -51,6 +51,7 @@ class Group:
 
     def __init__(self, rank: int, ranks: int, device: torch.device, settings: Parallel) -> None:
         self.rank, self.ranks, self.device = rank, ranks, device
+        self.is_alone = False
         self.counts = True
         self.recorder = Unrecorded("the trial trains in several processes")
         self._settings = settings

@@ -18,6 +18,10 @@ class Ranks(Protocol):
     """The processes that train a trial together; each one has such an object, and calls the same methods in turn."""
 
     @property
+    def is_alone(self) -> bool:
+        """Whether there is no other process."""
+
+    @property
     def counts(self) -> bool:
         """Whether this process measures the current micro-batch, which others may compute, too."""
 
@@ -78,6 +82,7 @@ class Ranks(Protocol):
 class OneRank:
     """One process, which trains a trial alone; see `Ranks`."""
 
+    is_alone = True
     counts = True
     recorder = None
 
