@@ -27,7 +27,7 @@ class Memory(Protocol):
         """Bytes that all trials together have taken, without the images that they share."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
     """The place of a trial that trains."""
 
@@ -41,7 +41,7 @@ class Place:
     """Most trials that have trained beside it."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Admission:
     """Admits trials to a device, one after another.
 
@@ -66,6 +66,7 @@ class Admission:
 
     def __post_init__(self) -> None:
         self._changed = Condition()
+        self._waiting: list[Place] = []
         self._target = 1
         self._before: list[Place] = []
         """The trials that were there before the number was doubled."""
@@ -80,9 +81,13 @@ class Admission:
         """
         place, began = Place(), self.clock()
         with self._changed:
-            while not self._has_room():
-                self._changed.wait(0.1)
-                wait(self.clock() - began)
+            self._waiting.append(place)
+            try:
+                while self._waiting[0] is not place or not self._has_room():
+                    wait(self.clock() - began)
+                    self._changed.wait(0.1)
+            finally:
+                self._waiting.remove(place)
             self.running.append(place)
             for each in self.running:
                 each.others = max(each.others, len(self.running) - 1)
@@ -154,7 +159,7 @@ class Admission:
         for rate, each in zip(rates, self.running, strict=True):
             each.rate = rate
         if gain is not None and gain < _GAIN:
-            self.most = len(self.running)
+            self.most = max(1, len(self._before))  # those that are too many end by themselves
         else:
             self._target = 2 * len(self.running)
         self._before = list(self.running)

@@ -6,6 +6,7 @@ import select
 import sys
 import time
 from multiprocessing.connection import Listener
+from pathlib import Path
 from threading import Thread
 
 from tuner.ray_backend.host.hosted import Host
@@ -13,7 +14,8 @@ from tuner.ray_backend.host.printed import PrintedByThread
 from tuner.ray_backend.host.proxied import Proxied
 
 _ALONE = 5.0
-"""Seconds without a proxy after which a host ends: Ray may end the worker of one trial before it starts the next."""
+"""Seconds without a proxy after which a host ends: Ray may end the worker of one trial before it starts the next.
+Where the session of its Ray has been deleted it ends at once."""
 _AWAKE = 0.5
 _GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 
@@ -39,7 +41,8 @@ def _watch(listener: Listener, host: Host) -> None:
     poll = select.poll()
     poll.register(accepting, select.POLLIN)
     empty_since = time.monotonic()
-    while connected or time.monotonic() - empty_since < _ALONE:
+    address = Path(str(listener.address))
+    while connected or (time.monotonic() - empty_since < _ALONE and address.exists()):
         for descriptor, _ in poll.poll(1000 * _AWAKE):
             if descriptor == accepting:
                 connection = listener.accept()

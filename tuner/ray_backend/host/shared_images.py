@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import torch
@@ -69,8 +69,11 @@ class SharedImages(Observer):
                 shared.users -= 1
 
     def _open(self, shared: _Opened, data: DataConfig, device: torch.device, loading: LoaderResources) -> None:
+        # They are there once, whichever share of the memory each trial would have for its own.
+        hosts = max(1, loading.trials_per_host // loading.trials_per_gpu)
+        whole = replace(loading, trials_per_host=hosts, trials_per_gpu=1)
         with ExitStack() as closing:
-            sources = closing.enter_context(data.opened(device, loading))
+            sources = closing.enter_context(data.opened(device, whole))
             shared.is_read = any(each.is_read for each in sources)
             if not shared.is_read:
                 shared.sources, shared.closing = sources, closing.pop_all()
