@@ -37,6 +37,7 @@ class _Timed:
         self._source = source
         self.seconds = 0.0
         self.workers: int | None = None
+        self.gather = None
 
     def __len__(self) -> int:
         return len(self._source)

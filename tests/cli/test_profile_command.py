@@ -110,7 +110,6 @@ def test_on_a_gpu_it_prints_kernels_and_launches_and_how_steps_are_computed() ->
         slowdown=1.25,
         measured=(100, 500),
         epochs=3,
-        in_memory=True,
         precision="bfloat16",
         how="eagerly, since trial.graph is off",
     )

@@ -256,14 +256,13 @@ def test_a_short_last_batch_is_accumulated_from_fewer_micro_batches_and_not_from
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
-    batches = Images.batches
+    order = Images.order
 
-    def spy(self: Images, size: int, seed: int | None = None) -> Any:
-        if seed is not None:
-            seeds.append(seed)
-        return batches(self, size, seed)
+    def spy(self: Images, seed: int) -> Tensor:
+        seeds.append(seed)
+        return order(self, seed)
 
-    monkeypatch.setattr(Images, "batches", spy)
+    monkeypatch.setattr(Images, "order", spy)
     run(trial(epochs=3, data={"kind": "digits", "limit": 100}), tmp_path)
     assert len(seeds) == len(set(seeds)) == 3
 

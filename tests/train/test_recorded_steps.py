@@ -1,18 +1,23 @@
 """Steps that are recorded and repeated: they compute what Python computes, to the last bit, or are not recorded."""
 
 import random
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any, get_args
 
 import pytest
 import torch
 from tape import Direct, Tape
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuner.errors import UserError
 from tuner.train.optim.lr_schedules import ScheduleConfig
 from tuner.train.optim.optimizers import OptimizerConfig
+from tuner.train.parallel.sharding import Portion
 from tuner.train.step.recorded import RECORDED
 from tuner.train.step.recording import Unrecorded
+from tuner.train.step.step import Step
 from tuner.train.trainer import Trainer
 from tuner.train.trial_config import TrialConfig
 
@@ -35,16 +40,40 @@ def config(**changes: Any) -> TrialConfig:
 
 
 class Trained:
-    """A trial that was trained on the CPU, with a recorder or without one."""
+    """A trial that was trained on the CPU, with a recorder or without one.
 
-    def __init__(self, trial: TrialConfig, tape: Direct | None, micro_batches: int = 1) -> None:
+    Args:
+        trial: The trial.
+        tape: The recorder; None for none.
+        micro_batches: As of `Trainer`.
+        resumed: After which epoch another trainer goes on from a checkpoint.
+        read: Whether its batches are made before the steps, as those of images that are read from files.
+        before_batch: Called before each step.
+    """
+
+    def __init__(
+        self,
+        trial: TrialConfig,
+        tape: Direct | None,
+        micro_batches: int = 1,
+        *,
+        resumed: int = 0,
+        read: bool = False,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> None:
         train, validation = trial.data.load()
+        source = Portion(train, 0, 1) if read else train
+        assert (source.gather is None) == read
         recorder = tape or Unrecorded("this is what a record is compared with")
         self.trainer = Trainer(trial, CPU, len(train), micro_batches, recorder=recorder)
         self.metrics = []
         for epoch in range(1, trial.epochs + 1):
-            trained = self.trainer.train_epoch(train, epoch, lambda: None)
+            trained = self.trainer.train_epoch(source, epoch, before_batch)
             self.metrics.append(trained | self.trainer.validate(validation) | {"lr": self.trainer.learning_rate})
+            if epoch == resumed:
+                weights, state = deepcopy(self.trainer.state("val_loss"))
+                self.trainer = Trainer(trial, CPU, len(train), micro_batches, recorder=recorder)
+                self.trainer.load(weights, state | {"epoch": epoch})
 
     @property
     def state(self) -> dict[str, Any]:
@@ -96,6 +125,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         },
         "data": {"kind": "digits", "batch_size": 32, "limit": 150, "canvas": 16},
         "model": {"kind": "multitask_cnn"},
+    },
+    "one sample over": {"data": {"kind": "digits", "batch_size": 32, "limit": 161}},
+    "no sample over": {"data": {"kind": "digits", "batch_size": 32, "limit": 160}},
+    "one that is drawn more often": {
+        "data": {"kind": "digits", "batch_size": 32, "limit": 150, "balance": "sampler"},
     },
     "batch normalization": {"model": {"kind": "resnet_small", "width": 4}},
     "layers with rates of their own": {"optimizer": {"kind": "adamw", "lr": 0.01, "head_lr": 0.02}},
@@ -221,6 +255,105 @@ def test_layers_that_thaw_are_recorded_anew() -> None:
         patch.setattr(type(trial.model), "begin_epoch", begin_epoch)
         check_same(Trained(trial, tape), Trained(trial, direct))
     assert tape.records == direct.records == 4, "batches of two forms, twice"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("read", [False, True], ids=["in memory", "read"])
+def test_a_trial_that_resumes_is_recorded_anew(read: bool) -> None:
+    trial, tape = config(epochs=4, ema={"decay": 0.9}), Tape()
+    check_same(Trained(trial, tape, resumed=2, read=read), Trained(trial, Direct(), read=read))
+    assert tape.records == 4, "batches of two forms, twice"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [150, 160, 161], ids=["a smaller batch", "full batches", "one sample over"])
+def test_batches_that_a_step_gathers_are_those_that_are_made_before_it(limit: int) -> None:
+    trial = config(data={"kind": "digits", "batch_size": 32, "limit": limit})
+    read = Trained(trial, Tape(), read=True)
+    assert read.trainer.how == RECORDED
+    check_same(Trained(trial, Tape()), read)
+
+
+class _Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes what the host computes with tensors, but for what a record repeats."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[str] = []
+        self.are_repeated = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not self.are_repeated:
+            self.operations.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+class _Heard(Tape):
+    """A tape that says when a record of it is repeated."""
+
+    def __init__(self, launches: _Launches) -> None:
+        super().__init__()
+        self._launches = launches
+
+    def recorded(self, function: Callable[[], None]) -> Callable[[], None]:
+        compute = super().recorded(function)
+
+        def repeat() -> None:
+            self._launches.are_repeated = True
+            compute()
+            self._launches.are_repeated = False
+
+        return repeat
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[_Launches, list[list[str]]]]:
+    """What the host computes with tensors, and the same step by step: since the end of the step before."""
+    steps: list[list[str]] = []
+    counted = Step.counted
+
+    def noting(step: Step, samples: int) -> None:
+        counted(step, samples)
+        steps.append(found.operations)
+        found.operations = []
+
+    monkeypatch.setattr(Step, "counted", noting)
+    with _Launches() as found:
+        yield found, steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("read", [False, True], ids=["in memory", "read"])
+def test_the_host_launches_nothing_beside_a_record(read: bool, launches: tuple[_Launches, list[list[str]]]) -> None:
+    found, steps = launches
+    tape = _Heard(found)
+    assert Trained(config(), tape, read=read).trainer.how == RECORDED
+    assert (len(steps), tape.records, tape.repeats) == (5 * EPOCHS, 2, 1 + 5 + 5)
+    repeats = steps[-4:]  # the first one of an epoch follows tables of its order and of its learning rates
+    if read:
+        assert all(each[-2:] == ["aten::copy_"] * 2 for each in repeats), "images and labels, into buffers"
+    else:
+        assert not any(repeats)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("limit", [150, 161], ids=["a smaller batch", "one sample over"])
+def test_a_graph_gathers_its_batches(limit: int, launches: tuple[_Launches, list[list[str]]]) -> None:
+    gpu = torch.device("cuda")
+    weights = []
+    for graph in ("off", "on"):
+        trial = config(graph=graph, data={"kind": "digits", "batch_size": 32, "limit": limit})
+        train = trial.data.load()[0].to(gpu)
+        trainer = Trainer(trial, gpu, len(train), 1)
+        with trainer.place():
+            for epoch in range(1, EPOCHS + 1):
+                trainer.train_epoch(train, epoch, lambda: None)
+        weights.append({name: each.cpu() for name, each in trainer.model.state_dict().items()})
+        launched = {name for step in launches[1][-4:] for name in step}
+        # A replay itself sets the state of the generator of random numbers.
+        assert bool(launched - {"aten::fill_.Scalar"}) == (graph == "off")
+    assert trainer.how == RECORDED
+    torch.testing.assert_close(*weights)
 
 
 def test_a_graph_has_no_influence_on_the_seed() -> None:

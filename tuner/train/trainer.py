@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial, reduce
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tuner.data.loading.source import Source
-from tuner.interfaces import Batch, Model
+from tuner.interfaces import Model
 from tuner.models.memory_format import placed
 from tuner.train.device import autocast_dtype
 from tuner.train.ema import PREFIX, AveragedWeights
@@ -19,6 +18,7 @@ from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.step.compiled import Compiled
 from tuner.train.step.compilers import why_eager
+from tuner.train.step.feed import Feed
 from tuner.train.step.rates import DeviceRates, HostRates, Rates
 from tuner.train.step.recorded import Steps
 from tuner.train.step.recorders import recorder_for
@@ -69,7 +69,7 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.model = placed(ranks.prepared(config.build_model()), device)
         self._step_size = config.data.images_per_batch * config.accumulate
-        # Batch normalization cannot be trained on one sample: see `_batches`.
+        # Batch normalization cannot be trained on one sample: see `Feed`.
         joins_last = images > self._step_size > 1 and images % self._step_size == 1
         self.steps = math.ceil(images / self._step_size) - joins_last
         groups = config.optimizer.groups(self.model, config.model.stages_in(self.model))
@@ -98,6 +98,7 @@ class Trainer:
             device,
             ranks,
         )
+        self._feed = Feed(ranks, self._step_size, self.steps, self._step.number)
         self._steps = Steps(self._step, recorder, config.graph, generators)
 
     def _compiled(self, forward: Model, backend: str | Callable[..., Any]) -> Compiled:
@@ -161,7 +162,7 @@ class Trainer:
         self.config.model.begin_epoch(self.model, epoch)
         self._step.micro_batches = self.micro_batches * self.config.accumulate
         self._steps.begin_epoch()
-        for batch in self._batches(data, seed):
+        for batch in self._feed.batches(data, self._step.micro_batch_size, seed):
             before_batch()
             self._steps(batch)
         _check_finite(self._ranks.mean(self._step.losses), epoch)
@@ -169,12 +170,6 @@ class Trainer:
         if not math.isfinite(metrics["loss"]):  # that of a head that is measured and not trained
             raise Diverged(f"the loss became {metrics['loss']} in epoch {epoch}")
         return metrics
-
-    def _batches(self, data: Source, seed: int) -> Iterator[Batch]:
-        """The batches of an epoch. If the last one had one sample, that joins the batch before it."""
-        batches = self._ranks.batches(data, self._step_size, self._step.micro_batch_size, self.steps, seed)
-        yield from islice(batches, self.steps - 1)
-        yield reduce(Batch.joined, batches)
 
     def validate(self, data: Source) -> dict[str, float]:
         """Compute the task's metrics on the validation set; those of averaged weights have names of their own.

@@ -21,7 +21,7 @@ def profile(seconds: dict[Part, float], **fields: Any) -> Profile:
     )
     values: dict[str, Any] = {"device": "a device", "steps": 100, "images": 6400, "waiting_in_evaluation": 0}
     values |= {"operators": [Operator("aten::mm", 1e-3, 2)], "launches": 72 if "kernels" in seconds else None}
-    values |= {"slowdown": 1.5, "measured": None, "epochs": 1, "in_memory": False, "precision": "float32"}
+    values |= {"slowdown": 1.5, "measured": None, "epochs": 1, "precision": "float32"}
     return Profile(config=config, seconds=seconds, **values | fields)
 
 
@@ -69,8 +69,6 @@ def test_waiting_for_data_names_cores_and_cache() -> None:
     said = lines({"operators": 1, "host": 0, "waiting for data": 3, "evaluation": 0.5})
     assert said.startswith("waiting for data takes 67%") and "resources.cpu above 2" in said
     assert "cache" not in said, "digits have none"
-    said = lines({"operators": 1, "host": 0, "waiting for data": 3, "evaluation": 0.5}, in_memory=True)
-    assert "trial.data.batch_size" in said and "resources.cpu above" not in said.splitlines()[0]
 
 
 def test_a_gpu_that_waits_for_launches_needs_fewer_or_other_trials_beside() -> None:

@@ -60,10 +60,12 @@ def test_the_parts_of_an_epoch_are_all_of_it(tmp_path: Path) -> None:
     said = list[str]()
     profile = profiled(tmp_path, trial(), said)
     parts = ["operators", "host", "waiting for data", "evaluation", "checkpoint", "report"]
-    assert list(profile.seconds) == parts and all(seconds > 0 for seconds in profile.seconds.values())
+    assert list(profile.seconds) == parts
+    idle = {name for name, seconds in profile.seconds.items() if not seconds}
+    assert idle == {"waiting for data"}, "the steps gather what lies in memory"
     assert sum(profile.percentages().values()) == pytest.approx(100)
     assert (profile.steps, profile.images, profile.measured, profile.launches) == (10, 320, None, None)
-    assert profile.in_memory and not profile.note
+    assert not profile.note
     assert "aten::addmm" in [each.name for each in profile.operators]
     assert said[0] == "profile: epochs of 10 steps; epoch 2 is measured, the end of epoch 3 is traced"
     assert len(said) == 4, "a line for each epoch"
@@ -72,7 +74,7 @@ def test_the_parts_of_an_epoch_are_all_of_it(tmp_path: Path) -> None:
 def test_its_trace_has_our_ranges(tmp_path: Path) -> None:
     profiled(tmp_path, trial())
     found = ranges(tmp_path)
-    assert found.count("tuner: step") == 10 and found.count(WAITING) >= 10
+    assert found.count("tuner: step") == 10 and found.count(WAITING) == 1, "of the evaluation"
     assert {"tuner: evaluation", "tuner: checkpoint", "tuner: report"} <= set(found)
 
 
@@ -115,7 +117,8 @@ def images_decoded_slowly(folder: Path, patch: pytest.MonkeyPatch) -> TrialConfi
 def test_data_that_come_slowly_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(profiler, "_EPOCH", seconds)
     profile = profiled(tmp_path, images_decoded_slowly(tmp_path, monkeypatch))
-    assert profile.share("waiting for data") > 0.4 and not profile.in_memory
+    found = ranges(tmp_path)
+    assert profile.share("waiting for data") > 0.4 and found.count(WAITING) >= found.count("tuner: step") >= 3
     assert profile.seconds["waiting for data"] >= 0.01 * profile.images, "of a whole epoch"
     assert (profile.measured is None) == (seconds > 0)
     assert profile.waiting_in_evaluation > 0.5 * profile.seconds["evaluation"]

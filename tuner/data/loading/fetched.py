@@ -57,6 +57,11 @@ class Fetched(ABC):
     def is_read(self) -> bool:
         return True
 
+    @property
+    def gather(self) -> None:
+        """Nothing: they are fetched."""
+        return None
+
     def __len__(self) -> int:
         return len(self._names)
 

@@ -1,6 +1,6 @@
 """What the training loop reads: the images of one set, wherever they lie."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from tuner.interfaces import Batch, Targets
+
+Gather = Callable[[Tensor], Batch]
+"""Makes a batch of the samples at some places of a set, int64 (n,) on its device. Nothing waits for the device."""
 
 
 class Source(Protocol):
@@ -24,6 +27,10 @@ class Source(Protocol):
     @property
     def is_read(self) -> bool:
         """Whether each batch is read or decoded anew, which takes the host time, and does not lie on the device."""
+
+    @property
+    def gather(self) -> Gather | None:
+        """Makes a batch as `batches` does, where all samples lie on the device; None if only `batches` makes them."""
 
     def __len__(self) -> int: ...
 

@@ -66,6 +66,11 @@ class _OneBatch:
         """No: it lies on the device."""
         return False
 
+    @property
+    def gather(self) -> None:
+        """Nothing: the batch is there."""
+        return None
+
     def __len__(self) -> int:
         return len(self.batch)
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from tuner.data.images import Images
-from tuner.data.loading.source import batch_of
 from tuner.interfaces import Batch
 from tuner.process.out_of_memory import is_out_of_memory, release
 from tuner.train.evaluation import Diverged
@@ -67,7 +66,7 @@ class Repeated:
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
         """Iterate over all samples in batches, whatever the seed in the same order."""
         for start in range(0, self.count, size):
-            yield self._batch(torch.arange(start, min(start + size, self.count), device=self.device))
+            yield self.gather(torch.arange(start, min(start + size, self.count), device=self.device))
 
     def order(self, seed: int) -> Tensor:
         """The same order whatever the seed."""
@@ -76,11 +75,11 @@ class Repeated:
     def batches_of(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
         """Iterate over batches of some samples."""
         for part in parts:
-            yield self._batch(part.to(self.device))
+            yield self.gather(part.to(self.device))
 
-    def _batch(self, places: Tensor) -> Batch:
-        part = self.images[places % len(self.images)]
-        return batch_of(part.images, part.targets)
+    def gather(self, places: Tensor) -> Batch:
+        """Make a batch of the samples at some places."""
+        return self.images.gather(places % len(self.images))
 
 
 class Speedometer:

@@ -108,6 +108,11 @@ class Portion:
     def is_read(self) -> bool:
         return self._data.is_read
 
+    @property
+    def gather(self) -> None:
+        """Nothing: `batches` makes them, of which each rank measures its own."""
+        return None
+
     def __len__(self) -> int:
         return len(self._places)
 

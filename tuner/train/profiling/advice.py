@@ -33,15 +33,10 @@ def _of_data(profile: Profile, cpu: float) -> Iterator[tuple[float, str]]:
     share = profile.share("waiting for data")
     if share < _WAITING:
         return
-    begin = f"waiting for data takes {share:.0%}: "
-    if profile.in_memory:
-        where = "the images lie decoded in memory, and their batches are gathered by the training itself; "
-        yield share, f"{begin}{where}a larger trial.data.batch_size gathers more at once"
-        return
     more = f"resources.cpu above {cpu:g} gives each trial more processes that read ahead"
     cache = getattr(profile.config.data, "cache", None)
     kept = "" if cache is None else f"; trial.data.cache (now {cache}): memory or disk decodes each image once"
-    yield share, f"{begin}{more}{kept}"
+    yield share, f"waiting for data takes {share:.0%}: {more}{kept}"
 
 
 def _of_steps(profile: Profile, cpu: float, gpu: float | str) -> Iterator[tuple[float, str]]:

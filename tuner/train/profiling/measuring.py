@@ -74,11 +74,6 @@ class Opened:
         assert self._sources is not None, "a training has opened them"
         return len(self._sources[0]), len(self._sources[1])
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether the images lie decoded in memory."""
-        return self._sources is not None and not self._sources[0].is_read
-
 
 class Measuring(Observer):
     """Measures a training.

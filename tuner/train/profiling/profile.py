@@ -15,7 +15,7 @@ MEANING: dict[Part, str] = {
     "launches": "the host launches kernels, and the GPU waits",
     "operators": "torch's operators compute on the CPU",
     "host": "Python between the operators",
-    "waiting for data": "until the next training batch is there: reading, decoding, gathering",
+    "waiting for data": "until the next training batch is read or decoded; what lies in memory is gathered by the step",
     "evaluation": "the validation set, its metrics included",
     "checkpoint": "copying and writing the state; a job does that while the next epoch trains",
     "report": "passing the metrics on",
@@ -40,7 +40,6 @@ class Profile:
         slowdown: How much longer a step took while torch's profiler traced it, as a factor.
         measured: Steps and validation images of a measured epoch if there were fewer than in a whole one; else None.
         epochs: Number of the measured epochs.
-        in_memory: Whether the images lie decoded in memory.
         precision: The type of matrix arithmetic.
         how: How a GPU computed the steps: recorded, as a graph, or eagerly and why; empty elsewhere.
         note: What could not be measured; empty if everything was.
@@ -57,7 +56,6 @@ class Profile:
     slowdown: float
     measured: tuple[int, int] | None
     epochs: int
-    in_memory: bool
     precision: str
     how: str = ""
     note: str = ""

@@ -179,7 +179,6 @@ def _profile(
         slowdown=window.seconds / window.steps / per_step,
         measured=(measured.planned, round(seen)) if is_part else None,
         epochs=course.epochs,
-        in_memory=opened.in_memory,
         precision=str(autocast_dtype(config.precision, device)).removeprefix("torch."),
         note=note,
     )

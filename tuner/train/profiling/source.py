@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from tuner.data.loading.source import Source
+from tuner.data.loading.source import Gather, Source
 from tuner.interfaces import Batch
 
 
@@ -52,6 +52,11 @@ class WatchedSource:
     def is_read(self) -> bool:
         return self._source.is_read
 
+    @property
+    def gather(self) -> Gather | None:
+        """That of the source. Nothing waits for it, and it is not counted."""
+        return self._source.gather
+
     def __len__(self) -> int:
         whole = len(self._source)
         return min(whole, self.most) if self._is_shorter and self.most is not None else whole
@@ -64,8 +69,8 @@ class WatchedSource:
         return self._watched(self._source.batches(size, seed))
 
     def order(self, seed: int) -> Tensor:
-        """The order of the source."""
-        return self._source.order(seed)
+        """The order of the source, of which a shorter set has the first samples."""
+        return self._source.order(seed)[: len(self)]
 
     def batches_of(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
         """Iterate as the source does; see `Source.batches_of`."""
@@ -98,6 +103,8 @@ class WatchedSource:
 
         The first batch is waited for once in each iteration, whatever its length: nothing was read ahead.
         """
+        if not self.passes:  # the steps have gathered their batches
+            return 0.0
         first = min(waited, self.first_waits)
         others = self.images - self.first_images
         later = (waited - first) / others * (images - self.first_images / self.passes) if others else 0.0

@@ -1,4 +1,4 @@
-"""One step of the optimizer: how it is computed, and how it is recorded to be repeated without Python.
+"""One step of the optimizer: where its batch comes from, how it is computed, and how it is recorded and repeated.
 
-It imports the optimizers, tasks and the ground. A way to record is a `Recorder`; see `recording`.
+It imports the optimizers, tasks, data and the ground. A way to record is a `Recorder`; see `recording`.
 """

@@ -1,18 +1,17 @@
 """Steps that are recorded where they can be, and then repeated without Python."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tuner.errors import Problem, UserError
 from tuner.interfaces import Batch
 from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.step import watch
+from tuner.train.step.feed import StepBatch
 from tuner.train.step.recording import Graph, Recorder, Unrecordable, Unrecorded
 from tuner.train.step.step import Step
 
@@ -41,10 +40,10 @@ class Steps:
         self._generators = generators
         self.why_not = ""
         """Why steps are not recorded, in words that follow "eagerly, since"; empty if they are, or may be."""
-        self._seen: Counter[_Form] = Counter()
+        self._seen: Counter[Hashable] = Counter()
         self._watched: list[watch.Operations] = []
         """What two steps of one form have computed."""
-        self._records: dict[_Form, _Record] = {}
+        self._records: dict[Hashable, _Record] = {}
         self._modes: list[bool] = []
         if isinstance(recorder, Unrecorded):
             self._give_up(recorder.why)
@@ -67,19 +66,19 @@ class Steps:
             self._watched.clear()
             self._seen.clear()
 
-    def __call__(self, batch: Batch) -> None:
+    def __call__(self, batch: StepBatch) -> None:
         """Make a step."""
-        form = _form(batch)
+        form = batch.form
         record = self._records.get(form)
         if record is None:
             with self._generators.own():
                 record = self._computed(form, batch)
         if record is not None:
-            record(batch)
+            record(batch.given)
         self._seen[form] += 1
-        self._step.counted(batch)
+        self._step.counted(batch.samples)
 
-    def _computed(self, form: "_Form", batch: Batch) -> "_Record | None":
+    def _computed(self, form: Hashable, batch: StepBatch) -> "_Record | None":
         """Compute a step that has no record, or return one of it that has been made."""
         is_known = self._seen[form] > 0
         record = None
@@ -87,30 +86,30 @@ class Steps:
             record = self._record(form, batch)
         if record is None:
             if self.why_not or len(self._watched) == 2 or not is_known:
-                self._step.compute(batch)
+                self._step.compute(batch.make(batch.given))
             else:
                 self._compute_watched(batch)
         return record
 
-    def _compute_watched(self, batch: Batch) -> None:
+    def _compute_watched(self, batch: StepBatch) -> None:
         """Compute a step, and find out whether it can be recorded. Steps of a form before have allocated what stays."""
-        operations = watch.watched(partial(self._recordable, batch), batch.inputs.device)
+        operations = watch.watched(partial(self._recordable, batch.make, batch.given), self._step.number.device)
         if not self._step.optimization.is_recordable:
             self._step.change_weights()
         self._watched.append(operations)
         if why := operations.why_not or (self._watched[0].why_not_as(operations) if len(self._watched) == 2 else ""):
             self._give_up(why)
 
-    @property
-    def _recordable(self) -> Callable[[Batch], None]:
-        """What of a step is recorded."""
-        return self._step.compute if self._step.optimization.is_recordable else self._step.compute_gradients
+    def _recordable(self, make: Callable[[Sequence[Tensor]], Batch], given: Sequence[Tensor]) -> None:
+        """Compute what of a step is recorded, with the batch that is made of tensors."""
+        how = self._step.compute if self._step.optimization.is_recordable else self._step.compute_gradients
+        how(make(given))
 
-    def _record(self, form: "_Form", batch: Batch) -> "_Record | None":
+    def _record(self, form: Hashable, batch: StepBatch) -> "_Record | None":
         """Record the steps of batches of a form; None if that cannot be."""
-        buffers = _copy_of(batch)
+        buffers = [each.clone() for each in batch.given]
         try:
-            repeat = self._recorder.record(partial(self._recordable, buffers))
+            repeat = self._recorder.record(partial(self._recordable, batch.make, buffers))
         except Unrecordable as error:
             self._give_up(str(error))
             return None
@@ -133,45 +132,26 @@ class _Record:
     """The recorded step of batches of one form.
 
     Args:
-        buffers: The batch that it reads.
+        buffers: The tensors that it makes the batch of.
         repeat: Computes it.
         gradients: The gradients that it computes, by parameter.
         after: What Python computes after it; None for nothing.
     """
 
-    buffers: Batch
+    buffers: Sequence[Tensor]
     repeat: Callable[[], None]
     gradients: Sequence[tuple[nn.Parameter, Tensor]]
     after: Callable[[], None] | None
 
-    def __call__(self, batch: Batch) -> None:
-        """Make a step."""
-        for own, new in zip(_tensors(self.buffers), _tensors(batch), strict=True):
+    def __call__(self, given: Sequence[Tensor]) -> None:
+        """Make a step with the batch that is made of tensors."""
+        for own, new in zip(self.buffers, given, strict=True):
             own.copy_(new, non_blocking=True)
         self.repeat()
         if self.after is not None:
             for parameter, gradient in self.gradients:  # records of other forms have gradients of their own
                 parameter.grad = gradient
             self.after()
-
-
-_Form = tuple[Any, ...]
-"""What of a batch a record depends on."""
-
-
-def _form(batch: Batch) -> _Form:
-    return tuple((each.shape, each.stride(), each.dtype, each.device) for each in _tensors(batch))
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    assert batch.mixed is None, "it is not augmented yet"
-    return [batch.inputs, *(batch.targets[name] for name in sorted(batch.targets))]
-
-
-def _copy_of(batch: Batch) -> Batch:
-    """A batch of the same values in memory of its own."""
-    targets = {name: target.clone() for name, target in batch.targets.items()}
-    return Batch(batch.inputs.clone(memory_format=torch.preserve_format), targets)
 
 
 def _gradients(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:

@@ -72,7 +72,8 @@ class Step:
         """The loss of each batch of the epoch."""
         self.meter: TaskMeter = task.meter(training=True)
         """The task's `train_metrics` of the epoch."""
-        self._number = torch.zeros(1, dtype=torch.int64, device=device)
+        self.number = torch.zeros(1, dtype=torch.int64, device=device)
+        """The number of the current step in its epoch, from 0."""
         self._forward, self._task, self._augment = forward, task, augment
         self._batch_size = batch_size
         self._ranks = ranks
@@ -87,7 +88,7 @@ class Step:
     def begin_epoch(self) -> None:
         """Prepare the steps of an epoch."""
         self.losses.zero_()
-        self._number.zero_()
+        self.number.zero_()
         self.meter.reset()
         self.optimization.rates.begin_epoch()
         if self.optimization.average is not None:
@@ -111,24 +112,24 @@ class Step:
             total += loss.detach()
             if self._ranks.counts:
                 self.meter.add(outputs, micro_batch.targets)
-        self.losses.index_copy_(0, self._number, total)
+        self.losses.index_copy_(0, self.number, total)
 
     def change_weights(self) -> None:
         """Change the weights by the gradients."""
         how = self.optimization
-        how.rates.set(self._number)
+        how.rates.set(self.number)
         if how.clip_norm is not None:
             how.scaler.unscale_(how.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), how.clip_norm)
         how.scaler.step(how.optimizer)
         how.scaler.update()
         if how.average is not None:
-            how.average.update(self._number)
-        self._number += 1
+            how.average.update(self.number)
+        self.number += 1
 
-    def counted(self, batch: Batch) -> None:
-        """Note on the host that the step of a batch was computed, by Python or by a record."""
-        self.meter.count(self._ranks.measured(batch))
+    def counted(self, samples: int) -> None:
+        """Note on the host that a step, which measures so many samples, was computed: by Python or by a record."""
+        self.meter.count(samples)
         self.optimization.rates.advance()
         if self.optimization.average is not None:
             self.optimization.average.advance()
