@@ -18,6 +18,9 @@ GRAPH = "graph"
 COMPILE = "compile"
 """How the model was computed that is trained on a GPU, or is to be compiled: compiled, or eagerly and why."""
 
+BESIDE = "beside"
+"""Beside how many other trials a trial has trained in its host, in words."""
+
 LEFT_OUT = "tuner.left_out"
 """JSON: the values that a user's function reported and that are not numbers, each with the reason."""
 

@@ -14,7 +14,19 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from tuner.error_text import summary_of, traceback_of
 from tuner.formatting import duration
 from tuner.process.out_of_memory import OUT_OF_MEMORY, killed_for_memory
-from tuner.report_keys import COMPILE, DAMAGED, GRAPH, LEFT_OUT, MICRO_BATCHES, REASON, STATUS, SYSTEM, TIME, TRACEBACK
+from tuner.report_keys import (
+    BESIDE,
+    COMPILE,
+    DAMAGED,
+    GRAPH,
+    LEFT_OUT,
+    MICRO_BATCHES,
+    REASON,
+    STATUS,
+    SYSTEM,
+    TIME,
+    TRACEBACK,
+)
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.disk_full import FULL, is_full
 from tuner.storage.filesystem import with_scheme_of
@@ -25,7 +37,7 @@ from tuner.trials.trial import WORKER_LOST, Trial
 
 _OF_RAY = {*AUTO_RESULT_KEYS, "done", "trial_id", "experiment_tag", "should_checkpoint", "date", "config"}
 _OURS = ("epoch", "device", "precision")
-_WHERE_THERE_IS = (SYSTEM, MICRO_BATCHES, GRAPH, COMPILE)
+_WHERE_THERE_IS = (SYSTEM, MICRO_BATCHES, GRAPH, COMPILE, BESIDE)
 
 
 class TuneCallback(tune.Callback):  # type: ignore[misc]

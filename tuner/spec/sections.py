@@ -16,8 +16,9 @@ class Resources(Config):
     """CPU cores of each process of a trial, which has one unless it has several GPUs or `workers`; it trains with as
     many threads."""
     gpu: float | Annotated[str, Field(pattern="^auto$")] = "auto"
-    """GPUs per trial: 0.25 for four trials per GPU; auto for a share of the available GPUs, if there are any; 2 for a
-    trial that trains in two processes of one node, each with a GPU. Your own function has them in its one process."""
+    """GPUs per trial: 0.25 for four trials per GPU; auto for as many per GPU as fit and add to its speed, if there are
+    GPUs; 2 for a trial that trains in two processes of one node, each with a GPU. Your own function has them in its one
+    process."""
     workers: int | None = Field(None, ge=1, le=1024)
     """Processes that train a trial together, each with cpu cores and, where the node has GPUs, with one of these; null
     for one for each GPU. A batch is shared out among them."""

@@ -20,6 +20,8 @@ from tuner.ray_backend.host.proxied import Proxied
 from tuner.ray_backend.host.shared_images import SharedImages
 from tuner.ray_backend.worker.session import Lost, Stopped
 from tuner.ray_backend.worker.training import outcome_of, train_task
+from tuner.report_keys import BESIDE
+from tuner.train.checkpoint import Save
 from tuner.train.device import keep_freed_memory, trial_device, use_threads
 from tuner.train.generators import OfThread
 from tuner.train.loop import Report, fit
@@ -103,11 +105,14 @@ class Host:
                 before_batch()
                 admission.step(place)
 
+            def report_beside(metrics: dict[str, Any], save: Save) -> None:
+                report({**metrics, BESIDE: f"up to {counted(place.others, 'other')}"}, save)
+
             try:
                 return fit(
                     config,
                     objective,
-                    report,
+                    report_beside,
                     device=device,
                     before_batch=look,
                     observer=self._images,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tuner.objectives import Objective
-from tuner.report_keys import COMPILE, GRAPH, SYSTEM
+from tuner.report_keys import BESIDE, COMPILE, GRAPH, SYSTEM
 from tuner.storage.filesystem import above
 from tuner.storage.uris import masked
 from tuner.tracking import names
@@ -177,6 +177,7 @@ class TrialProjection:
             "tuner.precision": str(report.get("precision", "")),
             "tuner.graph": str(report.get(GRAPH, "")),
             "tuner.compile": str(report.get(COMPILE, "")),
+            "tuner.beside": str(report.get(BESIDE, "")),
             "tuner.host": event.host,
             "tuner.seconds": "" if event.seconds is None else f"{event.seconds:.3f}",  # else its run has its times
             "tuner.missed": "; ".join(missed),
