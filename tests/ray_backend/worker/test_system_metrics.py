@@ -134,3 +134,18 @@ def test_each_epoch_of_a_trial_reports_them_and_nothing_runs_on(monkeypatch: pyt
     assert [each["epoch"] for each in reports] == [1, 2]
     assert all(each[SYSTEM]["process_memory_usage_megabytes"] > 0 for each in reports)
     assert not threads()
+
+
+def test_trials_of_one_process_share_its_samples(gpu: pytest.MonkeyPatch) -> None:
+    load = Answers(50)
+    gpu.setattr(torch.cuda, "utilization", load)
+    with SystemMetrics() as first:
+        with SystemMetrics() as second:
+            assert len(threads()) == 1
+            wait_until(lambda: len(load.given) >= 2)
+            assert second.means()["gpu_0_utilization_percentage"] == 50
+        assert len(threads()) == 1, "the first one goes on"
+        given = len(load.given)
+        wait_until(lambda: len(load.given) > given)
+        assert first.means()["gpu_0_utilization_percentage"] == 50
+    assert not threads()

@@ -1,7 +1,9 @@
 """MLflow's system metrics of the node that a trial runs on, each the mean since the report before."""
 
+import time
 from collections import defaultdict
 from threading import Event, Lock, Thread
+from typing import ClassVar
 
 import psutil
 import torch
@@ -18,26 +20,40 @@ _LAST = 5.0
 class SystemMetrics:
     """Samples the load and the memory of this node and of its GPUs in a thread of its own, from entering to leaving.
 
-    A sample calls nothing of CUDA: a call by another thread would end the capture of a graph, and one before the
-    training computes would take memory of a GPU that may be another trial's.
+    Trials of one process share the thread. A sample calls nothing of CUDA: a call by another thread would end the
+    capture of a graph, and one before the training computes would take memory of a GPU that may be another trial's.
     """
 
+    _sampler: ClassVar["_Sampler | None"] = None
+    _users: ClassVar[list["SystemMetrics"]] = []
+    _entering: ClassVar[Lock] = Lock()
+
     def __init__(self) -> None:
-        self._process = psutil.Process()
         self._samples: dict[str, list[float]] = defaultdict(list)
         self._lock = Lock()
-        self._is_over, self._is_reported = Event(), Event()
-        self._thread = Thread(target=self._sample_on, name="system metrics", daemon=True)
 
     def __enter__(self) -> "SystemMetrics":
         psutil.cpu_percent()  # the next call of this thread returns the load since now
-        self._thread.start()
+        with self._entering:
+            self._users.append(self)
+            if SystemMetrics._sampler is None:
+                SystemMetrics._sampler = _Sampler(self._users)
+            self._its = SystemMetrics._sampler
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._is_reported.set()  # wakes the thread
-        self._thread.join(_LAST)
+        with self._entering:
+            self._users.remove(self)
+            if self._users:
+                return
+            SystemMetrics._sampler = None
+            self._its.end()
+
+    def take(self, values: dict[str, float]) -> None:
+        """Add a sample."""
+        with self._lock:
+            for name, value in values.items():
+                self._samples[name].append(value)
 
     def means(self) -> dict[str, float]:
         """The means since the last call, or since entering; it is called by the thread that entered.
@@ -49,39 +65,61 @@ class SystemMetrics:
         """
         with self._lock:
             samples, self._samples = self._samples, defaultdict(list)
-        self._is_reported.set()
-        samples = samples or {name: [value] for name, value in self._sample().items()}
+        self._its.is_reported.set()
+        samples = samples or {name: [value] for name, value in _sample().items()}
         means = {name: sum(values) / len(values) for name, values in samples.items()}
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             for number in range(torch.cuda.device_count()):
                 means |= _memory_of_gpu(number, means.get(_gpu(number, "memory_usage_megabytes")))
         return {"cpu_utilization_percentage": psutil.cpu_percent(), **means}
 
-    def _sample_on(self) -> None:
-        pause = _FIRST
-        while not self._is_over.is_set():
-            if self._is_reported.wait(pause):
-                self._is_reported.clear()
-                pause = _FIRST
-                continue
-            values = self._sample()
-            with self._lock:
-                for name, value in values.items():
-                    self._samples[name].append(value)
-            pause = min(2 * pause, _USUAL)
 
-    def _sample(self) -> dict[str, float]:
-        """What is measured at one moment; the load of the CPU is not: the system adds it up."""
-        memory = psutil.virtual_memory()
-        values = {
-            "system_memory_usage_percentage": memory.percent,
-            "system_memory_usage_megabytes": memory.used / _MEBI,
-            "process_memory_usage_megabytes": self._process.memory_info().rss / _MEBI,
-        }
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            for number in range(torch.cuda.device_count()):
-                values |= {_gpu(number, name): value for name, value in _of_gpu(number).items()}
-        return values
+class _Sampler:
+    """Samples in a thread.
+
+    Args:
+        users: Who gets the samples; others may come and go.
+    """
+
+    def __init__(self, users: list[SystemMetrics]) -> None:
+        self._users = users
+        self._is_over = Event()
+        self.is_reported = Event()
+        """Set when one of them has reported."""
+        self._thread = Thread(target=self._sample_on, name="system metrics", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._is_over.set()
+        self.is_reported.set()  # wakes the thread
+        self._thread.join(_LAST)
+
+    def _sample_on(self) -> None:
+        pause, due = _FIRST, time.monotonic() + _FIRST
+        while not self._is_over.is_set():
+            if self.is_reported.wait(max(0.0, due - time.monotonic())):
+                self.is_reported.clear()
+                pause, due = _FIRST, min(due, time.monotonic() + _FIRST)
+                continue
+            values = _sample()
+            for each in list(self._users):
+                each.take(values)
+            pause = min(2 * pause, _USUAL)
+            due = time.monotonic() + pause
+
+
+def _sample() -> dict[str, float]:
+    """What is measured at one moment; the load of the CPU is not: the system adds it up."""
+    memory = psutil.virtual_memory()
+    values = {
+        "system_memory_usage_percentage": memory.percent,
+        "system_memory_usage_megabytes": memory.used / _MEBI,
+        "process_memory_usage_megabytes": psutil.Process().memory_info().rss / _MEBI,
+    }
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for number in range(torch.cuda.device_count()):
+            values |= {_gpu(number, name): value for name, value in _of_gpu(number).items()}
+    return values
 
 
 def _gpu(number: int, name: str) -> str:
