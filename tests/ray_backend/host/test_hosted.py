@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tuner.data.digits import Digits
-from tuner.ray_backend.host import hosted, messages
+from tuner.ray_backend.host import hosted, messages, server
 from tuner.ray_backend.host.hosted import Host
 from tuner.ray_backend.host.printed import PrintedByThread
 from tuner.ray_backend.host.proxied import Proxied
@@ -247,3 +247,16 @@ def test_a_device_that_fails_ends_the_process(monkeypatch: pytest.MonkeyPatch) -
 def test_temporary_checkpoints_are_deleted(alone: list[Worker]) -> None:
     prefix = f"{temporary._prefix()}{os.getpid()}-"
     assert not [each for each in Path("/tmp").glob(f"{prefix}*") if (each / "model.pt").exists()]
+
+
+def test_a_fault_of_ours_does_not_let_the_proxy_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = Pipe()
+    host = Host(lambda status: None)
+    monkeypatch.setattr(host, "train", lambda task, proxied: 1 / 0)
+    ours.send((messages.TRAIN, "{}"))
+    server._train_on(host, Proxied(theirs))
+    with pytest.raises(EOFError):
+        ours.recv()
+    assert "ZeroDivisionError" in capsys.readouterr().err

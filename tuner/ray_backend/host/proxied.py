@@ -1,8 +1,10 @@
 """The host's end of a connection to a proxy: the session of its trial."""
 
 import json
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import RLock
@@ -43,6 +45,11 @@ class Proxied:
         """Raise Lost if the proxy has gone."""
         if self._is_gone:
             raise Lost("its worker has ended")
+
+    def hang_up(self) -> None:
+        """End the connection."""
+        with socket.socket(fileno=os.dup(self.descriptor)) as other, suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
 
     def print(self, text: str) -> None:
         """Pass on what the trial has printed."""

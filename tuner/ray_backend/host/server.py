@@ -5,6 +5,7 @@ import os
 import select
 import sys
 import time
+import traceback
 from multiprocessing.connection import Listener
 from pathlib import Path
 from threading import Thread
@@ -17,6 +18,9 @@ _ALONE = 5.0
 """Seconds without a proxy after which a host ends: Ray may end the worker of one trial before it starts the next.
 Where the session of its Ray has been deleted it ends at once."""
 _AWAKE = 0.5
+_STUCK = 600.0
+"""Seconds that a trial whose proxy has gone may compute on, such as a long evaluation. After that it hangs, with its
+memory: the host ends, and the others go on from their checkpoints on a new one."""
 _GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 
 
@@ -37,7 +41,8 @@ def serve(listener: Listener) -> None:
 def _watch(listener: Listener, host: Host) -> None:
     """Accept proxies, each of which has a thread, and tell their trials when they have gone."""
     accepting = listener._listener._socket.fileno()  # type: ignore[attr-defined]
-    connected: dict[int, Proxied] = {}
+    connected: dict[int, tuple[Proxied, Thread]] = {}
+    leaving: list[tuple[Thread, float]] = []
     poll = select.poll()
     poll.register(accepting, select.POLLIN)
     empty_since = time.monotonic()
@@ -47,20 +52,31 @@ def _watch(listener: Listener, host: Host) -> None:
             if descriptor == accepting:
                 connection = listener.accept()
                 proxied = Proxied(connection)
-                connected[connection.fileno()] = proxied
+                thread = Thread(target=_train_on, args=(host, proxied), daemon=True)
+                connected[connection.fileno()] = proxied, thread
                 poll.register(connection.fileno(), _GONE)
-                Thread(target=_train_on, args=(host, proxied), daemon=True).start()
+                thread.start()
             else:
                 poll.unregister(descriptor)  # the connection is closed when its thread has left it, too
-                connected.pop(descriptor).has_gone()
+                proxied, thread = connected.pop(descriptor)
+                proxied.has_gone()
                 empty_since = time.monotonic()
+                leaving.append((thread, empty_since))
+        leaving = [(thread, since) for thread, since in leaving if thread.is_alive()]
+        if any(time.monotonic() - since > _STUCK for _, since in leaving):
+            print("a trial whose worker has gone hangs: this host ends")
+            return
 
 
 def _train_on(host: Host, proxied: Proxied) -> None:
     """Train the trials of a proxy, one after another."""
-    while (task := proxied.next_task()) is not None:
-        host.train(task, proxied)
-        gc.collect()  # a trial that failed is part of cycles, with its memory on the device
+    try:
+        while (task := proxied.next_task()) is not None:
+            host.train(task, proxied)
+            gc.collect()  # a trial that failed is part of cycles, with its memory on the device
+    except BaseException:  # a fault of ours: the proxy is not to wait for ever
+        traceback.print_exc()
+        proxied.hang_up()
 
 
 def _end(status: int) -> None:
