@@ -6,7 +6,18 @@ import sys
 import pytest
 import torch
 
-from tuner.train.device import autocast_dtype, keep_freed_memory, pick_device, trial_device, use_threads
+from tuner.errors import UserError
+from tuner.process.gpus import Program
+from tuner.train import too_little
+from tuner.train.device import (
+    autocast_dtype,
+    check_precision,
+    keep_freed_memory,
+    pick_device,
+    trial_device,
+    use_threads,
+)
+from tuner.train.too_little import why_too_little
 
 
 @pytest.mark.parametrize(
@@ -90,3 +101,46 @@ def test_keeping_freed_memory_twice_is_harmless() -> None:
     keep_freed_memory()
     keep_freed_memory()
     assert torch.ones(1000).sum().item() == 1000
+
+
+def test_a_gpu_without_bfloat16_is_told_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(
+        UserError, match=r"trial\.precision: bfloat16: Tesla T4 has no .* 7\.5; .*\n.* use auto, which is"
+    ):
+        check_precision("bfloat16", gpu)
+    for other in ("auto", "float32", "float16"):
+        check_precision(other, gpu)
+    check_precision("bfloat16", torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    check_precision("bfloat16", gpu)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_gpu_that_is_there_passes_or_says_why_not() -> None:
+    gpu = torch.device("cuda")
+    if torch.cuda.get_device_capability(gpu) >= (8, 0):
+        check_precision("bfloat16", gpu)
+    else:
+        with pytest.raises(UserError, match=torch.cuda.get_device_name(gpu)):
+            check_precision("bfloat16", gpu)
+
+
+class TestTooLittleMemory:
+    def test_a_batch_that_is_not_split(self) -> None:
+        why = why_too_little(torch.device("cpu"))
+        assert why.startswith("a batch does not fit; ") and "retry.out_of_memory: halve_batch" in why
+
+    @pytest.mark.parametrize(("fewest", "said"), [(1, "1 image at a time fits; "), (2, "2 images at a time fit; ")])
+    def test_a_batch_of_which_no_micro_batch_fits(self, fewest: int, said: str) -> None:
+        assert why_too_little(torch.device("cpu"), fewest).startswith(f"not even {said}a smaller trial.model")
+
+    def test_another_program_on_the_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        others = [Program(4242, "python3", 60 * 10**9), Program(4243, "", 10 * 10**9)]
+        monkeypatch.setattr(too_little, "others_on", lambda device: others)
+        why = why_too_little(torch.device("cuda"), 1)
+        names = "python3 (process 4242) has 60 GB and a program (process 4243) has 10 GB of the GPU's memory"
+        assert why.startswith(f"{names}: end it, or choose another GPU by CUDA_VISIBLE_DEVICES; not even 1 image")
+        assert "4242" not in why_too_little(torch.device("cpu"), 1)

@@ -26,12 +26,15 @@ from tuner.objectives import Objective
 from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, killed_for_memory
 from tuner.ray_backend.callback import TuneCallback
 from tuner.ray_backend.worker import trainable
+from tuner.ray_backend.worker import training as worker_training
+from tuner.ray_backend.worker.training import outcome_of, train_task
 from tuner.report_keys import MICRO_BATCHES, REASON, STATUS, TRACEBACK
 from tuner.spec.loader import load
 from tuner.train import checkpoint
 from tuner.train.checkpoint import Save
 from tuner.train.evaluation import measure
 from tuner.train.loop import fit
+from tuner.train.parallel.rank import Training
 from tuner.train.trial_config import TrialConfig
 
 CPU = torch.device("cpu")
@@ -320,7 +323,8 @@ def test_a_trial_that_runs_out_of_memory_is_tried_with_less_of_a_batch_and_the_n
         "1": "completed",
         "2": "completed",
     }
-    assert runs["0"].data.tags["tuner.reason"] == OUT_OF_MEMORY
+    reason = runs["0"].data.tags["tuner.reason"]
+    assert reason.startswith(f"{OUT_OF_MEMORY}: not even 1 image at a time fits; a smaller trial.model")
     traceback = Path(client.download_artifacts(runs["0"].info.run_id, "traceback.txt")).read_text()
     assert "can't allocate memory" in traceback
     assert runs["1"].data.tags["tuner.batch_parts"] == "8"
@@ -377,3 +381,43 @@ def test_a_worker_that_ray_kills_for_its_memory_is_told_as_that() -> None:
 def test_what_is_done_is_part_of_no_trial() -> None:
     plain, halving = experiment(), experiment(retry={"out_of_memory": "halve_batch"})
     assert plain.plan() == halving.plan()
+
+
+@pytest.mark.parametrize("fewest", [1, 2])
+def test_batches_are_split_until_the_model_could_not_be_trained_on_less(
+    fewest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def train(training: Training, report: Any, **arguments: Any) -> str:
+        tried.append(training.micro_batches)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(worker_training, "train", train)
+    config = TrialConfig.model_validate(
+        {"data": {"kind": "digits", "batch_size": 12}, "model": {"kind": "cnn"}, "seed": 1}
+    )
+    monkeypatch.setattr(type(config.model), "needs_several", lambda *_: fewest == 2)
+    task = {
+        "trial": config.model_dump(mode="json"),
+        "objective": {"metric": "val_loss", "mode": "min"},
+        "objectives": ["val_loss"],
+        "costly": [],
+        "cpu": 1,
+        "gpu": 0,
+        "ranks": 1,
+        "at_once": 1,
+        "teacher": "",
+        "halves": True,
+        "beside": False,
+    }
+
+    class Session:
+        def checkpoints(self) -> list[Any]:
+            return []
+
+    last = outcome_of(lambda: train_task(task, Session(), {}))  # type: ignore[arg-type]
+    assert tried == ([1, 2, 4, 8, 12] if fewest == 1 else [1, 2, 4, 6])
+    images = "1 image at a time fits" if fewest == 1 else "2 images at a time fit"
+    assert (last[STATUS], last[REASON].partition(";")[0]) == ("failed", f"out of memory: not even {images}")
+    assert "Tried to allocate 2.00 GiB" in last[TRACEBACK]

@@ -218,7 +218,8 @@ def _join(
     is_spread = len(capacity.now) > 1 or bool(capacity.later) or capacity.grows
     if targets and is_spread and kind_of(uri) in ("sqlite", "file"):
         warn(f"{masked(uri)} {_LOCAL_STORE}")
-    node_check.check(spec, [each for each in capacity.now if each.fits(share.cpu, share.gpu)], user_folder, say, warn)
+    nodes = [each for each in capacity.now if each.fits(share.cpu, share.gpu)]
+    node_check.check(spec, nodes, user_folder, say, warn, share.gpu)
     return share, user_folder
 
 
@@ -257,7 +258,10 @@ def prepare(
     if not downloads and (note := check_described(spec, uri)):  # a job finds its teacher when it begins
         console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     if connection.address_of(address) is None:
-        resources.share_of(spec, resources.here(), trials=1)
+        share = resources.share_of(spec, resources.here(), trials=1)
+        resources.check_node(spec, share.gpu)
+        if spec.resources.gpu == "auto" and not share.gpu and (note := resources.idle_gpus()):
+            console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     return spec, uri
 
 

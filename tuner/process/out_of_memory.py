@@ -23,6 +23,15 @@ _OF_RAY = ("OutOfMemoryError", "running low on memory", "OUT_OF_MEMORY")
 """Texts in Ray's errors about workers that it killed because the node was low on memory."""
 
 
+class DoesNotFit(Exception):
+    """Memory ran out, its cause, and splitting batches does not help. Its text says why, behind `OUT_OF_MEMORY`."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason that is recorded for a trial that ran out of memory by an error, in a line."""
+    return f"{OUT_OF_MEMORY}: {error}" if isinstance(error, DoesNotFit) else OUT_OF_MEMORY
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or one of its causes, means that the CPU's or a GPU's memory was exhausted."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

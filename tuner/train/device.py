@@ -7,7 +7,12 @@ from typing import Literal
 
 import torch
 
+from tuner.errors import Problem, UserError
+
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+BFLOAT16 = (8, 0)
+"""Compute capability from which on NVIDIA's GPUs compute in bfloat16."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes: glibc's maximum on 64-bit systems
@@ -42,10 +47,29 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     native = {
-        "cuda": lambda: torch.cuda.get_device_capability(device) >= (8, 0),
+        "cuda": lambda: torch.cuda.get_device_capability(device) >= BFLOAT16,
         "cpu": torch.cpu._is_avx512_bf16_supported,
     }.get(device.type)
     return torch.bfloat16 if native is not None and native() else torch.float32
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Check that a GPU computes in a precision.
+
+    Raises:
+        UserError: The GPU is too old for it.
+    """
+    if precision == "bfloat16" and device.type == "cuda" and torch.version.hip is None:
+        capability = torch.cuda.get_device_capability(device)
+        if capability < BFLOAT16:
+            raise UserError(without_bfloat16(torch.cuda.get_device_name(device), capability))
+
+
+def without_bfloat16(name: str, capability: tuple[int, int]) -> Problem:
+    """The problem that a GPU of a name and a compute capability has no bfloat16."""
+    major, minor = capability
+    message = f"bfloat16: {name} has no arithmetic in it (compute capability {major}.{minor}; from 8.0 on GPUs have it)"
+    return Problem(message, "trial.precision", hint="use auto, which is float32 on such a GPU, or float16")
 
 
 def use_threads(count: int) -> None:

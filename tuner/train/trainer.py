@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tuner.data.loading.source import Source
 from tuner.interfaces import Model
 from tuner.models.memory_format import placed
-from tuner.train.device import autocast_dtype
+from tuner.train.device import autocast_dtype, check_precision
 from tuner.train.ema import PREFIX, AveragedWeights
 from tuner.train.evaluation import Diverged, evaluate, in_precision
 from tuner.train.generators import OF_PROCESS, Generators
@@ -42,7 +42,7 @@ class Trainer:
         backend: What the model is compiled with, as for torch.compile.
 
     Raises:
-        UserError: The configuration demands recorded steps or a compiled model, and they cannot be had here.
+        UserError: The configuration demands recorded steps, a compiled model or a precision that cannot be had here.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Trainer:
         self.config, self.device, self.seed = config, device, config.seed
         self.micro_batches = micro_batches
         self._ranks = ranks
+        check_precision(config.precision, device)
         self.dtype = autocast_dtype(config.precision, device)
         if teacher is not None:
             placed(teacher, device)

@@ -76,6 +76,13 @@ class AnyTrial(Config):
             ranks: Processes that train a trial together.
         """
 
+    def check_node(self, gpu: float) -> None:
+        """Raise UserError if a trial demands what this node lacks; nothing of CUDA is started.
+
+        Args:
+            gpu: GPUs of a trial, or its share of one.
+        """
+
     @abstractmethod
     def check_metric(self, name: str) -> None:
         """Raise Mistakes if this metric cannot be an objective of the trial."""

@@ -4,19 +4,25 @@ import gc
 import re
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import torch
 from conftest import experiment
 
 from tuner.errors import UserError
-from tuner.ray_backend.cluster import connection
+from tuner.process import gpus
+from tuner.process.gpus import Gpu
+from tuner.ray_backend.cluster import connection, resources
 from tuner.ray_backend.cluster.connection import address_of, disconnect
 from tuner.ray_backend.cluster.resources import (
     ClusterResources,
     NodeResources,
     TrialResources,
+    check_node,
+    idle_gpus,
     local_capacity,
     share,
     share_of,
@@ -139,6 +145,65 @@ def test_models_are_not_compiled_in_several_processes(changes: dict[str, Any]) -
     assert share_of(experiment(trial=trial, **changes), capacity, 2).slots
     with pytest.raises(UserError, match=r"^trial\.compile: on: .* since it trains in several processes"):
         share_of(experiment(trial=trial, resources={"gpu": 2}, **changes), capacity, 2)
+
+
+class TestTheNode:
+    """What the node lacks that trials are to run on."""
+
+    @staticmethod
+    def spec(**trial: Any) -> ExperimentSpec:
+        return experiment(trial={"data": {"kind": "digits"}, "model": {"kind": "cnn"}} | trial)
+
+    def test_a_trial_that_demands_nothing(self) -> None:
+        check_node(self.spec(), 0)
+
+    def test_there_is_no_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resources, "why_none", lambda: "the driver is too old: update it")
+        with pytest.raises(
+            UserError, match=r"resources\.gpu: a trial asks for 1 GPUs, and torch sees none: the driver"
+        ):
+            check_node(self.spec(), 1)
+        with pytest.raises(UserError, match="asks for 2 GPUs, but there are 0: the driver is too old: update it"):
+            share(Resources(gpu=2), ClusterResources((NodeResources(2, 0),)), 1)
+        with pytest.raises(UserError) as elsewhere:  # the node of a cluster, where this torch does not look
+            share(Resources(gpu=2), ClusterResources((NodeResources(2, 0, id="1f"),)), 1)
+        assert "driver" not in str(elsewhere.value)
+
+    def test_gpus_that_torch_cannot_use_are_said_to_be_idle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resources, "installed", lambda: [Gpu("Tesla T4", (7, 5))])
+        monkeypatch.setattr(resources, "why_none", lambda: "the driver is too old: update it")
+        assert idle_gpus() == "trials train on CPU cores and not on Tesla T4: the driver is too old: update it"
+        monkeypatch.setattr(resources, "why_none", lambda: "")
+        assert idle_gpus() == ""
+
+    def test_gpus_are_counted_that_torch_can_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert local_capacity().gpu == 0
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        assert local_capacity().gpu == 1
+
+    @pytest.mark.parametrize("where", ["trial", "space"])
+    def test_no_gpu_has_bfloat16(self, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resources, "why_none", lambda: "")
+        spec = self.spec(precision="bfloat16")
+        if where == "space":
+            space = {"precision": {"choice": ["float32", "bfloat16"]}}
+            spec = experiment(trial={"data": {"kind": "digits"}, "model": {"kind": "cnn"}}, space=space)
+        cards = [Gpu("Tesla T4", (7, 5))]
+        monkeypatch.setattr(gpus, "installed", lambda: cards)
+        check_node(spec, 0)
+        with pytest.raises(UserError, match=r"trial\.precision: bfloat16: Tesla T4 has no arithmetic in it"):
+            check_node(spec, 1)
+        cards.append(Gpu("NVIDIA A100", (8, 0)))  # the trial may get that one
+        check_node(spec, 1)
+
+    def test_there_is_no_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)
+        with pytest.raises(UserError, match=r"trial\.compile: on: .* there is no C\+\+ compiler on this machine"):
+            check_node(self.spec(compile="on"), 0)
+        check_node(self.spec(compile="auto"), 0)
 
 
 def test_a_function_of_ones_own_is_one_process_with_all_gpus() -> None:

@@ -33,6 +33,7 @@ from tuner.train.function_trial import TargetTrial
 from tuner.train.loop import fit
 from tuner.train.parallel.launch import RankLost, train
 from tuner.train.parallel.rank import Training
+from tuner.train.too_little import why_too_little
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial
@@ -239,7 +240,8 @@ def _train(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        console.print(f"{OUT_OF_MEMORY}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        why = why_too_little(device or pick_device())
+        console.print(f"{OUT_OF_MEMORY}: {why} ({error})", style="red", markup=False, highlight=False, soft_wrap=True)
         return False
     if trial.not_finite:
         console.print(f"[yellow]diverged: {'; '.join(trial.not_finite.values())}[/]")

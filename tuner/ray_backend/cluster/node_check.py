@@ -46,6 +46,8 @@ class NodeTask:
     """A file in the storage that the driver has written."""
     write: str
     """A file in the storage to write."""
+    gpu: float = 0.0
+    """GPUs of a trial, or its share of one."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def check(
     user_folder: UserFolder | None,
     say: Callable[[str], None],
     warn: Callable[[str], None],
+    gpu: float = 0.0,
 ) -> list[NodeResources]:
     """Check that each node can run the experiment's trials. It takes seconds, and longer if a node downloads the data.
 
@@ -73,6 +76,7 @@ def check(
         user_folder: Where they find the user's own code; None if the trials need none.
         say: Called with a line for each check that passed.
         warn: Called with a line for each node that does not answer or is lost.
+        gpu: GPUs of a trial, or its share of one.
 
     Returns:
         The nodes that are not lost.
@@ -88,7 +92,7 @@ def check(
     here = versions()
     problems: list[Problem] = []
     with _probes(spec.storage, len(nodes)) as (read, *written):
-        tasks = [cloudpickle.dumps(NodeTask(spec.trial, user_folder, read, write)) for write in written]
+        tasks = [cloudpickle.dumps(NodeTask(spec.trial, user_folder, read, write, gpu)) for write in written]
         reports = zip(nodes, written, _reports(nodes, tasks, warn), strict=True)
         alive = [(node, write, report) for node, write, report in reports if report is not None]
         for node, write, report in alive:
@@ -149,6 +153,10 @@ def look(task: bytes) -> NodeReport:
         report.problems.append(Problem(f"the experiment's folder cannot be used: {error}", "trial", hint=_FOLDER))
     else:
         report.problems.extend(_data(trial))
+        try:
+            trial.check_node(checks.gpu)
+        except UserError as error:
+            report.problems.extend(error.problems)
     report.problems.extend(_storage(checks))
     return report
 

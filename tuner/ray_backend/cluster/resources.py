@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted
+from tuner.process.gpus import installed, why_none
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 from tuner.spec.validation_errors import as_user_error
@@ -83,7 +84,8 @@ def local_capacity() -> NodeResources:
     import torch
     from joblib import cpu_count
 
-    return NodeResources(cpu_count(), torch.cuda.device_count())
+    # With a driver that is too old for this torch, NVIDIA's management library would still count GPUs.
+    return NodeResources(cpu_count(), torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
 def here() -> ClusterResources:
@@ -139,6 +141,27 @@ def share_of(spec: ExperimentSpec, capacity: ClusterResources, trials: int) -> T
     for trial in demanding(spec):
         trial.check_resources(found.gpu, found.ranks)
     return found
+
+
+def check_node(spec: ExperimentSpec, gpu: float) -> None:
+    """Check that this node has what the trials of an experiment demand, which take so many GPUs or a share of one.
+
+    Raises:
+        UserError: It has not.
+    """
+    if gpu and (why := why_none()):
+        message = f"a trial asks for {gpu:g} GPUs, and torch sees none: {why}"
+        raise UserError(Problem(message, "resources.gpu", hint="or write gpu: 0, which trains on CPU cores"))
+    for trial in demanding(spec):
+        trial.check_node(gpu)
+
+
+def idle_gpus() -> str:
+    """Why trials leave the GPUs of this node idle, as a sentence without its full stop; empty if they need not."""
+    cards = installed()
+    if not cards or not (why := why_none()):
+        return ""
+    return f"trials train on CPU cores and not on {cards[0].name}: {why}"
 
 
 def demanding(spec: ExperimentSpec) -> Iterator[AnyTrial]:
@@ -209,6 +232,8 @@ def _too_much(
     if gpu > gpus:
         message = f"a trial asks for {gpu:g} GPUs, but {available} {gpus:g}"
         key, hint = "resources.gpu", f"allowed: up to {gpus:g}, or auto"
+        if not gpus and [each.id for each in nodes] == [""] and (why := why_none()):  # this node, and no cluster
+            message += f": {why}"
         if resources.gpu == "auto":  # its workers ask for them
             key, hint = "resources.workers", f"allowed: up to {gpus:g}, or gpu: 0, which trains on CPU cores alone"
         problems.append(Problem(message, key, hint=hint))

@@ -13,7 +13,7 @@ from tuner.data.loading.source import LoaderResources
 from tuner.error_text import one_line, summary_of, traceback_of
 from tuner.errors import UserError, mistakes_in
 from tuner.objectives import Objective
-from tuner.process.out_of_memory import OUT_OF_MEMORY, is_out_of_memory, release
+from tuner.process.out_of_memory import DoesNotFit, is_out_of_memory, reason_of, release
 from tuner.ray_backend.worker.async_checkpoint import AsyncWork
 from tuner.ray_backend.worker.session import Lost, Session, Stopped
 from tuner.ray_backend.worker.system_metrics import SystemMetrics
@@ -26,6 +26,7 @@ from tuner.train.evaluation import Diverged
 from tuner.train.generators import undisturbed
 from tuner.train.parallel.launch import RankLost, train
 from tuner.train.parallel.rank import Training
+from tuner.train.too_little import why_too_little
 from tuner.train.trial_config import TrialConfig
 
 
@@ -42,6 +43,7 @@ def outcome_of(train: Callable[[], str], output: AbstractContextManager[object] 
         Lost: So was what computed it.
     """
     last: dict[str, Any]
+    ran_out = False
     try:
         with output or nullcontext():
             last = {STATUS: "completed", REASON: _printing_traceback(train)}
@@ -55,11 +57,11 @@ def outcome_of(train: Callable[[], str], output: AbstractContextManager[object] 
         last = {STATUS: "failed", REASON: _status_of(leaving), TRACEBACK: traceback_of(leaving)}
     except BaseException as error:  # also `KeyboardInterrupt`, which code of the user's own may raise
         last = {STATUS: "failed", REASON: summary_of(error), TRACEBACK: traceback_of(error)}
-        if is_out_of_memory(error):
-            last[REASON] = OUT_OF_MEMORY
+        if ran_out := is_out_of_memory(error):
+            last[REASON] = reason_of(error)
         elif is_full(error):  # not a fault of this configuration: --resume continues it
             last = {STATUS: "interrupted", REASON: FULL}
-    if last[REASON] == OUT_OF_MEMORY:  # now: until here, the exception kept tensors alive
+    if ran_out:  # now: until here, the exception kept tensors alive
         release()
     return last
 
@@ -101,16 +103,26 @@ def train_task(
         Why it ended early; empty if it did not.
     """
     config = _validated(task["trial"])
-    most = config.data.images_per_batch if task["halves"] else 1
+    least = _smallest_micro_batch(config)
+    most = max(1, config.data.images_per_batch // least) if task["halves"] else 1
     micro_batches = 1
     while True:
         try:
             return _train(config, task, session, unsent, micro_batches, fit or {})
         except Exception as error:
-            if micro_batches >= most or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if micro_batches >= most:
+                fewest = least if task["halves"] else 0
+                raise DoesNotFit(why_too_little(trial_device(task["gpu"] > 0), fewest)) from error
         release()
         micro_batches = min(2 * micro_batches, most)
+
+
+def _smallest_micro_batch(config: TrialConfig) -> int:
+    """The fewest images that a model can be trained on; 1 for one of the user's own, which is not called here."""
+    outputs = config.task.outputs(config.data.targets)
+    return 2 if not config.model.user_code and config.model.needs_several(config.data.image, outputs) else 1
 
 
 def _validated(trial: dict[str, Any]) -> TrialConfig:
