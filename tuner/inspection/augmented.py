@@ -10,6 +10,7 @@ from tuner.error_text import escaped
 from tuner.inspection.boxes import boxes_over, true_boxes
 from tuner.inspection.pictures import data_uri, objects_over, over, picture
 from tuner.interfaces import Batch
+from tuner.process.generators import generators_kept
 from tuner.train.trial_config import TrialConfig
 
 _SIDE = 160
@@ -62,7 +63,7 @@ def contact_sheet(trial: TrialConfig, rows: int = 12, versions: int = 6) -> Cont
     batch = batch_of(images.images, images.targets)
     augmented: list[Batch] = []
     if data.augment != type(data.augment)():
-        with torch.random.fork_rng(devices=[]):
+        with generators_kept():
             for number in range(versions):
                 torch.manual_seed((trial.seed or 0) * 1_000_003 + number)
                 augmented.append(data.augmentation(batch))

@@ -11,6 +11,7 @@ from tuner.config import Config
 from tuner.errors import Problem
 from tuner.interfaces import NO_BOX, ImageShape, Output
 from tuner.models.stages import Stages, stages_of
+from tuner.process.generators import generators_kept
 
 
 class Model(Config):
@@ -40,7 +41,7 @@ class Model(Config):
         """Whether the model cannot be trained on one image at a time, because of its batch normalization."""
         # On the CPU, as modules of the user's need not be able to run on the meta device, and without changing the
         # state of the generators with which a trial trains.
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with generators_kept(), torch.no_grad():
             module = self.build(image, outputs).train()
             no_objects = {False: torch.tensor([[NO_BOX]]), True: torch.zeros(1, image.height, image.width).int()}
             targets = {name: no_objects[output.masks] for name, output in outputs.items() if output.boxes}

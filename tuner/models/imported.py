@@ -22,6 +22,7 @@ from tuner.models.detection.own import OwnDetector, protocol_problem
 from tuner.models.detection.protocol import BACKGROUND, DETECTIONS
 from tuner.models.memory_format import fit_memory_format
 from tuner.models.stages import Stages, stages_of
+from tuner.process.generators import generators_kept
 from tuner.process.out_of_memory import is_out_of_memory
 from tuner.target_name import TargetName
 from tuner.user_code import folders, in_experiment_folder, raised, resolve_factory
@@ -180,7 +181,7 @@ def _problem(
         return mistakes.problems[0]
     arguments = model.arguments(factory, image, dict(outputs))
     # The check must not change the state of the generators with which a trial trains.
-    with in_experiment_folder(), torch.random.fork_rng(devices=[]):
+    with in_experiment_folder(), generators_kept():
         try:
             module = factory(**arguments)
         except (Exception, SystemExit) as error:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.interfaces import ImageShape
+from tuner.process.generators import generators_kept
 
 
 def fit_memory_format(module: nn.Module, image: ImageShape) -> None:
@@ -40,7 +41,7 @@ def _computes(module: nn.Module, shape: tuple[int, ...], memory_format: torch.me
     training = module.training
     module.to(memory_format=memory_format)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), generators_kept():
             module.eval()
             eager = getattr(module, "_orig_mod", module)  # a compiled module would be compiled for this image
             eager(torch.zeros(shape).contiguous(memory_format=memory_format))

@@ -8,6 +8,7 @@ import torch
 
 from tuner.data.loading.source import batch_of
 from tuner.models.memory_format import placed
+from tuner.process.generators import generators_kept
 from tuner.process.startup import resume_collection
 from tuner.proposal.machine import Machine
 from tuner.train.device import autocast_dtype, keep_freed_memory
@@ -47,7 +48,7 @@ def measure(trial: TrialConfig, machine: Machine) -> Cost:
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.cores)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with generators_kept():
             torch.manual_seed(0)
             training, prediction = _steps(trial, machine)
         decoding = _decoding(trial)

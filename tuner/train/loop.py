@@ -12,12 +12,12 @@ from tuner.data.loading.source import ALONE, LoaderResources
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted
 from tuner.objectives import Objective, why_undefined
+from tuner.process.generators import OF_PROCESS, Generators
 from tuner.report_keys import COMPILE, GRAPH, MICRO_BATCHES
 from tuner.train import checkpoint
 from tuner.train.costly import Costly
 from tuner.train.device import pick_device
 from tuner.train.evaluation import latency
-from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.observer import UNOBSERVED, Observer
 from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.trainer import Trainer

@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import nn
 
 from tuner.errors import Problem, UserError
+from tuner.process.generators import undisturbed
 from tuner.storage.filesystem import as_folder
 from tuner.train.checkpoint import read_description, read_model
-from tuner.train.generators import undisturbed
 from tuner.train.signature import OutputSignature, Signature
 from tuner.train.trial_config import TrialConfig
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tuner.data.loading.source import Source
 from tuner.interfaces import Model
 from tuner.models.memory_format import placed
+from tuner.process.generators import OF_PROCESS, Generators
 from tuner.train.device import autocast_dtype, check_precision
 from tuner.train.ema import PREFIX, AveragedWeights
 from tuner.train.evaluation import Diverged, evaluate, in_precision
-from tuner.train.generators import OF_PROCESS, Generators
 from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.step.compiled import Compiled
 from tuner.train.step.compilers import why_eager

@@ -1,5 +1,6 @@
 """How many trials a host admits, by the memory and the speed of a device that is only pretended."""
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -124,22 +125,48 @@ def test_trials_too_short_to_be_measured_are_admitted_by_memory() -> None:
     assert job.enter(most=64) == 64
 
 
-def test_one_that_ran_out_of_memory_beside_others_tries_again_with_fewer() -> None:
+def test_one_that_needs_much_has_few_beside_it_as_long_as_it_trains() -> None:
     job = Job(Device(), measures=False)
     job.enter()
     job.train(1)
     job.enter(most=4)
-    place, stack = job.trials[-1]
-    assert job.admission.ran_out(place)
-    stack.close()
-    job.trials.pop()
-    assert job.enter() == 3, "one fewer than it ran out beside"
+    with pytest.raises(Full), job.admission.entered(refuse, allowed=2):
+        pytest.fail("there are four")
+    job.leave()
+    job.leave()
+    with job.admission.entered(refuse, allowed=2) as place:
+        job.train(1)
+        assert job.enter(most=8) == 2, "it would not fit beside three"
+        job.leave()
+        assert job.enter(most=8) == 2 and place.others == 2
+    assert job.enter(most=8) == 8
 
 
-def test_one_that_ran_out_of_memory_alone_has_failed() -> None:
+def test_who_waits_first_enters_first() -> None:
+    """One that waits for the others to end is not overtaken by those that would fit."""
     job = Job(Device(), measures=False)
     job.enter()
-    assert not job.admission.ran_out(job.trials[0][0])
+    job.train(1)
+    entered, order = threading.Event(), list[str]()
+
+    def enter(name: str, allowed: float) -> None:
+        def wait(seconds: float) -> None:
+            entered.set()
+
+        with job.admission.entered(wait, allowed):
+            order.append(name)
+
+    threads = []
+    for name, allowed in (("greedy", 0.0), ("modest", 5.0)):
+        entered.clear()
+        threads.append(threading.Thread(target=enter, args=(name, allowed)))
+        threads[-1].start()
+        assert entered.wait(60)
+    assert not order
+    job.leave()
+    for thread in threads:
+        thread.join(60)
+    assert order == ["greedy", "modest"]
 
 
 def test_without_a_limit_of_memory_all_are_admitted() -> None:

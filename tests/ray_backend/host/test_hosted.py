@@ -1,5 +1,6 @@
 """Trials in the threads of one process: what one does, and what becomes of it, does not reach another."""
 
+import errno
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from tuner.ray_backend.host.printed import PrintedByThread
 from tuner.ray_backend.host.proxied import Proxied
 from tuner.report_keys import DAMAGED, REASON, STATUS, TRACEBACK
 from tuner.storage import temporary
+from tuner.storage.disk_full import FULL
 from tuner.train.checkpoint import read_state
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
@@ -52,6 +54,8 @@ class Worker:
     """Reports after which the trial is stopped."""
     leave_after: int = 1000
     """Reports after which the worker is killed."""
+    error: Exception | None = None
+    """The error of each report."""
     keep: Path | None = None
     """Where the last checkpoint is copied to."""
     checkpoints: Sequence[tuple[str, Path | None, str]] = ()
@@ -76,7 +80,7 @@ class Worker:
                 if len(self.reports) >= self.leave_after:
                     connection.close()
                     return
-                connection.send(len(self.reports) < self.stop_after)
+                connection.send(self.error or len(self.reports) < self.stop_after)
             elif word == messages.PRINTED:
                 self.printed += values[0]
             else:
@@ -198,7 +202,7 @@ def test_a_trial_that_ends_early_leaves_the_others_alone(alone: list[Worker], mo
     assert raised.last is not None and raised.last[STATUS] == "failed"
     assert raised.last[REASON] == "ValueError: a fault of this trial"
     assert "failing" in raised.last[TRACEBACK] and "a fault of this trial" in raised.printed
-    assert memory.last is not None and memory.last[REASON] == "out of memory"
+    assert memory.last is not None and memory.last[REASON].startswith("out of memory: a batch does not fit")
     assert diverged.last is not None and diverged.last[STATUS] == "diverged"
     assert stopped.last is None and len(stopped.reports) == 1
     assert gone.last is None and len(gone.reports) == 1
@@ -231,7 +235,7 @@ def test_one_that_is_crowded_out_goes_on_with_fewer(alone: list[Worker], monkeyp
     one, other = trained(task(0), task(1), host=host)
     assert same(one, alone[0]) and same(other, alone[1])
     assert tried.count(1) == 2 and "beside 1 other trial: it goes on with fewer" in other.printed
-    assert host._admission is not None and host._admission.most == 1
+    assert host._admission is not None and host._admission.most is None, "the next ones may be beside each other"
 
 
 def test_a_device_that_fails_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,3 +264,11 @@ def test_a_fault_of_ours_does_not_let_the_proxy_wait(
     with pytest.raises(EOFError):
         ours.recv()
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_the_error_of_a_report_ends_the_trial_as_in_a_process_of_its_own() -> None:
+    workers = [Worker(error=OSError(errno.ENOSPC, "No space left on device")), Worker(error=ValueError("odd"))]
+    full, odd = trained(task(0), task(1), workers=workers)
+    assert full.last == {STATUS: "interrupted", REASON: FULL}
+    assert odd.last is not None and (odd.last[STATUS], odd.last[REASON]) == ("failed", "ValueError: odd")
+    assert len(full.reports) == len(odd.reports) == 1

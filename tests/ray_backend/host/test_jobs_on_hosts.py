@@ -1,12 +1,15 @@
 """Whole jobs on a real Ray whose trials share a host, as they do on a GPU; here it computes on the CPU."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from thread_writers import thread_writers
 
 from tuner.jobs.result import INTERRUPTED, OK
 from tuner.ray_backend.cluster import resources
-from tuner.ray_backend.host import main
+from tuner.ray_backend.internals import internal
 from tuner.train.checkpoint import read_state
 from tuner.trials.layout import RESUMED
 
@@ -57,17 +60,22 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "share", lambda *given, **named: replace(share(*given, **named), is_hosted=True))
 
 
-def hosts() -> list[psutil.Process]:
-    """The hosts that run on this machine, also forks of a fork server."""
-    return [each for each in psutil.process_iter() if main.__file__ in _command(each) and each.pid != os.getpid()]
+def hosts(session: Path) -> list[psutil.Process]:
+    """The hosts of a Ray whose session folder is, or is in, a folder: those that listen there."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            sockets = [str(each.laddr) for each in process.net_connections("unix") if each.status == "NONE"]
+            if any(each.startswith(str(session)) and "/hosts/" in each for each in sockets):
+                found.append(process)
+    return found
 
 
-def _command(process: psutil.Process) -> str:
-    try:
-        connections = [each.laddr for each in process.net_connections("unix")]
-        return " ".join([*process.cmdline(), *(main.__file__ for each in connections if "/hosts/" in str(each))])
-    except psutil.Error:
-        return ""
+@pytest.fixture
+def rays() -> Iterator[Path]:
+    """A folder for Rays, whose path is short enough for their sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="rays") as folder:
+        yield Path(folder)
 
 
 def weights(folder: Path) -> dict[str, dict[str, Any]]:
@@ -119,7 +127,7 @@ def test_a_host_that_is_killed_costs_its_trials_what_they_trained_since_their_ch
         while not done.wait(0.02):
             journals = list(tmp_path.glob("runs/hosted/*/journal.jsonl"))
             if journals and journals[0].read_text().count('"reported"') >= 3:
-                for host in hosts():
+                for host in hosts(Path(internal("worker")._global_node.get_session_dir_path())):
                     killed.append(host.pid)
                     host.kill()
                 return
@@ -160,11 +168,18 @@ def test_schedulers_stop_pause_and_change_them(
 
 
 @pytest.mark.usefixtures("store_made")
-def test_an_interrupted_job_goes_on_and_its_host_ends(apart: Path, tmp_path: Path) -> None:
+def test_an_interrupted_job_goes_on_and_its_host_ends(apart: Path, rays: Path, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace("EPOCHS", "3"))
     (tmp_path / "run.py").write_text(AS_ON_A_GPU)
     command = [sys.executable, "run.py", "job.yaml"]
-    named: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = os.environ | {"RAY_TMPDIR": str(rays)}
+    named: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": environment,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
     process = subprocess.Popen(command, **named)
     try:
         _wait(lambda: any('"reported"' in each.read_text() for each in tmp_path.glob("runs/hosted/*/journal.jsonl")))
@@ -173,28 +188,28 @@ def test_an_interrupted_job_goes_on_and_its_host_ends(apart: Path, tmp_path: Pat
     finally:
         process.kill()
     assert process.returncode == INTERRUPTED, said
-    _wait(lambda: not hosts())
+    _wait(lambda: not hosts(rays))
     done = subprocess.run([*command, "--resume"], check=False, **named)
     assert done.returncode == OK, done.stdout
-    _wait(lambda: not hosts())
+    _wait(lambda: not hosts(rays))
     assert "Traceback" not in said + done.stdout
     assert same(tmp_path, apart)
 
 
-def test_a_host_ends_with_its_driver(tmp_path: Path) -> None:
+def test_a_host_ends_with_its_driver(rays: Path, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(JOB.replace("EPOCHS", "5000"))
     (tmp_path / "run.py").write_text(AS_ON_A_GPU)
     with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(
-            [sys.executable, "run.py", "job.yaml"], cwd=tmp_path, stdout=said, stderr=subprocess.STDOUT
-        )
+        environment = os.environ | {"RAY_TMPDIR": str(rays)}
+        command = [sys.executable, "run.py", "job.yaml"]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=said, stderr=subprocess.STDOUT)
     try:
         _wait(lambda: any('"reported"' in each.read_text() for each in tmp_path.glob("runs/hosted/*/journal.jsonl")))
-        assert hosts()
+        assert hosts(rays)
     finally:
         process.kill()
         process.wait()
-    _wait(lambda: not hosts())
+    _wait(lambda: not hosts(rays))
 
 
 def _wait(is_so: Any, seconds: float = 120.0) -> None:

@@ -20,6 +20,7 @@ from tuner.models.pretrained import timm_weights as pretrained
 from tuner.models.pretrained.base import Pretrained
 from tuner.models.pretrained.weight_files import KEY, OF_ANOTHER_MODEL
 from tuner.models.stages import stages_of
+from tuner.process.generators import generators_kept
 from tuner.process.packages import lacking
 
 _DROPOUT = 0.125
@@ -95,7 +96,7 @@ class TimmModel(Pretrained):
         channels, size = len(trunk.normalize.mean), getattr(trunk.backbone, "_tuner_size", None)
         state = pretrained.read(self.name, self.weights)
         try:
-            with torch.random.fork_rng(devices=[]):
+            with generators_kept():
                 # With its classifier, because timm leaves out what does not fit of a model that lacks one.
                 classes = pretrained.classes_in(self.name, self.weights, state)
                 overlay = {"state_dict": state, "num_classes": classes}

@@ -1,5 +1,6 @@
 """How many trials a host trains at once: as many as fit into the GPU's memory and add to its speed."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ class Place:
     """Steps a second in the last window; 0 before the first one."""
     others: int = 0
     """Most trials that have trained beside it."""
+    allowed: float = math.inf
+    """How many may train beside it."""
 
 
 @dataclass(eq=False)
@@ -73,17 +76,18 @@ class Admission:
         self._since = 0.0
 
     @contextmanager
-    def entered(self, wait: Callable[[float], None]) -> Iterator[Place]:
+    def entered(self, wait: Callable[[float], None], allowed: float = math.inf) -> Iterator[Place]:
         """Wait for a place; the body is the training in it.
 
         Args:
             wait: Called again and again while there is none, with the seconds so far; what it raises ends the waiting.
+            allowed: How many others may train beside it.
         """
-        place, began = Place(), self.clock()
+        place, began = Place(allowed=allowed), self.clock()
         with self._changed:
             self._waiting.append(place)
             try:
-                while self._waiting[0] is not place or not self._has_room():
+                while self._waiting[0] is not place or not self._has_room(place):
                     wait(self.clock() - began)
                     self._changed.wait(0.1)
             finally:
@@ -116,18 +120,12 @@ class Admission:
             with self._changed:
                 self._measure()
 
-    def ran_out(self, place: Place) -> bool:
-        """Whether a trial that ran out of memory trained beside others, so that it is to try again with fewer."""
-        with self._changed:
-            if not place.others:
-                return False
-            self.most = max(1, min(self.most or place.others, place.others))
-            return True
-
-    def _has_room(self) -> bool:
+    def _has_room(self, place: Place) -> bool:
         count = len(self.running)
         if count == 0:
             return True
+        if count > min(each.allowed for each in (place, *self.running)):
+            return False
         if any(each.steps < _SETTLING for each in self.running) and not self.need and self.memory is not None:
             return False  # the first one tells what a trial takes
         if self.memory is not None and self.memory.free() < _ROOM * self.need:

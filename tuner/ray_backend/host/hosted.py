@@ -1,5 +1,6 @@
 """The training of many trials in the threads of one process."""
 
+import math
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ import torch
 from tuner.error_text import message_of
 from tuner.formatting import counted
 from tuner.objectives import Objective
+from tuner.process.generators import OfThread
 from tuner.process.out_of_memory import is_out_of_memory, release
 from tuner.ray_backend.host.admission import Admission
 from tuner.ray_backend.host.printed import PrintedByThread
@@ -23,7 +25,6 @@ from tuner.ray_backend.worker.training import outcome_of, train_task
 from tuner.report_keys import BESIDE
 from tuner.train.checkpoint import Save
 from tuner.train.device import keep_freed_memory, trial_device, use_threads
-from tuner.train.generators import OfThread
 from tuner.train.loop import Report, fit
 from tuner.train.parallel.launch import RankLost
 from tuner.train.trial_config import TrialConfig
@@ -33,7 +34,15 @@ _PATIENCE = 5.0
 
 
 class CrowdedOut(Exception):
-    """Memory ran out while other trials took some of it: the trial is to go on with fewer beside it."""
+    """Memory ran out while other trials took some of it: the trial is to go on with fewer beside it.
+
+    Args:
+        others: How many there were.
+    """
+
+    def __init__(self, others: int) -> None:
+        super().__init__(f"memory ran out beside {counted(others, 'other trial')}: it goes on with fewer")
+        self.allowed = others // 2
 
 
 class Host:
@@ -64,11 +73,13 @@ class Host:
 
     def _train(self, task: dict[str, Any], proxied: Proxied, unsent: dict[str, Any]) -> str:
         admission = self._admission_of(task)
+        allowed = math.inf
         while True:
             try:
-                return train_task(task, proxied, unsent, fit={"fit": partial(self._fit, admission, proxied)})
+                return train_task(task, proxied, unsent, fit={"fit": partial(self._fit, admission, proxied, allowed)})
             except CrowdedOut as error:
                 print(error)
+                allowed = error.allowed
             except Exception as error:
                 if _has_failed(error):
                     traceback.print_exc()
@@ -80,6 +91,7 @@ class Host:
         self,
         admission: Admission,
         proxied: Proxied,
+        allowed: float,
         config: TrialConfig,
         objective: Objective,
         report: Report,
@@ -98,7 +110,7 @@ class Host:
                 said = True
                 print("it waits for a place on the GPU, whose memory or time the trials take that train now")
 
-        with admission.entered(wait) as place:
+        with admission.entered(wait, allowed) as place:
 
             def look() -> None:
                 proxied.look()
@@ -120,10 +132,9 @@ class Host:
                     **arguments,
                 )
             except Exception as error:
-                crowded_out = is_out_of_memory(error) and admission.ran_out(place)
-                if not crowded_out:
+                if not place.others or not is_out_of_memory(error):
                     raise
-        raise CrowdedOut(f"memory ran out beside {counted(place.others, 'other trial')}: it goes on with fewer")
+        raise CrowdedOut(place.others)  # not within the handler, as a consequence of the error
 
     def _admission_of(self, task: dict[str, Any]) -> Admission:
         with self._lock:

@@ -10,7 +10,7 @@ Proxy: its path, and its folder or why it is damaged; None for both if there is 
 message of the host."""
 
 REPORTED = "reported"
-"""Host: values, and the folder of a checkpoint or None. Proxy: whether the trial is to go on."""
+"""Host: values, and the folder of a checkpoint or None. Proxy: whether the trial is to go on, or the report's error."""
 
 PRINTED = "printed"
 """Host: text that the trial has printed."""

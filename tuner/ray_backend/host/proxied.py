@@ -61,7 +61,10 @@ class Proxied:
 
     def report(self, values: dict[str, Any], folder: Path | None) -> None:
         """Report; see `Session`."""
-        if not self._asked(messages.REPORTED, values, folder):
+        answer = self._asked(messages.REPORTED, values, folder)
+        if isinstance(answer, Exception):
+            raise answer
+        if not answer:
             raise Stopped
 
     def checkpoints(self) -> Iterator[tuple[str, AbstractContextManager[Path]]]:

@@ -2,15 +2,17 @@
 
 import json
 import os
+import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ray import tune
 
+from tuner.error_text import summary_of
 from tuner.errors import Damaged
 from tuner.ray_backend.host import messages, starting
 from tuner.ray_backend.worker.checkpoints import folder_of, latest_first
@@ -36,39 +38,56 @@ def train_hosted(payload: dict[str, Any]) -> None:
     task = json.loads(payload["task"])
     temporary.clear_up()
     os.environ.update(LAST_BATCH | os.environ)
-    try:
-        with trial_output():
-            if _connection is None:
-                _connection = starting.connected(**task["host"])
-            last = _relayed(_connection, payload["task"])
-    except (EOFError, OSError) as error:
-        _connection = None
-        raise Lost(f"the process that trained it beside others has ended ({type(error).__name__})") from None
-    except BaseException:
-        if _connection is not None:  # whatever the host still sends is of this trial
-            _connection.close()
-        _connection = None
-        raise
+    with trial_output():
+        if _connection is None:
+            _connection = starting.connected(**task["host"])
+        connection, _connection = _connection, None
+        last = _relayed(_Host(connection), payload["task"])
+        _connection = connection  # else whatever the host still sends is of this trial
     if last is None:
         raise Stopped
     tune.report(last)
 
 
-def _relayed(connection: Connection, task: str) -> dict[str, Any] | None:
+class _Host:
+    """The host's end of the connection; what fails with it is lost."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise _lost(error) from None
+
+    def received(self) -> tuple[Any, ...]:
+        try:
+            received: tuple[Any, ...] = self._connection.recv()
+            return received
+        except (EOFError, OSError) as error:
+            raise _lost(error) from None
+
+
+def _lost(error: Exception) -> Lost:
+    return Lost(f"the process that trained it beside others has ended ({type(error).__name__})")
+
+
+def _relayed(host: _Host, task: str) -> dict[str, Any] | None:
     """Pass a task on, and on to Ray what the host sends; return the entries of the last report."""
     checkpoints: Iterator[Any] = iter(())
-    connection.send((messages.TRAIN, task))
+    host.send((messages.TRAIN, task))
     with ExitStack() as opened:
         while True:
-            word, *values = connection.recv()
+            word, *values = host.received()
             opened.close()
             if word == messages.CHECKPOINT:
                 if values[0]:
                     latest = tune.get_checkpoint()
                     checkpoints = iter(latest_first(latest) if latest is not None else ())
-                connection.send(_next(checkpoints, opened))
+                host.send(_next(checkpoints, opened))
             elif word == messages.REPORTED:
-                connection.send(_reported(*values))
+                host.send(_reported(*values))
             elif word == messages.PRINTED:
                 sys.stdout.write(*values)
             else:
@@ -88,10 +107,19 @@ def _next(checkpoints: Iterator[Any], opened: ExitStack) -> tuple[str | None, Pa
         return checkpoint.path, None, error.why
 
 
-def _reported(values: dict[str, Any], folder: Path | None) -> bool:
-    """Report to Ray; return whether the trial is to go on."""
+def _reported(values: dict[str, Any], folder: Path | None) -> bool | Exception:
+    """Report to Ray; return whether the trial is to go on, or the error of the report."""
     try:
         tune.report(values, checkpoint=None if folder is None else tune.Checkpoint.from_directory(folder))
     except SystemExit:
         return False
+    except Exception as error:  # such as a full storage: in the host it ends the trial as it would here
+        return _sendable(error)
     return True
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        return cast(Exception, pickle.loads(pickle.dumps(error)))
+    except Exception:
+        return RuntimeError(summary_of(error))

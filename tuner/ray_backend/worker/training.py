@@ -13,6 +13,7 @@ from tuner.data.loading.source import LoaderResources
 from tuner.error_text import one_line, summary_of, traceback_of
 from tuner.errors import UserError, mistakes_in
 from tuner.objectives import Objective
+from tuner.process.generators import undisturbed
 from tuner.process.out_of_memory import DoesNotFit, is_out_of_memory, reason_of, release
 from tuner.ray_backend.worker.async_checkpoint import AsyncWork
 from tuner.ray_backend.worker.session import Lost, Session, Stopped
@@ -23,7 +24,6 @@ from tuner.storage.disk_full import FULL, is_full
 from tuner.train.checkpoint import Damaged, Save
 from tuner.train.device import trial_device
 from tuner.train.evaluation import Diverged
-from tuner.train.generators import undisturbed
 from tuner.train.parallel.launch import RankLost, train
 from tuner.train.parallel.rank import Training
 from tuner.train.too_little import why_too_little
@@ -103,15 +103,16 @@ def train_task(
         Why it ended early; empty if it did not.
     """
     config = _validated(task["trial"])
-    least = _smallest_micro_batch(config)
-    most = max(1, config.data.images_per_batch // least) if task["halves"] else 1
-    micro_batches = 1
+    least = most = micro_batches = 1
     while True:
         try:
             return _train(config, task, session, unsent, micro_batches, fit or {})
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            if task["halves"] and micro_batches == 1:
+                least = _smallest_micro_batch(config)
+                most = max(1, config.data.images_per_batch // least)
             if micro_batches >= most:
                 fewest = least if task["halves"] else 0
                 raise DoesNotFit(why_too_little(trial_device(task["gpu"] > 0), fewest)) from error

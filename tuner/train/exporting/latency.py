@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from tuner.errors import UserError
+from tuner.process.generators import generators_kept
 from tuner.train.evaluation import median_seconds
 from tuner.train.exporting.graph import Graph, told
 from tuner.train.exporting.onnx_model import onnx_model, opened
@@ -29,7 +30,7 @@ def onnx_latency(config: TrialConfig, model: nn.Module) -> float:
     Raises:
         UserError: The model cannot be exported; the message says why.
     """
-    with torch.random.fork_rng(devices=[]):
+    with generators_kept():
         module = config.build_model()
     module.load_state_dict(model.state_dict())
     signature = Signature.of(config)

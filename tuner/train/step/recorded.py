@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tuner.errors import Problem, UserError
 from tuner.interfaces import Batch
-from tuner.train.generators import OF_PROCESS, Generators
+from tuner.process.generators import OF_PROCESS, Generators
 from tuner.train.step import watch
 from tuner.train.step.feed import StepBatch
 from tuner.train.step.recording import Graph, Recorder, Unrecordable, Unrecorded

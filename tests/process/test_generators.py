@@ -2,23 +2,25 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
-from tuner.train.generators import OF_PROCESS, OfThread, undisturbed
+from tuner.process import generators
+from tuner.process.generators import OF_PROCESS, OfThread, undisturbed
 
 CPU = torch.device("cpu")
 
 
-def drawn(generators: OfThread, seed: int, together: threading.Barrier) -> list[float]:
+def drawn(state: OfThread, seed: int, together: threading.Barrier) -> list[float]:
     """What a training draws in steps, in between of which others draw."""
-    with generators.own():
+    with state.own():
         torch.manual_seed(seed)
     numbers = []
     for _ in range(20):
         together.wait(60)
-        with generators.own(), generators.own():
+        with state.own(), state.own():
             numbers.append(float(torch.rand(())))
     return numbers
 
@@ -46,10 +48,10 @@ def test_the_default_generator_is_left_as_it_was() -> None:
 
 
 def test_what_is_undisturbed_waits_for_who_draws() -> None:
-    generators, entered, leave = OfThread(CPU), threading.Event(), threading.Event()
+    state, entered, leave = OfThread(CPU), threading.Event(), threading.Event()
 
     def draw() -> None:
-        with generators.own():
+        with state.own():
             entered.set()
             leave.wait(60)
 
@@ -71,9 +73,9 @@ def test_a_graph_keeps_the_state_that_it_was_recorded_with() -> None:
     device = torch.device("cuda", 0)
     found = []
     for others in (False, True):
-        generators, noise = OfThread(device), OfThread(device)
+        state, noise = OfThread(device), OfThread(device)
         numbers, graph = torch.zeros(4, device=device), torch.cuda.CUDAGraph()
-        with generators.own():
+        with state.own():
             torch.manual_seed(3)
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
@@ -88,3 +90,10 @@ def test_a_graph_keeps_the_state_that_it_was_recorded_with() -> None:
             several.append(numbers.tolist())
         found.append(several)
     assert found[0] == found[1] and found[0][0] != found[0][1]
+
+
+def test_nothing_else_keeps_the_default_generators() -> None:
+    """`torch.random.fork_rng` of one thread would take back what another one draws meanwhile."""
+    package = Path(generators.__file__).parents[1]
+    found = [each for each in package.rglob("*.py") if "fork_rng" in each.read_text()]
+    assert [each.name for each in found] == ["generators.py"]

@@ -16,6 +16,13 @@ def undisturbed() -> AbstractContextManager[object]:
     return _turn
 
 
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """In the body, what draws on the CPU leaves its default generator as it was, also for other threads."""
+    with undisturbed(), torch.random.fork_rng(devices=[]):
+        yield
+
+
 class Generators(Protocol):
     """The random state of one training."""
 
