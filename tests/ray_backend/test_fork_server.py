@@ -79,6 +79,8 @@ def test_workers_are_forked_and_share_nothing_that_processes_do_not_share() -> N
             "random": random.random(),
             "numpy": float(np.random.random()),
             "child": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
+            "node": int(os.environ["RAY_RAYLET_PID"]),
+            "imported": "tuner.ray_backend.worker.trainable" in sys.modules,
         }
 
     remote = ray.remote(num_cpus=0)(about_worker).options(runtime_env={"env_vars": {"VARIABLE": "value"}})
@@ -90,6 +92,8 @@ def test_workers_are_forked_and_share_nothing_that_processes_do_not_share() -> N
         assert worker["server"] is None
         assert worker["variable"] == "value"
         assert worker["child"]
+        assert psutil.Process(worker["node"]).name() == "raylet"  # by whose end a worker knows that its node has ended
+        assert worker["imported"]
     assert first["random"] != second["random"]
     assert first["numpy"] != second["numpy"]
 
@@ -105,7 +109,8 @@ if sys.argv[1] != "driver":
     if sys.argv[1] == "server":
         found.kill()
         found.wait()
-    remote = ray.remote(num_cpus=0)(lambda: os.getppid()).options(runtime_env={"env_vars": {"VARIABLE": "value"}})
+    variable = "RAY_VARIABLE" if sys.argv[1] == "variable" else "VARIABLE"
+    remote = ray.remote(num_cpus=0)(lambda: os.getppid()).options(runtime_env={"env_vars": {variable: "value"}})
     print("forked:", ray.get(remote.remote()) == found.pid)
     connection.disconnect()
     print("ended:", not found.is_running())
@@ -123,6 +128,11 @@ def run(what: str, folder: Path) -> str:
 @pytest.mark.slow
 def test_without_the_server_ray_starts_its_workers(tmp_path: Path) -> None:
     assert run("server", tmp_path) == "forked: False\nended: True\n"
+
+
+@pytest.mark.slow
+def test_a_worker_with_variables_that_ray_has_read_otherwise_is_no_fork(tmp_path: Path) -> None:
+    assert run("variable", tmp_path) == "forked: False\nended: True\n"
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ USED = {
     "Node": "ray._private.node:Node",
     "Node.start_api_server": "ray._private.node:Node.start_api_server",
     "Node.start_raylet": "ray._private.node:Node.start_raylet",
+    "Node.live_processes": "ray._private.node:Node.live_processes",
     "Node.start_log_monitor": "ray._private.node:Node.start_log_monitor",
     "Node.start_monitor": "ray._private.node:Node.start_monitor",
     "worker": "ray._private.worker",

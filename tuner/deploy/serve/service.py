@@ -23,13 +23,17 @@ from tuner.deploy.serve.scaling import Room, scale_of
 from tuner.deploy.serve.wiring import Wiring
 from tuner.errors import Problem, UserError
 from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.fork_server.server import Imports
 from tuner.ray_backend.serving import Replicas, Serving, Share, Unavailable
 from tuner.storage.uris import absolute, default_uri
 from tuner.tracking.checkpoints import checkpoint_of, pinned
 from tuner.train.checkpoint import DESCRIPTION, read_description
 
 _log = logging.getLogger(__name__)
-_IMPORTED = ("tuner.deploy.serve.answering.replica", "fastapi", "uvicorn", "grpc", "aiohttp", "jsonschema", "requests")
+_IMPORTS = Imports(
+    ("tuner.deploy.serve.answering.replica", "fastapi", "uvicorn", "grpc", "aiohttp", "jsonschema", "requests"),
+    ("ray.serve",),
+)
 """What replicas and Ray Serve in them need."""
 _CALLS = 2
 """Calls of a replica that are under way: one is computed while the next one is on its way."""
@@ -141,7 +145,7 @@ def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
         opened = stack.enter_context(contextlib.closing(server.listening(settings.address)))
         addresses = _addresses(models, settings)
         cluster = connection.address_of(settings.cluster)
-        capacity = connection.connect(cluster, niceness=0, imported=_IMPORTED)  # clients wait for the replicas
+        capacity = connection.connect(cluster, niceness=0, imports=_IMPORTS)  # clients wait for the replicas
         stack.callback(connection.disconnect)
         room = Room(capacity, len(models), 2 if settings.share else 1, is_own=cluster is None)
         share = room.share(scale, settings.gpus)

@@ -15,7 +15,7 @@ from tuner.errors import Problem, UserError
 from tuner.ray_backend.cluster import auth, sessions
 from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, local_capacity
 from tuner.ray_backend.fork_server import starting
-from tuner.ray_backend.fork_server.server import TRIALS
+from tuner.ray_backend.fork_server.server import TRIALS, Imports
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
 
@@ -36,7 +36,7 @@ def connect(
     working_dir: str | None = None,
     *,
     niceness: int = _NICENESS,
-    imported: Sequence[str] = TRIALS,
+    imports: Imports = TRIALS,
 ) -> ClusterResources:
     """Connect to the Ray at `address`, or start one on this host, and return its resources.
 
@@ -44,7 +44,7 @@ def connect(
         address: A Ray's address; None to start one.
         working_dir: A zip file that Ray unpacks on every node, as the workers' working directory; None for none.
         niceness: How much lower than this process's the priority of the workers is, of a Ray that is started.
-        imported: The modules that these workers need, without Ray's.
+        imports: The modules that these workers need.
 
     Raises:
         UserError: There is no Ray at the address, or no folder for its files.
@@ -63,7 +63,7 @@ def connect(
             _signals_left_alone(),
             _only_what_jobs_use(),
             sessions.marking(root),
-            starting.forked_workers(imported),
+            starting.forked_workers(imports),
         ):
             ray.init(
                 address="local",  # always a new Ray, also if one runs on this host

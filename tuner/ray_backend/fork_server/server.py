@@ -1,6 +1,5 @@
 """The fork server's process: it imports what workers need, and forks one whenever Ray starts a worker."""
 
-import gc
 import json
 import os
 import random
@@ -13,40 +12,66 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tuner.process.startup import collection_postponed
 from tuner.ray_backend.internals import internal
 
-TRIALS = (
-    "tuner.train.loop",
-    "torch._dynamo",  # which torch's optimizers import as they are made
-    "sklearn.model_selection",  # which splits datasets
-    *("google.protobuf.message", "jsonschema", "pandas", "pyarrow.dataset", "requests"),
+
+class Imports(NamedTuple):
+    """The modules that workers need."""
+
+    libraries: Sequence[str]
+    """Those that do not import Ray."""
+    of_ray: Sequence[str]
+    """Those that do. Ray reads the environment as it is imported, so that it has to be that of the workers."""
+
+
+TRIALS = Imports(
+    (
+        "tuner.train.loop",
+        "torch._dynamo",  # which torch's optimizers import as they are made
+        "sklearn.model_selection",  # which splits datasets
+        *("google.protobuf.message", "jsonschema", "pandas", "pyarrow.dataset", "requests"),
+    ),
+    ("ray.tune", "tuner.ray_backend.worker.trainable"),
 )
-"""What workers of trials and Ray in them need. Not Ray itself: it reads a worker's environment variables as it is
-imported."""
+"""What workers of trials and Ray in them need."""
+
+_READ_BY_RAY = ("RAY_", "TUNE_")
+"""Beginnings of the variables that Ray reads as it is imported."""
+_NOT_THERE = {"RAY_LD_PRELOAD_ON_WORKERS"}
+"""The variables among them that Ray's node manager reads, not workers."""
 
 _Request = Mapping[str, Any]
 """What `setup_worker.request` returns."""
 
 
-def main(listener: socket.socket, imported: Sequence[str]) -> None:
+def main(listener: socket.socket, imports: Imports) -> None:
     """Serve until the driver, which holds the other end of standard input, has ended. In a worker, be the worker.
 
     Args:
         listener: A listening Unix socket, on which `setup_worker.py` asks for workers.
-        imported: The modules that workers need.
+        imports: The modules that workers need.
     """
-    for module in imported:
-        import_module(module)
-    gc.collect()
-    gc.freeze()  # a collection in a worker would write to all objects, and so copy the memory that workers share
-    wanted = _serve(listener)
+    # Without collection, and what is there frozen: a collection in a worker would write to all objects, and so copy the
+    # memory that workers share.
+    with collection_postponed():
+        for module in imports.libraries:
+            import_module(module)
+        if not (line := sys.stdin.readline()):
+            return  # the driver has ended
+        environment: dict[str, str] = json.loads(line)
+        os.environ.clear()
+        os.environ.update(environment)
+        for module in imports.of_ray:
+            import_module(module)
+    wanted = _serve(listener, environment)
     if wanted is not None:
         _work(wanted)
 
 
-def _serve(listener: socket.socket) -> _Request | None:
+def _serve(listener: socket.socket, environment: Mapping[str, str]) -> _Request | None:
     """Fork a worker for each request; return the request in the worker, and None when the driver has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers: Ray learns of their ends by their sockets
     driver = sys.stdin.fileno()
@@ -57,6 +82,8 @@ def _serve(listener: socket.socket) -> _Request | None:
         connection, _ = listener.accept()
         with connection:
             streams, wanted = _received(connection)
+            if wanted is not None and _for_ray(wanted["environment"] | wanted["variables"]) != _for_ray(environment):
+                wanted = None  # Ray would have read other values
             if wanted is not None and os.fork() == 0:
                 listener.close()
                 _take_over(streams, wanted)
@@ -66,6 +93,12 @@ def _serve(listener: socket.socket) -> _Request | None:
             with suppress(OSError):  # whoever asked has gone meanwhile
                 connection.sendall(b"1" if wanted else b"0")
     return None
+
+
+def _for_ray(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Ray reads as it is imported."""
+    of_ray = {name: value for name, value in environment.items() if name.startswith(_READ_BY_RAY)}
+    return {name: value for name, value in of_ray.items() if name not in _NOT_THERE}
 
 
 def _received(connection: socket.socket) -> tuple[Sequence[int], _Request | None]:
@@ -110,4 +143,4 @@ def _work(wanted: _Request) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    main(socket.socket(fileno=int(sys.argv[1])), Imports(*json.loads(sys.argv[2])))

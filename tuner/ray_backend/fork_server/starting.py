@@ -1,16 +1,20 @@
 """Starting a fork server beside a Ray that is started, and ending it."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tuner.ray_backend.fork_server import server, setup_worker
 from tuner.ray_backend.internals import internal
 from tuner.storage import temporary
+
+_FIRST_JOB = "01000000"
+"""The id of the first job of a Ray, which is that of the driver that starts it."""
 
 _running = contextlib.ExitStack()
 """The fork server of this process, which ends as the stack is closed."""
@@ -23,19 +27,19 @@ def address() -> str:
 
 
 @contextlib.contextmanager
-def forked_workers(imported: Sequence[str] = server.TRIALS) -> Iterator[None]:
+def forked_workers(imports: server.Imports = server.TRIALS) -> Iterator[None]:
     """Start a fork server; a Ray that is started in the body has its workers from it.
 
     A process of its own imports what workers need while Ray starts, so that a worker costs a fork instead of seconds of
     imports, and shares their memory. It ends with this process, or when `end` is called.
 
     Args:
-        imported: The modules that workers need, without Ray's.
+        imports: The modules that workers need.
     """
     global _address
     end()
     try:
-        _address = _running.enter_context(_started(imported))
+        process, _address = _running.enter_context(_started(imports))
     except OSError:  # no folder whose path is short enough, or no further process: Ray starts workers itself
         yield
         return
@@ -48,6 +52,8 @@ def forked_workers(imported: Sequence[str] = server.TRIALS) -> Iterator[None]:
             original(self, *arguments, **options)
         finally:
             del os.environ[setup_worker.ADDRESS]
+        raylet = dict(self.live_processes())["raylet"].pid
+        _tell(process, os.environ | {"RAY_RAYLET_PID": str(raylet), "RAY_JOB_ID": _FIRST_JOB})
 
     node.start_raylet = start_raylet
     try:
@@ -59,6 +65,14 @@ def forked_workers(imported: Sequence[str] = server.TRIALS) -> Iterator[None]:
         node.start_raylet = original
 
 
+def _tell(process: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
+    """Tell the fork server the environment of the workers of a Ray, with which it imports Ray."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has failed: Ray starts workers itself
+        process.stdin.write(json.dumps(dict(environment)).encode("ascii") + b"\n")
+        process.stdin.flush()
+
+
 def end() -> None:
     """End the fork server of this process, if it has one; its workers live on until their Ray ends."""
     global _address
@@ -67,14 +81,14 @@ def end() -> None:
 
 
 @contextlib.contextmanager
-def _started(imported: Sequence[str]) -> Iterator[str]:
-    """Start a fork server, and end it after the body; the path of its socket."""
+def _started(imports: server.Imports) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Start a fork server, and end it after the body; its process, and the path of its socket."""
     with temporary.folder() as folder, socket.socket(socket.AF_UNIX) as listener:
         address = str(folder / "workers")
         listener.bind(address)
         listener.listen(1024)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", server.__name__, str(listener.fileno()), *imported],
+            [sys.executable, "-P", "-m", server.__name__, str(listener.fileno()), json.dumps(imports)],
             stdin=subprocess.PIPE,  # its end tells the server that this process has ended
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -90,7 +104,7 @@ def _started(imported: Sequence[str]) -> Iterator[str]:
         )
         listener.close()
         try:
-            yield address
+            yield process, address
         finally:
             process.kill()  # it may still import, and has nothing to end
             process.communicate()
