@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.ray_backend.internals import USED, internal
+from tuner.ray_backend.internals import USED, internal, replacing
 
 ROOMS = Path(__file__).parents[2] / "tuner"
 
@@ -19,6 +19,15 @@ def test_a_name_that_ray_has_no_more_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(USED, "gone", "ray.tune:_gone")
     with pytest.raises(RuntimeError, match=r"this version of Ray has no ray\.tune:_gone"):
         internal("gone")
+
+
+@pytest.mark.parametrize("name", ["utils.update_envs", "Node.start_monitor"])
+def test_a_name_is_replaced_for_a_while(name: str) -> None:
+    before = internal(name)
+    with pytest.raises(ZeroDivisionError), replacing({name: print}):
+        assert internal(name) is print
+        raise ZeroDivisionError
+    assert internal(name) is before
 
 
 @pytest.mark.slow

@@ -5,15 +5,19 @@ uses, to receive a function's reports without a control loop, to fix that loop w
 nodes an autoscaler may add.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
 
 USED = {
     # Starting, leaving and asking a Ray
     "utils": "ray._private.utils",
+    "utils.get_dashboard_dependency_error": "ray._private.utils:get_dashboard_dependency_error",
     "utils.set_sigterm_handler": "ray._private.utils:set_sigterm_handler",
     "utils.update_envs": "ray._private.utils:update_envs",
     "utils.set_kill_on_parent_death_linux": "ray._private.utils:set_kill_on_parent_death_linux",
+    "services.python_command": "ray._private.services:_build_python_executable_command_memory_profileable",
     "Node": "ray._private.node:Node",
     "Node.start_api_server": "ray._private.node:Node.start_api_server",
     "Node.start_raylet": "ray._private.node:Node.start_raylet",
@@ -73,3 +77,21 @@ def internal(name: str) -> Any:
         return resolve_name(USED[name])
     except (ImportError, AttributeError) as error:
         raise RuntimeError(f"this version of Ray has no {USED[name]}, which tuner uses: {error}") from error
+
+
+@contextmanager
+def replacing(replaced: Mapping[str, Any]) -> Iterator[None]:
+    """Replace private names of Ray, keys of `USED`, by other objects while the body runs.
+
+    Raises:
+        RuntimeError: This version of Ray does not have one of them.
+    """
+    original = {name: internal(name) for name in replaced}
+    owners = {name: USED[name].rpartition("." if "." in USED[name].partition(":")[2] else ":") for name in replaced}
+    try:
+        for name, value in replaced.items():
+            setattr(resolve_name(owners[name][0]), owners[name][2], value)
+        yield
+    finally:
+        for name, value in original.items():
+            setattr(resolve_name(owners[name][0]), owners[name][2], value)

@@ -3,16 +3,19 @@
 import base64
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from pkgutil import resolve_name
 
 import psutil
 import pytest
 
 from tuner.errors import UserError
-from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.cluster import connection, dashboard_agent
 
 
 @pytest.mark.usefixtures("started_ray")
@@ -22,11 +25,43 @@ def test_it_has_no_process_that_no_job_uses() -> None:
         with contextlib.suppress(psutil.Error):  # it has ended meanwhile
             commands.append(" ".join(process.cmdline()))
     assert [command for command in commands if "/raylet/raylet " in command]
-    unused = ("/dashboard/dashboard.py", "/log_monitor.py", "/monitor.py")
+    agents = [command for command in commands if command.startswith(f"{sys.executable} -I -S")]
+    assert len(agents) == 1 and dashboard_agent.__file__ in agents[0]
+    unused = ("/dashboard/dashboard.py", "/log_monitor.py", "/monitor.py", "ray::DashboardAgent")
     assert not [command for command in commands if any(script in command for script in unused)]
     (server,) = [command for command in commands if "/gcs_server " in command]
     settings = re.search(r"--config_list=(\S+)", server)
     assert settings and not json.loads(base64.b64decode(settings[1]))["prestart_worker_first_driver"]
+
+
+NODE = "ab" * 28
+
+
+def agent(folder: Path, parent: int) -> subprocess.Popen[bytes]:
+    options = [f"--session-dir={folder}", f"--node-id={NODE}", "--minimal"]
+    command = [sys.executable, "-I", "-S", dashboard_agent.__file__, "/ray/agent.py", *options]
+    return subprocess.Popen(command, env=os.environ | {"RAY_RAYLET_PID": str(parent)})
+
+
+def test_the_agent_of_no_dashboard_tells_of_no_ports_and_ends_with_the_node_manager(tmp_path: Path) -> None:
+    persist_port = resolve_name("ray._raylet:persist_port")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    persist_port(str(theirs), NODE, dashboard_agent.PORTS[0], -1)
+    assert agent(tmp_path, parent=1).wait(timeout=30) == 0
+    files = {file.name: file.read_text() for file in tmp_path.glob(f"*_port_{NODE}")}
+    assert files == {f"{port}_{NODE}": "-1" for port in dashboard_agent.PORTS}
+    assert {file.name: file.read_text() for file in theirs.iterdir()}.items() <= files.items()
+
+
+def test_the_agent_stays_as_long_as_the_node_manager(tmp_path: Path) -> None:
+    process = agent(tmp_path, os.getpid())
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.3)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("[::1]", socket.AF_INET6)])

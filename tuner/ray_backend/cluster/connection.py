@@ -6,17 +6,18 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError
-from tuner.ray_backend.cluster import auth, sessions
+from tuner.ray_backend.cluster import auth, dashboard_agent, sessions
 from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, local_capacity
 from tuner.ray_backend.fork_server import starting
 from tuner.ray_backend.fork_server.server import TRIALS, Imports
-from tuner.ray_backend.internals import internal
+from tuner.ray_backend.internals import internal, replacing
 from tuner.storage import temporary
 
 _LATE = "timed out during startup"
@@ -150,16 +151,24 @@ def _only_what_jobs_use() -> Iterator[None]:
 
     Each computes for about a second while the job starts. Ray's options make the dashboard smaller, and leave out none.
     """
-    node = internal("Node")
     unused = ("start_api_server", "start_monitor", "start_log_monitor")
-    original = {name: internal(f"Node.{name}") for name in unused}
-    for name in unused:
-        setattr(node, name, lambda self, **options: None)
-    try:
+    replaced: dict[str, Callable[..., Any]] = {f"Node.{name}": _nothing for name in unused}
+    # Else Ray would import the dashboard's packages, to see whether they are there.
+    replaced["utils.get_dashboard_dependency_error"] = lambda: ImportError("no job uses the dashboard")
+    python = internal("services.python_command")
+
+    def python_command(component: str, *arguments: Any, **options: Any) -> list[str]:
+        if component == "dashboard_agent":
+            return [sys.executable, "-I", "-S", dashboard_agent.__file__]
+        command: list[str] = python(component, *arguments, **options)
+        return command
+
+    with replacing(replaced | {"services.python_command": python_command}):
         yield
-    finally:
-        for name, method in original.items():
-            setattr(node, name, method)
+
+
+def _nothing(node: Any, **options: Any) -> None:
+    """Start none of a node's processes."""
 
 
 def nodes() -> tuple[NodeResources, ...]:
