@@ -82,8 +82,8 @@ def _serve(listener: socket.socket, environment: Mapping[str, str]) -> _Request 
         connection, _ = listener.accept()
         with connection:
             streams, wanted = _received(connection)
-            if wanted is not None and _for_ray(wanted["environment"] | wanted["variables"]) != _for_ray(environment):
-                wanted = None  # Ray would have read other values
+            if wanted is not None and not _fits(wanted, environment):
+                wanted = None
             if wanted is not None and os.fork() == 0:
                 listener.close()
                 _take_over(streams, wanted)
@@ -93,6 +93,12 @@ def _serve(listener: socket.socket, environment: Mapping[str, str]) -> _Request 
             with suppress(OSError):  # whoever asked has gone meanwhile
                 connection.sendall(b"1" if wanted else b"0")
     return None
+
+
+def _fits(wanted: _Request, environment: Mapping[str, str]) -> bool:
+    """Whether a worker of Ray's has the variables with which Ray was imported; other processes do not use Ray."""
+    is_of_ray = any(each.startswith("--raylet-name=") for each in wanted["arguments"])
+    return not is_of_ray or _for_ray(wanted["environment"] | wanted["variables"]) == _for_ray(environment)
 
 
 def _for_ray(environment: Mapping[str, str]) -> dict[str, str]:
