@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tuner.errors import UserError
 from tuner.process import gpus
 
 TOO_OLD = (
@@ -112,7 +113,7 @@ class TestWhyNone:
 
 
 def test_what_is_installed(library: Library) -> None:
-    assert gpus.installed() == [gpus.Gpu("Tesla T4", (7, 5))]
+    assert gpus.installed() == [gpus.Gpu("Tesla T4", (7, 5), 80 * 2**30)]
     library.has_driver = False
     assert gpus.installed() == []
 
@@ -140,3 +141,23 @@ def test_nothing_is_known_without_the_library(library: Library, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpus.others_on(torch.device("cuda")) == []
     assert gpus.installed() == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "fits"), [(0.01, True), (0.007, True), (0.005, False), (0.0, True), (1.0, True), (4, True)]
+)
+def test_so_many_processes_fit_on_a_gpu(library: Library, gpu: float, fits: bool) -> None:
+    if fits:
+        gpus.check_share(gpu)
+        return
+    with pytest.raises(UserError) as raised:
+        gpus.check_share(gpu)
+    (problem,) = raised.value.problems
+    assert problem.key == "resources.gpu" and "200 processes would share a GPU" in problem.message
+    assert "Tesla T4 has 85.9 GB, which is room for 160 at most" in problem.message
+    assert problem.hint.startswith("allowed: 0.007 or more")
+
+
+def test_where_no_driver_is_nothing_is_known_of_shares(library: Library) -> None:
+    library.has_driver = False
+    gpus.check_share(0.0001)

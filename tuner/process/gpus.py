@@ -3,6 +3,7 @@
 NVML takes no memory of a GPU and starts nothing of CUDA, so that a driver may ask it, which forks later.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,16 @@ import psutil
 import torch
 
 from tuner.error_text import message_of, one_line
+from tuner.errors import Problem, UserError
 from tuner.formatting import byte_size
 
 _NOTABLE = 0.1
 """Share of a GPU's memory from which on another program is named."""
+
+
+_CONTEXT = 2**29
+"""Bytes of a GPU's memory that a process takes at the least, before its model: CUDA's context and torch's kernels. It is
+an assumption, on the low side."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,12 @@ class Gpu:
     Args:
         name: Its name.
         capability: Its compute capability.
+        memory: Bytes of its memory.
     """
 
     name: str
     capability: tuple[int, int]
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,37 @@ def installed() -> list[Gpu]:
         try:
             handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
             return [
-                Gpu(str(nvml.nvmlDeviceGetName(each)), tuple(nvml.nvmlDeviceGetCudaComputeCapability(each)))
+                Gpu(
+                    str(nvml.nvmlDeviceGetName(each)),
+                    tuple(nvml.nvmlDeviceGetCudaComputeCapability(each)),
+                    nvml.nvmlDeviceGetMemoryInfo(each).total,
+                )
                 for each in handles
             ]
         except nvml.NVMLError:
             return []
+
+
+def check_share(gpu: float) -> None:
+    """Check that the processes that share a GPU fit into its memory, of the smallest GPU of this node.
+
+    Args:
+        gpu: The share of each process.
+
+    Raises:
+        UserError: They do not fit, whatever they compute.
+    """
+    smallest = min(installed(), key=lambda each: each.memory, default=None)
+    if smallest is None or not 0 < gpu < 1:
+        return
+    count, room = round(1 / gpu), smallest.memory // _CONTEXT
+    if count > room:
+        message = (
+            f"{gpu:g}: {count} processes would share a GPU, and {smallest.name} has {byte_size(smallest.memory)}, which "
+            f"is room for {room} at most: each takes about {byte_size(_CONTEXT)} before its model"
+        )
+        hint = f"allowed: {math.ceil(1000 / room) / 1000:g} or more; trials without code of your own share one process and need less"
+        raise UserError(Problem(message, "resources.gpu", hint=hint))
 
 
 def others_on(device: torch.device) -> list[Program]:

@@ -76,6 +76,11 @@ class AnyTrial(Config):
             ranks: Processes that train a trial together.
         """
 
+    @property
+    def may_share_process(self) -> bool:
+        """Whether trials that share a GPU may share a process: whether no code of the user's own is in them."""
+        return not self.is_function and not self.targets
+
     def check_node(self, gpu: float) -> None:
         """Raise UserError if a trial demands what this node lacks; nothing of CUDA is started.
 

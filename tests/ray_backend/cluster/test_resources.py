@@ -170,7 +170,7 @@ class TestTheNode:
         assert "driver" not in str(elsewhere.value)
 
     def test_gpus_that_torch_cannot_use_are_said_to_be_idle(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(resources, "installed", lambda: [Gpu("Tesla T4", (7, 5))])
+        monkeypatch.setattr(resources, "installed", lambda: [Gpu("Tesla T4", (7, 5), 80 * 2**30)])
         monkeypatch.setattr(resources, "why_none", lambda: "the driver is too old: update it")
         assert idle_gpus() == "trials train on CPU cores and not on Tesla T4: the driver is too old: update it"
         monkeypatch.setattr(resources, "why_none", lambda: "")
@@ -190,12 +190,12 @@ class TestTheNode:
         if where == "space":
             space = {"precision": {"choice": ["float32", "bfloat16"]}}
             spec = experiment(trial={"data": {"kind": "digits"}, "model": {"kind": "cnn"}}, space=space)
-        cards = [Gpu("Tesla T4", (7, 5))]
+        cards = [Gpu("Tesla T4", (7, 5), 80 * 2**30)]
         monkeypatch.setattr(gpus, "installed", lambda: cards)
         check_node(spec, 0)
         with pytest.raises(UserError, match=r"trial\.precision: bfloat16: Tesla T4 has no arithmetic in it"):
             check_node(spec, 1)
-        cards.append(Gpu("NVIDIA A100", (8, 0)))  # the trial may get that one
+        cards.append(Gpu("NVIDIA A100", (8, 0), 40 * 2**30))  # the trial may get that one
         check_node(spec, 1)
 
     def test_there_is_no_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
