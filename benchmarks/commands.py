@@ -1,6 +1,8 @@
 """Runs commands of tuner in processes of their own, and measures their time and memory."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,3 +51,19 @@ def usage(arguments: Sequence[str], environment: Mapping[str, str] | None = None
             output.seek(0)
             raise RuntimeError(f"tuner {' '.join(arguments)} failed:\n{output.read().decode()}")
     return Usage(seconds, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def end(process: "subprocess.Popen[bytes]", patience: float = 20.0) -> None:
+    """End the process of a job if it still runs, and all processes that it left.
+
+    Args:
+        process: It has a session of its own (`start_new_session`).
+        patience: Seconds that it has to end by itself.
+    """
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience)
+    with contextlib.suppress(ProcessLookupError):  # no process is left, as expected
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -14,7 +14,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
 
 _CPU = torch.device("cpu")
@@ -50,8 +50,8 @@ def build_model() -> nn.Module:
 
 
 def train(
-    train_set: Subset[Any],
-    validation_set: Subset[Any],
+    train_set: Dataset[Any],
+    validation_set: Dataset[Any],
     report: Report,
     *,
     lr: float,
@@ -60,17 +60,19 @@ def train(
     seed: int = 0,
     device: torch.device = _CPU,
     workers: int = 0,
+    build: Callable[[], nn.Module] = build_model,
+    batch_size: int = 64,
 ) -> None:
-    """Train the CNN on a device, calling `report` after every epoch; `workers` processes read the images."""
+    """Train a model on a device, calling `report` after every epoch; `workers` processes read the images."""
     torch.manual_seed(seed)
-    train_loader = DataLoader(train_set, batch_size=64, shuffle=True, num_workers=workers)
+    train_loader = DataLoader(train_set, batch_size=batch_size, shuffle=True, num_workers=workers)
     validation_loader = DataLoader(validation_set, batch_size=500, num_workers=workers)
-    model = build_model().to(device)
+    model = build().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     for _ in range(epochs):
         started = time.perf_counter()
         model.train()
-        total = 0.0
+        total, count = 0.0, 0
         for images, labels in train_loader:
             images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
@@ -78,11 +80,12 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.item() * len(images)
+            count += len(images)
         trained = time.perf_counter() - started
         metrics = {
-            "train_loss": total / len(train_set),
+            "train_loss": total / count,
             "val_accuracy": accuracy(model, validation_loader),
-            "images_per_second": len(train_set) / trained,
+            "images_per_second": count / trained,
             "epoch_seconds": time.perf_counter() - started,
         }
         report(metrics, model)

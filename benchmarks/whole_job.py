@@ -13,8 +13,6 @@ recording. The best accuracy of each is read from its MLflow store, in which bot
 import argparse
 import contextlib
 import itertools
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine, stock_tune
+from benchmarks.commands import end
 from benchmarks.tables import spread, table
 from tuner.spec.loader import load
 
@@ -61,7 +60,7 @@ def run(command: Sequence[str], trials: int) -> Job:
                 status = process.wait()
                 seconds = time.perf_counter() - started
             finally:
-                _end(process)
+                end(process)
         if status != 0:
             raise RuntimeError(f"{' '.join(command)} ended with status {status}:\n{log.read_text()[-4000:]}")
         recorded, best = _record(folder / "mlflow.db")
@@ -77,17 +76,6 @@ def _record(store: Path) -> tuple[int, float]:
             "SELECT count(DISTINCT run_uuid), max(value) FROM metrics WHERE key = 'val_accuracy'"
         ).fetchone()
     return int(row[0]), float(row[1] or 0)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process of a job if it still runs, and all processes that it left."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-    with contextlib.suppress(ProcessLookupError):  # no process is left, as expected
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def main() -> None:
