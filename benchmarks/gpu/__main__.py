@@ -39,7 +39,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="What trials reach on one NVIDIA GPU.")
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], help="the rows to measure")
+    parser.add_argument(
+        "--only", nargs="+", metavar="ROW", choices=[row.name for row in ROWS], help="the rows to measure"
+    )
     parser.add_argument("--minutes", type=float, default=8.0, help="what all of it may take")
     parser.add_argument("--baseline", default=_BASELINE, help="a commit, or a folder with a copy of one")
     parser.add_argument("--images", type=int, default=10_000, help="training images of an epoch in two-hundred")
@@ -54,7 +56,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tuner-gpu-", ignore_cleanup_errors=True) as folder:
         setting = Setting(folder, card, options.baseline, options.images, 0.0)
         images = _images(setting)
-        results = list(measured(named(options.only), setting, began + 60 * options.minutes - _TO_END))
+        results = list(
+            measured(named(options.only or (), extra=card == NO_CARD), setting, began + 60 * options.minutes - _TO_END)
+        )
     neighbours.look()
     facts = {
         "card": card,

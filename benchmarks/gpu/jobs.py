@@ -13,7 +13,7 @@ from benchmarks import machine
 from benchmarks.commands import end
 from benchmarks.gpu.figures import TimeIsUp
 from benchmarks.gpu.memory import Memory
-from benchmarks.gpu.record import Epoch, epochs_of
+from benchmarks.gpu.record import Epoch, epochs_of, tags_of
 from benchmarks.gpu.setting import Setting
 
 _LEAST, _TO_END = 10.0, 6.0
@@ -42,6 +42,10 @@ class Job:
     def epochs(self) -> list[Epoch]:
         """The epochs that it has recorded."""
         return epochs_of(Path(self.folder) / "mlflow.db")
+
+    def tags(self, name: str) -> list[str]:
+        """The values of a tag of its runs."""
+        return tags_of(Path(self.folder) / "mlflow.db", name)
 
     @property
     def checkpoints(self) -> list[Path]:

@@ -40,6 +40,12 @@ def epochs_of(store: Path) -> list[Epoch]:
     return [Epoch(trial, number, when - took, when, speed) for trial, number, when, took, speed in rows]
 
 
+def tags_of(store: Path, name: str) -> list[str]:
+    """The values of a tag of all runs in an MLflow store."""
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        return [value for (value,) in connection.execute("SELECT value FROM tags WHERE key = ?", (name,))]
+
+
 @dataclass(frozen=True)
 class Together:
     """How fast trials are while all of them train.

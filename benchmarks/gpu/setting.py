@@ -114,13 +114,6 @@ class Setting:
             raise TimeIsUp(f"{max(0.0, self.left):.0f} s were left, too few for {what}")
 
 
-def can_compile() -> bool:
-    """Whether trials of this version have compiled steps: `trial.compile`."""
-    from tuner.train.trial_config import TrialConfig
-
-    return "compile" in TrialConfig.model_fields
-
-
 def compiled(trial: Mapping[str, Any]) -> dict[str, Any]:
     """A trial with compiled steps."""
     return {**trial, "compile": "on"}

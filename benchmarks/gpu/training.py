@@ -1,7 +1,7 @@
 """Trainings in this process: by tuner's loop, and by the textbook's."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -13,7 +13,7 @@ from benchmarks.gpu.figures import Ratios
 from benchmarks.gpu.setting import Setting
 from benchmarks.gpu.workloads import AsPictures, Workload
 from tuner.objectives import Objective
-from tuner.report_keys import GRAPH
+from tuner.report_keys import COMPILE, GRAPH
 from tuner.train import checkpoint
 from tuner.train.device import keep_freed_memory
 from tuner.train.loop import fit
@@ -30,20 +30,32 @@ class Training:
         speed: Images per second of the loop: the median of all epochs but the first, in which workers start, and in
             which a step is watched and recorded.
         accuracy: On the validation set after the last epoch, in [0, 1].
+        first: Seconds of the first epoch, with its validation.
         how: What the trial says of its steps; empty on a CPU.
+        weights: The weights after the last epoch, on the CPU.
     """
 
     speed: float
     accuracy: float
+    first: float
     how: str = ""
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def ours(setting: Setting, trial: Mapping[str, Any], seed: int = 0) -> Training:
     """Train by tuner's loop, as a trial that has the device to itself."""
     reports: list[dict[str, Any]] = []
-    train(setting, TrialConfig.model_validate({**trial, "seed": seed}), lambda metrics, save: reports.append(metrics))
-    later = [each["images_per_second"] for each in reports[1:]]
-    return Training(median(later), reports[-1]["val_accuracy"], reports[-1].get(GRAPH, ""))
+    weights: dict[str, Tensor] = {}
+
+    def report(metrics: dict[str, Any], save: checkpoint.Save) -> None:
+        reports.append(metrics)
+        if metrics["epoch"] == trial["epochs"]:
+            weights.update(save.snapshot().weights)
+
+    train(setting, TrialConfig.model_validate({**trial, "seed": seed}), report)
+    speed = median(each["images_per_second"] for each in reports[1:])
+    how = "; ".join(str(reports[-1][key]) for key in (GRAPH, COMPILE) if key in reports[-1])
+    return Training(speed, reports[-1]["val_accuracy"], reports[0]["epoch_seconds"], how, weights)
 
 
 def train(setting: Setting, config: TrialConfig, report: Callable[[dict[str, Any], checkpoint.Save], None]) -> None:
@@ -107,7 +119,8 @@ def by_textbook(setting: Setting, workload: Workload, *, epochs: int, limit: int
         build=build,
         batch_size=workload.batch,
     )
-    return Training(median(each["images_per_second"] for each in reports[1:]), reports[-1]["val_accuracy"])
+    speed = median(each["images_per_second"] for each in reports[1:])
+    return Training(speed, reports[-1]["val_accuracy"], reports[0]["epoch_seconds"])
 
 
 @dataclass(frozen=True)

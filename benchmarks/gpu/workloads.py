@@ -52,6 +52,7 @@ class Workload:
 
 CNN = Workload("cnn", {"kind": "cnn"}, 28, 64)
 """That of the main job."""
+MLP = Workload("mlp", {"kind": "mlp"}, 28, 64)
 
 
 def resnet18(setting: Setting, width: int) -> Workload:

@@ -21,6 +21,7 @@ from benchmarks.gpu.record import Epoch, together
 from benchmarks.gpu.rows import ROWS, named
 from benchmarks.gpu.rows.accuracy import standard_errors
 from benchmarks.gpu.setting import NO_CARD, Setting
+from tuner.train.step.compiled import why_no_compiler
 
 
 def setting(folder: Path, card: str = NO_CARD) -> Setting:
@@ -37,6 +38,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--json", str(folder / "figures.json")]
     command += ["--minutes", "40", "--baseline", str(machine.ROOT)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     done = subprocess.run(command, cwd=machine.ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((folder / "figures.json").read_text()), done.stdout
@@ -47,9 +49,14 @@ def test_its_tiny_version_measures_every_row(tiny: tuple[dict[str, Any], str]) -
     figures, _ = tiny
     rows = {row["name"]: row for row in figures["rows"]}
     assert list(rows) == [row.name for row in ROWS]
-    assert {name: row["why"] for name, row in rows.items() if row["status"] != "measured"} == {}
+    missing = {name: row["why"] for name, row in rows.items() if row["status"] != "measured"}
+    if why := why_no_compiler(torch.device("cpu")):
+        assert {missing.pop(name) for name in ("sixteen-compiled", "resnet18-64-compiled")} == {why}
+    assert missing == {}
     for name, row in rows.items():
-        assert row["figures"] and all(len(each["values"]) >= 1 for each in row["figures"]), name
+        assert row["status"] == "skipped" or (
+            row["figures"] and all(len(each["values"]) >= 1 for each in row["figures"])
+        ), name
 
 
 @pytest.mark.slow
@@ -78,7 +85,7 @@ def test_a_trial_beside_others_has_the_weights_that_it_has_alone(tiny: tuple[dic
 
 
 def test_the_time_of_all_rows_is_less_than_eight_minutes() -> None:
-    assert sum(row.seconds for row in ROWS) < 8 * 60
+    assert sum(row.seconds for row in named()) < 8 * 60
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from statistics import mean, variance
 
 from benchmarks.gpu.figures import Figure
-from benchmarks.gpu.setting import Setting, can_compile, compiled
+from benchmarks.gpu.setting import Setting, compiled
 from benchmarks.gpu.training import ours
 from benchmarks.gpu.workloads import CNN
 
@@ -16,7 +16,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
     """Train each seed with each kind of steps."""
     trial = CNN.trial(setting, epochs=2, limit=setting.sized(10_000, 128))
     kinds = {_EAGER: {**trial, "graph": "off"}, "`graph: auto`": trial}
-    if can_compile() and not setting.is_tiny:
+    if not setting.is_tiny:
         kinds["`compile: on`"] = compiled(trial)
     reached: dict[str, list[float]] = {name: [] for name in kinds}
     for seed in setting.turns(setting.sized(10, 2)):

@@ -7,21 +7,21 @@ from typing import Any
 from benchmarks.gpu import jobs, processes
 from benchmarks.gpu.figures import Figure, Skipped
 from benchmarks.gpu.record import Together, together
-from benchmarks.gpu.setting import Setting, can_compile, compiled
+from benchmarks.gpu.setting import Setting, compiled
 from benchmarks.gpu.training import images_of, references
 from benchmarks.gpu.workloads import CNN, Workload, resnet18
+from tuner.train.step.compiled import why_no_compiler
 
 PART = "part"
 """A repeat: one of the parts of equal length of the time in which all trials train."""
 
 
 def trial_of(setting: Setting, workload: Workload) -> dict[str, Any]:
-    """The trial of such a job: as many images and epochs as the figure needs.
-
-    The tiny one has epochs enough for two workers that do not start at the same moment.
+    """The trial of such a job: as many images as the figure needs, and epochs enough that the first one still trains
+    when the last one has begun; it is fast until then.
     """
     limit = setting.sized(40_000 if workload.is_cnn else 16_000, 256 if workload.is_cnn else 64)
-    return workload.trial(setting, epochs=setting.sized(6, 20), limit=limit)
+    return workload.trial(setting, epochs=setting.sized(12 if workload.is_cnn else 8, 20), limit=limit)
 
 
 def job_of(setting: Setting, workload: Workload, trials: int, *, is_compiled: bool = False) -> jobs.Job:
@@ -41,8 +41,8 @@ def speed_of(setting: Setting, workload: Workload, trials: int, job: jobs.Job) -
 def _figures(
     setting: Setting, workload: Workload, trials: int, least: int, *, is_compiled: bool = False
 ) -> Iterator[Figure]:
-    if is_compiled and not can_compile():
-        raise Skipped("trials of this version have no `compile`")
+    if is_compiled and (why := why_no_compiler(setting.device)):
+        raise Skipped(why)
     reference = references(setting, workload)
     job = job_of(setting, workload, trials, is_compiled=is_compiled)
     found = speed_of(setting, workload, trials, job)
@@ -55,7 +55,7 @@ def _figures(
         target=f"{least:,} on an H100",
         reached=None if setting.is_tiny else median(found.recorded) >= least,
         repeats=PART,
-        note=f"all trained for {found.seconds:.1f} s of the {job.seconds:.0f} s that the job took",
+        note=f"all trained for {found.seconds:.1f} s of the {job.seconds:.0f} s that the job took{_beside(job)}",
     )
     yield Figure(
         "the same, images in a second with validation and checkpoints",
@@ -64,6 +64,12 @@ def _figures(
         **reference.ratios(found.trained),
         repeats=PART,
     )
+
+
+def _beside(job: jobs.Job) -> str:
+    """What the record says of how many others trials trained beside in one process."""
+    numbers = sorted(map(int, job.tags("tuner.beside")))
+    return f"; beside {numbers[0]} to {numbers[-1]} others in one process" if numbers else ""
 
 
 def sixteen(setting: Setting) -> Iterator[Figure]:

@@ -20,7 +20,8 @@ def measure(setting: Setting) -> Iterator[Figure]:
     job = job_of(setting, CNN, _TRIALS)
     speed = speed_of(setting, CNN, _TRIALS, job).recorded
     yield from _figures(setting, "the trials of one job", speed, job.until_first, job.host, job.card)
-    count, trial = setting.sized(_TRIALS, 2), trial_of(setting, CNN)
+    count = setting.sized(_TRIALS, 2)
+    trial = trial_of(setting, CNN) | {"epochs": setting.sized(5, 20)}  # they begin together
     served: AbstractContextManager[dict[str, str]] = nullcontext({}) if setting.is_tiny else mps.daemon(setting)
     with served as environment:
         found = processes.side_by_side(setting, [{**trial, "seed": seed} for seed in range(count)], environment)
