@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _card() -> str:
-    """The name of the GPU that rows use, asked for without a context of CUDA in this process."""
+    """The name of the GPU that rows use: the first one of those that this process may use."""
     import torch
 
     if not torch.cuda.is_available():

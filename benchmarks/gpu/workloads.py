@@ -94,15 +94,16 @@ def _found(setting: Setting) -> Images:
         return Images("scikit-learn's digits", {"kind": "digits", "validation": 50}, "size", 8)
     if isinstance(MNIST(offline="digits").prepare()[0], MNIST):
         return Images("MNIST", {"kind": "mnist"}, "canvas", 28)
-    folder = Path(setting.folder) / "digits"
-    _generate(folder, _GENERATED)
-    name = f"{_GENERATED:,} images generated from scikit-learn's digits (MNIST is missing, and cannot be downloaded)"
-    shares = {"validation": 0.1, "test": 0.05, "channels": 1, "mean_std": [[0.13], [0.31]]}
-    return Images(name, {"kind": "image_folder", "root": str(folder), **shares}, "size")
+    return generated(Path(setting.folder) / "digits", _GENERATED)
 
 
-def _generate(folder: Path, count: int) -> None:
-    """Write digits, each moved by up to two pixels and with noise, into a folder for each class."""
+def generated(folder: Path, count: int) -> Images:
+    """Write digits, each moved by up to two pixels and with noise, as PNG files of 28 pixels.
+
+    Args:
+        folder: A new folder, which has a folder for each class afterwards.
+        count: Number of images.
+    """
     from PIL import Image
 
     from tuner.data.digits import Digits
@@ -116,6 +117,9 @@ def _generate(folder: Path, count: int) -> None:
         moved = pixels[index].roll((down, right), (0, 1)).float()
         noisy = (moved + 20 * torch.randn(moved.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
         Image.fromarray(noisy.numpy()).save(folder / str(int(labels[index])) / f"{number:06}.png")
+    name = f"{count:,} images generated from scikit-learn's digits (MNIST is missing, and cannot be downloaded)"
+    shares = {"validation": 0.1, "test": 0.05, "channels": 1, "mean_std": [[0.13], [0.31]]}
+    return Images(name, {"kind": "image_folder", "root": str(folder), **shares}, "size")
 
 
 class AsPictures(Dataset[Any]):

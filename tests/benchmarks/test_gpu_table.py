@@ -21,6 +21,8 @@ from benchmarks.gpu.record import Epoch, together
 from benchmarks.gpu.rows import ROWS, named
 from benchmarks.gpu.rows.accuracy import standard_errors
 from benchmarks.gpu.setting import NO_CARD, Setting
+from benchmarks.gpu.training import by_textbook, images_of, ours
+from benchmarks.gpu.workloads import CNN, generated, resnet18
 from tuner.train.step.compiled import why_no_compiler
 
 
@@ -174,3 +176,16 @@ def test_the_table_says_the_card_beside_each_figure() -> None:
     text = markdown([(row, Result("measured", "", 1.0, [figure]))], "NVIDIA X")
     line = "| one-trial | a loop | NVIDIA X | 2,000 (1,000..3,000) images/s, 3 turns | 2.00 (1.00..3.00) |  | 9 | yes |"
     assert line in text.splitlines() and "- one-trial, a loop: one" in text
+
+
+@pytest.mark.slow
+def test_where_mnist_is_missing_all_loops_train_on_generated_images(tmp_path: Path) -> None:
+    here = setting(tmp_path)
+    images = generated(tmp_path / "digits", 400)
+    (tmp_path / "images.json").write_text(json.dumps(vars(images)))
+    assert "generated" in images.name
+    for workload in (CNN, resnet18(here, 16)):
+        trial = workload.trial(here, epochs=2, limit=128)
+        assert images_of(trial) == 128
+        assert ours(here, trial).speed > 0 and by_textbook(here, workload, epochs=2, limit=128).speed > 0
+    assert images_of(CNN.trial(here, epochs=1)) == 400 * 0.95 * 0.9

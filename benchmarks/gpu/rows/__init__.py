@@ -61,7 +61,7 @@ ROWS = (
         "beside",
         "a trial beside 15 others: its weights, against those of itself alone",
         "no difference",
-        10,
+        15,
         "beside:measure",
     ),
     Row(
@@ -117,7 +117,7 @@ ROWS = (
         "two-hundred",
         "a whole job of 200 trials of the CNN, 2 epochs each, against an earlier commit",
         "4 times faster",
-        45,
+        40,
         "short_trials:measure",
     ),
     Row(
