@@ -22,8 +22,8 @@ _NOTABLE = 0.1
 
 
 _CONTEXT = 2**29
-"""Bytes of a GPU's memory that a process takes at the least, before its model: CUDA's context and torch's kernels. It is
-an assumption, on the low side."""
+"""Bytes of a GPU's memory that a process takes at the least, before its model: CUDA's context and torch's kernels. It
+is an assumption, on the low side."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def check_share(gpu: float) -> None:
         return
     count, room = round(1 / gpu), smallest.memory // _CONTEXT
     if count > room:
-        message = (
-            f"{gpu:g}: {count} processes would share a GPU, and {smallest.name} has {byte_size(smallest.memory)}, which "
-            f"is room for {room} at most: each takes about {byte_size(_CONTEXT)} before its model"
-        )
-        hint = f"allowed: {math.ceil(1000 / room) / 1000:g} or more; trials without code of your own share one process and need less"
+        each = f"each takes about {byte_size(_CONTEXT)} before its model"
+        has = f"{smallest.name} has {byte_size(smallest.memory)}, which is room for {room} at most: {each}"
+        message = f"{gpu:g}: {count} processes would share a GPU, and {has}"
+        least = math.ceil(1000 / room) / 1000
+        hint = f"allowed: {least:g} or more; trials without code of your own share one process and need less"
         raise UserError(Problem(message, "resources.gpu", hint=hint))
 
 
