@@ -6,8 +6,8 @@ TRAIN = "train"
 CHECKPOINT = "checkpoint"
 """Host: asks for a checkpoint to resume from: whether for the latest, else for the one before the last it asked for.
 
-Proxy: its path, and its folder or why it is damaged; None for both if there is none. A folder lasts until the next
-message of the host."""
+Proxy: its path, and its folder or why it is damaged; None for both if there is none. A folder lasts until the
+host's next message that is not `PRINTED`."""
 
 REPORTED = "reported"
 """Host: values, and the folder of a checkpoint or None. Proxy: whether the trial is to go on, or the report's error."""

@@ -80,7 +80,8 @@ def _relayed(host: _Host, task: str) -> dict[str, Any] | None:
     with ExitStack() as opened:
         while True:
             word, *values = host.received()
-            opened.close()
+            if word != messages.PRINTED:  # a trial may print before it reads the checkpoint
+                opened.close()
             if word == messages.CHECKPOINT:
                 if values[0]:
                     latest = tune.get_checkpoint()
