@@ -2,14 +2,14 @@
 
 import sys
 
-from tuner.jobs.driver import prepare, run
-from tuner.jobs.result import FAILED, INTERRUPTED, OK, WRONG, Result
-from tuner.trials.layout import job_folder
-
-__all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "Result", "job_folder", "prepare", "run"]
-
 if __name__ == "__main__":
     from tuner.cli.app import console
 
     sys.argv.insert(1, "run")
-    console()
+    console()  # it imports what follows when it is needed
+else:
+    from tuner.jobs.driver import prepare, run
+    from tuner.jobs.result import FAILED, INTERRUPTED, OK, WRONG, Result
+    from tuner.trials.layout import job_folder
+
+__all__ = ["FAILED", "INTERRUPTED", "OK", "WRONG", "Result", "job_folder", "prepare", "run"]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import eventually
 
-from tuner.ray_backend.fork_server import server, setup_worker
+from tuner.ray_backend.fork_server import server, setup_worker, starting
 
 WORKER = ["/ray/default_worker.py", "--worker-id=1"]
 
@@ -128,6 +128,37 @@ def run(what: str, folder: Path) -> str:
 @pytest.mark.slow
 def test_without_the_server_ray_starts_its_workers(tmp_path: Path) -> None:
     assert run("server", tmp_path) == "forked: False\nended: True\n"
+
+
+AHEAD = """
+import os, psutil, ray
+from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.fork_server import starting
+
+with starting.started_ahead():
+    [found] = psutil.Process().children()
+    connection.connect(None)
+print("goes on:", found.is_running())
+remote = ray.remote(num_cpus=0)(lambda: os.getppid()).options(runtime_env={"env_vars": {"VARIABLE": "value"}})
+print("forked:", ray.get(remote.remote()) == found.pid)
+connection.disconnect()
+print("ended:", not found.is_running())
+"""
+
+
+@pytest.mark.slow
+def test_ray_takes_the_server_that_was_started_ahead(tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-c", AHEAD]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "goes on: True\nforked: True\nended: True\n", done.stderr
+
+
+def test_a_server_that_no_ray_takes_ends() -> None:
+    others = {each.pid for each in psutil.Process().children()}
+    with starting.started_ahead():
+        [started] = [each for each in psutil.Process().children() if each.pid not in others]
+        assert started.is_running()
+    assert not started.is_running()
 
 
 @pytest.mark.slow

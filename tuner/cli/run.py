@@ -1,5 +1,6 @@
 """Commands that run or check an experiment's file."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -49,47 +50,54 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment: all trials, the record, the winner."""
+    from tuner.ray_backend.cluster.address import address_of
+    from tuner.ray_backend.fork_server.starting import end_ahead, started_ahead
     from tuner.report.phases import Phases
     from tuner.report.terminal import terminal
 
     console = terminal()
     if time is not None:
         overrides = [*(overrides or ()), f"timeout={time}"]
-    with Phases(console) as phases:
-        if not dry_run and submit is None:
-            phases.begin("reading", f"reading {file}", in_a_log=False)
-        from tuner.spec.loader import load
+    with ExitStack() as stack:
+        if not dry_run and submit is None and address_of(address) is None:
+            stack.enter_context(started_ahead())
+        with Phases(console) as phases:
+            if not dry_run and submit is None:
+                phases.begin("reading", f"reading {file}", in_a_log=False)
+            from tuner.spec.loader import load
 
-        spec = load(file, overrides or ())
-    continuation: dict[str, Any] = {
-        "resume": resume,
-        "extend": _extend(extend),
-        "job": job,
-        "adopt": adopt,
-        "changed_code": _changed_code(changed_code),
-    }
-    if submit is not None:
-        if address or dry_run:
-            hint = "a submitted job uses the cluster that runs it; --dry-run without --submit prints the same plan"
-            raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
-        from tuner.jobs.submit import submit as submit_job
+            spec = load(file, overrides or ())
+        if spec.trial.measures_batch_size:
+            end_ahead()  # its imports would slow what is measured
+        continuation: dict[str, Any] = {
+            "resume": resume,
+            "extend": _extend(extend),
+            "job": job,
+            "adopt": adopt,
+            "changed_code": _changed_code(changed_code),
+        }
+        if submit is not None:
+            if address or dry_run:
+                hint = "a submitted job uses the cluster that runs it; --dry-run without --submit prints the same plan"
+                raise UserError(Problem("goes with neither --address nor --dry-run", "--submit", hint=hint))
+            from tuner.jobs.submit import submit as submit_job
 
-        status = submit_job(spec, file, overrides or (), submit, console=console, **continuation)
-        raise typer.Exit(status)
-    streams.ignore_closed_stdout()
-    if dry_run:
-        from tuner.cli.printing.summary import print_plan
-        from tuner.jobs.driver import prepare
+            status = submit_job(spec, file, overrides or (), submit, console=console, **continuation)
+            raise typer.Exit(status)
+        streams.ignore_closed_stdout()
+        if dry_run:
+            from tuner.cli.printing.summary import print_plan
+            from tuner.jobs.driver import prepare
 
-        print_plan(console, *prepare(spec, console, address, downloads=False), address)
-        return
-    with phases:
-        phases.begin("reading", "loading Ray", in_a_log=False)
-        from tuner.cli.printing.summary import print_result
-        from tuner.jobs.driver import run as run_experiment
-    result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **continuation)
-    print_result(console, result, file.parent)
-    raise typer.Exit(result.status)
+            print_plan(console, *prepare(spec, console, address, downloads=False), address)
+            return
+        with phases:
+            phases.begin("reading", "loading Ray", in_a_log=False)
+            from tuner.cli.printing.summary import print_result
+            from tuner.jobs.driver import run as run_experiment
+        result = run_experiment(spec, source=file, address=address, console=console, phases=phases, **continuation)
+        print_result(console, result, file.parent)
+        raise typer.Exit(result.status)
 
 
 def _extend(value: str | None) -> int | Literal["all"]:

@@ -23,6 +23,7 @@ from tuner.jobs.teacher import check_described, check_kept, forget, found
 from tuner.process.signals import on_signal, stop
 from tuner.process.startup import resume_collection
 from tuner.ray_backend.cluster import auth, connection, node_check, resources, sessions, working_dir
+from tuner.ray_backend.cluster.address import address_of
 from tuner.ray_backend.cluster.batch_size import measure_on_cluster
 from tuner.ray_backend.cluster.working_dir import unpacked
 from tuner.ray_backend.worker.user_folder import UserFolder
@@ -79,7 +80,7 @@ def run(
         hint = "it is for a job that goes on: say --resume or --extend N, too"
         raise UserError(Problem("a new job begins", options.flags()[0], hint=hint))
     phases = phases or Phases(console)
-    address = connection.address_of(address)
+    address = address_of(address)
     with phases:
         phases.begin("checks", "looking at the store, the storage and the data", in_a_log=False)
         spec, uri = prepare(spec, console, address)
@@ -239,7 +240,7 @@ def prepare(
     """
     if "://" not in spec.storage:  # `tuner.spec.loader.load` has done this already
         spec = spec.model_copy(update={"storage": str(Path(spec.storage).expanduser().resolve())})
-    for note in (temporary.check(), sessions.root()[1] if connection.address_of(address) is None else ""):
+    for note in (temporary.check(), sessions.root()[1] if address_of(address) is None else ""):
         if note:
             console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
     spec, message = resources.with_own_resources(spec)
@@ -257,7 +258,7 @@ def prepare(
             console.print(f"[yellow]{message}[/]", soft_wrap=True)
     if not downloads and (note := check_described(spec, uri)):  # a job finds its teacher when it begins
         console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
-    if connection.address_of(address) is None:
+    if address_of(address) is None:
         share = resources.share_of(spec, resources.here(), trials=1)
         resources.check_node(spec, share.gpu)
         if spec.resources.gpu == "auto" and not share.gpu and (note := resources.idle_gpus()):

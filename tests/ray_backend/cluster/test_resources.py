@@ -16,7 +16,8 @@ from tuner.errors import UserError
 from tuner.process import gpus
 from tuner.process.gpus import Gpu
 from tuner.ray_backend.cluster import connection, resources
-from tuner.ray_backend.cluster.connection import address_of, disconnect
+from tuner.ray_backend.cluster.address import address_of
+from tuner.ray_backend.cluster.connection import disconnect
 from tuner.ray_backend.cluster.resources import (
     ClusterResources,
     NodeResources,

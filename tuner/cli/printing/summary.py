@@ -18,7 +18,8 @@ from tuner.formatting import counted, duration, score, score_format
 from tuner.jobs.forecast import forecast
 from tuner.jobs.result import FAILED, INTERRUPTED, Result
 from tuner.objectives import Objective
-from tuner.ray_backend.cluster import connection, resources
+from tuner.ray_backend.cluster import resources
+from tuner.ray_backend.cluster.address import address_of
 from tuner.report.live import COLOURS
 from tuner.report.tables import FRONT_FILE
 from tuner.spec.experiment import ExperimentSpec
@@ -167,7 +168,7 @@ def print_plan(console: Console, spec: ExperimentSpec, uri: str, address: str | 
     epochs = spec.trial.length
     length = "" if epochs is None else f" of {counted(epochs, 'epoch')}"
     repeats = f", each configuration {spec.repeat} times" if spec.repeat > 1 else ""
-    address = connection.address_of(address)
+    address = address_of(address)
     share = None if address else resources.share_of(spec, resources.here(), spec.count())
     slots = share.slots if share else 0
     loading = LoaderResources.of(share.cpu, share.gpu, min(slots, spec.count()), share.ranks) if share else None

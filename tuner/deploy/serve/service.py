@@ -23,6 +23,7 @@ from tuner.deploy.serve.scaling import Room, scale_of
 from tuner.deploy.serve.wiring import Wiring
 from tuner.errors import Problem, UserError
 from tuner.ray_backend.cluster import connection
+from tuner.ray_backend.cluster.address import address_of
 from tuner.ray_backend.fork_server.server import Imports
 from tuner.ray_backend.serving import Replicas, Serving, Share, Unavailable
 from tuner.storage.uris import absolute, default_uri
@@ -144,7 +145,7 @@ def serve(settings: Settings, when_ready: Callable[[str], None]) -> None:
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(contextlib.closing(server.listening(settings.address)))
         addresses = _addresses(models, settings)
-        cluster = connection.address_of(settings.cluster)
+        cluster = address_of(settings.cluster)
         capacity = connection.connect(cluster, niceness=0, imports=_IMPORTS)  # clients wait for the replicas
         stack.callback(connection.disconnect)
         room = Room(capacity, len(models), 2 if settings.share else 1, is_own=cluster is None)

@@ -27,11 +27,6 @@ _SHUTDOWN_TIMEOUT = 10.0  # seconds in which a Ray that answers has let this pro
 _CLEAN_UP_TIMEOUT = 15.0  # seconds at the end of a job in which nodes delete temporary files of killed processes
 
 
-def address_of(address: str | None) -> str | None:
-    """Return the address of the Ray to connect to: the given one, else RAY_ADDRESS; None for a new local Ray."""
-    return address or os.environ.get("RAY_ADDRESS") or None
-
-
 def connect(
     address: str | None,
     working_dir: str | None = None,

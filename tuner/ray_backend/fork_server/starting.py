@@ -19,11 +19,42 @@ _FIRST_JOB = "01000000"
 _running = contextlib.ExitStack()
 """The fork server of this process, which ends as the stack is closed."""
 _address = ""
+_ahead = contextlib.ExitStack()
+"""The fork server that was started ahead and that no Ray has yet, which ends as the stack is closed."""
+_ahead_is: list[tuple[subprocess.Popen[bytes], str]] = []
 
 
 def address() -> str:
     """The address of the fork server of this process, where `setup_worker.ask` finds it; empty if it has none."""
     return _address
+
+
+@contextlib.contextmanager
+def started_ahead() -> Iterator[None]:
+    """Start the fork server of trials ahead of their Ray, which the body may start.
+
+    Its imports take longer than anything else before the first trial: they begin while the experiment is checked.
+    """
+    with contextlib.suppress(OSError):  # without a temporary folder, of which the checks tell
+        _ahead_is.append(_ahead.enter_context(_started(server.TRIALS)))
+    try:
+        yield
+    finally:
+        end_ahead()
+
+
+def end_ahead() -> None:
+    """End the fork server that was started ahead, if no Ray has it."""
+    _ahead_is.clear()
+    _ahead.close()
+
+
+def _taken(imports: server.Imports) -> tuple[subprocess.Popen[bytes], str]:
+    """The fork server for a Ray: the one that was started ahead, or a new one."""
+    if imports == server.TRIALS and _ahead_is and _ahead_is[0][0].poll() is None:
+        _running.enter_context(_ahead.pop_all())
+        return _ahead_is.pop()
+    return _running.enter_context(_started(imports))
 
 
 @contextlib.contextmanager
@@ -39,7 +70,7 @@ def forked_workers(imports: server.Imports = server.TRIALS) -> Iterator[None]:
     global _address
     end()
     try:
-        process, _address = _running.enter_context(_started(imports))
+        process, _address = _taken(imports)
     except OSError:  # no folder whose path is short enough, or no further process: Ray starts workers itself
         yield
         return
