@@ -116,6 +116,30 @@ def test_the_speed_of_other_models_does_not_count_as_a_loss() -> None:
     assert len(job.trials) == 8 and job.admission.most is None
 
 
+def test_a_trial_without_a_step_in_a_window_tells_nothing_of_the_speed() -> None:
+    """It evaluates, or saves, while the others go on."""
+    job = Job(Device(), measures=True)
+    job.enter()
+    job.train(1)
+    assert job.enter() == 2
+
+    def train(idle: Place | None) -> None:
+        end = job.device.now + 3
+        while job.device.now < end:
+            job.device.now += 0.01
+            for place, _ in job.trials:
+                if place is not idle:
+                    job.admission.step(place)
+
+    train(idle=None)
+    assert job.enter() == 4
+    idle = job.trials[0][0]
+    train(idle=idle)
+    train(idle=None)
+    train(idle=idle)
+    assert job.admission.most is None and job.enter(most=8) == 8
+
+
 def test_trials_too_short_to_be_measured_are_admitted_by_memory() -> None:
     job = Job(Device(), measures=True)
     for _ in range(8):

@@ -152,7 +152,12 @@ class Admission:
             self._begin_window()  # there are no more trials, or no room for them
             return
         rates = [(each.steps - each.counted) / seconds for each in self.running]
-        slowed = [rate / each.rate for rate, each in zip(rates, self.running, strict=True) if each in self._before]
+        # One that computed no step in a window, such as during a long validation, tells nothing of the speed.
+        compared = [(rate, each.rate) for rate, each in zip(rates, self.running, strict=True) if each in self._before]
+        slowed = [rate / before for rate, before in compared if rate and before]
+        if compared and not slowed:
+            self._begin_window()
+            return
         gain = len(self.running) / max(1, len(self._before)) * (sum(slowed) / len(slowed)) if slowed else None
         for rate, each in zip(rates, self.running, strict=True):
             each.rate = rate
