@@ -1,6 +1,7 @@
 """What Ray Tune tells of its trials, told by hand; what it really tells is looked at where whole jobs are run."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,21 @@ def test_trials_begin_once_and_in_our_order() -> None:
     ray("trial_start", 1)  # it was paused
     assert len(ray.noted.told) == 2
     assert all(trial.status == "running" and trial.started for trial in ray.trials)
+
+
+@pytest.mark.parametrize("watches", [True, False])
+def test_the_worker_of_a_trial_that_hangs_is_ended_unless_its_proxy_does_that(
+    monkeypatch: pytest.MonkeyPatch, watches: bool
+) -> None:
+    now, killed, actor = 0.0, list[object](), object()
+    monkeypatch.setattr("ray.kill", killed.append)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ray = Ray(experiment(trial_timeout=10), watches=watches)
+    running = {"trial": {"temporary_state": SimpleNamespace(ray_actor=actor)}}
+    ray("trial_start", 0, **running)
+    for now in (9.0, 11.0, 30.0):
+        ray.events.on_step_begin(0, [])
+        assert killed == ([actor] if watches and now > 10 else [])
 
 
 def test_a_report_holds_what_the_trial_names_and_nothing_of_rays() -> None:

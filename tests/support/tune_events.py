@@ -39,7 +39,7 @@ class Noted(TrialCallback):
 class Ray:
     """Two trials that Ray runs."""
 
-    def __init__(self, spec: ExperimentSpec | None = None, storage: str = "/runs") -> None:
+    def __init__(self, spec: ExperimentSpec | None = None, storage: str = "/runs", watches: bool = True) -> None:
         self.spec = spec or experiment(search={"kind": "random", "trials": 2})
         self.trials = planned(self.spec) or []
         self.noted = Noted()
@@ -48,7 +48,13 @@ class Ray:
         self.storage = SimpleNamespace(current_checkpoint_index=2, trial_fs_path="/runs/trial-0")
         by_id = {f"id{trial.number}": trial for trial in self.trials}
         self.events = TuneCallback(
-            by_id, self.spec, storage, self.stopping, [self.noted], lambda: self.after.append("told")
+            by_id,
+            self.spec,
+            storage,
+            self.stopping,
+            [self.noted],
+            lambda: self.after.append("told"),
+            watches=watches,
         )
 
     def __call__(self, event: str, number: int = 0, **info: Any) -> Trial:

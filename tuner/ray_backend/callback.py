@@ -12,8 +12,8 @@ from ray.train.constants import CHECKPOINT_DIR_NAME
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.error_text import summary_of, traceback_of
-from tuner.formatting import duration
 from tuner.process.out_of_memory import OUT_OF_MEMORY, killed_for_memory
+from tuner.ray_backend.worker.session import hung
 from tuner.report_keys import (
     BESIDE,
     COMPILE,
@@ -51,6 +51,8 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         stopping: StoppingCriteria,
         listeners: Sequence[TrialCallback],
         after_report: Callable[[], None],
+        *,
+        watches: bool = True,
     ) -> None:
         """Create the callback.
 
@@ -61,6 +63,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
             stopping: The job's stopping criteria.
             listeners: The callbacks to call.
             after_report: Called after the callbacks of each report.
+            watches: Whether it ends trials that hang; else their workers do.
         """
         self._by_id = by_id
         self._spec = spec
@@ -77,7 +80,8 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         self._known: dict[int, int] = {}
         """The epoch until which a trial that went back to a checkpoint has reported already, by number."""
         self._last_seen: dict[str, tuple[Any, float]] = {}
-        """Ray's running trials by id, and when each last reported; only with a `trial_timeout`."""
+        """Ray's running trials by id, and when each last reported; only with a timeout."""
+        self._timeout = spec.trial_timeout if watches else None
         self._hung: set[int] = set()
         self._names = ReportedMetrics(spec, listeners)
 
@@ -166,14 +170,14 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         """End the workers of trials that hang."""
         for trial, seen in list(self._last_seen.values()):
             actor = trial.temporary_state.ray_actor  # None while a population's trial waits for the others
-            if actor is not None and time.monotonic() - seen > (self._spec.trial_timeout or 0.0):
+            if actor is not None and time.monotonic() - seen > (self._timeout or 0.0):
                 del self._last_seen[trial.trial_id]
                 self._hung.add(self._by_id[trial.trial_id].number)
                 trial.max_failures = 0  # it would hang again
                 ray.kill(actor)
 
     def _note_seen(self, trial: Any) -> None:
-        if self._spec.trial_timeout is not None:
+        if self._timeout is not None:
             self._last_seen[trial.trial_id] = trial, time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -209,7 +213,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         if self._stopping.reason == INTERRUPTION:  # the signal may have ended the workers, too
             self._end(ours, "interrupted", "")
         elif ours.number in self._hung:
-            self._end(ours, "failed", f"it hung: no report for {duration(self._spec.trial_timeout or 0.0)}")
+            self._end(ours, "failed", hung(self._timeout or 0.0))
         elif is_full(error):
             self._no_room(ours)
             self._end(ours, "interrupted", FULL)

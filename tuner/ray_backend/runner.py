@@ -151,6 +151,7 @@ def run_trials(
             "at_once": max(1, share.slots),
             "halves": spec.retry.out_of_memory == "halve_batch",
             "host": {"job": job, "fork_server": starting.address()},
+            "timeout": spec.trial_timeout,
             "measures": spec.resources.gpu == "auto",
             # In a population a trial waits for its report: a copy must start from the state that Ray has seen.
             "beside": not spec.scheduler.mutates,
@@ -172,7 +173,9 @@ def run_trials(
     internal("telemetry").tag_callbacks = lambda callbacks: False
     # tuner handles the signals: Ray's handler of SIGUSR1 would end the job as if it had completed.
     internal("tune")._setup_signal_catching = threading.Event
-    events = TuneCallback(searcher.by_id, spec, storage, stopping, listeners, tell)
+    # A trial in a host may wait for its place: only its proxy knows since when it has trained.
+    watches = not share.is_hosted
+    events = TuneCallback(searcher.by_id, spec, storage, stopping, listeners, tell, watches=watches)
 
     def break_off(error: Exception) -> None:
         internal_errors.note("the control loop", error)

@@ -58,7 +58,9 @@ class Worker:
     """The error of each report."""
     keep: Path | None = None
     """Where the last checkpoint is copied to."""
-    checkpoints: Sequence[tuple[str, Path | None, str]] = ()
+    checkpoints: Sequence[tuple[str, Path | None, str] | Exception] = ()
+    heard: list[str] = field(default_factory=list)
+    """The words that it received."""
 
     def run(self, connection: Connection, task: dict[str, Any]) -> None:
         connection.send((messages.TRAIN, json.dumps(task)))
@@ -69,6 +71,7 @@ class Worker:
             except EOFError:
                 self.lost = True
                 return
+            self.heard.append(word)
             if word == messages.CHECKPOINT:
                 connection.send(next(offered, (None, None, "")))
             elif word == messages.REPORTED:
@@ -83,7 +86,7 @@ class Worker:
                 connection.send(self.error or len(self.reports) < self.stop_after)
             elif word == messages.PRINTED:
                 self.printed += values[0]
-            else:
+            elif word == messages.ENDED:
                 self.last = values[0]
                 return
 
@@ -234,6 +237,8 @@ def test_one_that_is_crowded_out_goes_on_with_fewer(alone: list[Worker], monkeyp
     host = Host(lambda status: pytest.fail("it has not failed"))
     one, other = trained(task(0), task(1), host=host)
     assert same(one, alone[0]) and same(other, alone[1])
+    assert other.heard[:3] == [messages.CHECKPOINT, messages.WAITS, messages.BEGINS]
+    assert other.heard.count(messages.BEGINS) == 2, "it waits for a place again"
     assert tried.count(1) == 2 and "beside 1 other trial: it goes on with fewer" in other.printed
     assert host._admission is not None and host._admission.most is None, "the next ones may be beside each other"
 
@@ -264,6 +269,11 @@ def test_a_fault_of_ours_does_not_let_the_proxy_wait(
     with pytest.raises(EOFError):
         ours.recv()
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_storage_that_does_not_answer_ends_the_trial_as_in_a_process_of_its_own() -> None:
+    (away,) = trained(task(0), workers=[Worker(checkpoints=[ConnectionError("no storage")])])
+    assert away.last is not None and (away.last[STATUS], away.last[REASON]) == ("failed", "ConnectionError: no storage")
 
 
 def test_the_error_of_a_report_ends_the_trial_as_in_a_process_of_its_own() -> None:

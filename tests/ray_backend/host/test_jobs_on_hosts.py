@@ -66,7 +66,7 @@ def hosts(session: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             sockets = [str(each.laddr) for each in process.net_connections("unix") if each.status == "NONE"]
-            if any(each.startswith(str(session)) and "/hosts/" in each for each in sockets):
+            if any(each.startswith(str(session)) and "/host-" in each for each in sockets):
                 found.append(process)
     return found
 

@@ -82,8 +82,10 @@ class Host:
                 allowed = error.allowed
             except Exception as error:
                 if _has_failed(error):
-                    traceback.print_exc()
-                    self._end(1)
+                    try:
+                        traceback.print_exc()
+                    finally:  # also if nobody is there any more to print to
+                        self._end(1)
                 raise
             release()
 
@@ -110,7 +112,9 @@ class Host:
                 said = True
                 print("it waits for a place on the GPU, whose memory or time the trials take that train now")
 
+        proxied.wait_for_place()
         with admission.entered(wait, allowed) as place:
+            proxied.begin()
 
             def look() -> None:
                 proxied.look()

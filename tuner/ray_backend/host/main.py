@@ -11,6 +11,9 @@ if __name__ == "__main__":
     before = os.umask(0o077)  # nobody else may connect
     listener = Listener(sys.argv[1], "AF_UNIX", backlog=1024)
     os.umask(before)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # its standard input was a pipe, whose end tells that it listens
+    os.close(nothing)
 
     from tuner.ray_backend.host.server import serve
 

@@ -59,12 +59,17 @@ class Proxied:
         """Pass on the entries of the last report; None if the trial was stopped."""
         self._send(messages.ENDED, last)
 
+    def wait_for_place(self) -> None:
+        """Tell that the trial waits for its place."""
+        self._send(messages.WAITS)
+
+    def begin(self) -> None:
+        """Tell that it trains from now on."""
+        self._send(messages.BEGINS)
+
     def report(self, values: dict[str, Any], folder: Path | None) -> None:
         """Report; see `Session`."""
-        answer = self._asked(messages.REPORTED, values, folder)
-        if isinstance(answer, Exception):
-            raise answer
-        if not answer:
+        if not self._asked(messages.REPORTED, values, folder):
             raise Stopped
 
     def checkpoints(self) -> Iterator[tuple[str, AbstractContextManager[Path]]]:
@@ -81,9 +86,12 @@ class Proxied:
         with self._lock:
             self._send(*message)
             try:
-                return self._connection.recv()
+                answer = self._connection.recv()
             except (EOFError, OSError):
                 raise Lost("its worker has ended") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _send(self, *message: Any) -> None:
         with self._lock:

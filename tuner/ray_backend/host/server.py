@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import select
 import sys
 import time
@@ -10,9 +11,11 @@ from multiprocessing.connection import Listener
 from pathlib import Path
 from threading import Thread
 
+from tuner.ray_backend.host.address import locked
 from tuner.ray_backend.host.hosted import Host
 from tuner.ray_backend.host.printed import PrintedByThread
 from tuner.ray_backend.host.proxied import Proxied
+from tuner.storage import temporary
 
 _ALONE = 5.0
 """Seconds without a proxy after which a host ends: Ray may end the worker of one trial before it starts the next.
@@ -21,6 +24,8 @@ _AWAKE = 0.5
 _STUCK = 600.0
 """Seconds that a trial whose proxy has gone may compute on, such as a long evaluation. After that it hangs, with its
 memory: the host ends, and the others go on from their checkpoints on a new one."""
+_DESCRIPTORS = 65_536
+"""Most files that a host opens: trials and the processes that decode for them have some each."""
 _GONE = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 
 
@@ -31,6 +36,8 @@ def serve(listener: Listener) -> None:
         listener: What proxies connect to.
     """
     sys.stdout, sys.stderr = PrintedByThread(sys.stdout), PrintedByThread(sys.stderr)
+    _allow_descriptors()
+    temporary.shorten_sockets()
     gc.collect()
     gc.freeze()  # a collection after each trial is short
     host = Host(end=_end)
@@ -40,14 +47,16 @@ def serve(listener: Listener) -> None:
 
 def _watch(listener: Listener, host: Host) -> None:
     """Accept proxies, each of which has a thread, and tell their trials when they have gone."""
-    accepting = listener._listener._socket.fileno()  # type: ignore[attr-defined]
+    accepting = _descriptor(listener)
     connected: dict[int, tuple[Proxied, Thread]] = {}
     leaving: list[tuple[Thread, float]] = []
     poll = select.poll()
     poll.register(accepting, select.POLLIN)
     empty_since = time.monotonic()
     address = Path(str(listener.address))
-    while connected or (time.monotonic() - empty_since < _ALONE and address.exists()):
+    while connected or address.exists():
+        if not connected and time.monotonic() - empty_since > _ALONE and _is_closed(listener):
+            return
         for descriptor, _ in poll.poll(1000 * _AWAKE):
             if descriptor == accepting:
                 connection = listener.accept()
@@ -66,6 +75,29 @@ def _watch(listener: Listener, host: Host) -> None:
         if any(time.monotonic() - since > _STUCK for _, since in leaving):
             print("a trial whose worker has gone hangs: this host ends")
             return
+
+
+def _is_closed(listener: Listener) -> bool:
+    """Close the address unless a proxy connects in this moment, which would lose its host as it begins."""
+    arriving = select.poll()
+    arriving.register(_descriptor(listener), select.POLLIN)
+    with locked(Path(str(listener.address)), waits=False) as is_held:  # proxies connect while they hold the lock
+        if not is_held or arriving.poll(0):
+            return False
+        listener.close()
+        return True
+
+
+def _descriptor(listener: Listener) -> int:
+    number: int = listener._listener._socket.fileno()  # type: ignore[attr-defined]
+    return number
+
+
+def _allow_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _train_on(host: Host, proxied: Proxied) -> None:

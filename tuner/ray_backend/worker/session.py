@@ -5,9 +5,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from tuner.formatting import duration
+
 LAST_BATCH = {"TUNE_FUNCTION_THREAD_TIMEOUT_S": "10"}
 """The environment variable of Ray for the seconds that it waits for a trial that it ends, before it starts another
 worker for the next trial: enough for one batch or one validation."""
+
+
+def hung(seconds: float) -> str:
+    """The reason of a trial that is ended because it has not reported for so many seconds."""
+    return f"it hung: no report for {duration(seconds)}"
 
 
 class Stopped(SystemExit):

@@ -37,8 +37,9 @@ def train_trial(
             together, of which this is the first), ``at_once`` (number of trials that run at once), ``teacher``
             (the folder or URI of the teacher, which the trials may have), ``halves`` (whether batches are split into
             micro-batches if memory runs out), ``beside`` (whether it trains the next epoch while the last one is
-            saved and reported), and for a trial in a host ``host`` (see `tuner.ray_backend.host.proxy.train_hosted`)
-            and ``measures`` (whether the host measures how many trials it trains at once).
+            saved and reported), and for a trial in a host ``host`` and ``timeout`` (see
+            `tuner.ray_backend.host.proxy.train_hosted`) and ``measures`` (whether the host measures how many trials it
+            trains at once).
         user_folder: The folder of the user's own code; None if the trial needs none.
         user_mlflow: The run that such code logs to if it uses MLflow itself; None if the trial needs none.
     """
