@@ -20,7 +20,7 @@ from tuner.objectives import Objective
 from tuner.tasks import Multilabel
 from tuner.tasks.losses import BinaryCrossEntropy
 from tuner.train.checkpoint import Save, read_model, read_state, read_trial
-from tuner.train.evaluation import Diverged, evaluate
+from tuner.train.evaluation import Diverged, finite, measure
 from tuner.train.loop import fit
 from tuner.train.optim.lr_schedules import ScheduleConfig
 from tuner.train.optim.optimizers import OptimizerConfig
@@ -433,7 +433,7 @@ def test_augmented_training_goes_on_with_the_same_bits_and_measures_unchanged_im
     assert same(resumed.weights, straight.weights)
     _, model = read_model(straight.folders[-1])
     _, validation = config.data.load()
-    assert evaluate(config.task, model, validation, torch.float32)["loss"] == straight.series("val_loss")[-1]
+    assert measure(config.task, model, validation, torch.float32).compute()["loss"] == straight.series("val_loss")[-1]
 
 
 def test_every_optimizer_and_every_schedule_goes_on_below() -> None:
@@ -692,7 +692,7 @@ def test_a_loss_that_is_not_finite_on_held_out_images_counts_as_diverged(value: 
     config = trial()
     validation = config.data.load()[1]
     with pytest.raises(Diverged, match="on held-out images"):
-        evaluate(config.task, Broken(), validation, torch.float32)
+        finite(measure(config.task, Broken(), validation, torch.float32).compute())
 
 
 LARGE = "val_map_large is no number: the validation set has no object of more than 96x96 pixels"

@@ -262,7 +262,7 @@ def test_layers_that_thaw_are_recorded_anew() -> None:
 def test_a_trial_that_resumes_is_recorded_anew(read: bool) -> None:
     trial, tape = config(epochs=4, ema={"decay": 0.9}), Tape()
     check_same(Trained(trial, tape, resumed=2, read=read), Trained(trial, Direct(), read=read))
-    assert tape.records == 4, "batches of two forms, twice"
+    assert tape.records == 8, "batches of two forms, twice, and those of the validation set, which has two forms, too"
 
 
 @pytest.mark.slow
@@ -328,7 +328,8 @@ def test_the_host_launches_nothing_beside_a_record(read: bool, launches: tuple[_
     found, steps = launches
     tape = _Heard(found)
     assert Trained(config(), tape, read=read).trainer.how == RECORDED
-    assert (len(steps), tape.records, tape.repeats) == (5 * EPOCHS, 2, 1 + 5 + 5)
+    of_validation = 1
+    assert (len(steps), tape.records, tape.repeats) == (5 * EPOCHS, 2 + of_validation, 1 + 5 + 5 + of_validation)
     repeats = steps[-4:]  # the first one of an epoch follows tables of its order and of its learning rates
     if read:
         assert all(each[-2:] == ["aten::copy_"] * 2 for each in repeats), "images and labels, into buffers"

@@ -189,6 +189,11 @@ class TaskMeter:
         for name, (output, target) in pairs(self._heads, outputs, targets).items():
             self._meters[name].update(output, target)
 
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether steps that `add` to it can be recorded."""
+        return all(meter.can_be_recorded for meter in self._meters.values())
+
     def add(self, outputs: Outputs, targets: Targets) -> None:
         """Add a batch as `update` does, without counting its samples; see `tuner.tasks.metrics.meter.Meter.add`."""
         for name, (output, target) in pairs(self._heads, outputs, targets).items():

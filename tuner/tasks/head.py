@@ -142,6 +142,11 @@ class HeadMeter:
         for meter in self._meters:
             meter.update(output, target)
 
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether all meters have `add`, `count` and `reset`."""
+        return all(meter.can_be_recorded for meter in self._meters)
+
     def add(self, output: Tensor, target: Tensor) -> None:
         """Add a batch as `update` does, without counting its samples; see `Meter.add`."""
         for meter in self._meters:

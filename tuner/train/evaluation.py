@@ -51,26 +51,12 @@ class Diverged(Exception):
     """The loss became NaN or infinite."""
 
 
-def evaluate(
-    task: TaskConfig,
-    model: nn.Module,
-    data: Source,
-    dtype: torch.dtype,
-    compute: Callable[[TaskMeter], dict[str, float]] = TaskMeter.compute,
-) -> dict[str, float]:
-    """Compute the task's metrics of a model on a set; the names have no prefix.
-
-    Args:
-        task: The task.
-        model: The model, on the device of the set.
-        data: The set.
-        dtype: The data type of matrices.
-        compute: Computes the metrics from a meter that has seen the set.
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics of a model on a set, without prefix.
 
     Raises:
         Diverged: The loss is NaN or infinite.
     """
-    metrics = compute(measure(task, model, data, dtype))
     if not math.isfinite(metrics.get("loss", 0.0)):
         raise Diverged(f"the loss became {metrics['loss']} on held-out images")
     return metrics

@@ -14,10 +14,11 @@ from tuner.models.memory_format import placed
 from tuner.process.generators import OF_PROCESS, Generators
 from tuner.train.device import autocast_dtype, check_precision
 from tuner.train.ema import PREFIX, AveragedWeights
-from tuner.train.evaluation import Diverged, evaluate, in_precision
+from tuner.train.evaluation import Diverged, finite, in_precision
 from tuner.train.parallel.ranks import ONE_RANK, Ranks
 from tuner.train.step.compiled import Compiled
 from tuner.train.step.compilers import why_eager
+from tuner.train.step.evaluating import Evaluator
 from tuner.train.step.feed import Feed
 from tuner.train.step.rates import DeviceRates, HostRates, Rates
 from tuner.train.step.recorded import Steps
@@ -101,6 +102,8 @@ class Trainer:
         )
         self._feed = Feed(ranks, self._step_size, self.steps, self._step.number)
         self._steps = Steps(self._step, recorder, config.graph, generators)
+        at_once = math.ceil(config.data.images_per_batch / micro_batches)
+        self._evaluator = Evaluator(config.task, self.model, device, self.dtype, at_once, recorder, generators)
 
     def _compiled(self, forward: Model, backend: str | Callable[..., Any]) -> Compiled:
         config = self.config
@@ -138,6 +141,11 @@ class Trainer:
     def how(self) -> str:
         """How steps are computed, in words: recorded, or eagerly and why."""
         return self._steps.how
+
+    @property
+    def how_evaluated(self) -> str:
+        """How batches of a small validation set are computed, in words: recorded, or eagerly and why."""
+        return self._evaluator.how
 
     def train_epoch(self, data: Source, epoch: int, before_batch: Callable[[], None]) -> dict[str, float]:
         """Train on each image once. The host waits for the device only at the end.
@@ -187,7 +195,7 @@ class Trainer:
 
     def _measured(self, data: Source) -> dict[str, float]:
         self._ranks.agree(self.model)
-        return evaluate(self.config.task, self.model, data, self.dtype, self._ranks.metrics_of)
+        return finite(self._ranks.metrics_of(self._evaluator.measure(data)))
 
     def state(self, metric: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what a checkpoint keeps: the weights that a metric measures, and the rest of the training."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.gpu import arithmetic, pictures, plain
 from benchmarks.gpu.figures import Figure
+from benchmarks.gpu.large_model import arithmetic, pictures, plain
 from benchmarks.gpu.setting import Setting
 from benchmarks.gpu.training import ours
 from tuner.train.device import use_threads

@@ -40,6 +40,8 @@ class Meter(ABC):
 
     names: ClassVar[tuple[str, ...]]
     """Names of the metrics that `compute` returns."""
+    can_be_recorded: ClassVar[bool] = False
+    """Whether it has `add`, `count` and `reset`."""
     least_size: ClassVar[int] = 1
     """Smallest number of outputs for which there are metrics; `compute` returns none below it."""
 
@@ -110,6 +112,8 @@ class SumMeter(Meter):
 
     The sums stay on the device of the outputs. Only reading the metrics waits for that device.
     """
+
+    can_be_recorded = True
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None

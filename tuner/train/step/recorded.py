@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from tuner.errors import Problem, UserError
@@ -13,10 +15,32 @@ from tuner.process.generators import OF_PROCESS, Generators
 from tuner.train.step import watch
 from tuner.train.step.feed import StepBatch
 from tuner.train.step.recording import Graph, Recorder, Unrecordable, Unrecorded
-from tuner.train.step.step import Step
 
 RECORDED = "recorded"
 """How the steps of a training are computed that repeats a record."""
+
+
+class Computation(Protocol):
+    """What a step computes."""
+
+    model: nn.Module
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+
+    def begin_epoch(self) -> None:
+        """Prepare the steps of an epoch."""
+
+    def compute_recordable(self, batch: Batch) -> None:
+        """Compute what of a step can be recorded."""
+
+    @property
+    def after(self) -> Callable[[], None] | None:
+        """Computes what follows and cannot be recorded; None for nothing."""
+
+    def counted(self, samples: int) -> None:
+        """Note on the host that a step of so many samples was computed: by Python or by a record."""
 
 
 class Steps:
@@ -35,7 +59,9 @@ class Steps:
         UserError: They are to be recorded in any case, and cannot be. The other methods raise it, too.
     """
 
-    def __init__(self, step: Step, recorder: Recorder, graph: Graph, generators: Generators = OF_PROCESS) -> None:
+    def __init__(
+        self, step: Computation, recorder: Recorder, graph: Graph, generators: Generators = OF_PROCESS
+    ) -> None:
         self._step, self._recorder, self._is_required = step, recorder, graph == "on"
         self._generators = generators
         self.why_not = ""
@@ -43,6 +69,7 @@ class Steps:
         self._seen: Counter[Hashable] = Counter()
         self._watched: list[watch.Operations] = []
         """What two steps of one form have computed."""
+        self._watched_form: Hashable = None
         self._records: dict[Hashable, _Record] = {}
         self._modes: list[bool] = []
         if isinstance(recorder, Unrecorded):
@@ -85,25 +112,28 @@ class Steps:
         if not self.why_not and len(self._watched) == 2 and is_known:
             record = self._record(form, batch)
         if record is None:
-            if self.why_not or len(self._watched) == 2 or not is_known:
-                self._step.compute(batch.make(batch.given))
+            is_other = bool(self._watched) and form != self._watched_form
+            if self.why_not or len(self._watched) == 2 or not is_known or is_other:
+                self._recordable(batch.make, batch.given)
+                if (after := self._step.after) is not None:
+                    after()
             else:
                 self._compute_watched(batch)
         return record
 
     def _compute_watched(self, batch: StepBatch) -> None:
         """Compute a step, and find out whether it can be recorded. Steps of a form before have allocated what stays."""
-        operations = watch.watched(partial(self._recordable, batch.make, batch.given), self._step.number.device)
-        if not self._step.optimization.is_recordable:
-            self._step.change_weights()
+        operations = watch.watched(partial(self._recordable, batch.make, batch.given), self._step.device)
+        if (after := self._step.after) is not None:
+            after()
         self._watched.append(operations)
+        self._watched_form = batch.form
         if why := operations.why_not or (self._watched[0].why_not_as(operations) if len(self._watched) == 2 else ""):
             self._give_up(why)
 
     def _recordable(self, make: Callable[[Sequence[Tensor]], Batch], given: Sequence[Tensor]) -> None:
         """Compute what of a step is recorded, with the batch that is made of tensors."""
-        how = self._step.compute if self._step.optimization.is_recordable else self._step.compute_gradients
-        how(make(given))
+        self._step.compute_recordable(make(given))
 
     def _record(self, form: Hashable, batch: StepBatch) -> "_Record | None":
         """Record the steps of batches of a form; None if that cannot be."""
@@ -113,8 +143,7 @@ class Steps:
         except Unrecordable as error:
             self._give_up(str(error))
             return None
-        after = None if self._step.optimization.is_recordable else self._step.change_weights
-        self._records[form] = _Record(buffers, repeat, _gradients(self._step.model), after)
+        self._records[form] = _Record(buffers, repeat, _gradients(self._step.model), self._step.after)
         return self._records[form]
 
     def _give_up(self, why: str) -> None:

@@ -39,8 +39,9 @@ class Optimization:
 class Step:
     """Computes the loss and the gradients of a batch, and changes the weights.
 
-    What changes from step to step lies in tensors on the device, so that `compute` can be recorded: the number of the
-    step, the losses, the sums of the meter, learning rates and shares of averages. `counted` does the rest on the host.
+    What changes from step to step lies in tensors on the device, so that `compute_recordable` can be recorded: the
+    number of the step, the losses, the sums of the meter, learning rates and shares of averages. `counted` does the
+    rest on the host.
 
     Args:
         model: The model.
@@ -94,10 +95,21 @@ class Step:
         if self.optimization.average is not None:
             self.optimization.average.begin_epoch(len(self.losses), self.losses.device)
 
-    def compute(self, batch: Batch) -> None:
-        """Compute a step."""
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.number.device
+
+    def compute_recordable(self, batch: Batch) -> None:
+        """Compute a step; without the change of the weights if that cannot be recorded."""
         self.compute_gradients(batch)
-        self.change_weights()
+        if self.optimization.is_recordable:
+            self.change_weights()
+
+    @property
+    def after(self) -> Callable[[], None] | None:
+        """Changes the weights, if `compute_recordable` does not."""
+        return None if self.optimization.is_recordable else self.change_weights
 
     def compute_gradients(self, batch: Batch) -> None:
         """Compute the gradients of a batch, its loss and its metrics."""
