@@ -102,7 +102,7 @@ class _Watch:
 
     def __init__(self, mark: str) -> None:
         self._mark = f"{_MARK}={mark}".encode()
-        self._others: set[int] = set()
+        self._others = set(psutil.pids())
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, daemon=True)
         self.processes: dict[int, Process] = {}
@@ -119,7 +119,7 @@ class _Watch:
             now = time.time()
             pids = set(psutil.pids())
             self._others &= pids
-            for pid in pids - self._others:
+            for pid in pids - self._others:  # a new one may get the job's environment in a moment
                 try:
                     self._look_at(pid, now)
                 except (OSError, IndexError):  # it has ended
@@ -129,17 +129,16 @@ class _Watch:
         place = Path("/proc", str(pid))
         known = self.processes.get(pid)
         if known is None and self._mark not in (place / "environ").read_bytes():
-            self._others.add(pid)
             return
         fields = (place / "stat").read_text().rpartition(")")[2].split()
         arguments = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         if fields[0] == "Z" or not arguments:
             return
         role = next((role for part, role in _ROLES.items() if part in arguments), "other")
+        if role == "driver" and int(fields[1]) in self.processes:
+            role = "other"  # a child of the driver that has not begun its own program yet
         if known is None:
             known = self.processes[pid] = Process(role)
-        if role == "driver" and int(fields[1]) in self.processes:
-            role = "fork server"  # forked from the driver, of whose arguments it keeps a copy
         if role != "other":
             known.role = role
         known.seen.append((now, (int(fields[11]) + int(fields[12])) / _TICKS))
