@@ -28,7 +28,7 @@ from benchmarks.gpu.output import as_json, markdown
 from benchmarks.gpu.rows import ROWS, named
 from benchmarks.gpu.setting import NO_CARD, Setting
 
-_BASELINE = "d75e1e7"
+_BASELINE = "0f7b60a"
 """The commit before trials shared a process and a GPU."""
 
 _TO_END = 5.0

@@ -18,27 +18,27 @@ from benchmarks.gpu.figures import Figure, Result, Skipped
 from benchmarks.gpu.measuring import measured
 from benchmarks.gpu.output import markdown
 from benchmarks.gpu.record import Epoch, together
-from benchmarks.gpu.rows import ROWS, named
+from benchmarks.gpu.rows import named
 from benchmarks.gpu.rows.accuracy import standard_errors
 from benchmarks.gpu.setting import NO_CARD, Setting
 from benchmarks.gpu.training import by_textbook, images_of, ours
 from benchmarks.gpu.workloads import CNN, generated, resnet18
-from tuner.train.step.compiled import why_no_compiler
 
 
 def setting(folder: Path, card: str = NO_CARD) -> Setting:
     return Setting(str(folder), card, baseline="none", images=128, ends=time.time() + 600)
 
 
+MEASURED = ("one-trial", "sixteen", "beside", "accuracy")
+"""The rows that are measured here: the others measure in the same ways, which takes minutes on two cores."""
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """The figures of the tiny version of the whole table, and what it printed.
-
-    Its baseline is a copy of the code under test: that of the default may lack in a shallow clone.
-    """
+    """The figures of the tiny version of the rows above, and what it printed."""
     folder = tmp_path_factory.mktemp("gpu")
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--json", str(folder / "figures.json")]
-    command += ["--minutes", "40", "--baseline", str(machine.ROOT)]
+    command += ["--minutes", "40", "--only", *MEASURED]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}
     done = subprocess.run(command, cwd=machine.ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -47,24 +47,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
 
 
 @pytest.mark.slow
-def test_its_tiny_version_measures_every_row(tiny: tuple[dict[str, Any], str]) -> None:
+def test_its_tiny_version_measures_rows(tiny: tuple[dict[str, Any], str]) -> None:
     figures, _ = tiny
     rows = {row["name"]: row for row in figures["rows"]}
-    assert list(rows) == [row.name for row in ROWS]
-    missing = {name: row["why"] for name, row in rows.items() if row["status"] != "measured"}
-    if why := why_no_compiler(torch.device("cpu")):
-        assert {missing.pop(name) for name in ("sixteen-compiled", "resnet18-64-compiled")} == {why}
-    assert missing == {}
+    assert tuple(rows) == MEASURED
     for name, row in rows.items():
-        assert row["status"] == "skipped" or (
-            row["figures"] and all(len(each["values"]) >= 1 for each in row["figures"])
-        ), name
+        assert row["status"] == "measured", f"{name}: {row['why']}"
+        assert row["figures"] and all(each["values"] for each in row["figures"]), name
 
 
 @pytest.mark.slow
 def test_each_throughput_is_a_ratio_to_the_textbook_and_to_the_eager_loop(tiny: tuple[dict[str, Any], str]) -> None:
     speeds = [(row, each) for row in tiny[0]["rows"] for each in row["figures"] if each["unit"] == "images/s"]
-    assert len(speeds) >= 10
+    assert len(speeds) >= 4
     for row, each in speeds:
         assert min(each["values"]) > 0
         assert len(each["times_eager"]) == len(each["values"]), row["name"]
