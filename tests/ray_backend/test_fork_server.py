@@ -135,6 +135,7 @@ import os, psutil, ray
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.fork_server import starting
 
+os.cpu_count = lambda: 2
 with starting.started_ahead():
     [found] = psutil.Process().children()
     connection.connect(None)
@@ -153,7 +154,15 @@ def test_ray_takes_the_server_that_was_started_ahead(tmp_path: Path) -> None:
     assert done.stdout == "goes on: True\nforked: True\nended: True\n", done.stderr
 
 
-def test_a_server_that_no_ray_takes_ends() -> None:
+def test_a_single_core_gets_no_server_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    before = {each.pid for each in psutil.Process().children()}
+    with starting.started_ahead():
+        assert {each.pid for each in psutil.Process().children()} == before
+
+
+def test_a_server_that_no_ray_takes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     others = {each.pid for each in psutil.Process().children()}
     with starting.started_ahead():
         [started] = [each for each in psutil.Process().children() if each.pid not in others]

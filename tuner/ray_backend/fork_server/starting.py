@@ -33,10 +33,12 @@ def address() -> str:
 def started_ahead() -> Iterator[None]:
     """Start the fork server of trials ahead of their Ray, which the body may start.
 
-    Its imports take longer than anything else before the first trial: they begin while the experiment is checked.
+    Its imports take longer than anything else before the first trial: they begin while the experiment is checked. On a
+    single core they would only hold up the checks, and what those say of mistakes.
     """
-    with contextlib.suppress(OSError):  # without a temporary folder, of which the checks tell
-        _ahead_is.append(_ahead.enter_context(_started(server.TRIALS)))
+    if (os.cpu_count() or 1) > 1:
+        with contextlib.suppress(OSError):  # without a temporary folder, of which the checks tell
+            _ahead_is.append(_ahead.enter_context(_started(server.TRIALS)))
     try:
         yield
     finally:
