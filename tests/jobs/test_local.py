@@ -13,7 +13,10 @@ from rich.console import Console
 from tuner.data import MNIST
 from tuner.errors import UserError
 from tuner.jobs.local.training import train_alone
+from tuner.process.gpus import Gpu
+from tuner.ray_backend.cluster import resources
 from tuner.spec.experiment import ExperimentSpec
+from tuner.spec.sections import Resources
 from tuner.train.checkpoint import Save, read_state
 from tuner.train.loop import fit
 from tuner.train.trial_config import TrialConfig
@@ -223,3 +226,18 @@ def test_it_says_that_it_trains_on_other_data_than_the_file_names(
     assert "kind: digits" in (tmp_path / "best" / "trial.yaml").read_text()
     with pytest.raises(UserError, match="offline: digits"):
         said(experiment(data=data))
+
+
+@pytest.mark.parametrize("gpu", [1, 0.5])
+def test_a_gpu_that_is_asked_for_and_cannot_be_used_is_refused(gpu: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "why_none", lambda: "the driver is too old: update it")
+    spec = experiment().model_copy(update={"resources": Resources(cpu=1, gpu=gpu)})
+    with pytest.raises(UserError, match=r"resources\.gpu: a trial asks for .* sees none: the driver is too old"):
+        said(spec)
+
+
+def test_a_gpu_that_cannot_be_used_is_said_to_be_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "why_none", lambda: "the driver is too old: update it")
+    monkeypatch.setattr(resources, "installed", lambda: [Gpu("Tesla T4", (7, 5), 2**34)])
+    lines = said(experiment())
+    assert lines[0].startswith("trials train on CPU cores and not on Tesla T4: the driver is too old")

@@ -69,6 +69,8 @@ def train_alone(
     if number is not None and trials is not None and not 0 <= number < len(trials):
         raise UserError(Problem(f"no trial {number}", key="--trial", hint=f"allowed: 0 to {len(trials) - 1}"))
     output = _absolute(output)
+    if not spec.trial.is_function:
+        _check_here(spec, console)
     spec = _with_batch_size(_with_data(spec, console), console)
     config = spec.trial_config({}) if number is None else (planned(spec) or [])[number].config
     if isinstance(config, TargetTrial):
@@ -149,6 +151,18 @@ def _ranks(spec: ExperimentSpec) -> int:
     if spec.resources.ranks(1.0 if isinstance(gpu, str) else gpu) == 1:
         return 1
     return resources.share(spec.resources, resources.here(), trials=1).ranks
+
+
+def _check_here(spec: ExperimentSpec, console: Console) -> None:
+    """Check that this machine has what a trial demands, and say so if `gpu: auto` leaves a GPU idle.
+
+    Raises:
+        UserError: It has not.
+    """
+    gpu = spec.resources.gpu
+    resources.check_node(spec, float(torch.cuda.is_available()) if isinstance(gpu, str) else gpu)
+    if isinstance(gpu, str) and (note := resources.idle_gpus()):
+        console.print(note, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 def _with_data(spec: ExperimentSpec, console: Console) -> ExperimentSpec:
