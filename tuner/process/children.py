@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Lock, Thread
 from types import ModuleType
 
 
@@ -21,12 +21,19 @@ def end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
+_replacing = Lock()
+
+
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Keep new processes from importing this one's main module: it would import Ray, or run a user's script again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    """Keep new processes from importing this one's main module: it would import Ray, or run a user's script again.
+
+    One thread at a time is in the body: several trainings of a process may start processes at once.
+    """
+    with _replacing:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main

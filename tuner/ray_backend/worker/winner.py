@@ -12,6 +12,7 @@ from tuner.data.loading.source import ALONE
 from tuner.inspection.winner import Look, look
 from tuner.ray_backend.worker.checkpoints import folder_of
 from tuner.ray_backend.worker.user_folder import UserFolder
+from tuner.storage import temporary
 from tuner.train.checkpoint import read_model, read_trial
 from tuner.train.device import autocast_dtype, keep_freed_memory, trial_device, use_threads
 from tuner.train.evaluation import Evaluation, measure
@@ -65,6 +66,7 @@ def _loaded(
         user_folder.enter()
     use_threads(threads)
     keep_freed_memory()
+    temporary.shorten_sockets()
     with user_code.in_experiment_folder() if targets else nullcontext(), folder_of(tune.Checkpoint(source)) as folder:
         config, (_, model) = read_trial(folder, targets), read_model(folder, targets)
         device = trial_device(has_gpu)
