@@ -228,5 +228,8 @@ class TestEnd:
         long = "Its process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Some common causes include"
         trial = ray("trial_error", trial={"get_error": lambda: f"ActorDiedError: {long}", "error_file": None})
         assert trial.reason == "the worker was lost: ActorDiedError: Its process has died."
+        lost = "RayTaskError\ntuner.ray_backend.worker.session.Lost: its host has ended: see host-1.log\n"
+        trial = ray("trial_error", trial={"get_error": lambda: lost, "error_file": None})
+        assert trial.reason == "the worker was lost: its host has ended: see host-1.log"
         trial = ray("trial_error", 1, trial={"get_error": lambda: None, "error_file": None})
         assert trial.reason == "the worker was lost: Ray gave no reason"

@@ -13,7 +13,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.error_text import summary_of, traceback_of
 from tuner.process.out_of_memory import OUT_OF_MEMORY, killed_for_memory
-from tuner.ray_backend.worker.session import hung
+from tuner.ray_backend.worker.session import Lost, hung
 from tuner.report_keys import (
     BESIDE,
     COMPILE,
@@ -277,7 +277,8 @@ def _last_line(error: str) -> str:
     if killed_for_memory(error):
         return OUT_OF_MEMORY  # Ray's last line is about its settings
     lines = [line for line in error.splitlines() if line.strip()]
-    return lines[-1].partition(" Worker exit type: ")[0] if lines else "Ray gave no reason"
+    last = lines[-1].partition(" Worker exit type: ")[0] if lines else "Ray gave no reason"
+    return last.removeprefix(f"{Lost.__module__}.{Lost.__name__}: ")
 
 
 def _report(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Trials in the threads of one process: what one does, and what becomes of it, does not reach another."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -243,14 +244,16 @@ def test_one_that_is_crowded_out_goes_on_with_fewer(alone: list[Worker], monkeyp
     assert host._admission is not None and host._admission.most is None, "the next ones may be beside each other"
 
 
-def test_a_device_that_fails_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_fails_ends_the_process_and_its_log_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(*arguments: Any, **named: Any) -> str:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     ended = list[int]()
     monkeypatch.setattr(hosted, "fit", failed)
+    monkeypatch.setattr(sys, "__stderr__", log := io.StringIO())
     (worker,) = trained(task(0), host=Host(ended.append))
     assert ended == [1] and "illegal memory access" in worker.printed
+    assert "illegal memory access" in log.getvalue()
 
 
 def test_temporary_checkpoints_are_deleted(alone: list[Worker]) -> None:

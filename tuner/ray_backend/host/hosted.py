@@ -1,6 +1,7 @@
 """The training of many trials in the threads of one process."""
 
 import math
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -82,6 +83,7 @@ class Host:
                 allowed = error.allowed
             except Exception as error:
                 if _has_failed(error):
+                    traceback.print_exc(file=sys.__stderr__)  # the log of this process, where the others look for it
                     try:
                         traceback.print_exc()
                     finally:  # also if nobody is there any more to print to
