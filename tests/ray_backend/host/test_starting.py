@@ -125,6 +125,30 @@ def test_one_that_has_connected_already_is_served(address: Address) -> None:
         assert server._is_closed(listener) and not address.socket.exists()
 
 
+def test_a_host_that_can_have_no_further_thread_trains_on(
+    address: Address, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thread = watched(address)
+    with Client(str(address.socket), "AF_UNIX") as first:
+        first.send(("train", "{}"))
+        assert first.recv() == ("ended", {})
+
+        def none(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", none)
+            with Client(str(address.socket), "AF_UNIX") as second, pytest.raises((EOFError, OSError)):
+                second.recv()
+        first.send(("train", "{}"))
+        assert first.recv() == ("ended", {}) and thread.is_alive()
+        with Client(str(address.socket), "AF_UNIX") as third:
+            third.send(("train", "{}"))
+            assert third.recv() == ("ended", {})
+    thread.join(60)
+    assert "can't start new thread" in capsys.readouterr().out
+
+
 def test_a_host_whose_session_is_deleted_ends(address: Address) -> None:
     listener = Listener(str(address.socket), "AF_UNIX")
     thread = watched(address, listener)

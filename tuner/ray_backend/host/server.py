@@ -59,12 +59,10 @@ def _watch(listener: Listener, host: Host) -> None:
             return
         for descriptor, _ in poll.poll(1000 * _AWAKE):
             if descriptor == accepting:
-                connection = listener.accept()
-                proxied = Proxied(connection)
-                thread = Thread(target=_train_on, args=(host, proxied), daemon=True)
-                connected[connection.fileno()] = proxied, thread
-                poll.register(connection.fileno(), _GONE)
-                thread.start()
+                begun = _begun(listener, host)
+                if begun is not None:
+                    connected[begun[0].descriptor] = begun
+                    poll.register(begun[0].descriptor, _GONE)
             else:
                 poll.unregister(descriptor)  # the connection is closed when its thread has left it, too
                 proxied, thread = connected.pop(descriptor)
@@ -75,6 +73,19 @@ def _watch(listener: Listener, host: Host) -> None:
         if any(time.monotonic() - since > _STUCK for _, since in leaving):
             print("a trial whose worker has gone hangs: this host ends")
             return
+
+
+def _begun(listener: Listener, host: Host) -> tuple[Proxied, Thread] | None:
+    """Accept a proxy, and start the thread that trains its trials; None if that cannot be: the others train on."""
+    try:
+        proxied = Proxied(listener.accept())
+        thread = Thread(target=_train_on, args=(host, proxied), daemon=True)
+        thread.start()
+    except (OSError, RuntimeError) as error:  # too many files or threads
+        print(f"no further trial can begin here: {error}", flush=True)
+        time.sleep(_AWAKE)
+        return None
+    return proxied, thread
 
 
 def _is_closed(listener: Listener) -> bool:
