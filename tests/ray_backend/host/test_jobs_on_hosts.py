@@ -122,14 +122,17 @@ def test_a_host_that_is_killed_costs_its_trials_what_they_trained_since_their_ch
     one_ray: None, as_on_a_gpu: None, tmp_path: Path
 ) -> None:
     done, killed = threading.Event(), list[int]()
+    session = Path(internal("worker")._global_node.get_session_dir_path())
+    earlier = {each.pid for each in hosts(session)}  # that of a job before this one, which is about to end
 
     def kill() -> None:
         while not done.wait(0.02):
             journals = list(tmp_path.glob("runs/hosted/*/journal.jsonl"))
             if journals and journals[0].read_text().count('"reported"') >= 3:
-                for host in hosts(Path(internal("worker")._global_node.get_session_dir_path())):
-                    killed.append(host.pid)
-                    host.kill()
+                for host in hosts(session):
+                    if host.pid not in earlier:
+                        killed.append(host.pid)
+                        host.kill()
                 return
 
     thread = threading.Thread(target=kill)
