@@ -23,7 +23,7 @@ class Device:
 
     def taken(self) -> int:
         assert self.admission is not None
-        return self.need * len(self.admission.running)
+        return self.need * sum(place.steps > 0 for place in self.admission.running)
 
     def free(self) -> int:
         return self.bytes - self.taken()
@@ -71,7 +71,17 @@ def test_the_first_one_tells_how_much_memory_a_trial_takes() -> None:
     job = Job(Device(bytes=10 * GIGA), measures=False)
     assert job.enter() == 1, "nobody knows what a trial takes"
     job.train(1)
-    assert job.enter() == 9, "a tenth of a trial stays free"
+    assert job.enter() == 9, "a tenth of a trial stays free, also of those that have not taken theirs yet"
+    job.train(1)
+    assert job.enter() == 9
+    job.leave()
+    assert job.enter() == 9
+
+
+def test_trials_of_a_few_steps_tell_it_as_they_end() -> None:
+    job = Job(Device(bytes=10 * GIGA), measures=False)
+    job.enter()
+    job.admission.step(job.trials[0][0])
     job.leave()
     assert job.enter() == 9
 
@@ -141,7 +151,7 @@ def test_a_trial_without_a_step_in_a_window_tells_nothing_of_the_speed() -> None
 
 
 def test_trials_too_short_to_be_measured_are_admitted_by_memory() -> None:
-    job = Job(Device(), measures=True)
+    job = Job(Device(bytes=1000 * GIGA), measures=True)
     for _ in range(8):
         job.enter(most=64)
         job.train(0.1)

@@ -43,6 +43,11 @@ class Place:
     allowed: float = math.inf
     """How many may train beside it."""
 
+    @property
+    def has_settled(self) -> bool:
+        """Whether it computes as it will, and has taken its memory."""
+        return self.steps >= _SETTLING
+
 
 @dataclass(eq=False)
 class Admission:
@@ -99,7 +104,8 @@ class Admission:
         try:
             yield place
         finally:
-            self._look_at_memory()
+            if self.memory is not None and not self.need:  # it had a few steps alone
+                self.need = max(1, self.memory.taken() // len(self.running))
             with self._changed:
                 self.running.remove(place)
                 if self.most is None and not place.rate:
@@ -126,16 +132,19 @@ class Admission:
             return True
         if count > min(each.allowed for each in (place, *self.running)):
             return False
-        if any(each.steps < _SETTLING for each in self.running) and not self.need and self.memory is not None:
-            return False  # the first one tells what a trial takes
-        if self.memory is not None and self.memory.free() < _ROOM * self.need:
-            return False
+        if self.memory is not None:
+            if not self.need:
+                return False  # the first one tells what a trial takes
+            # What those take that have just begun is not there to be seen yet.
+            coming = 1 + sum(not each.has_settled for each in self.running)
+            if self.memory.free() < _ROOM * self.need * coming:
+                return False
         if self.most is not None:
             return count < self.most
         return not self.measures or count < self._target
 
     def _look_at_memory(self) -> None:
-        if self.memory is not None and self.running:
+        if self.memory is not None and self.running and all(each.has_settled for each in self.running):
             self.need = max(self.need, self.memory.taken() // len(self.running))
 
     def _begin_window(self) -> None:
@@ -146,7 +155,7 @@ class Admission:
     def _measure(self) -> None:
         """Compare the speed of this window with that of half as many trials."""
         seconds = self.clock() - self._since
-        if seconds < _WINDOW or any(each.steps < _SETTLING for each in self.running):
+        if seconds < _WINDOW or any(not each.has_settled for each in self.running):
             return
         if len(self.running) < self._target:
             self._begin_window()  # there are no more trials, or no room for them
