@@ -125,7 +125,8 @@ def run(
                 here = resources.share(spec.resources, resources.here(), generator.total)
                 measure = measured_here(here, place)
             else:
-                measure = partial(measure_on_cluster, share=share, teacher=place, user_folder=user_folder)
+                of_each = resources.for_measuring(share, spec.resources)
+                measure = partial(measure_on_cluster, share=of_each, teacher=place, user_folder=user_folder)
             spec, measured = with_measured_batches(spec, measure)
             phases.end()
             opening = replace(opening, spec=spec, batch_size=measured.batch_size)

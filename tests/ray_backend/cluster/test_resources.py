@@ -312,3 +312,13 @@ def test_nothing_of_rays_is_found_by_the_garbage_collector_while_it_shuts_down(m
     disconnect()
     assert seen == [(True, False)]
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "is_hosted", "measured"), [("auto", True, 0.25), ("auto", False, 0.02), (0.02, True, 0.02)]
+)
+def test_batches_are_measured_with_more_memory_than_the_share_that_a_host_decides(
+    gpu: Any, is_hosted: bool, measured: float
+) -> None:
+    share = resources.TrialResources(cpu=1, gpu=0.02, slots=50, is_hosted=is_hosted)
+    assert resources.for_measuring(share, Resources(gpu=gpu)).gpu == measured

@@ -1,7 +1,7 @@
 """CPU cores and GPUs: those of the nodes, those that each trial takes, and how many trials fit at once."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner import user_code
 from tuner.errors import Problem, UserError
@@ -203,6 +203,17 @@ def share(
     if slots + later == 0 and not (capacity.grows and _may_come(cpu, gpu)):
         raise UserError(*_too_much(resources, cpu, gpu, ranks, nodes))
     return TrialResources(cpu, gpu, slots, later, ranks, is_hosted=hosts and 0 < gpu < 1)
+
+
+def for_measuring(share: TrialResources, resources: Resources) -> TrialResources:
+    """The resources with which a trial's batches are measured: a quarter of a GPU where a host shares it out by itself.
+
+    Args:
+        share: The resources of each trial.
+        resources: The experiment's.
+    """
+    decides = share.is_hosted and resources.gpu == "auto"  # it admits as many as fit, and not so many as may start
+    return replace(share, gpu=max(share.gpu, 1 / _PROCESSES_A_GPU)) if decides else share
 
 
 def _automatic(cpu: float, nodes: Sequence[NodeResources], trials: int, most: int) -> float:
