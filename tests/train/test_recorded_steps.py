@@ -156,7 +156,7 @@ def test_each_optimizer(kind: str) -> None:
         assert recorded.trainer.how.startswith(ASKS)
     else:
         assert recorded.trainer.how == RECORDED
-    check_same(recorded, Trained(trial, None if kind == "muon" else Direct()))
+    check_same(recorded, Trained(trial, Direct()))
 
 
 @pytest.mark.slow

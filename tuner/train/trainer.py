@@ -124,7 +124,7 @@ class Trainer:
         """Whether what changes the weights reads all that differs from step to step from tensors."""
         # In float16, the scaler waits for the device before a step of an optimizer that does not scale by itself.
         scales = self.dtype is not torch.float16 or hasattr(self._optimizer, "_step_supports_amp_scaling")
-        return self.config.optimizer.takes_rate_as_tensor and not self.config.schedule.cycles_momentum and scales
+        return not self.config.schedule.cycles_momentum and scales
 
     def _rates_of(self, on_device: bool) -> Rates:
         build = partial(self.config.schedule.build, epochs=self.config.epochs, steps_per_epoch=self.steps)

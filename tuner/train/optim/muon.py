@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-_MUON = ("lr", "weight_decay", "momentum")
+_MUON = ("momentum",)
 _ADAMW = ("lr", "weight_decay", "betas", "eps")
 
 
@@ -43,15 +43,18 @@ class MuonAndAdamW(optim.Optimizer):
         # With `fused`, load_state_dict puts AdamW's `step` on the parameter's device, where the fused AdamW needs it.
         super().__init__(parameters, defaults | {"use_muon": False, "fused": True})
         self._matrices = {
-            each: nn.Parameter(_as_matrix(each.detach()), requires_grad=False)
+            each: nn.Parameter(torch.zeros_like(_as_matrix(each.detach())), requires_grad=False)
             for group in self.param_groups
             if group["use_muon"]
             for each in group["params"]
         }
+        """What torch's Muon changes in place of each matrix: by how much it changes it for a learning rate of 1, since
+        it takes that as a number, and a recorded step reads it from a tensor."""
         self._inner: list[tuple[bool, optim.Optimizer, tuple[str, ...]]] = []
         """Torch's optimizers, whether they are Muon, and the settings that they take from the groups."""
         if muon := self._parameters(use_muon=True):
-            self._inner.append((True, optim.Muon(muon, adjust_lr_fn="match_rms_adamw"), _MUON))
+            unscaled = optim.Muon(muon, lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+            self._inner.append((True, unscaled, _MUON))
         if others := self._parameters(use_muon=False):
             self._inner.append((False, optim.AdamW(others, fused=True), _ADAMW))
 
@@ -60,6 +63,7 @@ class MuonAndAdamW(optim.Optimizer):
         """Make one step; `closure` is not supported."""
         for parameter, matrix in self._matrices.items():
             matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
+            matrix.zero_()
         for use_muon, optimizer, settings in self._inner:
             for inner, group in zip(optimizer.param_groups, self._groups(use_muon), strict=True):
                 inner.update({name: group[name] for name in settings})
@@ -67,6 +71,11 @@ class MuonAndAdamW(optim.Optimizer):
             for parameter, inner_parameter in self._pairs(use_muon):
                 if inner_parameter in optimizer.state:
                     self.state[parameter] = optimizer.state[inner_parameter]
+        for group in self._groups(use_muon=True):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    change = self._matrices[parameter] * group["lr"]
+                    _as_matrix(parameter.detach()).mul_(1 - group["lr"] * group["weight_decay"]).add_(change)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""

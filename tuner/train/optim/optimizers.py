@@ -9,7 +9,7 @@ as the grid of Kornblith et al. (2019), a tenth of it for Adam.
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -25,9 +25,6 @@ Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
 class _Optimizer(Config):
-    takes_rate_as_tensor: ClassVar[bool] = True
-    """Whether a step reads the learning rate from a tensor on the device, without waiting for it."""
-
     lr: Annotated[float, Tunable({"loguniform": [1e-3, 0.5]}, fine_tuning={"loguniform": [1e-4, 0.1]})] = Field(
         0.01, gt=0
     )
@@ -212,8 +209,6 @@ class Muon(_Adaptive):
     own is trained by Muon, too, unless `model.head` names it. Both have the same learning rate and weight decay, those
     that AdamW alone would have.
     """
-
-    takes_rate_as_tensor: ClassVar[bool] = False  # torch's own takes a number
 
     kind: Literal["muon"] = "muon"
     weight_decay: Annotated[float, Tunable({"loguniform": [1e-3, 0.3]})] = Field(0.01, ge=0)
