@@ -58,7 +58,12 @@ def test_what_is_undisturbed_waits_for_who_draws() -> None:
     thread = threading.Thread(target=draw)
     thread.start()
     assert entered.wait(60)
-    tried = threading.Thread(target=lambda: undisturbed().__enter__() and None)
+
+    def wait() -> None:
+        with undisturbed():
+            pass
+
+    tried = threading.Thread(target=wait)
     tried.start()
     tried.join(0.05)
     assert tried.is_alive()
