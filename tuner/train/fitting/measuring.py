@@ -84,7 +84,7 @@ class _Meter:
         read, write = os.pipe()
         self._answers = os.fdopen(read)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM, str(write)],
+            [sys.executable, "-P", "-u", "-c", _PROGRAM, str(write)],  # unbuffered: its last words are read
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._output,
