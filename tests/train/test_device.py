@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tuner.errors import UserError
+from tuner.process import gpus
 from tuner.process.gpus import Program
-from tuner.train import too_little
+from tuner.train.demands import why_too_little
 from tuner.train.device import (
     autocast_dtype,
     check_precision,
@@ -17,7 +18,6 @@ from tuner.train.device import (
     trial_device,
     use_threads,
 )
-from tuner.train.too_little import why_too_little
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ class TestTooLittleMemory:
 
     def test_another_program_on_the_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         others = [Program(4242, "python3", 60 * 10**9), Program(4243, "", 10 * 10**9)]
-        monkeypatch.setattr(too_little, "others_on", lambda device: others)
+        monkeypatch.setattr(gpus, "others_on", lambda device: others)
         why = why_too_little(torch.device("cuda"), 1)
         names = "python3 (process 4242) has 60 GB and a program (process 4243) has 10 GB of the GPU's memory"
         assert why.startswith(f"{names}: end it, or choose another GPU by CUDA_VISIBLE_DEVICES; not even 1 image")

@@ -52,9 +52,9 @@ class OfThread:
 
     def __init__(self, device: torch.device) -> None:
         self._is_inside = False
-        self._cpu = torch.default_generator.get_state()
         self._gpu = _default(device) if device.type == "cuda" else None
         with _turn:
+            self._cpu = torch.default_generator.get_state()
             self._state = self._gpu.clone_state() if self._gpu is not None else None
 
     @contextmanager

@@ -15,6 +15,7 @@ from tuner.config import Config, member_of_kind
 from tuner.config_keys import Assignment, path_of, put
 from tuner.data.images import Description
 from tuner.data.loading.source import LoaderResources
+from tuner.process.gpus import check_share
 
 T = TypeVar("T", bound="AnyTrial")
 
@@ -87,6 +88,8 @@ class AnyTrial(Config):
         Args:
             gpu: GPUs of a trial, or its share of one.
         """
+        if not self.may_share_process:
+            check_share(gpu)
 
     @abstractmethod
     def check_metric(self, name: str) -> None:

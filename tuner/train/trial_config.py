@@ -14,20 +14,20 @@ from tuner.config import Config
 from tuner.data import DataConfig
 from tuner.data.images import Description
 from tuner.data.loading.source import LoaderResources
-from tuner.errors import Mistakes, Problem, UserError, allowed, collecting
+from tuner.errors import Mistakes, Problem, allowed, collecting
 from tuner.interfaces import ImageShape, Model, Output
 from tuner.models import ModelConfig
 from tuner.objectives import mode_of
-from tuner.process import gpus
 from tuner.tasks import Classification, TaskConfig
 from tuner.tasks.metrics import COSTLY_METRICS, EPOCH_METRICS
-from tuner.train.device import BFLOAT16, Precision, without_bfloat16
+from tuner.train import demands
+from tuner.train.device import Precision
 from tuner.train.distillation import Distillation, Distilled
 from tuner.train.ema import EMA, PREFIX
 from tuner.train.optim.lr_schedules import Constant, ScheduleConfig
 from tuner.train.optim.optimizers import SGD, OptimizerConfig
 from tuner.train.parallel.settings import Parallel
-from tuner.train.step.compiled import Compile, why_no_compiler
+from tuner.train.step.compiled import Compile
 from tuner.train.step.recording import Graph
 from tuner.train.trial_base import AnyTrial
 from tuner.user_code import folders, imports_allowed
@@ -145,26 +145,11 @@ class TrialConfig(AnyTrial):
         return "" if self.task.has_losses else "detectors decide on the host what they compute"
 
     def check_resources(self, gpu: float, ranks: int) -> None:
-        if self.compile == "on" and ranks > 1:
-            message = "on: the model of a trial cannot be compiled, since it trains in several processes"
-            hint = "set it to auto or to off, or give each trial one GPU, or a share of one, in resources"
-            raise UserError(Problem(message, "trial.compile", hint=hint))
-        if self.graph != "on" or (gpu and ranks == 1):
-            return
-        why = "it trains in several processes" if ranks > 1 else "a trial has no GPU"
-        message = f"on: the steps of a trial cannot be recorded, since {why}"
-        hint = "set it to auto or to off, or give each trial a GPU, or a share of one, in resources"
-        raise UserError(Problem(message, "trial.graph", hint=hint))
+        demands.check_resources(self.graph, self.compile, gpu, ranks)
 
     def check_node(self, gpu: float) -> None:
-        device = torch.device("cuda" if gpu else "cpu")
-        if self.compile == "on" and (why := why_no_compiler(device)):
-            message = f"on: the model of a trial cannot be compiled, since {why}"
-            raise UserError(Problem(message, "trial.compile", hint="install it, or set it to auto or to off"))
-        if gpu and self.precision == "bfloat16":
-            cards = gpus.installed()
-            if cards and all(each.capability < BFLOAT16 for each in cards):
-                raise UserError(without_bfloat16(cards[0].name, cards[0].capability))
+        super().check_node(gpu)
+        demands.check_node(self.compile, self.precision, gpu)
 
     def check_metric(self, name: str) -> None:
         measured = (*self.metrics, *self.costly_metrics)

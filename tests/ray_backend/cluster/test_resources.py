@@ -199,6 +199,17 @@ class TestTheNode:
         cards.append(Gpu("NVIDIA A100", (8, 0), 40 * 2**30))  # the trial may get that one
         check_node(spec, 1)
 
+    def test_its_gpu_has_no_room_for_so_many_processes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resources, "why_none", lambda: "")
+        monkeypatch.setattr(gpus, "installed", lambda: [Gpu("Tesla T4", (7, 5), 16 * 2**30)])
+        check_node(self.spec(), 0.01)  # they share one
+        space = {"config.x": {"grid": [1, 2]}}
+        objective = {"metric": "loss", "mode": "min"}
+        spec = experiment(trial={"target": "json:dumps", "config": {"x": 1}}, space=space, objective=objective)
+        check_node(spec, 0.05)
+        with pytest.raises(UserError, match=r"resources\.gpu: 0\.01: 100 processes would share a GPU"):
+            check_node(spec, 0.01)
+
     def test_there_is_no_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.delenv("CXX", raising=False)

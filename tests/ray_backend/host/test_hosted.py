@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -258,7 +259,7 @@ def test_a_device_that_fails_ends_the_process_and_its_log_says_why(monkeypatch: 
 
 def test_temporary_checkpoints_are_deleted(alone: list[Worker]) -> None:
     prefix = f"{temporary._prefix()}{os.getpid()}-"
-    assert not [each for each in Path("/tmp").glob(f"{prefix}*") if (each / "model.pt").exists()]
+    assert not [each for each in Path(tempfile.gettempdir()).glob(f"{prefix}*") if (each / "model.pt").exists()]
 
 
 def test_a_fault_of_ours_does_not_let_the_proxy_wait(

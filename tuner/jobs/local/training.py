@@ -27,13 +27,13 @@ from tuner.report_keys import MICRO_BATCHES
 from tuner.spec.experiment import ExperimentSpec
 from tuner.storage.temporary import shorten_sockets
 from tuner.train.checkpoint import Save
+from tuner.train.demands import why_too_little
 from tuner.train.device import keep_freed_memory, pick_device, trial_device, use_threads
 from tuner.train.evaluation import Diverged
 from tuner.train.function_trial import TargetTrial
 from tuner.train.loop import fit
 from tuner.train.parallel.launch import RankLost, train
 from tuner.train.parallel.rank import Training
-from tuner.train.too_little import why_too_little
 from tuner.train.trial_config import TrialConfig
 from tuner.trials.generator import planned
 from tuner.trials.trial import Trial

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from tuner import user_code
 from tuner.errors import Mistakes, Problem, UserError
-from tuner.process.gpus import check_share
 from tuner.ray_backend.cluster import connection
 from tuner.ray_backend.cluster.resources import NodeResources
 from tuner.ray_backend.worker.user_folder import UserFolder
@@ -155,8 +154,6 @@ def look(task: bytes) -> NodeReport:
     else:
         report.problems.extend(_data(trial))
         try:
-            if not trial.may_share_process:
-                check_share(checks.gpu)
             trial.check_node(checks.gpu)
         except UserError as error:
             report.problems.extend(error.problems)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from tuner import user_code
 from tuner.errors import Problem, UserError
 from tuner.formatting import counted
-from tuner.process.gpus import check_share, installed, why_none
+from tuner.process.gpus import installed, why_none
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 from tuner.spec.validation_errors import as_user_error
@@ -152,8 +152,6 @@ def check_node(spec: ExperimentSpec, gpu: float) -> None:
     if gpu and (why := why_none()):
         message = f"a trial asks for {gpu:g} GPUs, and torch sees none: {why}"
         raise UserError(Problem(message, "resources.gpu", hint="or write gpu: 0, which trains on CPU cores"))
-    if not spec.trial.may_share_process:
-        check_share(gpu)
     for trial in demanding(spec):
         trial.check_node(gpu)
 

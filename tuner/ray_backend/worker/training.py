@@ -22,11 +22,11 @@ from tuner.report_keys import DAMAGED, REASON, STATUS, SYSTEM, TIME, TRACEBACK
 from tuner.storage import temporary
 from tuner.storage.disk_full import FULL, is_full
 from tuner.train.checkpoint import Damaged, Save
+from tuner.train.demands import why_too_little
 from tuner.train.device import trial_device
 from tuner.train.evaluation import Diverged
 from tuner.train.parallel.launch import RankLost, train
 from tuner.train.parallel.rank import Training
-from tuner.train.too_little import why_too_little
 from tuner.train.trial_config import TrialConfig
 
 
