@@ -10,23 +10,43 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tuner.ray_backend.fork_server import server, setup_worker
-from tuner.ray_backend.internals import internal
+from tuner.ray_backend.internals import internal, replacing
 from tuner.storage import temporary
 
 _FIRST_JOB = "01000000"
 """The id of the first job of a Ray, which is that of the driver that starts it."""
 
-_running = contextlib.ExitStack()
-"""The fork server of this process, which ends as the stack is closed."""
-_address = ""
-_ahead = contextlib.ExitStack()
-"""The fork server that was started ahead and that no Ray has yet, which ends as the stack is closed."""
-_ahead_is: list[tuple[subprocess.Popen[bytes], str]] = []
+
+class _Held:
+    """Holds a fork server, or none, until `end`."""
+
+    def __init__(self) -> None:
+        self._ending = contextlib.ExitStack()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.address = ""
+
+    def begin(self, imports: server.Imports) -> None:
+        """Start one."""
+        self.process, self.address = self._ending.enter_context(_started(imports))
+
+    def take(self, other: "_Held") -> None:
+        """Hold the one that another holds, which has none then."""
+        self._ending, self.process, self.address = other._ending.pop_all(), other.process, other.address
+        other.end()
+
+    def end(self) -> None:
+        """End it."""
+        self.process, self.address = None, ""
+        self._ending.close()
+
+
+_running, _ahead = _Held(), _Held()
+"""The fork server of the Ray of this process, and the one that was started ahead and that no Ray has yet."""
 
 
 def address() -> str:
     """The address of the fork server of this process, where `setup_worker.ask` finds it; empty if it has none."""
-    return _address
+    return _running.address
 
 
 @contextlib.contextmanager
@@ -38,7 +58,7 @@ def started_ahead() -> Iterator[None]:
     """
     if (os.cpu_count() or 1) > 1:
         with contextlib.suppress(OSError):  # without a temporary folder, of which the checks tell
-            _ahead_is.append(_ahead.enter_context(_started(server.TRIALS)))
+            _ahead.begin(server.TRIALS)
     try:
         yield
     finally:
@@ -47,16 +67,7 @@ def started_ahead() -> Iterator[None]:
 
 def end_ahead() -> None:
     """End the fork server that was started ahead, if no Ray has it."""
-    _ahead_is.clear()
-    _ahead.close()
-
-
-def _taken(imports: server.Imports) -> tuple[subprocess.Popen[bytes], str]:
-    """The fork server for a Ray: the one that was started ahead, or a new one."""
-    if imports == server.TRIALS and _ahead_is and _ahead_is[0][0].poll() is None:
-        _running.enter_context(_ahead.pop_all())
-        return _ahead_is.pop()
-    return _running.enter_context(_started(imports))
+    _ahead.end()
 
 
 @contextlib.contextmanager
@@ -69,38 +80,39 @@ def forked_workers(imports: server.Imports = server.TRIALS) -> Iterator[None]:
     Args:
         imports: The modules that workers need.
     """
-    global _address
     end()
     try:
-        process, _address = _taken(imports)
+        if imports == server.TRIALS and _ahead.process is not None and _ahead.process.poll() is None:
+            _running.take(_ahead)
+        else:
+            _running.begin(imports)
     except OSError:  # no folder whose path is short enough, or no further process: Ray starts workers itself
         yield
         return
-    node, original = internal("Node"), internal("Node.start_raylet")
+    original = internal("Node.start_raylet")
 
     def start_raylet(self: Any, *arguments: Any, **options: Any) -> None:
         self._ray_params.setup_worker_path = setup_worker.__file__
-        os.environ[setup_worker.ADDRESS] = _address  # for the raylet, which passes it to workers
+        os.environ[setup_worker.ADDRESS] = _running.address  # for the raylet, which passes it to workers
         try:
             original(self, *arguments, **options)
         finally:
             del os.environ[setup_worker.ADDRESS]
         raylet = dict(self.live_processes())["raylet"].pid
-        _tell(process, os.environ | {"RAY_RAYLET_PID": str(raylet), "RAY_JOB_ID": _FIRST_JOB})
+        _tell(os.environ | {"RAY_RAYLET_PID": str(raylet), "RAY_JOB_ID": _FIRST_JOB})
 
-    node.start_raylet = start_raylet
     try:
-        yield
+        with replacing({"Node.start_raylet": start_raylet}):
+            yield
     except BaseException:
         end()  # no Ray was started
         raise
-    finally:
-        node.start_raylet = original
 
 
-def _tell(process: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
+def _tell(environment: Mapping[str, str]) -> None:
     """Tell the fork server the environment of the workers of a Ray, with which it imports Ray."""
-    assert process.stdin is not None
+    process = _running.process
+    assert process is not None and process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it has failed: Ray starts workers itself
         process.stdin.write(json.dumps(dict(environment)).encode("ascii") + b"\n")
         process.stdin.flush()
@@ -108,9 +120,7 @@ def _tell(process: subprocess.Popen[bytes], environment: Mapping[str, str]) -> N
 
 def end() -> None:
     """End the fork server of this process, if it has one; its workers live on until their Ray ends."""
-    global _address
-    _address = ""
-    _running.close()
+    _running.end()
 
 
 @contextlib.contextmanager
