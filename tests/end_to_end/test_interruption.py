@@ -158,7 +158,8 @@ def test_a_job_that_is_sent_any_signal_is_interrupted_and_goes_on(tmp_path: Path
             _wait_for_reports(tmp_path, process, session + 1)
             driver = psutil.Process(process.pid)
             for each in [driver, *(driver.children(recursive=True) if to_all else [])]:
-                each.send_signal(signal.Signals[number])
+                with suppress(psutil.NoSuchProcess):  # one that has just ended
+                    each.send_signal(signal.Signals[number])
             output, _ = process.communicate(timeout=300)
         finally:
             process.kill()
