@@ -9,6 +9,7 @@ import torch
 
 from tuner.process import generators
 from tuner.process.generators import OF_PROCESS, OfThread, undisturbed
+from tuner.process.out_of_memory import release
 
 CPU = torch.device("cpu")
 
@@ -71,6 +72,29 @@ def test_what_is_undisturbed_waits_for_who_draws() -> None:
     thread.join(60)
     tried.join(60)
     assert not tried.is_alive()
+
+
+def test_memory_of_a_gpu_is_returned_while_nobody_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training records within `own`: torch's allocator can return no memory meanwhile, in no thread."""
+    state, entered, returned = OfThread(CPU), threading.Event(), threading.Event()
+    recording = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: recording.append(bool(inside)) or returned.set())  # type: ignore[func-returns-value]
+    inside: list[bool] = []
+
+    def record() -> None:
+        with state.own():
+            inside.append(True)
+            entered.set()
+            returned.wait(0.1)  # which does not come
+            inside.clear()
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    assert entered.wait(60)
+    release()
+    thread.join(60)
+    assert recording == [False]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU")

@@ -9,6 +9,7 @@ import platform
 import torch
 
 from tuner.error_text import message_of
+from tuner.process.generators import undisturbed
 
 OUT_OF_MEMORY = "out of memory"
 """The reason that is recorded for a trial that ran out of memory."""
@@ -53,7 +54,8 @@ def release() -> None:
     """Return unused memory of the CPU and the GPU to the system, so that other processes can use it."""
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
+        with undisturbed():  # it is an error while a training of another thread records a step
+            torch.cuda.empty_cache()
     if platform.libc_ver()[0] == "glibc":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)  # `tuner.train.device` configures malloc to keep freed memory

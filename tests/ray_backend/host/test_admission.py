@@ -159,6 +159,22 @@ def test_trials_too_short_to_be_measured_are_admitted_by_memory() -> None:
     assert job.enter(most=64) == 64
 
 
+def test_no_more_are_admitted_than_the_limit() -> None:
+    device = Device()
+    admission = device.admission = Admission(device, measures=False, clock=lambda: 0.0, limit=3)
+    with ExitStack() as trials:
+        first = trials.enter_context(admission.entered(refuse))
+        for _ in range(8):
+            admission.step(first)
+        trials.enter_context(admission.entered(refuse))
+        third = trials.enter_context(ExitStack())
+        third.enter_context(admission.entered(refuse))
+        with pytest.raises(Full), admission.entered(refuse):
+            pytest.fail("there are three")
+        third.close()
+        trials.enter_context(admission.entered(refuse))
+
+
 def test_one_that_needs_much_has_few_beside_it_as_long_as_it_trains() -> None:
     job = Job(Device(), measures=False)
     job.enter()

@@ -10,12 +10,13 @@ from tuner.process.gpus import installed, why_none
 from tuner.spec.experiment import ExperimentSpec
 from tuner.spec.sections import Resources
 from tuner.spec.validation_errors import as_user_error
+from tuner.train.step.streams import MOST
 from tuner.train.trial_base import AnyTrial, merge
 
 _PROCESSES_A_GPU = 4
 """Trials in processes of their own that share a GPU for ``gpu: auto``: more only share its memory."""
-_TRIALS_OF_A_HOST = 64
-"""The same of trials in one process, which admits those that fit and add to its speed."""
+_TRIALS_OF_A_HOST = MOST
+"""The same of trials in one process, which admits those that fit and add to its speed: each records on a stream."""
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,13 @@ class Admission:
         memory: The device's memory; None for one without a limit of its own.
         measures: Whether the speed decides, too.
         clock: The time in seconds.
+        limit: Most trials at once, whatever memory and speed say.
     """
 
     memory: Memory | None
     measures: bool
     clock: Callable[[], float] = time.monotonic
+    limit: float = math.inf
     running: list[Place] = field(default_factory=list)
     most: int | None = None
     """Most trials at once that add to the speed; None if that is not known yet."""
@@ -130,7 +132,7 @@ class Admission:
         count = len(self.running)
         if count == 0:
             return True
-        if count > min(each.allowed for each in (place, *self.running)):
+        if count >= self.limit or count > min(each.allowed for each in (place, *self.running)):
             return False
         if self.memory is not None:
             if not self.need:

@@ -28,6 +28,7 @@ from tuner.train.checkpoint import Save
 from tuner.train.device import keep_freed_memory, trial_device, use_threads
 from tuner.train.loop import Report, fit
 from tuner.train.parallel.launch import RankLost
+from tuner.train.step import streams
 from tuner.train.trial_config import TrialConfig
 
 _PATIENCE = 5.0
@@ -148,8 +149,11 @@ class Host:
                 use_threads(task["threads"])
                 keep_freed_memory()
                 device = trial_device(task["gpu"] > 0)
-                memory = _MemoryOfGpu(device, self._images) if device.type == "cuda" else None
-                self._admission = Admission(memory, measures=task["measures"])
+                is_gpu = device.type == "cuda"
+                memory = _MemoryOfGpu(device, self._images) if is_gpu else None
+                # More would find no stream of their own, and compute without graphs.
+                limit = streams.MOST if is_gpu else math.inf
+                self._admission = Admission(memory, measures=task["measures"], limit=limit)
             return self._admission
 
 
@@ -161,9 +165,9 @@ class _MemoryOfGpu:
     images: SharedImages
 
     def free(self) -> int:
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        # Without what torch has reserved and does not use: graphs use it, and so do the next steps of a trial.
         free, _ = torch.cuda.mem_get_info(self.device)
-        return int(free + unused)
+        return free
 
     def taken(self) -> int:
         return max(0, torch.cuda.memory_reserved(self.device) - self.images.bytes)

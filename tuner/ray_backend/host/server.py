@@ -11,6 +11,7 @@ from multiprocessing.connection import Listener
 from pathlib import Path
 from threading import Thread
 
+from tuner.process.out_of_memory import release
 from tuner.ray_backend.host.address import locked
 from tuner.ray_backend.host.hosted import Host
 from tuner.ray_backend.host.printed import PrintedByThread
@@ -116,7 +117,7 @@ def _train_on(host: Host, proxied: Proxied) -> None:
     try:
         while (task := proxied.next_task()) is not None:
             host.train(task, proxied)
-            gc.collect()  # a trial that failed is part of cycles, with its memory on the device
+            release()  # to the others; a trial that failed is part of cycles, with its memory on the device
     except BaseException:  # a fault of ours: the proxy is not to wait for ever
         traceback.print_exc()
         proxied.hang_up()

@@ -111,7 +111,8 @@ def _limit_gpu(device: torch.device, loading: LoaderResources) -> None:
     free, total = torch.cuda.mem_get_info(device)
     others = loading.trials_per_gpu - 1
     own = _SHARE * max(0, free - others * _CONTEXT) / loading.trials_per_gpu
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved(device) + own) / total), device)
+    # Of the current device, which is the only one: torch takes no device without a number here.
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved(device) + own) / total))
 
 
 def _limit_host(size: float) -> None:
