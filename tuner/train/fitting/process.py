@@ -36,6 +36,8 @@ _CONTEXT = 2**29
 """Bytes of a GPU's memory that the context of CUDA takes in each process."""
 _SHARE = 0.95
 """Share of a GPU's free memory that is used: blocks are of different sizes."""
+_ROOM = 2**26
+"""Bytes that the system is asked for; glibc's malloc has none of that size in store."""
 
 
 def main(answers: int) -> None:
@@ -52,8 +54,7 @@ def main(answers: int) -> None:
             except (UserError, Mistakes) as error:
                 told, is_answered = {"problems": [asdict(each) for each in error.problems]}, False
             except Exception as error:
-                # CPython raises SystemError where there is no memory for the exception that it means.
-                is_short = is_out_of_memory(error) or isinstance(error, SystemError)
+                is_short = is_out_of_memory(error) or not _has_room()
                 told = {"out_of_memory": True} if is_short else {"error": summary_of(error)}
                 is_answered = False
             stream.write(f"{json.dumps(told)}\n")
@@ -93,6 +94,15 @@ def _begin(task: Task, stack: contextlib.ExitStack, meters: list[Speedometer]) -
     else:
         _limit_host(task.memory - held)
     return asdict(Ready(sizes.get("train") or len(sample), 2 if several else 1, device.type))
+
+
+def _has_room() -> bool:
+    """Whether there is memory left. Without it CPython raises any exception, as there is none for the one it means."""
+    try:
+        bytearray(_ROOM)
+    except (MemoryError, SystemError):
+        return False
+    return True
 
 
 def _sample(data: ImageData) -> Images:
