@@ -1,11 +1,15 @@
 import math
+import warnings
 from collections import OrderedDict
+from copy import deepcopy
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from tuner.interfaces import ImageShape, Output
 from tuner.models import ResNetSmall
@@ -13,6 +17,7 @@ from tuner.models.base import Model
 from tuner.models.stages import stages_of
 from tuner.train.optim.lr_schedules import Constant, Cosine, CosineRestarts, OneCycle, Step
 from tuner.train.optim.optimizers import SGD, Adam, AdamW, Lion, Muon, RMSprop
+from tuner.train.step.rates import DeviceRates
 
 
 def trained(optimizer: optim.Optimizer, weights: nn.Parameter) -> list[float]:
@@ -39,24 +44,132 @@ def trained(optimizer: optim.Optimizer, weights: nn.Parameter) -> list[float]:
     ],
     ids=lambda value: "" if callable(value) else str(value),  # the same in every process
 )
-def test_an_optimizer_is_torch_s_own(ours: Any, theirs: Any) -> None:
+@pytest.mark.parametrize("moves_momentum", [False, True])
+def test_an_optimizer_is_torch_s_own(ours: Any, theirs: Any, moves_momentum: bool) -> None:
     first, second = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
-    # Ours is the fused one: the same steps, rounded in another order.
-    assert trained(ours.build([first]), first) == pytest.approx(trained(theirs([second]), second), rel=1e-5)
+    # Ours is the fused one, or computes as that does: the same steps, rounded in another order.
+    built = ours.build([first], moves_momentum=moves_momentum)
+    assert trained(built, first) == pytest.approx(trained(theirs([second]), second), rel=1e-5)
 
 
-def test_a_first_step_that_is_left_out_leaves_no_momentum() -> None:
+MOMENTUM = [
+    SGD(lr=0.1, momentum=0.9, weight_decay=0.1),
+    SGD(lr=0.1, momentum=0.9, nesterov=True),
+    Adam(lr=0.1, weight_decay=0.1),
+    AdamW(lr=0.1),
+    RMSprop(lr=0.1, momentum=0.5),
+    Lion(lr=0.1),
+    Muon(lr=0.1),
+]
+
+
+def same_with_tensors(config: Any, *, count: int = 6) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A model's weights after steps with momenta that change: as numbers, and as tensors."""
+    found = []
+    for moves_momentum in (False, True):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        optimizer = config.build(config.groups(module), moves_momentum=moves_momentum)
+        for step in range(count):
+            lr, momentum = 0.1 / (step + 1), 0.95 - 0.05 * step
+            values = [torch.tensor(each) if moves_momentum else each for each in (lr, momentum)]
+            for group in optimizer.param_groups:
+                group["lr"] = values[0]
+                if "betas" in group:
+                    group["betas"] = (values[1], group["betas"][1])
+                else:
+                    group["momentum"] = values[1]
+            for parameter in module.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        found.append({name: each.detach() for name, each in module.named_parameters()})
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("config", MOMENTUM, ids=lambda config: config.kind)
+def test_a_momentum_may_be_a_tensor(config: Any) -> None:
+    numbers, tensors = same_with_tensors(config)
+    for name, value in numbers.items():
+        torch.testing.assert_close(tensors[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+class Scaled:
+    """A layer whose gradients come in a scale, which no step may make part of the weights, or are infinite.
+
+    Args:
+        config: Its optimizer.
+        moves_momentum: As of `build`.
+        scale: The scale; None if gradients have none.
+    """
+
+    def __init__(self, config: Any, moves_momentum: bool, scale: float | None) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 2))
+        self.optimizer = config.build(config.groups(self.module), moves_momentum=moves_momentum)
+        self.scale = scale
+
+    def step(self, seed: int, *, is_finite: bool = True) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.module.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator) * (self.scale or 1)
+        if not is_finite:
+            next(self.module.parameters()).grad[0, 0] = torch.inf  # type: ignore[index]
+        if self.scale is not None or not is_finite:
+            self.optimizer.grad_scale = None if self.scale is None else torch.tensor(self.scale)
+            self.optimizer.found_inf = torch.tensor(float(not is_finite))
+        self.optimizer.step()
+        self.optimizer.grad_scale = self.optimizer.found_inf = None
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        state = self.optimizer.state_dict()["state"]
+        own = {f"{number}.{name}": value for number, each in state.items() for name, value in each.items()}
+        return own | {name: each.detach() for name, each in self.module.named_parameters()}
+
+
+@pytest.mark.parametrize("scale", [None, 2.0**10], ids=["unscaled", "scaled"])
+@pytest.mark.parametrize("moves_momentum", [False, True])
+@pytest.mark.parametrize("config", MOMENTUM, ids=lambda config: config.kind)
+def test_a_step_that_is_left_out_leaves_nothing(config: Any, moves_momentum: bool, scale: float | None) -> None:
     """Automatic mixed precision in float16 leaves out a step whose gradients are infinite, often the first one."""
-    weights = nn.Parameter(torch.ones(1000))
-    optimizer = SGD(lr=0.1, momentum=0.9).build([{"params": [weights]}])
-    weights.grad = torch.full((1000,), torch.inf)
-    optimizer.grad_scale, optimizer.found_inf = torch.ones(()), torch.ones(())  # type: ignore[attr-defined]
-    optimizer.step()
-    assert (weights == 1).all()
-    optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
-    weights.grad = torch.ones(1000)
-    optimizer.step()
-    assert (weights == 0.9).all()
+    plain, scaled = Scaled(config, moves_momentum, None), Scaled(config, moves_momentum, scale)
+    scaled.step(9, is_finite=False)
+    for seed in range(3):
+        plain.step(seed)
+        scaled.step(seed)
+        scaled.step(9, is_finite=False)
+    expected, found = plain.state, scaled.state
+    assert expected.keys() == found.keys() and len(found) > 4
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), OneCycle()], ids=lambda schedule: schedule.kind)
+@pytest.mark.parametrize("config", MOMENTUM, ids=lambda config: config.kind)
+def test_torch_lets_a_gpu_record_a_step(config: Any, schedule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's optimizers refuse to be recorded unless they were told before; those within another one, too."""
+    is_capturing = False
+    stream = SimpleNamespace(is_capturing=lambda: is_capturing)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda: stream)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    optimizer = config.build(config.groups(module), moves_momentum=schedule.cycles_momentum)
+    rates = DeviceRates(
+        optimizer,
+        partial(schedule.build, epochs=1, steps_per_epoch=3),
+        3,
+        torch.device("cpu"),
+        moves_momentum=schedule.cycles_momentum,
+    )
+    rates.begin_epoch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in range(3):
+            for parameter in module.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            rates.set(torch.tensor([number]))
+            optimizer.step()
+            is_capturing = True
 
 
 def test_nesterov_needs_momentum() -> None:
@@ -154,6 +267,8 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing(rise: float, ep
         (RMSprop(momentum=0.5), lambda group: group["momentum"]),
         (Adam(beta1=0.5), lambda group: group["betas"][0]),
         (AdamW(beta1=0.5), lambda group: group["betas"][0]),
+        (Lion(beta1=0.5), lambda group: group["betas"][0]),
+        (Muon(beta1=0.5), lambda group: group["betas"][0]),
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
@@ -264,6 +379,22 @@ def test_a_schedule_multiplies_the_learning_rate_of_each_group(schedule: Any) ->
     assert len({round(rate, 9) for rate in seen}) > 2
 
 
+def test_rmsprop_goes_on_from_a_checkpoint_of_torch_s() -> None:
+    """It counted its steps on the CPU, which a step that is left out on the device must not meet."""
+    weights = nn.Parameter(torch.ones(3))
+    theirs = optim.RMSprop([weights], 0.1, momentum=0.5)
+    expected = trained(theirs, weights)
+    state = deepcopy(theirs.state_dict()["state"])
+    straight = trained(theirs, weights)
+    own = nn.Parameter(torch.tensor(expected))
+    ours = RMSprop(lr=0.1, momentum=0.5).build([own])
+    ours.load_state_dict({"state": state, "param_groups": ours.state_dict()["param_groups"]})
+    assert trained(ours, own) == pytest.approx(straight, rel=1e-5)
+    elsewhere = RMSprop(lr=0.1, momentum=0.5).build([nn.Parameter(torch.ones(3, device="meta"))])
+    elsewhere.load_state_dict({"state": state, "param_groups": elsewhere.state_dict()["param_groups"]})
+    assert {value.device.type for each in elsewhere.state.values() for value in each.values()} == {"meta"}
+
+
 # --- Lion and Muon
 
 
@@ -321,15 +452,17 @@ def test_muon_leaves_the_head_and_depthwise_filters_to_adamw() -> None:
         assert {name for group in groups if group["use_muon"] for name, _ in group["params"]} == expected
 
 
-@pytest.mark.parametrize("config", [SGD(momentum=0.9), Adam(), AdamW(), Lion(), Muon()])
-def test_a_resumed_optimizer_has_all_its_state_on_the_device_of_the_parameters(config: Any) -> None:
-    """RMSprop, which is not fused, counts its steps on the CPU."""
+@pytest.mark.parametrize("moves_momentum", [False, True])
+@pytest.mark.parametrize("config", MOMENTUM, ids=lambda config: config.kind)
+def test_a_resumed_optimizer_has_all_its_state_on_the_device_of_the_parameters(
+    config: Any, moves_momentum: bool
+) -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    before = config.build(config.groups(module, None))
+    before = config.build(config.groups(module, None), moves_momentum=moves_momentum)
     module(torch.ones(1, 2)).sum().backward()
     before.step()
     module.to("meta")
-    after = config.build(config.groups(module, None))
+    after = config.build(config.groups(module, None), moves_momentum=moves_momentum)
     after.load_state_dict({"state": before.state_dict()["state"], "param_groups": after.state_dict()["param_groups"]})
     assert len(after.state) == 4
     devices = {value.device.type for state in after.state.values() for value in state.values() if value is not None}

@@ -77,17 +77,16 @@ class Trainer:
         groups = config.optimizer.groups(self.model, config.model.stages_in(self.model))
         self.parameters = sum(parameter.numel() for group in groups for _, parameter in group["params"])
         """Number of parameters that the training changes, also if they are frozen at first."""
-        self._optimizer = config.optimizer.build(groups)
         recorder = recorder or ranks.recorder or recorder_for(device, config.graph)
         self.place = recorder.place
         """Where it is computed: a context of all the training."""
-        is_recordable = self._is_recordable
-        self._rates = self._rates_of(is_recordable and (device.type == "cuda" or not isinstance(recorder, Unrecorded)))
+        rates_on_device = device.type == "cuda" or not isinstance(recorder, Unrecorded)
+        moves_momentum = rates_on_device and config.schedule.cycles_momentum
+        self._optimizer = config.optimizer.build(groups, moves_momentum=moves_momentum)
+        self._rates = self._rates_of(rates_on_device, moves_momentum)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
         self._average = AveragedWeights(self.model, config.ema.decay) if config.ema else None
-        optimization = Optimization(
-            self._optimizer, self._rates, self._scaler, config.clip_norm, self._average, is_recordable
-        )
+        optimization = Optimization(self._optimizer, self._rates, self._scaler, config.clip_norm, self._average)
         self.compiled = self._compiled(in_precision(ranks.forward(self.model), device, self.dtype), backend)
         self._step = Step(
             self.model,
@@ -119,17 +118,10 @@ class Trainer:
         )
         return Compiled(forward, is_required=config.compile == "on", why_not=why_not, backend=backend)
 
-    @property
-    def _is_recordable(self) -> bool:
-        """Whether what changes the weights reads all that differs from step to step from tensors."""
-        # In float16, the scaler waits for the device before a step of an optimizer that does not scale by itself.
-        scales = self.dtype is not torch.float16 or hasattr(self._optimizer, "_step_supports_amp_scaling")
-        return not self.config.schedule.cycles_momentum and scales
-
-    def _rates_of(self, on_device: bool) -> Rates:
+    def _rates_of(self, on_device: bool, moves_momentum: bool) -> Rates:
         build = partial(self.config.schedule.build, epochs=self.config.epochs, steps_per_epoch=self.steps)
         if on_device:
-            return DeviceRates(self._optimizer, build, self.steps, self.device)
+            return DeviceRates(self._optimizer, build, self.steps, self.device, moves_momentum=moves_momentum)
         return HostRates(self._optimizer, build)
 
     @property
@@ -149,9 +141,6 @@ class Trainer:
 
     def train_epoch(self, data: Source, epoch: int, before_batch: Callable[[], None]) -> dict[str, float]:
         """Train on each image once. The host waits for the device only at the end.
-
-        In float16 it also waits at each step of RMSprop, Lion and Muon, before which the scaler asks whether the
-        gradients are finite; the other optimizers find that out on the device.
 
         Args:
             data: The training set, on the device.

@@ -1,10 +1,12 @@
 """Muon for the matrices of a model beside AdamW for its other parameters, as one optimizer."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+
+from tuner.train.optim.adam import adam
+from tuner.train.optim.on_device import OnDevice, Parameters
 
 _MUON = ("momentum",)
 _ADAMW = ("lr", "weight_decay", "betas", "eps")
@@ -15,7 +17,7 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim in (2, 4) and parameter.shape[1] > 1
 
 
-class MuonAndAdamW(optim.Optimizer):
+class MuonAndAdamW(OnDevice):
     """Muon for the groups of parameters with ``use_muon``, AdamW for the others.
 
     Muon steps have the root mean square of AdamW's, so that both have the same learning rate and weight decay. The
@@ -28,20 +30,22 @@ class MuonAndAdamW(optim.Optimizer):
         betas: Those of AdamW.
         eps: That of AdamW.
         weight_decay: Decoupled weight decay.
+        moves_beta: Whether beta1 of groups will be a tensor, which a schedule changes.
     """
 
     def __init__(
         self,
-        parameters: Any,
+        parameters: Parameters,
         lr: float,
         momentum: float,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
+        *,
+        moves_beta: bool,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        # With `fused`, load_state_dict puts AdamW's `step` on the parameter's device, where the fused AdamW needs it.
-        super().__init__(parameters, defaults | {"use_muon": False, "fused": True})
+        super().__init__(parameters, defaults | {"use_muon": False})
         self._matrices = {
             each: nn.Parameter(torch.zeros_like(_as_matrix(each.detach())), requires_grad=False)
             for group in self.param_groups
@@ -56,11 +60,10 @@ class MuonAndAdamW(optim.Optimizer):
             unscaled = optim.Muon(muon, lr=1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
             self._inner.append((True, unscaled, _MUON))
         if others := self._parameters(use_muon=False):
-            self._inner.append((False, optim.AdamW(others, fused=True), _ADAMW))
+            adamw = adam(others, lr, betas, eps, weight_decay, is_decoupled=True, moves_beta=moves_beta)
+            self._inner.append((False, adamw, _ADAMW))
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Make one step; `closure` is not supported."""
+    def change(self) -> None:
         for parameter, matrix in self._matrices.items():
             matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
             matrix.zero_()

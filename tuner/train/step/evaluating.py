@@ -30,14 +30,13 @@ class _Step:
     task: TaskConfig
     forward: Model
     meter: TaskMeter
-    after = None
 
     def begin_epoch(self) -> None:
         self.meter.reset()
         self.model.eval()
 
     @torch.no_grad()  # a scripted module that was run in inference mode cannot be trained
-    def compute_recordable(self, batch: Batch) -> None:
+    def compute(self, batch: Batch) -> None:
         self.meter.add(self.task.predict(self.forward, batch), batch.targets)
 
     def counted(self, samples: int) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,25 +85,35 @@ class HostRates(Rates):
 
 
 class DeviceRates(Rates):
-    """Learning rates that lie on the device, so that a recorded step follows the schedule without the host.
+    """What a schedule changes, on the device, so that a recorded step follows the schedule without the host.
 
-    The schedule changes a stand-in for the optimizer. Before an epoch, the rates of all its steps become a table on the
-    device, from which each step takes its own.
+    The schedule changes a stand-in for the optimizer. Before an epoch, the learning rates of all its steps, and the
+    momenta if it changes them, become a table on the device, from which each step takes its own.
 
     Args:
-        optimizer: The optimizer, which takes learning rates as tensors.
-        build: Builds its schedule, which changes nothing but learning rates.
+        optimizer: The optimizer, which takes what changes as tensors.
+        build: Builds its schedule.
         steps: Steps of an epoch.
         device: The device of the weights.
+        moves_momentum: Whether the schedule changes the momentum of the groups, or beta1 if they have one.
     """
 
-    def __init__(self, optimizer: optim.Optimizer, build: BuildSchedule, steps: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        optimizer: optim.Optimizer,
+        build: BuildSchedule,
+        steps: int,
+        device: torch.device,
+        *,
+        moves_momentum: bool,
+    ) -> None:
         self._optimizer = optimizer
         self._stand_in = _StandIn(optimizer)
+        self._moves_momentum = moves_momentum and _momentum(self._stand_in.param_groups[0]) > 0
         self._schedule = build(self._stand_in)
         self._stand_in.step()  # else torch warns that the schedule steps first
-        self._rates = [torch.tensor(rate, dtype=torch.float32, device=device) for rate in self._now()]
-        self._table = torch.zeros((steps, len(self._rates)), dtype=torch.float32, device=device)
+        self._values = [torch.tensor(value, dtype=torch.float32, device=device) for value in self._now()]
+        self._table = torch.zeros((steps, len(self._values)), dtype=torch.float32, device=device)
         self._place()
 
     @property
@@ -119,8 +129,8 @@ class DeviceRates(Rates):
         self._place()
 
     def set(self, number: Tensor) -> None:
-        for rate, value in zip(self._rates, self._table.index_select(0, number)[0].unbind(), strict=True):
-            rate.copy_(value)
+        for own, value in zip(self._values, self._table.index_select(0, number)[0].unbind(), strict=True):
+            own.copy_(value)
 
     def advance(self) -> None:
         pass
@@ -131,18 +141,34 @@ class DeviceRates(Rates):
 
     def groups(self) -> list[dict[str, Any]]:
         groups = self._optimizer.state_dict()["param_groups"]
-        own = [each | {"lr": rate} for each, rate in zip(groups, self._now(), strict=True)]
-        return [each | ({"capturable": False} if "capturable" in each else {}) for each in own]
+        return [each | own for each, own in zip(groups, self._settings(self._now()), strict=True)]
 
     def _now(self) -> list[float]:
-        return [group["lr"] for group in self._stand_in.param_groups]
+        """What the schedule has set: the learning rates of all groups, and then their momenta if it changes them."""
+        groups = self._stand_in.param_groups
+        momenta = [_momentum(group) for group in groups] if self._moves_momentum else []
+        return [*(group["lr"] for group in groups), *momenta]
+
+    def _settings(self, values: Sequence[Any]) -> list[dict[str, Any]]:
+        """The settings of each group that have the values of `_now`."""
+        groups = self._stand_in.param_groups
+        rates, momenta = values[: len(groups)], values[len(groups) :]
+        settings: list[dict[str, Any]] = [{"lr": rate} for rate in rates]
+        if momenta:
+            for own, group, momentum in zip(settings, groups, momenta, strict=True):
+                own |= {"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum}
+        return settings
 
     def _place(self) -> None:
         """Give the groups their tensors, which `load_state_dict` replaces by copies."""
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate
-            if "capturable" in group:  # torch's word: all that a step reads lies on a GPU
-                group["capturable"] = rate.device.type == "cuda"
+        for group, settings in zip(self._optimizer.param_groups, self._settings(self._values), strict=True):
+            group.update(settings)
+
+
+def _momentum(group: Mapping[str, Any]) -> float:
+    """What schedules of the momentum change."""
+    momentum: float = group["betas"][0] if "betas" in group else group["momentum"]
+    return momentum
 
 
 class _StandIn(optim.Optimizer):

@@ -32,12 +32,8 @@ class Computation(Protocol):
     def begin_epoch(self) -> None:
         """Prepare the steps of an epoch."""
 
-    def compute_recordable(self, batch: Batch) -> None:
-        """Compute what of a step can be recorded."""
-
-    @property
-    def after(self) -> Callable[[], None] | None:
-        """Computes what follows and cannot be recorded; None for nothing."""
+    def compute(self, batch: Batch) -> None:
+        """Compute a step."""
 
     def counted(self, samples: int) -> None:
         """Note on the host that a step of so many samples was computed: by Python or by a record."""
@@ -114,36 +110,32 @@ class Steps:
         if record is None:
             is_other = bool(self._watched) and form != self._watched_form
             if self.why_not or len(self._watched) == 2 or not is_known or is_other:
-                self._recordable(batch.make, batch.given)
-                if (after := self._step.after) is not None:
-                    after()
+                self._compute(batch.make, batch.given)
             else:
                 self._compute_watched(batch)
         return record
 
     def _compute_watched(self, batch: StepBatch) -> None:
         """Compute a step, and find out whether it can be recorded. Steps of a form before have allocated what stays."""
-        operations = watch.watched(partial(self._recordable, batch.make, batch.given), self._step.device)
-        if (after := self._step.after) is not None:
-            after()
+        operations = watch.watched(partial(self._compute, batch.make, batch.given), self._step.device)
         self._watched.append(operations)
         self._watched_form = batch.form
         if why := operations.why_not or (self._watched[0].why_not_as(operations) if len(self._watched) == 2 else ""):
             self._give_up(why)
 
-    def _recordable(self, make: Callable[[Sequence[Tensor]], Batch], given: Sequence[Tensor]) -> None:
-        """Compute what of a step is recorded, with the batch that is made of tensors."""
-        self._step.compute_recordable(make(given))
+    def _compute(self, make: Callable[[Sequence[Tensor]], Batch], given: Sequence[Tensor]) -> None:
+        """Compute a step with the batch that is made of tensors."""
+        self._step.compute(make(given))
 
     def _record(self, form: Hashable, batch: StepBatch) -> "_Record | None":
         """Record the steps of batches of a form; None if that cannot be."""
         buffers = [each.clone() for each in batch.given]
         try:
-            repeat = self._recorder.record(partial(self._recordable, batch.make, buffers))
+            repeat = self._recorder.record(partial(self._compute, batch.make, buffers))
         except Unrecordable as error:
             self._give_up(str(error))
             return None
-        self._records[form] = _Record(buffers, repeat, _gradients(self._step.model), self._step.after)
+        self._records[form] = _Record(buffers, repeat)
         return self._records[form]
 
     def _give_up(self, why: str) -> None:
@@ -163,25 +155,13 @@ class _Record:
     Args:
         buffers: The tensors that it makes the batch of.
         repeat: Computes it.
-        gradients: The gradients that it computes, by parameter.
-        after: What Python computes after it; None for nothing.
     """
 
     buffers: Sequence[Tensor]
     repeat: Callable[[], None]
-    gradients: Sequence[tuple[nn.Parameter, Tensor]]
-    after: Callable[[], None] | None
 
     def __call__(self, given: Sequence[Tensor]) -> None:
         """Make a step with the batch that is made of tensors."""
         for own, new in zip(self.buffers, given, strict=True):
             own.copy_(new, non_blocking=True)
         self.repeat()
-        if self.after is not None:
-            for parameter, gradient in self.gradients:  # records of other forms have gradients of their own
-                parameter.grad = gradient
-            self.after()
-
-
-def _gradients(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
-    return [(each, each.grad) for each in model.parameters() if each.grad is not None]

@@ -25,7 +25,6 @@ class Optimization:
         scaler: Scales the loss, so that gradients in float16 do not vanish.
         clip_norm: Norm to which the gradient is clipped; None for no clipping.
         average: The moving average of the weights; None for none.
-        is_recordable: Whether a recorded step may contain it: whether it reads what changes from tensors alone.
     """
 
     optimizer: optim.Optimizer
@@ -33,13 +32,12 @@ class Optimization:
     scaler: torch.amp.GradScaler
     clip_norm: float | None
     average: AveragedWeights | None
-    is_recordable: bool
 
 
 class Step:
     """Computes the loss and the gradients of a batch, and changes the weights.
 
-    What changes from step to step lies in tensors on the device, so that `compute_recordable` can be recorded: the
+    What changes from step to step lies in tensors on the device, so that `compute` can be recorded: the
     number of the step, the losses, the sums of the meter, learning rates and shares of averages. `counted` does the
     rest on the host.
 
@@ -100,16 +98,10 @@ class Step:
         """The device of the model."""
         return self.number.device
 
-    def compute_recordable(self, batch: Batch) -> None:
-        """Compute a step; without the change of the weights if that cannot be recorded."""
+    def compute(self, batch: Batch) -> None:
+        """Compute a step."""
         self.compute_gradients(batch)
-        if self.optimization.is_recordable:
-            self.change_weights()
-
-    @property
-    def after(self) -> Callable[[], None] | None:
-        """Changes the weights, if `compute_recordable` does not."""
-        return None if self.optimization.is_recordable else self.change_weights
+        self.change_weights()
 
     def compute_gradients(self, batch: Batch) -> None:
         """Compute the gradients of a batch, its loss and its metrics."""
