@@ -18,6 +18,7 @@ from tuner.tasks.losses import (
     LossConfig,
     SmoothL1,
 )
+from tuner.tasks.losses.base import on_device
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
 CLASSES = torch.tensor([0, 2])
@@ -188,3 +189,12 @@ def test_mse_by_hand() -> None:
 def test_what_is_no_loss_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(LossConfig).validate_python(data)
+
+
+def test_the_weights_of_a_trial_stay_where_recorded_steps_read_them() -> None:
+    """Many other trials of the same process have weights of their own meanwhile."""
+    cpu = torch.device("cpu")
+    weights = on_device((0.25, 0.75), cpu)
+    for number in range(1000):
+        on_device((float(number), 1.0), cpu)
+    assert on_device((0.25, 0.75), cpu) is weights

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tuner.ray_backend.host import server, starting
+from tuner.ray_backend.host import pulse, server, starting
 from tuner.ray_backend.host.address import Address, locked
+from tuner.ray_backend.host.link import Silent
 from tuner.ray_backend.worker.session import Lost
 
 LISTENS = """
@@ -26,6 +27,20 @@ connection.send((os.getpid(),))
 connection.poll(60)
 """
 
+HANGS = """
+import ctypes, faulthandler, os, sys
+from multiprocessing.connection import Listener
+from tuner.ray_backend.host.pulse import SAY
+
+def call_of_cuda():
+    ctypes.PyDLL(None).sleep(600)
+
+listener = Listener(sys.argv[1], "AF_UNIX")
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+faulthandler.register(SAY, sys.__stderr__)
+call_of_cuda()
+"""
+
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -36,6 +51,11 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(starting, "internal", lambda name: SimpleNamespace(_global_node=node))
     monkeypatch.setattr("ray.get_runtime_context", lambda: context)
     yield tmp_path
+
+
+def socket_of(session: Path) -> Path:
+    (found,) = (each for each in session.glob("host-*/*") if each.suffix != ".lock")
+    return found
 
 
 def script(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +90,47 @@ def test_a_host_that_ends_before_it_trains_is_lost(session: Path, monkeypatch: p
     script(session, LISTENS.replace("connection.send((os.getpid(),))", "raise ImportError"), monkeypatch)
     with pytest.raises(Lost, match=r"has ended .*host-.*\.log"):
         starting.connected("job").received(60)
+
+
+@pytest.mark.slow
+def test_a_host_that_hangs_is_ended_and_replaced(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped: it runs no Python, as one whose call of CUDA does not return and keeps Python's lock."""
+    monkeypatch.setattr(pulse, "EVERY", 0.2)
+    monkeypatch.setattr(pulse, "_MISSED", 25)
+    link = starting.connected("job")
+    began = socket_of(session).stat().st_mtime_ns
+    while socket_of(session).stat().st_mtime_ns == began:
+        time.sleep(0.01)  # it imports
+    with pytest.raises(Silent):
+        link.received(6)
+    host = psutil.Process(pulse._process_of(link.connection))
+    host.suspend()
+    with pytest.raises(Lost, match=r"hung, and was ended: .*host-.*\.log says where"):
+        link.received()
+    host.wait(60)
+    other = starting.connected("job")
+    replacement = psutil.Process(pulse._process_of(other.connection))
+    assert replacement.pid != host.pid
+    with pytest.raises(Silent):
+        other.received(0.5)
+    other.close()
+    link.close()
+    replacement.kill()
+    replacement.wait(60)
+
+
+@pytest.mark.slow
+def test_the_log_says_where_a_host_hangs(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its main thread is in C code that keeps Python's lock."""
+    monkeypatch.setattr(pulse, "EVERY", 0.2)
+    monkeypatch.setattr(pulse, "_MISSED", 5)
+    script(session, HANGS, monkeypatch)
+    link = starting.connected("job")
+    with pytest.raises(Lost, match="hung"):
+        link.received()
+    (log,) = (session / "logs").iterdir()
+    assert "in call_of_cuda" in log.read_text()
+    link.close()
 
 
 def test_no_room_for_a_host_is_said(session: Path) -> None:

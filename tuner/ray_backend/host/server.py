@@ -1,5 +1,6 @@
 """The process of a host: it trains a trial for each proxy that is connected, and ends when none is."""
 
+import faulthandler
 import gc
 import os
 import resource
@@ -16,6 +17,7 @@ from tuner.ray_backend.host.address import locked
 from tuner.ray_backend.host.hosted import Host
 from tuner.ray_backend.host.printed import PrintedByThread
 from tuner.ray_backend.host.proxied import Proxied
+from tuner.ray_backend.host.pulse import SAY, beat
 from tuner.storage import temporary
 
 _ALONE = 5.0
@@ -36,6 +38,7 @@ def serve(listener: Listener) -> None:
     Args:
         listener: What proxies connect to.
     """
+    faulthandler.register(SAY)
     sys.stdout, sys.stderr = PrintedByThread(sys.stdout), PrintedByThread(sys.stderr)
     _allow_descriptors()
     temporary.shorten_sockets()
@@ -56,6 +59,7 @@ def _watch(listener: Listener, host: Host) -> None:
     empty_since = time.monotonic()
     address = Path(str(listener.address))
     while connected or address.exists():
+        beat(address)
         if not connected and time.monotonic() - empty_since > _ALONE and _is_closed(listener):
             return
         for descriptor, _ in poll.poll(1000 * _AWAKE):

@@ -15,6 +15,7 @@ from tuner.ray_backend.fork_server import setup_worker
 from tuner.ray_backend.host import main
 from tuner.ray_backend.host.address import Address, address_of, locked
 from tuner.ray_backend.host.link import Link
+from tuner.ray_backend.host.pulse import Pulse
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.worker.session import Lost
 
@@ -42,7 +43,7 @@ def connected(job: str, fork_server: str = "") -> Link:
         raise Lost(f"the process that trains it beside others cannot be started: {summary_of(error)}") from None
     if connection is None:
         raise Lost(f"the process that trains it beside others does not start: {address.log} on its node says why")
-    return Link(connection, address.log)
+    return Link(connection, address.log, Pulse(connection, address.socket))
 
 
 def _connection(address: Address) -> Connection | None:

@@ -1,7 +1,7 @@
 """The base class of losses, and what several of them use."""
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
+from functools import cache
 from typing import ClassVar, Self
 
 import torch
@@ -70,8 +70,11 @@ def focused(losses: Tensor, gamma: float) -> Tensor:
     return wrong.clamp(min=1e-6).pow(gamma).mul(losses)
 
 
-@lru_cache(maxsize=64)
+@cache
 def on_device(numbers: float | tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers as a tensor, copied to a device once: a step of the training must not wait for it."""
+    """Numbers as a tensor, copied to a device once: a step of the training must not wait for it.
+
+    It stays for good: steps that were recorded read it where it lies, and do not ask for it again.
+    """
     with torch.inference_mode(False):  # the first call may be within inference, whose tensors cannot be trained with
         return torch.tensor(numbers, dtype=torch.float32, device=device)
