@@ -25,9 +25,16 @@ def fit_memory_format(module: nn.Module, image: ImageShape) -> None:
 
 
 def placed(module: nn.Module, device: torch.device) -> nn.Module:
-    """Move a module to a device, in the memory format in which it computes."""
+    """Move a module to a device, in the memory format in which it computes.
+
+    What is there already stays where it lies: a teacher has several students, whose recorded steps read it there.
+    """
     module = module.to(device)
     if _contiguous in module._forward_pre_hooks.values():
+        return module
+    # torch copies a tensor of one pixel and one channel each time: it does not see that it has the format.
+    images = [each for each in (*module.parameters(), *module.buffers()) if each.ndim == 4]
+    if all(each.is_contiguous(memory_format=torch.channels_last) for each in images):
         return module
     return module.to(memory_format=torch.channels_last)
 
