@@ -67,13 +67,17 @@ def nearest(values: Tensor, maps: Tensor, outside: int) -> Tensor:
 
 def _grid(maps: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Find where pixels come from (N, H, W, 2), and which ones from the image (N, H, W)."""
+    places = _places(maps, images)
+    return places.movedim(1, -1), (places.abs() <= _EDGE).all(dim=1)
+
+
+def _places(maps: Tensor, images: Tensor) -> Tensor:
+    """Find where pixels come from, both coordinates (N, 2, H, W)."""
     # affine_grid multiplies matrices, which takes as long on a CPU as all the rest of a resampling.
     height, width = images.shape[-2:]
     u, v = (torch.arange(1 - side, side, 2, device=images.device) / side for side in (width, height))
-    (a, b, x0), (c, d, y0) = _entries(maps)
-    x = a * u + (b * v.unsqueeze(1) + x0)
-    y = c * u + (d * v.unsqueeze(1) + y0)
-    return torch.stack([x, y], dim=-1), (x.abs() <= _EDGE) & (y.abs() <= _EDGE)
+    of_column, of_row, origin = maps.view(-1, 2, 3, 1, 1).unbind(dim=2)
+    return of_column * u + (of_row * v.unsqueeze(1) + origin)
 
 
 def _entries(maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
