@@ -111,6 +111,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "augment": {"flip": True, "crop": 0.5, "rotation": 10, "color": 0.3, "erase": 0.3, "shift": 1},
         }
     },
+    "trivial augment": {
+        "data": {"kind": "digits", "batch_size": 32, "limit": 150, "augment": {"policy": "trivial", "flip": True}},
+    },
+    "rand augment": {
+        "data": {"kind": "digits", "batch_size": 32, "limit": 150, "augment": {"policy": "rand"}},
+    },
     "mixing": {
         "data": {"kind": "digits", "batch_size": 32, "limit": 150, "augment": {"mixup": 0.4, "cutmix": 1.0}},
     },

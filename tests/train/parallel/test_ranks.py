@@ -133,7 +133,12 @@ def assert_none_left() -> None:
         {"data": {"kind": "digits", "batch_size": 32, "limit": 97}},  # the last batch has one image more
         {"data": {"kind": "digits", "batch_size": 32, "limit": 99}},  # and here three: too few for two processes
         {
-            "data": {"kind": "digits", "batch_size": 15, "limit": 200, "augment": {"crop": 0.6, "erase": 0.3}},
+            "data": {
+                "kind": "digits",
+                "batch_size": 15,
+                "limit": 200,
+                "augment": {"crop": 0.6, "erase": 0.3, "policy": "rand"},
+            },
             "accumulate": 2,
             "clip_norm": 0.5,
             "ema": {"decay": 0.9},

@@ -58,11 +58,13 @@ def test_the_ranks_measure_a_set_in_its_order_and_the_first_one_never_nothing(ra
         {"flip": True},
         {"crop": 0.5, "zoom": 1.5, "shift": 2, "rotation": 20, "flip": True},
         {"color": 0.4, "hue": 0.2, "erase": 0.7},
+        {"policy": "trivial", "flip": True},
+        {"policy": "rand", "shift": 1},
     ],
 )
 def test_some_images_of_a_batch_are_changed_as_they_are_in_the_whole_batch(changes: dict[str, Any]) -> None:
     augment = Augment(**changes)
-    assert not augment.needs_whole_batch
+    assert not augment.mixes
     images = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     rows = [slice(2, 5), slice(12, 20)]
     torch.manual_seed(4)
@@ -74,6 +76,6 @@ def test_some_images_of_a_batch_are_changed_as_they_are_in_the_whole_batch(chang
     assert torch.rand(1) != torch.rand(1), "draws are as ever behind it"
 
 
-@pytest.mark.parametrize("changes", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mosaic": 0.5}, {"policy": "trivial"}])
+@pytest.mark.parametrize("changes", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mosaic": 0.5}, {"copy_paste": 0.5}])
 def test_what_depends_on_other_images_needs_the_whole_batch(changes: dict[str, Any]) -> None:
-    assert Augment(**changes).needs_whole_batch
+    assert Augment(**changes).mixes

@@ -65,6 +65,12 @@ def nearest(values: Tensor, maps: Tensor, outside: int) -> Tensor:
     return torch.where(is_inside, found, outside).to(values.dtype)
 
 
+def nearest_pixels(images: Tensor, maps: Tensor) -> Tensor:
+    """Move images, float32 (N, C, H, W), over black: each pixel gets the value of the nearest one."""
+    grid = _places(maps, images).movedim(1, -1)
+    return F.grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
 def _grid(maps: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Find where pixels come from (N, H, W, 2), and which ones from the image (N, H, W)."""
     places = _places(maps, images)

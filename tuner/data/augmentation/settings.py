@@ -44,7 +44,7 @@ class Augment(Config):
     hue: float = Field(0.0, ge=0, le=0.5)
     """Largest turn of the hues of an image of three channels, either way, as a share of the circle of hues."""
     policy: Literal["none", "trivial", "rand"] = "none"
-    """torchvision's TrivialAugmentWide or RandAugment, for images of one or three channels: image by image, slowly."""
+    """torchvision's TrivialAugmentWide or RandAugment, for images of one or three channels."""
     erase: Annotated[float, Tunable({"uniform": [0, 0.5]})] = Field(0.0, ge=0, le=1)
     """Share of the images in which a random rectangle is black."""
     mixup: Annotated[float, Tunable({"uniform": [0, 0.4]})] = Field(0.0, ge=0, le=10)
@@ -67,13 +67,8 @@ class Augment(Config):
 
     @property
     def mixes(self) -> bool:
-        """Whether an image gets parts of another one."""
+        """Whether an image gets parts of another one of its batch, so that the whole batch is needed to change it."""
         return bool(self._mixing)
-
-    @property
-    def needs_whole_batch(self) -> bool:
-        """Whether what happens to an image depends on the others of its batch, or on how many numbers they drew."""
-        return self.mixes or self.policy != "none"
 
     @property
     def _mixing(self) -> list[str]:

@@ -86,7 +86,7 @@ class Group:
 
     def augmentation(self, data: ImageData) -> Callable[[Batch], Batch]:
         augment = data.augmentation
-        self._needs_whole_batch = data.augment.needs_whole_batch
+        self._needs_whole_batch = data.augment.mixes
 
         def augmented(batch: Batch) -> Batch:
             assert isinstance(batch, Shard), "`batches` makes them"
