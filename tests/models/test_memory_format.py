@@ -15,4 +15,4 @@ def test_what_was_placed_once_stays_where_it_lies() -> None:
     places = [each.data_ptr() for each in teacher.parameters()]
     placed(teacher, CPU)
     assert [each.data_ptr() for each in teacher.parameters()] == places
-    assert teacher[1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert teacher.get_parameter("1.weight").is_contiguous(memory_format=torch.channels_last)

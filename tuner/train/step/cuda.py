@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 
+from tuner.process.collection import without_collection
 from tuner.train.step.recording import Unrecordable
 from tuner.train.step.streams import MOST, streams_of
 
@@ -60,15 +61,16 @@ class CudaGraphs:
         if self._stream is None:
             raise Unrecordable(f"{MOST} trainings of this process record, and its GPU has no more streams")
         graph = torch.cuda.CUDAGraph()
-        generator = torch.cuda.default_generators[self._stream.device.index]
-        spare = generator.clone_state()
         try:
-            # Other threads, such as one that saves a checkpoint, may wait for their streams meanwhile.
-            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            # Other threads, such as one that saves a checkpoint, may wait for their streams meanwhile. A collection of
+            # garbage may unload compiled code of an earlier training, which would end the capture.
+            with (
+                without_collection(),
+                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+            ):
                 function()
         except RuntimeError as error:
             self._forget(graph)
-            self._mend(generator, spare)
             # What ended the capture says more than that it has been ended.
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             lines = str(first).splitlines()
@@ -79,8 +81,8 @@ class CudaGraphs:
     def _forget(self, graph: torch.cuda.CUDAGraph) -> None:
         """Let torch's allocator end a capture that has failed.
 
-        In torch 2.11 and 2.12 it would go on for the allocator, which then fails whenever it is to return memory to the
-        system, in any training of the process (https://github.com/pytorch/pytorch/pull/180395).
+        In some versions (https://github.com/pytorch/pytorch/pull/180395) it would go on for the allocator, which then
+        fails whenever it is to return memory to the system, in any training of the process.
         """
         graph.reset()
         index, pool = torch.cuda.current_device(), self._pool
@@ -88,16 +90,3 @@ class CudaGraphs:
             torch._C._cuda_endAllocateToPool(index, pool)
             torch._C._cuda_releasePool(index, pool)
         self._pool = torch.cuda.graph_pool_handle()
-
-    def _mend(self, generator: torch.Generator, spare: torch.Generator) -> None:
-        """Give a generator another state if its own one waits for the end of a capture that has failed.
-
-        Its own one is better: it is seeded for the graphs that were recorded with it, too.
-        """
-        offset = generator.get_offset()
-        try:
-            torch.rand(1, device=self._device)
-        except RuntimeError:
-            generator.graphsafe_set_state(spare)
-        else:
-            generator.set_offset(offset)
