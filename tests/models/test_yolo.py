@@ -1,16 +1,18 @@
 """The detector: which place learns which box, what it loses, and what it finds."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, generalized_box_iou
+from torchvision.ops import box_iou, complete_box_iou_loss, generalized_box_iou
 
 from tuner.errors import Mistakes
 from tuner.interfaces import NO_BOX, ImageShape, Output
 from tuner.interfaces.instances import NUMBERS, boxes_of
 from tuner.models import Yolo
 from tuner.models.detection.assignment import assign
-from tuner.models.detection.boxes import overlaps
+from tuner.models.detection.boxes import complete_overlap_loss, overlaps
 from tuner.models.detection.selection import Selection
 from tuner.models.detection.yolo_head import places_of
 
@@ -41,6 +43,25 @@ def test_overlaps_are_those_of_torchvision() -> None:
     for boxes in (first, second):
         boxes[:, 2:] += boxes[:, :2]
     torch.testing.assert_close(overlaps(first[None], second[None])[0], box_iou(first, second))
+
+
+def test_the_loss_of_boxes_is_torchvision_s_to_the_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, side = torch.rand(400, 2, generator=generator), torch.rand(400, 2, generator=generator)
+    boxes = torch.cat([start, start + 0.01 + side], dim=1) * 20
+    found, wanted = (
+        boxes[:200],
+        torch.cat([boxes[200:300], boxes[100:200]]),
+    )
+    results = []
+    for loss in (complete_overlap_loss, partial(complete_box_iou_loss, eps=1e-6)):
+        leaf = found.clone().requires_grad_()
+        values = loss(leaf, wanted)
+        values.sum().backward()
+        results.append((values.detach(), leaf.grad))
+    assert (box_iou(found, wanted).diagonal() == 0).any(), "some do not overlap"
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_theplaces_of_that_predict_a_box_best_learn_it() -> None:

@@ -3,6 +3,7 @@ whatever asks it for one, or copies between it and the host, is found on a machi
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, get_args
 
 import pytest
@@ -11,6 +12,7 @@ from tape import Direct
 from test_recorded_steps import VARIANTS, config
 from torch import Tensor
 
+from tuner.models.detection import yolo_head
 from tuner.train import trainer as trainer_module
 from tuner.train.optim.lr_schedules import ScheduleConfig
 from tuner.train.optim.optimizers import OptimizerConfig
@@ -38,6 +40,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             sys.modules[f"torch.optim.{module}"], "_device_dtype_check_for_fused", lambda *args, **settings: None
         )
     monkeypatch.setattr(trainer_module, "in_precision", lambda model, device, dtype: model)
+    monkeypatch.setattr(yolo_head, "float32", lambda device: nullcontext())
     yield
     library._destroy()  # type: ignore[no-untyped-call]
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tuner.models.detection.boxes import contains, edges, is_ignored, is_learnt, overlaps
 
@@ -71,7 +70,9 @@ def assign(scores: Tensor, predicted: Tensor, points: Tensor, strides: Tensor, b
     strength = alignment / alignment.amax(dim=2, keepdim=True).clamp(min=1e-30) * strength  # (N, M, A)
     of_box = best.squeeze(1)  # (N, A)
     value = strength.gather(1, best).squeeze(1)
-    wanted = functional.one_hot(classes.gather(1, of_box), scores.shape[-1]) * value.unsqueeze(2)
+    # one_hot would ask for the largest class.
+    is_its_class = classes.gather(1, of_box).unsqueeze(2) == torch.arange(scores.shape[-1], device=boxes.device)
+    wanted = is_its_class * value.unsqueeze(2)
     place = of_box.unsqueeze(2).expand(-1, -1, 4)
     ignored = (contains(edges(boxes), points) & is_ignored(boxes).unsqueeze(2)).any(dim=1)
     counts = (~ignored | (value > 0)).float()

@@ -1,7 +1,11 @@
 """Arithmetic of boxes: tensors whose last dimension is the left, top, right and bottom edge in pixels."""
 
+import math
+
 import torch
 from torch import Tensor
+
+_EPS = 1e-6
 
 
 def edges(boxes: Tensor) -> Tensor:
@@ -41,3 +45,27 @@ def overlaps(first: Tensor, second: Tensor) -> Tensor:
     shared = sides.clamp(min=0).prod(dim=-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1) for boxes in (first, second)]
     return shared / (areas[0] + areas[1] - shared).clamp(min=1e-9)
+
+
+def complete_overlap_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """The CIoU loss of boxes (..., 4) beside the wanted ones: (...) (Zheng et al., 2020, equations 8 to 11).
+
+    Its values and gradients are those of torchvision's `complete_box_iou_loss`, which waits for the device, since it
+    selects the boxes that overlap.
+    """
+    left, top, right, bottom = found.unbind(dim=-1)
+    left2, top2, right2, bottom2 = wanted.unbind(dim=-1)
+    width, height, width2, height2 = right - left, bottom - top, right2 - left2, bottom2 - top2
+    across = torch.minimum(right, right2) - torch.maximum(left, left2)
+    down = torch.minimum(bottom, bottom2) - torch.maximum(top, top2)
+    shared = torch.where((across > 0) & (down > 0), across * down, 0.0)
+    overlap = shared / (width * height + width2 * height2 - shared + _EPS)
+    # How far the centres are from each other, as a share of the diagonal of the smallest box around both.
+    distance = ((left + right - left2 - right2) ** 2 + (top + bottom - top2 - bottom2) ** 2) / 4
+    around = torch.maximum(right, right2) - torch.minimum(left, left2)
+    high = torch.maximum(bottom, bottom2) - torch.minimum(top, top2)
+    distance = distance / (around**2 + high**2 + _EPS)
+    aspect = (4 / math.pi**2) * (torch.atan(width2 / height2) - torch.atan(width / height)) ** 2
+    with torch.no_grad():
+        share = aspect / (1 - overlap + aspect + _EPS)
+    return 1 - overlap + distance + share * aspect

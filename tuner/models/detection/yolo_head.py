@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tuner.models.detection.assignment import Assignment, assign
+from tuner.models.detection.boxes import complete_overlap_loss
 from tuner.models.detection.layers import convolution
 from tuner.models.detection.selection import Selection
 from tuner.models.detection.suppression import float32
@@ -115,15 +116,13 @@ class BoxHead(nn.Module):
 
     def terms(self, logits: Tensor, distances: Tensor, edges: Tensor, assignment: Assignment) -> Tensor:
         """The terms of the loss, (N, 3), which are the same for each image: means over what is learnt."""
-        from torchvision.ops import complete_box_iou_loss
-
         weights = assignment.weights
         total = weights.sum().clamp(min=1)
         classes = functional.binary_cross_entropy_with_logits(logits, assignment.scores, reduction="none")
         # What learns no box is compared with itself, as arctangents of nothing have no gradient.
         learns = (weights > 0).unsqueeze(2)
         wanted = torch.where(learns, assignment.boxes, edges.detach())
-        overlap = complete_box_iou_loss(edges, wanted, reduction="none", eps=1e-6)
+        overlap = complete_overlap_loss(edges, wanted)
         terms = [
             self.gains.classes * (classes * assignment.counts.unsqueeze(2)).sum(),
             self.gains.boxes * (overlap * weights).sum(),

@@ -1,7 +1,7 @@
 """Optimizers. To add one, write a class here and add it to the union.
 
 They use torch's fused implementations where there are any, also on the CPU: Adam takes 0.29 ms per step instead of
-0.70 ms for the small CNN. What torch lacks, or cannot compute without the host, is an `OnDevice` in a module of its own.
+0.70 ms for the small CNN. What torch lacks, or computes with the host's help, is an `OnDevice` in a module of its own.
 
 Ranges of ``space: auto``: learning rates and weight decay of SGD as Goyal et al. (2017) and Smith (2018) use them,
 momentum as Sutskever et al. (2013), AdamW as Loshchilov and Hutter (2019) and Liu et al. (2022, ConvNeXt), fine-tuning
