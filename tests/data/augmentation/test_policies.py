@@ -20,7 +20,7 @@ from tuner.data.augmentation.policies.distributions import (
     drawn_changes,
     magnitudes,
 )
-from tuner.data.augmentation.policies.policy import changed
+from tuner.data.augmentation.policies.rounds import Round
 from tuner.train.step.watch import watched
 
 CPU = torch.device("cpu")
@@ -88,12 +88,17 @@ def tried(policy: Policy, operation: Operation, height: int, width: int) -> list
     return [sign * float(of_operation[at]) for at in bins for sign in signs]
 
 
+def changed(images: Tensor, changes: Changes) -> Tensor:
+    """Images of bytes under one operation for each, as whole numbers."""
+    return Round.of(changes, *images.shape[-2:]).computed(images.float())
+
+
 def both(policy: Policy, operation: Operation, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The images, each under several magnitudes, as we change them and as torchvision does, and these magnitudes."""
     found = tried(policy, operation, *images.shape[-2:])
     amounts = torch.tensor(found).repeat_interleave(len(images))
     repeated = images.repeat(len(found), 1, 1, 1)
-    ours = changed(repeated.float(), Changes(torch.full((len(amounts),), int(operation)), amounts))
+    ours = changed(repeated, Changes(torch.full((len(amounts),), int(operation)), amounts))
     pairs = zip(repeated, amounts.tolist(), strict=True)
     return ours, torch.stack([by_torchvision(image, operation, amount) for image, amount in pairs]).float(), amounts
 
@@ -167,13 +172,14 @@ def test_images_without_a_pixel_that_has_neighbours_on_all_sides_are_not_sharpen
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_of_a_batch_gets_its_own_operation(channels: int) -> None:
-    images = pictures(channels, 16, 16)[:1].float()
+    images = pictures(channels, 16, 16)[:1]
     table = magnitudes("trivial", 16, 16, CPU)
     operations = torch.randperm(len(Operation), generator=torch.Generator().manual_seed(0))
-    changes = Changes(operations, table[operations, 13])
-    together = changed(images.repeat(len(operations), 1, 1, 1), changes)
+    amounts = table[operations, 13]
+    together = changed(images.repeat(len(operations), 1, 1, 1), Changes(operations, amounts))
     for at in range(len(operations)):
-        torch.testing.assert_close(together[at : at + 1], changed(images, changes.part(slice(at, at + 1))))
+        alone = changed(images, Changes(operations[at : at + 1], amounts[at : at + 1]))
+        torch.testing.assert_close(together[at : at + 1], alone, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(28, 28), (224, 320)])
@@ -242,12 +248,10 @@ def check_signs(operation: Operation, amounts: Tensor) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_batch_is_changed_by_what_is_drawn_for_it(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = pictures(3, 16, 20).repeat(20, 1, 1, 1)
-    given = (images / 255).contiguous(memory_format=torch.channels_last)
+    expected = pictures(3, 16, 20).repeat(20, 1, 1, 1)
+    given = (expected / 255).contiguous(memory_format=torch.channels_last)
     torch.manual_seed(5)
-    rounds = drawn_changes(given, policy)
-    expected = images.float()
-    for changes in rounds:
+    for changes in drawn_changes(given, policy):
         expected = changed(expected, changes)
     for values_at_once in (1, 7 * 960, 2**30):
         monkeypatch.setattr(policy_module, "_VALUES_AT_ONCE", values_at_once)

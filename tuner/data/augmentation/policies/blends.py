@@ -2,8 +2,6 @@
 
 from torch import Tensor
 
-from tuner.data.augmentation.policies.distributions import Changes, Operation
-
 
 def grey(pixels: Tensor) -> Tensor:
     """Return the brightness of pixels (N, C, H, W), as whole numbers (N, 1, H, W)."""
@@ -14,21 +12,20 @@ def grey(pixels: Tensor) -> Tensor:
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_().unsqueeze(1)
 
 
-def blended(pixels: Tensor, greys: Tensor, changes: Changes) -> Tensor:
-    """Change the saturation or the sharpness of images.
+def blended(pixels: Tensor, greys: Tensor, saturation: Tensor, sharpness: Tensor) -> Tensor:
+    """Change the saturation and the sharpness of images.
 
     Args:
         pixels: Whole numbers from 0 to 255 as float32 (N, C, H, W), which are overwritten.
         greys: Their brightness.
-        changes: The operations.
+        saturation: By which share the distance of each pixel to its grey grows, (N, 1, 1, 1).
+        sharpness: By which share the distance to the blurred image grows, (N, 1, 1, 1).
 
     Returns:
         Numbers in [0, 255] in the same form, which are to be rounded down.
     """
-    sharpness = changes.amount(Operation.SHARPNESS).view(-1, 1, 1, 1)
     softness = _softness(pixels) if min(pixels.shape[-2:]) > 2 else None
     if pixels.shape[1] == 3:
-        saturation = changes.amount(Operation.COLOR).view(-1, 1, 1, 1)
         pixels = pixels.mul_(1 + saturation).addcmul_(greys, saturation, value=-1)
     if softness is not None:
         pixels[..., 1:-1, 1:-1].addcmul_(softness, sharpness, value=-1)

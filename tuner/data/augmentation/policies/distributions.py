@@ -68,10 +68,6 @@ class Changes:
         """Which images this is done to, booleans (N,)."""
         return self.operation == operation.value  # torch.compile knows no members of enumerations
 
-    def part(self, rows: slice) -> "Changes":
-        """What is done to some of the images."""
-        return Changes(self.operation[rows], self.magnitude[rows])
-
 
 def drawn_changes(images: Tensor, policy: Policy) -> list[Changes]:
     """Draw what is done to each image, one after the other."""

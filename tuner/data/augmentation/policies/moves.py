@@ -1,17 +1,15 @@
-"""Operations that move the pixels of an image over black: one resampling of all images."""
+"""Operations that move the pixels of an image over black."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from tuner.data.augmentation.geometry import nearest_pixels
 from tuner.data.augmentation.policies.distributions import Changes, Operation
 
 
-def moved(pixels: Tensor, changes: Changes) -> Tensor:
-    """Shear, translate and rotate images, float32 (N, C, H, W): each pixel gets the value of the nearest one."""
-    height, width = pixels.shape[-2:]
+def maps_of(changes: Changes, height: int, width: int) -> Tensor:
+    """Return the map by which each image is sheared, translated or rotated, (N, 2, 3), of images of a size."""
     shear_x, shear_y = changes.amount(Operation.SHEAR_X), changes.amount(Operation.SHEAR_Y)
     angle = changes.amount(Operation.ROTATE) * (math.pi / 180)
     cos, sin = angle.cos(), angle.sin()
@@ -23,4 +21,4 @@ def moved(pixels: Tensor, changes: Changes) -> Tensor:
         torch.stack([cos, (shear_x - sin) * (height / width), x], dim=1),
         torch.stack([(shear_y + sin) * (width / height), cos, y], dim=1),
     )
-    return nearest_pixels(pixels, torch.stack(rows, dim=1))
+    return torch.stack(rows, dim=1)
