@@ -121,13 +121,26 @@ def test_layers_that_thaw_are_compiled_anew() -> None:
 
 
 @pytest.mark.slow
+def compiled_calls(width: int) -> tuple[int, str]:
+    """How often a trial of some width has called compiled code, and how it was computed."""
+    backend = Counting()
+    trained = Trained(config(compile="on", epochs=1, model={"kind": "mlp", "width": width}), backend)
+    return backend.calls, trained.how
+
+
 def test_each_trial_of_a_worker_is_compiled() -> None:
-    limit = torch._dynamo.config.recompile_limit
-    for width in range(4, 4 + limit + 1):  # from so many models on, torch would compute others eagerly
-        backend = Counting()
-        trial = config(compile="on", epochs=1, model={"kind": "mlp", "width": width})
-        Trained(trial, backend)
-        assert backend.calls == STEPS - 1
+    limits = torch._dynamo.config
+    with limits.patch(accumulated_recompile_limit=4):  # torch's 256 take a while
+        for width in range(4, 4 + limits.recompile_limit + 1):  # so many models torch would compute eagerly, too
+            assert compiled_calls(width) == (STEPS - 1, COMPILED)
+
+
+def test_what_torch_no_longer_compiles_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    monkeypatch.setattr(compiled, "_COMPILATIONS", 1)
+    assert compiled_calls(4) == (STEPS - 1, COMPILED)
+    with pytest.raises(UserError, match=r"trial\.compile: on: .*, since torch has compiled as many models"):
+        compiled_calls(5)
 
 
 def refusing(module: torch.fx.GraphModule, inputs: list[Any]) -> Any:

@@ -28,6 +28,9 @@ KEY = "trial.compile"
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _ISOLATED = {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}
 """Has torch compile the models of a process each by itself, where it can: else it compiles only the first eight."""
+_COMPILATIONS = 2**20
+"""How often a process may compile the code of a training. Torch's 256 are few for a process that trains one model after
+the other, or many at once; what it has compiled of a model that is gone, it forgets."""
 _LEAST_CAPABILITY = (7, 0)
 """Compute capability from which on GPUs have what Triton's code needs."""
 
@@ -77,14 +80,21 @@ class Compiled:
         self._form = self._form or form
         if form != self._form:
             return self._forward(*inputs)
-        from torch._dynamo.exc import TorchDynamoException
+        from torch._dynamo import config
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
         try:
             # The backward pass, too, which torch would otherwise compile, and fail to compile, in its first call.
-            with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
+            backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
+            with (
+                backward,
+                config.patch(fail_on_recompile_limit_hit=True),
+            ):  # else it would compute eagerly, and not say so
                 return self._compiled(*inputs)
         except TorchDynamoException as error:  # which is raised before anything is computed
             self._give_up(f"it cannot be compiled: {_said(error)}")
+        except FailOnRecompileLimitHit:
+            self._give_up("torch has compiled as many models in this process as it does")
         return self._forward(*inputs)
 
     def _give_up(self, why: str) -> None:
