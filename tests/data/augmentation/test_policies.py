@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -259,9 +258,16 @@ def test_a_batch_is_changed_by_what_is_drawn_for_it(policy: Policy, monkeypatch:
         torch.testing.assert_close(changed_by_policy(given, policy), expected / 255, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # the second one has no values, and is not the host
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_host_asks_for_no_value_and_computes_the_same_for_each_batch(policy: Policy, channels: int) -> None:
-    images = torch.rand((10, channels, 12, 12), generator=torch.Generator().manual_seed(0))
-    first, second = (watched(partial(changed_by_policy, images, policy), CPU) for _ in range(2))  # type: ignore[arg-type]
-    assert not first.why_not and not first.why_not_as(second)
+def test_the_host_gives_and_asks_for_no_value_and_computes_the_same_for_each_batch(
+    policy: Policy, channels: int, device: str
+) -> None:
+    images = torch.rand((10, channels, 12, 12), generator=torch.Generator().manual_seed(0)).to(device)
+
+    def change() -> None:
+        changed_by_policy(images, policy)
+
+    first, second = (watched(change, images.device) for _ in range(2))
+    assert first.each and not first.why_not and not first.why_not_as(second)
