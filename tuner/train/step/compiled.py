@@ -86,10 +86,9 @@ class Compiled:
         try:
             # The backward pass, too, which torch would otherwise compile, and fail to compile, in its first call.
             backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
-            with (
-                backward,
-                config.patch(fail_on_recompile_limit_hit=True),
-            ):  # else it would compute eagerly, and not say so
+            # Torch would compute what it no longer compiles eagerly, and not say so.
+            limits = config.patch(accumulated_recompile_limit=_COMPILATIONS, fail_on_recompile_limit_hit=True)
+            with backward, limits:
                 return self._compiled(*inputs)
         except TorchDynamoException as error:  # which is raised before anything is computed
             self._give_up(f"it cannot be compiled: {_said(error)}")
