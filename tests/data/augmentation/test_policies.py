@@ -271,3 +271,27 @@ def test_the_host_gives_and_asks_for_no_value_and_computes_the_same_for_each_bat
 
     first, second = (watched(change, images.device) for _ in range(2))
     assert first.each and not first.why_not and not first.why_not_as(second)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_gpu_changes_images_as_a_cpu_does_and_repeats_it_from_a_graph(policy: Policy, channels: int) -> None:
+    images = pictures(channels, 24, 24).repeat(100, 1, 1, 1)
+    [changes, *_] = drawn_changes(images, policy)
+    there = changed(images.cuda(), Changes(changes.operation.cuda(), changes.magnitude.cuda()))
+    assert (there.cpu() != changed(images, changes)).float().mean() < 0.005, "coordinates and blends are rounded"
+
+    given = images.cuda() / 255
+    changed_by_policy(given, policy)  # what is allocated once is allocated
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = changed_by_policy(given, policy)
+    torch.cuda.manual_seed(4)
+    graph.replay()
+    first = result.clone()
+    graph.replay()
+    assert not torch.equal(first, result), "each replay draws anew"
+    torch.cuda.manual_seed(4)
+    torch.testing.assert_close(first, changed_by_policy(given, policy), atol=0, rtol=0)
