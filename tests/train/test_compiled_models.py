@@ -120,7 +120,6 @@ def test_layers_that_thaw_are_compiled_anew() -> None:
     assert trained.how == COMPILED
 
 
-@pytest.mark.slow
 def compiled_calls(width: int) -> tuple[int, str]:
     """How often a trial of some width has called compiled code, and how it was computed."""
     backend = Counting()
@@ -128,6 +127,7 @@ def compiled_calls(width: int) -> tuple[int, str]:
     return backend.calls, trained.how
 
 
+@pytest.mark.slow
 def test_each_trial_of_a_worker_is_compiled() -> None:
     limits = torch._dynamo.config
     with limits.patch(accumulated_recompile_limit=4):  # torch's 256 take a while
@@ -135,12 +135,23 @@ def test_each_trial_of_a_worker_is_compiled() -> None:
             assert compiled_calls(width) == (STEPS - 1, COMPILED)
 
 
-def test_what_torch_no_longer_compiles_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.compiler.reset()
-    monkeypatch.setattr(compiled, "_COMPILATIONS", 1)
-    assert compiled_calls(4) == (STEPS - 1, COMPILED)
-    with pytest.raises(UserError, match=r"trial\.compile: on: .*, since torch has compiled as many models"):
-        compiled_calls(5)
+def test_a_model_that_torch_no_longer_compiles_is_told() -> None:
+    def forward(images: Tensor) -> Tensor:
+        return images * images.sum().item()  # a number, for each of which the rest of the code is compiled anew
+
+    limit = torch._dynamo.config.recompile_limit
+
+    def computed(*, is_required: bool) -> Compiled:
+        model = Compiled(forward, is_required=is_required, backend="eager")
+        for number in range(2 * limit):
+            torch.testing.assert_close(model(torch.ones(2) * number), torch.ones(2) * 2 * number**2)
+        return model
+
+    often = f"{limit} times, as often as it does"
+    why = f"torch has compiled its code {often}, because the code computes something else each time"
+    assert computed(is_required=False).how == f"eagerly, since {why}"
+    with pytest.raises(UserError, match=rf"trial\.compile: on: the model of this trial is not compiled, since {why}"):
+        computed(is_required=True)
 
 
 def refusing(module: torch.fx.GraphModule, inputs: list[Any]) -> Any:
@@ -303,7 +314,7 @@ class TestAuto:
         assert why(steps=400 * 1000) == ""
         assert "takes 1s or more on this GPU, and compiling is worth its time from 15m" in why(steps=400)
         assert why(steps=400) == why(steps=400)
-        assert why(steps=400, refusal="detectors decide") == "detectors decide"
+        assert why(steps=400, refusal="detectors compute") == "detectors compute"
         monkeypatch.setattr(compilers, "operations_of", lambda model, image, device: None)
         assert "cannot be counted" in why(steps=400)
 
@@ -314,8 +325,8 @@ def test_detectors_are_not_compiled() -> None:
         "data": {"kind": "mnist_scenes"},
         "model": {"kind": "yolo"},
     }
-    assert "detectors decide on the host" in TrialConfig.model_validate(parts).why_not_compiled
-    with pytest.raises(ValueError, match="the model cannot be compiled, since detectors decide on the host"):
+    assert "detectors compute their losses themselves" in TrialConfig.model_validate(parts).why_not_compiled
+    with pytest.raises(ValueError, match="cannot be compiled, since detectors compute their losses"):
         TrialConfig.model_validate(parts | {"compile": "on"})
 
 

@@ -142,7 +142,7 @@ class TrialConfig(AnyTrial):
     @property
     def why_not_compiled(self) -> str:
         """Why the model cannot be compiled, in words that follow "since"; empty if it can be."""
-        return "" if self.task.has_losses else "detectors decide on the host what they compute"
+        return "" if self.task.has_losses else "detectors compute their losses themselves, which tuner does not compile"
 
     def check_resources(self, gpu: float, ranks: int) -> None:
         demands.check_resources(self.graph, self.compile, gpu, ranks)

@@ -93,7 +93,8 @@ class Compiled:
         except TorchDynamoException as error:  # which is raised before anything is computed
             self._give_up(f"it cannot be compiled: {_said(error)}")
         except FailOnRecompileLimitHit:
-            self._give_up("torch has compiled as many models in this process as it does")
+            often = f"{config.recompile_limit} times, as often as it does"
+            self._give_up(f"torch has compiled its code {often}, because the code computes something else each time")
         return self._forward(*inputs)
 
     def _give_up(self, why: str) -> None:
