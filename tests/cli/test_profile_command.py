@@ -131,7 +131,10 @@ def test_on_a_gpu_it_prints_kernels_and_launches_and_how_steps_are_computed() ->
 
 
 def test_a_trial_in_several_processes_is_refused_with_what_to_do(folder: Path) -> None:
-    status, said = tuner(folder, "train", "small.yaml", "--profile", "resources.gpu=0", "resources.workers=2")
-    assert (
-        status == 2 and "a trial in several processes cannot be profiled" in said and "resources.workers=null" in said
-    )
+    for resources, hint in {
+        "{gpu: 0, workers: 2}": "profile one process: resources.workers=null, and its share",
+        "{gpu: 2}": "profile one process: resources.gpu=1, and its share",
+        "{gpu: 2, workers: 2}": "profile one process: resources.gpu=1 resources.workers=null, and its share",
+    }.items():
+        status, said = tuner(folder, "train", "small.yaml", "--profile", f"resources={resources}")
+        assert status == 2 and "a trial in several processes cannot be profiled" in said and hint in said, said

@@ -29,9 +29,10 @@ def profile_alone(spec: ExperimentSpec, *, number: int | None, trace: Path, cons
     if spec.trial.is_function:
         hint = "its loop is your own: use torch.profiler in it, or cProfile: python -m cProfile -m tuner train FILE"
         raise UserError(Problem("a function of your own cannot be profiled", "trial.target", hint=hint))
-    gpu = spec.resources.gpu
-    if spec.resources.ranks(0.0 if isinstance(gpu, str) else gpu) > 1:
-        hint = "profile one process: resources.gpu=1 resources.workers=null, and its share of trial.data.batch_size"
+    gpus = 0.0 if isinstance(spec.resources.gpu, str) else spec.resources.gpu
+    if spec.resources.ranks(gpus) > 1:
+        one = ["resources.gpu=1"] * (gpus > 1) + ["resources.workers=null"] * (spec.resources.workers is not None)
+        hint = f"profile one process: {' '.join(one)}, and its share of trial.data.batch_size"
         raise UserError(Problem("a trial in several processes cannot be profiled", "--profile", hint=hint))
     trace = trace.absolute()  # code of the user's own has another working directory
 
