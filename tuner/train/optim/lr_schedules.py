@@ -108,7 +108,8 @@ class Step(_Warm):
 class OneCycle(_Schedule):
     """Raise the learning rate to its peak, then lower it to nearly 0 (Smith and Topin, 2018).
 
-    The momentum (or beta1) changes inversely: from its configured value down to 0.85/0.95 of it, and back.
+    The momentum (or beta1, of optimizers that have one) changes inversely: from its configured
+    value down to 0.85/0.95 of it, and back.
     """
 
     cycles_momentum: ClassVar[bool] = True

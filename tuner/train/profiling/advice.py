@@ -103,10 +103,9 @@ def _of_the_rest(profile: Profile) -> Iterator[tuple[float, str]]:
         yield share, f"evaluation takes {share:.0%}: {'; '.join(ways)}"
     share = profile.share("checkpoint")
     if share >= _CHECKPOINT:
-        how = (
-            "a job writes it while the next epoch trains, except in a population (scheduler); storage on a faster disk"
-        )
-        yield share, f"checkpoints take {share:.0%}: {how}, or fewer and longer epochs (trial.data.limit) write fewer"
+        how = "a job writes them while the next epoch trains, except in a population (scheduler)"
+        cure = "a faster disk for storage helps, or fewer and longer epochs (trial.data.limit)"
+        yield share, f"checkpoints take {share:.0%}: {how}; {cure}"
     share = profile.share("report")
     if share >= _REPORT:
         yield (
