@@ -37,7 +37,8 @@ _CONTEXT = 2**29
 _SHARE = 0.95
 """Share of a GPU's free memory that is used: blocks are of different sizes."""
 _ROOM = 2**26
-"""Bytes that the system is asked for; glibc's malloc has none of that size in store."""
+"""Least bytes that a step is measured with. The system is asked for as many; glibc's malloc has none of that size in
+store."""
 
 
 def main(answers: int) -> None:
@@ -126,7 +127,11 @@ def _limit_gpu(device: torch.device, loading: LoaderResources) -> None:
 
 
 def _limit_host(size: float) -> None:
-    """Allow this process so many bytes of memory, where the system has such a limit: Linux."""
+    """Allow this process so many bytes of memory, where the system has such a limit: Linux.
+
+    Raises:
+        MemoryError: It has as many already, or nearly so: what is too little for Python itself ends it in any way.
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         return
@@ -134,7 +139,9 @@ def _limit_host(size: float) -> None:
 
     torch.ones(2**20).add_(1)  # torch starts its threads now, whose stacks count, too
     reserved = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData"))
-    left = max(0.0, size - psutil.Process().memory_info().rss)
+    left = size - psutil.Process().memory_info().rss
+    if left < _ROOM:
+        raise MemoryError
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = 1024 * reserved + int(left)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
