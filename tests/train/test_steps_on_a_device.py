@@ -10,7 +10,7 @@ import pytest
 import torch
 from tape import Direct
 from test_recorded_steps import VARIANTS, config
-from torch import Tensor
+from torch import Tensor, library
 
 from tuner.models.detection import yolo_head
 from tuner.train import trainer as trainer_module
@@ -31,10 +31,10 @@ def kinds(union: Any) -> list[str]:
 @pytest.fixture(autouse=True)
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What "meta" lacks: kernels of fused optimizers, which return nothing, and a distribution; and autocast."""
-    library = torch.library.Library("aten", "IMPL", "Meta")  # type: ignore[no-untyped-call]
+    lacking = library.Library("aten", "IMPL", "Meta")  # type: ignore[no-untyped-call]
     for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"):
-        library.impl(f"{name}.tensor_lr", lambda *args, **settings: None)  # type: ignore[no-untyped-call]
-    library.impl("_sample_dirichlet", lambda alpha, generator=None: torch.empty_like(alpha))  # type: ignore[no-untyped-call]
+        lacking.impl(f"{name}.tensor_lr", lambda *args, **settings: None)  # type: ignore[no-untyped-call]
+    lacking.impl("_sample_dirichlet", lambda alpha, generator=None: torch.empty_like(alpha))  # type: ignore[no-untyped-call]
     for module in ("sgd", "adam"):
         monkeypatch.setattr(
             sys.modules[f"torch.optim.{module}"], "_device_dtype_check_for_fused", lambda *args, **settings: None
@@ -42,7 +42,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(trainer_module, "in_precision", lambda model, device, dtype: model)
     monkeypatch.setattr(yolo_head, "float32", lambda device: nullcontext())
     yield
-    library._destroy()  # type: ignore[no-untyped-call]
+    lacking._destroy()  # type: ignore[no-untyped-call]
 
 
 def why_not_recordable(**changes: Any) -> list[str]:
