@@ -97,8 +97,9 @@ class Disturbed:
 
     def halt(self, after: int) -> psutil.Process:
         """Stop the process that trains where it is, some checkpoints later, and let the driver hear of the last."""
-        assert eventually(lambda: len(self.saved()) >= after, 600)
+        assert eventually(lambda: bool(self.events), 600)
         worker = self.disturber.worker()
+        assert eventually(lambda: len(self.saved()) >= after, 600)
         worker.suspend()
         seen = -1
         while len(self.saved()) != seen:

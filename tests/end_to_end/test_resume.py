@@ -8,7 +8,6 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ import pytest
 from conftest import processes_below, start_job
 from in_process import in_process
 from mlflow import MlflowClient
+from moments import held_when
 from thread_writers import thread_writers
 
 from tuner.cli.app import main
@@ -165,26 +165,19 @@ class Place:
         process = self.start()
         children: list[psutil.Process] = []
         try:
-            self.wait(process, is_time)
-            children = psutil.Process(process.pid).children(recursive=True)
-            writers = processes_below(process.pid, "tuner.tracking.record.writer")
-            for writer in writers if not last_words else ():
-                writer.suspend()  # it is killed below, and may be faster
-            process.kill()
-            process.wait()
+            with held_when(process, lambda: is_time(self.events)):
+                children = psutil.Process(process.pid).children(recursive=True)
+                writers = processes_below(process.pid, "tuner.tracking.record.writer")
+                for writer in writers if not last_words else ():
+                    writer.suspend()  # it is killed below, and may be faster
+                process.kill()
+                process.wait()
             psutil.wait_procs(writers, timeout=last_words)
         finally:
             process.kill()
             for child in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
-
-    def wait(self, process: "subprocess.Popen[str]", is_time: Callable[[list[dict[str, Any]]], bool]) -> None:
-        deadline = time.time() + 300
-        while not is_time(self.events):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.time() < deadline
-            time.sleep(0.02)
 
     def runs(self, role: str) -> list[Any]:
         experiment = self.client.get_experiment_by_name(self.name)
@@ -215,9 +208,9 @@ def _numbers(events: list[dict[str, Any]], kind: str) -> list[int]:
 
 
 def _is_in_the_middle(events: list[dict[str, Any]]) -> bool:
-    """A trial has ended, and one that has not has saved a checkpoint."""
+    """A trial has ended, and one that has not has saved a checkpoint and is far from its end."""
     ended = set(_numbers(events, "ended"))
-    return bool(ended) and bool(set(_numbers(events, "saved")) - ended)
+    return bool(ended) and any(_latest(events, number) in (1, 2) for number in set(_numbers(events, "saved")) - ended)
 
 
 def _latest(events: list[dict[str, Any]], number: int) -> int:
@@ -268,10 +261,14 @@ def grid(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     place.kill_when(_is_in_the_middle)
     assert {record.info.status for record in place.runs("parent")} == {"RUNNING"}
     killed = len(place.events)
+
+    def is_time() -> bool:
+        return bool(_of(place.events[killed + 1 :], "ended")) and _is_in_the_middle(place.events)
+
     process = place.start("--resume")
     try:
-        place.wait(process, lambda events: bool(_of(events[killed + 1 :], "ended")) and _is_in_the_middle(events))
-        process.send_signal(signal.SIGINT)
+        with held_when(process, is_time):
+            process.send_signal(signal.SIGINT)
         place.output, _ = process.communicate(timeout=300)
     finally:
         process.kill()

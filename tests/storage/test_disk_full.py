@@ -17,6 +17,7 @@ from conftest import experiment, start_job
 from disks import small_disk
 from in_process import in_process
 from mlflow import MlflowClient
+from moments import held_when
 from thread_writers import thread_writers
 
 from tuner.storage.disk_full import is_full
@@ -85,13 +86,15 @@ class Job:
         assert process.returncode == status and "Traceback" not in said, said
         return said
 
-    def wait(self, process: "subprocess.Popen[str]", event: str) -> None:
-        """Wait for something to stand in its journal."""
-        deadline = time.monotonic() + 300
-        while not any(f'"{event}"' in path.read_text() for path in self.storage.glob("runs/filling/*/journal.jsonl")):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    def fill_when(self, process: "subprocess.Popen[str]", event: str, disk: Path) -> Path:
+        """Fill a disk as soon as something stands in its journal. Returns the file that fills it."""
+
+        def is_there() -> bool:
+            journals = self.storage.glob("runs/filling/*/journal.jsonl")
+            return any(f'"{event}"' in path.read_text() for path in journals)
+
+        with held_when(process, is_there):
+            return fill(disk)
 
     def record(self) -> tuple[str, dict[int, tuple[str, list[int]]]]:
         """Status of the job's own run; of each trial its status and the epochs of its curve."""
@@ -115,8 +118,7 @@ WHOLE: tuple[str, dict[int, Any]] = ("FINISHED", dict.fromkeys(range(5), ("FINIS
 def test_storage_that_is_full_ends_the_job_and_resume_goes_on(tmp_path: Path, disk: Path) -> None:
     job = Job(tmp_path, disk, tmp_path)
     process = job.start()
-    job.wait(process, "ended")
-    filler = fill(disk)
+    filler = job.fill_when(process, "ended", disk)
     said = job.end(process, status=1)
     assert "ended early: the disk is full" in said and "--resume continues the job" in said
     parent, trials = job.record()
@@ -132,8 +134,7 @@ def test_a_store_that_is_full_is_told_what_it_lacks_by_sync(tmp_path: Path, disk
     shutil.copy(empty_store, disk / "mlflow.db")
     job = Job(tmp_path, tmp_path, disk)
     process = job.start()
-    job.wait(process, "started")
-    filler = fill(disk)
+    filler = job.fill_when(process, "started", disk)
     said = job.end(process)  # the trials need no store
     assert "the record is incomplete" in said and "tuner sync" in said
     filler.unlink()

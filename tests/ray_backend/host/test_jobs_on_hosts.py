@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 from commands import tuner
+from moments import held_when
 from thread_writers import thread_writers
 
 from tuner.jobs.result import INTERRUPTED, OK
@@ -185,8 +186,8 @@ def test_an_interrupted_job_goes_on_and_its_host_ends(apart: Path, rays: Path, t
     }
     process = subprocess.Popen(command, **named)
     try:
-        _wait(lambda: any('"reported"' in each.read_text() for each in tmp_path.glob("runs/hosted/*/journal.jsonl")))
-        process.send_signal(signal.SIGINT)
+        with held_when(process, lambda: _is_in_its_first_trials(tmp_path)):
+            process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -213,6 +214,12 @@ def test_a_host_ends_with_its_driver(rays: Path, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     _wait(lambda: not hosts(rays))
+
+
+def _is_in_its_first_trials(folder: Path) -> bool:
+    """A trial has reported, and none has ended."""
+    journals = [each.read_text() for each in folder.glob("runs/hosted/*/journal.jsonl")]
+    return any('"reported"' in each and '"ended"' not in each for each in journals)
 
 
 def _wait(is_so: Any, seconds: float = 120.0) -> None:
