@@ -32,7 +32,7 @@ def around(points: Tensor, side: float = 8) -> Tensor:
     return torch.cat([points - side / 2, points + side / 2], dim=1).unsqueeze(0)
 
 
-def testplaces_of_are_the_centres_of_squares() -> None:
+def test_places_are_the_centres_of_squares() -> None:
     places = places_of((8, 12), 4)
     assert places.tolist() == [[2, 2], [6, 2], [10, 2], [2, 6], [6, 6], [10, 6]]
 
@@ -64,7 +64,7 @@ def test_the_loss_of_boxes_is_torchvision_s_to_the_gradient() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_theplaces_of_that_predict_a_box_best_learn_it() -> None:
+def test_the_places_that_predict_a_box_best_learn_it() -> None:
     torch.manual_seed(0)
     scores = torch.rand(1, len(POINTS), 3)
     boxes = target((3, 3, 29, 29, 2, 0))
@@ -95,7 +95,7 @@ def test_a_place_learns_the_box_that_it_overlaps_most() -> None:
     assert shared.any() and (own[shared] >= overlap[:, shared].amax(dim=0)).all()
 
 
-def test_a_box_between_theplaces_of_is_learnt_all_the_same() -> None:
+def test_a_box_between_the_places_is_learnt_all_the_same() -> None:
     boxes = target((4.2, 4.2, 5.2, 5.2, 0, 0))
     found = assign(torch.full((1, len(POINTS), 1), 0.1), around(POINTS, 2), POINTS, STRIDES, boxes)
     assert (found.weights > 0).sum() >= 1

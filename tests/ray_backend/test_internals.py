@@ -2,10 +2,12 @@
 
 import ast
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from tuner.ray_backend.internals import USED, internal, replacing
+from tuner.ray_backend.tune_internals import remembering
 
 ROOMS = Path(__file__).parents[2] / "tuner"
 
@@ -28,6 +30,23 @@ def test_a_name_is_replaced_for_a_while(name: str) -> None:
         assert internal(name) is print
         raise ZeroDivisionError
     assert internal(name) is before
+
+
+def test_what_is_registered_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, there = list[str](), set[str]()
+
+    def contains(registry: object, category: str, key: str) -> bool:
+        asked.append(key)
+        return key in there
+
+    monkeypatch.setattr("ray.tune.registry._Registry.contains", contains)
+    with remembering():
+        registry = resolve_name("ray.tune.registry:_global_registry")
+        assert not registry.contains("trainable_class", "late")
+        there.add("late")
+        assert [registry.contains("trainable_class", "late") for _ in range(3)] == [True] * 3
+    assert asked == ["late"] * 2
+    assert internal("Registry.contains") is contains
 
 
 @pytest.mark.slow

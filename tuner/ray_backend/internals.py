@@ -42,6 +42,8 @@ USED = {
     "get_session": "ray.train._internal.session:get_session",
     "TrainingResult": "ray.train._internal.session:_TrainingResult",
     # Ray Tune's control loop and schedulers
+    "Registry.contains": "ray.tune.registry:_Registry.contains",
+    "Registry.get": "ray.tune.registry:_Registry.get",
     "tune": "ray.tune.tune",
     "tune._setup_signal_catching": "ray.tune.tune:_setup_signal_catching",
     "tune.TuneController": "ray.tune.tune:TuneController",

@@ -20,7 +20,7 @@ from tuner.ray_backend.guards import InternalErrors
 from tuner.ray_backend.host.proxy import train_hosted
 from tuner.ray_backend.internals import internal
 from tuner.ray_backend.schedulers import Mutating, Payload, build_scheduler
-from tuner.ray_backend.tune_internals import Controller
+from tuner.ray_backend.tune_internals import Controller, remembering
 from tuner.ray_backend.worker.entry import Sent
 from tuner.ray_backend.worker.trainable import run_target, train_trial
 from tuner.ray_backend.worker.user_folder import UserFolder
@@ -184,24 +184,25 @@ def run_trials(
     handlers = {"fail": staticmethod(events.fail_report), "break_off": staticmethod(break_off)}
     internal("tune").TuneController = type("GuardedController", (Controller,), handlers)
     try:
-        # Not tune.Tuner, which would pickle all of this for a restore that is not used.
-        tune.run(
-            _trainable(spec, share, user_mlflow, user_folder),
-            name=job,
-            storage_path=storage,
-            resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=-1,  # until the generator has no more
-            reuse_actors=True,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-            stop=_Stop(stopping),
-            callbacks=[events],
-            raise_on_failed_trial=False,
-            max_failures=spec.retry.lost,  # lost workers: a trial that fails reports that, and its worker continues
-            verbose=0,
-        )
+        with remembering():
+            # Not tune.Tuner, which would pickle all of this for a restore that is not used.
+            tune.run(
+                _trainable(spec, share, user_mlflow, user_folder),
+                name=job,
+                storage_path=storage,
+                resources_per_trial={"cpu": share.cpu, "gpu": share.gpu},
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1,  # until the generator has no more
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+                stop=_Stop(stopping),
+                callbacks=[events],
+                raise_on_failed_trial=False,
+                max_failures=spec.retry.lost,  # lost workers: a trial that fails reports that, and its worker continues
+                verbose=0,
+            )
     except KeyboardInterrupt:
         gc.disable()  # until `connection.disconnect`: freeing Ray's references calls a Ray that may have ended
         events.on_experiment_end([])  # Ray does not call it after an interrupt

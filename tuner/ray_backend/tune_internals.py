@@ -1,6 +1,7 @@
 """Ray Tune's control loop with fixes: for a worker that is lost between two trials, and for errors in the loop."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -9,7 +10,7 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.schedulers.hyperband import HyperBandScheduler
 
-from tuner.ray_backend.internals import internal
+from tuner.ray_backend.internals import internal, replacing
 
 
 class Controller(TuneController):  # type: ignore[misc]
@@ -59,6 +60,26 @@ class Controller(TuneController):  # type: ignore[misc]
         if trial.status == RayTrial.PENDING and isinstance(exception, RayActorError):
             return  # Ray has scheduled it again already
         super()._trial_task_failure(trial, exception)
+
+
+def remembering() -> AbstractContextManager[None]:
+    """Ask Ray once for what is registered with Tune, instead of with each trial, while the body runs.
+
+    Where a signal has ended Ray's store, or is about to, the request is never answered: the control loop would wait for
+    it, and learn nothing of the signal, until Ray ends the whole process a minute later.
+    """
+    return replacing({name: _once(internal(name)) for name in ("Registry.contains", "Registry.get")})
+
+
+def _once(ask: Callable[[Any, str, str], Any]) -> Callable[[Any, str, str], Any]:
+    known: dict[tuple[str, str], Any] = {}
+
+    def remembered(registry: Any, category: str, key: str) -> Any:
+        if not known.get((category, key)):  # what is not registered yet may be later
+            known[category, key] = ask(registry, category, key)
+        return known[category, key]
+
+    return remembered
 
 
 class LostWorkers:

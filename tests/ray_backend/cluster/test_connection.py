@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tuner.errors import UserError
-from tuner.ray_backend.cluster import connection, dashboard_agent
+from tuner.ray_backend.cluster import connection, dashboard_agent, shutdown
 
 
 @pytest.mark.usefixtures("started_ray")
@@ -73,17 +73,22 @@ def test_a_process_that_accepts_no_more_connections_does_not_answer(host: str, f
             pytest.skip(f"this machine has no {host}")
         address = f"{host}:{listener.getsockname()[1]}"
         listener.listen()
-        assert connection._answers(address)
-    assert not connection._answers(address)
+        assert shutdown._answers(address)
+    assert not shutdown._answers(address)
 
 
 STOPPED = """
-import os, signal, psutil
-from tuner.errors import UserError
-from tuner.ray_backend.cluster import connection
+import os, signal, sys, psutil
+from ray.air.execution.resources.placement_group import PlacementGroupResourceManager, ResourceRequest
+from tuner.ray_backend.cluster import connection, shutdown
 
-connection._SHUTDOWN_TIMEOUT = 2.0
+shutdown._SHUTDOWN_TIMEOUT = 2.0
 connection.connect(None)
+if sys.argv[1] == "garbage":  # as Tune leaves it: it asks Ray when it is freed
+    manager = PlacementGroupResourceManager()
+    manager.request_resources(ResourceRequest([{"CPU": 1}]))
+    manager.itself = manager
+    del manager
 children = psutil.Process().children(recursive=True)
 [server] = [each for each in children if each.name() == "gcs_server"]
 os.kill(server.pid, signal.SIGSTOP)  # the kernel still accepts connections for it
@@ -95,9 +100,36 @@ os._exit(0)
 
 
 @pytest.mark.slow
-def test_a_ray_that_accepts_connections_and_does_not_answer_is_ended() -> None:
-    process = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=50, check=False)
+@pytest.mark.parametrize("left", ["nothing", "garbage"])
+def test_a_ray_that_accepts_connections_and_does_not_answer_is_ended(left: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", STOPPED, left], capture_output=True, text=True, timeout=50, check=False
+    )
     assert (process.returncode, process.stdout.strip()) == (0, "left: []"), process.stderr
+
+
+SIGNALLED = """
+import os, time, psutil
+from tuner.ray_backend.cluster import connection
+
+connection.connect(None)
+children = psutil.Process().children(recursive=True)
+for each in children:
+    each.kill()
+psutil.wait_procs(children)
+connection.disconnect()
+time.sleep(10 + float(os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"]))
+os._exit(7)
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_that_was_ended_does_not_end_the_process_that_left_it() -> None:
+    environment = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "20"}  # Ray's default is 60
+    process = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert process.returncode == 7, process.stderr
 
 
 def test_a_machine_that_is_too_busy_for_a_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

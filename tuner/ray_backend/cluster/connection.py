@@ -1,11 +1,9 @@
 """Connecting to Ray, and the nodes of its cluster."""
 
 import contextlib
-import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError
-from tuner.ray_backend.cluster import auth, dashboard_agent, sessions
+from tuner.ray_backend.cluster import auth, dashboard_agent, sessions, shutdown
 from tuner.ray_backend.cluster.resources import ClusterResources, NodeResources, local_capacity
 from tuner.ray_backend.fork_server import starting
 from tuner.ray_backend.fork_server.server import TRIALS, Imports
@@ -23,7 +21,6 @@ from tuner.storage import temporary
 _LATE = "timed out during startup"
 """What Ray says where its processes do not come up in time."""
 _NICENESS = 15  # Ray's default: trials leave the cores to whatever else wants them
-_SHUTDOWN_TIMEOUT = 10.0  # seconds in which a Ray that answers has let this process go
 _CLEAN_UP_TIMEOUT = 15.0  # seconds at the end of a job in which nodes delete temporary files of killed processes
 
 
@@ -241,7 +238,7 @@ def disconnect() -> str:
     if not ray.is_initialized():
         return ""
     session = _own_session()
-    _end()
+    shutdown.end()
     starting.end()
     return sessions.remove(session) if session else ""
 
@@ -250,35 +247,3 @@ def _own_session() -> Path | None:
     """Return the session folder of the Ray that this process started; None if it started none."""
     node = internal("worker")._global_node
     return Path(node.get_session_dir_path()) if node is not None and node.head else None
-
-
-def _answers(address: str) -> bool:
-    """Return whether a process accepts connections at an address, ``HOST:PORT``."""
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=5.0):
-        return True
-    return False
-
-
-def _end() -> None:
-    import ray
-
-    node = internal("worker")._global_node
-    is_own = node is not None and node.head
-    if is_own and (node.dead_processes() or not _answers(node.gcs_address)):
-        # Ray's processes have ended, or are about to, such as by a signal: a request would time out after a minute.
-        gc.disable()  # it stays off: freeing one of Ray's references would be such a request
-        node.kill_all_processes(check_alive=False, allow_graceful=False)
-        return
-    # If the garbage collector frees one of Ray's references in any thread while Ray shuts down, Ray ends the whole
-    # process silently. So unreachable ones are freed first, and the collector is off during the shutdown.
-    gc.collect()
-    gc.disable()
-    # A Ray that is ending may accept connections without answering, and would end this process after a minute.
-    shutdown = threading.Thread(target=ray.shutdown, name="shutdown of Ray", daemon=True)
-    shutdown.start()
-    shutdown.join(_SHUTDOWN_TIMEOUT)
-    if not shutdown.is_alive():
-        gc.enable()
-    elif is_own:
-        node.kill_all_processes(check_alive=False, allow_graceful=False)
