@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from tuner.formatting import score, score_format, some
+from tuner.formatting import listed, score, score_format, some
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,8 @@ def test_some_texts_are_the_first_and_how_many_more() -> None:
     assert some([]) == "" and some(["a", "b"]) == "a, b"
     assert some(list("abcdefg")) == "a, b, c, d, e, and 2 more"
     assert some(list("abc"), separator="; ", count=2) == "a; b; and 1 more"
+
+
+def test_texts_are_listed_as_in_a_sentence() -> None:
+    assert [listed(list("abc"[:count])) for count in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert listed(iter(("cc", "gcc", "clang")), "or") == "cc, gcc or clang"

@@ -1,4 +1,4 @@
-"""Formatting of numbers for people: scores, sizes, durations, dates."""
+"""Formatting for people: scores, sizes, durations, dates, and lists of words."""
 
 import math
 import re
@@ -61,6 +61,17 @@ def some(texts: Sequence[str], *, separator: str = ", ", count: int = 5) -> str:
     if len(texts) > count:
         shown.append(f"and {len(texts) - count:,} more")
     return separator.join(shown)
+
+
+def listed(texts: Iterable[str], last: str = "and") -> str:
+    """The texts as a sentence lists them: ``masks, boxes and instances``.
+
+    Args:
+        texts: The texts.
+        last: The word before the last one.
+    """
+    *others, end = list(texts) or [""]
+    return f"{', '.join(others)} {last} {end}" if others else end
 
 
 def _is_power(value: float) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tuner.data.loading.source import batch_of
 from tuner.error_text import escaped
+from tuner.formatting import listed
 from tuner.inspection.boxes import boxes_over, true_boxes
 from tuner.inspection.pictures import data_uri, objects_over, over, picture
 from tuner.interfaces import Batch
@@ -101,7 +102,7 @@ def _caption(trial: TrialConfig, targets: dict[str, Tensor], row: int) -> str:
         if target.kind == "values":
             texts.append(f"{name} {', '.join(f'{each:g}' for each in value.flatten().tolist())}")
         else:
-            texts.append(" and ".join(target.names(value)) or "none of the classes")
+            texts.append(listed(target.names(value)) or "none of the classes")
     return ", ".join(dict.fromkeys(texts))  # masks and boxes have the same classes
 
 

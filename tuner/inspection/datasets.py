@@ -16,7 +16,7 @@ from tuner.data.encoded.listing import stamps
 from tuner.data.images import ImageData, Images
 from tuner.error_text import escaped
 from tuner.errors import Problem, UserError, mistakes_in
-from tuner.formatting import counted
+from tuner.formatting import counted, listed
 from tuner.inspection.box_counts import counts_of_boxes
 from tuner.inspection.examine import Examined, Progress, examine
 from tuner.inspection.findings import SPLITS, Findings, Item
@@ -145,7 +145,7 @@ def _of_set(split: str, images: Images, target: Target | None) -> Iterator[Item]
     for number, pixels in enumerate(images.images):
         digest = hashlib.blake2b(np.ascontiguousarray(pixels.numpy()).data).hexdigest()
         names = [] if target is None else target.names(images.targets["label"][number])
-        label = f"images with {', '.join(images.targets)}" if target is None else " and ".join(names)
+        label = f"images with {', '.join(images.targets)}" if target is None else listed(names)
         yield Item(f"{split} image {number}", split, label, width, height, mode, digest=digest)
 
 

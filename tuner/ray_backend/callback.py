@@ -12,6 +12,7 @@ from ray.train.constants import CHECKPOINT_DIR_NAME
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from tuner.error_text import summary_of, traceback_of
+from tuner.formatting import listed
 from tuner.process.out_of_memory import OUT_OF_MEMORY, killed_for_memory
 from tuner.ray_backend.worker.session import Lost, hung
 from tuner.report_keys import (
@@ -200,7 +201,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]
         elif status in ("completed", "pruned") and ours.not_finite:
             status, reason = "diverged", "; ".join(ours.not_finite.values())
         elif status == "completed" and ours.best is None:
-            names = " and ".join(repr(objective.metric) for objective in self._spec.objectives)
+            names = listed(repr(objective.metric) for objective in self._spec.objectives)
             status, reason = "failed", f"never reported {names} together"
         self._end(ours, status, reason, (outcome or {}).get(TRACEBACK, ""))
         _forget_statistics(trial)

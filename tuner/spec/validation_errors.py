@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from tuner import aliases
 from tuner.config import field_of, items_of, kinds_of, members_of, models_in
 from tuner.errors import Problem, UserError, allowed, mistakes_of
+from tuner.formatting import listed
 from tuner.search.space import DISTRIBUTIONS
 
 
@@ -103,7 +104,7 @@ def _allowed_key(key: tuple[str, ...], owner: type[BaseModel], model: type[BaseM
     if not found or ".".join(key) in elsewhere:  # in the latter case another kind has this key
         return allowed(word, keys)
     nearest = sorted(found, key=lambda path: path.count("."))[:2]
-    return f"did you mean {' or '.join(nearest)}? allowed here: {', '.join(sorted(keys))}"
+    return f"did you mean {listed(nearest, 'or')}? allowed here: {', '.join(sorted(keys))}"
 
 
 def _places(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from tuner.errors import Problem, UserError
+from tuner.formatting import listed
 from tuner.tracking import store
 from tuner.tracking.names import originals, recorded
 from tuner.trials.elapsed import paused_of, seconds_of
@@ -246,7 +247,7 @@ def _unknown(client: Any, name: str, names: Mapping[str, str]) -> Problem:
         return Problem(f"the experiment {name!r} was deleted in MLflow", hint=hint)
     ids = [job.id for job, _ in zip(jobs(client, names), range(100), strict=False)]
     near = get_close_matches(name, [*names.values(), *ids], n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = f"did you mean {listed(near, 'or')}? " if near else ""
     return Problem(
         f"there is no experiment, no job and no run {name!r} in the store", hint=f"{hint}tuner list shows jobs"
     )

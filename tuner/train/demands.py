@@ -3,7 +3,7 @@
 import torch
 
 from tuner.errors import Problem, UserError
-from tuner.formatting import counted
+from tuner.formatting import counted, listed
 from tuner.process import gpus
 from tuner.train.device import BFLOAT16, Precision, without_bfloat16
 from tuner.train.step.compiled import KEY, Compile, why_no_compiler
@@ -63,6 +63,6 @@ def why_too_little(device: torch.device, fewest: int = 0) -> str:
         clauses.append(f"a batch does not fit; {ways}")
     others = gpus.others_on(device) if device.type == "cuda" else []
     if others:
-        who = " and ".join(map(str, others))
+        who = listed(map(str, others))
         clauses.insert(0, f"{who} of the GPU's memory: end it, or choose another GPU by CUDA_VISIBLE_DEVICES")
     return "; ".join(clauses)

@@ -70,3 +70,9 @@ def test_colours_and_erased_rectangles_leave_masks_as_they_are() -> None:
 def test_a_policy_that_cannot_move_masks_is_refused() -> None:
     with pytest.raises(Mistakes, match="trivial moves images, but not their masks"):
         Augment(policy="trivial").check(ImageShape(3, 8, 8, (0.5,) * 3, (0.2,) * 3), MASK, 2)
+
+
+def test_a_policy_that_cannot_move_several_kinds_of_targets_lists_them() -> None:
+    targets = MASK | {"boxes": Target(10, boxes=True), "instances": Target(10, instances=True)}
+    with pytest.raises(Mistakes, match=r"not their masks, boxes and instances$"):
+        Augment(policy="trivial").check(ImageShape(3, 8, 8, (0.5,) * 3, (0.2,) * 3), targets, 2)

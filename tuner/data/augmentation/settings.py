@@ -18,7 +18,7 @@ from tuner.data.augmentation.mixing import mixed
 from tuner.data.augmentation.mosaic import composed
 from tuner.data.augmentation.policies import changed_by_policy
 from tuner.errors import Mistakes, Problem
-from tuner.formatting import counted
+from tuner.formatting import counted, listed
 from tuner.interfaces import Batch, ImageShape, Target
 
 
@@ -85,7 +85,7 @@ class Augment(Config):
         places = located(targets)
         if self.policy != "none" and places:
             hint = "leave it out; flip, crop, zoom, shift and rotation move them, too"
-            kinds = " and ".join(dict.fromkeys(each.plural for each in places.values()))
+            kinds = listed(dict.fromkeys(each.plural for each in places.values()))
             problems.append(Problem(f"{self.policy} moves images, but not their {kinds}", "policy", hint=hint))
         elif self.policy != "none" and image.channels not in (1, 3):
             hint = "the other fields of augment work on them"
@@ -96,7 +96,7 @@ class Augment(Config):
             problems.append(Problem(f"images of {counted(image.channels, 'channel')} have no hue", "hue", hint=hint))
         for field in ("mosaic", "copy_paste"):
             if getattr(self, field) and (whole := [name for name in targets if name not in places]):
-                message = f"an image that has parts of others has no {' and '.join(whole)} of its own"
+                message = f"an image that has parts of others has no {listed(whole)} of its own"
                 hint = "leave it out, or set it to 0; it is for data whose targets are all boxes or masks"
                 problems.append(Problem(message, field, hint=hint))
             elif field == "copy_paste" and self.copy_paste and not any(each.has_objects for each in places.values()):

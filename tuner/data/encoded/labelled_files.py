@@ -10,6 +10,7 @@ from tuner.data.encoded.splitting import why_not_learnable, why_not_split
 from tuner.data.labelled import LabelledImages
 from tuner.data.splits import Folds
 from tuner.errors import Problem
+from tuner.formatting import listed
 from tuner.interfaces import Target, Targets
 
 
@@ -30,7 +31,7 @@ class LabelledFiles(LabelledImages, EncodedImages):
 
     def captions(self, items: Items) -> list[str]:
         target = self.targets["label"]
-        return [" and ".join(target.names(label)) for label in torch.from_numpy(items.labels)]
+        return [listed(target.names(label)) for label in torch.from_numpy(items.labels)]
 
     def _targets_of(self, items: Items) -> Targets:
         return {"label": torch.from_numpy(items.labels)}

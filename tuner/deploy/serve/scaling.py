@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tuner.errors import Problem, UserError
-from tuner.formatting import counted
+from tuner.formatting import counted, listed
 from tuner.ray_backend.cluster.resources import ClusterResources
 from tuner.ray_backend.serving import Share
 
@@ -98,7 +98,7 @@ class Room:
         return sum(node.fits(share.cpus, share.gpus) for node in self.capacity.now)
 
     def _too_much(self, share: Share) -> Problem:
-        asked = " and ".join(_asked(share))
+        asked = listed(_asked(share))
         message = f"{counted(self.models * share.least, 'replica')} of {asked} each have no room: {self._available}"
         return Problem(message, "--replicas", hint="fewer --replicas, or a smaller share of a GPU: --gpus 0.25")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError
+from tuner.formatting import listed
 from tuner.storage import temporary
 from tuner.tracking import store
 
@@ -128,7 +129,7 @@ def _not_registered(client: Any, name: str) -> Problem:
         return Problem(message, hint=f"{name!r} alone means the winner of the experiment's last job")
     models = [each.name for each in client.search_registered_models(max_results=1000)]
     near = get_close_matches(name, models, n=3)
-    return Problem(message, hint=f"did you mean {' or '.join(near)}?" if near else "")
+    return Problem(message, hint=f"did you mean {listed(near, 'or')}?" if near else "")
 
 
 def refusal(why: str) -> Exception:

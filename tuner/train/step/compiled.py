@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from tuner.error_text import one_line
 from tuner.errors import Problem, UserError
+from tuner.formatting import listed
 from tuner.interfaces import Model
 
 Compile = Literal["auto", "on", "off"]
@@ -126,7 +127,7 @@ def _why_no_program(variable: str, usual: tuple[str, ...], what: str) -> str:
     names = (own,) if own else usual
     if any(which(name) for name in names):
         return ""
-    where = f"the environment variable {variable} says {own}" if own else f"{' or '.join(names)} would do"
+    where = f"the environment variable {variable} says {own}" if own else f"{listed(names, 'or')} would do"
     return f"there is no {what} on this machine ({where})"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Problem, UserError, allowed
+from tuner.formatting import listed
 from tuner.storage.filesystem import below, files_at, name_of, read_parts
 from tuner.storage.uris import sqlite_file
 
@@ -89,7 +90,7 @@ def find(storage: str, name: str, wanted: str | None, flag: str = "--resume") ->
         raise UserError(Problem(message, "--job", place, allowed(wanted, [job.folder for job in exact or jobs])))
     last = max(jobs, key=lambda job: (job.began, job.is_original))
     if not last.is_original:
-        message = f"{last.folder} and {' and '.join(last.copies)} hold the same job, and none is named {last.id}"
+        message = f"{listed([last.folder, *last.copies])} hold the same job, and none is named {last.id}"
         hint = f"choose the one to continue as a new job: --job {last.folder} --adopt"
         raise UserError(Problem(message, flag, place, hint))
     return _in_full(place, last)

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from tuner.deploy.serve.answering.asked import Asked, Sent
 from tuner.deploy.serve.http.refused import Refused
 from tuner.deploy.serve.limits import Limits
+from tuner.formatting import listed
 from tuner.tasks.predictions.base import Options
 
 IMAGES = "images"
@@ -72,7 +73,7 @@ async def asked_in(request: Request, pieces: AsyncIterator[bytes], limits: Limit
 def _options(given: Mapping[str, Any]) -> Options:
     """The options that a client has given, as texts or as JSON."""
     if unknown := sorted(given.keys() - set(OPTIONS)):
-        allowed = f"the options are {' and '.join(OPTIONS)}; images are in the field {IMAGES!r}"
+        allowed = f"the options are {listed(OPTIONS)}; images are in the field {IMAGES!r}"
         raise Refused(400, f"there is no field {unknown[0][:80]!r}", allowed)
     default = Options()
     top, threshold = (_number(name, given.get(name)) for name in OPTIONS)
