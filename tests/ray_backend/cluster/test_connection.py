@@ -103,9 +103,33 @@ os._exit(0)
 @pytest.mark.parametrize("left", ["nothing", "garbage"])
 def test_a_ray_that_accepts_connections_and_does_not_answer_is_ended(left: str) -> None:
     process = subprocess.run(
-        [sys.executable, "-c", STOPPED, left], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", STOPPED, left], capture_output=True, text=True, timeout=150, check=False
     )
     assert (process.returncode, process.stdout.strip()) == (0, "left: []"), process.stderr
+
+
+ASKED = """
+import os, psutil, signal
+from tuner.ray_backend.cluster import connection
+
+connection._REQUEST_TIMEOUT = 3
+connection.connect(None)
+import ray
+
+[server] = [each for each in psutil.Process().children(recursive=True) if each.name() == "gcs_server"]
+os.kill(server.pid, signal.SIGSTOP)
+try:
+    ray.util.placement_group([{"CPU": 1}])
+except ray.exceptions.GetTimeoutError:
+    os._exit(7)
+"""
+
+
+@pytest.mark.slow
+def test_a_request_that_ray_does_not_answer_comes_back_before_ray_ends_the_process() -> None:
+    process = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, timeout=150, check=False)
+    assert process.returncode == 7, process.stderr
+    assert connection._REQUEST_TIMEOUT + shutdown._SHUTDOWN_TIMEOUT < 60
 
 
 SIGNALLED = """

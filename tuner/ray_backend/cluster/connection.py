@@ -21,6 +21,7 @@ from tuner.storage import temporary
 _LATE = "timed out during startup"
 """What Ray says where its processes do not come up in time."""
 _NICENESS = 15  # Ray's default: trials leave the cores to whatever else wants them
+_REQUEST_TIMEOUT = 30  # seconds that this process waits for a Ray that hangs: after 60 Ray ends it without a word
 _CLEAN_UP_TIMEOUT = 15.0  # seconds at the end of a job in which nodes delete temporary files of killed processes
 
 
@@ -49,6 +50,7 @@ def connect(
     if address is None:
         if os.environ.get("TUNER_DATA_DIR"):  # workers inherit it, and have another working directory
             os.environ["TUNER_DATA_DIR"] = str(Path(os.environ["TUNER_DATA_DIR"]).expanduser().resolve())
+        os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", str(_REQUEST_TIMEOUT))
         capacity = local_capacity()
         root, _ = sessions.root()
         with (
